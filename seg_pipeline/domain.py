@@ -1,0 +1,190 @@
+"""The nouns of the service: a job, its picture's segments and their masks. Frozen and self-checking."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_pipeline.errors import InvalidResize, InvalidTtl, InvalidUuid, UnknownModel
+
+UUID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+_UUID = re.compile(UUID_PATTERN)
+_YOLO = re.compile(r"yolo(v?\d{1,2}|e-[\w]{1,8})[a-z]?-seg")
+_SAM2 = re.compile(r"sam2(\.1)?_hiera_(tiny|small|base_plus|large)")
+DEMO_MODELS = ("demo-yolo", "demo-sam2")
+
+MAX_RESIZE = 8192
+MAX_TTL_SECONDS = 30 * 24 * 3600
+
+RgbImage = NDArray[np.uint8]
+"""A picture as `(H, W, 3) uint8`, red first, upright."""
+
+BoolMask = NDArray[np.bool_]
+"""A mask as `(H, W) bool`."""
+
+
+class JobStatus(StrEnum):
+    """Where a job stands; the four words that clients see."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+def check_uuid(uuid: str) -> str:
+    """The uuid, if it is safe as a path segment, a partition key and a file name; else InvalidUuid.
+
+    Any 1 to 64 letters, digits, `-` and `_` that begin with a letter or digit: the app server's uuids need
+    not be RFC 4122's.
+    """
+    if not isinstance(uuid, str) or not _UUID.fullmatch(uuid):
+        raise InvalidUuid(uuid)
+    return uuid
+
+
+def check_resize(resize: int | None) -> int | None:
+    """The longer side of the cut-outs in pixels, 1 to 8192, or None for their natural size."""
+    if resize is not None and not 1 <= resize <= MAX_RESIZE:
+        raise InvalidResize(resize, MAX_RESIZE)
+    return resize
+
+
+def check_ttl_seconds(ttl_seconds: int) -> int:
+    """How long a result is kept, 1 second to 30 days."""
+    if not 1 <= ttl_seconds <= MAX_TTL_SECONDS:
+        raise InvalidTtl(ttl_seconds, MAX_TTL_SECONDS)
+    return ttl_seconds
+
+
+def check_model(model: str, configured: tuple[str, ...] = ()) -> str:
+    """A model's name if this service can know it: a published YOLO-seg or SAM-2, a demo model, or one that the
+    operator configured (the only way to a path, so that no client names a file of the server)."""
+    if model in configured or model in DEMO_MODELS or _YOLO.fullmatch(model) or _SAM2.fullmatch(model):
+        return model
+    raise UnknownModel(model)
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of whole pixels, half open: columns `x` to `x + width`, rows `y` to `y + height`."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        if min(self.x, self.y) < 0 or min(self.width, self.height) < 1:
+            raise ValueError(f"a box needs a corner at 0 or above and a side of at least 1 pixel, not {self}")
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns, to index an `(H, W)` array."""
+        return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """The pixels of one segment: a tight box and what is set inside it, in a picture of `resolution_wh`.
+
+    `bits` is `(box.height, box.width) bool` with at least one pixel set in its first and last row and column.
+    Holding the box alone keeps thirty masks of a large picture in a few megabytes.
+    """
+
+    resolution_wh: tuple[int, int]
+    box: Box
+    bits: BoolMask
+
+    def __post_init__(self) -> None:
+        if self.bits.dtype != np.bool_ or self.bits.shape != (self.box.height, self.box.width):
+            raise ValueError(f"bits must be bool {(self.box.height, self.box.width)}, not "
+                             f"{self.bits.dtype} {self.bits.shape}")  # fmt: skip
+        width, height = self.resolution_wh
+        if self.box.x + self.box.width > width or self.box.y + self.box.height > height:
+            raise ValueError(f"{self.box} lies outside the picture of {width}x{height}")
+
+    @classmethod
+    def from_full(cls, full: BoolMask) -> "Mask | None":
+        """The mask of a full-frame `(H, W) bool`, or None if no pixel is set."""
+        rows, columns = np.flatnonzero(full.any(axis=1)), np.flatnonzero(full.any(axis=0))
+        if not rows.size:
+            return None
+        y, x = int(rows[0]), int(columns[0])
+        box = Box(x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1)
+        height, width = full.shape
+        return cls((width, height), box, np.ascontiguousarray(full[box.slices]))
+
+    def full(self) -> BoolMask:
+        """The mask in the whole picture, `(H, W) bool`."""
+        width, height = self.resolution_wh
+        full = np.zeros((height, width), dtype=np.bool_)
+        full[self.box.slices] = self.bits
+        return full
+
+    @property
+    def area(self) -> int:
+        """Pixels set."""
+        return int(np.count_nonzero(self.bits))
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """One thing found in a picture. Scores are 0 to 1; a model fills those that it has.
+
+    YOLO gives `label` and `confidence`; SAM-2 gives `predicted_iou` and `stability_score`.
+    """
+
+    mask: Mask
+    label: str | None = None
+    confidence: float | None = None
+    predicted_iou: float | None = None
+    stability_score: float | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was asked for: `request.json`. The image is an upload (`source_sha256`) or a URL, never both."""
+
+    uuid: str
+    model: str
+    image_url: str | None = None
+    source_sha256: str | None = None
+    source_extension: str | None = None
+    resize: int | None = None
+    ttl_seconds: int = 3600
+    via: str = "http"
+    callback: bool = False
+    accepted_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __post_init__(self) -> None:
+        check_uuid(self.uuid)
+        check_resize(self.resize)
+        check_ttl_seconds(self.ttl_seconds)
+        if (self.image_url is None) == (self.source_sha256 is None):
+            raise ValueError(f"job {self.uuid} needs an image_url or an upload, and not both")
+
+    def asks_the_same_as(self, other: "Job") -> bool:
+        """Whether both would give the same answer, so that one uuid can stand for them."""
+        return self._asked() == other._asked()
+
+    def _asked(self) -> tuple[object, ...]:
+        return (self.uuid, self.model, self.image_url, self.source_sha256, self.resize, self.ttl_seconds)
+
+    def expires_at(self, finished_at: datetime) -> datetime:
+        """When its files may be pruned, if it finished then."""
+        return finished_at + timedelta(seconds=self.ttl_seconds)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads back."""
+        return {**self.__dict__, "accepted_at": self.accepted_at.isoformat()}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """The job that `to_json` wrote; unknown keys of newer versions are ignored."""
+        known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
+        return cls(**{**known, "accepted_at": datetime.fromisoformat(document["accepted_at"])})

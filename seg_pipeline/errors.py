@@ -1,0 +1,227 @@
+"""Everything that can go wrong, as one tree.
+
+SegPipelineError
+├── RequestError            the caller's to mend
+│   ├── InvalidRequest      ├── InvalidUuid  ├── InvalidResize  ├── InvalidTtl  ├── UnknownModel  └── InvalidUrl
+│   ├── JobConflict         the uuid stands for another request
+│   └── JobNotFound
+├── ImageError              the picture's fault
+│   ├── EmptyImage  ├── NotAnImage  ├── TruncatedImage  ├── AnimatedImage  ├── ImageTooLarge  └── TooManyPixels
+├── FetchError              the picture could not be had
+│   ├── UrlRefused  ├── FetchRejected          for good
+│   └── FetchUnavailable                       worth a retry
+├── ModelError
+│   ├── WeightsMissing                         for good
+│   └── ModelFailed  └── ModelOutOfMemory      worth a retry
+├── StoreError
+│   ├── ObjectNotFound
+│   └── StoreUnavailable  └── StoreFull        worth a retry
+└── WorkerLost              a job's worker died more often than it may; for good
+
+`code` is the word a client switches on; `permanent` says that trying again cannot help. A message is one
+sentence that names the value, the limit and what to do.
+"""
+
+
+class SegPipelineError(Exception):
+    """Anything this service reports on purpose."""
+
+    code = "error"
+    permanent = True
+
+
+class RequestError(SegPipelineError):
+    """The request cannot be served as it was asked."""
+
+    code = "invalid_request"
+
+
+class InvalidRequest(RequestError):
+    """A field of the request is missing or wrong."""
+
+
+class InvalidUuid(InvalidRequest):
+    """The uuid cannot be a path segment."""
+
+    code = "invalid_uuid"
+
+    def __init__(self, uuid: object) -> None:
+        super().__init__(
+            f"uuid {str(uuid)[:80]!r} must be 1 to 64 letters, digits, '-' or '_', the first a letter or digit."
+        )
+
+
+class InvalidResize(InvalidRequest):
+    """The size of the cut-outs is out of range."""
+
+    code = "invalid_resize"
+
+    def __init__(self, resize: object, limit: int) -> None:
+        super().__init__(f"resize {str(resize)[:40]} must be a whole number of pixels from 1 to {limit}.")
+
+
+class InvalidTtl(InvalidRequest):
+    """The time to keep the result is out of range."""
+
+    code = "invalid_ttl"
+
+    def __init__(self, ttl_seconds: object, limit: int) -> None:
+        super().__init__(f"ttl_seconds {str(ttl_seconds)[:40]} must be a whole number from 1 to {limit}.")
+
+
+class UnknownModel(InvalidRequest):
+    """No such model."""
+
+    code = "unknown_model"
+
+    def __init__(self, model: object) -> None:
+        super().__init__(
+            f"model {str(model)[:80]!r} is unknown; name a yolo*-seg model such as yolov8x-seg, a SAM-2 such as "
+            "sam2.1_hiera_large, demo-yolo or demo-sam2."
+        )
+
+
+class InvalidUrl(InvalidRequest):
+    """The image_url is no http, https or s3 address."""
+
+    code = "invalid_url"
+
+
+class JobConflict(RequestError):
+    """The uuid is taken by a job that asked for something else."""
+
+    code = "job_conflict"
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(f"job {uuid} exists with a different request; send another uuid or the same request.")
+
+
+class JobNotFound(RequestError):
+    """No such job, or it has expired."""
+
+    code = "job_not_found"
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(f"job {uuid} does not exist or has expired.")
+
+
+class ImageError(SegPipelineError):
+    """The bytes are not a picture that can be segmented."""
+
+    code = "invalid_image"
+
+
+class EmptyImage(ImageError):
+    """There were no bytes."""
+
+    code = "empty_image"
+
+
+class NotAnImage(ImageError):
+    """The bytes are no picture in a known format."""
+
+    code = "not_an_image"
+
+
+class TruncatedImage(ImageError):
+    """The picture begins well but cannot be decoded to its end."""
+
+    code = "truncated_image"
+
+
+class AnimatedImage(ImageError):
+    """More than one frame."""
+
+    code = "animated_image"
+
+
+class ImageTooLarge(ImageError):
+    """More bytes than MAX_IMAGE_BYTES."""
+
+    code = "image_too_large"
+
+
+class TooManyPixels(ImageError):
+    """More pixels than MAX_IMAGE_PIXELS, as the header says, before anything is decoded."""
+
+    code = "too_many_pixels"
+
+
+class FetchError(SegPipelineError):
+    """The image_url did not give the picture."""
+
+    code = "fetch_failed"
+
+
+class UrlRefused(FetchError):
+    """The address, or one it redirects to, is private, local or otherwise not ours to ask."""
+
+    code = "url_refused"
+
+
+class FetchRejected(FetchError):
+    """The server answered that it will not give the picture (404, 403, too many redirects)."""
+
+    code = "fetch_rejected"
+
+
+class FetchUnavailable(FetchError):
+    """The server could not be reached in time or failed; it may be back."""
+
+    code = "fetch_unavailable"
+    permanent = False
+
+
+class ModelError(SegPipelineError):
+    """The model did not segment the picture."""
+
+    code = "model_failed"
+
+
+class WeightsMissing(ModelError):
+    """The weights are not here and could not be downloaded."""
+
+    code = "weights_missing"
+
+
+class ModelFailed(ModelError):
+    """The model raised; another try may not."""
+
+    permanent = False
+
+
+class ModelOutOfMemory(ModelFailed):
+    """The device's memory did not suffice."""
+
+    code = "model_out_of_memory"
+
+
+class StoreError(SegPipelineError):
+    """The place where jobs and files live did not do what was asked."""
+
+    code = "store_failed"
+
+
+class ObjectNotFound(StoreError):
+    """No object has this key."""
+
+    code = "object_not_found"
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached or refuses us; it may be back."""
+
+    code = "store_unavailable"
+    permanent = False
+
+
+class StoreFull(StoreUnavailable):
+    """No space left."""
+
+    code = "store_full"
+
+
+class WorkerLost(SegPipelineError):
+    """The job's worker died on every attempt; the picture may be what kills it."""
+
+    code = "worker_lost"

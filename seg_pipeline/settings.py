@@ -1,0 +1,89 @@
+"""Every setting, its default and its meaning. The only module that reads the environment and `.env`."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from seg_pipeline.domain import MAX_TTL_SECONDS
+
+
+class Settings(BaseSettings):
+    """Read from the environment, then from `.env` in the current folder; names are upper case there."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    # What segments
+    model: str = Field("yolov8x-seg", description="Model for uploads: any yolo*-seg name, or a path to weights.")
+    queue_model: str = Field("sam2.1_hiera_large", description="Model for jobs that come by SQS.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; auto takes CUDA where there is one.")
+    weights_dir: Path = Field(Path("models/weights"), description="Where downloaded weights are kept.")
+    confidence: float = Field(0.25, ge=0, le=1, description="YOLO detections below this are dropped.")
+    idle_unload_seconds: int = Field(600, ge=0, description="A model unused for so long is unloaded; 0: never.")
+
+    # Where things live
+    data_dir: Path = Field(Path("data"), description="Folder for the embedded broker, database and markers.")
+    assets_dir: Path | None = Field(None, description="Folder of the jobs' files; DATA_DIR/assets by default.")
+    s3_bucket: str | None = Field(None, description="Bucket for files and markers; without one, folders.")
+    s3_endpoint_url: str | None = Field(None, description="S3 endpoint, if it is not AWS's.")
+    s3_access_key: SecretStr | None = Field(None, description="S3 key id; boto3's own chain without it.")
+    s3_secret_key: SecretStr | None = Field(None, description="S3 secret key.")
+    aws_region: str = Field("us-east-1", description="Region of bucket and queue.")
+    aws_profile: str | None = Field(None, description="Profile in ~/.aws, in development.")
+    broker_url: str | None = Field(None, description="Celery broker (redis://…); a folder by default.")
+    database_url: str | None = Field(None, description="Dagster's storage (postgresql://…); SQLite by default.")
+    celery_queue: str = Field("seg-pipeline", description="Queue name; one per deployment on a shared broker.")
+
+    # The door
+    api_host: str = Field("127.0.0.1", description="Address the API listens on.")
+    api_port: int = Field(8000, ge=1, le=65535, description="Port of the API.")
+    dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI.")
+    base_url: str | None = Field(None, description="Public address of the API, for links; from the request if unset.")
+    api_keys: SecretStr | None = Field(None, description="Comma-separated keys that may use the API; unset: open.")
+    wait_seconds: float = Field(60, ge=0, le=600, description="How long POST /segment waits before it answers 202.")
+    health_idle_seconds: int = Field(120, ge=0, description="/health fails this long after the last request; 0: off.")
+    max_image_bytes: int = Field(32 * 2**20, ge=1, description="Larger uploads and downloads are refused.")
+    max_image_pixels: int = Field(50_000_000, ge=1, description="Pictures of more pixels are refused.")
+
+    # The queue and the app server
+    sqs_queue_url: str | None = Field(None, description="Queue of jobs; none without it.")
+    sqs_endpoint_url: str | None = Field(None, description="SQS endpoint, for local stand-ins.")
+    app_server_url: str | None = Field(None, description="Receives a PATCH per job.")
+    app_server_api_key: SecretStr | None = Field(None, description="Sent to the app server as x-api-key.")
+    callback_secret: SecretStr | None = Field(None, description="Signs callbacks with HMAC-SHA256.")
+    callback_give_up_seconds: int = Field(86_400, ge=1, description="A delivery is parked after so long.")
+    allow_private_urls: bool = Field(False, description="Fetch from private addresses too; development only.")
+
+    # How it runs
+    batch_size: int = Field(32, ge=1, le=256, description="At most so many pictures in one run under load.")
+    max_attempts: int = Field(3, ge=1, le=20, description="Runs a job may use before it is failed.")
+    heartbeat_seconds: float = Field(2, gt=0, description="How often a worker says that it lives.")
+    worker_stale_seconds: float = Field(15, gt=0, description="A worker silent for so long counts as dead.")
+
+    # What goes when
+    asset_ttl_seconds: int = Field(3600, ge=1, le=MAX_TTL_SECONDS, description="How long a job's files are kept.")
+    run_retention_seconds: int = Field(86_400, ge=1, description="How long finished runs stay in Dagster.")
+    live_partitions: int = Field(10_000, ge=1, description="At most so many uuids stay registered in Dagster.")
+
+    @model_validator(mode="after")
+    def _bucket_credentials_come_in_pairs(self) -> "Settings":
+        if (self.s3_access_key is None) != (self.s3_secret_key is None):
+            raise ValueError("S3_ACCESS_KEY and S3_SECRET_KEY must be set together.")
+        return self
+
+    @property
+    def assets_path(self) -> Path:
+        """The folder that holds `{uuid}/` when there is no bucket."""
+        return self.assets_dir or self.data_dir / "assets"
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models the operator named, which may be paths."""
+        return (self.model, self.queue_model)
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()

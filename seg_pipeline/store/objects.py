@@ -1,0 +1,71 @@
+"""The interface of every store, as the rest of the product uses it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One object: its key, size in bytes, time of its last write (UTC) and entity tag, if the store has one."""
+
+    key: str
+    size: int
+    last_modified: datetime
+    etag: str | None = None
+
+
+class Store(Protocol):
+    """Whole objects under `/`-separated keys. Every write is atomic: a reader sees the old object or the new one.
+
+    Raises StoreUnavailable (or StoreFull) when the store does not do its part, ObjectNotFound for a missing key.
+    """
+
+    def put(self, key: str, data: bytes) -> None:
+        """Writes or replaces; the content type follows from the key's extension."""
+        ...
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Writes if there is no such object yet; says whether it did. Of several callers one alone gets True."""
+        ...
+
+    def get(self, key: str) -> bytes:
+        """The object's bytes."""
+        ...
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """The object's bytes in pieces of some 256 KiB; a missing key raises at the call, not at the first piece."""
+        ...
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """What is known of the object, or None if there is none."""
+        ...
+
+    def list(self, prefix: str, after: str | None = None, limit: int | None = None) -> "list[ObjectInfo]":
+        """Objects whose keys begin with the prefix (which ends in `/`), sorted by key, those past `after` alone."""
+        ...
+
+    def list_folders(self, prefix: str, after: str | None = None, limit: int | None = None) -> "list[str]":
+        """The names directly below the prefix that have objects below them, sorted; names, not keys."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Removes the object; a missing one is no error."""
+        ...
+
+    def delete_folder(self, prefix: str) -> int:
+        """Removes all below the prefix (ends in `/`) and what half-written objects left there; how many objects."""
+        ...
+
+    def url(self, key: str, base_url: str) -> str:
+        """Where a client finds an `assets/…` object: in the bucket, or below the API's address."""
+        ...
+
+    def file_name(self, key: str) -> str:
+        """The name of an `assets/…` object in answers: its key in the bucket, or its path below `/assets/`."""
+        ...
+
+    def check(self) -> None:
+        """Returns if a small object can be written and read back; raises StoreUnavailable if not."""
+        ...
