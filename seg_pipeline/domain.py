@@ -111,13 +111,18 @@ class Mask:
     @classmethod
     def from_full(cls, full: BoolMask) -> "Mask | None":
         """The mask of a full-frame `(H, W) bool`, or None if no pixel is set."""
-        rows, columns = np.flatnonzero(full.any(axis=1)), np.flatnonzero(full.any(axis=0))
+        height, width = full.shape
+        return cls.from_window(full, (0, 0), (width, height))
+
+    @classmethod
+    def from_window(cls, window: BoolMask, xy: tuple[int, int], resolution_wh: tuple[int, int]) -> "Mask | None":
+        """The mask of a `(h, w) bool` window whose corner is `xy` in the picture, or None if no pixel is set."""
+        rows, columns = np.flatnonzero(window.any(axis=1)), np.flatnonzero(window.any(axis=0))
         if not rows.size:
             return None
-        y, x = int(rows[0]), int(columns[0])
-        box = Box(x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1)
-        height, width = full.shape
-        return cls((width, height), box, np.ascontiguousarray(full[box.slices]))
+        inner = Box(int(columns[0]), int(rows[0]), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1)
+        box = Box(xy[0] + inner.x, xy[1] + inner.y, inner.width, inner.height)
+        return cls(resolution_wh, box, np.ascontiguousarray(window[inner.slices]))
 
     def full(self) -> BoolMask:
         """The mask in the whole picture, `(H, W) bool`."""

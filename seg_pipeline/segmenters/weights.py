@@ -1,0 +1,17 @@
+"""Where the weights of a model are, and how they come there."""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+
+def weights_sha256(path: Path) -> str:
+    """The file's SHA-256 as 64 hex digits; computed once for a path, size and time of writing."""
+    stat = path.stat()
+    return _sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
