@@ -37,6 +37,21 @@ def mask(uuid: str, index: int) -> str:
     return asset(uuid, f"mask_images/mask_{index:03d}.png")
 
 
+def original(uuid: str) -> str:
+    """The whole picture as WEBP."""
+    return asset(uuid, "original.webp")
+
+
+def crop(uuid: str, name: str) -> str:
+    """A cut-out; `cutouts.crop_name` names it."""
+    return asset(uuid, f"crops/{name}")
+
+
+def overlay(uuid: str) -> str:
+    """The picture with its masks drawn on it."""
+    return asset(uuid, "overlay.webp")
+
+
 def result(uuid: str) -> str:
     """The document; a job is finished when this exists."""
     return asset(uuid, "result.json")
