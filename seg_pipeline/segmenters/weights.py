@@ -4,6 +4,22 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
+from seg_pipeline.errors import WeightsMissing
+from seg_pipeline.settings import Settings
+
+BUNDLED = Path(__file__).parent.parent / "demo" / "weights"
+
+
+def find_weights(name: str, settings: Settings) -> Path:
+    """The file with the weights of a model."""
+    places = [BUNDLED / f"{name}.pt", settings.weights_dir / f"{name}.pt"]
+    if name in settings.models:
+        places.append(Path(name))
+    for path in places:
+        if path.is_file():
+            return path
+    raise WeightsMissing(f"the weights of {name} are in none of {', '.join(map(str, places))}.")
+
 
 def weights_sha256(path: Path) -> str:
     """The file's SHA-256 as 64 hex digits; computed once for a path, size and time of writing."""
