@@ -259,7 +259,7 @@ def _pick_colour(rng: np.random.Generator, taken: list[np.ndarray], contrast: fl
     best, best_distance = _random_colour(rng), 0.0
     for _ in range(_COLOUR_TRIES):
         colour = _random_colour(rng)
-        distance = min(np.linalg.norm(colour - other) for other in taken)
+        distance = min(float(np.linalg.norm(colour - other)) for other in taken)
         if distance > best_distance:
             best, best_distance = colour, distance
         if distance >= contrast:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 
@@ -55,3 +56,10 @@ def score_scene(
     """Counts as found each true mask that a predicted one of its own meets at the threshold or better."""
     found = sum(iou >= iou_threshold for _, _, iou in match_masks(predicted, truth))
     return Score(found, len(truth) - found, len(predicted) - found)
+
+
+def hole_of(mask: np.ndarray) -> np.ndarray:
+    """Pixels (H, W) bool that are not of the mask and cannot be reached from the border of the picture."""
+    outside = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
+    cv2.floodFill(outside, None, (0, 0), 0)
+    return outside[1:-1, 1:-1].astype(bool)

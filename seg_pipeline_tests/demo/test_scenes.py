@@ -1,21 +1,14 @@
-import cv2
 import numpy as np
 import pytest
 
 from seg_pipeline.demo.scenes import LABELS, make_scene
+from seg_pipeline.demo.scoring import hole_of
 
 SEEDS = range(40)
 
 
 def objects_of_label(label):
     return [o for seed in SEEDS for o in make_scene(seed).objects if o.label == label]
-
-
-def holes(mask):
-    """Pixels that are not of the mask and cannot be reached from the border of the picture."""
-    outside = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
-    cv2.floodFill(outside, None, (0, 0), 0)
-    return outside[1:-1, 1:-1].astype(bool)
 
 
 def test_a_seed_always_makes_the_same_scene():
@@ -56,9 +49,9 @@ def test_every_label_turns_up():
 
 def test_a_ring_has_a_hole():
     rings = objects_of_label("ring")
-    whole = [o for o in rings if holes(o.mask).any()]
+    whole = [o for o in rings if hole_of(o.mask).any()]
     assert len(whole) > 0.6 * len(rings), "only what lies in front of a ring may open its hole"
-    assert all(holes(o.mask).sum() > 0.1 * o.mask.sum() for o in whole)
+    assert all(hole_of(o.mask).sum() > 0.1 * o.mask.sum() for o in whole)
 
 
 def test_nothing_but_a_ring_has_a_hole_unless_something_lies_on_it():
@@ -66,7 +59,7 @@ def test_nothing_but_a_ring_has_a_hole_unless_something_lies_on_it():
         scene = make_scene(seed)
         everything = np.any([o.mask for o in scene.objects], axis=0)
         for o in scene.objects:
-            assert o.label == "ring" or not (holes(o.mask) & ~everything).any()
+            assert o.label == "ring" or not (hole_of(o.mask) & ~everything).any()
 
 
 def test_an_object_can_be_told_from_what_is_around_it():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from seg_pipeline.demo.scoring import Score, mask_iou_matrix, match_masks, score_scene
+from seg_pipeline.demo.scoring import Score, hole_of, mask_iou_matrix, match_masks, score_scene
 
 
 def mask(text):
@@ -50,3 +50,9 @@ def test_scores_add_up():
     assert total == Score(6, 2, 2)
     assert total.found_share == pytest.approx(0.75)
     assert total.false_share == pytest.approx(0.25)
+
+
+def test_a_hole_is_what_the_border_cannot_reach():
+    """A bay is not a hole; a hole that only corners close is one, as four neighbours count."""
+    assert np.array_equal(hole_of(mask(".#.. #.#. .#..")), mask(".... .#.. ...."))
+    assert not hole_of(mask(".##. .#.. .##.")).any()
