@@ -24,13 +24,13 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import SegmentationModel
 from ultralytics.utils.torch_utils import ModelEMA
 
-from seg_pipeline.demo.scenes import LABELS, Scene, make_scene
+from seg_pipeline.demo.scenes import LABELS, make_scene
 from seg_pipeline.demo.scoring import Score, match_masks, score_scene
+from seg_pipeline.segmenters.yolo import YoloSegmenter
 
 BUNDLED = Path(__file__).parents[1] / "seg_pipeline" / "demo" / "weights" / "demo-yolo.pt"
 
@@ -266,18 +266,13 @@ def save_checkpoint(model: SegmentationModel, path: Path) -> None:
     path.with_suffix(".tmp").replace(path)
 
 
-def predict_masks(model: YOLO, scene: Scene) -> list[np.ndarray]:
-    """Full-size masks, (H, W) bool each, of what the model finds."""
-    (result,) = model.predict(scene.image[..., ::-1], imgsz=INPUT_SIDE, retina_masks=True, agnostic_nms=True)
-    return [] if result.masks is None else list(result.masks.data.bool().cpu().numpy())
-
-
 def score(path: Path, scenes: int) -> tuple[Score, np.ndarray]:
     """The score over fresh scenes, and the IoU of every true mask with its match, 0 where there is none."""
-    model, total, ious = YOLO(path), Score(0, 0, 0), []
+    segmenter, total, ious = YoloSegmenter("demo-yolo", path, device="cpu"), Score(0, 0, 0), []
     for seed in range(FIRST_SCORING_SEED, FIRST_SCORING_SEED + scenes):
         scene = make_scene(seed)
-        predicted, truth = predict_masks(model, scene), [o.mask for o in scene.objects]
+        (segments,) = segmenter.segment([scene.image])
+        predicted, truth = [s.mask.full() for s in segments], [o.mask for o in scene.objects]
         total = total.plus(score_scene(predicted, truth))
         met = [iou for _, _, iou in match_masks(predicted, truth)]
         ious += met + [0.0] * (len(truth) - len(met))
