@@ -14,9 +14,11 @@ SegPipelineError
 │   ├── WeightsMissing                         for good
 │   └── ModelFailed  └── ModelOutOfMemory      worth a retry
 ├── StoreError
-│   ├── ObjectNotFound
+│   ├── ObjectNotFound  └── InvalidKey         nothing can have this key
 │   └── StoreUnavailable  └── StoreFull        worth a retry
-└── WorkerLost              a job's worker died more often than it may; for good
+├── WorkerLost              a job's worker died more often than it may; for good
+├── JobCancelled            an operator's word
+└── UnexpectedError         a fault of ours, worth a retry
 
 `code` is the word a client switches on; `permanent` says that trying again cannot help. A message is one
 sentence that names the value, the limit and what to do.
@@ -208,6 +210,13 @@ class ObjectNotFound(StoreError):
     code = "object_not_found"
 
 
+class InvalidKey(ObjectNotFound):
+    """No object can have this key: it would leave its folder, or hide in it."""
+
+    def __init__(self, key: object) -> None:
+        super().__init__(f"{str(key)[:80]!r} is no key: use segments of letters, digits, '_', '-', '.' and '@'.")
+
+
 class StoreUnavailable(StoreError):
     """The store cannot be reached or refuses us; it may be back."""
 
@@ -222,6 +231,25 @@ class StoreFull(StoreUnavailable):
 
 
 class WorkerLost(SegPipelineError):
-    """The job's worker died on every attempt; the picture may be what kills it."""
+    """The job's worker died, or its run was lost, on every attempt; the picture may be what kills it."""
 
     code = "worker_lost"
+
+    def __init__(self, uuid: str, attempts: int) -> None:
+        super().__init__(f"job {uuid} was lost with its worker on each of {attempts} attempts; it is given up.")
+
+
+class JobCancelled(SegPipelineError):
+    """An operator cancelled the job's run."""
+
+    code = "cancelled"
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(f"job {uuid} was cancelled by an operator; materialise its partition to run it again.")
+
+
+class UnexpectedError(SegPipelineError):
+    """A fault of this service. Another try may go well; the log has the traceback."""
+
+    code = "internal_error"
+    permanent = False

@@ -3,6 +3,14 @@
 A job's files are `assets/{uuid}/…`; the rest are small markers whose names are their meaning.
 """
 
+import re
+
+from seg_pipeline.errors import InvalidKey
+
+# No segment begins with a dot: that rules out `..`, and leaves such names to half-written files.
+_SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,199}"
+_KEY = re.compile(rf"{_SEGMENT}(/{_SEGMENT})*")
+
 ASSETS = "assets/"
 INBOX = "inbox/"
 INFLIGHT = "inflight/"
@@ -10,6 +18,34 @@ DONE = "done/"
 EXPIRY = "expiry/"
 WORKERS = "workers/"
 PARKED = "parked/"
+CHECKS = "checks/"
+
+_CONTENT_TYPES = {
+    "bmp": "image/bmp",
+    "gif": "image/gif",
+    "jpeg": "image/jpeg",
+    "jpg": "image/jpeg",
+    "json": "application/json",
+    "png": "image/png",
+    "tif": "image/tiff",
+    "tiff": "image/tiff",
+    "webp": "image/webp",
+}
+
+
+def check_key(key: str) -> str:
+    """The key, if it can name an object on every kind of store; else InvalidKey."""
+    if len(key) > 900 or not _KEY.fullmatch(key):
+        raise InvalidKey(key)
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    """The prefix, if it is a key followed by `/`; else InvalidKey."""
+    if not prefix.endswith("/"):
+        raise InvalidKey(prefix)
+    check_key(prefix[:-1])
+    return prefix
 
 
 def asset(uuid: str, name: str) -> str:
@@ -25,6 +61,11 @@ def request(uuid: str) -> str:
 def source(uuid: str, extension: str) -> str:
     """The picture's bytes as received; the extension has no dot."""
     return asset(uuid, f"source.{extension}")
+
+
+def source_info(uuid: str) -> str:
+    """What the source is: extension, format, size, hash; it exists once the source was checked."""
+    return asset(uuid, "source.json")
 
 
 def segments(uuid: str) -> str:
@@ -80,3 +121,14 @@ def expiry(expires_at_epoch: int, uuid: str) -> str:
 def worker(name: str) -> str:
     """A worker's last heartbeat."""
     return f"{WORKERS}{name}"
+
+
+def parked(name: str) -> str:
+    """Something that could not become a job or be delivered, with the reason."""
+    return f"{PARKED}{name}"
+
+
+def content_type(key: str) -> str:
+    """The media type that follows from the key's extension."""
+    name = key.rpartition("/")[2]
+    return _CONTENT_TYPES.get(name.rpartition(".")[2].lower(), "application/octet-stream")

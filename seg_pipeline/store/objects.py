@@ -1,6 +1,6 @@
 """The interface of every store, as the rest of the product uses it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -42,11 +42,11 @@ class Store(Protocol):
         """What is known of the object, or None if there is none."""
         ...
 
-    def list(self, prefix: str, after: str | None = None, limit: int | None = None) -> "list[ObjectInfo]":
+    def list(self, prefix: str, after: str | None = None, limit: int | None = None) -> list[ObjectInfo]:
         """Objects whose keys begin with the prefix (which ends in `/`), sorted by key, those past `after` alone."""
         ...
 
-    def list_folders(self, prefix: str, after: str | None = None, limit: int | None = None) -> "list[str]":
+    def list_folders(self, prefix: str, after: str | None = None, limit: int | None = None) -> Sequence[str]:
         """The names directly below the prefix that have objects below them, sorted; names, not keys."""
         ...
 

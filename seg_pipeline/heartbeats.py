@@ -1,0 +1,72 @@
+"""Workers say in the store that they live, so that the API and the sweeper see it without Dagster or the broker."""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+from seg_pipeline.errors import ObjectNotFound
+from seg_pipeline.store import Store, keys
+
+_TIMES = ("beat_at", "idle_since", "started_at")
+
+
+@dataclass(frozen=True)
+class WorkerBeat:
+    """What a worker was doing at `beat_at`: the run and the jobs it works on, and the models it holds in memory."""
+
+    name: str
+    pid: int
+    host: str
+    beat_at: datetime
+    started_at: datetime
+    run_id: str | None = None
+    uuids: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    idle_since: datetime | None = None
+
+    def is_live(self, now: datetime, stale_seconds: float) -> bool:
+        """Whether it was heard of within `stale_seconds`; a clock that runs ahead of ours does not count against it."""
+        return now - self.beat_at <= timedelta(seconds=stale_seconds)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads back."""
+        times = {name: moment and moment.isoformat() for name in _TIMES for moment in [getattr(self, name)]}
+        return {**asdict(self), "uuids": [*self.uuids], "models": [*self.models], **times}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """The beat that `to_json` wrote; unknown keys of newer versions are ignored."""
+        known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
+        times = {name: moment and datetime.fromisoformat(moment) for name in _TIMES for moment in [known.get(name)]}
+        lists = {name: tuple(known.get(name, ())) for name in ("uuids", "models")}
+        return cls(**{**known, **times, **lists})
+
+
+def write_beat(store: Store, beat: WorkerBeat) -> None:
+    """Replaces the worker's last heartbeat."""
+    store.put(keys.worker(beat.name), json.dumps(beat.to_json()).encode())
+
+
+def remove_beat(store: Store, name: str) -> None:
+    """For a worker that ends in good order: it is not live from now on."""
+    store.delete(keys.worker(name))
+
+
+def all_workers(store: Store) -> list[WorkerBeat]:
+    """Every worker that has not said goodbye, dead ones too, by name; what cannot be read is left out."""
+    beats = (_read(store, info.key) for info in store.list(keys.WORKERS))
+    return [beat for beat in beats if beat]
+
+
+def live_workers(store: Store, now: datetime | None = None, stale_seconds: float = 15) -> list[WorkerBeat]:
+    """The workers heard of within `stale_seconds`, by name."""
+    moment = now or datetime.now(UTC)
+    return [beat for beat in all_workers(store) if beat.is_live(moment, stale_seconds)]
+
+
+def _read(store: Store, key: str) -> WorkerBeat | None:
+    try:
+        return WorkerBeat.from_json(json.loads(store.get(key)))
+    except (ObjectNotFound, ValueError, TypeError, KeyError):
+        return None  # it said goodbye, or a power cut left its file empty

@@ -1,0 +1,270 @@
+"""A store in folders of this machine, on nothing but the standard library.
+
+Why not obstore's own local store: it follows symbolic links out of the folder (in listings too), never syncs, lists
+in no order, and tells a full disk from other errors in prose alone.
+"""
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+from seg_pipeline.errors import ObjectNotFound, StoreUnavailable
+from seg_pipeline.store import keys
+from seg_pipeline.store.checking import check_round_trip
+from seg_pipeline.store.failures import translated
+from seg_pipeline.store.objects import ObjectInfo
+
+_PIECE_BYTES = 256 * 1024
+_TRIES = 5
+
+
+class FolderStore:
+    """`assets/…` below one folder, all other keys below another; both are made when first written to.
+
+    A reader sees an old object or a new one, never half of one: a write goes to a hidden file beside it, which is
+    then renamed (or, for `create`, linked: the file system must know hard links). That outlives a killed process.
+    Against a power cut, what only the client could send again (requests, sources, inbox and parked markers) is
+    synced to the disk before a call returns, some 8 ms; results and pictures are not, since a job can be run again:
+    those of the last half minute before the cut may be gone or empty.
+
+    Symbolic links below the two folders are not followed: to every call they are no objects. The folders
+    themselves may be links. Any number of processes may share them, forked ones too.
+    """
+
+    def __init__(self, assets: Path, state: Path) -> None:
+        self._assets = assets
+        self._state = state
+
+    def put(self, key: str, data: bytes) -> None:
+        """See Store."""
+        self._write(key, data, _replace)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """See Store."""
+        return self._write(key, data, _link)
+
+    def get(self, key: str) -> bytes:
+        """See Store."""
+        with translated(key), os.fdopen(self._open(key), "rb") as file:
+            return file.read()
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """See Store."""
+        with translated(key):
+            return _Pieces(key, self._open(key))
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """See Store."""
+        try:
+            with translated(key):
+                return _info(key, self._path(key).lstat())
+        except ObjectNotFound:
+            return None
+
+    def list(self, prefix: str, after: str | None = None, limit: int | None = None) -> list[ObjectInfo]:
+        """See Store; the names are all read, but only the objects that are returned are looked at."""
+        with translated(prefix):
+            return [*islice(self._objects(keys.check_prefix(prefix), after or ""), limit)]
+
+    def list_folders(self, prefix: str, after: str | None = None, limit: int | None = None) -> Sequence[str]:
+        """See Store."""
+        with translated(prefix):
+            folders = (
+                name for name in _entries(self._folder(prefix)) if name.endswith("/") and name > f"{after or ''}/"
+            )
+            return [*islice((name[:-1] for name in folders if self.list(prefix + name, limit=1)), limit)]
+
+    def delete(self, key: str) -> None:
+        """See Store."""
+        with suppress(ObjectNotFound), translated(key):
+            self._path(key).unlink()
+
+    def delete_folder(self, prefix: str) -> int:
+        """See Store; the folder itself and empty ones in it go too."""
+        with translated(prefix):
+            count = len(self.list(prefix))
+            with suppress(ObjectNotFound):
+                _remove(self._folder(prefix))
+            return count
+
+    def url(self, key: str, base_url: str) -> str:
+        """See Store."""
+        return f"{base_url.rstrip('/')}/{keys.check_key(key)}"
+
+    def file_name(self, key: str) -> str:
+        """See Store: the path below `/assets/`."""
+        return keys.check_key(key).removeprefix(keys.ASSETS)
+
+    def check(self) -> None:
+        """See Store; both folders are tried."""
+        check_round_trip(self, keys.CHECKS)
+        check_round_trip(self, keys.ASSETS)
+
+    def _folder(self, prefix: str) -> Path:
+        """The folder of a prefix, which need not exist; ObjectNotFound if a link leads there."""
+        return self._path(f"{keys.check_prefix(prefix)}_").parent
+
+    def _path(self, key: str) -> Path:
+        """The path of a key, which need not exist; ObjectNotFound if a link leads there."""
+        keys.check_key(key)
+        in_assets = key.startswith(keys.ASSETS)
+        path = self._assets if in_assets else self._state
+        *folders, name = key.removeprefix(keys.ASSETS if in_assets else "").split("/")
+        for folder in folders:
+            path = path / folder
+            if path.is_symlink():
+                raise ObjectNotFound(f"no object {key}: {folder} is a symbolic link.")
+        return path / name
+
+    def _open(self, key: str) -> int:
+        # Without O_NONBLOCK, opening a pipe that somebody left there would wait for ever.
+        descriptor = os.open(self._path(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise ObjectNotFound(f"no object {key}.")
+        return descriptor
+
+    def _write(self, key: str, data: bytes, publish: Callable[[Path, Path], bool]) -> bool:
+        try:
+            with translated(key):
+                return _write_beside(self._path(key), data, publish, synced=_is_only_copy(key))
+        except ObjectNotFound as error:  # a file or a link stands where the key needs a folder
+            raise StoreUnavailable(f"the store cannot write {key}: {error}") from error
+
+    def _objects(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
+        folder = self._folder(prefix)
+        for name in _entries(folder):
+            key = prefix + name
+            if name.endswith("/"):
+                if key > after or after.startswith(key):
+                    yield from self._objects(key, after)
+            elif key > after:
+                with suppress(FileNotFoundError):
+                    yield _info(key, (folder / name).lstat())
+
+
+class _Pieces:
+    """A file in pieces; it is closed at its end, or when nobody holds the iterator any more."""
+
+    def __init__(self, key: str, descriptor: int) -> None:
+        self._key = key
+        self._descriptor: int | None = descriptor
+
+    def __iter__(self) -> "_Pieces":
+        return self
+
+    def __next__(self) -> bytes:
+        if self._descriptor is None:
+            raise StopIteration
+        with translated(self._key):
+            piece = os.read(self._descriptor, _PIECE_BYTES)
+        if not piece:
+            self.close()
+            raise StopIteration
+        return piece
+
+    def close(self) -> None:
+        """Closes the file."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    __del__ = close
+
+
+def _is_only_copy(key: str) -> bool:
+    name = key.rpartition("/")[2]
+    return key.startswith((keys.INBOX, keys.PARKED)) or name == "request.json" or name.startswith("source.")
+
+
+def _info(key: str, status: os.stat_result) -> ObjectInfo:
+    if not stat.S_ISREG(status.st_mode):
+        raise ObjectNotFound(f"no object {key}.")
+    etag = f'"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"'
+    return ObjectInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC), etag)
+
+
+def _entries(folder: Path) -> list[str]:
+    """Names of the files and, with a `/` at their end, folders in it; sorted as keys are, since `a-b` < `a/` < `a0`."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(name for entry in found if (name := _listed_name(entry)))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _listed_name(entry: "os.DirEntry[str]") -> str | None:
+    if entry.name.startswith("."):
+        return None
+    if entry.is_dir(follow_symlinks=False):
+        return f"{entry.name}/"
+    return entry.name if entry.is_file(follow_symlinks=False) else None
+
+
+def _write_beside(path: Path, data: bytes, publish: Callable[[Path, Path], bool], synced: bool) -> bool:
+    for left in reversed(range(_TRIES)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+        try:
+            _write_file(half, data, synced)
+            done = publish(half, path)
+        except FileNotFoundError:  # somebody removed the folder after we made it
+            if not left:
+                raise
+            continue
+        finally:
+            half.unlink(missing_ok=True)
+        if synced:
+            _sync_folder(path.parent)
+            _sync_folder(path.parent.parent)
+        return done
+    raise AssertionError("unreachable")
+
+
+def _write_file(path: Path, data: bytes, synced: bool) -> None:
+    with path.open("xb", buffering=0) as file:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+        if synced and data:
+            os.fsync(file.fileno())
+
+
+def _replace(half: Path, path: Path) -> bool:
+    half.replace(path)
+    return True
+
+
+def _link(half: Path, path: Path) -> bool:
+    try:
+        os.link(half, path)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(folder: Path) -> None:
+    """Removes the folder and all in it, links but not what they point at, also while others still write there."""
+    for left in reversed(range(_TRIES)):
+        try:
+            return shutil.rmtree(folder)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            if not left:
+                raise
+    return None

@@ -1,0 +1,221 @@
+"""A store over obstore: an S3 bucket, or memory."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError
+from obstore.store import MemoryStore, S3Store
+
+from seg_pipeline.errors import ObjectNotFound, StoreUnavailable
+from seg_pipeline.store import keys
+from seg_pipeline.store.checking import check_create, check_round_trip
+from seg_pipeline.store.failures import translated
+from seg_pipeline.store.objects import ObjectInfo
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+    from obstore.store import S3Config, S3Credential
+
+    from seg_pipeline.settings import Settings
+
+_PIECE_BYTES = 256 * 1024
+_PAGE = 1000
+
+
+class ObjectStore:
+    """Keys as they are, in a bucket (or in memory, for tests and for one process).
+
+    S3 itself makes writes atomic and durable, and shows them to every reader at once; `create` is a PUT with
+    `If-None-Match: *`, which AWS, MinIO, R2 and Ceph (from Squid on) honour; `check` refuses a server that ignores
+    it. An object is one PUT, never a multipart upload, so that nothing half-written stays behind.
+
+    obstore's threads do not survive a fork: open the store in the process that uses it.
+    """
+
+    def __init__(self, objects: S3Store | MemoryStore, public_url: str | None = None) -> None:
+        self._objects = objects
+        self._public_url = public_url
+        self._creates = False
+
+    @classmethod
+    def in_memory(cls) -> "ObjectStore":
+        """An empty store that ends with the process."""
+        return cls(MemoryStore())
+
+    @classmethod
+    def in_bucket(cls, settings: "Settings") -> "ObjectStore":
+        """The bucket of the settings; nothing is asked of it yet. Raises StoreUnavailable without credentials."""
+        return cls(_s3(settings), _public_url(settings))
+
+    def put(self, key: str, data: bytes) -> None:
+        """See Store."""
+        with translated(keys.check_key(key)):
+            self._put(key, data, "overwrite")
+
+    def create(self, key: str, data: bytes) -> bool:
+        """See Store. False also if our own first try was written but its answer was lost."""
+        with translated(keys.check_key(key)):
+            try:
+                self._put(key, data, "create")
+            except AlreadyExistsError:
+                return False
+            return True
+
+    def get(self, key: str) -> bytes:
+        """See Store."""
+        with translated(keys.check_key(key)):
+            return obstore.get(self._objects, key).bytes().to_bytes()
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """See Store."""
+        with translated(keys.check_key(key)):
+            return _pieces(key, obstore.get(self._objects, key))
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """See Store."""
+        try:
+            with translated(keys.check_key(key)):
+                return _info(obstore.head(self._objects, key))
+        except ObjectNotFound:
+            return None
+
+    def list(self, prefix: str, after: str | None = None, limit: int | None = None) -> list[ObjectInfo]:
+        """See Store; one request for a thousand objects, and none past the limit."""
+        found: list[ObjectInfo] = []
+        with translated(keys.check_prefix(prefix)):
+            for info in self._each(prefix, after, limit):
+                if limit is not None and len(found) >= limit:
+                    break
+                found.append(info)
+        return found
+
+    def list_folders(self, prefix: str, after: str | None = None, limit: int | None = None) -> Sequence[str]:
+        """See Store; with a limit, objects are read until it is reached, else the folders alone."""
+        with translated(keys.check_prefix(prefix)):
+            if limit is None:
+                return [name for name in self._all_folders(prefix) if f"{name}/" > f"{after or ''}/"]
+            names: dict[str, None] = {}
+            # `0` is what follows `/`: with it, the listing starts behind all that is in the folder.
+            for info in self._each(prefix, f"{prefix}{after}0" if after else None, None):
+                name, slash, _ = info.key.removeprefix(prefix).partition("/")
+                if slash and name not in names and len(names) == limit:
+                    break
+                if slash:
+                    names[name] = None
+            return [*names]
+
+    def delete(self, key: str) -> None:
+        """See Store."""
+        with suppress(ObjectNotFound), translated(keys.check_key(key)):
+            obstore.delete(self._objects, key)
+
+    def delete_folder(self, prefix: str) -> int:
+        """See Store."""
+        found = [info.key for info in self.list(prefix)]
+        with translated(prefix):
+            if found:
+                obstore.delete(self._objects, found)
+        return len(found)
+
+    def url(self, key: str, base_url: str) -> str:
+        """See Store."""
+        return f"{self._public_url or base_url.rstrip('/')}/{keys.check_key(key)}"
+
+    def file_name(self, key: str) -> str:
+        """See Store: the key in a bucket, the path below `/assets/` in memory."""
+        return keys.check_key(key).removeprefix("" if self._public_url else keys.ASSETS)
+
+    def check(self) -> None:
+        """See Store; the first time also that `create` does not overwrite."""
+        check_round_trip(self, keys.CHECKS)
+        if not self._creates:
+            check_create(self, keys.CHECKS)
+            self._creates = True
+
+    def _put(self, key: str, data: bytes, mode: Any) -> None:
+        attributes = {"Content-Type": keys.content_type(key)}
+        obstore.put(self._objects, key, data, mode=mode, attributes=attributes, use_multipart=False)
+
+    def _each(self, prefix: str, after: str | None, limit: int | None) -> Iterator[ObjectInfo]:
+        chunk = _PAGE if limit is None else min(limit + 1, _PAGE)
+        for page in obstore.list(self._objects, prefix, offset=after, chunk_size=chunk):
+            # A console's "create folder" leaves an object that is called like the prefix; it is none of ours.
+            yield from (_info(meta) for meta in page if meta["path"].startswith(prefix))
+
+    def _all_folders(self, prefix: str) -> Sequence[str]:
+        found = obstore.list_with_delimiter(self._objects, prefix)["common_prefixes"]
+        return sorted((name.removeprefix(prefix).strip("/") for name in found), key=lambda name: f"{name}/")
+
+
+def _pieces(key: str, result: "obstore.GetResult") -> Iterator[bytes]:
+    with translated(key):
+        for piece in result.stream(min_chunk_size=_PIECE_BYTES):
+            yield bytes(piece)
+
+
+def _info(meta: "ObjectMeta") -> ObjectInfo:
+    return ObjectInfo(meta["path"], meta["size"], meta["last_modified"], meta["e_tag"])
+
+
+def _public_url(settings: "Settings") -> str:
+    endpoint = settings.s3_endpoint_url or f"https://s3.{settings.aws_region}.amazonaws.com"
+    return f"{endpoint.rstrip('/')}/{settings.s3_bucket}"
+
+
+def _s3(settings: "Settings") -> S3Store:
+    config: S3Config = {"region": settings.aws_region}
+    if settings.s3_endpoint_url:
+        config["endpoint"] = settings.s3_endpoint_url.rstrip("/")
+    return S3Store(
+        settings.s3_bucket,
+        config=config,
+        credential_provider=_credentials(settings),
+        client_options={
+            "allow_http": (settings.s3_endpoint_url or "").startswith("http://"),
+            "connect_timeout": timedelta(seconds=5),
+            "timeout": timedelta(seconds=60),
+        },
+        retry_config={
+            "max_retries": 4,
+            "retry_timeout": timedelta(seconds=60),
+            "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2), "base": 2},
+        },
+    )
+
+
+def _credentials(settings: "Settings") -> Any:
+    """A callable for obstore. Never None: it would then look into the environment itself, past our settings."""
+    if settings.s3_access_key and settings.s3_secret_key:
+        return _FixedCredentials(settings.s3_access_key.get_secret_value(), settings.s3_secret_key.get_secret_value())
+    return _boto3_credentials(settings)
+
+
+class _FixedCredentials:
+    def __init__(self, access_key: str, secret_key: str) -> None:
+        self._credential: S3Credential = {
+            "access_key_id": access_key,
+            "secret_access_key": secret_key,
+            "token": None,
+            "expires_at": None,
+        }
+
+    def __call__(self) -> "S3Credential":
+        return self._credential
+
+
+def _boto3_credentials(settings: "Settings") -> Any:
+    """boto3's chain: environment, profile, container, instance role."""
+    import boto3
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    with translated(f"bucket {settings.s3_bucket}"):
+        session = boto3.Session(profile_name=settings.aws_profile, region_name=settings.aws_region)
+        if session.get_credentials() is None:
+            raise StoreUnavailable(
+                f"no credentials for bucket {settings.s3_bucket}: set S3_ACCESS_KEY and S3_SECRET_KEY, or AWS_PROFILE."
+            )
+        # Role credentials are renewed 10 minutes before they end: they may not be kept longer than that here.
+        return Boto3CredentialProvider(session, ttl=timedelta(minutes=5))
