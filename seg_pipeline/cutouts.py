@@ -5,7 +5,7 @@ from hashlib import sha256
 import numpy as np
 from PIL import Image
 
-from seg_pipeline.domain import Mask, RgbImage, check_resize
+from seg_pipeline.domain import BoolMask, Mask, RgbImage, check_resize
 from seg_pipeline.images import WEBP_MAX_SIDE, encode_webp, fit_into, scaled_size
 
 
@@ -23,10 +23,23 @@ def cut_out(image: RgbImage, mask: Mask, resize: int | None = None) -> bytes:
     if image.shape[1::-1] != mask.resolution_wh:
         raise ValueError(f"the mask is of a picture of {mask.resolution_wh}, not {image.shape[1::-1]}")
     check_resize(resize)
-    alpha = mask.bits.astype(np.uint8) * 255
-    picture = Image.fromarray(np.dstack((image[mask.box.slices], alpha)))
+    picture = _rgba(image[mask.box.slices], mask.bits)
     if resize is not None:
         # Pillow weighs colours by alpha here (mode RGBa), so that no background bleeds into the edge.
         picture = picture.resize(scaled_size(picture.size, resize), Image.Resampling.LANCZOS)
     # Method 2 takes half of the default's time for 5% more bytes.
     return encode_webp(fit_into(picture, WEBP_MAX_SIDE), method=2)
+
+
+def _rgba(crop: RgbImage, bits: BoolMask) -> Image.Image:
+    """The crop with the mask as its alpha; outside, the inside's mean colour, since WEBP's blocks straddle the
+    edge and would bring a contrasting background in."""
+    import cv2
+
+    alpha = bits.astype(np.uint8) * 255
+    red, green, blue, _ = cv2.mean(crop, alpha)
+    picture = Image.new("RGB", bits.shape[::-1], (round(red), round(green), round(blue)))
+    mask = Image.fromarray(alpha)
+    picture.paste(Image.fromarray(crop), mask=mask)
+    picture.putalpha(mask)
+    return picture

@@ -4,9 +4,11 @@ Every function is safe in threads and sets nothing process-wide. Only the format
 bytes cannot reach the decoders of Pillow that run other programs (EPS) or are seldom looked after.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
+    ImageCms,
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
@@ -24,6 +27,8 @@ from PIL import (
 
 from seg_pipeline.domain import RgbImage
 from seg_pipeline.errors import AnimatedImage, EmptyImage, NotAnImage, TooManyPixels, TruncatedImage
+
+_logger = logging.getLogger(__name__)
 
 FORMATS = {
     "AVIF": "avif",
@@ -190,12 +195,37 @@ def _turn_upright(picture: Image.Image) -> Image.Image:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    """Any mode as RGB. Embedded colour profiles are ignored, as both seeds do."""
+    """Any mode as RGB."""
     if picture.mode.startswith("I") or picture.mode == "F":
-        return _wide_grey_to_rgb(np.asarray(picture))
+        return _wide_grey_to_rgb(np.asarray(picture), picture.info.get("transparency"))
     if picture.has_transparency_data:
-        return _flatten(picture.convert("RGBA"))
+        return _to_srgb(_flatten(picture.convert("RGBA")), picture.info.get("icc_profile"))
+    return _to_srgb(picture, picture.info.get("icc_profile"))
+
+
+def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    """By the embedded colour profile, as phones (Display P3) and printers (CMYK) write them; without one, or with
+    one that is damaged or not this picture's, by the plain formulas."""
+    if picture.mode not in ("L", "RGB", "CMYK", "LAB"):
+        picture = picture.convert("RGB")
+    try:
+        source = _profile(picture.mode, profile)
+        if source is not None:
+            srgb = ImageCms.createProfile("sRGB")
+            picture = ImageCms.profileToProfile(picture, source, srgb, outputMode="RGB") or picture
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        _logger.info("Ignoring a colour profile that does not fit the picture or is damaged.")
     return picture.convert("RGB")
+
+
+def _profile(mode: str, profile: bytes | None) -> ImageCms.ImageCmsProfile | None:
+    """The profile to convert from, or None where there is nothing to convert."""
+    if mode == "LAB":
+        return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+    if not profile:
+        return None
+    opened = ImageCms.ImageCmsProfile(BytesIO(profile))
+    return None if "sRGB" in ImageCms.getProfileDescription(opened) else opened
 
 
 def _flatten(picture: Image.Image) -> Image.Image:
@@ -203,12 +233,15 @@ def _flatten(picture: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, picture).convert("RGB")
 
 
-def _wide_grey_to_rgb(grey: NDArray[np.generic]) -> Image.Image:
-    """16-bit grey by its high byte, as Pillow does for 16-bit RGB; wider integers and floats from their own range."""
+def _wide_grey_to_rgb(grey: NDArray[Any], transparent: object) -> Image.Image:
+    """16-bit grey by its high byte, as Pillow does for 16-bit RGB; wider integers and floats from their own range.
+    The one grey that a PNG may name transparent becomes white."""
     if grey.dtype.itemsize == 2 or (grey.dtype.kind == "i" and grey.min() >= 0 and 255 < grey.max() <= 65535):
         eight_bits = (grey.astype(np.uint16) >> 8).astype(np.uint8)
     else:
         eight_bits = _stretch(grey.astype(np.float64))
+    if isinstance(transparent, int):
+        eight_bits[grey == transparent] = 255
     return Image.fromarray(eight_bits).convert("RGB")
 
 
