@@ -148,14 +148,19 @@ class Inbox:
         claims = (self._read_claim(info) for info in self.store.list(keys.INFLIGHT))
         return [claim for claim in claims if claim]
 
-    def reclaim(self, claim: Claim, run_key: str, now: datetime | None = None) -> Claim | None:
-        """The next attempt, in a run of its own; None, and no marker, if the job was finished or deleted meanwhile."""
+    def claim_of(self, uuid: str) -> Claim | None:
+        """The job's claim while it is in flight."""
+        info = self.store.head(keys.inflight(uuid))
+        return self._read_claim(info) if info else None
+
+    def reclaim(self, claim: Claim, run_key: str, attempt: int, now: datetime | None = None) -> Claim | None:
+        """A new attempt, in a run of its own; None, and no marker, if the job was finished or deleted meanwhile."""
         if self.settle(claim.uuid):
             return None
         if self._request(claim.uuid) is None:
             self.store.delete(keys.inflight(claim.uuid))
             return None
-        again = Claim(claim.uuid, claim.attempt + 1, run_key, now or datetime.now(UTC))
+        again = Claim(claim.uuid, attempt, run_key, now or datetime.now(UTC))
         self.store.put(keys.inflight(claim.uuid), _to_bytes(again.to_json()))
         return again
 

@@ -61,6 +61,11 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(2, gt=0, description="How often a worker says that it lives.")
     worker_stale_seconds: float = Field(15, gt=0, description="A worker silent for so long counts as dead.")
 
+    tick_seconds: float = Field(20, gt=0, le=45, description="How long a sensor's tick waits for work.")
+    inbox_poll_seconds: float | None = Field(
+        None, gt=0, le=10, description="How often a waiting tick looks into the inbox; 0.05 in a folder, 1 in a bucket."
+    )
+
     # What goes when
     asset_ttl_seconds: int = Field(3600, ge=1, le=MAX_TTL_SECONDS, description="How long a job's files are kept.")
     run_retention_seconds: int = Field(86_400, ge=1, description="How long finished runs stay in Dagster.")
@@ -76,6 +81,16 @@ class Settings(BaseSettings):
     def assets_path(self) -> Path:
         """The folder that holds `{uuid}/` when there is no bucket."""
         return self.assets_dir or self.data_dir / "assets"
+
+    @property
+    def inbox_pause_seconds(self) -> float:
+        """The pause between two looks into the inbox: a folder's cost nothing, a bucket's are billed."""
+        return self.inbox_poll_seconds or (1.0 if self.s3_bucket else 0.05)
+
+    @property
+    def public_url(self) -> str:
+        """Where links point that are made without a request at hand."""
+        return self.base_url or f"http://localhost:{self.api_port}"
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -1,0 +1,100 @@
+"""The Celery application that the launcher sends runs with and the worker takes them from.
+
+Without BROKER_URL the broker is a folder, so that a laptop needs no server. One queue per deployment: two on one
+broker and queue name would take each other's runs.
+"""
+
+import os
+import time
+import uuid
+from pathlib import Path
+
+from celery import Celery
+from kombu import Queue
+from kombu.transport import TRANSPORT_ALIASES, filesystem
+from kombu.utils.encoding import str_to_bytes
+from kombu.utils.json import dumps
+
+from seg_pipeline.settings import Settings
+
+EXECUTE_RUN_TASK = "seg_pipeline.execute_run"
+FOLDER_POLL_SECONDS = 0.05
+
+
+class _AtomicFolderChannel(filesystem.Channel):
+    """Kombu's folder channel, except that a message appears whole: upstream's can be read while it is written."""
+
+    def _put(self, queue: str, payload: object, **_: object) -> None:
+        name = f"{self._next_number():020d}_{uuid.uuid4()}.{queue}.msg"
+        hidden = Path(self.data_folder_out) / f".{name}.part"
+        hidden.write_bytes(str_to_bytes(dumps(payload)))
+        os.replace(hidden, Path(self.data_folder_out) / name)
+
+    @staticmethod
+    def _next_number() -> int:
+        """Sorts messages by age, also across a reboot (upstream's monotonic clock starts again)."""
+        return time.time_ns()
+
+
+class FolderTransport(filesystem.Transport):
+    """Celery over a folder, `atomicfolder://` in a broker URL."""
+
+    Channel = _AtomicFolderChannel
+
+
+TRANSPORT_ALIASES["atomicfolder"] = f"{__name__}:FolderTransport"
+
+
+def broker_folder(settings: Settings) -> Path:
+    """Where the embedded broker keeps its messages."""
+    return settings.data_dir.absolute() / "broker"
+
+
+def _folder_options(settings: Settings) -> dict[str, object]:
+    root = broker_folder(settings)
+    for name in ("messages", "taken", "control"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    return {
+        "data_folder_in": str(root / "messages"),
+        "data_folder_out": str(root / "messages"),
+        # Messages are moved within one file system and swept by the prune schedule.
+        "store_processed": True,
+        "processed_folder": str(root / "taken"),
+        "control_folder": str(root / "control"),
+        "polling_interval": FOLDER_POLL_SECONDS,
+    }
+
+
+def _broker_config(settings: Settings) -> dict[str, object]:
+    if settings.broker_url:
+        # A run that a dead worker held is delivered again after this long and then finds itself closed by the
+        # sweeper; it must exceed the longest run, or a healthy one would be delivered twice.
+        return {"broker_url": settings.broker_url, "broker_transport_options": {"visibility_timeout": 6 * 3600}}
+    return {
+        "broker_url": "atomicfolder://",
+        "broker_transport_options": _folder_options(settings),
+    }
+
+
+def make_celery(settings: Settings) -> Celery:
+    """The application with its broker and its one queue; no task is registered yet."""
+    app = Celery("seg_pipeline")
+    app.conf.update(
+        _broker_config(settings),
+        task_queues=[Queue(settings.celery_queue, routing_key=f"{settings.celery_queue}.#")],
+        task_default_queue=settings.celery_queue,
+        task_default_exchange_type="topic",  # with "direct", tasks vanish on brokers other than RabbitMQ
+        task_ignore_result=True,  # Dagster's storage has the results
+        task_acks_late=True,  # nothing is prefetched while a run executes
+        worker_prefetch_multiplier=1,
+        worker_redirect_stdouts=False,
+        worker_hijack_root_logger=False,
+        worker_enable_remote_control=False,  # cancelling goes through the run's status, which every broker can do
+        worker_send_task_events=False,
+        worker_proc_alive_timeout=60.0,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        task_serializer="json",
+        accept_content=["json"],
+    )
+    return app

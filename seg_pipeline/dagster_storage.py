@@ -1,0 +1,194 @@
+"""Dagster's storage with pooled connections: SQLite in a folder, or Postgres where DATABASE_URL says so.
+
+As they come, Dagster's storages open a connection for every statement; sharing an engine per process is the largest
+single saving of a run (`docs/architecture.md` has the figures).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+import sqlalchemy as db
+from dagster import DagsterInstance
+from dagster._core.storage.base_storage import DagsterStorage
+from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
+from dagster._core.storage.event_log.base import EventLogStorage
+from dagster._core.storage.runs import SqliteRunStorage
+from dagster._core.storage.runs.base import RunStorage
+from dagster._core.storage.schedules import SqliteScheduleStorage
+from dagster._core.storage.schedules.base import ScheduleStorage
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
+from sqlalchemy.engine import Connection, Engine
+
+from seg_pipeline.settings import get_settings
+
+SQLITE_BUSY_SECONDS = 30
+
+
+@lru_cache(maxsize=8)
+def sqlite_engine(url: str) -> Engine:
+    """One pooled engine per database file and process. A commit survives a killed process; the last ones before a
+    power cut may be lost (`synchronous=NORMAL`), which the sweeper mends, because the store is the truth."""
+    engine = db.create_engine(url, pool_size=8, max_overflow=24, connect_args={"timeout": SQLITE_BUSY_SECONDS})
+    db.event.listen(engine, "connect", _make_quick)
+    return engine
+
+
+def _make_quick(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+@lru_cache(maxsize=2)
+def postgres_engine(url: str) -> Engine:
+    """One pooled engine per process for all three storages."""
+    return db.create_engine(
+        url, isolation_level="AUTOCOMMIT", pool_size=4, max_overflow=16, pool_recycle=600, pool_pre_ping=True
+    )
+
+
+def postgres_url(url: str) -> str:
+    """The URL with the driver that dagster-postgres brings; SQLAlchemy 2.1 means psycopg 3 by `postgresql://`."""
+    return str(db.make_url(url).set(drivername="postgresql+psycopg2").render_as_string(hide_password=False))
+
+
+class _PooledSqliteRuns(SqliteRunStorage):
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        with sqlite_engine(self._conn_string).begin() as connection:
+            yield connection
+
+
+class _PooledSqliteSchedules(SqliteScheduleStorage):
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        with sqlite_engine(self._conn_string).begin() as connection:
+            yield connection
+
+
+class _PooledSqliteEvents(ConsolidatedSqliteEventLogStorage):
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        with sqlite_engine(self._conn_string).begin() as connection:
+            yield connection
+
+    def has_table(self, table_name: str) -> bool:
+        return bool(db.inspect(sqlite_engine(self._conn_string)).has_table(table_name))
+
+
+class _PooledPostgresRuns(PostgresRunStorage):
+    def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
+        """Pooled from the start."""
+
+
+class _PooledPostgresEvents(PostgresEventLogStorage):
+    def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
+        """Pooled from the start."""
+
+
+class _PooledPostgresSchedules(PostgresScheduleStorage):
+    def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
+        """Pooled from the start."""
+
+
+Storages = tuple[RunStorage[Any], EventLogStorage[Any], ScheduleStorage[Any]]
+
+
+def _sqlite_storages(folder: Path) -> Storages:
+    return (
+        _PooledSqliteRuns.from_local(str(folder)),
+        _PooledSqliteEvents(str(folder)),
+        _PooledSqliteSchedules.from_local(str(folder)),
+    )
+
+
+def _postgres_storages(url: str) -> Storages:
+    storages = (_PooledPostgresRuns(url), _PooledPostgresEvents(url), _PooledPostgresSchedules(url))
+    for storage in storages:
+        storage._engine = postgres_engine(url)
+    return storages
+
+
+class SegPipelineStorage(DagsterStorage[DagsterInstance], ConfigurableClass):
+    """Runs, events and schedules in DATA_DIR/dagster, or in the database that DATABASE_URL names."""
+
+    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
+        self._inst_data = inst_data
+        super().__init__()
+
+    @cached_property
+    def _storages(self) -> Storages:
+        settings = get_settings()
+        if settings.database_url:
+            return _postgres_storages(postgres_url(settings.database_url))
+        folder = settings.data_dir / "dagster"
+        folder.mkdir(parents=True, exist_ok=True)
+        return _sqlite_storages(folder.absolute())
+
+    @property
+    def inst_data(self) -> ConfigurableClassData | None:
+        """What dagster.yaml said."""
+        return self._inst_data
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Nothing to configure here: Settings has it."""
+        return {}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
+        """Dagster's way to build it."""
+        return cls(inst_data=inst_data, **config_value)
+
+    def register_instance(self, instance: DagsterInstance) -> None:
+        """Tells the parts which instance they serve."""
+        super().register_instance(instance)
+        for storage in self._storages:
+            if not storage.has_instance:
+                storage.register_instance(instance)
+
+    @property
+    def run_storage(self) -> RunStorage[Any]:
+        """Runs, tags, partitions' keys, daemon heartbeats."""
+        return self._storages[0]
+
+    @property
+    def event_log_storage(self) -> EventLogStorage[Any]:
+        """Events and materialisations."""
+        return self._storages[1]
+
+    @property
+    def schedule_storage(self) -> ScheduleStorage[Any]:
+        """Ticks and cursors."""
+        return self._storages[2]
+
+    @property
+    def run_storage_data(self) -> ConfigurableClassData | None:
+        """None: the three are never configured apart."""
+        return None
+
+    @property
+    def event_storage_data(self) -> ConfigurableClassData | None:
+        """None: the three are never configured apart."""
+        return None
+
+    @property
+    def schedule_storage_data(self) -> ConfigurableClassData | None:
+        """None: the three are never configured apart."""
+        return None
+
+
+def prepare() -> None:
+    """Creates the tables. Run it alone before the first start: two processes that create them at once leave them
+    broken."""
+    with DagsterInstance.get() as instance:
+        instance.get_runs(limit=1)
+
+
+if __name__ == "__main__":
+    prepare()

@@ -1,0 +1,132 @@
+"""The stages as ops of one graph and as partitioned assets: `source_image → segments → cutouts → result`.
+
+Each op has two outputs. `passed` carries the jobs that go on. The other is the stage's asset: it is never yielded,
+because that would mark every partition of the run; each job that went well is logged as a materialisation of its own
+instead, so that in a run over many jobs exactly the good ones turn green.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from seg_pipeline import stages
+from seg_pipeline.defs.partitions import job_partitions
+from seg_pipeline.defs.resources import workbench
+from seg_pipeline.defs.run_config import FIRST_OP, GRAPH
+from seg_pipeline.errors import SegPipelineError
+from seg_pipeline.inbox import Claim
+from seg_pipeline.stages import Metadata, StageReport, Workbench
+
+STAGES = (FIRST_OP, "segments", "cutouts", "result")
+RUN_KEY_TAG = "dagster/run_key"
+
+Stage = Callable[[Workbench, Sequence[str]], StageReport]
+Outputs = Iterator[dg.Output[list[str]]]
+
+_OUTS = {"passed": dg.Out(list), "asset": dg.Out(dg.Nothing, is_required=False)}
+
+
+def _first_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
+    @dg.op(
+        name=name,
+        description=about,
+        out=_OUTS,
+        config_schema={"uuids": dg.Field([str], is_required=False, description="Jobs; the run's partitions if unset.")},
+    )
+    def first(context: dg.OpExecutionContext) -> Outputs:
+        uuids = context.op_config.get("uuids") or list(context.partition_keys)
+        yield from _run_stage(context, name, stage, uuids)
+
+    return first
+
+
+def _next_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
+    @dg.op(name=name, description=about, out=_OUTS, ins={"jobs": dg.In(list)})
+    def following(context: dg.OpExecutionContext, jobs: list[str]) -> Outputs:
+        yield from _run_stage(context, name, stage, jobs)
+
+    return following
+
+
+def _run_stage(context: dg.OpExecutionContext, name: str, stage: Stage, uuids: list[str]) -> Outputs:
+    """Runs a stage that was asked for; one that a later stage alone needs has its results in the store."""
+    bench = workbench()
+    if "asset" in context.selected_output_names:
+        report = stage(bench, uuids)
+        _log_materializations(context, name, report)
+        _settle_errors(context, bench, uuids, report)
+        uuids = [uuid for uuid in uuids if uuid in report.metadata]
+    if "passed" in context.selected_output_names:
+        yield dg.Output(uuids, "passed")
+
+
+def _log_materializations(context: dg.OpExecutionContext, name: str, report: StageReport) -> None:
+    bench = workbench()
+    for uuid, metadata in report.metadata.items():
+        context.log_event(
+            dg.AssetMaterialization(name, partition=uuid, metadata=_with_links(bench, metadata), tags=None)
+        )
+
+
+def _with_links(bench: Workbench, metadata: Metadata) -> dict[str, Any]:
+    """The metadata with each `…_key` as a link that opens the file."""
+    base_url = bench.settings.public_url
+    return {
+        name.removesuffix("_key"): dg.MetadataValue.url(bench.store.url(value, base_url))
+        if name.endswith("_key")
+        else value
+        for name, value in metadata.items()
+    }
+
+
+def _settle_errors(context: dg.OpExecutionContext, bench: Workbench, uuids: list[str], report: StageReport) -> None:
+    """In a batch, the sweeper tries each bad job again in a run of its own; a lone one ends this run as failed."""
+    for uuid, error in report.errors.items():
+        context.log.warning(f"job {uuid}: {error}")
+    if len(uuids) > 1 or not report.errors:
+        return
+    ((uuid, error),) = report.errors.items()
+    final = stages.record_failure(bench, uuid, error, _claim_of_this_run(context, bench, uuid))
+    raise dg.Failure(description=str(error), metadata=_failure_metadata(uuid, error, final), allow_retries=False)
+
+
+def _claim_of_this_run(context: dg.OpExecutionContext, bench: Workbench, uuid: str) -> Claim | None:
+    """The claim that asked for this run; None if an operator did."""
+    claim = bench.inbox.claim_of(uuid)
+    return claim if claim and claim.run_key == context.run.tags.get(RUN_KEY_TAG) else None
+
+
+def _failure_metadata(uuid: str, error: SegPipelineError, final: bool) -> Metadata:
+    return {"job": uuid, "code": error.code, "final": final}
+
+
+_ops = {
+    "source_image": _first_op("source_image", stages.prepare_sources, stages.prepare_sources.__doc__ or ""),
+    "segments": _next_op("segments", stages.find_segments, stages.find_segments.__doc__ or ""),
+    "cutouts": _next_op("cutouts", stages.cut_segments, stages.cut_segments.__doc__ or ""),
+    "result": _next_op("result", stages.publish_results, stages.publish_results.__doc__ or ""),
+}
+
+
+@dg.graph(name=GRAPH, out={name: dg.GraphOut() for name in STAGES})
+def segmentation() -> dict[str, Any]:
+    """The way of a picture."""
+    assets: dict[str, Any] = {}
+    passed: Any = None
+    for name in STAGES:
+        passed, assets[name] = _ops[name]() if passed is None else _ops[name](passed)
+    return assets
+
+
+segmentation_assets = dg.AssetsDefinition.from_graph(
+    segmentation,
+    keys_by_output_name={name: dg.AssetKey(name) for name in STAGES},
+    internal_asset_deps={
+        name: {dg.AssetKey(STAGES[index - 1])} if index else set() for index, name in enumerate(STAGES)
+    },
+    partitions_def=job_partitions,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    group_name="segmentation",
+    can_subset=True,
+)

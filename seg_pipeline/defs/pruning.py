@@ -1,0 +1,161 @@
+"""The hourly schedule that removes what has expired, and the asset in which it reports what it removed."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice
+
+import dagster as dg
+
+from seg_pipeline.celery_app import broker_folder
+from seg_pipeline.defs.partitions import job_partitions
+from seg_pipeline.defs.resources import workbench
+from seg_pipeline.heartbeats import all_workers, live_workers, remove_beat
+from seg_pipeline.inbox import ExpiredJob
+from seg_pipeline.settings import Settings
+from seg_pipeline.stages import Workbench
+from seg_pipeline.store import keys
+
+logger = logging.getLogger(__name__)
+
+PER_PRUNE = 20_000
+"""At most so much of each kind goes in one prune; the rest goes in the next."""
+
+ORPHAN_GRACE = timedelta(hours=1)
+LEFTOVER_GRACE = timedelta(hours=1)
+Removal = Callable[[], object]
+"""Removes one thing when called."""
+
+FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+
+
+@dataclass
+class Pruned:
+    """How much of each kind a prune removed, or would remove."""
+
+    jobs: int = 0
+    orphans: int = 0
+    partitions: int = 0
+    runs: int = 0
+    broker_messages: int = 0
+    heartbeats: int = 0
+
+
+class PruneConfig(dg.Config):
+    """`dry_run` counts and removes nothing."""
+
+    dry_run: bool = False
+
+
+@dg.asset(group_name="upkeep", description="What the last prune removed: expired jobs and Dagster's own old records.")
+def pruned(context: dg.AssetExecutionContext, config: PruneConfig) -> dg.MaterializeResult[None]:
+    """Prunes, and reports the counts."""
+    begin = time.perf_counter()
+    counts = prune(workbench(), context.instance, datetime.now(UTC), config.dry_run)
+    seconds = round(time.perf_counter() - begin, 3)
+    return dg.MaterializeResult(metadata={**asdict(counts), "dry_run": config.dry_run, "seconds": seconds})
+
+
+def prune(bench: Workbench, instance: dg.DagsterInstance, now: datetime, dry_run: bool = False) -> Pruned:
+    """Removes what has expired by `now`. A job in flight or in the inbox is never touched.
+
+    Each step may be repeated: a prune that dies is finished by the next.
+    """
+    counts = Pruned()
+    steps = {
+        "jobs": _expired_jobs(bench, now),
+        "orphans": _orphans(bench, now),
+        "partitions": _partitions(bench, instance),
+        "runs": _runs(bench, instance, now),
+        "broker_messages": _broker_messages(bench.settings, now),
+        "heartbeats": _heartbeats(bench, now),
+    }
+    for name, removals in steps.items():
+        setattr(counts, name, _remove(removals, dry_run))
+    return counts
+
+
+def _remove(removals: Iterator[Removal], dry_run: bool) -> int:
+    """Does the removals, unless it is a dry run; how many there were."""
+    count = 0
+    for remove in islice(removals, PER_PRUNE):
+        if not dry_run:
+            remove()
+        count += 1
+    return count
+
+
+prune_job = dg.define_asset_job(
+    "prune",
+    selection=dg.AssetSelection.assets(pruned),
+    executor_def=dg.in_process_executor,
+    description="Removes expired jobs and old runs; `dry_run` counts them only.",
+)
+
+prune_schedule = dg.ScheduleDefinition(
+    name="hourly_prune",
+    job=prune_job,
+    cron_schedule="7 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Prunes every hour, at seven past, when fewer things start than on the hour.",
+)
+
+
+def _expired_jobs(bench: Workbench, now: datetime) -> Iterator[Removal]:
+    """Jobs whose time is over; one that an operator has run again just now is left until the next prune."""
+    beats = live_workers(bench.store, now, bench.settings.worker_stale_seconds)
+    busy = {uuid for beat in beats for uuid in beat.uuids}
+    for expired in bench.inbox.expired(now, PER_PRUNE, busy):
+        yield partial(_delete_expired, bench, expired)
+
+
+def _delete_expired(bench: Workbench, expired: ExpiredJob) -> None:
+    """The marker last, so that a prune that dies finds the job again."""
+    bench.inbox.delete(expired.uuid)
+    bench.store.delete(expired.key)
+
+
+def _orphans(bench: Workbench, now: datetime) -> Iterator[Removal]:
+    for uuid in bench.inbox.orphans(older_than=now - ORPHAN_GRACE):
+        yield partial(bench.inbox.delete, uuid)
+
+
+def _partitions(bench: Workbench, instance: dg.DagsterInstance) -> Iterator[Removal]:
+    """Keys whose job is gone, and the oldest of those past LIVE_PARTITIONS, as far as they are not under way."""
+    name = job_partitions.name or ""
+    registered = instance.get_dynamic_partitions(name)
+    living = set(bench.store.list_folders(keys.ASSETS))
+    under_way = {claim.uuid for claim in bench.inbox.inflight()}
+    surplus = set(registered[: max(0, len(registered) - bench.settings.live_partitions)])
+    for uuid in registered:
+        if (uuid not in living or uuid in surplus) and uuid not in under_way:
+            yield partial(instance.delete_dynamic_partition, name, uuid)
+
+
+def _runs(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Iterator[Removal]:
+    """Finished runs past their retention, oldest first, with all that they wrote."""
+    before = now - timedelta(seconds=bench.settings.run_retention_seconds)
+    filters = dg.RunsFilter(statuses=FINISHED, created_before=before)
+    for run_id in instance.get_run_ids(filters, limit=PER_PRUNE):
+        yield partial(instance.delete_run, run_id)
+
+
+def _broker_messages(settings: Settings, now: datetime) -> Iterator[Removal]:
+    """Messages that were taken from the embedded broker, and halves of messages that were never sent."""
+    if settings.broker_url:
+        return
+    oldest = (now - LEFTOVER_GRACE).timestamp()
+    folder = broker_folder(settings)
+    for path in (*folder.glob("taken/*"), *folder.glob("messages/.*.part")):
+        if path.stat().st_mtime < oldest:
+            yield partial(path.unlink, missing_ok=True)
+
+
+def _heartbeats(bench: Workbench, now: datetime) -> Iterator[Removal]:
+    """Beats of workers that have been silent for a day."""
+    for beat in all_workers(bench.store):
+        if now - beat.beat_at > timedelta(days=1):
+            yield partial(remove_beat, bench.store, beat.name)

@@ -1,0 +1,33 @@
+"""The run configuration that names the jobs of a run, written by the sensors and read by the worker.
+
+A partition range alone would not do: a key that another sensor adds in between falls into it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dagster import DagsterRun
+
+from seg_pipeline.defs.partitions import PARTITION_TAG
+
+GRAPH = "segmentation"
+FIRST_OP = "source_image"
+
+
+def run_config_for(uuids: Sequence[str]) -> dict[str, Any]:
+    """Configuration of a run over these jobs."""
+    return {"ops": {GRAPH: {"ops": {FIRST_OP: {"config": {"uuids": list(uuids)}}}}}}
+
+
+def uuids_in_config(run_config: Mapping[str, Any]) -> list[str]:
+    """The jobs that the configuration names; none for a run that an operator started."""
+    node: Any = run_config
+    for name in ("ops", GRAPH, "ops", FIRST_OP, "config", "uuids"):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return list(node or [])
+
+
+def uuids_of_run(run: DagsterRun) -> list[str]:
+    """The jobs a run is about, as far as the run itself tells without a look at the partitions."""
+    partition = run.tags.get(PARTITION_TAG)
+    return uuids_in_config(run.run_config) or ([partition] if partition else [])

@@ -1,0 +1,98 @@
+"""The sensor that turns waiting jobs into runs, and the sweeper, which asks again for those that got lost."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from seg_pipeline.batching import may_claim, split_into_batches
+from seg_pipeline.defs.jobs import segment_images
+from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, job_partitions
+from seg_pipeline.defs.resources import workbench
+from seg_pipeline.defs.run_config import run_config_for
+from seg_pipeline.defs.sweeper import sweep
+from seg_pipeline.heartbeats import live_workers
+from seg_pipeline.inbox import Claim
+from seg_pipeline.stages import Workbench
+
+JOBS_PER_TICK = 512
+IN_PROGRESS = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+
+
+@dg.sensor(
+    job=segment_images,
+    minimum_interval_seconds=1,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Waits for accepted jobs and asks for a run, of one job when it is quiet and of many under load.",
+)
+def inbox_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """One tick: wait for work, claim it, ask for runs."""
+    bench = workbench()
+    uuids, workers = _wait_for_jobs(bench, context.instance)
+    if not uuids:
+        return dg.SkipReason(f"No job arrived in the {bench.settings.tick_seconds:g} s of this tick.")
+    batches = split_into_batches(uuids, workers, bench.settings.batch_size)
+    claimed = [claims for batch in batches if (claims := _claim(bench, batch))]
+    if not claimed:
+        return dg.SkipReason(f"The {len(uuids)} markers seen belong to jobs that are finished or under way.")
+    fresh = [claim.uuid for claims in claimed for claim in claims]
+    return dg.SensorResult(
+        run_requests=[request_run(claims) for claims in claimed],
+        dynamic_partitions_requests=[job_partitions.build_add_request(fresh)],
+    )
+
+
+def _wait_for_jobs(bench: Workbench, instance: dg.DagsterInstance) -> tuple[list[str], int]:
+    """Jobs to claim now, oldest first, and the number of live workers; no jobs if none came in a tick's time."""
+    settings, deadline = bench.settings, time.monotonic() + bench.settings.tick_seconds
+    while time.monotonic() < deadline:
+        uuids = bench.inbox.waiting(JOBS_PER_TICK)
+        if uuids:
+            workers = len(live_workers(bench.store, datetime.now(UTC), settings.worker_stale_seconds))
+            if may_claim(len(uuids), _runs_in_progress(instance), workers, settings.batch_size):
+                return uuids, workers
+        time.sleep(settings.inbox_pause_seconds)
+    return [], 0
+
+
+def _runs_in_progress(instance: dg.DagsterInstance) -> int:
+    return instance.get_runs_count(dg.RunsFilter(job_name=segment_images.name, statuses=IN_PROGRESS))
+
+
+def _claim(bench: Workbench, uuids: list[str]) -> list[Claim]:
+    return bench.inbox.claim(uuids, run_key=f"{uuids[0]}:1")
+
+
+def request_run(claims: list[Claim]) -> dg.RunRequest:
+    """A run over the claimed jobs: a partition, or the range of keys that this tick registers in their order."""
+    uuids = [claim.uuid for claim in claims]
+    if len(uuids) == 1:
+        return dg.RunRequest(run_key=claims[0].run_key, partition_key=uuids[0], run_config=run_config_for(uuids))
+    tags = {RANGE_START_TAG: uuids[0], RANGE_END_TAG: uuids[-1]}
+    return dg.RunRequest(run_key=claims[0].run_key, run_config=run_config_for(uuids), tags=tags)
+
+
+@dg.sensor(
+    job=segment_images,
+    minimum_interval_seconds=2,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Compares jobs under way with runs and workers; what got lost is asked for again, alone.",
+)
+def sweeper(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """One tick: list what is under way, judge it, ask again for what is lost."""
+    swept = sweep(workbench(), context.instance, datetime.now(UTC))
+    if not swept.retries:
+        return dg.SkipReason(swept.summary())
+    known = set(context.instance.get_dynamic_partitions("jobs"))
+    unknown = [claim.uuid for claim in swept.retries if claim.uuid not in known]
+    requests: Iterator[dg.RunRequest] = (request_run([claim]) for claim in swept.retries)
+    return dg.SensorResult(
+        run_requests=list(requests),
+        dynamic_partitions_requests=[job_partitions.build_add_request(unknown)] if unknown else [],
+    )

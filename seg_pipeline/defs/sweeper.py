@@ -1,0 +1,152 @@
+"""The sweeper's hands: it looks the runs up, has each judged (`seg_pipeline.sweeping`), and does what was judged."""
+
+import logging
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunRecord, RunsFilter
+
+from seg_pipeline.errors import JobCancelled, JobNotFound, SegPipelineError, WorkerLost
+from seg_pipeline.heartbeats import live_workers
+from seg_pipeline.inbox import Claim
+from seg_pipeline.stages import Workbench, fail_job
+from seg_pipeline.sweeping import RunState, RunView, Surroundings, Verdict, judge
+
+logger = logging.getLogger(__name__)
+
+RUN_KEY_TAG = "dagster/run_key"
+RETRIES_PER_TICK = 64
+
+_STATES = {
+    DagsterRunStatus.NOT_STARTED: RunState.WAITING,
+    DagsterRunStatus.QUEUED: RunState.WAITING,
+    DagsterRunStatus.STARTING: RunState.WAITING,
+    DagsterRunStatus.MANAGED: RunState.WAITING,
+    DagsterRunStatus.STARTED: RunState.STARTED,
+    DagsterRunStatus.CANCELING: RunState.CANCELLING,
+    DagsterRunStatus.SUCCESS: RunState.SUCCEEDED,
+    DagsterRunStatus.FAILURE: RunState.FAILED,
+    DagsterRunStatus.CANCELED: RunState.CANCELLED,
+}
+_IN_PROGRESS = [status for status, state in _STATES.items() if state in (RunState.WAITING, RunState.STARTED)]
+
+
+@dataclass
+class Swept:
+    """What a sweep saw and did."""
+
+    under_way: int = 0
+    settled: int = 0
+    failed: int = 0
+    retries: list[Claim] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """One sentence for the tick."""
+        return f"{self.under_way} jobs under way; {self.settled} settled, {self.failed} failed, none to ask for again."
+
+
+def sweep(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Swept:
+    """Judges every job under way, closes dead runs, and claims the next attempt of what is to be asked for again."""
+    claims = bench.inbox.inflight()
+    swept = Swept(under_way=len(claims))
+    by_run_key: dict[str, list[Claim]] = defaultdict(list)
+    for claim in claims:
+        by_run_key[claim.run_key].append(claim)
+    runs = _runs_by_key(instance, by_run_key) if claims else {}
+    around = _surroundings(bench, instance, now)
+    for run_key, group in by_run_key.items():
+        _sweep_run(bench, instance, group, runs.get(run_key), around, swept)
+    return swept
+
+
+def _sweep_run(
+    bench: Workbench,
+    instance: dg.DagsterInstance,
+    claims: list[Claim],
+    run: RunView | None,
+    around: Surroundings,
+    swept: Swept,
+) -> None:
+    verdict = judge(claims[0], run, around)
+    if verdict is Verdict.WAIT:
+        return
+    if run and verdict in (Verdict.CLOSE_AND_RETRY, Verdict.CLOSE_AND_CANCEL) and not _close(instance, run, verdict):
+        return
+    for claim in claims:
+        if bench.inbox.settle(claim.uuid):
+            swept.settled += 1
+        elif verdict in (Verdict.CANCEL, Verdict.CLOSE_AND_CANCEL):
+            _fail(bench, claim, JobCancelled(claim.uuid), swept)
+        elif verdict is Verdict.ASK_AGAIN:
+            _ask_again(bench, claim, claim.attempt, swept)
+        elif claim.attempt >= bench.settings.max_attempts:
+            _fail(bench, claim, WorkerLost(claim.uuid, claim.attempt), swept)
+        else:
+            _ask_again(bench, claim, claim.attempt + 1, swept)
+
+
+def _ask_again(bench: Workbench, claim: Claim, attempt: int, swept: Swept) -> None:
+    """Claims an attempt in a run of its own; past the limit of a tick the job waits for the next one."""
+    if len(swept.retries) >= RETRIES_PER_TICK:
+        return
+    again = bench.inbox.reclaim(claim, f"{claim.uuid}:{attempt}", attempt)
+    if again is None:
+        swept.settled += 1
+    else:
+        swept.retries.append(again)
+
+
+def _fail(bench: Workbench, claim: Claim, error: SegPipelineError, swept: Swept) -> None:
+    logger.warning("job %s: %s", claim.uuid, error)
+    try:
+        fail_job(bench.inbox, claim.uuid, error)
+    except JobNotFound:
+        bench.inbox.delete(claim.uuid)
+    swept.failed += 1
+
+
+def _close(instance: dg.DagsterInstance, view: RunView, verdict: Verdict) -> bool:
+    """Ends a dead run, unless it changed since it was looked at; says whether it did."""
+    run = instance.get_run_by_id(view.run_id)
+    if run is None or _STATES[run.status] != view.state:
+        return False
+    if verdict is Verdict.CLOSE_AND_CANCEL:
+        instance.report_run_canceled(run, "Cancelled; its worker was lost.")
+    elif view.state is RunState.STARTED:
+        instance.report_run_failed(run, "The worker that executed this run was lost; its jobs are asked for again.")
+    else:
+        instance.report_run_failed(run, "No worker took this run, though one was free; its jobs are asked for again.")
+    return True
+
+
+def _runs_by_key(instance: dg.DagsterInstance, run_keys: dict[str, list[Claim]]) -> dict[str, RunView]:
+    """The runs that claims asked for: those in progress by one query, of the others each by its own."""
+    records = instance.get_run_records(RunsFilter(statuses=_IN_PROGRESS), limit=2000)
+    found = {record.dagster_run.tags.get(RUN_KEY_TAG, ""): record for record in records}
+    for run_key in run_keys.keys() - found.keys():
+        newest = instance.get_run_records(RunsFilter(tags={RUN_KEY_TAG: run_key}), limit=1)
+        found.update({run_key: record for record in newest})
+    return {run_key: _view(record) for run_key, record in found.items()}
+
+
+def _surroundings(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Surroundings:
+    """Read after the runs: a run that has begun was named in a beat before it was recorded as started."""
+    begun = [DagsterRunStatus.STARTED, DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
+    youngest = instance.get_run_records(RunsFilter(statuses=begun), limit=1)
+    return Surroundings(
+        now=now,
+        beats=live_workers(bench.store, now, bench.settings.worker_stale_seconds),
+        youngest_begun=_utc(youngest[0].create_timestamp) if youngest else None,
+    )
+
+
+def _view(record: RunRecord) -> RunView:
+    ended_at = datetime.fromtimestamp(record.end_time, UTC) if record.end_time else None
+    run = record.dagster_run
+    return RunView(run.run_id, _STATES[run.status], _utc(record.create_timestamp), ended_at)
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,211 @@
+"""The warm worker: `python -m seg_pipeline.worker` takes runs from the broker, one at a time.
+
+A parent that only talks to the broker forks one child, which keeps the models, Dagster's instance and every
+connection from run to run. The child's heartbeat also notices a cancelled run and unloads idle models.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_process_init, worker_process_shutdown
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+
+from seg_pipeline.celery_app import EXECUTE_RUN_TASK, make_celery
+from seg_pipeline.defs.resources import workbench
+from seg_pipeline.defs.run_config import uuids_of_run
+from seg_pipeline.errors import StoreError
+from seg_pipeline.heartbeats import WorkerBeat, all_workers, live_workers, remove_beat, write_beat
+from seg_pipeline.settings import get_settings
+
+logger = logging.getLogger(__name__)
+
+CANCELLED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)
+
+
+class Pulse(threading.Thread):
+    """Says every few seconds that this process lives and what it works on."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name="pulse", daemon=True)
+        self._settings = get_settings()
+        self._bench = workbench()
+        self._started_at = datetime.now(UTC)
+        self._idle_since: datetime | None = self._started_at
+        self._run_id: str | None = None
+        self._uuids: list[str] = []
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self.worker_name = name
+
+    def run(self) -> None:
+        """Beats until stopped. A store that is away is no reason to die: the beat grows stale until it is back."""
+        while not self._stopping.is_set():
+            self._beat_quietly()
+            self._bench.models.unload_idle()
+            if self._run_id and self._is_cancelled(self._run_id):
+                self._interrupt(self._run_id)
+            self._stopping.wait(self._settings.heartbeat_seconds)
+
+    def stop(self) -> None:
+        """Ends the thread and takes the beat away, so that nobody waits for it to grow stale."""
+        self._stopping.set()
+        with contextlib.suppress(StoreError):
+            remove_beat(self._bench.store, self.worker_name)
+
+    @contextmanager
+    def during(self, run_id: str, uuids: list[str]) -> Iterator[None]:
+        """Names the run in the beat, from before it begins until after its end is recorded: the sweeper takes a
+        started run that no beat names for lost."""
+        with self._lock:
+            self._run_id, self._uuids, self._idle_since = run_id, uuids, None
+        self._beat_quietly()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._run_id, self._uuids, self._idle_since = None, [], datetime.now(UTC)
+            self._beat_quietly()
+
+    def _beat_quietly(self) -> None:
+        try:
+            with self._lock:
+                write_beat(self._bench.store, self._beat())
+        except StoreError as error:
+            logger.warning("no heartbeat written: %s", error)
+
+    def _beat(self) -> WorkerBeat:
+        return WorkerBeat(
+            name=self.worker_name,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            beat_at=datetime.now(UTC),
+            run_id=self._run_id,
+            uuids=tuple(self._uuids),
+            models=tuple(self._bench.models.loaded()),
+            idle_since=self._idle_since,
+            started_at=self._started_at,
+        )
+
+    def _is_cancelled(self, run_id: str) -> bool:
+        run = child.instance.get_run_by_id(run_id)
+        return run is not None and run.status in CANCELLED
+
+    def _interrupt(self, run_id: str) -> None:
+        """Wakes Dagster's own interrupt handling in the main thread; between runs the signal is ignored."""
+        logger.info("run %s is cancelled", run_id)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+class Child:
+    """What the executing process keeps from run to run."""
+
+    @cached_property
+    def instance(self) -> DagsterInstance:
+        """One instance with its pooled connections, for the life of the process."""
+        return DagsterInstance.get()
+
+    @cached_property
+    def pulse(self) -> Pulse:
+        """The heartbeat of this process."""
+        return Pulse(f"{socket.gethostname()}-{os.getpid()}")
+
+
+child = Child()
+
+
+def execute_run(run_id: str) -> None:
+    """Executes a run that was launched. One that is finished or gone is left alone, since deliveries may repeat."""
+    run = child.instance.get_run_by_id(run_id)
+    if run is None or run.is_finished:
+        logger.info("run %s is over; its late delivery is ignored", run_id)
+    elif run.status in (DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING):
+        _close_abandoned(run)
+    else:
+        _execute(run)
+
+
+def _execute(run: DagsterRun) -> None:
+    from dagster._cli.api import _execute_run_command_body
+
+    terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        with child.pulse.during(run.run_id, uuids_of_run(run)), workbench().run():
+            _execute_run_command_body(run.run_id, child.instance, lambda _event: None, set_exit_code_on_failure=True)
+    finally:
+        signal.signal(signal.SIGTERM, terminate)  # Dagster leaves SIGINT's handler there
+
+
+def _close_abandoned(run: DagsterRun) -> None:
+    """A run that was delivered again after it had begun: its worker died, or still works on it."""
+    settings = get_settings()
+    beats = live_workers(workbench().store, datetime.now(UTC), settings.worker_stale_seconds)
+    if any(beat.run_id == run.run_id for beat in beats):
+        logger.info("run %s is in another worker's hands", run.run_id)
+    elif run.status == DagsterRunStatus.CANCELING:
+        child.instance.report_run_canceled(run, "Cancelled; its worker was lost.")
+    else:
+        child.instance.report_run_failed(run, "The worker was lost; the sweeper asks again.")
+
+
+def _begin_child(**_: Any) -> None:
+    _forget_dead_neighbours()
+    child.pulse.start()
+
+
+def _end_child(**_: Any) -> None:
+    child.pulse.stop()
+
+
+def _forget_dead_neighbours() -> None:
+    """Removes the beats of this host's workers whose processes are gone, so that the sweeper need not wait."""
+    store, host = workbench().store, socket.gethostname()
+    with contextlib.suppress(StoreError):
+        for beat in all_workers(store):
+            if beat.host == host and not _is_alive(beat.pid):
+                remove_beat(store, beat.name)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def make_worker() -> Celery:
+    """The Celery application with our one task and the child's hooks."""
+    app = make_celery(get_settings())
+    app.task(execute_run, name=EXECUTE_RUN_TASK)
+    worker_process_init.connect(_begin_child, weak=False)
+    worker_process_shutdown.connect(_end_child, weak=False)
+    return app
+
+
+def main() -> None:
+    """Runs the worker until SIGTERM, which lets the run in hand finish first."""
+    import seg_pipeline.definitions  # noqa: F401  loaded before the fork, so that a new child is quick
+
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("seg_pipeline").setLevel(logging.INFO)
+    make_worker().worker_main(
+        ["worker", "--pool=prefork", "--concurrency=1", "--loglevel=WARNING", "--without-gossip", "--without-mingle"]
+        + ["--without-heartbeat", f"--queues={get_settings().celery_queue}"]
+    )
+
+
+if __name__ == "__main__":
+    main()
