@@ -18,15 +18,14 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from seg_pipeline.domain import Job, JobStatus
 from seg_pipeline.errors import InvalidRequest, JobConflict, JobNotFound, ObjectNotFound, StoreUnavailable
 from seg_pipeline.heartbeats import WorkerBeat
 from seg_pipeline.store import ObjectInfo, Store, keys
 
-Outcome = Literal["completed", "failed"]
-_OUTCOMES: tuple[Outcome, Outcome] = ("completed", "failed")
+_OUTCOMES = (JobStatus.COMPLETED, JobStatus.FAILED)
 _TRIES = 5
 _PAGE = 1000
 
@@ -133,14 +132,14 @@ class Inbox:
             raise JobNotFound(uuid)
         return job
 
-    def claim(self, uuids: Sequence[str], run_key: str, attempt: int = 1, now: datetime | None = None) -> list[Claim]:
+    def claim(self, uuids: Sequence[str], run_key: str, attempt: int = 1) -> list[Claim]:
         """Moves waiting jobs in flight for one run; those are returned that this call, and no other, moved.
 
         Markers of jobs that are in flight or finished are dropped. One without a readable `request.json` is parked
         with the reason.
         """
-        moment = now or datetime.now(UTC)
-        claims = [Claim(uuid, attempt, run_key, moment, len(uuids)) for uuid in uuids]
+        now = datetime.now(UTC)
+        claims = [Claim(uuid, attempt, run_key, now, len(uuids)) for uuid in uuids]
         return [claim for claim in claims if self._claim(claim)]
 
     def inflight(self) -> list[Claim]:
@@ -164,17 +163,17 @@ class Inbox:
         self.store.put(keys.inflight(claim.uuid), _to_bytes(again.to_json()))
         return again
 
-    def finish(self, uuid: str, document: dict[str, Any], status: Outcome, expires_at: datetime) -> bool:
+    def finish(self, uuid: str, document: dict[str, Any], status: str, expires_at: datetime) -> bool:
         """Publishes the result and takes the job out of flight; False, and nothing is kept, if it has been deleted.
 
-        `result.json` is the document with `status` and `expires_at` set to these. Finishing again replaces the
+        `result.json` is the document with `status` (completed or failed) and `expires_at` set to these. Finishing again replaces the
         result: with another status and expiry, the old ones are forgotten.
         """
         if self.store.head(keys.request(uuid)) is None:
             self.delete(uuid)
             return False
         former = self.result(uuid)
-        result = {**document, "status": status, "expires_at": expires_at.isoformat()}
+        result = {**document, "status": JobStatus(status), "expires_at": expires_at.isoformat()}
         self.store.put(keys.result(uuid), _to_bytes(result))
         self._settle(uuid, result)
         if former and (stale := _expiry_key(uuid, former)) != _expiry_key(uuid, result):
@@ -389,7 +388,7 @@ class Inbox:
 
     def _marked(self) -> set[str]:
         """Uuids with any marker; in the order in which a job comes by, so that none slips through."""
-        prefixes = [keys.INBOX, keys.INFLIGHT, *(f"{keys.DONE}{outcome}/" for outcome in _OUTCOMES)]
+        prefixes = [keys.INBOX, keys.INFLIGHT, *(keys.done(outcome, "") for outcome in _OUTCOMES)]
         marked = {_name(info) for prefix in prefixes for info in self._each(prefix)}
         return marked | {_name(info).partition("-")[2] for info in self._each(keys.EXPIRY)}
 
@@ -398,8 +397,8 @@ _GROUPS = (
     (keys.INBOX, JobStatus.QUEUED),
     (keys.INFLIGHT, JobStatus.QUEUED),
     (keys.INFLIGHT, JobStatus.PROCESSING),
-    (f"{keys.DONE}failed/", JobStatus.FAILED),
-    (f"{keys.DONE}completed/", JobStatus.COMPLETED),
+    (keys.done("failed", ""), JobStatus.FAILED),
+    (keys.done("completed", ""), JobStatus.COMPLETED),
 )
 
 
