@@ -202,7 +202,7 @@ def main() -> None:
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("seg_pipeline").setLevel(logging.INFO)
     make_worker().worker_main(
-        ["worker", "--pool=prefork", "--concurrency=1", "--loglevel=WARNING", "--without-gossip", "--without-mingle"]
+        ["--quiet", "worker", "--pool=prefork", "--concurrency=1", "--loglevel=WARNING", "--without-gossip", "--without-mingle"]
         + ["--without-heartbeat", f"--queues={get_settings().celery_queue}"]
     )
 

@@ -24,7 +24,7 @@ RUN_KEY_TAG = "dagster/run_key"
 Stage = Callable[[Workbench, Sequence[str]], StageReport]
 Outputs = Iterator[dg.Output[list[str]]]
 
-_OUTS = {"passed": dg.Out(list), "asset": dg.Out(dg.Nothing, is_required=False)}
+_OUTS = {"passed": dg.Out(list, is_required=False), "asset": dg.Out(dg.Nothing, is_required=False)}
 
 
 def _first_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
