@@ -1,0 +1,51 @@
+"""The app, put together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from api.failures import install_failure_handlers
+from api.lingering import LingeringClose
+from api.observing import Observing
+from api.readiness import Readiness
+from api.routes import assets, documentation, health, jobs, segment
+from api.service import Service
+from seg_pipeline.settings import Settings, get_settings
+from seg_pipeline.store import Store, open_store
+
+DESCRIPTION = """An image in, its segments out.
+
+`POST /segment` answers with the segments, `POST /jobs` with an address where they will be; files are below `/assets/`.
+Every failure is `{"error": "<one sentence>", "code": "<word>"}` and names the job where there is one."""
+
+
+def create_app(settings: Settings | None = None, store: Store | None = None) -> FastAPI:
+    """The service over a store; by default those of the environment. Nothing is asked of the store yet."""
+    settings = settings or get_settings()
+    service = Service.build(settings, store or open_store(settings))
+    app = FastAPI(
+        title="seg-pipeline",
+        version=version("seg-pipeline"),
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    app.state.readiness = Readiness(service)
+    for routes in (segment, jobs, assets, health, documentation):
+        app.include_router(routes.router)
+    app.add_middleware(LingeringClose)
+    app.add_middleware(Observing, service=service)
+    install_failure_handlers(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Whoever still waits when the server closes is answered."""
+    yield
+    app.state.service.closing.set()

@@ -1,0 +1,217 @@
+"""What went wrong, as an HTTP answer: one table from error code to status, one shape of body for all.
+
+The body is `{"error": "<sentence>", "code": "<code>"}`, with the job's `uuid` where there is one. The first seed's
+`{"error": "No masks found"}` is kept to the letter.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+
+from seg_pipeline.domain import MAX_RESIZE, MAX_TTL_SECONDS
+from seg_pipeline.errors import (
+    InvalidRequest,
+    InvalidResize,
+    InvalidTtl,
+    InvalidUuid,
+    RequestError,
+    SegPipelineError,
+    UnknownModel,
+)
+
+log = logging.getLogger(__name__)
+
+STATUS_BY_CODE = {
+    # The request
+    "invalid_request": 422,
+    "invalid_uuid": 422,
+    "invalid_resize": 422,
+    "invalid_ttl": 422,
+    "invalid_url": 422,
+    "unknown_model": 422,
+    "unauthorized": 401,
+    "job_not_found": 404,
+    "asset_not_found": 404,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "body_too_slow": 408,
+    "cancelled": 409,
+    "job_conflict": 409,
+    "job_in_progress": 409,
+    "body_too_large": 413,
+    "unsupported_body": 415,
+    # The picture
+    "invalid_image": 400,
+    "empty_image": 400,
+    "not_an_image": 400,
+    "truncated_image": 400,
+    "animated_image": 400,
+    "no_masks_found": 400,
+    "image_too_large": 413,
+    "too_many_pixels": 413,
+    # The picture's server
+    "url_refused": 400,
+    "fetch_failed": 502,
+    "fetch_rejected": 502,
+    "fetch_unavailable": 502,
+    # Ours
+    "error": 500,
+    "internal_error": 500,
+    "model_failed": 500,
+    "model_out_of_memory": 500,
+    "weights_missing": 500,
+    "worker_lost": 500,
+    "store_failed": 500,
+    "object_not_found": 500,
+    "busy": 503,
+    "store_unavailable": 503,
+    "store_full": 507,
+}
+
+RETRY_AFTER_SECONDS = 5
+
+_CODE_BY_STATUS = {401: "unauthorized", 404: "not_found", 405: "method_not_allowed"}
+
+_STORE_SENTENCES = {
+    "store_full": "The store has no space left; nothing of this request was kept.",
+    "store_unavailable": "The store cannot be reached; try again in a moment.",
+}
+
+_FIELD_ERRORS = {
+    "uuid": InvalidUuid,
+    "model": UnknownModel,
+    "resize": lambda value: InvalidResize(value, MAX_RESIZE),
+    "ttl_seconds": lambda value: InvalidTtl(value, MAX_TTL_SECONDS),
+}
+
+
+class Unauthorized(RequestError):
+    """The request carries none of the API_KEYS."""
+
+    code = "unauthorized"
+
+
+class AssetNotFound(RequestError):
+    """No such file of a finished job."""
+
+    code = "asset_not_found"
+
+
+class BodyTooSlow(RequestError):
+    """The body stalled, or took too long in all."""
+
+    code = "body_too_slow"
+
+
+class BodyTooLarge(RequestError):
+    """A body that is no picture passed its limit."""
+
+    code = "body_too_large"
+
+
+class UnsupportedBody(RequestError):
+    """The body's content type is not one that this route reads."""
+
+    code = "unsupported_body"
+
+
+class JobInProgress(RequestError):
+    """A worker has the job; it cannot be deleted now."""
+
+    code = "job_in_progress"
+
+
+class Busy(SegPipelineError):
+    """The uploads being read fill the memory set aside for them."""
+
+    code = "busy"
+    permanent = False
+
+
+def status_of(code: str) -> int:
+    """The HTTP status for an error code; 500 for one that this table has not met."""
+    return STATUS_BY_CODE.get(code, 500)
+
+
+def failure_body(code: str, sentence: str, uuid: str | None = None) -> dict[str, Any]:
+    """The JSON of a failure."""
+    return {"error": sentence, "code": code, **({"uuid": uuid} if uuid else {})}
+
+
+def failure_response(
+    code: str, sentence: str, uuid: str | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The answer for an error code; 401 and 503 carry the headers that clients look for."""
+    status = status_of(code)
+    return JSONResponse(failure_body(code, sentence, uuid), status, {**_headers_for(status), **(headers or {})})
+
+
+def no_masks_found() -> JSONResponse:
+    """The first seed's answer when nothing was found, to the letter."""
+    return JSONResponse({"error": "No masks found"}, STATUS_BY_CODE["no_masks_found"])
+
+
+def request_error(error: ValidationError | RequestValidationError) -> InvalidRequest:
+    """The first thing that pydantic found wrong, in our own words."""
+    first = error.errors()[0]
+    field = str(first["loc"][-1]) if first["loc"] else "body"
+    if first["type"] not in ("extra_forbidden", "missing") and field in _FIELD_ERRORS:
+        return _FIELD_ERRORS[field](first["input"])
+    if first["type"] == "extra_forbidden":
+        return InvalidRequest(f"field {field[:80]!r} is not known here.")
+    return InvalidRequest(f"{field[:80]}: {first['msg']}.")
+
+
+def install_failure_handlers(app: FastAPI) -> None:
+    """Gives every failure of the app, also those of FastAPI and the router, the one shape."""
+    app.add_exception_handler(SegPipelineError, _on_reported)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(StarletteHTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+
+def _headers_for(status: int) -> dict[str, str]:
+    if status == 401:
+        return {"WWW-Authenticate": "Bearer"}
+    return {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else {}
+
+
+async def _on_reported(request: Request, error: Exception) -> Response:
+    code = getattr(error, "code", "error")
+    if status_of(code) >= 500:
+        log.warning("%s %s failed: %s", request.method, request.url.path, error, extra={"code": code})
+    sentence = _STORE_SENTENCES.get(code, str(error))
+    return failure_response(code, sentence, getattr(request.state, "uuid", None))
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return await _on_reported(request, request_error(error))
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StarletteHTTPException)
+    sentence = {
+        404: f"there is nothing at {request.url.path[:200]}; see /docs.",
+        405: f"{request.method} is not allowed at {request.url.path[:200]}; see /docs.",
+    }.get(error.status_code, str(error.detail))
+    code = _CODE_BY_STATUS.get(error.status_code, "invalid_request" if error.status_code < 500 else "internal_error")
+    return JSONResponse(failure_body(code, sentence), error.status_code, error.headers)
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    log.info("%s %s: the client went away while sending", request.method, request.url.path)
+    return failure_response("invalid_request", "the request broke off before its end.")
+
+
+async def _on_unexpected(request: Request, error: Exception) -> Response:
+    """The traceback goes to the log (the server writes it), never to the client."""
+    return failure_response("internal_error", "something went wrong here; the log has the details.")

@@ -1,0 +1,71 @@
+"""Answers that come before the request's body has arrived, made so that the client sees them."""
+
+from collections.abc import MutableMapping
+from typing import Any
+
+import anyio
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 16 * 2**20
+
+
+class LingeringClose:
+    """ASGI middleware: a refused body is neither read for ever nor cut off under the client's feet.
+
+    Closing at once would reset a connection on which the client still sends, and many clients then report the reset
+    instead of the answer (RFC 9112, section 9.6). So the whole answer goes out, what still comes is thrown away for a
+    bounded time, and then the connection is closed.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not _announces_body(Headers(scope=scope)):
+            await self.app(scope, receive, send)
+        else:
+            exchange = _Exchange(Headers(scope=scope), receive, send)
+            await self.app(scope, exchange.receive, exchange.send)
+
+
+class _Exchange:
+    """One request and its answer; knows whether the body is in."""
+
+    def __init__(self, headers: Headers, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        self._body_done = False
+        self._lingers = False
+        # Asking for more would make the server send "100 Continue" after its answer.
+        self._client_waits = headers.get("expect", "").lower() == "100-continue"
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._client_waits = False
+        self._body_done = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and not self._body_done:
+            self._lingers = True
+            MutableHeaders(raw=message.setdefault("headers", []))["connection"] = "close"
+        if self._lingers and _is_last(message):
+            await self._send({**message, "more_body": True})
+            await self._drain()
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await self._send(message)
+
+    async def _drain(self) -> None:
+        dropped = 0
+        with anyio.move_on_after(LINGER_SECONDS):
+            while not self._body_done and not self._client_waits and dropped < LINGER_BYTES:
+                dropped += len((await self.receive()).get("body", b""))
+
+
+def _announces_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+def _is_last(message: MutableMapping[str, Any]) -> bool:
+    return message["type"] == "http.response.body" and not message.get("more_body", False)

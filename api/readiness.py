@@ -1,0 +1,59 @@
+"""Whether a job sent now would be accepted and worked on."""
+
+import asyncio
+import time
+
+from api.service import Service, in_thread
+from seg_pipeline.errors import StoreError
+from seg_pipeline.store import keys
+
+CACHE_SECONDS = 1.0
+PATIENCE_SECONDS = 5.0
+
+
+class Readiness:
+    """Checks at most once a second and one at a time, so that no number of probes can hammer or hang on the store."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._task: asyncio.Task[dict[str, str]] | None = None
+        self._started = 0.0
+
+    async def checks(self) -> dict[str, str]:
+        """`ok` or a sentence for each of store, inbox and worker."""
+        fresh = time.monotonic() - self._started < CACHE_SECONDS
+        if self._task is None or (self._task.done() and not fresh):
+            self._started = time.monotonic()
+            self._task = asyncio.create_task(in_thread(check_all, self._service))
+        done, _ = await asyncio.wait({self._task}, timeout=PATIENCE_SECONDS)
+        return self._task.result() if done else _unanswered(f"the store did not answer within {PATIENCE_SECONDS:g} s.")
+
+
+def check_all(service: Service) -> dict[str, str]:
+    """Writes to the store, looks into the inbox and for a live worker; blocking."""
+    try:
+        service.store.check()
+    except StoreError as error:
+        return _unanswered(f"the store cannot be written: {error}")
+    return {"store": "ok", "inbox": _check_inbox(service), "worker": _check_worker(service)}
+
+
+def _check_inbox(service: Service) -> str:
+    try:
+        service.store.list(keys.INBOX, limit=1)
+    except StoreError as error:
+        return f"the inbox cannot be listed: {error}"
+    return "ok"
+
+
+def _check_worker(service: Service) -> str:
+    try:
+        beats = service.live_beats()
+    except StoreError as error:
+        return f"the workers' heartbeats cannot be read: {error}"
+    silence = service.settings.worker_stale_seconds
+    return "ok" if beats else f"no worker has given a sign of life for {silence:g} s; jobs are accepted and wait."
+
+
+def _unanswered(sentence: str) -> dict[str, str]:
+    return {"store": sentence, "inbox": "not checked without the store.", "worker": "not checked without the store."}

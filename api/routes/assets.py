@@ -1,0 +1,123 @@
+"""The files of finished jobs. No key is asked for: links go to browsers, and who knows a uuid may see its files."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request
+from starlette.responses import Response, StreamingResponse
+
+from api.documenting import failures
+from api.failures import AssetNotFound
+from api.service import Service, ServiceDep, about_job, in_thread
+from seg_pipeline.domain import check_uuid
+from seg_pipeline.errors import InvalidUuid, ObjectNotFound
+from seg_pipeline.store import ObjectInfo, keys
+
+router = APIRouter(tags=["files"])
+
+_CONTENT_TYPES = {
+    "avif": "image/avif",
+    "bmp": "image/bmp",
+    "gif": "image/gif",
+    "jpg": "image/jpeg",
+    "png": "image/png",
+    "tiff": "image/tiff",
+    "webp": "image/webp",
+}
+_PUBLISHED = re.compile(
+    r"(?:original|overlay)\.webp|mask_images/mask_[0-9]{3,6}\.png|crops/[0-9a-f]{32}\.webp"
+    rf"|source\.(?:{'|'.join(_CONTENT_TYPES)})"
+)
+"""The names that can be asked for; there is no other way to a file, so none out of the folder."""
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file of a finished job, and when it may be gone."""
+
+    info: ObjectInfo
+    expires_at: datetime
+
+    @property
+    def etag(self) -> str:
+        """The store's own tag, or one of size and time."""
+        tag = self.info.etag or f"{self.info.size:x}-{int(self.info.last_modified.timestamp() * 1e6):x}"
+        return '"{}"'.format(tag.strip('"').removeprefix('W/"'))
+
+    def headers(self) -> dict[str, str]:
+        """Cached by the asker alone, no longer than the file is kept."""
+        max_age = max(0, int((self.expires_at - datetime.now(UTC)).total_seconds()))
+        headers = {
+            "ETag": self.etag,
+            "Last-Modified": format_datetime(self.info.last_modified.astimezone(UTC), usegmt=True),
+            "Cache-Control": f"private, max-age={max_age}",
+            "X-Content-Type-Options": "nosniff",
+        }
+        if "/source." in self.info.key:
+            # A stranger's bytes, as they came: nothing in them may run in a browser.
+            headers |= {"Content-Security-Policy": "default-src 'none'; sandbox", "Content-Disposition": "attachment"}
+        return headers
+
+
+@router.get(
+    "/assets/{uuid}/{name:path}",
+    summary="A file of a finished job",
+    response_class=Response,
+    responses={
+        200: {"description": "The file.", "content": {"image/webp": {}, "image/png": {}}},
+        304: {"description": "Unchanged since the ETag in `If-None-Match`."},
+        **failures("asset_not_found", "store_unavailable", "internal_error"),
+    },
+)
+async def get_asset(
+    request: Request,
+    service: ServiceDep,
+    uuid: Annotated[str, Path(description="The job.")],
+    name: Annotated[str, Path(description="original.webp, overlay.webp, mask_images/…, crops/… or source.….")],
+) -> Response:
+    """Masks, cut-outs, overlay and original, from the moment the job has finished until it expires."""
+    asset = await in_thread(find_asset, service, uuid, name)
+    about_job(request, uuid)
+    if _knows(request.headers.get("if-none-match", ""), asset.etag):
+        return Response(status_code=304, headers=asset.headers())
+    headers = {**asset.headers(), "Content-Length": str(asset.info.size)}
+    media_type = _CONTENT_TYPES[name.rpartition(".")[2]]
+    if request.method == "HEAD":
+        return Response(headers=headers, media_type=media_type)
+    return StreamingResponse(await in_thread(_stream, service, asset.info.key), headers=headers, media_type=media_type)
+
+
+router.head("/assets/{uuid}/{name:path}", include_in_schema=False)(get_asset)
+
+
+def find_asset(service: Service, uuid: str, name: str) -> Asset:
+    """The file, if its name is one that is published and its job has finished; blocking. AssetNotFound if not."""
+    result = _result(service, uuid) if _PUBLISHED.fullmatch(name) else None
+    info = service.store.head(keys.asset(uuid, name)) if result else None
+    if result is None or info is None:
+        raise AssetNotFound(f"job {uuid[:64]} has no file {name[:80]}, or it has expired.")
+    return Asset(info, datetime.fromisoformat(result["expires_at"]))
+
+
+def _result(service: Service, uuid: str) -> dict[str, str] | None:
+    try:
+        return service.inbox.result(check_uuid(uuid))
+    except InvalidUuid:
+        return None
+
+
+def _stream(service: Service, key: str) -> Iterator[bytes]:
+    try:
+        return service.store.stream(key)
+    except ObjectNotFound as error:
+        raise AssetNotFound("the file has just expired.") from error
+
+
+def _knows(if_none_match: str, etag: str) -> bool:
+    """Weak comparison, as If-None-Match asks for (RFC 9110, section 13.1.2)."""
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return etag in tags or "*" in tags

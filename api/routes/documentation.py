@@ -1,0 +1,59 @@
+"""The OpenAPI page, from files that ship with a package: it works without the internet."""
+
+from importlib.metadata import version
+from importlib.resources import files
+
+from fastapi import APIRouter, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from api.schemas import ServiceCard
+from api.service import in_thread
+from seg_pipeline.errors import RequestError
+
+router = APIRouter(tags=["documentation"])
+
+_FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon.png": "image/png"}
+
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+)
+"""The page starts Swagger UI from an inline script; nothing may come from another host."""
+
+
+@router.get("/", summary="What answers here", response_model=ServiceCard)
+async def card() -> Response:
+    """The service's name, and where its documentation is."""
+    return JSONResponse(
+        {"service": "seg-pipeline", "version": version("seg-pipeline"), "docs": "/docs", "openapi": "/openapi.json"}
+    )
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> Response:
+    """Swagger UI; its addresses are relative, so that it also works below a proxy's prefix."""
+    page = get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title=request.app.title,
+        swagger_js_url="docs/swagger-ui-bundle.js",
+        swagger_css_url="docs/swagger-ui.css",
+        swagger_favicon_url="docs/favicon.png",
+        swagger_ui_parameters={"validatorUrl": None},
+    )
+    page.headers["Content-Security-Policy"] = _POLICY
+    return page
+
+
+@router.get("/docs/{name}", include_in_schema=False)
+async def docs_file(name: str) -> Response:
+    """One of Swagger UI's files, out of the fastapi-offline package."""
+    if name not in _FILES:
+        raise FileNotPublished(f"there is nothing at /docs/{name[:80]}.")
+    path = await in_thread(lambda: files("fastapi_offline").joinpath("static", name))
+    return FileResponse(str(path), media_type=_FILES[name], headers={"Cache-Control": "public, max-age=86400"})
+
+
+class FileNotPublished(RequestError):
+    """The documentation has no such file."""
+
+    code = "not_found"

@@ -1,0 +1,60 @@
+"""Is it alive, is it ready, is it idle? Open to all, since probes carry no keys."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from api import metrics
+from api.access import RequireKey
+from api.documenting import failures
+from api.schemas import Health, Readiness
+from api.service import ServiceDep
+
+router = APIRouter(tags=["health"])
+
+
+@router.get(
+    "/health",
+    summary="The first seed's check: 500 when nobody asked for a while",
+    response_model=Health,
+    responses={500: {"model": Health, "description": "No request for HEALTH_IDLE_SECONDS."}},
+)
+async def health(service: ServiceDep) -> Response:
+    """200 until the first request, then 500 once `HEALTH_IDLE_SECONDS` have passed without one (0 turns that off).
+    Every request counts but probes; one that is still being answered counts until it is."""
+    idle = service.activity.is_idle
+    return JSONResponse({"status": "idle" if idle else "ok"}, 500 if idle else 200)
+
+
+@router.get("/livez", summary="Does the process answer?", response_model=Health)
+async def livez() -> Response:
+    """200 as long as the event loop turns; asks nobody else."""
+    return JSONResponse({"status": "ok"})
+
+
+@router.get(
+    "/readyz",
+    summary="Would a job be accepted and worked on?",
+    response_model=Readiness,
+    responses={503: {"model": Readiness, "description": "Which of store, inbox and worker is missing."}},
+)
+async def readyz(request: Request) -> Response:
+    """Store, inbox and a live worker, checked at most once a second."""
+    checks = await request.app.state.readiness.checks()
+    ready = all(check == "ok" for check in checks.values())
+    return JSONResponse({"status": "ready" if ready else "unavailable", "checks": checks}, 200 if ready else 503)
+
+
+@router.get(
+    "/metrics",
+    summary="For Prometheus",
+    dependencies=[RequireKey],
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."},
+        **failures("unauthorized"),
+    },
+)
+async def prometheus(service: ServiceDep) -> Response:
+    """Requests by route, method and status, their durations, and how many wait."""
+    service.metrics.waiting.set(service.waiting)
+    return Response(service.metrics.exposition(), media_type=metrics.CONTENT_TYPE)

@@ -1,0 +1,134 @@
+"""Jobs by their ids: sent now, asked for later."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from api.access import RequireKey
+from api.documenting import EVERYWHERE, UPLOADING, failures, unfinished
+from api.failures import JobInProgress
+from api.intake import accept_job
+from api.schemas import (
+    ANSWER_EXAMPLE,
+    PAGE_EXAMPLE,
+    QUEUED_EXAMPLE,
+    FinishedJob,
+    JobOptions,
+    JobPage,
+    JobRequest,
+    UnfinishedJob,
+)
+from api.service import Service, ServiceDep, about_job, in_thread
+from api.views import accepted_response, view_job
+from seg_pipeline.domain import JobStatus, check_uuid
+from seg_pipeline.inbox import Page
+
+router = APIRouter(prefix="/jobs", tags=["jobs"], dependencies=[RequireKey])
+
+Uuid = Annotated[str, Path(description="The job's id: 1 to 64 letters, digits, `-` and `_`.")]
+
+_EXAMPLES = {"finished": {"value": ANSWER_EXAMPLE}, "queued": {"value": QUEUED_EXAMPLE}}
+_ONE_JOB: dict[str, Any] = {
+    "model": FinishedJob | UnfinishedJob,
+    "description": "The job as it stands.",
+    "content": {"application/json": {"examples": _EXAMPLES}},
+}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": JobRequest.model_json_schema()},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "image": {"type": "string", "format": "binary", "description": "Any field name will do."},
+                        **JobOptions.model_json_schema()["properties"],
+                    },
+                }
+            },
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    summary="Send a job without waiting for it",
+    openapi_extra=_BODY,
+    status_code=202,
+    responses={
+        200: _ONE_JOB | {"description": "The same job was sent before; this is how it stands."},
+        202: unfinished("Accepted; it cannot get lost from here on.", QUEUED_EXAMPLE),
+        **failures(*UPLOADING, *EVERYWHERE, "body_too_large", "unsupported_body", "invalid_url", "url_refused"),
+    },
+)
+async def post_job(request: Request, service: ServiceDep, options: Annotated[JobOptions, Query()]) -> Response:
+    """A picture's address as JSON, or a picture in a form. The same uuid and request again is the same job."""
+    accepted = await accept_job(request, service, options)
+    view = await in_thread(view_job, service, accepted.job.uuid, service.base_url(request))
+    return accepted_response(request, view, 202 if accepted.created else 200)
+
+
+@router.get(
+    "",
+    summary="List jobs",
+    response_model=JobPage,
+    responses={
+        200: {"description": "A page of jobs.", "content": {"application/json": {"example": PAGE_EXAMPLE}}},
+        **failures("invalid_request", *EVERYWHERE),
+    },
+)
+async def list_jobs(
+    request: Request,
+    service: ServiceDep,
+    status: Annotated[JobStatus | None, Query(description="Only these.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    after: Annotated[str | None, Query(max_length=200, description="The former page's `next`.")] = None,
+) -> Response:
+    """Queued, processing, failed, completed, in this order; each group by uuid."""
+    page = await in_thread(_page, service, status, after, limit)
+    jobs = [{"uuid": job.uuid, "status": str(job.status), "since": job.since.isoformat()} for job in page.jobs]
+    response = JSONResponse({"jobs": jobs, "next": page.next})
+    if page.next:
+        url = request.url.include_query_params(after=page.next)
+        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+    return response
+
+
+@router.get(
+    "/{uuid}", summary="One job", responses={200: _ONE_JOB, **failures("invalid_uuid", "job_not_found", *EVERYWHERE)}
+)
+async def get_job(request: Request, service: ServiceDep, uuid: Uuid) -> Response:
+    """Queued, processing, completed with its segments, or failed with code and reason; 200 for each of them."""
+    about_job(request, check_uuid(uuid))
+    view = await in_thread(view_job, service, uuid, service.base_url(request))
+    return JSONResponse(view.document, headers={"Cache-Control": "no-store"})
+
+
+@router.delete(
+    "/{uuid}",
+    summary="Delete a job and its files",
+    status_code=204,
+    response_class=Response,
+    responses={
+        204: {"description": "Gone, with all its files."},
+        **failures("invalid_uuid", "job_not_found", "job_in_progress", *EVERYWHERE),
+    },
+)
+async def delete_job(request: Request, service: ServiceDep, uuid: Uuid) -> Response:
+    """Queued and finished jobs go at once; one that a worker has is refused with 409."""
+    about_job(request, check_uuid(uuid))
+    await in_thread(_delete, service, uuid)
+    return Response(status_code=204)
+
+
+def _page(service: Service, status: JobStatus | None, after: str | None, limit: int) -> Page:
+    return service.inbox.page(status, after, limit, service.live_beats())
+
+
+def _delete(service: Service, uuid: str) -> None:
+    if service.inbox.status(uuid, service.live_beats()) is JobStatus.PROCESSING:
+        raise JobInProgress(f"job {uuid} is being worked on; delete it when it has finished.")
+    service.inbox.delete(uuid)

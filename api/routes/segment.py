@@ -1,0 +1,86 @@
+"""The first seed's routes: a picture in, its segments out, in one request."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import Response
+
+from api.access import RequireKey
+from api.documenting import EVERYWHERE, UPLOADING, failures, finished, unfinished
+from api.intake import accept_upload
+from api.schemas import ANSWER_EXAMPLE, QUEUED_EXAMPLE, Resize, UploadOptions
+from api.service import Service, ServiceDep, in_thread
+from api.views import accepted_response, segments_response, view_job
+from api.waiting import read_preference, wait_for_result
+
+router = APIRouter(tags=["segment"], dependencies=[RequireKey])
+
+_RESPONSES = {
+    200: finished("The segments: the original first, then a cut-out each.", ANSWER_EXAMPLE),
+    202: unfinished("Accepted, not finished within the time to wait.", QUEUED_EXAMPLE),
+    **failures(
+        *("no_masks_found", *UPLOADING, *EVERYWHERE),
+        *("model_failed", "model_out_of_memory", "weights_missing", "worker_lost"),
+    ),
+}
+_PICTURE = {"schema": {"type": "string", "format": "binary"}}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "The picture's bytes, whatever they are called, or a form with one file.",
+        "content": {
+            "image/*": _PICTURE,
+            "application/octet-stream": _PICTURE,
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {
+                        "image": {"type": "string", "format": "binary", "description": "Any field name will do."},
+                        "uuid": {"type": "string"},
+                        "model": {"type": "string"},
+                        "ttl_seconds": {"type": "integer"},
+                    },
+                }
+            },
+        },
+    },
+    "parameters": [
+        {
+            "name": "Prefer",
+            "in": "header",
+            "required": False,
+            "description": "`respond-async`: answer 202 at once; `wait=N`: wait at most N seconds.",
+            "schema": {"type": "string"},
+        }
+    ],
+}
+
+
+@router.post("/segment", summary="Segment a picture", responses=_RESPONSES, openapi_extra=_BODY)
+async def segment(request: Request, service: ServiceDep, options: Annotated[UploadOptions, Query()]) -> Response:
+    """Waits for the result, `WAIT_SECONDS` at most; then answers 202 with the job's address, where it can be had."""
+    return await segment_upload(request, service, options, None)
+
+
+@router.post(
+    "/segment/{resize}", summary="Segment a picture and resize the cut-outs", responses=_RESPONSES, openapi_extra=_BODY
+)
+async def segment_resized(
+    request: Request, service: ServiceDep, options: Annotated[UploadOptions, Query()], resize: Annotated[Resize, Path()]
+) -> Response:
+    """The same; each cut-out's longer side becomes `resize` pixels, upscaled if necessary."""
+    return await segment_upload(request, service, options, resize)
+
+
+async def segment_upload(request: Request, service: Service, options: UploadOptions, resize: int | None) -> Response:
+    """Accepts the upload, waits for its result as long as the client will, and answers."""
+    preference = read_preference(request, service.settings.wait_seconds)
+    job = (await accept_upload(request, service, options, resize)).job
+    await wait_for_result(request, service, job.uuid, preference.seconds)
+    view = await in_thread(view_job, service, job.uuid, service.base_url(request))
+    response = segments_response(view.document) if view.is_finished else accepted_response(request, view, 202)
+    response.headers["X-Job-Uuid"] = job.uuid
+    if preference.applied:
+        response.headers["Preference-Applied"] = preference.applied
+    return response

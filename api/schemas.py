@@ -1,0 +1,234 @@
+"""What requests and answers look like: requests are checked against these, answers are documented by them."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from seg_pipeline.domain import MAX_RESIZE, MAX_TTL_SECONDS, UUID_PATTERN, JobStatus
+
+Resize = Annotated[int, Field(ge=1, le=MAX_RESIZE, description="Longer side of the cut-outs in pixels; upscales too.")]
+
+
+class UploadOptions(BaseModel):
+    """What may be said about an upload, in the query or as fields of a multipart form."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    uuid: Annotated[str, Field(pattern=f"^{UUID_PATTERN}$")] | None = Field(
+        None, description="Your own id for the job; the same id and request twice is the same job. Made here if absent."
+    )
+    model: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
+        None, description="Which model segments: a yolo*-seg or sam2 name, demo-yolo, demo-sam2; MODEL if absent."
+    )
+    ttl_seconds: Annotated[int, Field(ge=1, le=MAX_TTL_SECONDS)] | None = Field(
+        None, description="How long the result is kept; ASSET_TTL_SECONDS if absent."
+    )
+
+
+class JobOptions(UploadOptions):
+    """The same for `POST /jobs`, which takes `resize` here and not in its path."""
+
+    resize: Resize | None = None
+    image_url: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
+        None, description="Where the picture is, instead of an upload: http(s):// or s3://."
+    )
+
+
+class JobRequest(JobOptions):
+    """A job by JSON: a picture that we fetch."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"uuid": "abc123", "image_url": "https://cdn.example.com/images/sample.jpg", "resize": 256}]
+        },
+    )
+
+    image_url: Annotated[str, Field(min_length=1, max_length=4096)] = Field(
+        description="Where the picture is: http(s):// or s3://."
+    )
+
+
+class Bbox(BaseModel):
+    """A rectangle in pixels of the original."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class Point(BaseModel):
+    """A pixel of the original."""
+
+    x: int
+    y: int
+
+
+class SegmentView(BaseModel):
+    """One thing that was found, largest first; a model fills the scores that it has."""
+
+    segment_id: int
+    mask_url: str = Field(description="Full-frame PNG: opaque black inside, transparent outside.")
+    bbox: Bbox
+    area: int = Field(description="Pixels.")
+    stability_score: float | None
+    predicted_iou: float | None
+    center_point: Point = Field(description="Middle of the segment's mass.")
+    interior_point: Point | None = Field(None, description="A pixel inside the mask, where the centre is outside it.")
+    area_percent: float = Field(description="Of the picture.")
+    label: str | None
+    confidence: float | None
+    crop_url: str = Field(description="WEBP, tight around the segment, transparent outside it.")
+
+
+class FailureReason(BaseModel):
+    """Why a job failed."""
+
+    code: str
+    message: str
+
+
+class FinishedJob(BaseModel):
+    """A job that has ended: its files and segments, or why there are none."""
+
+    uuid: str
+    status: Literal[JobStatus.COMPLETED, JobStatus.FAILED]
+    model: str
+    file_names: list[str] = Field(description="The original first, then one cut-out a segment.")
+    urls: list[str] = Field(description="Where those files are.")
+    segments: list[SegmentView]
+    overlay_url: str | None
+    weights_sha256: str | None
+    width: int | None
+    height: int | None
+    resize: int | None
+    accepted_at: datetime
+    started_at: datetime
+    completed_at: datetime
+    expires_at: datetime = Field(description="The files may be gone from then on.")
+    seconds: dict[str, float] = Field(description="Time spent in each stage.")
+    error: FailureReason | None
+
+
+class UnfinishedJob(BaseModel):
+    """A job that waits or is being worked on."""
+
+    uuid: str
+    status: Literal[JobStatus.QUEUED, JobStatus.PROCESSING]
+    model: str
+    file_names: list[str]
+    urls: list[str]
+    segments: list[SegmentView]
+    resize: int | None
+    accepted_at: datetime
+
+
+class JobLine(BaseModel):
+    """A job in a list: where it stood when it was listed, and since when."""
+
+    uuid: str
+    status: JobStatus
+    since: datetime
+
+
+class JobPage(BaseModel):
+    """Some of the jobs."""
+
+    jobs: list[JobLine]
+    next: str | None = Field(description="Send it as `after` for the next page; null at the end.")
+
+
+class Failure(BaseModel):
+    """Every error, whatever its status."""
+
+    error: str = Field(description="One sentence: the value, the limit and what to do.")
+    code: str | None = Field(None, description="What to switch on; absent only from `No masks found`.")
+    uuid: str | None = Field(None, description="The job, where there is one.")
+
+
+class Readiness(BaseModel):
+    """Whether jobs can be accepted and will be worked on."""
+
+    status: Literal["ready", "unavailable"]
+    checks: dict[str, str] = Field(description="store, inbox and worker: `ok`, or a sentence.")
+
+
+class Health(BaseModel):
+    """Whether there was a request lately, as the first seed counts it."""
+
+    status: Literal["ok", "idle"]
+
+
+class ServiceCard(BaseModel):
+    """What answers here."""
+
+    service: str
+    version: str
+    docs: str
+    openapi: str
+
+
+ANSWER_EXAMPLE: dict[str, Any] = {
+    "uuid": "01938f9e-54b2-7cc1-a8a4-0d3b9c7a11f0",
+    "status": "completed",
+    "model": "demo-yolo",
+    "file_names": [
+        "01938f9e-54b2-7cc1-a8a4-0d3b9c7a11f0/original.webp",
+        "01938f9e-54b2-7cc1-a8a4-0d3b9c7a11f0/crops/209d43982bc349299f45234071d1dd3d.webp",
+    ],
+    "urls": [
+        "http://localhost:8000/assets/01938f9e-54b2-7cc1-a8a4-0d3b9c7a11f0/original.webp",
+        "http://localhost:8000/assets/01938f9e-54b2-7cc1-a8a4-0d3b9c7a11f0/crops/209d43982bc349299f45234071d1dd3d.webp",
+    ],
+    "segments": [
+        {
+            "segment_id": 0,
+            "mask_url": "http://localhost:8000/assets/01938f9e-54b2-7cc1-a8a4-0d3b9c7a11f0/mask_images/mask_000.png",
+            "bbox": {"x": 120, "y": 150, "width": 80, "height": 60},
+            "area": 4523,
+            "stability_score": None,
+            "predicted_iou": None,
+            "center_point": {"x": 160, "y": 180},
+            "area_percent": 1.4723,
+            "label": "circle",
+            "confidence": 0.94,
+            "crop_url": "http://localhost:8000/assets/01938f9e-54b2-7cc1-a8a4-0d3b9c7a11f0/crops/"
+            "209d43982bc349299f45234071d1dd3d.webp",
+        }
+    ],
+    "overlay_url": "http://localhost:8000/assets/01938f9e-54b2-7cc1-a8a4-0d3b9c7a11f0/overlay.webp",
+    "weights_sha256": "9f2b7c0f6f0f7f3c4f2f52b4f7a9b6d1e6c1a0c0b7f1f3d2a5e4c3b2a1908f7e",
+    "width": 640,
+    "height": 480,
+    "resize": None,
+    "accepted_at": "2025-01-06T12:00:00.100000+00:00",
+    "started_at": "2025-01-06T12:00:00.300000+00:00",
+    "completed_at": "2025-01-06T12:00:00.900000+00:00",
+    "expires_at": "2025-01-06T13:00:00.900000+00:00",
+    "seconds": {"source_image": 0.01, "segments": 0.3, "cutouts": 0.1, "result": 0.02},
+    "error": None,
+}
+
+QUEUED_EXAMPLE: dict[str, Any] = {
+    "uuid": "01938f9e-54b2-7cc1-a8a4-0d3b9c7a11f0",
+    "status": "queued",
+    "model": "demo-yolo",
+    "file_names": [],
+    "urls": [],
+    "segments": [],
+    "resize": None,
+    "accepted_at": "2025-01-06T12:00:00.100000+00:00",
+}
+
+PAGE_EXAMPLE: dict[str, Any] = {
+    "jobs": [
+        {
+            "uuid": "01938f9e-54b2-7cc1-a8a4-0d3b9c7a11f0",
+            "status": "completed",
+            "since": "2025-01-06T12:00:00.900000+00:00",
+        }
+    ],
+    "next": None,
+}

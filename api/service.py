@@ -1,0 +1,80 @@
+"""What every route works with, in one record, and the one way from the event loop to blocking calls."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, ParamSpec, TypeVar
+
+import anyio.to_thread
+import structlog
+from fastapi import Depends, Request
+
+from api.activity import Activity
+from api.metrics import Metrics
+from api.uploads import UPLOADS_HELD, BodyReader, Hold, UploadMemory
+from seg_pipeline.heartbeats import WorkerBeat, live_workers
+from seg_pipeline.inbox import Inbox
+from seg_pipeline.settings import Settings
+from seg_pipeline.store import Store
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass
+class Service:
+    """The settings, the doors to the outside, and what one process remembers."""
+
+    settings: Settings
+    store: Store
+    inbox: Inbox
+    activity: Activity
+    upload_memory: UploadMemory
+    metrics: Metrics
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: int = 0
+
+    @classmethod
+    def build(cls, settings: Settings, store: Store) -> "Service":
+        """A service over a store."""
+        return cls(
+            settings,
+            store,
+            Inbox(store),
+            Activity(settings.health_idle_seconds),
+            UploadMemory(UPLOADS_HELD * settings.max_image_bytes),
+            Metrics(),
+        )
+
+    def body_reader(self, request: Request, hold: Hold) -> BodyReader:
+        """A reader of the request's body within this service's limits."""
+        return BodyReader(request, self.settings.max_image_bytes, self.settings.upload_stall_seconds, hold)
+
+    def base_url(self, request: Request) -> str:
+        """The address that links begin with: BASE_URL, or the one that the client used."""
+        return (self.settings.base_url or str(request.base_url)).rstrip("/")
+
+    def live_beats(self) -> list[WorkerBeat]:
+        """The heartbeats of the workers that live; blocking."""
+        return live_workers(self.store, datetime.now(UTC), self.settings.worker_stale_seconds)
+
+
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Runs a blocking call beside the event loop; it is waited for even if the client goes."""
+    return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs))
+
+
+def about_job(request: Request, uuid: str) -> None:
+    """From here on every log line and every failure of this request names the job."""
+    request.state.uuid = uuid
+    structlog.contextvars.bind_contextvars(uuid=uuid)
+
+
+def get_service(request: Request) -> Service:
+    """The app's service."""
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(get_service)]

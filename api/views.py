@@ -1,0 +1,51 @@
+"""Jobs as answers."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+from starlette.responses import JSONResponse
+
+from api.failures import failure_response, no_masks_found
+from api.service import Service
+from seg_pipeline.documents import answer_document, unfinished_document
+from seg_pipeline.domain import JobStatus
+
+FINISHED = (JobStatus.COMPLETED, JobStatus.FAILED)
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A job as clients see it: the document, and whether it is the last word."""
+
+    document: dict[str, Any]
+    is_finished: bool
+
+
+def view_job(service: Service, uuid: str, base_url: str) -> JobView:
+    """The job as it stands now; blocking. Raises JobNotFound."""
+    result = service.inbox.result(uuid)
+    if result is None:
+        status = service.inbox.status(uuid, service.live_beats())
+        if status not in FINISHED:
+            return JobView(unfinished_document(service.inbox.job(uuid), status), is_finished=False)
+        result = service.inbox.result(uuid) or {}
+    return JobView(answer_document(result, service.store, base_url), is_finished=True)
+
+
+def segments_response(document: dict[str, Any]) -> JSONResponse:
+    """The waiting routes' answer: the segments, or the reason why there are none."""
+    if document["status"] == JobStatus.FAILED:
+        error = document["error"]
+        return failure_response(error["code"], error["message"], document["uuid"])
+    return JSONResponse(document) if document["segments"] else no_masks_found()
+
+
+def accepted_response(request: Request, view: JobView, status: int) -> JSONResponse:
+    """A job, and where to ask for it."""
+    return JSONResponse(view.document, status, {"Location": job_path(request, view.document["uuid"])})
+
+
+def job_path(request: Request, uuid: str) -> str:
+    """Where the job is asked for, below a proxy's prefix if there is one."""
+    return f"{request.scope.get('root_path', '')}/jobs/{uuid}"

@@ -1,0 +1,72 @@
+"""Waiting for a result without holding a thread, and what a client prefers to waiting (RFC 7240)."""
+
+import time
+from dataclasses import dataclass
+
+import anyio
+from fastapi import Request
+
+from api.service import Service, in_thread
+from seg_pipeline.errors import StoreUnavailable
+
+FIRST_PAUSE_SECONDS = 0.03
+LONGEST_PAUSE_SECONDS = 1.0
+MAX_WAITING = 256
+"""Requests that may wait at once; more get their 202 at once, the job is accepted all the same."""
+
+
+@dataclass(frozen=True)
+class Preference:
+    """How long the client would wait, and which of its wishes was granted."""
+
+    seconds: float
+    applied: str | None
+
+
+def read_preference(request: Request, wait_seconds: float) -> Preference:
+    """The `Prefer` header: `respond-async` alone waits not at all, `wait=N` at most N seconds, capped by the service's
+    own limit. Both together wait N and then answer 202, as section 4.3 has it."""
+    wishes = [
+        wish.partition(";")[0].strip().lower()
+        for header in request.headers.getlist("prefer")
+        for wish in header.split(",")
+    ]
+    waits = [wish[5:].strip(' "') for wish in wishes if wish.startswith("wait=")]
+    if waits and waits[0].isdecimal() and len(waits[0]) < 10:
+        seconds = min(float(waits[0]), wait_seconds)
+        return Preference(seconds, f"wait={seconds:g}")
+    if "respond-async" in wishes:
+        return Preference(0, "respond-async")
+    return Preference(wait_seconds, None)
+
+
+async def wait_for_result(request: Request, service: Service, uuid: str, seconds: float) -> None:
+    """Returns once the job has finished, the time is up, the client has gone, or the service is closing.
+
+    Looks again after a tenth of the time already waited, 30 ms at first and a second at most. A store that cannot be
+    read is looked at again: the job is accepted, and only the answer is late.
+    """
+    if seconds <= 0 or service.waiting >= MAX_WAITING:
+        return
+    service.waiting += 1
+    try:
+        await _poll(request, service, uuid, time.monotonic(), seconds)
+    finally:
+        service.waiting -= 1
+
+
+async def _poll(request: Request, service: Service, uuid: str, started: float, seconds: float) -> None:
+    while not await in_thread(_is_finished, service, uuid):
+        elapsed = time.monotonic() - started
+        if elapsed >= seconds or service.closing.is_set() or await request.is_disconnected():
+            return
+        pause = min(max(FIRST_PAUSE_SECONDS, elapsed / 10), LONGEST_PAUSE_SECONDS, seconds - elapsed)
+        with anyio.move_on_after(pause):
+            await service.closing.wait()
+
+
+def _is_finished(service: Service, uuid: str) -> bool:
+    try:
+        return service.inbox.result(uuid) is not None
+    except StoreUnavailable:
+        return False

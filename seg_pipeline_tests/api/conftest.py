@@ -1,0 +1,31 @@
+"""Fixtures: a served API and its store."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from seg_pipeline.store import Store, open_store
+from seg_pipeline_tests.api.serving import Serve, api_settings, serving
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Starts the API with these settings (and store), gives a client of it, and stops it after the test."""
+    with ExitStack() as stack:
+
+        def start(store: Store | None = None, **values: Any) -> httpx.Client:
+            settings = api_settings(tmp_path, **values)
+            url = stack.enter_context(serving(settings, store or open_store(settings)))
+            return stack.enter_context(httpx.Client(base_url=url, timeout=30))
+
+        yield start
+
+
+@pytest.fixture
+def api_store(tmp_path: Path) -> Store:
+    """The store that `serve` uses where the test names none."""
+    return open_store(api_settings(tmp_path))

@@ -1,0 +1,40 @@
+"""The API behind a real server on a free port."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from api.app import create_app
+from api.main import Server, listen
+from seg_pipeline.settings import Settings
+from seg_pipeline.store import Store
+
+Serve = Callable[..., httpx.Client]
+
+
+def api_settings(folder: Path, **values: Any) -> Settings:
+    """Settings for one test: nothing from `.env`, data in the folder, the small model, short waits."""
+    defaults = {"data_dir": folder / "data", "model": "demo-yolo", "wait_seconds": 20, "api_port": 1}
+    return Settings(_env_file=None, **{**defaults, **values})  # type: ignore[call-arg]
+
+
+@contextmanager
+def serving(settings: Settings, store: Store) -> Iterator[str]:
+    """The API on a free port, in a thread; yields its address."""
+    app = create_app(settings, store)
+    listener = listen(settings.model_copy(update={"api_port": 0}))
+    config = uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=5)
+    server = Server(config, app.state.service)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.005)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()

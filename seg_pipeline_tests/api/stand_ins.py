@@ -1,0 +1,94 @@
+"""Stand-ins for what is not the API: a worker that finishes jobs without a model, a store that fails on purpose."""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from seg_pipeline.cutouts import cut_out
+from seg_pipeline.documents import failed_document, result_document
+from seg_pipeline.domain import Job
+from seg_pipeline.errors import SegPipelineError
+from seg_pipeline.heartbeats import WorkerBeat, write_beat
+from seg_pipeline.images import encode_original
+from seg_pipeline.inbox import Inbox
+from seg_pipeline.masks import encode_mask_png
+from seg_pipeline.store import Store
+from seg_pipeline_tests.builders import make_found, make_picture, make_timing
+
+DRAWING = "..../.##./.##./...."
+
+
+def finish_job(store: Store, uuid: str, *drawings: str, error: SegPipelineError | None = None) -> None:
+    """Does by hand what a run does: files, then the result through the real inbox."""
+    inbox = Inbox(store)
+    job = inbox.job(uuid)
+    timing = make_timing(datetime.now(UTC), datetime.now(UTC))
+    expires_at = job.expires_at(timing.completed_at)
+    if error:
+        inbox.finish(uuid, failed_document(job, error, timing), "failed", expires_at)
+    else:
+        inbox.finish(uuid, _complete(store, job, drawings), "completed", expires_at)
+
+
+def _complete(store: Store, job: Job, drawings: tuple[str, ...]) -> dict[str, Any]:
+    found = make_found(*drawings)
+    picture = make_picture(*found.resolution_wh)
+    document = result_document(job, found, make_timing(datetime.now(UTC), datetime.now(UTC)))
+    store.put(document["original_key"], encode_original(picture))
+    store.put(document["overlay_key"], encode_original(picture))
+    for segment, entry in zip(found.segments, document["segments"], strict=True):
+        store.put(entry["mask_key"], encode_mask_png(segment.mask))
+        store.put(entry["crop_key"], cut_out(picture, segment.mask, job.resize))
+    return document
+
+
+class FakeWorker:
+    """A thread that takes jobs from the real inbox and finishes them all the same way; no Dagster, no model."""
+
+    def __init__(self, store: Store, *drawings: str, error: SegPipelineError | None = None) -> None:
+        self._store, self._drawings, self._error = store, drawings, error
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> "FakeWorker":
+        beat(self._store)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        inbox = Inbox(self._store)
+        while not self._stop.wait(0.01):
+            for claim in inbox.claim(inbox.waiting(10), "fake"):
+                finish_job(self._store, claim.uuid, *self._drawings, error=self._error)
+
+
+def beat(store: Store, *uuids: str) -> None:
+    """A worker's sign of life, working on these jobs."""
+    now = datetime.now(UTC)
+    write_beat(store, WorkerBeat("fake", 1, "here", beat_at=now, started_at=now, uuids=uuids))
+
+
+class FailingStore:
+    """A real store whose writes to matching keys raise an error while there is one."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.error: SegPipelineError | None = None
+        self.fails_on: Callable[[str], bool] = lambda key: True
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+        if name in ("file_name", "url"):
+            return method
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self.error and self.fails_on(args[0] if args else ""):
+                raise self.error
+            return method(*args, **kwargs)
+
+        return call
