@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     api_keys: SecretStr | None = Field(None, description="Comma-separated keys that may use the API; unset: open.")
     wait_seconds: float = Field(60, ge=0, le=600, description="How long POST /segment waits before it answers 202.")
     health_idle_seconds: int = Field(120, ge=0, description="/health fails this long after the last request; 0: off.")
+    upload_stall_seconds: float = Field(60, gt=0, description="An upload that stalls for so long is refused.")
     max_image_bytes: int = Field(32 * 2**20, ge=1, description="Larger uploads and downloads are refused.")
     max_image_pixels: int = Field(50_000_000, ge=1, description="Pictures of more pixels are refused.")
 
