@@ -1,0 +1,43 @@
+# `make` lists the targets. Only Python 3.11 or later and make are needed; everything else lands in .venv.
+.DEFAULT_GOAL := help
+.PHONY: help env run test lint format lock clean
+
+# The first that fits; wheels for macOS are complete up to 3.13, so a newer one comes last.
+FIND_PYTHON = for newest in 13 14; do for python in python3 python3.13 python3.12 python3.11 python3.14; do \
+	"$$python" -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $$newest))" >/dev/null 2>&1 \
+	&& echo "$$python" && exit; done; done
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: ## Make .venv as requirements-dev.lock says; nothing to do takes no time.
+	@python="$${PYTHON:-$$($(FIND_PYTHON))}"; test -n "$$python" || { echo "Python 3.11, 3.12, 3.13 or 3.14 is needed" \
+		"and none is on PATH; install one, or name it: make run PYTHON=/path/to/python3" >&2; exit 1; }; \
+		"$$python" scripts/environment.py
+
+run: env ## Start everything, send a sample picture, stay up until Ctrl-C.
+	@.venv/bin/seg-pipeline up $(ARGS)
+
+test: env ## Run every test; ARGS="-k supervisor" for some.
+	@.venv/bin/python -m pytest $(ARGS)
+
+lint: env ## Check style, types and who imports whom.
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-logo
+
+format: env ## Mend what the linter can mend.
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+lock: env ## Write both lock files from pyproject.toml; ARGS=--upgrade takes newer releases.
+	@$(COMPILE) -o requirements.lock
+	@cp requirements.lock requirements-dev.lock # what both have, they have in the same version
+	@$(COMPILE) --group dev -o requirements-dev.lock
+COMPILE = .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make lock" $(ARGS)
+
+clean: ## Remove the environment and caches; data/ and models/ stay.
+	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	@find api seg_pipeline seg_pipeline_tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,119 @@
+"""Makes .venv as requirements-dev.lock says, or does nothing if it is so already. Needs only the standard library.
+
+Indexes, proxies and certificates are those that pip or uv is configured with on this machine.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / "seg-pipeline.stamp"
+LOCK = ROOT / "requirements-dev.lock"
+UV = "uv==0.13.9"
+PIP_SETTINGS_FOR_UV = {"index-url": "UV_DEFAULT_INDEX", "cert": "SSL_CERT_FILE"}
+UV_CONFIG_FILES = (Path("/etc/uv/uv.toml"), Path.home() / ".config/uv/uv.toml")
+
+
+class InstallFailed(Exception):
+    """A step did not work; the message is all that a user needs."""
+
+
+def main() -> None:
+    """Brings the environment up to date; one install at a time."""
+    if not (3, 11) <= sys.version_info[:2] <= (3, 14):
+        sys.exit(f"Python 3.11, 3.12, 3.13 or 3.14 is needed; {sys.executable} is {sys.version.split()[0]}.")
+    with open(ROOT / "pyproject.toml", encoding="utf-8") as turnstile:
+        fcntl.flock(turnstile, fcntl.LOCK_EX)
+        if not is_current():
+            try:
+                install()
+            except InstallFailed as failure:
+                sys.exit(str(failure))
+
+
+def fingerprint() -> str:
+    """Changes with anything that the environment was made from."""
+    digest = hashlib.sha256(f"{VENV}\n{sys.version_info[:2]}".encode())
+    for path in (ROOT / "pyproject.toml", LOCK, Path(__file__)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def is_current() -> bool:
+    """Whether .venv was made from these very files and its interpreter is still there."""
+    return STAMP.exists() and PYTHON.exists() and STAMP.read_text(encoding="utf-8") == fingerprint()
+
+
+def install() -> None:
+    """Makes the environment, keeps an existing one where it can, and leaves the stamp last."""
+    began = time.monotonic()
+    print("Making .venv; the first time some 3 GB are downloaded, most of it torch ...", flush=True)
+    STAMP.unlink(missing_ok=True)
+    make_venv()
+    run([PYTHON, "-m", "pip", "install", "-qq", "--disable-pip-version-check", UV], "uv could not be installed")
+    uv = [VENV / "bin" / "uv", "pip"]
+    python = ["--python", PYTHON]
+    run([*uv, "sync", "--quiet", "--require-hashes", *python, LOCK], f"{LOCK.name} could not be installed")
+    editable = ["--no-deps", "--no-build-isolation", "--editable", ROOT]
+    run([*uv, "install", "--quiet", *python, *editable], "the project itself could not be installed")
+    STAMP.write_text(fingerprint(), encoding="utf-8")
+    print(f"Made .venv in {time.monotonic() - began:.0f} s.", flush=True)
+
+
+def make_venv() -> None:
+    """An environment of this very Python version; another one's is made anew."""
+    if python_version(PYTHON) == python_version(Path(sys.executable)) and has_pip(PYTHON):
+        return
+    shutil.rmtree(VENV, ignore_errors=True)
+    hint = "the environment could not be made; on Debian and Ubuntu the package python3-venv is needed"
+    run([sys.executable, "-m", "venv", VENV], hint)
+
+
+def python_version(python: Path) -> "str | None":
+    """`3.11`, or None if it does not run."""
+    return answer_of([python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
+
+
+def has_pip(python: Path) -> bool:
+    """Whether pip works there."""
+    return answer_of([python, "-m", "pip", "--version"]) is not None
+
+
+def answer_of(command: list) -> "str | None":
+    """What a command prints, or None if it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def run(command: list, failure: str) -> None:
+    """Runs a step; its own messages are shown."""
+    if subprocess.run(command, env=environment_for_uv(), check=False).returncode:
+        raise InstallFailed(f"make: {failure}; the lines above say why.")
+
+
+def environment_for_uv() -> "dict[str, str]":
+    """This process's environment, with what pip was told and uv was not."""
+    environment = {"UV_HTTP_TIMEOUT": "180", **os.environ}
+    if any(path.exists() for path in UV_CONFIG_FILES) or "UV_INDEX_URL" in environment or not PYTHON.exists():
+        return environment
+    for line in (answer_of([PYTHON, "-m", "pip", "config", "list"]) or "").splitlines():
+        key, _, value = line.partition("=")
+        variable = PIP_SETTINGS_FOR_UV.get(key.rpartition(".")[2])
+        if variable:
+            environment.setdefault(variable, value.strip("'\""))
+    return environment
+
+
+if __name__ == "__main__":
+    main()
