@@ -6,7 +6,9 @@ import numpy as np
 from PIL import Image
 
 from seg_pipeline.domain import BoolMask, Mask, RgbImage, check_resize
-from seg_pipeline.images import WEBP_MAX_SIDE, encode_webp, fit_into, scaled_size
+from seg_pipeline.images import WEBP_MAX_SIDE, encode_webp, scaled_size
+
+_NEARBY = (31, 31)
 
 
 def crop_name(uuid: str, index: int) -> str:
@@ -23,23 +25,26 @@ def cut_out(image: RgbImage, mask: Mask, resize: int | None = None) -> bytes:
     if image.shape[1::-1] != mask.resolution_wh:
         raise ValueError(f"the mask is of a picture of {mask.resolution_wh}, not {image.shape[1::-1]}")
     check_resize(resize)
-    picture = _rgba(image[mask.box.slices], mask.bits)
-    if resize is not None:
-        # Pillow weighs colours by alpha here (mode RGBa), so that no background bleeds into the edge.
-        picture = picture.resize(scaled_size(picture.size, resize), Image.Resampling.LANCZOS)
+    colours = Image.fromarray(_bleed_outward(image[mask.box.slices], mask.bits))
+    alpha = Image.fromarray(mask.bits.view(np.uint8) * np.uint8(255))
+    size = scaled_size(alpha.size, min(resize or max(alpha.size), WEBP_MAX_SIDE))
+    # Apart, not as RGBA: weighing by alpha makes Lanczos overshoot at the edge, a bright rim of up to 20%.
+    picture = colours.resize(size, Image.Resampling.LANCZOS)
+    picture.putalpha(alpha.resize(size, Image.Resampling.LANCZOS))
     # Method 2 takes half of the default's time for 5% more bytes.
-    return encode_webp(fit_into(picture, WEBP_MAX_SIDE), method=2)
+    return encode_webp(picture, method=2)
 
 
-def _rgba(crop: RgbImage, bits: BoolMask) -> Image.Image:
-    """The crop with the mask as its alpha; outside, the inside's mean colour, since WEBP's blocks straddle the
-    edge and would bring a contrasting background in."""
+def _bleed_outward(crop: RgbImage, bits: BoolMask) -> RgbImage:
+    """The crop, and outside the mask the mean of the mask's pixels near by, or of all where none is.
+
+    Neither scaling nor WEBP's blocks, which both mix neighbours, can then bring the background into the edge.
+    """
     import cv2
 
-    alpha = bits.astype(np.uint8) * 255
-    red, green, blue, _ = cv2.mean(crop, alpha)
-    picture = Image.new("RGB", bits.shape[::-1], (round(red), round(green), round(blue)))
-    mask = Image.fromarray(alpha)
-    picture.paste(Image.fromarray(crop), mask=mask)
-    picture.putalpha(mask)
-    return picture
+    inside = bits.view(np.uint8)
+    near = cv2.boxFilter(inside, cv2.CV_32F, _NEARBY, normalize=False)
+    bled = cv2.boxFilter(crop * inside[..., None], cv2.CV_32F, _NEARBY, normalize=False)
+    bled = (bled / np.maximum(near, 1)[..., None]).astype(np.uint8)
+    bled[near < 1] = cv2.mean(crop, inside)[:3]
+    return np.where(bits[..., None], crop, bled).astype(np.uint8, copy=False)
