@@ -166,8 +166,8 @@ class Inbox:
     def finish(self, uuid: str, document: dict[str, Any], status: str, expires_at: datetime) -> bool:
         """Publishes the result and takes the job out of flight; False, and nothing is kept, if it has been deleted.
 
-        `result.json` is the document with `status` (completed or failed) and `expires_at` set to these. Finishing again replaces the
-        result: with another status and expiry, the old ones are forgotten.
+        `result.json` is the document with `status` (completed or failed) and `expires_at` set to these. Finishing
+        again replaces the result; markers of its former status and expiry are removed.
         """
         if self.store.head(keys.request(uuid)) is None:
             self.delete(uuid)

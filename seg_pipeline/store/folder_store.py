@@ -69,15 +69,15 @@ class FolderStore:
 
     def list(self, prefix: str, after: str | None = None, limit: int | None = None) -> list[ObjectInfo]:
         """See Store; the names are all read, but only the objects that are returned are looked at."""
+        keys.check_prefix(prefix)
         with translated(prefix):
-            return [*islice(self._objects(keys.check_prefix(prefix), after or ""), limit)]
+            return [*islice(self._objects(prefix, after or ""), limit)]
 
     def list_folders(self, prefix: str, after: str | None = None, limit: int | None = None) -> Sequence[str]:
         """See Store."""
+        keys.check_prefix(prefix)
         with translated(prefix):
-            folders = (
-                name for name in _entries(self._folder(prefix)) if name.endswith("/") and name > f"{after or ''}/"
-            )
+            folders = (name for name in self._names(prefix) if name.endswith("/") and name > f"{after or ''}/")
             return [*islice((name[:-1] for name in folders if self.list(prefix + name, limit=1)), limit)]
 
     def delete(self, key: str) -> None:
@@ -131,22 +131,30 @@ class FolderStore:
         return descriptor
 
     def _write(self, key: str, data: bytes, publish: Callable[[Path, Path], bool]) -> bool:
+        keys.check_key(key)
         try:
             with translated(key):
                 return _write_beside(self._path(key), data, publish, synced=_is_only_copy(key))
         except ObjectNotFound as error:  # a file or a link stands where the key needs a folder
             raise StoreUnavailable(f"the store cannot write {key}: {error}") from error
 
+    def _names(self, prefix: str) -> Sequence[str]:
+        """Files and, with a `/` at their end, folders; sorted as their keys are: `a-b` < `a/` < `a0`."""
+        try:
+            with translated(prefix), os.scandir(self._folder(prefix)) as entries:
+                return sorted(name for entry in entries if (name := _listed_name(entry)))
+        except ObjectNotFound:
+            return []
+
     def _objects(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
-        folder = self._folder(prefix)
-        for name in _entries(folder):
+        for name in self._names(prefix):
             key = prefix + name
             if name.endswith("/"):
                 if key > after or after.startswith(key):
                     yield from self._objects(key, after)
             elif key > after:
-                with suppress(FileNotFoundError):
-                    yield _info(key, (folder / name).lstat())
+                with suppress(FileNotFoundError, ObjectNotFound):
+                    yield _info(key, self._path(key).lstat())
 
 
 class _Pieces:
@@ -190,18 +198,9 @@ def _info(key: str, status: os.stat_result) -> ObjectInfo:
     return ObjectInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC), etag)
 
 
-def _entries(folder: Path) -> list[str]:
-    """Names of the files and, with a `/` at their end, folders in it; sorted as keys are, since `a-b` < `a/` < `a0`."""
-    try:
-        with os.scandir(folder) as found:
-            return sorted(name for entry in found if (name := _listed_name(entry)))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
 def _listed_name(entry: "os.DirEntry[str]") -> str | None:
-    if entry.name.startswith("."):
-        return None
+    if not keys.is_key(entry.name):
+        return None  # half-written, or a stranger's
     if entry.is_dir(follow_symlinks=False):
         return f"{entry.name}/"
     return entry.name if entry.is_file(follow_symlinks=False) else None

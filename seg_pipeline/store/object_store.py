@@ -87,7 +87,7 @@ class ObjectStore:
         found: list[ObjectInfo] = []
         with translated(keys.check_prefix(prefix)):
             for info in self._each(prefix, after, limit):
-                if limit is not None and len(found) >= limit:
+                if len(found) == limit:
                     break
                 found.append(info)
         return found
@@ -114,8 +114,8 @@ class ObjectStore:
 
     def delete_folder(self, prefix: str) -> int:
         """See Store."""
-        found = [info.key for info in self.list(prefix)]
-        with translated(prefix):
+        with translated(keys.check_prefix(prefix)):
+            found = [meta["path"] for page in obstore.list(self._objects, prefix, chunk_size=_PAGE) for meta in page]
             if found:
                 obstore.delete(self._objects, found)
         return len(found)
@@ -143,7 +143,8 @@ class ObjectStore:
         chunk = _PAGE if limit is None else min(limit + 1, _PAGE)
         for page in obstore.list(self._objects, prefix, offset=after, chunk_size=chunk):
             # A console's "create folder" leaves an object that is called like the prefix; it is none of ours.
-            yield from (_info(meta) for meta in page if meta["path"].startswith(prefix))
+            ours = (meta for meta in page if meta["path"].startswith(prefix) and keys.is_key(meta["path"]))
+            yield from map(_info, ours)
 
     def _all_folders(self, prefix: str) -> Sequence[str]:
         found = obstore.list_with_delimiter(self._objects, prefix)["common_prefixes"]
@@ -152,8 +153,9 @@ class ObjectStore:
 
 def _pieces(key: str, result: "obstore.GetResult") -> Iterator[bytes]:
     with translated(key):
-        for piece in result.stream(min_chunk_size=_PIECE_BYTES):
-            yield bytes(piece)
+        for chunk in result.stream(min_chunk_size=_PIECE_BYTES):
+            view = memoryview(chunk)
+            yield from (bytes(view[start : start + _PIECE_BYTES]) for start in range(0, len(view), _PIECE_BYTES))
 
 
 def _info(meta: "ObjectMeta") -> ObjectInfo:

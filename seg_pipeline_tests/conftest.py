@@ -1,0 +1,92 @@
+"""Real stores for every test: a folder, memory, and S3 as a moto server speaks it over HTTP."""
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from seg_pipeline.settings import Settings
+from seg_pipeline.store import Store, open_store
+from seg_pipeline.store.object_store import ObjectStore
+
+REGION = "us-east-1"
+
+
+class _Quiet(WSGIRequestHandler):
+    def log(self, type: str, message: str, *args: Any) -> None:
+        pass
+
+
+class _AtomicCreates:
+    """moto looks and writes in two steps; S3 does not, so conditional writes are let in one at a time."""
+
+    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+        self._app = app
+        self._lock = Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if "HTTP_IF_NONE_MATCH" not in environ:
+            return self._app(environ, start_response)
+        with self._lock:
+            return self._app(environ, start_response)
+
+
+@pytest.fixture(scope="session")
+def aws_endpoint() -> Iterator[str]:
+    """The URL of an AWS stand-in (S3, SQS) that takes any credentials."""
+    app = _AtomicCreates(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def bucket_settings(aws_endpoint: str, tmp_path: Path) -> Settings:
+    """Settings with an empty bucket of their own."""
+    bucket = f"bucket-{secrets.token_hex(6)}"
+    names = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": REGION}
+    boto3.client("s3", endpoint_url=aws_endpoint, **names).create_bucket(Bucket=bucket)  # type: ignore[call-overload]
+    return make_settings(
+        tmp_path, s3_bucket=bucket, s3_endpoint_url=aws_endpoint, s3_access_key="test", s3_secret_key="test"
+    )
+
+
+@pytest.fixture
+def folder_settings(tmp_path: Path) -> Settings:
+    """Settings with empty folders, which do not exist yet."""
+    return make_settings(tmp_path)
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
+def store(request: pytest.FixtureRequest) -> Store:
+    """An empty store; a test that asks for it runs against each kind."""
+    if request.param == "memory":
+        return ObjectStore.in_memory()
+    return open_store(request.getfixturevalue("bucket_settings" if request.param == "s3" else "folder_settings"))
+
+
+@pytest.fixture
+def folder_store(folder_settings: Settings) -> Store:
+    """An empty store in folders."""
+    return open_store(folder_settings)
+
+
+@pytest.fixture
+def bucket_store(bucket_settings: Settings) -> Store:
+    """An empty store in a bucket."""
+    return open_store(bucket_settings)
+
+
+def make_settings(folder: Path, **values: Any) -> Settings:
+    """Settings whose data lives in the folder, whatever the environment and `.env` say about other things."""
+    return Settings(_env_file=None, **{"data_dir": folder / "data", **values})  # type: ignore[call-arg]

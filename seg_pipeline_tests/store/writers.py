@@ -1,0 +1,50 @@
+"""What other processes do in the tests of stores; each function is run by a process of its own."""
+
+import resource
+import signal
+from multiprocessing.synchronize import Barrier
+
+from seg_pipeline.domain import Job
+from seg_pipeline.errors import StoreFull
+from seg_pipeline.inbox import Inbox
+from seg_pipeline.settings import Settings
+from seg_pipeline.store import open_store
+
+
+def write_for_ever(settings: Settings, key: str, size: int) -> None:
+    """Writes the key again and again, each time other bytes, all alike; ends only when killed."""
+    store = open_store(settings)
+    while True:
+        for byte in range(256):
+            store.put(key, bytes([byte]) * size)
+
+
+def write_past_a_limit(settings: Settings, key: str) -> None:
+    """Exits with 0 if a file-size limit is told as StoreFull."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    store = open_store(settings)
+    store.put(key, b"1" * 1000)
+    try:
+        store.put(key, b"2" * 1001)
+    except StoreFull:
+        raise SystemExit(0) from None
+    raise SystemExit("no StoreFull")
+
+
+def accept_at_once(settings: Settings, jobs: list[Job], start: Barrier, created: "dict[str, int]", name: int) -> None:
+    """Accepts each job at the moment when all other processes do, and notes those that it made."""
+    inbox = Inbox(open_store(settings))
+    for job in jobs:
+        start.wait(60)
+        if inbox.accept(job, b"picture").created:
+            created[f"{job.uuid}/{name}"] = name
+
+
+def claim_at_once(settings: Settings, uuids: list[str], start: Barrier, claimed: "dict[str, int]", name: int) -> None:
+    """Claims the jobs one by one at the moment when all other processes do, and notes those that it got."""
+    inbox = Inbox(open_store(settings))
+    for uuid in uuids:
+        start.wait(60)
+        for claim in inbox.claim([uuid], f"{uuid}:1"):
+            claimed[f"{claim.uuid}/{name}"] = name
