@@ -28,7 +28,7 @@ class WarmRunLauncher(CeleryRunLauncher):
         settings = get_settings()
         self.default_queue = settings.celery_queue
         self.celery = make_celery(settings)
-        RunLauncher.__init__(self)
+        RunLauncher.__init__(self)  # type: ignore[arg-type]  # past upstream's __init__, which makes its own app
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -69,4 +69,3 @@ class WarmRunLauncher(CeleryRunLauncher):
     def supports_check_run_worker_health(self) -> bool:
         """The sweeper watches heartbeats instead."""
         return False
-

@@ -69,35 +69,39 @@ class Surroundings:
         """Runs that live workers name."""
         return {beat.run_id for beat in self.beats if beat.run_id}
 
-    def an_idle_worker_passed_over(self, run: RunView) -> bool:
+    def lost_its_message(self, run: RunView) -> bool:
+        """Whether a run that nobody has begun is no longer in the broker either."""
+        return self._an_idle_worker_passed_over(run) or self._was_overtaken(run)
+
+    def _an_idle_worker_passed_over(self, run: RunView) -> bool:
         """Whether a worker has been idle for long enough to have taken the run, were it still in the broker."""
         idle_since = [beat.idle_since for beat in self.beats if beat.idle_since is not None]
         return bool(idle_since) and self.now - max(min(idle_since), run.created_at) > BROKER_GRACE
 
-    def was_overtaken(self, run: RunView) -> bool:
+    def _was_overtaken(self, run: RunView) -> bool:
         """Whether a run that was created well after this one has begun before it."""
         return self.youngest_begun is not None and self.youngest_begun - run.created_at > OVERTAKEN_GRACE
+
+
+_BY_STATE = {RunState.SUCCEEDED: Verdict.RETRY, RunState.CANCELLED: Verdict.CANCEL}
 
 
 def judge(claim: Claim, run: RunView | None, around: Surroundings) -> Verdict:
     """What to do about the run that a claim asked for, given that the job has no result."""
     if run is None:
         return Verdict.WAIT if around.now - claim.claimed_at < LAUNCH_GRACE else Verdict.ASK_AGAIN
-    match run.state:
-        case RunState.WAITING:
-            lost = around.an_idle_worker_passed_over(run) or around.was_overtaken(run)
-            return Verdict.CLOSE_AND_RETRY if lost else Verdict.WAIT
-        case RunState.STARTED:
-            return Verdict.WAIT if run.run_id in around.runs_at_work() else Verdict.CLOSE_AND_RETRY
-        case RunState.CANCELLING:
-            return Verdict.WAIT if run.run_id in around.runs_at_work() else Verdict.CLOSE_AND_CANCEL
-        case RunState.CANCELLED:
-            return Verdict.CANCEL
-        case RunState.SUCCEEDED:
-            return Verdict.RETRY
-        case RunState.FAILED:
-            ended_at = run.ended_at or run.created_at
-            return Verdict.RETRY if around.now - ended_at >= retry_pause(claim.attempt) else Verdict.WAIT
+    if run.state is RunState.WAITING:
+        return Verdict.CLOSE_AND_RETRY if around.lost_its_message(run) else Verdict.WAIT
+    if run.state in (RunState.STARTED, RunState.CANCELLING):
+        return Verdict.WAIT if run.run_id in around.runs_at_work() else _close_verdict(run)
+    if run.state is RunState.FAILED:
+        rested = around.now - (run.ended_at or run.created_at) >= retry_pause(claim.attempt)
+        return Verdict.RETRY if rested else Verdict.WAIT
+    return _BY_STATE[run.state]
+
+
+def _close_verdict(run: RunView) -> Verdict:
+    return Verdict.CLOSE_AND_RETRY if run.state is RunState.STARTED else Verdict.CLOSE_AND_CANCEL
 
 
 def retry_pause(attempt: int) -> timedelta:

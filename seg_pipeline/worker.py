@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from functools import cached_property
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import SecurityWarning
 from celery.signals import worker_process_init, worker_process_shutdown
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
@@ -29,6 +31,18 @@ from seg_pipeline.heartbeats import WorkerBeat, all_workers, live_workers, remov
 from seg_pipeline.settings import get_settings
 
 logger = logging.getLogger(__name__)
+
+_OPTIONS = (
+    "--quiet",
+    "worker",
+    "--pool=prefork",
+    "--concurrency=1",
+    "--loglevel=WARNING",
+    # Chatter between workers, which goes through a control channel that the folder broker need not have.
+    "--without-gossip",
+    "--without-mingle",
+    "--without-heartbeat",
+)
 
 CANCELLED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)
 
@@ -201,10 +215,9 @@ def main() -> None:
 
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("seg_pipeline").setLevel(logging.INFO)
-    make_worker().worker_main(
-        ["--quiet", "worker", "--pool=prefork", "--concurrency=1", "--loglevel=WARNING", "--without-gossip", "--without-mingle"]
-        + ["--without-heartbeat", f"--queues={get_settings().celery_queue}"]
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SecurityWarning)  # in a container, being root is nothing special
+        make_worker().worker_main([*_OPTIONS, f"--queues={get_settings().celery_queue}"])
 
 
 if __name__ == "__main__":

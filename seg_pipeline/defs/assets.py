@@ -12,7 +12,6 @@ import dagster as dg
 
 from seg_pipeline import stages
 from seg_pipeline.defs.partitions import job_partitions
-from seg_pipeline.defs.resources import workbench
 from seg_pipeline.defs.run_config import FIRST_OP, GRAPH
 from seg_pipeline.errors import SegPipelineError
 from seg_pipeline.inbox import Claim
@@ -32,6 +31,7 @@ def _first_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
         name=name,
         description=about,
         out=_OUTS,
+        required_resource_keys={"workbench"},
         config_schema={"uuids": dg.Field([str], is_required=False, description="Jobs; the run's partitions if unset.")},
     )
     def first(context: dg.OpExecutionContext) -> Outputs:
@@ -42,7 +42,7 @@ def _first_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
 
 
 def _next_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
-    @dg.op(name=name, description=about, out=_OUTS, ins={"jobs": dg.In(list)})
+    @dg.op(name=name, description=about, out=_OUTS, ins={"jobs": dg.In(list)}, required_resource_keys={"workbench"})
     def following(context: dg.OpExecutionContext, jobs: list[str]) -> Outputs:
         yield from _run_stage(context, name, stage, jobs)
 
@@ -51,22 +51,19 @@ def _next_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
 
 def _run_stage(context: dg.OpExecutionContext, name: str, stage: Stage, uuids: list[str]) -> Outputs:
     """Runs a stage that was asked for; one that a later stage alone needs has its results in the store."""
-    bench = workbench()
+    bench: Workbench = context.resources.workbench
     if "asset" in context.selected_output_names:
         report = stage(bench, uuids)
-        _log_materializations(context, name, report)
+        _log_materializations(context, bench, name, report)
         _settle_errors(context, bench, uuids, report)
         uuids = [uuid for uuid in uuids if uuid in report.metadata]
     if "passed" in context.selected_output_names:
         yield dg.Output(uuids, "passed")
 
 
-def _log_materializations(context: dg.OpExecutionContext, name: str, report: StageReport) -> None:
-    bench = workbench()
+def _log_materializations(context: dg.OpExecutionContext, bench: Workbench, name: str, report: StageReport) -> None:
     for uuid, metadata in report.metadata.items():
-        context.log_event(
-            dg.AssetMaterialization(name, partition=uuid, metadata=_with_links(bench, metadata), tags=None)
-        )
+        context.log_event(dg.AssetMaterialization(name, partition=uuid, metadata=_with_links(bench, metadata)))
 
 
 def _with_links(bench: Workbench, metadata: Metadata) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import dagster as dg
 
 from seg_pipeline.celery_app import broker_folder
 from seg_pipeline.defs.partitions import job_partitions
-from seg_pipeline.defs.resources import workbench
 from seg_pipeline.heartbeats import all_workers, live_workers, remove_beat
 from seg_pipeline.inbox import ExpiredJob
 from seg_pipeline.settings import Settings
@@ -51,10 +50,12 @@ class PruneConfig(dg.Config):
 
 
 @dg.asset(group_name="upkeep", description="What the last prune removed: expired jobs and Dagster's own old records.")
-def pruned(context: dg.AssetExecutionContext, config: PruneConfig) -> dg.MaterializeResult[None]:
+def pruned(
+    context: dg.AssetExecutionContext, config: PruneConfig, workbench: dg.ResourceParam[Workbench]
+) -> dg.MaterializeResult[None]:
     """Prunes, and reports the counts."""
     begin = time.perf_counter()
-    counts = prune(workbench(), context.instance, datetime.now(UTC), config.dry_run)
+    counts = prune(workbench, context.instance, datetime.now(UTC), config.dry_run)
     seconds = round(time.perf_counter() - begin, 3)
     return dg.MaterializeResult(metadata={**asdict(counts), "dry_run": config.dry_run, "seconds": seconds})
 

@@ -1,7 +1,6 @@
 """The sensor that turns waiting jobs into runs, and the sweeper, which asks again for those that got lost."""
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -9,7 +8,6 @@ import dagster as dg
 from seg_pipeline.batching import may_claim, split_into_batches
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, job_partitions
-from seg_pipeline.defs.resources import workbench
 from seg_pipeline.defs.run_config import run_config_for
 from seg_pipeline.defs.sweeper import sweep
 from seg_pipeline.heartbeats import live_workers
@@ -31,14 +29,15 @@ IN_PROGRESS = [
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Waits for accepted jobs and asks for a run, of one job when it is quiet and of many under load.",
 )
-def inbox_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+def inbox_sensor(
+    context: dg.SensorEvaluationContext, workbench: dg.ResourceParam[Workbench]
+) -> dg.SensorResult | dg.SkipReason:
     """One tick: wait for work, claim it, ask for runs."""
-    bench = workbench()
-    uuids, workers = _wait_for_jobs(bench, context.instance)
+    uuids, workers = _wait_for_jobs(workbench, context.instance)
     if not uuids:
-        return dg.SkipReason(f"No job arrived in the {bench.settings.tick_seconds:g} s of this tick.")
-    batches = split_into_batches(uuids, workers, bench.settings.batch_size)
-    claimed = [claims for batch in batches if (claims := _claim(bench, batch))]
+        return dg.SkipReason(f"No job arrived in the {workbench.settings.tick_seconds:g} s of this tick.")
+    batches = split_into_batches(uuids, workers, workbench.settings.batch_size)
+    claimed = [claims for batch in batches if (claims := _claim(workbench, batch))]
     if not claimed:
         return dg.SkipReason(f"The {len(uuids)} markers seen belong to jobs that are finished or under way.")
     fresh = [claim.uuid for claims in claimed for claim in claims]
@@ -84,15 +83,16 @@ def request_run(claims: list[Claim]) -> dg.RunRequest:
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Compares jobs under way with runs and workers; what got lost is asked for again, alone.",
 )
-def sweeper(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+def sweeper(
+    context: dg.SensorEvaluationContext, workbench: dg.ResourceParam[Workbench]
+) -> dg.SensorResult | dg.SkipReason:
     """One tick: list what is under way, judge it, ask again for what is lost."""
-    swept = sweep(workbench(), context.instance, datetime.now(UTC))
+    swept = sweep(workbench, context.instance, datetime.now(UTC))
     if not swept.retries:
         return dg.SkipReason(swept.summary())
     known = set(context.instance.get_dynamic_partitions("jobs"))
     unknown = [claim.uuid for claim in swept.retries if claim.uuid not in known]
-    requests: Iterator[dg.RunRequest] = (request_run([claim]) for claim in swept.retries)
     return dg.SensorResult(
-        run_requests=list(requests),
+        run_requests=[request_run([claim]) for claim in swept.retries],
         dynamic_partitions_requests=[job_partitions.build_add_request(unknown)] if unknown else [],
     )

@@ -50,41 +50,33 @@ class Swept:
 def sweep(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Swept:
     """Judges every job under way, closes dead runs, and claims the next attempt of what is to be asked for again."""
     claims = bench.inbox.inflight()
-    swept = Swept(under_way=len(claims))
+    if not claims:
+        return Swept()
     by_run_key: dict[str, list[Claim]] = defaultdict(list)
     for claim in claims:
         by_run_key[claim.run_key].append(claim)
-    runs = _runs_by_key(instance, by_run_key) if claims else {}
-    around = _surroundings(bench, instance, now)
+    runs = _runs_by_key(instance, by_run_key)
+    around = _surroundings(bench, instance, now)  # after the runs: a run is named in a beat before it starts
+    swept = Swept(under_way=len(claims))
     for run_key, group in by_run_key.items():
-        _sweep_run(bench, instance, group, runs.get(run_key), around, swept)
+        verdict = judge(group[0], runs.get(run_key), around)
+        if verdict is not Verdict.WAIT and _close_if_dead(instance, runs.get(run_key), verdict):
+            for claim in group:
+                _carry_out(verdict, claim, bench, swept)
     return swept
 
 
-def _sweep_run(
-    bench: Workbench,
-    instance: dg.DagsterInstance,
-    claims: list[Claim],
-    run: RunView | None,
-    around: Surroundings,
-    swept: Swept,
-) -> None:
-    verdict = judge(claims[0], run, around)
-    if verdict is Verdict.WAIT:
-        return
-    if run and verdict in (Verdict.CLOSE_AND_RETRY, Verdict.CLOSE_AND_CANCEL) and not _close(instance, run, verdict):
-        return
-    for claim in claims:
-        if bench.inbox.settle(claim.uuid):
-            swept.settled += 1
-        elif verdict in (Verdict.CANCEL, Verdict.CLOSE_AND_CANCEL):
-            _fail(bench, claim, JobCancelled(claim.uuid), swept)
-        elif verdict is Verdict.ASK_AGAIN:
-            _ask_again(bench, claim, claim.attempt, swept)
-        elif claim.attempt >= bench.settings.max_attempts:
-            _fail(bench, claim, WorkerLost(claim.uuid, claim.attempt), swept)
-        else:
-            _ask_again(bench, claim, claim.attempt + 1, swept)
+def _carry_out(verdict: Verdict, claim: Claim, bench: Workbench, swept: Swept) -> None:
+    if bench.inbox.settle(claim.uuid):
+        swept.settled += 1
+    elif verdict in (Verdict.CANCEL, Verdict.CLOSE_AND_CANCEL):
+        _fail(bench, claim, JobCancelled(claim.uuid), swept)
+    elif verdict is Verdict.ASK_AGAIN:
+        _ask_again(bench, claim, claim.attempt, swept)
+    elif claim.attempt >= bench.settings.max_attempts:
+        _fail(bench, claim, WorkerLost(claim.uuid, claim.attempt), swept)
+    else:
+        _ask_again(bench, claim, claim.attempt + 1, swept)
 
 
 def _ask_again(bench: Workbench, claim: Claim, attempt: int, swept: Swept) -> None:
@@ -107,6 +99,13 @@ def _fail(bench: Workbench, claim: Claim, error: SegPipelineError, swept: Swept)
     swept.failed += 1
 
 
+def _close_if_dead(instance: dg.DagsterInstance, view: RunView | None, verdict: Verdict) -> bool:
+    """Ends the run if it was judged dead; False if it changed since it was looked at, and is to be judged anew."""
+    if view is None or verdict not in (Verdict.CLOSE_AND_RETRY, Verdict.CLOSE_AND_CANCEL):
+        return True
+    return _close(instance, view, verdict)
+
+
 def _close(instance: dg.DagsterInstance, view: RunView, verdict: Verdict) -> bool:
     """Ends a dead run, unless it changed since it was looked at; says whether it did."""
     run = instance.get_run_by_id(view.run_id)
@@ -126,13 +125,12 @@ def _runs_by_key(instance: dg.DagsterInstance, run_keys: dict[str, list[Claim]])
     records = instance.get_run_records(RunsFilter(statuses=_IN_PROGRESS), limit=2000)
     found = {record.dagster_run.tags.get(RUN_KEY_TAG, ""): record for record in records}
     for run_key in run_keys.keys() - found.keys():
-        newest = instance.get_run_records(RunsFilter(tags={RUN_KEY_TAG: run_key}), limit=1)
-        found.update({run_key: record for record in newest})
+        if newest := instance.get_run_records(RunsFilter(tags={RUN_KEY_TAG: run_key}), limit=1):
+            found[run_key] = newest[0]
     return {run_key: _view(record) for run_key, record in found.items()}
 
 
 def _surroundings(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Surroundings:
-    """Read after the runs: a run that has begun was named in a beat before it was recorded as started."""
     begun = [DagsterRunStatus.STARTED, DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
     youngest = instance.get_run_records(RunsFilter(statuses=begun), limit=1)
     return Surroundings(
