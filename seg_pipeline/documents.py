@@ -49,7 +49,12 @@ def segments_document(found: Found) -> Document:
         "resolution_wh": list(found.resolution_wh),
         "seconds": found.seconds,
         "segments": [
-            {**_scores(segment), "bbox": _bbox(segment.mask), "area": segment.mask.area} for segment in found.segments
+            {
+                **{score: getattr(segment, score) for score in _SCORES},
+                "bbox": _bbox(segment.mask),
+                "area": segment.mask.area,
+            }
+            for segment in found.segments
         ],
     }
 
@@ -165,13 +170,13 @@ def _stored_segment(uuid: str, index: int, segment: Segment) -> Document:
         "mask_key": keys.mask(uuid, index),
         "bbox": _bbox(mask),
         "area": mask.area,
-        "stability_score": segment.stability_score,
-        "predicted_iou": segment.predicted_iou,
+        "stability_score": _rounded(segment.stability_score),
+        "predicted_iou": _rounded(segment.predicted_iou),
         "center_point": _point(center),
         **({} if contains(mask, center) else {"interior_point": _point(interior_point(mask))}),
         "area_percent": round(100 * mask.area / (width * height), 4),
         "label": segment.label,
-        "confidence": segment.confidence,
+        "confidence": _rounded(segment.confidence),
         "crop_key": keys.crop(uuid, crop_name(uuid, index)),
     }
 
@@ -185,8 +190,8 @@ def _public_segments(result: Document, store: Store, base_url: str) -> list[Docu
     ]  # fmt: skip
 
 
-def _scores(segment: Segment) -> Document:
-    return {score: getattr(segment, score) for score in _SCORES}
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(float(score), 6)
 
 
 def _bbox(mask: Mask) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """The nouns of the service: a job, its picture's segments and their masks. Frozen and self-checking."""
 
+import math
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -107,6 +108,8 @@ class Mask:
         width, height = self.resolution_wh
         if self.box.x + self.box.width > width or self.box.y + self.box.height > height:
             raise ValueError(f"{self.box} lies outside the picture of {width}x{height}")
+        if not all(edge.any() for edge in (self.bits[0], self.bits[-1], self.bits[:, 0], self.bits[:, -1])):
+            raise ValueError(f"{self.box} is not tight: no pixel is set along one of its sides")
 
     @classmethod
     def from_full(cls, full: BoolMask) -> "Mask | None":
@@ -139,9 +142,10 @@ class Mask:
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """One thing found in a picture. Scores are 0 to 1; a model fills those that it has.
+    """One thing found in a picture. Scores are about 0 to 1, plain floats; a model fills those that it has.
 
-    YOLO gives `label` and `confidence`; SAM-2 gives `predicted_iou` and `stability_score`.
+    YOLO gives `label` and `confidence`; SAM-2 gives `predicted_iou` (its guess, which may pass 1 by a little) and
+    `stability_score`.
     """
 
     mask: Mask
@@ -149,6 +153,11 @@ class Segment:
     confidence: float | None = None
     predicted_iou: float | None = None
     stability_score: float | None = None
+
+    def __post_init__(self) -> None:
+        for score in (self.confidence, self.predicted_iou, self.stability_score):
+            if score is not None and not (isinstance(score, float | int) and math.isfinite(score)):
+                raise ValueError(f"a score must be a finite number or None, not {score!r}")
 
 
 @dataclass(frozen=True)
