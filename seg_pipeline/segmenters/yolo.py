@@ -7,6 +7,7 @@ process, prints, writes below the current folder, and upsamples every mask over 
 
 import ctypes
 import gc
+import inspect
 import os
 import tempfile
 import threading
@@ -27,6 +28,8 @@ from seg_pipeline.segmenters.weights import weights_sha256
 
 PROTO_STRIDE = 4
 """Mask prototypes have a quarter of the network's input resolution."""
+
+Positions = NDArray[np.float64]
 
 NMS_IOU = 0.7
 MAX_DETECTIONS = 300
@@ -49,9 +52,8 @@ class YoloSegmenter:
         self.weights_sha256 = weights_sha256(weights_path)
         self._confidence = confidence
         self._lock = threading.Lock()
-        _import_ultralytics(config_dir)
-        with _our_errors(f"loading {weights_path.name}"):
-            self._model: Any = _load_model(weights_path).to(self.device)
+        import_ultralytics(config_dir)
+        self._model: Any = _load_model(weights_path, self.device)
         self._labels: dict[int, str] = dict(self._model.names)
         self._stride = max(int(self._model.stride.max()), 32)
         self._input_size = _input_size(self._model, self._stride)
@@ -62,7 +64,7 @@ class YoloSegmenter:
         Pictures go through the network one by one: batches gained nothing measurable (`docs/benchmarks.md`), and so
         the answer for a picture is the same to the last bit whatever stands beside it.
         """
-        with self._lock, _our_errors(f"{self.name} on a picture"), torch.inference_mode():
+        with self._lock, _our_errors(self.name), torch.inference_mode():
             return [self._segment_one(image) for image in images]
 
     def close(self) -> None:
@@ -149,6 +151,23 @@ class Letterbox:
         scale = np.array(self.scale_xy * 2, dtype=np.float32)
         return np.clip((xyxy - corner) / scale, 0, np.array(self.picture_wh * 2, dtype=np.float32))
 
+    def prototype_positions(self, columns: Positions, rows: Positions) -> tuple[Positions, Positions]:
+        """Where these positions in the picture lie on the grid of the prototypes.
+
+        Not past the last prototype's centre inside the picture: those in the grey say that nothing is there, and would
+        take a rim off every thing that the picture's edge cuts.
+        """
+        return (
+            self._along(columns, self.picture_wh[0], self.inner_wh[0], self.left),
+            self._along(rows, self.picture_wh[1], self.inner_wh[1], self.top),
+        )
+
+    @staticmethod
+    def _along(centres: Positions, picture_side: int, inner_side: int, start: int) -> Positions:
+        inset = min(PROTO_STRIDE / 2, inner_side / 2)
+        inside = np.clip(centres * inner_side / picture_side, inset, inner_side - inset)
+        return (inside + start) / PROTO_STRIDE - 0.5
+
 
 def decode_mask(logits: NDArray[np.float32], xyxy: NDArray[np.float32], letterbox: Letterbox) -> Mask | None:
     """The mask of one detection at full resolution, or None if nothing in its box is set.
@@ -159,15 +178,12 @@ def decode_mask(logits: NDArray[np.float32], xyxy: NDArray[np.float32], letterbo
     x1, y1, x2, y2 = (int(side) for side in np.ceil(xyxy))
     if x1 >= x2 or y1 >= y2:
         return None
-    scale_x, scale_y = letterbox.scale_xy
-    columns = (np.arange(x1, x2) + 0.5) * scale_x + letterbox.left
-    rows = (np.arange(y1, y2) + 0.5) * scale_y + letterbox.top
-    window = _interpolate_axis(logits, columns / PROTO_STRIDE - 0.5, axis=1)
-    window = _interpolate_axis(window, rows / PROTO_STRIDE - 0.5, axis=0)
+    columns, rows = letterbox.prototype_positions(np.arange(x1, x2) + 0.5, np.arange(y1, y2) + 0.5)
+    window = _interpolate_axis(_interpolate_axis(logits, columns, axis=1), rows, axis=0)
     return Mask.from_window(window > 0, (x1, y1), letterbox.picture_wh)
 
 
-def _interpolate_axis(values: NDArray[np.float32], at: NDArray[np.float64], axis: int) -> NDArray[np.float32]:
+def _interpolate_axis(values: NDArray[np.float32], at: Positions, axis: int) -> NDArray[np.float32]:
     """`values` sampled along one axis at fractional positions, linearly, the edge continued."""
     at = np.clip(at, 0, values.shape[axis] - 1)
     below = at.astype(np.intp)
@@ -188,13 +204,26 @@ def _mask_logits(coefficients: torch.Tensor, prototypes: torch.Tensor) -> NDArra
     return logits.view(-1, height, width).cpu().numpy()
 
 
+def published_yolo_url(name: str, config_dir: Path) -> str | None:
+    """Where ultralytics publishes the weights of a model of this name, or None if it does not."""
+    import_ultralytics(config_dir)
+    from ultralytics.utils import ASSETS_URL
+    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
+
+    file_name = f"{name}.pt"
+    if not name.endswith("-seg") or file_name not in GITHUB_ASSETS_NAMES:
+        return None
+    release = inspect.signature(attempt_download_asset).parameters["release"].default
+    return f"{ASSETS_URL.rsplit('/', 1)[0]}/{release}/{file_name}"
+
+
 def _pick_device(device: str) -> str:
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _import_ultralytics(config_dir: Path | None) -> None:
+def import_ultralytics(config_dir: Path | None) -> None:
     """Imports ultralytics without its habits: it asks the network, installs packages, reports usage, writes settings
     into the home folder and takes torch's threads unless told otherwise before its import."""
     wanted = {
@@ -222,18 +251,33 @@ def _restore_environment(before: dict[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _load_model(weights_path: Path) -> Any:
-    """The fused network in fp32, ready for inference. A file that holds more than tensors and ultralytics' own
-    classes is refused: a .pt file is a pickle, and an unrestricted one runs what it likes."""
+def _load_model(weights_path: Path, device: str) -> Any:
+    """The fused network in fp32, ready for inference. Raises ModelError if the file is not one, ModelOutOfMemory."""
+    try:
+        checkpoint = _load_checkpoint(weights_path)
+        model = (checkpoint.get("ema") or checkpoint["model"]).float()
+        if "Segment" not in type(model.model[-1]).__name__:
+            raise ModelError(f"{weights_path.name} finds boxes but no masks; name weights that end in -seg.pt.")
+        model.args = checkpoint.get("train_args") or {}
+        layout = torch.channels_last if device == "cpu" else torch.contiguous_format  # a sixth faster on a CPU
+        return model.requires_grad_(False).fuse(verbose=False).eval().to(device, memory_format=layout)
+    except ModelError:
+        raise
+    except Exception as error:
+        if _is_out_of_memory(error):
+            raise ModelOutOfMemory(f"the memory did not suffice to load {weights_path.name} on {device}.") from error
+        raise ModelError(f"{weights_path.name} cannot be loaded as YOLO-seg weights: {_first_line(error)}") from error
+
+
+def _load_checkpoint(weights_path: Path) -> dict[str, Any]:
+    """What the file holds. A .pt file is a pickle, and an unrestricted one runs what it likes: this one is refused if
+    it holds more than data and ultralytics' own classes."""
     from ultralytics.nn.tasks import torch_safe_load
 
+    if "'" in str(weights_path):
+        raise ModelError(f"{weights_path} has a ' in its path, which ultralytics would drop; move the file.")
     checkpoint, _ = torch_safe_load(weights_path, safe_only=True)
-    model = (checkpoint.get("ema") or checkpoint["model"]).float()
-    if not hasattr(model, "names") or "Segment" not in type(model.model[-1]).__name__:
-        raise ModelError(f"{weights_path.name} holds no segmentation model; name weights that end in -seg.pt.")
-    model.args = checkpoint.get("train_args") or {}
-    model.requires_grad_(False)
-    return model.fuse(verbose=False).eval()
+    return dict(checkpoint)
 
 
 def _input_size(model: Any, stride: int) -> int:
@@ -244,17 +288,15 @@ def _input_size(model: Any, stride: int) -> int:
 
 
 @contextmanager
-def _our_errors(what: str) -> Iterator[None]:
+def _our_errors(name: str) -> Iterator[None]:
     """Raises ModelOutOfMemory or ModelFailed for whatever torch and ultralytics raise."""
     try:
         yield
-    except ModelError:
-        raise
     except Exception as error:
         if _is_out_of_memory(error):
             _give_memory_back()
-            raise ModelOutOfMemory(f"The memory did not suffice for {what}; try a smaller model.") from error
-        raise ModelFailed(f"{type(error).__name__} in {what}: {_first_line(error)}") from error
+            raise ModelOutOfMemory(f"the memory did not suffice for {name}; try a smaller model.") from error
+        raise ModelFailed(f"{name} failed on the picture: {type(error).__name__}: {_first_line(error)}") from error
 
 
 def _is_out_of_memory(error: Exception) -> bool:
