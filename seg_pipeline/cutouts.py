@@ -43,8 +43,8 @@ def _bleed_outward(crop: RgbImage, bits: BoolMask) -> RgbImage:
     import cv2
 
     inside = bits.view(np.uint8)
-    near = cv2.boxFilter(inside, cv2.CV_32F, _NEARBY, normalize=False)
-    bled = cv2.boxFilter(crop * inside[..., None], cv2.CV_32F, _NEARBY, normalize=False)
-    bled = (bled / np.maximum(near, 1)[..., None]).astype(np.uint8)
-    bled[near < 1] = cv2.mean(crop, inside)[:3]
-    return np.where(bits[..., None], crop, bled).astype(np.uint8, copy=False)
+    weight = np.maximum(cv2.boxFilter(inside, cv2.CV_32F, _NEARBY, normalize=False), 0.5)
+    total = cv2.boxFilter(cv2.copyTo(crop, inside), cv2.CV_32F, _NEARBY, normalize=False)
+    bled = cv2.divide(total, cv2.merge([weight] * 3), dtype=cv2.CV_8U)
+    bled[weight < 1] = cv2.mean(crop, inside)[:3]
+    return cv2.copyTo(crop, inside, bled).astype(np.uint8, copy=False)
