@@ -9,7 +9,8 @@ from starlette.responses import JSONResponse
 from api.failures import failure_response, no_masks_found
 from api.service import Service
 from seg_pipeline.documents import answer_document, unfinished_document
-from seg_pipeline.domain import JobStatus
+from seg_pipeline.domain import Job, JobStatus
+from seg_pipeline.errors import StoreUnavailable
 
 FINISHED = (JobStatus.COMPLETED, JobStatus.FAILED)
 
@@ -31,6 +32,14 @@ def view_job(service: Service, uuid: str, base_url: str) -> JobView:
             return JobView(unfinished_document(service.inbox.job(uuid), status), is_finished=False)
         result = service.inbox.result(uuid) or {}
     return JobView(answer_document(result, service.store, base_url), is_finished=True)
+
+
+def view_accepted(service: Service, job: Job, base_url: str) -> JobView:
+    """The same for a job that was just accepted: whatever happens to the store now, it was."""
+    try:
+        return view_job(service, job.uuid, base_url)
+    except StoreUnavailable:
+        return JobView(unfinished_document(job, JobStatus.QUEUED), is_finished=False)
 
 
 def segments_response(document: dict[str, Any]) -> JSONResponse:

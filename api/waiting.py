@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 from fastapi import Request
@@ -13,6 +14,10 @@ FIRST_PAUSE_SECONDS = 0.03
 LONGEST_PAUSE_SECONDS = 1.0
 MAX_WAITING = 256
 """Requests that may wait at once; more get their 202 at once, the job is accepted all the same."""
+
+
+Result = dict[str, Any]
+"""What `result.json` holds."""
 
 
 @dataclass(frozen=True)
@@ -40,33 +45,34 @@ def read_preference(request: Request, wait_seconds: float) -> Preference:
     return Preference(wait_seconds, None)
 
 
-async def wait_for_result(request: Request, service: Service, uuid: str, seconds: float) -> None:
-    """Returns once the job has finished, the time is up, the client has gone, or the service is closing.
+async def wait_for_result(request: Request, service: Service, uuid: str, seconds: float) -> Result | None:
+    """The job's result; None when the time is up, the client has gone, or the service is closing.
 
     Looks again after a tenth of the time already waited, 30 ms at first and a second at most. A store that cannot be
     read is looked at again: the job is accepted, and only the answer is late.
     """
     if seconds <= 0 or service.waiting >= MAX_WAITING:
-        return
+        return None
     service.waiting += 1
     try:
-        await _poll(request, service, uuid, time.monotonic(), seconds)
+        return await _poll(request, service, uuid, time.monotonic(), seconds)
     finally:
         service.waiting -= 1
 
 
-async def _poll(request: Request, service: Service, uuid: str, started: float, seconds: float) -> None:
-    while not await in_thread(_is_finished, service, uuid):
+async def _poll(request: Request, service: Service, uuid: str, started: float, seconds: float) -> Result | None:
+    while True:
+        result = await in_thread(_result_or_none, service, uuid)
         elapsed = time.monotonic() - started
-        if elapsed >= seconds or service.closing.is_set() or await request.is_disconnected():
-            return
+        if result or elapsed >= seconds or service.closing.is_set() or await request.is_disconnected():
+            return result
         pause = min(max(FIRST_PAUSE_SECONDS, elapsed / 10), LONGEST_PAUSE_SECONDS, seconds - elapsed)
         with anyio.move_on_after(pause):
             await service.closing.wait()
 
 
-def _is_finished(service: Service, uuid: str) -> bool:
+def _result_or_none(service: Service, uuid: str) -> Result | None:
     try:
-        return service.inbox.result(uuid) is not None
+        return service.inbox.result(uuid)
     except StoreUnavailable:
-        return False
+        return None

@@ -20,7 +20,7 @@ from api.schemas import (
     UnfinishedJob,
 )
 from api.service import Service, ServiceDep, about_job, in_thread
-from api.views import accepted_response, view_job
+from api.views import accepted_response, view_accepted, view_job
 from seg_pipeline.domain import JobStatus, check_uuid
 from seg_pipeline.inbox import Page
 
@@ -67,7 +67,7 @@ _BODY: dict[str, Any] = {
 async def post_job(request: Request, service: ServiceDep, options: Annotated[JobOptions, Query()]) -> Response:
     """A picture's address as JSON, or a picture in a form. The same uuid and request again is the same job."""
     accepted = await accept_job(request, service, options)
-    view = await in_thread(view_job, service, accepted.job.uuid, service.base_url(request))
+    view = await in_thread(view_accepted, service, accepted.job, service.base_url(request))
     return accepted_response(request, view, 202 if accepted.created else 200)
 
 

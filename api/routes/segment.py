@@ -10,8 +10,9 @@ from api.documenting import EVERYWHERE, UPLOADING, failures, finished, unfinishe
 from api.intake import accept_upload
 from api.schemas import ANSWER_EXAMPLE, QUEUED_EXAMPLE, Resize, UploadOptions
 from api.service import Service, ServiceDep, in_thread
-from api.views import accepted_response, segments_response, view_job
+from api.views import accepted_response, segments_response, view_accepted
 from api.waiting import read_preference, wait_for_result
+from seg_pipeline.documents import answer_document
 
 router = APIRouter(tags=["segment"], dependencies=[RequireKey])
 
@@ -77,9 +78,12 @@ async def segment_upload(request: Request, service: Service, options: UploadOpti
     """Accepts the upload, waits for its result as long as the client will, and answers."""
     preference = read_preference(request, service.settings.wait_seconds)
     job = (await accept_upload(request, service, options, resize)).job
-    await wait_for_result(request, service, job.uuid, preference.seconds)
-    view = await in_thread(view_job, service, job.uuid, service.base_url(request))
-    response = segments_response(view.document) if view.is_finished else accepted_response(request, view, 202)
+    result = await wait_for_result(request, service, job.uuid, preference.seconds)
+    if result:
+        response = segments_response(answer_document(result, service.store, service.base_url(request)))
+    else:
+        view = await in_thread(view_accepted, service, job, service.base_url(request))
+        response = accepted_response(request, view, 202)
     response.headers["X-Job-Uuid"] = job.uuid
     if preference.applied:
         response.headers["Preference-Applied"] = preference.applied

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from seg_pipeline.store import Store, open_store
+from seg_pipeline.store import Store, keys, open_store
 from seg_pipeline_tests.api.serving import Serve, api_settings, serving
 
 
@@ -23,6 +23,16 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
             return stack.enter_context(httpx.Client(base_url=url, timeout=30))
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def doorman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """One API for all of a file's requests that are refused at the door; nothing comes in."""
+    settings = api_settings(tmp_path_factory.mktemp("door"), wait_seconds=0)
+    store = open_store(settings)
+    with serving(settings, store) as url, httpx.Client(base_url=url, timeout=30) as client:
+        yield client
+    assert store.list(keys.ASSETS) == []
 
 
 @pytest.fixture

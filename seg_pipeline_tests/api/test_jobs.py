@@ -1,0 +1,187 @@
+"""`/jobs`: sent now, asked for later."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from api.schemas import FinishedJob, SegmentView, UnfinishedJob
+from seg_pipeline.errors import FetchRejected
+from seg_pipeline.inbox import Inbox
+from seg_pipeline.store import Store, keys
+from seg_pipeline_tests.api.serving import Serve
+from seg_pipeline_tests.api.stand_ins import DRAWING, beat, finish_job
+from seg_pipeline_tests.builders import picture_bytes
+
+PICTURE = picture_bytes()
+URL = "https://cdn.example.com/sample.jpg"
+
+
+def test_a_job_by_address_is_accepted_once_and_can_be_asked_for(serve: Serve, api_store: Store) -> None:
+    client = serve()
+    asked = {"uuid": "abc123", "image_url": URL, "model": "demo-sam2", "resize": 64, "ttl_seconds": 30}
+    first = client.post("/jobs", json=asked)
+    again = client.post("/jobs", json=asked)
+    other = client.post("/jobs", json={**asked, "resize": 65})
+    assert (first.status_code, again.status_code, other.status_code) == (202, 200, 409)
+    assert first.headers["location"] == again.headers["location"] == "/jobs/abc123"
+    job = Inbox(api_store).job("abc123")
+    assert (job.image_url, job.model, job.resize, job.ttl_seconds, job.via) == (URL, "demo-sam2", 64, 30, "http")
+    assert not job.callback
+
+
+def test_a_job_by_form_carries_its_picture_and_its_options(serve: Serve, api_store: Store) -> None:
+    response = serve().post("/jobs", files={"image": ("a.png", PICTURE)}, data={"uuid": "mine", "resize": "64"})
+    job = Inbox(api_store).job("mine")
+    assert response.status_code == 202
+    assert (job.resize, job.source_extension) == (64, "png")
+    assert api_store.get(keys.source("mine", "png")) == PICTURE
+
+
+def test_a_form_may_name_an_address_instead_of_a_picture_but_not_both(serve: Serve) -> None:
+    client = serve()
+    assert client.post("/jobs", files={"image_url": (None, URL)}).status_code == 202
+    both = client.post("/jobs", files={"image": ("a.png", PICTURE)}, data={"image_url": URL})
+    neither = client.post("/jobs", files={"uuid": (None, "mine")})
+    assert (both.status_code, neither.status_code) == (422, 422)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({}, "invalid_request"),
+        ({"image_url": ""}, "invalid_request"),
+        ({"image_url": 5}, "invalid_request"),
+        ({"image_url": URL, "uuid": "../x"}, "invalid_uuid"),
+        ({"image_url": URL, "uuid": 5}, "invalid_uuid"),
+        ({"image_url": URL, "resize": 0}, "invalid_resize"),
+        ({"image_url": URL, "resize": "64"}, "invalid_resize"),
+        ({"image_url": URL, "resize": True}, "invalid_resize"),
+        ({"image_url": URL, "resize": 1e9}, "invalid_resize"),
+        ({"image_url": URL, "model": "gpt"}, "unknown_model"),
+        ({"image_url": URL, "ttl_seconds": 0}, "invalid_ttl"),
+        ({"image_url": URL, "imagUrl": URL}, "invalid_request"),
+        ([], "invalid_request"),
+        ("x", "invalid_request"),
+    ],
+)
+def test_a_json_body_that_is_no_job_is_refused(doorman: httpx.Client, body: Any, code: str) -> None:
+    response = doorman.post("/jobs", json=body)
+    assert (response.status_code, response.json()["code"]) == (422, code)
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://a/b", "gopher://a", "/etc/passwd", "http://", "http:///x"]
+)
+def test_an_address_that_nobody_fetches_is_refused(doorman: httpx.Client, url: str) -> None:
+    response = doorman.post("/jobs", json={"image_url": url})
+    assert 400 <= response.status_code < 500
+    assert response.json()["code"] in ("invalid_url", "url_refused")
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[" * 50_000, b"\xff\xfe", b'{"image_url": "\\ud800"}', b"NaN", b"null"])
+def test_broken_json_is_refused_in_a_sentence(doorman: httpx.Client, body: bytes) -> None:
+    response = doorman.post("/jobs", content=body, headers={"Content-Type": "application/json; charset=utf-8"})
+    assert response.status_code == 422
+    assert response.json()["error"]
+
+
+def test_a_json_body_may_not_be_large(doorman: httpx.Client) -> None:
+    body = json.dumps({"image_url": "https://a.example/" + "x" * 70_000})
+    response = doorman.post("/jobs", content=body, headers={"Content-Type": "application/json"})
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+
+
+def test_a_bare_picture_is_sent_to_the_other_route(doorman: httpx.Client) -> None:
+    response = doorman.post("/jobs", content=PICTURE, headers={"Content-Type": "image/png"})
+    assert (response.status_code, response.json()["code"]) == (415, "unsupported_body")
+    assert "/segment" in response.json()["error"]
+
+
+def test_a_job_says_where_it_stands_from_queue_to_result(serve: Serve, api_store: Store) -> None:
+    client = serve()
+    client.post("/jobs", files={"image": ("a.png", PICTURE)}, data={"uuid": "mine"})
+    queued = client.get("/jobs/mine").json()
+    Inbox(api_store).claim(["mine"], "run")
+    beat(api_store, "mine")
+    processing = client.get("/jobs/mine").json()
+    finish_job(api_store, "mine", DRAWING)
+    finished = client.get("/jobs/mine").json()
+    assert [job["status"] for job in (queued, processing, finished)] == ["queued", "processing", "completed"]
+    assert UnfinishedJob.model_validate(processing).model == "demo-yolo"
+    assert FinishedJob.model_validate(finished).segments[0].label == "disc"
+    assert finished["expires_at"] > finished["completed_at"] > finished["accepted_at"]
+
+
+def test_what_a_job_answers_is_what_the_schemas_document(serve: Serve, api_store: Store) -> None:
+    """No field more, none less: the documentation is written by hand."""
+    client = serve()
+    client.post("/jobs", json={"uuid": "mine", "image_url": URL})
+    assert client.get("/jobs/mine").json().keys() == UnfinishedJob.model_fields.keys()
+    finish_job(api_store, "mine", DRAWING)
+    document = client.get("/jobs/mine").json()
+    assert document.keys() == FinishedJob.model_fields.keys()
+    assert document["segments"][0].keys() == SegmentView.model_fields.keys() - {"interior_point"}
+
+
+def test_a_failed_job_is_found_with_its_code_and_reason(serve: Serve, api_store: Store) -> None:
+    client = serve()
+    client.post("/jobs", json={"uuid": "mine", "image_url": URL})
+    finish_job(api_store, "mine", error=FetchRejected("the server answered 404."))
+    response = client.get("/jobs/mine")
+    assert response.status_code == 200
+    assert response.json()["status"] == "failed"
+    assert response.json()["error"] == {"code": "fetch_rejected", "message": "the server answered 404."}
+
+
+@pytest.mark.parametrize("uuid", ["nobody", "a.b", "%2e%2e", "..%2fx", "a%00b", "a" * 65, "a%5cb"])
+def test_a_job_that_does_not_exist_or_cannot_is_said_so(doorman: httpx.Client, uuid: str) -> None:
+    for response in (doorman.get(f"/jobs/{uuid}"), doorman.delete(f"/jobs/{uuid}")):
+        assert response.status_code == (404 if uuid in ("nobody", "..%2fx") else 422)
+        assert response.json()["error"]
+
+
+def test_jobs_are_listed_by_status_a_page_at_a_time(serve: Serve, api_store: Store) -> None:
+    client = serve()
+    for number in range(5):
+        client.post("/jobs", json={"uuid": f"job-{number}", "image_url": URL})
+    finish_job(api_store, "job-3", DRAWING)
+    found, url = [], "/jobs?status=queued&limit=2"
+    while url:
+        page = client.get(url)
+        found += [job["uuid"] for job in page.json()["jobs"]]
+        assert {job["status"] for job in page.json()["jobs"]} == {"queued"}
+        url = page.links["next"]["url"] if "next" in page.links else ""
+        assert bool(url) == bool(page.json()["next"])
+    assert found == ["job-0", "job-1", "job-2", "job-4"]
+    assert [job["uuid"] for job in client.get("/jobs?status=completed").json()["jobs"]] == ["job-3"]
+    assert len(client.get("/jobs").json()["jobs"]) == 5
+
+
+@pytest.mark.parametrize(
+    "query", ["status=lost", "limit=0", "limit=x", "limit=100000", "after=!!", "after=" + "a" * 999]
+)
+def test_a_listing_that_cannot_be_is_refused(doorman: httpx.Client, query: str) -> None:
+    response = doorman.get(f"/jobs?{query}")
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
+
+
+def test_a_queued_job_and_a_finished_one_are_deleted_with_their_files(serve: Serve, api_store: Store) -> None:
+    client = serve()
+    for uuid in ("waits", "done"):
+        client.post("/jobs", files={"image": ("a.png", PICTURE)}, data={"uuid": uuid})
+    finish_job(api_store, "done", DRAWING)
+    assert [client.delete(f"/jobs/{uuid}").status_code for uuid in ("waits", "done")] == [204, 204]
+    assert [client.delete(f"/jobs/{uuid}").status_code for uuid in ("waits", "done")] == [404, 404]
+    assert api_store.list(keys.ASSETS) == []
+    assert client.get("/assets/done/original.webp").status_code == 404
+
+
+def test_a_job_that_a_worker_has_is_not_deleted_under_its_feet(serve: Serve, api_store: Store) -> None:
+    client = serve()
+    client.post("/jobs", json={"uuid": "mine", "image_url": URL})
+    beat(api_store, "mine")
+    response = client.delete("/jobs/mine")
+    assert (response.status_code, response.json()["code"]) == (409, "job_in_progress")
+    assert client.get("/jobs/mine").json()["status"] == "processing"
