@@ -24,10 +24,10 @@ FOLDER_POLL_SECONDS = 0.05
 class _AtomicFolderChannel(filesystem.Channel):
     """Kombu's folder channel, except that a message appears whole: upstream's can be read while it is written."""
 
-    def _put(self, queue: str, message: object, **_: object) -> None:
+    def _put(self, queue: str, payload: object, **kwargs: object) -> None:  # type: ignore[override]  # as upstream
         name = f"{self._next_number():020d}_{uuid.uuid4()}.{queue}.msg"
         hidden = Path(self.data_folder_out) / f".{name}.part"
-        hidden.write_bytes(str_to_bytes(dumps(message)))
+        hidden.write_bytes(str_to_bytes(dumps(payload)))
         os.replace(hidden, Path(self.data_folder_out) / name)
 
     @staticmethod

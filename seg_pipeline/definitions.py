@@ -5,7 +5,7 @@ import dagster as dg
 from seg_pipeline.defs.assets import segmentation_assets
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.pruning import prune_job, prune_schedule, pruned
-from seg_pipeline.defs.resources import workbench_resource
+from seg_pipeline.defs.resources import passed_jobs_io_manager, workbench_resource
 from seg_pipeline.defs.sensors import inbox_sensor, sweeper
 
 # At module level: a worker keeps the last definitions it loaded, and a function would be called again per job.
@@ -14,6 +14,6 @@ defs = dg.Definitions(
     jobs=[segment_images, prune_job],
     sensors=[inbox_sensor, sweeper],
     schedules=[prune_schedule],
-    resources={"workbench": workbench_resource},
+    resources={"workbench": workbench_resource, "passed_jobs": passed_jobs_io_manager},
     executor=dg.in_process_executor,
 )

@@ -1,14 +1,24 @@
 """Small real things for tests, each with only what the test is about spelled out."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from seg_pipeline.documents import Found, Timing
 from seg_pipeline.domain import BoolMask, Job, Mask, RgbImage, Segment
+from seg_pipeline.inbox import fingerprint
+from seg_pipeline.segmenters import Segmenter
+from seg_pipeline.segmenters.warm import WarmModels
+from seg_pipeline.settings import Settings
+from seg_pipeline.stages import Workbench
+from seg_pipeline.store import Store, keys
+from seg_pipeline.store.object_store import ObjectStore
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
 
@@ -73,3 +83,61 @@ def make_found(*drawings: str, **fields: Any) -> Found:
 def make_timing(started_at: datetime = NOON, completed_at: datetime = NOON, **seconds: float) -> Timing:
     """When a job was worked on."""
     return Timing(started_at, completed_at, seconds)
+
+
+def make_scene_picture(boxes: int = 2, width: int = 64, height: int = 48) -> RgbImage:
+    """White paper with black bars, each of which `BarSegmenter` finds."""
+    picture = np.full((height, width, 3), 255, dtype=np.uint8)
+    for index in range(boxes):
+        left = 4 + index * (width // max(boxes, 1))
+        picture[8 : 20 + 4 * index, left : left + 10] = 0
+    return picture
+
+
+class BarSegmenter:
+    """A segmenter without a network: every connected dark region is a segment. It counts its calls."""
+
+    name = "demo-yolo"
+    weights_sha256 = "f" * 64
+    device = "cpu"
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.closed = False
+
+    def segment(self, images: Sequence[RgbImage]) -> list[list[Segment]]:
+        """Dark regions, left to right."""
+        self.calls.append(len(images))
+        return [self._segment(image) for image in images]
+
+    def close(self) -> None:
+        """Notes that it was closed."""
+        self.closed = True
+
+    @staticmethod
+    def _segment(image: RgbImage) -> list[Segment]:
+        count, regions = cv2.connectedComponents((image.mean(axis=2) < 100).astype(np.uint8))
+        masks = (Mask.from_full(regions == region) for region in range(1, count))
+        return [Segment(mask, label="bar", confidence=0.9) for mask in masks if mask]
+
+
+def make_bench(
+    folder: Path, store: Store | None = None, segmenter: Segmenter | None = None, **values: Any
+) -> Workbench:
+    """A workbench over memory, or the store given, with `BarSegmenter` under every model's name."""
+    chosen = segmenter or BarSegmenter()
+    settings = Settings(_env_file=None, **{"data_dir": folder / "data", "model": "demo-yolo", **values})  # type: ignore[call-arg]
+    return Workbench(settings, store or ObjectStore.in_memory(), WarmModels(settings, lambda name, _: chosen))
+
+
+def accept_upload(bench: Workbench, uuid: str, data: bytes | None = None, **asked: Any) -> Job:
+    """A job in the inbox, as the API accepts an upload."""
+    data = picture_bytes(make_scene_picture()) if data is None else data
+    job = Job(uuid, **{"model": "demo-yolo", "source_sha256": fingerprint(data), "source_extension": "png", **asked})
+    return bench.inbox.accept(job, data).job
+
+
+def stored_files(bench: Workbench, uuid: str) -> dict[str, bytes]:
+    """Every file of a job but the documents that carry times."""
+    infos = bench.store.list(keys.asset(uuid, ""))
+    return {info.key: bench.store.get(info.key) for info in infos if not info.key.endswith(".json")}

@@ -12,7 +12,7 @@ import dagster as dg
 
 from seg_pipeline import stages
 from seg_pipeline.defs.partitions import job_partitions
-from seg_pipeline.defs.run_config import FIRST_OP, GRAPH
+from seg_pipeline.defs.run_config import FIRST_OP, GRAPH, uuids_in_config
 from seg_pipeline.errors import SegPipelineError
 from seg_pipeline.inbox import Claim
 from seg_pipeline.stages import Metadata, StageReport, Workbench
@@ -23,7 +23,10 @@ RUN_KEY_TAG = "dagster/run_key"
 Stage = Callable[[Workbench, Sequence[str]], StageReport]
 Outputs = Iterator[dg.Output[list[str]]]
 
-_OUTS = {"passed": dg.Out(list, is_required=False), "asset": dg.Out(dg.Nothing, is_required=False)}
+_OUTS = {
+    "passed": dg.Out(list, is_required=False, io_manager_key="passed_jobs"),
+    "asset": dg.Out(dg.Nothing, is_required=False),
+}
 
 
 def _first_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
@@ -35,18 +38,22 @@ def _first_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
         config_schema={"uuids": dg.Field([str], is_required=False, description="Jobs; the run's partitions if unset.")},
     )
     def first(context: dg.OpExecutionContext) -> Outputs:
-        uuids = context.op_config.get("uuids") or list(context.partition_keys)
-        yield from _run_stage(context, name, stage, uuids)
+        yield from _run_stage(context, name, stage, _jobs_of_run(context))
 
     return first
 
 
 def _next_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
-    @dg.op(name=name, description=about, out=_OUTS, ins={"jobs": dg.In(list)}, required_resource_keys={"workbench"})
-    def following(context: dg.OpExecutionContext, jobs: list[str]) -> Outputs:
-        yield from _run_stage(context, name, stage, jobs)
+    @dg.op(name=name, description=about, out=_OUTS, ins={"jobs": dg.In()}, required_resource_keys={"workbench"})
+    def following(context: dg.OpExecutionContext, jobs: Any) -> Outputs:
+        yield from _run_stage(context, name, stage, _jobs_of_run(context) if jobs is None else jobs)
 
     return following
+
+
+def _jobs_of_run(context: dg.OpExecutionContext) -> list[str]:
+    """The jobs that the run's configuration names, or all of its partitions."""
+    return uuids_in_config(context.run.run_config) or list(context.partition_keys)
 
 
 def _run_stage(context: dg.OpExecutionContext, name: str, stage: Stage, uuids: list[str]) -> Outputs:

@@ -24,3 +24,37 @@ def workbench() -> Workbench:
 def workbench_resource(_: dg.InitResourceContext) -> Workbench:
     """The process's workbench, as a resource; a test passes its own in its place."""
     return workbench()
+
+
+class PassedJobs(dg.IOManager):
+    """Hands the list of jobs from op to op, in memory.
+
+    Nothing else passes between ops, and nothing needs keeping: in a run that was started again from its failure, on
+    whatever machine, an op gets None and takes the jobs of its run.
+    """
+
+    def __init__(self) -> None:
+        self._passed: dict[tuple[str, str], list[str]] = {}
+
+    def handle_output(self, context: dg.OutputContext, obj: list[str]) -> None:
+        """Keeps the jobs that a step passes on, for this run alone."""
+        if context.run_id not in {run_id for run_id, _ in self._passed}:
+            self._passed.clear()
+        self._passed[context.run_id, context.step_key] = obj
+
+    def load_input(self, context: dg.InputContext) -> list[str] | None:
+        """The jobs that the step above passed on in this run."""
+        above = context.upstream_output
+        return self._passed.get((above.run_id, above.step_key)) if above else None
+
+
+@lru_cache(maxsize=1)
+def passed_jobs() -> PassedJobs:
+    """The process's one: a worker executes one run at a time."""
+    return PassedJobs()
+
+
+@dg.io_manager(description="Hands the jobs from op to op, in memory.")
+def passed_jobs_io_manager(_: dg.InitResourceContext) -> PassedJobs:
+    """The process's `PassedJobs`."""
+    return passed_jobs()

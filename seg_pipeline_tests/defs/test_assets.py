@@ -1,0 +1,139 @@
+"""The stages as Dagster sees them: steps, partitions, materialisations and failures."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from seg_pipeline.defs.assets import STAGES, segmentation_assets
+from seg_pipeline.defs.jobs import segment_images
+from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
+from seg_pipeline.defs.resources import PassedJobs
+from seg_pipeline.defs.run_config import run_config_for
+from seg_pipeline.errors import FetchUnavailable
+from seg_pipeline.settings import Settings
+from seg_pipeline.stages import Workbench
+from seg_pipeline_tests.builders import (
+    accept_upload,
+    make_bench,
+    make_job,
+    make_scene_picture,
+    picture_bytes,
+    stored_files,
+)
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance in memory."""
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+def run_job(
+    bench: Workbench, instance: dg.DagsterInstance, *uuids: str, only: list[str] | None = None, **tags: str
+) -> dg.ExecuteInProcessResult:
+    """The job over its partitions, as the inbox's sensor asks for it, or for some stages as an operator does."""
+    missing = [uuid for uuid in uuids if not instance.has_dynamic_partition("jobs", uuid)]
+    instance.add_dynamic_partitions("jobs", missing)
+    job = definitions_over(bench).get_repository_def().get_job("segment_images")
+    selection = {"asset_selection": [dg.AssetKey(name) for name in only]} if only else {}
+    range_tags = {RANGE_START_TAG: uuids[0], RANGE_END_TAG: uuids[-1]} if len(uuids) > 1 else {}
+    return job.execute_in_process(
+        instance=instance,
+        partition_key=uuids[0] if len(uuids) == 1 else None,
+        run_config={} if only else run_config_for(uuids),
+        raise_on_error=False,
+        tags={**range_tags, **tags},
+        **selection,
+    )
+
+
+def definitions_over(bench: Workbench) -> dg.Definitions:
+    """The product's definitions on a test's workbench."""
+    resources = {"workbench": bench, "passed_jobs": PassedJobs()}
+    return dg.Definitions(
+        assets=[segmentation_assets], jobs=[segment_images], resources=resources, executor=dg.in_process_executor
+    )
+
+
+def materialized(instance: dg.DagsterInstance, stage: str) -> set[str]:
+    """The partitions of a stage that are green."""
+    return set(instance.get_materialized_partitions(dg.AssetKey(stage)))
+
+
+def test_every_stage_is_a_step_and_materialises_its_partition(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    bench = make_bench(tmp_path)
+    accept_upload(bench, "job-1")
+    result = run_job(bench, instance, "job-1")
+    assert result.success
+    assert {event.step_key for event in result.get_step_success_events()} == {f"segmentation.{name}" for name in STAGES}
+    assert all(materialized(instance, stage) == {"job-1"} for stage in STAGES)
+
+
+def test_a_materialisation_tells_counts_seconds_the_weights_and_links(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    bench = make_bench(tmp_path, base_url="https://segments.example")
+    accept_upload(bench, "job-1")
+    run_job(bench, instance, "job-1")
+    events = {name: instance.get_latest_materialization_event(dg.AssetKey(name)) for name in STAGES}
+    metadata = {name: event.asset_materialization.metadata for name, event in events.items()}  # type: ignore[union-attr]
+    assert metadata["source_image"]["width"].value == 64
+    assert metadata["segments"]["segments"].value == 2
+    assert metadata["segments"]["weights_sha256"].value == "f" * 64
+    assert metadata["cutouts"]["overlay"].value == "https://segments.example/assets/job-1/overlay.webp"
+    assert metadata["result"]["total_seconds"].value >= 0
+
+
+def test_in_a_batch_exactly_the_good_partitions_turn_green(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    bench = make_bench(tmp_path)
+    accept_upload(bench, "good-1")
+    accept_upload(bench, "bad", picture_bytes(make_scene_picture())[:-40])
+    accept_upload(bench, "good-2")
+    assert run_job(bench, instance, "good-1", "bad", "good-2").success
+    assert all(materialized(instance, stage) == {"good-1", "good-2"} for stage in STAGES)
+    assert bench.inbox.result("bad") is None
+
+
+def test_a_bad_picture_alone_ends_as_a_failed_run_with_one_sentence(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    bench = make_bench(tmp_path)
+    accept_upload(bench, "bad", picture_bytes(make_scene_picture())[:-40])
+    bench.inbox.claim(["bad"], "bad:1")
+    result = run_job(bench, instance, "bad", **{"dagster/run_key": "bad:1"})
+    assert not result.success
+    (failure,) = result.get_failed_step_keys()
+    assert failure == "segmentation.source_image"
+    error = (bench.inbox.result("bad") or {})["error"]
+    assert result.failure_data_for_node("segmentation.source_image").user_failure_data.description == error["message"]
+    assert error["code"] == "truncated_image"
+
+
+def _unreachable(url: str, settings: Settings) -> bytes:
+    raise FetchUnavailable("The server does not answer.")
+
+
+def test_a_passing_error_leaves_the_job_to_the_sweeper(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    bench = make_bench(tmp_path)
+    bench.fetch = _unreachable
+    bench.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
+    bench.inbox.claim(["job-1"], "job-1:1")
+    assert not run_job(bench, instance, "job-1", **{"dagster/run_key": "job-1:1"}).success
+    assert bench.inbox.result("job-1") is None
+    assert [claim.uuid for claim in bench.inbox.inflight()] == ["job-1"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_operator_can_materialise_any_stage_again(tmp_path: Path, instance: dg.DagsterInstance, stage: str) -> None:
+    bench = make_bench(tmp_path)
+    accept_upload(bench, "job-1")
+    run_job(bench, instance, "job-1")
+    before = stored_files(bench, "job-1")
+    again = run_job(make_bench(tmp_path, bench.store), instance, "job-1", only=[stage])
+    assert again.success
+    assert stored_files(bench, "job-1") == before
+    events = [event.event_specific_data.materialization for event in again.get_asset_materialization_events()]  # type: ignore[union-attr]
+    assert [(event.asset_key.to_user_string(), event.partition) for event in events] == [(stage, "job-1")]

@@ -1,0 +1,133 @@
+"""What goes when: expired jobs, their partitions, and Dagster's own old runs; never a job in flight."""
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from seg_pipeline.celery_app import broker_folder
+from seg_pipeline.defs.pruning import Pruned, prune, pruned
+from seg_pipeline.heartbeats import WorkerBeat, all_workers, write_beat
+from seg_pipeline.stages import Workbench
+from seg_pipeline_tests.builders import accept_upload, make_bench
+from seg_pipeline_tests.test_stages import run_stages
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance in memory."""
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Workbench:
+    """A workbench with a job that is finished, one in flight and one in the inbox."""
+    bench = make_bench(tmp_path)
+    for uuid in ("finished", "in-flight", "waiting"):
+        accept_upload(bench, uuid, ttl_seconds=60)
+    bench.inbox.claim(["finished", "in-flight"], "finished:1")
+    run_stages(bench, "finished")
+    return bench
+
+
+def later(**ago: float) -> datetime:
+    return datetime.now(UTC) + timedelta(**ago)
+
+
+def folders(bench: Workbench) -> list[str]:
+    return bench.store.list_folders("assets/")
+
+
+def test_an_expired_job_goes_with_all_its_files_and_its_partition(
+    bench: Workbench, instance: dg.DagsterInstance
+) -> None:
+    instance.add_dynamic_partitions("jobs", ["finished", "in-flight", "waiting"])
+    counts = prune(bench, instance, later(seconds=120))
+    assert (counts.jobs, counts.partitions) == (1, 1)
+    assert folders(bench) == ["in-flight", "waiting"]
+    assert set(instance.get_dynamic_partitions("jobs")) == {"in-flight", "waiting"}
+    assert bench.store.list("expiry/") == []
+
+
+def test_nothing_goes_before_its_time(bench: Workbench, instance: dg.DagsterInstance) -> None:
+    assert prune(bench, instance, later(seconds=30)) == Pruned()
+    assert folders(bench) == ["finished", "in-flight", "waiting"]
+
+
+def test_a_dry_run_counts_and_removes_nothing(bench: Workbench, instance: dg.DagsterInstance) -> None:
+    assert prune(bench, instance, later(seconds=120), dry_run=True).jobs == 1
+    assert "finished" in folders(bench)
+
+
+def test_an_expired_job_that_an_operator_runs_again_is_left(bench: Workbench, instance: dg.DagsterInstance) -> None:
+    now = later(seconds=120)
+    write_beat(bench.store, WorkerBeat("worker-1", 1, "here", now, now, run_id="r", uuids=("finished",)))
+    assert prune(bench, instance, now).jobs == 0
+
+
+def test_a_second_prune_finishes_what_a_first_one_began(bench: Workbench, instance: dg.DagsterInstance) -> None:
+    """A prune that died after the documents were gone, with files and marker still there."""
+    bench.store.delete("assets/finished/result.json")
+    bench.store.delete("assets/finished/request.json")
+    assert prune(bench, instance, later(seconds=120)).jobs == 1
+    assert folders(bench) == ["in-flight", "waiting"]
+
+
+def test_the_oldest_partitions_past_the_limit_go_except_those_under_way(
+    bench: Workbench, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    instance.add_dynamic_partitions("jobs", ["in-flight", "finished", "waiting"])
+    small = make_bench(tmp_path, bench.store, live_partitions=1)
+    assert prune(small, instance, later(seconds=0)).partitions == 1
+    assert set(instance.get_dynamic_partitions("jobs")) == {"in-flight", "waiting"}
+
+
+def test_old_finished_runs_go_with_what_they_wrote(bench: Workbench, instance: dg.DagsterInstance) -> None:
+    @dg.op
+    def nothing() -> None:
+        pass
+
+    @dg.job
+    def some_job() -> None:
+        nothing()
+
+    finished = some_job.execute_in_process(instance=instance).run_id
+    running = instance.create_run_for_job(some_job, status=dg.DagsterRunStatus.STARTED).run_id
+    assert prune(bench, instance, later(seconds=30)).runs == 0
+    assert prune(bench, instance, later(days=2)).runs == 1
+    assert not instance.has_run(finished)
+    assert instance.has_run(running)
+
+
+def test_leftovers_of_the_embedded_broker_go(bench: Workbench, instance: dg.DagsterInstance) -> None:
+    folder = broker_folder(bench.settings)
+    (folder / "taken").mkdir(parents=True)
+    (folder / "messages").mkdir()
+    old, new, waiting = folder / "taken/old.msg", folder / "taken/new.msg", folder / "messages/waiting.msg"
+    for path in (old, new, waiting):
+        path.write_text("{}")
+    for path in (old, waiting):
+        os.utime(path, (0, 0))
+    assert prune(bench, instance, later(seconds=0)).broker_messages == 1
+    assert [path.exists() for path in (old, new, waiting)] == [False, True, True]
+
+
+def test_beats_of_workers_that_are_long_gone_go(bench: Workbench, instance: dg.DagsterInstance) -> None:
+    now = datetime.now(UTC)
+    for name, age in (("gone", timedelta(days=2)), ("here", timedelta(0))):
+        write_beat(bench.store, WorkerBeat(name, 1, "here", now - age, now - age))
+    assert prune(bench, instance, now).heartbeats == 1
+    assert [beat.name for beat in all_workers(bench.store)] == ["here"]
+
+
+def test_the_asset_reports_what_went(bench: Workbench) -> None:
+    result = dg.materialize(
+        [pruned], resources={"workbench": bench}, run_config={"ops": {"pruned": {"config": {"dry_run": True}}}}
+    )
+    (event,) = result.get_asset_materialization_events()
+    metadata = event.materialization.metadata
+    assert (metadata["dry_run"].value, metadata["jobs"].value) == (True, 0)

@@ -1,0 +1,199 @@
+"""Ticks: what waits becomes runs, and what got lost is asked for again."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from seg_pipeline.defs import sensors
+from seg_pipeline.defs.assets import segmentation_assets
+from seg_pipeline.defs.jobs import segment_images
+from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
+from seg_pipeline.defs.resources import PassedJobs
+from seg_pipeline.defs.run_config import uuids_in_config
+from seg_pipeline.defs.sensors import inbox_sensor, sweeper
+from seg_pipeline.defs.sweeper import sweep
+from seg_pipeline.heartbeats import WorkerBeat, write_beat
+from seg_pipeline.stages import Workbench
+from seg_pipeline_tests.builders import NOON, accept_upload, make_bench
+
+Tick = Callable[[dg.SensorDefinition, Workbench], dg.SensorResult | dg.SkipReason]
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance in memory."""
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+@pytest.fixture
+def tick(instance: dg.DagsterInstance) -> Tick:
+    """Evaluates a sensor once."""
+
+    def evaluate(sensor: dg.SensorDefinition, bench: Workbench) -> Any:
+        context = dg.build_sensor_context(instance=instance, resources={"workbench": bench})
+        return sensor(context)
+
+    return evaluate
+
+
+def make_quick_bench(folder: Path, **values: Any) -> Workbench:
+    return make_bench(folder, tick_seconds=0.2, inbox_poll_seconds=0.02, **values)
+
+
+def job_definition(bench: Workbench) -> dg.JobDefinition:
+    resources = {"workbench": bench, "passed_jobs": PassedJobs()}
+    definitions = dg.Definitions(assets=[segmentation_assets], jobs=[segment_images], resources=resources)
+    return definitions.get_repository_def().get_job("segment_images")
+
+
+def make_run(
+    instance: dg.DagsterInstance, bench: Workbench, run_key: str, status: dg.DagsterRunStatus
+) -> dg.DagsterRun:
+    """A run as a sensor's request made it."""
+    return instance.create_run_for_job(job_definition(bench), status=status, tags={"dagster/run_key": run_key})
+
+
+def test_a_quiet_tick_says_what_it_waited_for(tmp_path: Path, tick: Tick) -> None:
+    skipped = tick(inbox_sensor, make_quick_bench(tmp_path))
+    assert isinstance(skipped, dg.SkipReason)
+    assert skipped.skip_message == "No job arrived in the 0.2 s of this tick."
+
+
+def test_a_lone_job_gets_a_run_of_its_partition(tmp_path: Path, tick: Tick) -> None:
+    bench = make_quick_bench(tmp_path)
+    accept_upload(bench, "job-1")
+    result = tick(inbox_sensor, bench)
+    assert isinstance(result, dg.SensorResult)
+    (request,) = result.run_requests or []
+    assert (request.run_key, request.partition_key) == ("job-1:1", "job-1")
+    assert [keys.partition_keys for keys in result.dynamic_partitions_requests or []] == [["job-1"]]
+    assert [claim.uuid for claim in bench.inbox.inflight()] == ["job-1"]
+    assert bench.inbox.waiting(10) == []
+
+
+def test_a_backlog_gets_runs_over_ranges(tmp_path: Path, tick: Tick) -> None:
+    bench = make_quick_bench(tmp_path, batch_size=4)
+    for index in range(6):
+        accept_upload(bench, f"job-{index}")
+    result = tick(inbox_sensor, bench)
+    assert isinstance(result, dg.SensorResult)
+    first, second = result.run_requests or []
+    assert uuids_in_config(first.run_config) + uuids_in_config(second.run_config) == [f"job-{i}" for i in range(6)]
+    assert (first.tags[RANGE_START_TAG], first.tags[RANGE_END_TAG]) == ("job-0", "job-3")
+    assert (second.tags[RANGE_START_TAG], second.tags[RANGE_END_TAG]) == ("job-4", "job-5")
+
+
+def test_while_runs_wait_a_small_backlog_is_left_to_grow(
+    tmp_path: Path, tick: Tick, instance: dg.DagsterInstance
+) -> None:
+    bench = make_quick_bench(tmp_path)
+    for run_key in ("a:1", "b:1"):
+        make_run(instance, bench, run_key, dg.DagsterRunStatus.STARTING)
+    accept_upload(bench, "job-1")
+    assert isinstance(tick(inbox_sensor, bench), dg.SkipReason)
+    assert bench.inbox.waiting(10) == ["job-1"]
+
+
+def test_a_marker_of_a_finished_job_makes_no_run(tmp_path: Path, tick: Tick) -> None:
+    bench = make_quick_bench(tmp_path)
+    accept_upload(bench, "job-1")
+    bench.inbox.finish("job-1", {"status": "completed"}, "completed", NOON)
+    bench.store.put("inbox/job-1", b"")
+    skipped = tick(inbox_sensor, bench)
+    assert isinstance(skipped, dg.SkipReason)
+    assert bench.inbox.waiting(10) == []
+
+
+def test_the_sweeper_asks_again_alone_for_what_a_dead_worker_held(
+    tmp_path: Path, tick: Tick, instance: dg.DagsterInstance
+) -> None:
+    bench = make_quick_bench(tmp_path)
+    for uuid in ("a", "b"):
+        accept_upload(bench, uuid)
+    bench.inbox.claim(["a", "b"], "a:1")
+    run = make_run(instance, bench, "a:1", dg.DagsterRunStatus.STARTED)
+    result = tick(sweeper, bench)
+    assert isinstance(result, dg.SensorResult)
+    assert [(request.run_key, request.partition_key) for request in result.run_requests or []] == [
+        ("a:2", "a"), ("b:2", "b")
+    ]  # fmt: skip
+    closed = instance.get_run_by_id(run.run_id)
+    assert closed is not None
+    assert closed.status is dg.DagsterRunStatus.FAILURE
+
+
+def test_the_sweeper_leaves_a_run_that_a_live_worker_names(
+    tmp_path: Path, tick: Tick, instance: dg.DagsterInstance
+) -> None:
+    bench = make_quick_bench(tmp_path)
+    accept_upload(bench, "a")
+    (claim,) = bench.inbox.claim(["a"], "a:1")
+    run = make_run(instance, bench, "a:1", dg.DagsterRunStatus.STARTED)
+    now = claim.claimed_at
+    write_beat(bench.store, WorkerBeat("worker-1", 1, "here", now, now, run_id=run.run_id, uuids=("a",)))
+    assert isinstance(tick(sweeper, bench), dg.SkipReason)
+
+
+def test_the_sweeper_gives_a_job_up_after_its_last_attempt(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    bench = make_quick_bench(tmp_path, max_attempts=2)
+    accept_upload(bench, "a")
+    (claim,) = bench.inbox.claim(["a"], "a:2", attempt=2)
+    make_run(instance, bench, "a:2", dg.DagsterRunStatus.STARTED)
+    swept = sweep(bench, instance, claim.claimed_at)
+    assert (swept.failed, swept.retries) == (1, [])
+    assert (bench.inbox.result("a") or {})["error"]["code"] == "worker_lost"
+
+
+def test_the_sweeper_completes_a_finish_that_died_half_way(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    bench = make_quick_bench(tmp_path)
+    accept_upload(bench, "a")
+    (claim,) = bench.inbox.claim(["a"], "a:1")
+    document = b'{"status": "completed", "expires_at": "2026-01-02T13:00:00+00:00"}'
+    bench.store.put("assets/a/result.json", document)
+    make_run(instance, bench, "a:1", dg.DagsterRunStatus.SUCCESS)
+    swept = sweep(bench, instance, claim.claimed_at)
+    assert (swept.settled, swept.failed, swept.retries) == (1, 0, [])
+    assert bench.inbox.inflight() == []
+
+
+def test_a_cancelled_job_fails_as_cancelled(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    bench = make_quick_bench(tmp_path)
+    accept_upload(bench, "a")
+    (claim,) = bench.inbox.claim(["a"], "a:1")
+    make_run(instance, bench, "a:1", dg.DagsterRunStatus.CANCELED)
+    sweep(bench, instance, claim.claimed_at)
+    assert (bench.inbox.result("a") or {})["error"]["code"] == "cancelled"
+
+
+def test_a_claim_whose_tick_died_is_asked_for_once_more(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    """The same attempt under the same key: should the daemon resume the tick too, Dagster drops the second."""
+    bench = make_quick_bench(tmp_path)
+    accept_upload(bench, "a")
+    (claim,) = bench.inbox.claim(["a"], "a:1")
+    assert sweep(bench, instance, claim.claimed_at + timedelta(seconds=30)).retries == []
+    (again,) = sweep(bench, instance, claim.claimed_at + timedelta(seconds=90)).retries
+    assert (again.run_key, again.attempt) == ("a:1", 1)
+
+
+def test_one_tick_asks_for_a_bounded_number_of_retries(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seg_pipeline.defs.sweeper.RETRIES_PER_TICK", 2)
+    bench = make_quick_bench(tmp_path)
+    uuids = [f"job-{index}" for index in range(5)]
+    for uuid in uuids:
+        accept_upload(bench, uuid)
+    bench.inbox.claim(uuids, "job-0:1")
+    make_run(instance, bench, "job-0:1", dg.DagsterRunStatus.FAILURE)
+    retried = [sweep(bench, instance, NOON.replace(year=2100)).retries for _ in range(1)]
+    assert [len(claims) for claims in retried] == [2]
+    assert len(bench.inbox.inflight()) == 5
+
+
+def test_every_sensor_names_its_job() -> None:
+    assert {sensors.inbox_sensor.job_name, sensors.sweeper.job_name} == {segment_images.name}

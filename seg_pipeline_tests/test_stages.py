@@ -1,0 +1,182 @@
+"""The story of a job on a real store, with a segmenter that needs no network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from seg_pipeline import stages
+from seg_pipeline.domain import RgbImage, Segment
+from seg_pipeline.errors import FetchUnavailable, ModelOutOfMemory, TruncatedImage
+from seg_pipeline.inbox import Claim
+from seg_pipeline.settings import Settings
+from seg_pipeline.stages import StageReport, Workbench
+from seg_pipeline.store import Store, keys
+from seg_pipeline_tests.builders import (
+    NOON,
+    BarSegmenter,
+    accept_upload,
+    make_bench,
+    make_job,
+    make_scene_picture,
+    picture_bytes,
+    stored_files,
+)
+
+ALL = (stages.prepare_sources, stages.find_segments, stages.cut_segments, stages.publish_results)
+
+
+def run_stages(bench: Workbench, *uuids: str) -> list[StageReport]:
+    """Every stage in turn, each with the jobs that the one before passed on."""
+    passed, reports = list(uuids), []
+    with bench.run():
+        for stage in ALL:
+            reports.append(stage(bench, passed))
+            passed = [uuid for uuid in passed if uuid in reports[-1].metadata]
+    return reports
+
+
+def test_a_picture_becomes_masks_cutouts_and_a_result(tmp_path: Path, store: Store) -> None:
+    bench = make_bench(tmp_path, store)
+    accept_upload(bench, "job-1")
+    bench.inbox.claim(["job-1"], "job-1:1")
+    run_stages(bench, "job-1")
+    result = bench.inbox.result("job-1")
+    assert result is not None
+    assert (result["status"], len(result["segments"]), result["width"], result["height"]) == ("completed", 2, 64, 48)
+    names = sorted(key.removeprefix("assets/job-1/") for key in stored_files(bench, "job-1"))
+    assert [name for name in names if not name.startswith("crops/")] == [
+        "mask_images/mask_000.png", "mask_images/mask_001.png", "original.webp", "overlay.webp", "source.png"
+    ]  # fmt: skip
+    assert bench.inbox.inflight() == []
+
+
+def test_segments_come_largest_first(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path)
+    accept_upload(bench, "job-1")
+    run_stages(bench, "job-1")
+    areas = [segment["area"] for segment in (bench.inbox.result("job-1") or {})["segments"]]
+    assert areas == sorted(areas, reverse=True)
+    assert len(set(areas)) == 2
+
+
+@pytest.mark.parametrize("first", range(len(ALL)))
+def test_a_rerun_from_any_stage_on_another_machine_gives_the_same_files(tmp_path: Path, first: int) -> None:
+    """What a stage stores is what the next one reads: a workbench with nothing in memory must do."""
+    bench = make_bench(tmp_path)
+    accept_upload(bench, "job-1", resize=32)
+    run_stages(bench, "job-1")
+    before = stored_files(bench, "job-1")
+    elsewhere = make_bench(tmp_path, bench.store)
+    for stage in ALL[first:]:
+        assert not stage(elsewhere, ["job-1"]).errors
+    assert stored_files(elsewhere, "job-1") == before
+
+
+def test_one_bad_picture_fails_alone_in_its_batch(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path)
+    accept_upload(bench, "good-1")
+    accept_upload(bench, "bad", picture_bytes(make_scene_picture())[:-40])
+    accept_upload(bench, "good-2")
+    reports = run_stages(bench, "good-1", "bad", "good-2")
+    assert isinstance(reports[0].errors["bad"], TruncatedImage)
+    assert set(reports[-1].metadata) == {"good-1", "good-2"}
+    assert bench.inbox.result("bad") is None
+
+
+def test_a_picture_without_segments_is_completed(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path)
+    accept_upload(bench, "job-1", picture_bytes(make_scene_picture(boxes=0)))
+    run_stages(bench, "job-1")
+    assert (bench.inbox.result("job-1") or {})["segments"] == []
+
+
+class _ChokesOnMany(BarSegmenter):
+    def segment(self, images: Sequence[RgbImage]) -> list[list[Segment]]:
+        if len(images) > 1:
+            raise ModelOutOfMemory("too many")
+        return super().segment(images)
+
+
+def test_a_call_that_fails_for_many_pictures_is_made_for_each(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path, segmenter=_ChokesOnMany())
+    for uuid in ("a", "b", "c"):
+        accept_upload(bench, uuid)
+    assert set(run_stages(bench, "a", "b", "c")[-1].metadata) == {"a", "b", "c"}
+
+
+def test_each_job_gets_the_model_it_asked_for(tmp_path: Path) -> None:
+    asked: list[str] = []
+    bench = make_bench(tmp_path)
+    bench.models._load = lambda name, _settings: asked.append(name) or BarSegmenter()
+    accept_upload(bench, "a", model="demo-yolo")
+    accept_upload(bench, "b", model="yolov8n-seg")
+    run_stages(bench, "a", "b")
+    assert [(bench.inbox.result(uuid) or {})["model"] for uuid in "ab"] == ["demo-yolo", "yolov8n-seg"]
+    assert sorted(asked) == ["demo-yolo", "yolov8n-seg"]
+
+
+def test_a_fetched_picture_is_stored_and_not_fetched_again(tmp_path: Path) -> None:
+    """The URL may answer otherwise next time; a rerun must work on the same bytes."""
+    bench = make_bench(tmp_path)
+    fetched: list[str] = []
+
+    def fetch(url: str, settings: Settings) -> bytes:
+        fetched.append(url)
+        return picture_bytes(make_scene_picture())
+
+    bench.fetch = fetch
+    bench.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
+    run_stages(bench, "job-1")
+    run_stages(bench, "job-1")
+    assert fetched == ["https://pictures.example/a.png"]
+    assert bench.store.get(keys.source("job-1", "png")) == picture_bytes(make_scene_picture())
+
+
+def test_a_surprise_is_reported_and_worth_another_attempt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bench = make_bench(tmp_path)
+    accept_upload(bench, "job-1")
+    bench.store.put(keys.source_info("job-1"), b"{}")
+    report = stages.find_segments(bench, ["job-1"])
+    assert (report.errors["job-1"].code, report.errors["job-1"].permanent) == ("internal_error", False)
+    assert "job-1" in caplog.text
+
+
+class TestRecordFailure:
+    """Which failures are final."""
+
+    @staticmethod
+    def record(bench: Workbench, error: Exception, attempt: int | None) -> bool:
+        claim = None if attempt is None else Claim("job-1", attempt, "key", NOON)
+        return stages.record_failure(bench, "job-1", error, claim)  # type: ignore[arg-type]
+
+    def test_a_permanent_error_ends_the_job(self, tmp_path: Path) -> None:
+        bench = make_bench(tmp_path)
+        accept_upload(bench, "job-1")
+        assert self.record(bench, TruncatedImage("It ends early."), attempt=1)
+        assert (bench.inbox.result("job-1") or {})["error"] == {"code": "truncated_image", "message": "It ends early."}
+
+    def test_a_passing_error_does_so_only_at_the_last_attempt(self, tmp_path: Path) -> None:
+        bench = make_bench(tmp_path, max_attempts=2)
+        accept_upload(bench, "job-1")
+        assert not self.record(bench, FetchUnavailable("Later."), attempt=1)
+        assert bench.inbox.result("job-1") is None
+        assert self.record(bench, FetchUnavailable("Later."), attempt=2)
+
+    def test_an_operators_failed_rerun_leaves_the_good_result(self, tmp_path: Path) -> None:
+        bench = make_bench(tmp_path)
+        accept_upload(bench, "job-1")
+        run_stages(bench, "job-1")
+        assert self.record(bench, TruncatedImage("It ends early."), attempt=None)
+        assert (bench.inbox.result("job-1") or {})["status"] == "completed"
+
+
+def test_pictures_stay_in_memory_only_as_far_as_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make_bench(tmp_path)
+    picture = make_scene_picture()
+    monkeypatch.setattr(stages, "PICTURES_IN_MEMORY_BYTES", picture.nbytes * 2)
+    for uuid in ("a", "b", "c"):
+        accept_upload(bench, uuid)
+    stages.prepare_sources(bench, ["a", "b", "c"])
+    assert len(bench._pictures) == 2
+    assert not stages.find_segments(bench, ["a", "b", "c"]).errors
