@@ -1,6 +1,7 @@
 """Models that stay loaded: one of each name in a process, lent to one borrower at a time."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -65,10 +66,10 @@ class WarmModels:
         `now` is on the clock given at construction, monotonic by default.
         """
         limit = self._settings.idle_unload_seconds
-        now = self._clock() if now is None else now
         if limit == 0:
             return []
-        return [name for name, place in self._standing() if now - place.last_used >= limit and self._unload(name)]
+        used_before = (self._clock() if now is None else now) - limit
+        return [name for name, _ in self._standing() if self._unload(name, used_before)]
 
     def loaded(self) -> list[str]:
         """Names of the models that are loaded, sorted."""
@@ -90,15 +91,16 @@ class WarmModels:
             if surplus > 0 and self._unload(other):
                 surplus -= 1
 
-    def _unload(self, name: str, wait: bool = False) -> bool:
-        """Whether it was unloaded: one in use is left alone, unless told to wait for it."""
+    def _unload(self, name: str, used_before: float = math.inf, wait: bool = False) -> bool:
+        """Whether it was unloaded: one in use, or used since, is left alone."""
         place = self._places[name]
         if not place.lock.acquire(blocking=wait):
             return False
         try:
-            segmenter, place.segmenter = place.segmenter, None
-            if segmenter is None:
+            segmenter = place.segmenter
+            if segmenter is None or place.last_used > used_before:
                 return False
+            place.segmenter = None
             segmenter.close()
             logger.info("unloaded %s", name)
             return True

@@ -66,10 +66,11 @@ def find_weights(
     for path in places:
         if path.is_file():
             return _verified(path)
-    if _is_path(name):
+    if Path(name).name != name:
         raise WeightsMissing(f"the weights {name} are not there; name an existing .pt file, or demo-yolo.")
-    target = settings.weights_dir / f"{name}.pt"
-    url = None if name in DEMO_MODELS else url_of(name, settings)
+    published_name = name.removesuffix(".pt")
+    target = settings.weights_dir / f"{published_name}.pt"
+    url = None if name in DEMO_MODELS else url_of(published_name, settings)
     if url is None:
         raise _missing(name, places, "and nobody publishes weights under this name")
     return _download(url, target, progress)

@@ -29,7 +29,7 @@ from seg_pipeline.segmenters.weights import weights_sha256
 PROTO_STRIDE = 4
 """Mask prototypes have a quarter of the network's input resolution."""
 
-Positions = NDArray[np.float64]
+Positions = NDArray[np.floating[Any]]
 
 NMS_IOU = 0.7
 MAX_DETECTIONS = 300
@@ -179,8 +179,17 @@ def decode_mask(logits: NDArray[np.float32], xyxy: NDArray[np.float32], letterbo
     if x1 >= x2 or y1 >= y2:
         return None
     columns, rows = letterbox.prototype_positions(np.arange(x1, x2) + 0.5, np.arange(y1, y2) + 0.5)
-    window = _interpolate_axis(_interpolate_axis(logits, columns, axis=1), rows, axis=0)
-    return Mask.from_window(window > 0, (x1, y1), letterbox.picture_wh)
+    across = _interpolate_axis(logits, columns, axis=1)
+    bits = np.empty((y2 - y1, x2 - x1), dtype=np.bool_)
+    for strip in _strips(y2 - y1, x2 - x1):
+        np.greater(_interpolate_axis(across, rows[strip], axis=0), 0, out=bits[strip])
+    return Mask.from_window(bits, (x1, y1), letterbox.picture_wh)
+
+
+def _strips(height: int, width: int) -> Iterator[slice]:
+    """Groups of rows, some 64k pixels each: they stay in the cache, and a large mask needs no large floats."""
+    step = max(1, 2**16 // width)
+    return (slice(start, start + step) for start in range(0, height, step))
 
 
 def _interpolate_axis(values: NDArray[np.float32], at: Positions, axis: int) -> NDArray[np.float32]:
