@@ -1,32 +1,27 @@
 """Real stores for every test: a folder, memory, and S3 as a moto server speaks it over HTTP."""
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 
 import boto3
 import pytest
 from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, open_store
 from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline_tests.serving import WsgiApp, serving
 
 REGION = "us-east-1"
-
-
-class _Quiet(WSGIRequestHandler):
-    def log(self, type: str, message: str, *args: Any) -> None:
-        pass
 
 
 class _AtomicCreates:
     """moto looks and writes in two steps; S3 does not, so conditional writes are let in one at a time."""
 
-    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+    def __init__(self, app: WsgiApp) -> None:
         self._app = app
         self._lock = Lock()
 
@@ -41,13 +36,8 @@ class _AtomicCreates:
 def aws_endpoint() -> Iterator[str]:
     """The URL of an AWS stand-in (S3, SQS) that takes any credentials."""
     app = _AtomicCreates(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(app) as url:
+        yield url
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """A store over obstore: an S3 bucket, or memory."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import obstore
@@ -32,11 +34,12 @@ class ObjectStore:
     `If-None-Match: *`, which AWS, MinIO, R2 and Ceph (from Squid on) honour; `check` refuses a server that ignores
     it. An object is one PUT, never a multipart upload, so that nothing half-written stays behind.
 
-    obstore's threads do not survive a fork: open the store in the process that uses it.
+    A process whose parent had already used such a store must not use one: obstore's threads do not survive a fork,
+    and calls would hang in the child and, from then on, in the parent. It gets StoreUnavailable instead.
     """
 
     def __init__(self, objects: S3Store | MemoryStore, public_url: str | None = None) -> None:
-        self._objects = objects
+        self._remote = objects
         self._public_url = public_url
         self._creates = False
 
@@ -135,6 +138,14 @@ class ObjectStore:
             check_create(self, keys.CHECKS)
             self._creates = True
 
+    @property
+    def _objects(self) -> S3Store | MemoryStore:
+        if _pid_of_first_use() != os.getpid():
+            raise StoreUnavailable(
+                "this process was forked from one that had used the store: let its parent not do so."
+            )
+        return self._remote
+
     def _put(self, key: str, data: bytes, mode: Any) -> None:
         attributes = {"Content-Type": keys.content_type(key)}
         obstore.put(self._objects, key, data, mode=mode, attributes=attributes, use_multipart=False)
@@ -149,6 +160,11 @@ class ObjectStore:
     def _all_folders(self, prefix: str) -> Sequence[str]:
         found = obstore.list_with_delimiter(self._objects, prefix)["common_prefixes"]
         return sorted((name.removeprefix(prefix).strip("/") for name in found), key=lambda name: f"{name}/")
+
+
+@lru_cache(maxsize=1)
+def _pid_of_first_use() -> int:
+    return os.getpid()
 
 
 def _pieces(key: str, result: "obstore.GetResult") -> Iterator[bytes]:
@@ -178,11 +194,11 @@ def _s3(settings: "Settings") -> S3Store:
         client_options={
             "allow_http": (settings.s3_endpoint_url or "").startswith("http://"),
             "connect_timeout": timedelta(seconds=5),
-            "timeout": timedelta(seconds=60),
+            "timeout": timedelta(seconds=30),
         },
         retry_config={
             "max_retries": 4,
-            "retry_timeout": timedelta(seconds=60),
+            "retry_timeout": timedelta(seconds=30),
             "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2), "base": 2},
         },
     )
