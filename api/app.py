@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
 
+from api.documenting import openapi_of
 from api.failures import install_failure_handlers
 from api.lingering import LingeringClose
 from api.observing import Observing
@@ -41,6 +43,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.add_middleware(LingeringClose)
     app.add_middleware(Observing, service=service)
     install_failure_handlers(app)
+    app.openapi = partial(openapi_of, app)  # type: ignore[method-assign]
     return app
 
 

@@ -48,7 +48,8 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start" and not self._body_done:
-            self._lingers = True
+            # A client that has stalled sends nothing that could be thrown away.
+            self._lingers = message["status"] != 408
             MutableHeaders(raw=message.setdefault("headers", []))["connection"] = "close"
         if self._lingers and _is_last(message):
             await self._send({**message, "more_body": True})

@@ -38,3 +38,11 @@ def serving(settings: Settings, store: Store) -> Iterator[str]:
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     server.should_exit = True
     thread.join()
+
+
+def eventually(condition: Callable[[], Any]) -> None:
+    """Returns once the condition holds; fails if it does not within 20 s."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)

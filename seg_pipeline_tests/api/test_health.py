@@ -1,0 +1,90 @@
+"""Probes: alive, ready, idle."""
+
+import time
+
+import pytest
+
+from seg_pipeline.errors import StoreUnavailable
+from seg_pipeline.store import Store, keys
+from seg_pipeline_tests.api.serving import Serve
+from seg_pipeline_tests.api.stand_ins import FailingStore, beat
+
+
+def test_health_fails_once_nobody_has_asked_for_a_while(serve: Serve) -> None:
+    client = serve(health_idle_seconds=1)
+    assert client.get("/health").status_code == 200
+    client.get("/jobs")
+    assert client.get("/health").status_code == 200
+    while (response := client.get("/health")).status_code == 200:
+        time.sleep(0.05)
+    assert (response.status_code, response.json()) == (500, {"status": "idle"})
+    client.get("/jobs")
+    assert client.get("/health").status_code == 200
+
+
+def test_asking_for_its_health_is_no_request(serve: Serve) -> None:
+    """Else the check would keep itself alive."""
+    client = serve(health_idle_seconds=1)
+    client.get("/jobs")
+    codes = set()
+    while 500 not in codes:
+        codes |= {client.get(path).status_code for path in ("/health", "/livez", "/metrics")}
+    assert codes == {200, 500}
+
+
+def test_it_is_ready_when_store_inbox_and_a_worker_are_there(serve: Serve, api_store: Store) -> None:
+    beat(api_store)
+    response = serve().get("/readyz")
+    assert response.status_code == 200
+    assert response.json() == {"status": "ready", "checks": {"store": "ok", "inbox": "ok", "worker": "ok"}}
+
+
+def test_without_a_live_worker_it_says_so(serve: Serve) -> None:
+    response = serve().get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["checks"]["store"] == "ok"
+    assert "no worker" in response.json()["checks"]["worker"]
+
+
+@pytest.mark.parametrize(("prefix", "missing"), [("", "store"), (keys.INBOX, "inbox"), (keys.WORKERS, "worker")])
+def test_it_names_what_is_missing(serve: Serve, api_store: Store, prefix: str, missing: str) -> None:
+    beat(api_store)
+    failing = FailingStore(api_store)
+    client = serve(failing)
+    failing.error, failing.fails_on = StoreUnavailable("it is away."), lambda key: key.startswith(prefix)
+    if prefix:
+        failing.fails_on = lambda key: key == prefix
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert "it is away." in response.json()["checks"][missing]
+    assert client.get("/livez").status_code == 200
+
+
+def test_probes_do_not_hammer_the_store(serve: Serve, api_store: Store) -> None:
+    counting = FailingStore(api_store)
+    client = serve(counting)
+    looked: list[str] = []
+
+    def look(key: str) -> bool:
+        looked.append(key)
+        return False
+
+    counting.error, counting.fails_on = StoreUnavailable("never raised."), look
+    for _ in range(20):
+        client.get("/readyz")
+    assert looked.count(keys.INBOX) < 20
+    assert looked.count(keys.INBOX) >= 1
+
+
+def test_metrics_count_by_route_and_never_by_job(serve: Serve) -> None:
+    client = serve()
+    client.get("/jobs/some-uuid")
+    client.get("/jobs/other-uuid")
+    client.get("/nowhere/some-uuid")
+    client.request("TRACE", "/jobs")
+    text = client.get("/metrics").text
+    assert 'seg_api_requests_total{method="GET",route="/jobs/{uuid}",status="404"} 2.0' in text
+    assert 'route="unmatched"' in text
+    assert 'method="other"' in text
+    assert "uuid}" in text
+    assert "some-uuid" not in text

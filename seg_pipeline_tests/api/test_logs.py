@@ -1,0 +1,41 @@
+"""What the log says of a request."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from api.logs import configure_logging
+from seg_pipeline.store import Store
+from seg_pipeline_tests.api.serving import Serve
+from seg_pipeline_tests.api.stand_ins import DRAWING, FakeWorker
+from seg_pipeline_tests.builders import picture_bytes
+
+
+@pytest.fixture
+def configured(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """The process's logging as `api.main` sets it up, put back after the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    configure_logging()
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def test_every_line_about_a_job_carries_its_uuid(
+    serve: Serve, api_store: Store, configured: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also the server's own access line, and no line of the next request on the connection."""
+    client = serve()
+    with FakeWorker(api_store, DRAWING):
+        client.post("/segment?uuid=mine", content=picture_bytes())
+    client.get("/livez")
+    lines = capsys.readouterr().err.splitlines()
+    accepted, access, probe = [line for line in lines if "logger=api." in line or "logger=uvicorn.access" in line]
+    assert "uuid=mine" in accepted
+    assert "event=accepted" in accepted
+    assert "uuid=mine " in access or access.endswith("uuid=mine")
+    assert "/livez" in probe
+    assert "uuid=" not in probe
