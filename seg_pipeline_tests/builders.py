@@ -12,6 +12,7 @@ from PIL import Image
 
 from seg_pipeline.documents import Found, Timing
 from seg_pipeline.domain import BoolMask, Job, Mask, RgbImage, Segment
+from seg_pipeline.heartbeats import WorkerBeat
 from seg_pipeline.inbox import fingerprint
 from seg_pipeline.segmenters import Segmenter
 from seg_pipeline.segmenters.warm import WarmModels
@@ -141,3 +142,8 @@ def stored_files(bench: Workbench, uuid: str) -> dict[str, bytes]:
     """Every file of a job but the documents that carry times."""
     infos = bench.store.list(keys.asset(uuid, ""))
     return {info.key: bench.store.get(info.key) for info in infos if not info.key.endswith(".json")}
+
+
+def make_beat(name: str = "worker-1", beat_at: datetime = NOON, **fields: Any) -> WorkerBeat:
+    """A worker's sign of life."""
+    return WorkerBeat(**{"name": name, "pid": 1, "host": "host", "beat_at": beat_at, "started_at": NOON, **fields})
