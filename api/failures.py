@@ -187,7 +187,7 @@ def _headers_for(status: int) -> dict[str, str]:
 async def _on_reported(request: Request, error: Exception) -> Response:
     code = getattr(error, "code", "error")
     if status_of(code) >= 500:
-        log.warning("%s %s failed: %s", request.method, request.url.path, error, extra={"code": code})
+        log.warning("%s %s failed (%s): %s", request.method, request.scope["path"], code, error)
     sentence = _STORE_SENTENCES.get(code, str(error))
     return failure_response(code, sentence, getattr(request.state, "uuid", None))
 
@@ -199,16 +199,17 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, StarletteHTTPException)
+    path = request.scope["path"][:200]
     sentence = {
-        404: f"there is nothing at {request.url.path[:200]}; see /docs.",
-        405: f"{request.method} is not allowed at {request.url.path[:200]}; see /docs.",
+        404: f"there is nothing at {path}; see /docs.",
+        405: f"{request.method} is not allowed at {path}; see /docs.",
     }.get(error.status_code, str(error.detail))
     code = _CODE_BY_STATUS.get(error.status_code, "invalid_request" if error.status_code < 500 else "internal_error")
     return JSONResponse(failure_body(code, sentence), error.status_code, error.headers)
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
-    log.info("%s %s: the client went away while sending", request.method, request.url.path)
+    log.info("%s %s: the client went away while sending", request.method, request.scope["path"])
     return failure_response("invalid_request", "the request broke off before its end.")
 
 

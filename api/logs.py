@@ -2,12 +2,13 @@
 
 import logging
 import sys
+from typing import TextIO
 
 import structlog
 
 
-def configure_logging(level: int = logging.INFO) -> None:
-    """Sends structlog's and the standard library's lines through one formatter to stderr.
+def configure_logging(stream: TextIO | None = None) -> None:
+    """Sends structlog's and the standard library's lines through one formatter to stderr (or another stream).
 
     Coloured columns on a terminal, `key=value` (logfmt) elsewhere. What a request bound (its job's uuid) is on every
     line that is written while it is answered, also on the server's access line and on those of the pure code.
@@ -23,14 +24,16 @@ def configure_logging(level: int = logging.INFO) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_renderers()))
-    logging.basicConfig(handlers=[handler], level=level, force=True)
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_renderers(handler.stream))
+    )
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
 
 
-def _renderers() -> list[structlog.types.Processor]:
+def _renderers(stream: TextIO) -> list[structlog.types.Processor]:
     remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    if sys.stderr.isatty():
+    if stream.isatty():
         return [remove_meta, structlog.dev.ConsoleRenderer()]
     order = ["timestamp", "level", "logger", "event", "uuid"]
     return [

@@ -1,13 +1,16 @@
 """`python -m api.main`: the API on API_HOST and API_PORT until a signal ends it."""
 
 import logging
+import os
 import socket
 import sys
 
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 
 from api.app import create_app
+from api.guarding import GuardedProtocol
 from api.logs import configure_logging
 from api.service import Service
 from seg_pipeline.errors import StoreError
@@ -40,18 +43,18 @@ def main() -> None:
     configure_logging()
     try:
         settings = get_settings()
-        server, listener = make_server(settings), listen(settings)
+        server, listener = make_server(create_app(settings)), listen(settings)
     except (ValidationError, StoreError, OSError) as error:
         sys.exit(f"api: {_one_line(error)}")
     log.info("listening on http://%s:%s", settings.api_host, settings.api_port)
     server.run(sockets=[listener])
 
 
-def make_server(settings: Settings) -> Server:
+def make_server(app: FastAPI) -> Server:
     """The app in its server."""
-    app = create_app(settings)
     config = uvicorn.Config(
         app,
+        http=GuardedProtocol,
         log_config=None,
         ws="none",
         server_header=False,
@@ -68,7 +71,7 @@ def listen(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise OSError(f"cannot listen on {host} port {port} ({reason}); set API_PORT or API_HOST.") from error
 
 

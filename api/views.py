@@ -10,7 +10,7 @@ from api.failures import failure_response, no_masks_found
 from api.service import Service
 from seg_pipeline.documents import answer_document, unfinished_document
 from seg_pipeline.domain import Job, JobStatus
-from seg_pipeline.errors import StoreUnavailable
+from seg_pipeline.errors import JobNotFound, StoreUnavailable
 
 FINISHED = (JobStatus.COMPLETED, JobStatus.FAILED)
 
@@ -30,7 +30,9 @@ def view_job(service: Service, uuid: str, base_url: str) -> JobView:
         status = service.inbox.status(uuid, service.live_beats())
         if status not in FINISHED:
             return JobView(unfinished_document(service.inbox.job(uuid), status), is_finished=False)
-        result = service.inbox.result(uuid) or {}
+        result = service.inbox.result(uuid)
+    if result is None:
+        raise JobNotFound(uuid)
     return JobView(answer_document(result, service.store, base_url), is_finished=True)
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 
 from api.app import create_app
-from api.main import Server, listen
+from api.main import listen, make_server
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store
 
@@ -27,10 +26,8 @@ def api_settings(folder: Path, **values: Any) -> Settings:
 @contextmanager
 def serving(settings: Settings, store: Store) -> Iterator[str]:
     """The API on a free port, in a thread; yields its address."""
-    app = create_app(settings, store)
+    server = make_server(create_app(settings, store))
     listener = listen(settings.model_copy(update={"api_port": 0}))
-    config = uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=5)
-    server = Server(config, app.state.service)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:

@@ -2,8 +2,9 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import httpx
 import pytest
@@ -36,18 +37,10 @@ def test_an_endless_body_is_refused_at_the_limit_while_it_is_still_coming(serve:
     """The answer is there although the body never ends, and the server lets go."""
     opening = b'--x\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n' if form else b""
     content_type = "multipart/form-data; boundary=x" if form else "application/json" if path == "/jobs" else "image/png"
-    sent = 0
     with connected(serve(max_image_bytes=MIB)) as wire:
         wire.sendall(head(path, "Transfer-Encoding: chunked", f"Content-Type: {content_type}") + chunk(opening))
-        try:
-            while sent < 200 * MIB:
-                wire.sendall(chunk(bytes(64 * 1024)))
-                sent += 64 * 1024
-        except OSError:
-            pass
-        answer = received(wire)
-    assert answer.startswith(b"HTTP/1.1 413")
-    assert sent < 200 * MIB
+        assert sent_until_refused(wire, chunk(bytes(64 * 1024))) < 100 * MIB
+        assert received(wire).startswith(b"HTTP/1.1 413")
 
 
 def test_a_client_that_sends_all_before_it_listens_still_sees_the_answer(serve: Serve) -> None:
@@ -98,6 +91,47 @@ def test_a_body_that_drips_for_ever_is_given_up_too(serve: Serve) -> None:
             except TimeoutError:
                 continue
     assert answer.startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\nHo"])
+def test_a_connection_that_never_says_what_it_wants_is_closed(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    """A few hundred of them would otherwise hold every connection that there is."""
+    monkeypatch.setattr("api.guarding.HEAD_SECONDS", 0.2)
+    with connected(serve()) as wire:
+        wire.sendall(sent)
+        assert received(wire) == b""
+
+
+def test_a_head_without_end_is_cut_off(serve: Serve) -> None:
+    client = serve()
+    with connected(client) as wire:
+        wire.sendall(b"GET /livez HTTP/1.1\r\n")
+        assert sent_until_refused(wire, b"X-Filler: " + b"x" * 65536 + b"\r\n") < 100 * MIB
+    assert client.get("/livez").status_code == 200
+
+
+def test_requests_on_one_connection_each_have_their_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.guarding.HEAD_SECONDS", 0.3)
+    with connected(serve()) as wire:
+        for pause in (0, 0.5):
+            time.sleep(pause)
+            wire.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert wire.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("host", ["[", "x:99999", "x:y", "", "[::1", "a b", "x/y?z#", "\xff"])
+def test_a_strange_host_is_no_fault_of_ours(serve: Serve, host: str) -> None:
+    """It is where links come from when BASE_URL is not set."""
+    client = serve(wait_seconds=0)
+    with connected(client) as wire:
+        request = (
+            f"POST /segment HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(PICTURE)}\r\nConnection: close\r\n\r\n"
+        )
+        wire.sendall(request.encode("latin-1") + PICTURE)
+        status = int(everything(wire).split(b" ", 2)[1])
+    assert status in (202, 400)
 
 
 def test_a_client_that_breaks_off_leaves_no_job_and_no_trace(serve: Serve, api_store: Store) -> None:
@@ -182,6 +216,16 @@ def head(path: str, *headers: str) -> bytes:
 def chunk(data: bytes) -> bytes:
     """A piece of a chunked body; nothing for no data, which would end it."""
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+def sent_until_refused(wire: socket.socket, piece: bytes) -> int:
+    """Sends the piece again and again until the other side hangs up; how many bytes it took, at most 200 MiB."""
+    sent = 0
+    with suppress(OSError):
+        while sent < 200 * MIB:
+            wire.sendall(piece)
+            sent += len(piece)
+    return sent
 
 
 def everything(wire: socket.socket) -> bytes:
