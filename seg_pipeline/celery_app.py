@@ -71,7 +71,8 @@ def _broker_config(settings: Settings) -> dict[str, object]:
         # sweeper; it must exceed the longest run, or a healthy one would be delivered twice.
         return {"broker_url": settings.broker_url, "broker_transport_options": {"visibility_timeout": 6 * 3600}}
     return {
-        "broker_url": "atomicfolder://localhost/",
+        # The folder is named twice: connections are pooled by URL, which the options do not count for.
+        "broker_url": f"atomicfolder://localhost/{broker_folder(settings)}",
         "broker_transport_options": _folder_options(settings),
     }
 

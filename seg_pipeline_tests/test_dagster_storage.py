@@ -1,0 +1,118 @@
+"""Dagster's storage on pooled connections, SQLite here and Postgres where a server can be started."""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import sqlalchemy as db
+from dagster._core.instance.ref import InstanceRef
+
+from seg_pipeline import dagster_storage
+from seg_pipeline.dagster_storage import SegPipelineStorage, postgres_url
+from seg_pipeline_tests.conftest import make_settings
+
+CONFIG = {
+    "storage": {"custom": {"module": "seg_pipeline.dagster_storage", "class": "SegPipelineStorage", "config": {}}},
+    "telemetry": {"enabled": False},
+}
+
+
+@dg.op
+def greet(context: dg.OpExecutionContext) -> None:
+    """Something to run."""
+    context.log_event(dg.AssetMaterialization("greeting", partition="a"))
+
+
+@dg.job
+def greetings() -> None:
+    """A job of one op."""
+    greet()
+
+
+def postgres_programs() -> Path | None:
+    """The folder of initdb and postgres, which Debian keeps off PATH."""
+    found = shutil.which("initdb")
+    folders = [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return next((folder for folder in folders if (folder / "initdb").exists()), None)
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty Postgres of its own."""
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip("no Postgres server is installed (initdb is neither on PATH nor in /usr/lib/postgresql)")
+    tmp_path.chmod(0o755)
+    folder = tmp_path / "postgres"
+    folder.mkdir()
+    as_nobody = {"user": "nobody"} if os.geteuid() == 0 else {}  # Postgres refuses to run as root
+    if as_nobody:
+        shutil.chown(folder, "nobody")
+        for parent in folder.parents:
+            if parent != Path("/tmp") and parent.is_relative_to("/tmp"):
+                parent.chmod(parent.stat().st_mode | 0o055)
+    data = folder / "data"
+    subprocess.run([programs / "initdb", "-D", data, "-U", "dagster", "--auth=trust", "--no-sync"], check=True,
+                   capture_output=True, **as_nobody)  # fmt: skip
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    control = [programs / "pg_ctl", "-D", data, "-w", "-l", folder / "log"]
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    subprocess.run([*control, "-o", options, "start"], check=True, capture_output=True, **as_nobody)
+    yield f"postgresql://dagster@127.0.0.1:{port}/postgres"
+    subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True, **as_nobody)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def instance(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance as dagster.yaml configures it."""
+    url = request.getfixturevalue("postgres") if request.param == "postgres" else None
+    settings = make_settings(tmp_path, database_url=url)
+    monkeypatch.setattr(dagster_storage, "get_settings", lambda: settings)
+    home = tmp_path / "home"
+    home.mkdir()
+    with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=CONFIG)) as instance:
+        yield instance
+    for engine in (dagster_storage.sqlite_engine, dagster_storage.postgres_engine):
+        engine.cache_clear()
+
+
+def test_runs_events_and_partitions_are_kept(instance: dg.DagsterInstance) -> None:
+    instance.add_dynamic_partitions("jobs", ["a", "b"])
+    result = greetings.execute_in_process(instance=instance)
+    assert instance.get_run_by_id(result.run_id).status is dg.DagsterRunStatus.SUCCESS  # type: ignore[union-attr]
+    assert instance.get_dynamic_partitions("jobs") == ["a", "b"]
+    event = instance.get_latest_materialization_event(dg.AssetKey("greeting"))
+    assert event is not None
+    assert event.run_id == result.run_id
+
+
+def test_a_deleted_run_takes_what_it_wrote_along(instance: dg.DagsterInstance) -> None:
+    run_id = greetings.execute_in_process(instance=instance).run_id
+    instance.delete_run(run_id)
+    assert instance.fetch_materializations(dg.AssetKey("greeting"), limit=1).records == []
+
+
+def test_statements_share_connections(instance: dg.DagsterInstance) -> None:
+    """As they come, the storages open one for every statement."""
+    opened: list[object] = []
+    db.event.listen(db.pool.Pool, "connect", lambda connection, _record: opened.append(connection))
+    for _ in range(20):
+        instance.get_runs(limit=1)
+        instance.get_dynamic_partitions("jobs")
+    assert len(opened) <= 2
+
+
+def test_the_storage_has_nothing_to_configure() -> None:
+    assert SegPipelineStorage.config_type() == {}
+
+
+def test_a_postgres_url_names_the_driver_that_is_installed() -> None:
+    assert postgres_url("postgresql://me:secret@db/name") == "postgresql+psycopg2://me:secret@db/name"
