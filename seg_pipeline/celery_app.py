@@ -10,8 +10,8 @@ import uuid
 from pathlib import Path
 
 from celery import Celery
-from kombu import Queue
-from kombu.transport import TRANSPORT_ALIASES, filesystem
+from kombu import Connection, Queue
+from kombu.transport import TRANSPORT_ALIASES, filesystem, virtual
 from kombu.utils.encoding import str_to_bytes
 from kombu.utils.json import dumps
 
@@ -40,6 +40,12 @@ class FolderTransport(filesystem.Transport):
     """Celery over a folder, `atomicfolder://` in a broker URL."""
 
     Channel = _AtomicFolderChannel
+
+    def __init__(self, client: Connection, **kwargs: object) -> None:
+        super().__init__(client, **kwargs)
+        # Upstream keeps the bindings of all connections of a process in one place: those to a second folder would
+        # be taken for made, and its messages would vanish.
+        self.state = virtual.BrokerState()
 
 
 TRANSPORT_ALIASES["atomicfolder"] = f"{__name__}:FolderTransport"
