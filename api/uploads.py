@@ -90,7 +90,7 @@ class BodyReader:
             parser = _ImageFormParser(self.request, chunks, self.max_image_bytes, self._image_too_large())
             try:
                 form = await parser.parse()
-            except (MultiPartException, FormParserError) as error:
+            except (MultiPartException, FormParserError, UnicodeError) as error:
                 raise InvalidRequest(f"the multipart form cannot be read: {_reason(error)}.") from error
         return _to_form(form.multi_items())
 

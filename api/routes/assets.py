@@ -79,7 +79,8 @@ async def get_asset(
     uuid: Annotated[str, Path(description="The job.")],
     name: Annotated[str, Path(description="original.webp, overlay.webp, mask_images/…, crops/… or source.….")],
 ) -> Response:
-    """Masks, cut-outs, overlay and original, from the moment the job has finished until it expires."""
+    """Masks, cut-outs, overlay and original, from the moment the job has finished until it expires. No key is asked
+    for, also where API_KEYS are set, since links go to browsers: who knows a job's uuid may see its files."""
     asset = await in_thread(find_asset, service, uuid, name)
     about_job(request, uuid)
     if _knows(request.headers.get("if-none-match", ""), asset.etag):
