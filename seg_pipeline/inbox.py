@@ -14,16 +14,20 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from seg_pipeline.domain import Job, JobStatus
-from seg_pipeline.errors import InvalidRequest, JobConflict, JobNotFound, ObjectNotFound, StoreUnavailable
+from seg_pipeline.domain import Job, JobStatus, check_uuid
+from seg_pipeline.errors import InvalidRequest, InvalidUuid, JobConflict, JobNotFound, ObjectNotFound, StoreUnavailable
 from seg_pipeline.heartbeats import WorkerBeat
 from seg_pipeline.store import ObjectInfo, Store, keys
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _OUTCOMES = (JobStatus.COMPLETED, JobStatus.FAILED)
 _TRIES = 5
@@ -140,11 +144,11 @@ class Inbox:
         """
         now = datetime.now(UTC)
         claims = [Claim(uuid, attempt, run_key, now, len(uuids)) for uuid in uuids]
-        return [claim for claim in claims if self._claim(claim)]
+        return [claim for claim, mine in zip(claims, _at_once(self._claim, claims), strict=True) if mine]
 
     def inflight(self) -> list[Claim]:
         """Every claimed job that is not finished, by uuid."""
-        claims = (self._read_claim(info) for info in self.store.list(keys.INFLIGHT))
+        claims = _at_once(self._read_claim, self.store.list(keys.INFLIGHT))
         return [claim for claim in claims if claim]
 
     def claim_of(self, uuid: str) -> Claim | None:
@@ -152,14 +156,14 @@ class Inbox:
         info = self.store.head(keys.inflight(uuid))
         return self._read_claim(info) if info else None
 
-    def reclaim(self, claim: Claim, run_key: str, attempt: int, now: datetime | None = None) -> Claim | None:
-        """A new attempt, in a run of its own; None, and no marker, if the job was finished or deleted meanwhile."""
+    def reclaim(self, claim: Claim, run_key: str, attempt: int | None = None) -> Claim | None:
+        """The next attempt, or the one given, in a run of its own; None if the job is finished or deleted by now."""
         if self.settle(claim.uuid):
             return None
         if self._request(claim.uuid) is None:
             self.store.delete(keys.inflight(claim.uuid))
             return None
-        again = Claim(claim.uuid, attempt, run_key, now or datetime.now(UTC))
+        again = Claim(claim.uuid, attempt or claim.attempt + 1, run_key, datetime.now(UTC))
         self.store.put(keys.inflight(claim.uuid), _to_bytes(again.to_json()))
         return again
 
@@ -169,15 +173,18 @@ class Inbox:
         `result.json` is the document with `status` (completed or failed) and `expires_at` set to these. Finishing
         again replaces the result; markers of its former status and expiry are removed.
         """
+        result = {**document, "status": _outcome(status), "expires_at": expires_at.isoformat()}
         if self.store.head(keys.request(uuid)) is None:
             self.delete(uuid)
             return False
         former = self.result(uuid)
-        result = {**document, "status": JobStatus(status), "expires_at": expires_at.isoformat()}
         self.store.put(keys.result(uuid), _to_bytes(result))
         self._settle(uuid, result)
         if former and (stale := _expiry_key(uuid, former)) != _expiry_key(uuid, result):
             self.store.delete(stale)
+        last = self.result(uuid)
+        if last and last != result:  # another run finished the job at the same time, and its word is the last
+            self._settle(uuid, last)
         return True
 
     def settle(self, uuid: str) -> bool:
@@ -206,7 +213,10 @@ class Inbox:
     def result(self, uuid: str) -> dict[str, Any] | None:
         """The document of a finished job, which has `status` and `expires_at`; None if it is not finished."""
         result = self._read(keys.result(uuid))
-        return result if result and {"status", "expires_at"} <= result.keys() else None
+        try:
+            return result if result and _outcome(result["status"]) and _expiry_key(uuid, result) else None
+        except (KeyError, TypeError, ValueError):
+            return None
 
     def page(
         self, status: JobStatus | None, after: str | None, limit: int, live_beats: Iterable[WorkerBeat] = ()
@@ -242,7 +252,7 @@ class Inbox:
     def expired(self, now: datetime, limit: int, busy: Collection[str] = ()) -> Iterator[ExpiredJob]:
         """Up to `limit` jobs whose time is over, the earliest first; never one in flight, in the inbox or in `busy`.
 
-        Markers that a rerun left behind (the result says a later time) are removed on the way. Delete the marker
+        A marker that a rerun left behind (the result says another time) is put right on the way. Delete the marker
         `key` too, once the job is deleted.
         """
         count = 0
@@ -381,8 +391,9 @@ class Inbox:
     def _is_over(self, job: ExpiredJob) -> bool:
         """Whether the result agrees; without a result, a deletion died half way, and the job is over."""
         result = self.result(job.uuid)
-        if result is None or _expiry_key(job.uuid, result) <= job.key:
+        if result is None or _expiry_key(job.uuid, result) == job.key:
             return True
+        self.store.put(_expiry_key(job.uuid, result), b"")
         self.store.delete(job.key)
         return False
 
@@ -419,9 +430,17 @@ class _Cursor:
         try:
             text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
             group, _, uuid = text.partition(":")
-            return cls(int(group), keys.check_key(uuid))
-        except (ValueError, ObjectNotFound) as error:
+            return cls(range(len(_GROUPS)).index(int(group)), check_uuid(uuid))
+        except (ValueError, InvalidUuid) as error:
             raise InvalidRequest("after is no token of a former page; leave it out to start again.") from error
+
+
+def _at_once(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """The function of each item; on S3, a batch would take seconds one by one."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(16, len(items)), thread_name_prefix="inbox") as pool:
+        return [*pool.map(function, items)]
 
 
 def _name(info: ObjectInfo) -> str:
@@ -430,6 +449,13 @@ def _name(info: ObjectInfo) -> str:
 
 def _to_bytes(document: dict[str, Any]) -> bytes:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _outcome(status: str) -> JobStatus:
+    """How a job may end; ValueError for anything else."""
+    if status not in _OUTCOMES:
+        raise ValueError(f"a job ends completed or failed, not {status}")
+    return JobStatus(status)
 
 
 def _expiry_key(uuid: str, result: dict[str, Any]) -> str:

@@ -1,0 +1,45 @@
+"""A store that dies, for tests of what a crash leaves behind."""
+
+from collections import Counter
+from typing import Any
+
+from seg_pipeline.store import Store
+
+WRITES = ("put", "create", "delete", "delete_folder")
+
+
+class Killed(BaseException):
+    """What a killed process does: nothing more. No `except Exception` catches it."""
+
+
+class UnreliableStore:
+    """Another store, whose calls are counted and which dies before its write number `lives` (from 0).
+
+    A `delete_folder` counts as two writes: it may die when it has removed the first object alone.
+    """
+
+    def __init__(self, store: Store, lives: int | None = None) -> None:
+        self._store = store
+        self.lives = lives
+        self.calls: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls[name] += 1
+            if name in WRITES:
+                self._live_or_die()
+            if name == "delete_folder":
+                for info in self._store.list(args[0], limit=1):
+                    self._store.delete(info.key)
+                self._live_or_die()
+            return method(*args, **kwargs)
+
+        return call
+
+    def _live_or_die(self) -> None:
+        if self.lives == 0:
+            raise Killed
+        if self.lives is not None:
+            self.lives -= 1
