@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import sys
+from contextlib import suppress
 
 import uvicorn
 from fastapi import FastAPI
@@ -47,7 +48,8 @@ def main() -> None:
     except (ValidationError, StoreError, OSError) as error:
         sys.exit(f"api: {_one_line(error)}")
     log.info("listening on http://%s:%s", settings.api_host, settings.api_port)
-    server.run(sockets=[listener])
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has closed
+        server.run(sockets=[listener])
 
 
 def make_server(app: FastAPI) -> Server:

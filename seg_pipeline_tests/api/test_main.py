@@ -75,6 +75,7 @@ def test_whoever_waits_is_answered_when_the_process_is_told_to_end(tmp_path: Pat
         process.wait(30)
         waiting.join()
     assert answers[0].status_code == 202
+    assert "Traceback" not in (tmp_path / "log").read_text()
     assert answers[0].headers["location"] == f"/jobs/{answers[0].json()['uuid']}"
 
 
