@@ -19,6 +19,16 @@ STAMP = VENV / "seg-pipeline.stamp"
 LOCK = ROOT / "requirements-dev.lock"
 UV = "uv==0.13.9"
 PIP_SETTINGS_FOR_UV = {"index-url": "UV_DEFAULT_INDEX", "cert": "SSL_CERT_FILE"}
+HEAVY = (
+    "cv2",
+    "ultralytics.nn.tasks",
+    "dagster_celery",
+    "dagster_postgres",
+    "dagster_webserver.app",
+    "dagster._daemon.cli",
+)
+"""Imported once, which proves the installation and leaves compiled files, so that the first start is quick too."""
+
 UV_CONFIG_FILES = (Path("/etc/uv/uv.toml"), Path.home() / ".config/uv/uv.toml")
 
 
@@ -64,6 +74,7 @@ def install() -> None:
     run([*uv, "sync", "--quiet", "--require-hashes", *python, LOCK], f"{LOCK.name} could not be installed")
     editable = ["--no-deps", "--no-build-isolation", "--editable", ROOT]
     run([*uv, "install", "--quiet", *python, *editable], "the project itself could not be installed")
+    run([PYTHON, "-c", f"import {', '.join(HEAVY)}"], "the installed packages do not load")
     STAMP.write_text(fingerprint(), encoding="utf-8")
     print(f"Made .venv in {time.monotonic() - began:.0f} s.", flush=True)
 
@@ -98,13 +109,15 @@ def answer_of(command: list) -> "str | None":
 
 def run(command: list, failure: str) -> None:
     """Runs a step; its own messages are shown."""
-    if subprocess.run(command, env=environment_for_uv(), check=False).returncode:
+    if subprocess.run(command, env=step_environment(), check=False).returncode:
         raise InstallFailed(f"make: {failure}; the lines above say why.")
 
 
-def environment_for_uv() -> "dict[str, str]":
+def step_environment() -> "dict[str, str]":
     """This process's environment, with what pip was told and uv was not."""
-    environment = {"UV_HTTP_TIMEOUT": "180", **os.environ}
+    quiet = {"YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false", "YOLO_CONFIG_DIR": str(VENV)}
+    environment = {"UV_HTTP_TIMEOUT": "180", **quiet, **os.environ}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     if any(path.exists() for path in UV_CONFIG_FILES) or "UV_INDEX_URL" in environment or not PYTHON.exists():
         return environment
     for line in (answer_of([PYTHON, "-m", "pip", "config", "list"]) or "").splitlines():

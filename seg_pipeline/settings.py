@@ -20,6 +20,14 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N; auto takes CUDA where there is one.")
     weights_dir: Path = Field(Path("models/weights"), description="Where downloaded weights are kept.")
     confidence: float = Field(0.25, ge=0, le=1, description="YOLO detections below this are dropped.")
+    # SAM-2's automatic masks; unset: upstream's default, or what suits demo-sam2
+    sam2_points_per_side: int | None = Field(None, ge=1, le=256, description="Grid of prompts; 32 by default.")
+    sam2_points_per_batch: int | None = Field(None, ge=1, description="Prompts at once; 64 by default.")
+    sam2_pred_iou_thresh: float | None = Field(None, ge=0, le=1, description="Least predicted IoU; 0.8 by default.")
+    sam2_stability_score_thresh: float | None = Field(None, ge=0, le=1, description="Least stability; 0.95 by default.")
+    sam2_box_nms_thresh: float | None = Field(None, ge=0, le=1, description="Boxes that share more; 0.7 by default.")
+    sam2_crop_n_layers: int | None = Field(None, ge=0, le=4, description="Layers of crops, each finer; 0 by default.")
+    sam2_min_mask_region_area: int | None = Field(None, ge=0, description="Smaller holes and islands go; 0 by default.")
     idle_unload_seconds: int = Field(600, ge=0, description="A model unused for so long is unloaded; 0: never.")
 
     # Where things live
@@ -38,6 +46,7 @@ class Settings(BaseSettings):
     # The door
     api_host: str = Field("127.0.0.1", description="Address the API listens on.")
     api_port: int = Field(8000, ge=1, le=65535, description="Port of the API.")
+    dagster_host: str = Field("127.0.0.1", description="Address the Dagster UI listens on; it asks for no password.")
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI.")
     base_url: str | None = Field(None, description="Public address of the API, for links; from the request if unset.")
     api_keys: SecretStr | None = Field(None, description="Comma-separated keys that may use the API; unset: open.")
@@ -54,6 +63,9 @@ class Settings(BaseSettings):
     app_server_api_key: SecretStr | None = Field(None, description="Sent to the app server as x-api-key.")
     callback_secret: SecretStr | None = Field(None, description="Signs callbacks with HMAC-SHA256.")
     callback_give_up_seconds: int = Field(86_400, ge=1, description="A delivery is parked after so long.")
+    parked_ttl_seconds: int = Field(
+        7 * 86_400, ge=1, description="What could not be delivered or understood is kept for so long."
+    )
     allow_private_urls: bool = Field(False, description="Fetch from private addresses too; development only.")
 
     # How it runs

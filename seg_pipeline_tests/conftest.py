@@ -13,6 +13,7 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, open_store
 from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline_tests.running_stack import Stack
 from seg_pipeline_tests.serving import WsgiApp, serving
 
 REGION = "us-east-1"
@@ -80,3 +81,10 @@ def bucket_store(bucket_settings: Settings) -> Store:
 def make_settings(folder: Path, **values: Any) -> Settings:
     """Settings whose data lives in the folder, whatever the environment and `.env` say about other things."""
     return Settings(_env_file=None, **{"data_dir": folder / "data", **values})  # type: ignore[call-arg]
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The whole service with the demo models, started once for all tests that ask for it; they are `slow`."""
+    with Stack(tmp_path_factory.mktemp("stack")) as running:
+        yield running

@@ -1,0 +1,126 @@
+"""The `seg-pipeline` command."""
+
+import contextlib
+import logging
+import re
+import sys
+import time
+from importlib.metadata import version
+from typing import Annotated, NoReturn
+
+import typer
+from pydantic import SecretStr, ValidationError
+
+from seg_pipeline.settings import Settings
+from seg_pipeline.supervisor import NO_RESTART, StopRequested, SupervisorError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+weights_app = typer.Typer(no_args_is_help=True, help="The models' weights.")
+app.add_typer(weights_app, name="weights")
+
+PROGRESS_STEP = 0.1
+
+
+@app.command()
+def up(
+    sample: Annotated[bool, typer.Option(help="Send the bundled picture once everything is up.")] = True,
+    exit_after_sample: Annotated[bool, typer.Option(help="Stop then; exit code 0 if something was found.")] = False,
+) -> None:
+    """Start everything on this machine and keep it running until Ctrl-C."""
+    from seg_pipeline import stack
+
+    try:
+        with contextlib.suppress(StopRequested):
+            stack.run(read_settings(), with_sample=sample, exit_after_sample=exit_after_sample, say=say)
+    except SupervisorError as error:
+        fail(str(error))
+
+
+@app.command("version")
+def show_version() -> None:
+    """Print the version."""
+    typer.echo(version("seg-pipeline"))
+
+
+@app.command("settings")
+def show_settings() -> None:
+    """Print every setting as it is in force here, with secrets masked."""
+    from rich.console import Console
+    from rich.table import Table
+
+    settings = read_settings()
+    table = Table("setting", "value", "", "meaning", box=None, pad_edge=False)
+    for name, field in Settings.model_fields.items():
+        origin = "set" if name in settings.model_fields_set else ""
+        table.add_row(name.upper(), masked(getattr(settings, name)), origin, field.description)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+@weights_app.command("pull")
+def pull_weights(name: Annotated[str, typer.Argument(help="A model, such as yolov8x-seg, or a path.")]) -> None:
+    """Make sure that a model's weights are here; download them if they are nowhere yet."""
+    from seg_pipeline.errors import ModelError
+    from seg_pipeline.segmenters.weights import find_weights
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        path = find_weights(name, read_settings(), Milestones())
+    except ModelError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(NO_RESTART) from None
+    logging.getLogger(__name__).info("%s is at %s", name, path)
+
+
+class Milestones:
+    """Prints how far a download is, a line for each tenth of it or every few seconds."""
+
+    def __init__(self) -> None:
+        self._next_share, self._told_at = 0.0, 0.0
+
+    def __call__(self, name: str, done_bytes: int, total_bytes: int | None) -> None:
+        """Takes note of the bytes so far."""
+        now = time.monotonic()
+        share = done_bytes / total_bytes if total_bytes else 0.0
+        if share < self._next_share and now - self._told_at < 10:
+            return
+        self._next_share, self._told_at = share + PROGRESS_STEP, now
+        of_total = f" of {total_bytes / 1e6:.0f}" if total_bytes else ""
+        say(f"downloading {name}: {done_bytes / 1e6:.0f}{of_total} MB")
+
+
+def read_settings() -> Settings:
+    """The settings; what is wrong with them is one line, and the end."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        fail("; ".join(f"{_setting_of(each['loc'])}: {each['msg']}" for each in error.errors()))
+
+
+def masked(value: object) -> str:
+    """A setting's value to be shown: no secret, and no password in an address."""
+    if value is None:
+        return "-"
+    if isinstance(value, SecretStr):
+        return "********"
+    return re.sub(r"://[^/@]*@", "://********@", str(value))
+
+
+def say(line: str) -> None:
+    """Prints a line; that nobody reads it any more is no reason to stop."""
+    with contextlib.suppress(OSError):
+        print(line, flush=True)
+
+
+def fail(message: str) -> NoReturn:
+    """Says why, on the error stream, and ends with exit code 1."""
+    with contextlib.suppress(OSError):
+        print(f"seg-pipeline: {message}", file=sys.stderr, flush=True)
+    raise typer.Exit(1)
+
+
+def _setting_of(location: tuple[int | str, ...]) -> str:
+    return str(location[-1]).upper() if location else "settings"
+
+
+if __name__ == "__main__":
+    app()

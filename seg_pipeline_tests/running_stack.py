@@ -1,0 +1,112 @@
+"""The whole service as `make run` starts it, in a folder and on ports of its own; `conftest.py` has the fixture."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self
+
+from seg_pipeline.sample import BUNDLED, Sample, SampleFailed, ask, send_sample
+
+PATIENCE_SECONDS = 120.0
+ENVIRONMENT_OF_TESTS = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "PYTHONPATH")
+
+
+class Stack:
+    """A running service. Addresses have no slash at the end; `pid("worker")` and the like are as they are now."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        self.folder, self.data_dir = folder, folder / "data"
+        api_port, dagster_port = free_ports(2)
+        self.base_url, self.dagster_url = f"http://127.0.0.1:{api_port}", f"http://127.0.0.1:{dagster_port}"
+        inherited = {name: os.environ[name] for name in ENVIRONMENT_OF_TESTS if name in os.environ}
+        ports = {"API_PORT": str(api_port), "DAGSTER_PORT": str(dagster_port)}
+        self._environment = {**inherited, **ports, **(settings or {})}
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.stop() == 0, self.output()
+
+    def start(self) -> None:
+        """Starts it and waits until it is ready."""
+        with (self.folder / "output").open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "seg_pipeline.cli", "up", "--no-sample"],
+                cwd=self.folder, env=self._environment, stdout=output, stderr=output,
+            )  # fmt: skip
+        self.wait_for(lambda: "Ctrl-C stops everything." in self.output(), "being up")
+
+    def stop(self) -> int:
+        """Stops it as Ctrl-C does; the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(60)
+        finally:
+            self.process.kill()
+
+    def send_sample(self) -> Sample:
+        """Sends the bundled picture and waits for its segments."""
+        try:
+            return send_sample(self.base_url, BUNDLED)
+        except SampleFailed as error:
+            raise AssertionError(f"{error}\n{self.output()}") from error
+
+    def output(self) -> str:
+        """What the user saw so far."""
+        return (self.folder / "output").read_text()
+
+    def log(self, name: str) -> str:
+        """What a process printed since it was first started."""
+        return (self.data_dir / "logs" / f"{name}.log").read_text(errors="replace")
+
+    def pids(self) -> dict[str, int]:
+        """api, code-server, daemon, webserver and worker, as far as they run."""
+        files = (self.data_dir / "logs").glob("*.pid")
+        return {path.stem: int(text) for path in files if (text := path.read_text())}
+
+    def pid(self, name: str) -> int:
+        """A process that should run; KeyError if it does not."""
+        return self.pids()[name]
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        """Sends the process a signal; the pid it had. The supervisor starts another if it dies."""
+        pid = self.pid(name)
+        os.kill(pid, number)
+        return pid
+
+    def restart(self, name: str) -> None:
+        """Kills the process outright and waits until everything is ready again."""
+        old = self.kill(name)
+        self.wait_for(lambda: self.pids().get(name, old) != old, f"another {name}")
+        self.wait_for(self.is_ready, "being ready again")
+
+    def is_ready(self) -> bool:
+        """Whether the API says that jobs are accepted and worked on."""
+        try:
+            return ask("GET", f"{self.base_url}/readyz").status == 200
+        except OSError:
+            return False
+
+    def wait_for(self, happened: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+        """Returns when it happened; fails with the output if it does not, or if the service ends instead."""
+        give_up_at = time.monotonic() + seconds
+        while not happened():
+            assert self.process.poll() is None, f"it ended before {what}:\n{self.output()}"
+            assert time.monotonic() < give_up_at, f"no {what} within {seconds:g} s:\n{self.output()}"
+            time.sleep(0.1)
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports that nobody listens on now, all different."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
