@@ -5,10 +5,13 @@ gives a picture another answer when another shape stands beside it in the batch,
 process, prints, writes below the current folder, and upsamples every mask over the whole picture.
 """
 
+import atexit
 import ctypes
 import gc
 import inspect
 import os
+import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -34,6 +37,8 @@ Positions = NDArray[np.floating[Any]]
 NMS_IOU = 0.7
 MAX_DETECTIONS = 300
 PADDING_GREY = 114
+
+_importing = threading.Lock()
 
 
 class YoloSegmenter:
@@ -232,24 +237,35 @@ def _pick_device(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def import_ultralytics(config_dir: Path | None) -> None:
+def import_ultralytics(config_dir: Path | None = None) -> None:
     """Imports ultralytics without its habits: it asks the network, installs packages, reports usage, writes settings
-    into the home folder and takes torch's threads unless told otherwise before its import."""
-    wanted = {
-        "YOLO_OFFLINE": "true",
-        "YOLO_AUTOINSTALL": "false",
-        "YOLO_VERBOSE": "false",
-        "YOLO_CONFIG_DIR": str(config_dir or Path(tempfile.gettempdir()) / "seg-pipeline-ultralytics"),
-    }
-    before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", *wanted)}
-    os.environ.update({**wanted, "OMP_NUM_THREADS": before["OMP_NUM_THREADS"] or "1"})
-    threads = torch.get_num_threads()
-    try:
-        import ultralytics.nn.tasks
-        import ultralytics.utils.nms  # noqa: F401
-    finally:
-        torch.set_num_threads(threads)
-        _restore_environment(before)
+    into the home folder and takes torch's threads unless told otherwise before its import.
+
+    Its settings go into `config_dir`, or into a folder that ends with the process.
+    """
+    with _importing:
+        if "ultralytics.nn.tasks" in sys.modules:
+            return
+        wanted = {
+            "YOLO_OFFLINE": "true",
+            "YOLO_AUTOINSTALL": "false",
+            "YOLO_VERBOSE": "false",
+            "YOLO_CONFIG_DIR": str(config_dir or _folder_of_this_process()),
+        }
+        before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", *wanted)}
+        threads = torch.get_num_threads()
+        os.environ.update(wanted)
+        try:
+            import ultralytics.nn.tasks  # noqa: F401
+        finally:
+            torch.set_num_threads(threads)
+            _restore_environment(before)
+
+
+def _folder_of_this_process() -> Path:
+    folder = tempfile.mkdtemp(prefix="ultralytics-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def _restore_environment(before: dict[str, str | None]) -> None:
