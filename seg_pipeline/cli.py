@@ -43,8 +43,13 @@ def show_version() -> None:
 
 
 @app.command("settings")
-def show_settings() -> None:
+def show_settings(
+    example: Annotated[bool, typer.Option("--example", help="Print a .env with every setting and its default.")] = False,
+) -> None:
     """Print every setting as it is in force here, with secrets masked."""
+    if example:
+        typer.echo(env_example(), nl=False)
+        return
     from rich.console import Console
     from rich.table import Table
 
@@ -54,6 +59,18 @@ def show_settings() -> None:
         origin = "set" if name in settings.model_fields_set else ""
         table.add_row(name.upper(), masked(getattr(settings, name)), origin, field.description)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def env_example() -> str:
+    """What `.env.example` holds: every setting as a comment, with what it means and its default."""
+    lines = [
+        "# Copy this to .env and take the # away from what you set. The environment wins over the file.",
+        "# `make run` needs none of it. `seg-pipeline settings` prints what is in force.",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else field.default
+        lines += ["", f"# {field.description}", f"#{name.upper()}={default}"]
+    return "\n".join(lines) + "\n"
 
 
 @weights_app.command("pull")
