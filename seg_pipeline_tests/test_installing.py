@@ -3,7 +3,8 @@
 import re
 import subprocess
 import tomllib
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -35,7 +36,8 @@ def names_of(requirements: list[str]) -> set[str]:
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """`scripts/environment.py`, over a project of its own."""
     loader = SourceFileLoader("environment", str(ROOT / "scripts" / "environment.py"))
-    module = ModuleType(loader.name)
+    module = module_from_spec(ModuleSpec(loader.name, loader, origin=loader.path))
+    module.__file__ = loader.path
     loader.exec_module(module)
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "VENV", tmp_path / ".venv")
