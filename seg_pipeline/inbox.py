@@ -264,14 +264,15 @@ class Inbox:
                 yield job
 
     def orphans(self, older_than: datetime) -> Iterator[str]:
-        """Uuids of files without any marker, untouched since `older_than`: an acceptance, or a deletion, died half way.
+        """Uuids of what no marker leads to, untouched since `older_than`: an acceptance, or a deletion, died half way.
 
         A finished job among them gets its markers back instead.
         """
-        folders = self.store.list_folders(keys.ASSETS)
-        known = self._marked()
-        for uuid in folders:
-            if uuid not in known and not self.settle(uuid):
+        candidates = {*self.store.list_folders(keys.ASSETS), *self._uuids(*map(_done, _OUTCOMES))}
+        # The order in which a job passes them, so that none slips through between two listings.
+        known = {*self._uuids(keys.INBOX), *self._uuids(keys.INFLIGHT), *self._uuids(keys.EXPIRY)}
+        for uuid in sorted(candidates - known):
+            if not self.settle(uuid):
                 infos = self.store.list(keys.asset(uuid, ""))
                 if all(info.last_modified < older_than for info in infos):
                     yield uuid
@@ -397,19 +398,23 @@ class Inbox:
         self.store.delete(job.key)
         return False
 
-    def _marked(self) -> set[str]:
-        """Uuids with any marker; in the order in which a job comes by, so that none slips through."""
-        prefixes = [keys.INBOX, keys.INFLIGHT, *(keys.done(outcome, "") for outcome in _OUTCOMES)]
-        marked = {_name(info) for prefix in prefixes for info in self._each(prefix)}
-        return marked | {_name(info).partition("-")[2] for info in self._each(keys.EXPIRY)}
+    def _uuids(self, *prefixes: str) -> Iterator[str]:
+        """The uuids of all markers below the prefixes; an expiry marker has the time in front."""
+        for prefix in prefixes:
+            names = (_name(info) for info in self._each(prefix))
+            yield from (name.partition("-")[2] for name in names) if prefix == keys.EXPIRY else names
+
+
+def _done(outcome: str) -> str:
+    return keys.done(outcome, "")
 
 
 _GROUPS = (
     (keys.INBOX, JobStatus.QUEUED),
     (keys.INFLIGHT, JobStatus.QUEUED),
     (keys.INFLIGHT, JobStatus.PROCESSING),
-    (keys.done("failed", ""), JobStatus.FAILED),
-    (keys.done("completed", ""), JobStatus.COMPLETED),
+    (_done("failed"), JobStatus.FAILED),
+    (_done("completed"), JobStatus.COMPLETED),
 )
 
 

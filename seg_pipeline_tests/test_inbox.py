@@ -361,6 +361,24 @@ def test_a_rerun_replaces_status_and_expiry(inbox: Inbox) -> None:
     assert markers == {"done/completed/a", keys.expiry(int((LATER + AN_HOUR).timestamp()), "a")}
 
 
+def test_of_two_runs_that_finish_a_job_at_once_the_last_word_counts_everywhere() -> None:
+    """Markers and result must not tell different stories."""
+
+    class Meanwhile(UnreliableStore):
+        def put(self, key: str, data: bytes) -> None:
+            self._store.put(key, data)
+            if key == keys.result("a"):
+                Inbox(self._store).finish("a", {}, "failed", LATER + AN_HOUR)
+
+    inbox = Inbox(ObjectStore.in_memory())
+    accept(inbox, "a")
+    Inbox(Meanwhile(inbox.store)).finish("a", {}, "completed", LATER)
+    assert inbox.status("a") is JobStatus.FAILED
+    assert everything(inbox) == [("a", "failed")]
+    assert [*inbox.expired(LATER, 10)] == []
+    assert len([*inbox.expired(LATER + AN_HOUR, 10)]) == 1
+
+
 def test_a_job_that_nobody_claimed_may_be_finished(inbox: Inbox) -> None:
     """An operator materialises its partition while it waits."""
     accept(inbox, "a")
@@ -453,6 +471,19 @@ def test_a_job_that_is_finished_while_one_asks_is_not_lost() -> None:
     accept(Inbox(store), "a")
     Inbox(store).claim(["a"], "a:1")
     assert Inbox(Late(store)).status("a") is JobStatus.COMPLETED
+
+
+def test_a_job_that_is_claimed_while_one_asks_is_not_lost() -> None:
+    class Meanwhile(UnreliableStore):
+        def head(self, key: str) -> Any:
+            info = self._store.head(key)
+            if key in (keys.inbox("a"), keys.inflight("a")):
+                Inbox(self._store).claim(["a"], "a:1")
+            return info
+
+    store = ObjectStore.in_memory()
+    accept(Inbox(store), "a")
+    assert Inbox(Meanwhile(store)).status("a") is JobStatus.QUEUED
 
 
 def test_pages_go_through_all_jobs_by_status(inbox: Inbox) -> None:
@@ -639,12 +670,20 @@ def test_files_without_a_request_are_orphans(inbox: Inbox) -> None:
     assert all_keys(inbox) == set()
 
 
-def test_a_finished_job_without_markers_gets_them_back(inbox: Inbox) -> None:
+def test_a_marker_of_a_job_of_which_nothing_else_is_left_is_an_orphan(inbox: Inbox) -> None:
+    inbox.store.put(keys.done("completed", "a"), b"")
+    assert [*inbox.orphans(now_and_then())] == ["a"]
+    inbox.delete("a")
+    assert all_keys(inbox) == set()
+
+
+@pytest.mark.parametrize("lost", [(keys.DONE, keys.EXPIRY), (keys.EXPIRY,)])
+def test_a_finished_job_without_markers_gets_them_back(inbox: Inbox, lost: tuple[str, ...]) -> None:
     """Or it would never expire."""
     finish(inbox, "a")
     before = all_keys(inbox)
     for key in before:
-        if not key.startswith(keys.ASSETS):
+        if key.startswith(lost):
             inbox.store.delete(key)
     assert [*inbox.orphans(now_and_then())] == []
     assert all_keys(inbox) == before
