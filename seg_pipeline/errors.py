@@ -4,7 +4,8 @@ SegPipelineError
 ├── RequestError            the caller's to mend
 │   ├── InvalidRequest      ├── InvalidUuid  ├── InvalidResize  ├── InvalidTtl  ├── UnknownModel  └── InvalidUrl
 │   ├── JobConflict         the uuid stands for another request
-│   └── JobNotFound
+│   ├── JobNotFound
+│   └── NothingToTell       the app server is not to be told of the job, or not yet
 ├── ImageError              the picture's fault
 │   ├── EmptyImage  ├── NotAnImage  ├── TruncatedImage  ├── AnimatedImage  ├── ImageTooLarge  └── TooManyPixels
 ├── FetchError              the picture could not be had
@@ -16,6 +17,7 @@ SegPipelineError
 ├── StoreError
 │   ├── ObjectNotFound  └── InvalidKey         nothing can have this key
 │   └── StoreUnavailable  └── StoreFull        worth a retry
+├── QueueUnavailable        SQS cannot be reached; worth a retry
 ├── WorkerLost              a job's worker died more often than it may; for good
 ├── JobCancelled            an operator's word
 └── UnexpectedError         a fault of ours, worth a retry
@@ -105,6 +107,12 @@ class JobNotFound(RequestError):
 
     def __init__(self, uuid: str) -> None:
         super().__init__(f"job {uuid} does not exist or has expired.")
+
+
+class NothingToTell(RequestError):
+    """There is nothing to tell the app server about this job, or nobody to tell."""
+
+    code = "nothing_to_tell"
 
 
 class ImageError(SegPipelineError):
@@ -228,6 +236,13 @@ class StoreFull(StoreUnavailable):
     """No space left."""
 
     code = "store_full"
+
+
+class QueueUnavailable(SegPipelineError):
+    """SQS cannot be reached, or refuses us; it may be back."""
+
+    code = "queue_unavailable"
+    permanent = False
 
 
 class WorkerLost(SegPipelineError):

@@ -2,7 +2,8 @@
 
     accept   request.json → source.<ext> → inbox/{uuid}
     claim    inflight/{uuid} → no inbox/{uuid}
-    finish   result.json → done/{status}/{uuid} → expiry/{time}-{uuid} → no inflight/{uuid}
+    finish   result.json → its delivery, if the app server waits for it (see `outbox`) → done/{status}/{uuid}
+             → expiry/{time}-{uuid} → no inflight/{uuid}
     delete   no result.json, no request.json → no files → no markers
 
 A process may die between any two of these writes, and several may do the same at once. So the order is such that
@@ -24,6 +25,7 @@ from typing import Any, Self, TypeVar
 from seg_pipeline.domain import Job, JobStatus, check_uuid
 from seg_pipeline.errors import InvalidRequest, InvalidUuid, JobConflict, JobNotFound, ObjectNotFound, StoreUnavailable
 from seg_pipeline.heartbeats import WorkerBeat
+from seg_pipeline.outbox import Outbox
 from seg_pipeline.store import ObjectInfo, Store, keys
 
 T = TypeVar("T")
@@ -102,6 +104,7 @@ class Inbox:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.outbox = Outbox(store)
 
     def accept(self, job: Job, data: bytes | None = None) -> Accepted:
         """Makes the job durable and visible to the sensor; once it returns, the job cannot get lost.
@@ -174,24 +177,25 @@ class Inbox:
         again replaces the result; markers of its former status and expiry are removed.
         """
         result = {**document, "status": _outcome(status), "expires_at": expires_at.isoformat()}
-        if self.store.head(keys.request(uuid)) is None:
+        job = self._request(uuid)
+        if job is None and self.store.head(keys.request(uuid)) is None:
             self.delete(uuid)
             return False
         former = self.result(uuid)
         self.store.put(keys.result(uuid), _to_bytes(result))
-        self._settle(uuid, result)
+        self._settle(uuid, result, job)
         if former and (stale := _expiry_key(uuid, former)) != _expiry_key(uuid, result):
             self.store.delete(stale)
         last = self.result(uuid)
         if last and last != result:  # another run finished the job at the same time, and its word is the last
-            self._settle(uuid, last)
+            self._settle(uuid, last, job)
         return True
 
     def settle(self, uuid: str) -> bool:
         """Completes a finish that died half way, if it came as far as the result; says whether there is a result."""
         result = self.result(uuid)
         if result is not None:
-            self._settle(uuid, result)
+            self._settle(uuid, result, self._request(uuid))
         return result is not None
 
     def status(self, uuid: str, live_beats: Iterable[WorkerBeat] = ()) -> JobStatus:
@@ -239,10 +243,11 @@ class Inbox:
         """
         existed = self.store.head(keys.request(uuid)) is not None
         result = self.result(uuid)
+        markers = [keys.inbox(uuid), keys.inflight(uuid), *(keys.done(outcome, uuid) for outcome in _OUTCOMES)]
+        markers += self.outbox.markers_of(uuid)
         self.store.delete(keys.result(uuid))
         self.store.delete(keys.request(uuid))
         self.store.delete_folder(keys.asset(uuid, ""))
-        markers = [keys.inbox(uuid), keys.inflight(uuid), *(keys.done(outcome, uuid) for outcome in _OUTCOMES)]
         for key in markers:
             self.store.delete(key)
         if result:
@@ -346,7 +351,9 @@ class Inbox:
         except (KeyError, TypeError, ValueError):
             return Claim(_name(info), 1, "", info.last_modified)
 
-    def _settle(self, uuid: str, result: dict[str, Any]) -> None:
+    def _settle(self, uuid: str, result: dict[str, Any], job: Job | None) -> None:
+        if job and job.callback:
+            self.outbox.record(uuid, result)
         status = result["status"]
         self.store.put(keys.done(status, uuid), b"")
         for other in _OUTCOMES:

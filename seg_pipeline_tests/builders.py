@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from seg_pipeline.documents import Found, Timing
+from seg_pipeline.documents import Found, Timing, failed_document, result_document
 from seg_pipeline.domain import BoolMask, Job, Mask, RgbImage, Segment
+from seg_pipeline.errors import NotAnImage
 from seg_pipeline.heartbeats import WorkerBeat
-from seg_pipeline.inbox import fingerprint
+from seg_pipeline.inbox import Inbox, fingerprint
 from seg_pipeline.segmenters import Segmenter
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
@@ -147,3 +148,22 @@ def stored_files(bench: Workbench, uuid: str) -> dict[str, bytes]:
 def make_beat(name: str = "worker-1", beat_at: datetime = NOON, **fields: Any) -> WorkerBeat:
     """A worker's sign of life."""
     return WorkerBeat(**{"name": name, "pid": 1, "host": "host", "beat_at": beat_at, "started_at": NOON, **fields})
+
+
+def make_queue_job(uuid: str = "job-1", **asked: Any) -> Job:
+    """A job as it comes by the queue: a picture to fetch, and an app server that waits."""
+    return make_job(uuid, **{"image_url": "https://pictures.example/a.png", "via": "sqs", "callback": True, **asked})
+
+
+def end_queue_job(
+    inbox: Inbox, uuid: str = "job-1", ended_at: datetime = NOON, failed: bool = False, **asked: Any
+) -> dict[str, Any]:
+    """Takes a job from the queue to its end, with two segments or a failure; gives its result."""
+    job = inbox.accept(make_queue_job(uuid, **asked)).job
+    timing = make_timing(completed_at=ended_at)
+    found = make_found("#..#/#..#/####", ".##./.##./....")
+    document = (
+        failed_document(job, NotAnImage("No picture."), timing) if failed else result_document(job, found, timing)
+    )
+    inbox.finish(uuid, document, document["status"], job.expires_at(ended_at))
+    return inbox.result(uuid) or {}

@@ -18,6 +18,7 @@ DONE = "done/"
 EXPIRY = "expiry/"
 WORKERS = "workers/"
 PARKED = "parked/"
+OUTBOX = "outbox/"
 CHECKS = "checks/"
 
 _CONTENT_TYPES = {
@@ -103,6 +104,11 @@ def result(uuid: str) -> str:
     return asset(uuid, "result.json")
 
 
+def delivery(uuid: str) -> str:
+    """What came of telling the app server."""
+    return asset(uuid, "delivery.json")
+
+
 def inbox(uuid: str) -> str:
     """An accepted job that nobody has taken."""
     return f"{INBOX}{uuid}"
@@ -121,6 +127,11 @@ def done(status: str, uuid: str) -> str:
 def expiry(expires_at_epoch: int, uuid: str) -> str:
     """A finished job's end; sorted by name is sorted by time."""
     return f"{EXPIRY}{expires_at_epoch:012d}-{uuid}"
+
+
+def outbox(due_at_microseconds: int, uuid: str) -> str:
+    """A delivery and when the outbox looks at it again; sorted by name is sorted by time."""
+    return f"{OUTBOX}{due_at_microseconds:017d}-{uuid}"
 
 
 def worker(name: str) -> str:
