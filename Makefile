@@ -35,7 +35,8 @@ lock: env ## Write both lock files from pyproject.toml; ARGS=--upgrade takes new
 	@$(COMPILE) -o requirements.lock
 	@cp requirements.lock requirements-dev.lock # what both have, they have in the same version
 	@$(COMPILE) --group dev -o requirements-dev.lock
-COMPILE = .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+COMPILE = SAM2_BUILD_CUDA=0 .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-build-isolation \
 	--custom-compile-command "make lock" $(ARGS)
 
 clean: ## Remove the environment and caches; data/ and models/ stay.

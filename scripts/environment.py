@@ -21,6 +21,7 @@ UV = "uv==0.13.9"
 PIP_SETTINGS_FOR_UV = {"index-url": "UV_DEFAULT_INDEX", "cert": "SSL_CERT_FILE"}
 HEAVY = (
     "cv2",
+    "sam2.automatic_mask_generator",
     "ultralytics.nn.tasks",
     "dagster_celery",
     "dagster_postgres",
@@ -71,12 +72,21 @@ def install() -> None:
     run([PYTHON, "-m", "pip", "install", "-qq", "--disable-pip-version-check", UV], "uv could not be installed")
     uv = [VENV / "bin" / "uv", "pip"]
     python = ["--python", PYTHON]
-    run([*uv, "sync", "--quiet", "--require-hashes", *python, LOCK], f"{LOCK.name} could not be installed")
+    hashed = ["--quiet", "--require-hashes", *python]
+    builder = ["--constraints", LOCK, locked_version("setuptools")]
+    run([*uv, "install", *hashed, *builder], "setuptools, which builds sam2, could not be installed")
+    run([*uv, "sync", *hashed, "--no-build-isolation", LOCK], f"{LOCK.name} could not be installed")
     editable = ["--no-deps", "--no-build-isolation", "--editable", ROOT]
     run([*uv, "install", "--quiet", *python, *editable], "the project itself could not be installed")
     run([PYTHON, "-c", f"import {', '.join(HEAVY)}"], "the installed packages do not load")
     STAMP.write_text(fingerprint(), encoding="utf-8")
     print(f"Made .venv in {time.monotonic() - began:.0f} s.", flush=True)
+
+
+def locked_version(name: str) -> str:
+    """`name==version` as the lock has it."""
+    lines = LOCK.read_text(encoding="utf-8").splitlines()
+    return next(line.split()[0] for line in lines if line.startswith(f"{name}=="))
 
 
 def make_venv() -> None:
@@ -116,7 +126,8 @@ def run(command: list, failure: str) -> None:
 def step_environment() -> "dict[str, str]":
     """This process's environment, with what pip was told and uv was not."""
     quiet = {"YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false", "YOLO_CONFIG_DIR": str(VENV)}
-    environment = {"UV_HTTP_TIMEOUT": "180", **quiet, **os.environ}
+    # sam2 comes as source, with a CUDA extension that nothing here uses; a machine with a compiler would build it.
+    environment = {"UV_HTTP_TIMEOUT": "180", "SAM2_BUILD_CUDA": "0", **quiet, **os.environ}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     if any(path.exists() for path in UV_CONFIG_FILES) or "UV_INDEX_URL" in environment or not PYTHON.exists():
         return environment
