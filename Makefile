@@ -1,6 +1,6 @@
 # `make` lists the targets. Only Python 3.11 or later and make are needed; everything else lands in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help env run test lint format lock clean
+.PHONY: help env run test bench lint format lock clean
 
 # The first that fits; wheels for macOS are complete up to 3.13, so a newer one comes last.
 FIND_PYTHON = for newest in 13 14; do for python in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -20,6 +20,9 @@ run: env ## Start everything, send a sample picture, stay up until Ctrl-C.
 
 test: env ## Run every test; ARGS="-k supervisor" for some.
 	@.venv/bin/python -m pytest $(ARGS)
+
+bench: env ## Measure what the product costs; ARGS=--write puts it into docs/benchmarks.md.
+	@.venv/bin/python -m benchmarks $(ARGS)
 
 lint: env ## Check style, types and who imports whom.
 	@.venv/bin/ruff check .
