@@ -6,8 +6,6 @@ process, prints, writes below the current folder, and upsamples every mask over 
 """
 
 import atexit
-import ctypes
-import gc
 import inspect
 import os
 import shutil
@@ -15,7 +13,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from seg_pipeline.domain import Mask, RgbImage, Segment
-from seg_pipeline.errors import ModelError, ModelFailed, ModelOutOfMemory
+from seg_pipeline.errors import ModelError
+from seg_pipeline.segmenters.devices import give_memory_back, loading_errors, pick_device, running_errors
 from seg_pipeline.segmenters.weights import weights_sha256
 
 PROTO_STRIDE = 4
@@ -53,7 +51,7 @@ class YoloSegmenter:
         config_dir: Path | None = None,
     ) -> None:
         self.name = name
-        self.device = _pick_device(device)
+        self.device = pick_device(device)
         self.weights_sha256 = weights_sha256(weights_path)
         self._confidence = confidence
         self._lock = threading.Lock()
@@ -69,14 +67,14 @@ class YoloSegmenter:
         Pictures go through the network one by one: batches gained nothing measurable (`docs/benchmarks.md`), and so
         the answer for a picture is the same to the last bit whatever stands beside it.
         """
-        with self._lock, _our_errors(self.name), torch.inference_mode():
+        with self._lock, running_errors(self.name), torch.inference_mode():
             return [self._segment_one(image) for image in images]
 
     def close(self) -> None:
         """Drops the model and gives its memory back, to the device and to the system."""
         with self._lock:
             self._model = None
-        _give_memory_back()
+        give_memory_back()
 
     def _segment_one(self, image: RgbImage) -> list[Segment]:
         height, width = image.shape[:2]
@@ -231,12 +229,6 @@ def published_yolo_url(name: str, config_dir: Path) -> str | None:
     return f"{ASSETS_URL.rsplit('/', 1)[0]}/{release}/{file_name}"
 
 
-def _pick_device(device: str) -> str:
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def import_ultralytics(config_dir: Path | None = None) -> None:
     """Imports ultralytics without its habits: it asks the network, installs packages, reports usage, writes settings
     into the home folder and takes torch's threads unless told otherwise before its import.
@@ -278,7 +270,7 @@ def _restore_environment(before: dict[str, str | None]) -> None:
 
 def _load_model(weights_path: Path, device: str) -> Any:
     """The fused network in fp32, ready for inference. Raises ModelError if the file is not one, ModelOutOfMemory."""
-    try:
+    with loading_errors(weights_path, "YOLO-seg", device):
         checkpoint = _load_checkpoint(weights_path)
         model = (checkpoint.get("ema") or checkpoint["model"]).float()
         if "Segment" not in type(model.model[-1]).__name__:
@@ -286,12 +278,6 @@ def _load_model(weights_path: Path, device: str) -> Any:
         model.args = checkpoint.get("train_args") or {}
         layout = torch.channels_last if device == "cpu" else torch.contiguous_format  # a sixth faster on a CPU
         return model.requires_grad_(False).fuse(verbose=False).eval().to(device, memory_format=layout)
-    except ModelError:
-        raise
-    except Exception as error:
-        if _is_out_of_memory(error):
-            raise ModelOutOfMemory(f"the memory did not suffice to load {weights_path.name} on {device}.") from error
-        raise ModelError(f"{weights_path.name} cannot be loaded as YOLO-seg weights: {_first_line(error)}") from error
 
 
 def _load_checkpoint(weights_path: Path) -> dict[str, Any]:
@@ -310,35 +296,3 @@ def _input_size(model: Any, stride: int) -> int:
     trained = model.args.get("imgsz", 640)
     size = max(trained) if isinstance(trained, list | tuple) else int(trained)
     return -(-size // stride) * stride
-
-
-@contextmanager
-def _our_errors(name: str) -> Iterator[None]:
-    """Raises ModelOutOfMemory or ModelFailed for whatever torch and ultralytics raise."""
-    try:
-        yield
-    except Exception as error:
-        if _is_out_of_memory(error):
-            _give_memory_back()
-            raise ModelOutOfMemory(f"the memory did not suffice for {name}; try a smaller model.") from error
-        raise ModelFailed(f"{name} failed on the picture: {type(error).__name__}: {_first_line(error)}") from error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "no message")[:200]
-
-
-def _give_memory_back() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps freed memory; others have no such call
-    if malloc_trim is not None:
-        malloc_trim(0)

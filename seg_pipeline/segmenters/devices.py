@@ -1,0 +1,66 @@
+"""What every torch model shares: where it runs, what its failures mean, and how its memory goes back."""
+
+import ctypes
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from seg_pipeline.errors import ModelError, ModelFailed, ModelOutOfMemory
+
+
+def pick_device(device: str) -> str:
+    """The device as torch spells it; `auto` takes CUDA where there is one."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def running_errors(name: str) -> Iterator[None]:
+    """Raises ModelOutOfMemory or ModelFailed for whatever torch and a model's library raise."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            give_memory_back()
+            raise ModelOutOfMemory(f"the memory did not suffice for {name}; try a smaller model.") from error
+        raise ModelFailed(f"{name} failed on the picture: {type(error).__name__}: {first_line(error)}") from error
+
+
+@contextmanager
+def loading_errors(weights_path: Path, kind: str, device: str) -> Iterator[None]:
+    """Raises ModelError if the file is not of this kind, ModelOutOfMemory if it does not fit."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise ModelOutOfMemory(f"the memory did not suffice to load {weights_path.name} on {device}.") from error
+        raise ModelError(f"{weights_path.name} cannot be loaded as {kind} weights: {first_line(error)}") from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, on the device or the host; torch says so in several ways."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    )
+
+
+def first_line(error: Exception) -> str:
+    """The error's own words, shortened."""
+    return next(iter(str(error).splitlines()), "no message")[:200]
+
+
+def give_memory_back() -> None:
+    """Returns what was freed to the device and to the system."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps freed memory; others have no such call
+    if malloc_trim is not None:
+        malloc_trim(0)
