@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
-from seg_pipeline.errors import ModelError
 from seg_pipeline.segmenters import Segmenter
 from seg_pipeline.segmenters.weights import find_weights
 from seg_pipeline.settings import Settings
@@ -30,8 +30,15 @@ def _load_yolo(name: str, settings: Settings) -> Segmenter:
 
 
 def _load_sam2(name: str, settings: Settings) -> Segmenter:
-    raise ModelError(f"model {name} is a SAM-2, which this release does not run yet; use demo-yolo or a yolo*-seg.")
+    weights_path = find_weights(name, settings)
+    from seg_pipeline.segmenters.sam2 import Sam2Segmenter, default_parameters
 
+    asked = {field: getattr(settings, f"sam2_{field}") for field in _SAM2_SETTINGS}
+    set_ones = {field: value for field, value in asked.items() if value is not None}
+    return Sam2Segmenter(name, weights_path, settings.device, replace(default_parameters(name), **set_ones))
+
+
+_SAM2_SETTINGS = tuple(field.removeprefix("sam2_") for field in Settings.model_fields if field.startswith("sam2_"))
 
 _LOADERS: tuple[tuple[re.Pattern[str], Loader], ...] = (
     (re.compile(r"demo-yolo|yolo.*-seg"), _load_yolo),

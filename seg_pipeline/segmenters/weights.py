@@ -47,6 +47,10 @@ def log_progress(name: str, done_bytes: int, total_bytes: int | None) -> None:
 
 def published_url(name: str, settings: Settings) -> str | None:
     """Where the weights of a published model are, or None if nobody publishes them under this name."""
+    if name.startswith("sam2"):
+        from seg_pipeline.segmenters.sam2 import published_sam2_url
+
+        return published_sam2_url(name)
     from seg_pipeline.segmenters.yolo import published_yolo_url
 
     return published_yolo_url(name, settings.weights_dir)

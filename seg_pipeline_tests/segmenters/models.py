@@ -25,6 +25,18 @@ def save_untrained_yolo(path: Path, architecture: str = "yolov8n-seg.yaml", inpu
     return path
 
 
+def save_untrained_sam2(path: Path) -> Path:
+    """The small SAM-2 with random weights; it finds something at every point if nothing is filtered."""
+    import torch
+
+    from seg_pipeline.segmenters.sam2 import build_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save({"model": build_model("demo-sam2").state_dict()}, path)
+    return path
+
+
 def _settle(model: Any) -> None:
     """Gives the normalisations the statistics of a noisy picture, without which the signal dies on its way."""
     import torch

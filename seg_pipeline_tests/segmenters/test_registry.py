@@ -1,14 +1,18 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from seg_pipeline.domain import RgbImage
-from seg_pipeline.errors import ModelError, WeightsMissing
+from seg_pipeline.errors import WeightsMissing
 from seg_pipeline.segmenters.registry import load_segmenter
+from seg_pipeline.segmenters.sam2 import Sam2Segmenter, default_parameters
 from seg_pipeline.settings import Settings
+from seg_pipeline_tests.segmenters.models import save_untrained_sam2
 
 
 def make_settings(folder: Path, model: str = "demo-yolo") -> Settings:
@@ -34,18 +38,25 @@ def test_a_path_that_nobody_configured_is_refused(untrained_weights: Path, tmp_p
         load_segmenter(str(untrained_weights), make_settings(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["demo-sam2", "sam2.1_hiera_large", "sam2_hiera_tiny"])
-def test_sam2_is_named_but_not_here_yet(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=f"{name} is a SAM-2, which this release does not run yet") as failure:
-        load_segmenter(name, make_settings(tmp_path))
-    assert failure.value.permanent
+def test_a_sam2_loads_with_the_settings_parameters(tmp_path: Path) -> None:
+    save_untrained_sam2(tmp_path / "demo-sam2.pt")
+    settings = make_settings(tmp_path).model_copy(update={"sam2_points_per_side": 5, "sam2_box_nms_thresh": 0.6})
+    with patch("seg_pipeline.segmenters.weights.BUNDLED", tmp_path):
+        segmenter = load_segmenter("demo-sam2", settings)
+    assert isinstance(segmenter, Sam2Segmenter)
+    assert segmenter.parameters == replace(default_parameters("demo-sam2"), points_per_side=5, box_nms_thresh=0.6)
+
+
+def test_a_sam2_that_was_never_published_has_no_weights(tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissing, match="nobody publishes"):
+        load_segmenter("sam2.1_hiera_huge", make_settings(tmp_path))
 
 
 def test_torch_is_not_imported_before_a_model_is_loaded() -> None:
     """The code server imports these modules, and torch would cost it three seconds and half a gigabyte."""
     script = (
         "import sys, seg_pipeline.segmenters.warm, seg_pipeline.segmenters.weights\n"
-        "heavy = {'torch', 'ultralytics', 'torchvision', 'cv2'} & set(sys.modules)\n"
+        "heavy = {'torch', 'ultralytics', 'torchvision', 'sam2', 'cv2'} & set(sys.modules)\n"
         "sys.exit(f'imports {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=Path.cwd(), capture_output=True, text=True, check=False)

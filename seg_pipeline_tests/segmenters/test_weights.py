@@ -248,14 +248,17 @@ def test_a_name_that_nobody_publishes_is_missing_without_asking_the_network(tmp_
         find_weights("yolov8q-seg", make_settings(tmp_path))
 
 
-def test_published_names_have_an_address_and_others_have_none(tmp_path: Path) -> None:
-    settings = make_settings(tmp_path)
-    url = published_url("yolov8x-seg", settings)
+@pytest.mark.parametrize("name", ["yolov8x-seg", "sam2.1_hiera_large", "sam2_hiera_tiny"])
+def test_published_names_have_an_address(name: str, tmp_path: Path) -> None:
+    url = published_url(name, make_settings(tmp_path))
     assert url is not None
     assert url.startswith("https://")
-    assert url.endswith("/yolov8x-seg.pt")
-    assert published_url("yolov8x", settings) is None
-    assert published_url("sam2.1_hiera_large", settings) is None
+    assert url.endswith(f"/{name}.pt")
+
+
+@pytest.mark.parametrize("name", ["yolov8x", "sam2.1_hiera_huge", "demo-sam2"])
+def test_other_names_have_none(name: str, tmp_path: Path) -> None:
+    assert published_url(name, make_settings(tmp_path)) is None
 
 
 def test_progress_is_logged_to_the_end(host: FileHost, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
