@@ -2,8 +2,9 @@
 
     python scripts/train_demo_yolo.py
 
-The defaults are those of the bundled weights; nothing is downloaded and no GPU is needed. The loop around
-ultralytics' model and loss is our own: true masks go in with their holes, which its label files cannot hold.
+Half an hour of one processor core; nothing is downloaded and no GPU is needed. The `README.md` beside the
+weights names the runs that the bundled ones come from. The loop around ultralytics' model and loss is ours:
+true masks go in with their holes, which its label files cannot hold.
 """
 
 import argparse
@@ -17,15 +18,13 @@ from pathlib import Path
 
 os.environ.setdefault("YOLO_OFFLINE", "true")
 os.environ.setdefault("YOLO_VERBOSE", "false")
-# Threads that sleep instead of spinning leave the cores to other work and lose little to it.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from ultralytics.cfg import get_cfg
-from ultralytics.nn.tasks import SegmentationModel
+from ultralytics.nn.tasks import SegmentationModel, torch_safe_load
 from ultralytics.utils.torch_utils import ModelEMA
 
 from seg_pipeline.demo.scenes import LABELS, make_scene
@@ -39,8 +38,6 @@ FIRST_TRAINING_SEED = 1_000_000
 FIRST_SCORING_SEED = 500_000
 
 INPUT_SIDE = 320
-# Small pictures first, each side for an equal share of the epochs, in two thirds of the time.
-SIDES = (192, 256, INPUT_SIDE)
 MASK_STRIDE = 4
 PADDING_GREY = 114
 
@@ -91,6 +88,8 @@ class Plan:
     batch: int
     learning_rate: float
     seed: int
+    sides: list[int]
+    start: Path | None
     out: Path
 
 
@@ -206,7 +205,7 @@ def train(plan: Plan, examples: list[Example]) -> SegmentationModel:
     learner = Learner(plan, steps=plan.epochs * (len(examples) // plan.batch))
     started = time.monotonic()
     for epoch in range(1, plan.epochs + 1):
-        side = SIDES[(epoch - 1) * len(SIDES) // plan.epochs]
+        side = plan.sides[(epoch - 1) * len(plan.sides) // plan.epochs]
         losses = [learner.step(_resize(batch, side)) for batch in batches(examples, plan.batch, rng)]
         save_checkpoint(learner.average.ema, plan.out)
         means = " ".join(f"{value:.3f}" for value in np.mean(losses, axis=0))
@@ -219,6 +218,8 @@ class Learner:
 
     def __init__(self, plan: Plan, steps: int):
         self.model = build_model().train()
+        if plan.start:
+            self.model.load_state_dict(torch_safe_load(plan.start, safe_only=True)[0]["model"].state_dict())
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.model), lr=plan.learning_rate)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, plan.learning_rate, total_steps=steps, pct_start=0.1, cycle_momentum=False
@@ -289,17 +290,25 @@ def report(path: Path, scenes: int) -> None:
 def parse_plan() -> Plan:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=4000, help="generated training scenes")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="of AdamW, at its peak")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order of the scenes")
+    parser.add_argument(
+        "--sides",
+        type=int,
+        nargs="+",
+        default=[192, 256, INPUT_SIDE],
+        help="of the pictures, each for an equal share of the epochs; small ones first save time",
+    )
+    parser.add_argument("--start", type=Path, help="a checkpoint to go on from; default: nothing")
     parser.add_argument("--out", type=Path, default=BUNDLED)
     return Plan(**vars(parser.parse_args()))
 
 
 def main() -> None:
     plan = parse_plan()
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(1)  # two cost three times the processor time, and were slower on a busy machine
     save_checkpoint(train(plan, make_examples(plan)), plan.out)
     report(plan.out, scenes=300)
 
