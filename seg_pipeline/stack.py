@@ -43,15 +43,22 @@ def run(settings: Settings, with_sample: bool, exit_after_sample: bool, say: Say
         if is_demo:
             say("This demo model knows only generated shapes; `MODEL=yolov8x-seg make run` takes a real one.")
         with Supervisor(programs(settings), logs(settings), say) as supervisor:
-            supervisor.wait_until_ready()
-            say(f"Everything is up after {time.monotonic() - began:.1f} s.")
-            if with_sample or exit_after_sample:
-                sample = show_sample(settings, supervisor, say)
-            if exit_after_sample:
-                check_found(sample)
-            else:
-                show_addresses(settings, say)
-                supervisor.run_until(lambda: False)
+            try:
+                supervisor.wait_until_ready()
+                say(f"Everything is up after {time.monotonic() - began:.1f} s.")
+                _serve(settings, supervisor, with_sample, exit_after_sample, say)
+            finally:
+                say("Stopping ...")
+
+
+def _serve(settings: Settings, supervisor: Supervisor, with_sample: bool, exit_after_sample: bool, say: Say) -> None:
+    if exit_after_sample:
+        check_found(show_sample(settings, supervisor, say))
+        return
+    if with_sample:
+        show_sample(settings, supervisor, say)
+    show_addresses(settings, say)
+    supervisor.run_until(lambda: False)
 
 
 def with_demo_models(settings: Settings) -> tuple[Settings, bool]:
@@ -116,7 +123,7 @@ def programs(settings: Settings) -> list[Program]:
     """The processes, in the order in which they are listed to the user.
 
     Dagster's tables are made by one process before others look; the code server is there before those that ask it,
-    since the daemon would look again only a minute later.
+    since the daemon would look again only a minute later. API and daemon are stopped first, so that nothing new comes.
     """
     code_port = free_port()
     workspace = write_dagster_home(settings, code_port) / "workspace.yaml"
@@ -133,12 +140,11 @@ def programs(settings: Settings) -> list[Program]:
         Program("worker", [python, "-m", "seg_pipeline.worker"], many, after=("weights", "tables"),
                 is_ready=lambda: _is_ok(f"{api}/readyz"), stop_turn=1, stop_seconds=10),
         Program("code-server", [python, "-m", "dagster", *grpc], one, after=("tables",),
-                is_ready=lambda: _listens(host, code_port), stop_turn=2, **WAITS_FOR_WORK),
+                is_ready=lambda: _listens(host, code_port), stop_turn=1, **WAITS_FOR_WORK),
         Program("webserver", [python, "-m", "dagster_webserver", *web], one, after=("code-server",),
-                is_ready=lambda: _is_ok(f"{dagster}/server_info"), stop_turn=2),
+                is_ready=lambda: _is_ok(f"{dagster}/server_info"), stop_turn=1),
         Program("daemon", [python, "-m", "seg_pipeline.daemon", "--workspace", str(workspace)], one,
-                after=("code-server",), is_ready=lambda: _daemons_beat(f"{dagster}/graphql"), stop_turn=1,
-                **WAITS_FOR_WORK),
+                after=("code-server",), is_ready=lambda: _daemons_beat(f"{dagster}/graphql"), **WAITS_FOR_WORK),
     ]  # fmt: skip
 
 

@@ -257,6 +257,11 @@ class Keeper:
             self._look_whether_ready(now)
             self._check_at = now + CHECK_SECONDS
 
+    def ask_to_stop(self) -> None:
+        """SIGTERM, if it runs."""
+        if self.child is not None:
+            self.child.ask_to_stop()
+
     def close(self) -> None:
         """Kills what is left of it."""
         if self.child is not None:
@@ -322,14 +327,15 @@ class Supervisor:
         self._programs, self._log_dir, self._say = programs, log_dir, say
         self._keepers: dict[str, Keeper] = {}
         self._stop_signals = 0
+        self._is_stopping = False
 
     def __enter__(self) -> Self:
-        self._watcher = Guard()
-        for program in self._programs:
-            self._keepers[program.name] = Keeper(program, self._log_dir, self._say, self._watcher)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup stays in force
                 signal.signal(number, self._note_signal)
+        self._watcher = Guard()
+        for program in self._programs:
+            self._keepers[program.name] = Keeper(program, self._log_dir, self._say_while_running, self._watcher)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -374,23 +380,29 @@ class Supervisor:
     def _note_signal(self, _number: int, _frame: object) -> None:
         self._stop_signals += 1
 
+    def _say_while_running(self, line: str) -> None:
+        """What programs complain of while others are being stopped is no news."""
+        if not self._is_stopping:
+            self._say(line)
+
     def _stop_in_turns(self) -> None:
+        self._is_stopping = True
         for turn in sorted({program.stop_turn for program in self._programs}):
-            group = [each for each in self._keepers.values() if each.program.stop_turn == turn]
-            self._stop_together(group)
+            self._stop_together([each for each in self._keepers.values() if each.program.stop_turn == turn])
 
     def _stop_together(self, keepers: Sequence[Keeper]) -> None:
-        asked = [(keeper, time.monotonic() + keeper.program.stop_seconds) for keeper in keepers if keeper.is_running]
-        for keeper, _ in asked:
-            assert keeper.child is not None
-            keeper.child.ask_to_stop()
-        while any(keeper.is_running and time.monotonic() < deadline for keeper, deadline in asked):
-            if self._stop_signals > 1:  # a second Ctrl-C
-                break
+        began = time.monotonic()
+        for keeper in keepers:
+            keeper.ask_to_stop()
+        while running := [keeper for keeper in keepers if keeper.is_running]:
+            for keeper in running:
+                is_overdue = time.monotonic() - began > keeper.program.stop_seconds
+                if is_overdue and not keeper.program.may_be_killed:
+                    self._say(f"{keeper.program.name} did not stop in time and is killed")
+                if is_overdue or self._stop_signals > 1:  # a second Ctrl-C
+                    keeper.close()
             time.sleep(TICK_SECONDS / 2)
         for keeper in keepers:
-            if keeper.is_running and not keeper.program.may_be_killed:
-                self._say(f"{keeper.program.name} did not stop in time and was killed")
             keeper.close()
 
 

@@ -36,20 +36,24 @@ class Stack:
 
     def start(self) -> None:
         """Starts it and waits until it is ready."""
+        seen = len(self.output())
         with (self.folder / "output").open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "seg_pipeline.cli", "up", "--no-sample"],
                 cwd=self.folder, env=self._environment, stdout=output, stderr=output,
             )  # fmt: skip
-        self.wait_for(lambda: "Ctrl-C stops everything." in self.output(), "being up")
+        self.wait_for(lambda: "Ctrl-C stops everything." in self.output()[seen:], "being up")
 
-    def stop(self) -> int:
-        """Stops it as Ctrl-C does; the exit code."""
-        self.process.send_signal(signal.SIGINT)
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Stops it, as Ctrl-C does, and checks that every process is gone; the exit code."""
+        groups = set(self.pids().values())
+        self.process.send_signal(number)
         try:
-            return self.process.wait(60)
+            code = self.process.wait(60)
         finally:
             self.process.kill()
+        assert not any(has_processes(group) for group in groups), self.output()
+        return code
 
     def send_sample(self) -> Sample:
         """Sends the bundled picture and waits for its segments."""
@@ -60,7 +64,8 @@ class Stack:
 
     def output(self) -> str:
         """What the user saw so far."""
-        return (self.folder / "output").read_text()
+        path = self.folder / "output"
+        return path.read_text() if path.exists() else ""
 
     def log(self, name: str) -> str:
         """What a process printed since it was first started."""
@@ -110,3 +115,12 @@ def free_ports(number: int) -> list[int]:
     for probe in probes:
         probe.close()
     return ports
+
+
+def has_processes(group: int) -> bool:
+    """Whether any process of this group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

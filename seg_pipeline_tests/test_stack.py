@@ -16,7 +16,7 @@ from seg_pipeline.sample import BUNDLED, Sample, abridged, ask, sample_picture
 from seg_pipeline.settings import Settings
 from seg_pipeline.stack import check_ports, only_one, usable_cores, with_demo_models
 from seg_pipeline.supervisor import SupervisorError
-from seg_pipeline_tests.running_stack import Stack, free_ports
+from seg_pipeline_tests.running_stack import Stack, free_ports, has_processes
 
 PROGRAMS = {"api", "code-server", "daemon", "webserver", "worker"}
 
@@ -83,31 +83,20 @@ def test_every_process_comes_back_when_it_is_killed_and_finds_the_others(stack: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopping_leaves_no_process_and_starting_again_works(tmp_path: Path, number: signal.Signals) -> None:
+def test_killing_the_supervisor_leaves_nothing_in_the_way_of_the_next_start(tmp_path: Path) -> None:
     stack = Stack(tmp_path)
     stack.start()
-    groups = set(stack.pids().values())
-    assert set(stack.pids()) == PROGRAMS
-    stack.process.send_signal(number)
-    assert stack.process.wait(60) == 0
-    assert not any(_has_processes(group) for group in groups)
-    assert stack.pids() == {}
-
-
-@pytest.mark.slow
-def test_killing_the_supervisor_frees_ports_and_folder(tmp_path: Path) -> None:
-    stack = Stack(tmp_path)
-    stack.start()
+    assert stack.pids().keys() == PROGRAMS
     groups = set(stack.pids().values())
     stack.process.kill()
     stack.process.wait()
     give_up_at = time.monotonic() + 30
-    while any(_has_processes(group) for group in groups):
+    while any(has_processes(group) for group in groups):
         assert time.monotonic() < give_up_at
         time.sleep(0.1)
     stack.start()
-    assert stack.stop() == 0
+    assert stack.stop(signal.SIGTERM) == 0
+    assert stack.pids() == {}
 
 
 @pytest.mark.slow
@@ -229,11 +218,3 @@ class _WithoutEnvironment(Settings):
 
 def _settings(**values: object) -> Settings:
     return _WithoutEnvironment(**values)  # type: ignore[arg-type]
-
-
-def _has_processes(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True

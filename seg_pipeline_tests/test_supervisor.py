@@ -159,7 +159,7 @@ def test_a_program_that_will_not_stop_is_killed_and_named(tmp_path: Path) -> Non
         supervisor.run_until(_soon(lambda: "here" in _log_of(tmp_path, "mill")))
         mill = supervisor.pids()["mill"]
     assert not _is_alive(mill)
-    assert said == ["mill did not stop in time and was killed"]
+    assert said == ["mill did not stop in time and is killed"]
 
 
 def test_programs_are_stopped_in_their_turns(tmp_path: Path) -> None:
