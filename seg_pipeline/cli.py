@@ -44,7 +44,7 @@ def show_version() -> None:
 
 @app.command("settings")
 def show_settings(
-    example: Annotated[bool, typer.Option("--example", help="Print a .env with every setting and its default.")] = False,
+    example: Annotated[bool, typer.Option("--example", help="Print a .env with every default.")] = False,
 ) -> None:
     """Print every setting as it is in force here, with secrets masked."""
     if example:
