@@ -91,6 +91,12 @@ class ExpiredJob:
     key: str
 
 
+def new_run_key(uuid: str, attempt: int, now: datetime) -> str:
+    """What a run is known by to Dagster, which makes no second run of a key. The time is in it because a uuid may be
+    used again once its job is deleted or expired, while the old job's runs are still kept."""
+    return f"{uuid}:{attempt}@{now.timestamp():.0f}"
+
+
 def fingerprint(data: bytes) -> str:
     """SHA-256 of an upload, 64 hex digits: the `source_sha256` of its job."""
     return hashlib.sha256(data).hexdigest()

@@ -12,6 +12,7 @@ from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG
 
 from seg_pipeline.celery_app import EXECUTE_RUN_TASK, make_celery
 from seg_pipeline.settings import get_settings
+from seg_pipeline.upkeep import UPKEEP_TAG, start_upkeep
 
 
 class WarmRunLauncher(CeleryRunLauncher):
@@ -41,8 +42,11 @@ class WarmRunLauncher(CeleryRunLauncher):
         return cls(inst_data=inst_data, **config_value)
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Puts the run's id on its queue; returns as soon as the broker has it."""
+        """Puts the run's id on its queue and returns as soon as the broker has it; upkeep gets a process instead."""
         run = context.dagster_run
+        if UPKEEP_TAG in run.tags:
+            start_upkeep(run.run_id)
+            return
         queue = run.tags.get(DAGSTER_CELERY_QUEUE_TAG, self.default_queue)
         self.celery.send_task(EXECUTE_RUN_TASK, args=[run.run_id], queue=queue, routing_key=f"{queue}.run")
 

@@ -7,7 +7,6 @@ connection from run to run. The child's heartbeat also notices a cancelled run a
 import contextlib
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
@@ -27,6 +26,7 @@ from seg_pipeline.celery_app import EXECUTE_RUN_TASK, make_celery
 from seg_pipeline.defs.resources import workbench
 from seg_pipeline.defs.run_config import uuids_of_run
 from seg_pipeline.errors import StoreError
+from seg_pipeline.execution import execute, interrupt_if_cancelled
 from seg_pipeline.heartbeats import WorkerBeat, all_workers, live_workers, remove_beat, write_beat
 from seg_pipeline.settings import get_settings
 
@@ -43,8 +43,6 @@ _OPTIONS = (
     "--without-mingle",
     "--without-heartbeat",
 )
-
-CANCELLED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)
 
 
 class Pulse(threading.Thread):
@@ -67,8 +65,8 @@ class Pulse(threading.Thread):
         while not self._stopping.is_set():
             self._beat_quietly()
             self._bench.models.unload_idle()
-            if self._run_id and self._is_cancelled(self._run_id):
-                self._interrupt(self._run_id)
+            if self._run_id and interrupt_if_cancelled(child.instance, self._run_id):
+                logger.info("run %s is cancelled", self._run_id)
             self._stopping.wait(self._settings.heartbeat_seconds)
 
     def stop(self) -> None:
@@ -111,15 +109,6 @@ class Pulse(threading.Thread):
             started_at=self._started_at,
         )
 
-    def _is_cancelled(self, run_id: str) -> bool:
-        run = child.instance.get_run_by_id(run_id)
-        return run is not None and run.status in CANCELLED
-
-    def _interrupt(self, run_id: str) -> None:
-        """Wakes Dagster's own interrupt handling in the main thread; between runs the signal is ignored."""
-        logger.info("run %s is cancelled", run_id)
-        os.kill(os.getpid(), signal.SIGINT)
-
 
 class Child:
     """What the executing process keeps from run to run."""
@@ -150,14 +139,8 @@ def execute_run(run_id: str) -> None:
 
 
 def _execute(run: DagsterRun) -> None:
-    from dagster._cli.api import _execute_run_command_body
-
-    terminate = signal.getsignal(signal.SIGTERM)
-    try:
-        with child.pulse.during(run.run_id, uuids_of_run(run)), workbench().run():
-            _execute_run_command_body(run.run_id, child.instance, lambda _event: None, set_exit_code_on_failure=True)
-    finally:
-        signal.signal(signal.SIGTERM, terminate)  # Dagster leaves SIGINT's handler there
+    with child.pulse.during(run.run_id, uuids_of_run(run)), workbench().run():
+        execute(child.instance, run.run_id)
 
 
 def _close_abandoned(run: DagsterRun) -> None:

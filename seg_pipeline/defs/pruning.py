@@ -17,6 +17,7 @@ from seg_pipeline.inbox import ExpiredJob
 from seg_pipeline.settings import Settings
 from seg_pipeline.stages import Workbench
 from seg_pipeline.store import keys
+from seg_pipeline.upkeep import UPKEEP_TAG
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ prune_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets(pruned),
     executor_def=dg.in_process_executor,
     description="Removes expired jobs and old runs; `dry_run` counts them only.",
+    tags={UPKEEP_TAG: "process"},
 )
 
 prune_schedule = dg.ScheduleDefinition(

@@ -9,12 +9,13 @@ from seg_pipeline.batching import may_claim, split_into_batches
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, job_partitions
 from seg_pipeline.defs.run_config import run_config_for
-from seg_pipeline.defs.sweeper import sweep
+from seg_pipeline.defs.sweeper import Swept, sweep
 from seg_pipeline.heartbeats import live_workers
-from seg_pipeline.inbox import Claim
+from seg_pipeline.inbox import Claim, new_run_key
 from seg_pipeline.stages import Workbench
 
 JOBS_PER_TICK = 512
+SWEEP_SECONDS = 2.0
 IN_PROGRESS = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.QUEUED,
@@ -65,7 +66,7 @@ def _runs_in_progress(instance: dg.DagsterInstance) -> int:
 
 
 def _claim(bench: Workbench, uuids: list[str]) -> list[Claim]:
-    return bench.inbox.claim(uuids, run_key=f"{uuids[0]}:1")
+    return bench.inbox.claim(uuids, run_key=new_run_key(uuids[0], 1, datetime.now(UTC)))
 
 
 def request_run(claims: list[Claim]) -> dg.RunRequest:
@@ -79,15 +80,15 @@ def request_run(claims: list[Claim]) -> dg.RunRequest:
 
 @dg.sensor(
     job=segment_images,
-    minimum_interval_seconds=2,
+    minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Compares jobs under way with runs and workers; what got lost is asked for again, alone.",
 )
 def sweeper(
     context: dg.SensorEvaluationContext, workbench: dg.ResourceParam[Workbench]
 ) -> dg.SensorResult | dg.SkipReason:
-    """One tick: list what is under way, judge it, ask again for what is lost."""
-    swept = sweep(workbench, context.instance, datetime.now(UTC))
+    """One tick: list what is under way, judge it, ask again for what is lost; time and again, as each tick is a row."""
+    swept = _sweep_until_something_is_lost(workbench, context.instance)
     if not swept.retries:
         return dg.SkipReason(swept.summary())
     known = set(context.instance.get_dynamic_partitions("jobs"))
@@ -96,3 +97,10 @@ def sweeper(
         run_requests=[request_run([claim]) for claim in swept.retries],
         dynamic_partitions_requests=[job_partitions.build_add_request(unknown)] if unknown else [],
     )
+
+
+def _sweep_until_something_is_lost(bench: Workbench, instance: dg.DagsterInstance) -> Swept:
+    deadline = time.monotonic() + bench.settings.tick_seconds
+    while not (swept := sweep(bench, instance, datetime.now(UTC))).retries and time.monotonic() < deadline:
+        time.sleep(min(SWEEP_SECONDS, bench.settings.tick_seconds))
+    return swept

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster import DagsterRunStatus, RunRecord, RunsFilter
 
-from seg_pipeline.errors import JobCancelled, JobNotFound, SegPipelineError, WorkerLost
+from seg_pipeline.errors import JobCancelled, SegPipelineError, WorkerLost
 from seg_pipeline.heartbeats import live_workers
-from seg_pipeline.inbox import Claim
+from seg_pipeline.inbox import Claim, new_run_key
 from seg_pipeline.stages import Workbench, fail_job
 from seg_pipeline.sweeping import RunState, RunView, Surroundings, Verdict, judge
 
@@ -62,28 +62,30 @@ def sweep(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Swep
         verdict = judge(group[0], runs.get(run_key), around)
         if verdict is not Verdict.WAIT and _close_if_dead(instance, runs.get(run_key), verdict):
             for claim in group:
-                _carry_out(verdict, claim, bench, swept)
+                _carry_out(verdict, claim, bench, swept, now)
     return swept
 
 
-def _carry_out(verdict: Verdict, claim: Claim, bench: Workbench, swept: Swept) -> None:
+def _carry_out(verdict: Verdict, claim: Claim, bench: Workbench, swept: Swept, now: datetime) -> None:
     if bench.inbox.settle(claim.uuid):
         swept.settled += 1
     elif verdict in (Verdict.CANCEL, Verdict.CLOSE_AND_CANCEL):
         _fail(bench, claim, JobCancelled(claim.uuid), swept)
     elif verdict is Verdict.ASK_AGAIN:
-        _ask_again(bench, claim, claim.attempt, swept)
+        _ask_again(bench, claim, claim.attempt, swept, now)
     elif claim.attempt >= bench.settings.max_attempts:
         _fail(bench, claim, WorkerLost(claim.uuid, claim.attempt), swept)
     else:
-        _ask_again(bench, claim, claim.attempt + 1, swept)
+        _ask_again(bench, claim, claim.attempt + 1, swept, now)
 
 
-def _ask_again(bench: Workbench, claim: Claim, attempt: int, swept: Swept) -> None:
+def _ask_again(bench: Workbench, claim: Claim, attempt: int, swept: Swept, now: datetime) -> None:
     """Claims an attempt in a run of its own; past the limit of a tick the job waits for the next one."""
     if len(swept.retries) >= RETRIES_PER_TICK:
         return
-    again = bench.inbox.reclaim(claim, f"{claim.uuid}:{attempt}", attempt)
+    asked_before = attempt == claim.attempt and claim.batch == 1
+    run_key = claim.run_key if asked_before else new_run_key(claim.uuid, attempt, now)
+    again = bench.inbox.reclaim(claim, run_key, attempt)
     if again is None:
         swept.settled += 1
     else:
@@ -92,10 +94,7 @@ def _ask_again(bench: Workbench, claim: Claim, attempt: int, swept: Swept) -> No
 
 def _fail(bench: Workbench, claim: Claim, error: SegPipelineError, swept: Swept) -> None:
     logger.warning("job %s: %s", claim.uuid, error)
-    try:
-        fail_job(bench.inbox, claim.uuid, error)
-    except JobNotFound:
-        bench.inbox.delete(claim.uuid)
+    fail_job(bench.inbox, claim.uuid, error)
     swept.failed += 1
 
 

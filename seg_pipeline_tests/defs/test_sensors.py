@@ -17,6 +17,7 @@ from seg_pipeline.defs.run_config import uuids_in_config
 from seg_pipeline.defs.sensors import inbox_sensor, sweeper
 from seg_pipeline.defs.sweeper import sweep
 from seg_pipeline.heartbeats import WorkerBeat, write_beat
+from seg_pipeline.inbox import new_run_key
 from seg_pipeline.stages import Workbench
 from seg_pipeline_tests.builders import NOON, accept_upload, make_bench
 
@@ -70,7 +71,8 @@ def test_a_lone_job_gets_a_run_of_its_partition(tmp_path: Path, tick: Tick) -> N
     result = tick(inbox_sensor, bench)
     assert isinstance(result, dg.SensorResult)
     (request,) = result.run_requests or []
-    assert (request.run_key, request.partition_key) == ("job-1:1", "job-1")
+    assert (request.run_key or "").startswith("job-1:1@")
+    assert request.partition_key == "job-1"
     assert [keys.partition_keys for keys in result.dynamic_partitions_requests or []] == [["job-1"]]
     assert [claim.uuid for claim in bench.inbox.inflight()] == ["job-1"]
     assert bench.inbox.waiting(10) == []
@@ -119,7 +121,8 @@ def test_the_sweeper_asks_again_alone_for_what_a_dead_worker_held(
     run = make_run(instance, bench, "a:1", dg.DagsterRunStatus.STARTED)
     result = tick(sweeper, bench)
     assert isinstance(result, dg.SensorResult)
-    assert [(request.run_key, request.partition_key) for request in result.run_requests or []] == [
+    requests = result.run_requests or []
+    assert [((request.run_key or "").partition("@")[0], request.partition_key) for request in requests] == [
         ("a:2", "a"), ("b:2", "b")
     ]  # fmt: skip
     closed = instance.get_run_by_id(run.run_id)
@@ -178,6 +181,29 @@ def test_a_claim_whose_tick_died_is_asked_for_once_more(tmp_path: Path, instance
     assert sweep(bench, instance, claim.claimed_at + timedelta(seconds=30)).retries == []
     (again,) = sweep(bench, instance, claim.claimed_at + timedelta(seconds=90)).retries
     assert (again.run_key, again.attempt) == ("a:1", 1)
+
+
+def test_a_uuid_that_is_used_again_gets_a_new_run(tmp_path: Path, tick: Tick) -> None:
+    """Dagster makes no second run of a key, and keeps the deleted job's runs for a while."""
+    bench = make_quick_bench(tmp_path)
+    run_keys = []
+    for moment in (NOON, NOON + timedelta(seconds=1)):
+        accept_upload(bench, "a")
+        (claim,) = bench.inbox.claim(["a"], new_run_key("a", 1, moment))
+        run_keys.append(claim.run_key)
+        bench.inbox.delete("a")
+    assert len(set(run_keys)) == 2
+
+
+def test_a_job_that_was_deleted_under_way_stays_deleted(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    bench = make_quick_bench(tmp_path)
+    accept_upload(bench, "a")
+    (claim,) = bench.inbox.claim(["a"], "a:1")
+    make_run(instance, bench, "a:1", dg.DagsterRunStatus.CANCELED)
+    bench.store.delete("assets/a/request.json")
+    sweep(bench, instance, claim.claimed_at)
+    assert bench.store.list("assets/a/") == []
+    assert bench.inbox.inflight() == []
 
 
 def test_one_tick_asks_for_a_bounded_number_of_retries(

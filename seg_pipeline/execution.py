@@ -1,0 +1,28 @@
+"""Executes a launched run in this process, and stops it when an operator cancels it."""
+
+import os
+import signal
+
+from dagster import DagsterInstance, DagsterRunStatus
+
+CANCELLED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)
+
+
+def execute(instance: DagsterInstance, run_id: str) -> None:
+    """Runs it to its end, whatever that is; must be called from the main thread, which alone can be interrupted."""
+    from dagster._cli.api import _execute_run_command_body
+
+    terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        _execute_run_command_body(run_id, instance, lambda _event: None, set_exit_code_on_failure=True)
+    finally:
+        signal.signal(signal.SIGTERM, terminate)  # Dagster leaves SIGINT's handler there
+
+
+def interrupt_if_cancelled(instance: DagsterInstance, run_id: str) -> bool:
+    """Wakes Dagster's own interrupt handling in the main thread if the run was cancelled; says whether it was."""
+    run = instance.get_run_by_id(run_id)
+    cancelled = run is not None and run.status in CANCELLED
+    if cancelled:
+        os.kill(os.getpid(), signal.SIGINT)
+    return cancelled
