@@ -50,9 +50,7 @@ def match_masks(predicted: Sequence[np.ndarray], truth: Sequence[np.ndarray]) ->
     return pairs
 
 
-def score_scene(
-    predicted: Sequence[np.ndarray], truth: Sequence[np.ndarray], iou_threshold: float = 0.75
-) -> Score:
+def score_scene(predicted: Sequence[np.ndarray], truth: Sequence[np.ndarray], iou_threshold: float = 0.75) -> Score:
     """Counts as found each true mask that a predicted one of its own meets at the threshold or better."""
     found = sum(iou >= iou_threshold for _, _, iou in match_masks(predicted, truth))
     return Score(found, len(truth) - found, len(predicted) - found)
