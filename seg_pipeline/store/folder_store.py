@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 
 from seg_pipeline.errors import ObjectNotFound, StoreUnavailable
@@ -77,7 +78,8 @@ class FolderStore:
         """See Store."""
         keys.check_prefix(prefix)
         with translated(prefix):
-            folders = (name for name in self._names(prefix) if name.endswith("/") and name > f"{after or ''}/")
+            names = (name for name, _ in self._entries(prefix))
+            folders = (name for name in names if name.endswith("/") and name > f"{after or ''}/")
             return [*islice((name[:-1] for name in folders if self.list(prefix + name, limit=1)), limit)]
 
     def delete(self, key: str) -> None:
@@ -138,23 +140,23 @@ class FolderStore:
         except ObjectNotFound as error:  # a file or a link stands where the key needs a folder
             raise StoreUnavailable(f"the store cannot write {key}: {error}") from error
 
-    def _names(self, prefix: str) -> Sequence[str]:
-        """Files and, with a `/` at their end, folders; sorted as their keys are: `a-b` < `a/` < `a0`."""
+    def _entries(self, prefix: str) -> "Sequence[tuple[str, os.DirEntry[str]]]":
+        """Files and, with a `/` behind their names, folders; sorted as their keys are: `a-b` < `a/` < `a0`."""
         try:
             with translated(prefix), os.scandir(self._folder(prefix)) as entries:
-                return sorted(name for entry in entries if (name := _listed_name(entry)))
+                return sorted(((name, entry) for entry in entries if (name := _listed_name(entry))), key=itemgetter(0))
         except ObjectNotFound:
             return []
 
     def _objects(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
-        for name in self._names(prefix):
+        for name, entry in self._entries(prefix):
             key = prefix + name
             if name.endswith("/"):
                 if key > after or after.startswith(key):
                     yield from self._objects(key, after)
             elif key > after:
                 with suppress(FileNotFoundError, ObjectNotFound):
-                    yield _info(key, self._path(key).lstat())
+                    yield _info(key, entry.stat(follow_symlinks=False))
 
 
 class _Pieces:
