@@ -5,11 +5,13 @@ Indexes, proxies and certificates are those that pip or uv is configured with on
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,10 +54,17 @@ def main() -> None:
 
 def fingerprint() -> str:
     """Changes with anything that the environment was made from."""
-    digest = hashlib.sha256(f"{VENV}\n{sys.version_info[:2]}".encode())
-    for path in (ROOT / "pyproject.toml", LOCK, Path(__file__)):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    parts = [str(VENV), sys.version_info[:2], project.get("project"), project.get("build-system"), _hatch(project)]
+    digest = hashlib.sha256(json.dumps(parts).encode())
+    for path in (LOCK, Path(__file__)):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _hatch(project: dict) -> object:
+    """How the project itself is built; what the linters are told changes no environment."""
+    return project.get("tool", {}).get("hatch")
 
 
 def is_current() -> bool:

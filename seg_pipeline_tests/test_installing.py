@@ -46,7 +46,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(module, "LOCK", tmp_path / "requirements-dev.lock")
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     for name in ("pyproject.toml", "requirements-dev.lock", ".venv/bin/python"):
-        (tmp_path / name).write_text("as it was")
+        (tmp_path / name).write_text("project = {version = '1'}")
     return module
 
 
@@ -80,8 +80,14 @@ def test_an_environment_that_is_current_is_left_alone(environment: ModuleType) -
 @pytest.mark.parametrize("name", ["pyproject.toml", "requirements-dev.lock"])
 def test_a_change_in_what_it_was_made_from_makes_it_anew(environment: ModuleType, name: str) -> None:
     environment.STAMP.write_text(environment.fingerprint())
-    (environment.ROOT / name).write_text("otherwise")
+    (environment.ROOT / name).write_text("project = {version = '2'}")
     assert not environment.is_current()
+
+
+def test_what_linters_are_told_changes_no_environment(environment: ModuleType) -> None:
+    environment.STAMP.write_text(environment.fingerprint())
+    (environment.ROOT / "pyproject.toml").write_text("project = {version = '1'}\n[tool.ruff]\nline-length = 80")
+    assert environment.is_current()
 
 
 def test_an_environment_whose_python_is_gone_or_that_was_never_finished_is_made_anew(environment: ModuleType) -> None:
