@@ -1,4 +1,4 @@
-"""The story of a job: source → segments → cutouts → result. What a stage stores is what the next one reads.
+"""The story of a job: source → segments → cutouts → result → callback. What a stage stores is what the next one reads.
 
 Each stage takes the jobs of one run and says which went well and which did not; one bad picture never stops the
 others. Inside a run, pixels and masks are also passed on in memory, as far as they fit.
@@ -20,7 +20,14 @@ from typing import Any
 from seg_pipeline.cutouts import crop_name, cut_out
 from seg_pipeline.documents import Found, Timing, failed_document, read_segments, result_document, segments_document
 from seg_pipeline.domain import Job, JobStatus, RgbImage, Segment
-from seg_pipeline.errors import ModelError, ObjectNotFound, SegPipelineError, UnexpectedError
+from seg_pipeline.errors import (
+    JobNotFound,
+    ModelError,
+    NothingToTell,
+    ObjectNotFound,
+    SegPipelineError,
+    UnexpectedError,
+)
 from seg_pipeline.fetching import fetch_image
 from seg_pipeline.images import ImageHeader, decode, encode_original, identify
 from seg_pipeline.inbox import Claim, Inbox
@@ -40,10 +47,17 @@ PICTURES_PER_CALL = 8
 
 @dataclass
 class StageReport:
-    """What a stage did: metadata of each job that went well, the error of each that did not."""
+    """What a stage did: metadata of each job that went well, the error of each that did not, and the jobs that need no
+    further stage though they went well."""
 
     metadata: dict[str, Metadata] = field(default_factory=dict)
     errors: dict[str, SegPipelineError] = field(default_factory=dict)
+    at_their_end: set[str] = field(default_factory=set)
+
+    @property
+    def passed(self) -> list[str]:
+        """The jobs that go on to the next stage."""
+        return [uuid for uuid in self.metadata if uuid not in self.at_their_end]
 
 
 @dataclass
@@ -62,6 +76,7 @@ class Workbench:
         self._found: dict[str, Found] = {}
         self._seconds: dict[str, dict[str, float]] = defaultdict(dict)
         self._started_at: dict[str, datetime] = {}
+        self._published: set[str] = set()
 
     @contextmanager
     def run(self) -> Iterator[None]:
@@ -69,7 +84,7 @@ class Workbench:
         try:
             yield
         finally:
-            for left in (self._pictures, self._found, self._seconds, self._started_at):
+            for left in (self._pictures, self._found, self._seconds, self._started_at, self._published):
                 left.clear()
 
     @contextmanager
@@ -117,6 +132,14 @@ class Workbench:
         """The job's segments, from memory or as they are stored."""
         return self._found.get(uuid) or self._stored_found(uuid)
 
+    def keep_published(self, uuid: str) -> None:
+        """Notes that the job's result is of this run."""
+        self._published.add(uuid)
+
+    def has_published(self, uuid: str) -> bool:
+        """Whether the job's result is of this run."""
+        return uuid in self._published
+
     def _stored_found(self, uuid: str) -> Found:
         document = json.loads(self.store.get(keys.segments(uuid)))
         pngs = (self.store.get(keys.mask(uuid, index)) for index in range(len(document["segments"])))
@@ -146,8 +169,20 @@ def cut_segments(bench: Workbench, uuids: Sequence[str]) -> StageReport:
 
 
 def publish_results(bench: Workbench, uuids: Sequence[str]) -> StageReport:
-    """Writes each job's document, which finishes it: from then on clients are answered."""
-    return _each(bench, uuids, lambda uuid: _publish_result(bench, uuid))
+    """Writes each job's document, which finishes it: from then on clients are answered, and the app server is told of
+    those jobs that it waits for; the others are at their end."""
+    awaited: set[str] = set()
+    report = _each(bench, uuids, lambda uuid: _publish_result(bench, uuid, awaited))
+    report.at_their_end = set(uuids) - awaited
+    return report
+
+
+def record_callbacks(bench: Workbench, uuids: Sequence[str]) -> StageReport:
+    """Has the app server told of each job, and does not wait for it: that is the courier's work.
+
+    A result of this very run was recorded when it was published; an older one is told once more.
+    """
+    return _each(bench, uuids, lambda uuid: _record_callback(bench, uuid))
 
 
 def record_failure(bench: Workbench, uuid: str, error: SegPipelineError, claim: Claim | None) -> bool:
@@ -165,11 +200,15 @@ def record_failure(bench: Workbench, uuid: str, error: SegPipelineError, claim: 
 def fail_job(
     inbox: Inbox, uuid: str, error: SegPipelineError, timing: Timing | None = None, *, keep_completed: bool = False
 ) -> None:
-    """Writes the failed job's document, so that its client is told. A job that is gone stays gone."""
+    """Writes the failed job's document, so that its client is told. A job that was deleted stays so."""
     earlier = inbox.result(uuid)
     if keep_completed and earlier and earlier["status"] == JobStatus.COMPLETED:
         return
-    job = inbox.job(uuid)
+    try:
+        job = inbox.job(uuid)
+    except JobNotFound:
+        inbox.delete(uuid)
+        return
     now = datetime.now(UTC)
     document = failed_document(job, error, timing or Timing(now, now))
     inbox.finish(uuid, document, JobStatus.FAILED, datetime.fromisoformat(document["expires_at"]))
@@ -304,10 +343,13 @@ def _cut_segments(bench: Workbench, uuid: str) -> Metadata:
     }
 
 
-def _publish_result(bench: Workbench, uuid: str) -> Metadata:
+def _publish_result(bench: Workbench, uuid: str, awaited: set[str]) -> Metadata:
     found, job = bench.found(uuid), bench.inbox.job(uuid)
     document = result_document(job, found, bench.timing(uuid))
     bench.inbox.finish(uuid, document, JobStatus.COMPLETED, datetime.fromisoformat(document["expires_at"]))
+    bench.keep_published(uuid)
+    if job.callback and bench.settings.app_server_url:
+        awaited.add(uuid)
     return {
         "segments": len(found.segments),
         "expires_at": document["expires_at"],
@@ -315,6 +357,14 @@ def _publish_result(bench: Workbench, uuid: str) -> Metadata:
         "total_seconds": _seconds_between(job.accepted_at, document["completed_at"]),
         "result_key": keys.result(uuid),
     }
+
+
+def _record_callback(bench: Workbench, uuid: str) -> Metadata:
+    if bench.settings.app_server_url is None:
+        raise NothingToTell("APP_SERVER_URL is not set: there is nobody to tell.")
+    if not bench.has_published(uuid):
+        bench.inbox.outbox.replay(uuid)
+    return {}
 
 
 def _seconds_between(begin: datetime, end: str) -> float:

@@ -1,8 +1,11 @@
-"""The stages as ops of one graph and as partitioned assets: `source_image → segments → cutouts → result`.
+"""The stages as ops of one graph and as assets, by job: `source_image → segments → cutouts → result → callback`.
 
-Each op has two outputs. `passed` carries the jobs that go on. The other is the stage's asset: it is never yielded,
-because that would mark every partition of the run; each job that went well is logged as a materialisation of its own
-instead, so that in a run over many jobs exactly the good ones turn green.
+Each op but the last has two outputs. `passed` carries the jobs that go on. The other is the stage's asset: it is never
+yielded, because that would mark every partition of the run; each job that went well is logged as a materialisation of
+its own instead, so that in a run over many jobs exactly the good ones turn green.
+
+The last one, `callback`, sees to it that the app server will be told. It runs for jobs that came by the queue alone
+(Dagster skips the step of a run without one), and turns nothing green: the sensor `courier` does, when it has told.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +20,8 @@ from seg_pipeline.errors import SegPipelineError
 from seg_pipeline.inbox import Claim
 from seg_pipeline.stages import Metadata, StageReport, Workbench
 
-STAGES = (FIRST_OP, "segments", "cutouts", "result")
+CALLBACK = "callback"
+STAGES = (FIRST_OP, "segments", "cutouts", "result", CALLBACK)
 RUN_KEY_TAG = "dagster/run_key"
 
 Stage = Callable[[Workbench, Sequence[str]], StageReport]
@@ -51,20 +55,40 @@ def _next_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
     return following
 
 
+@dg.op(
+    name=CALLBACK,
+    description=stages.record_callbacks.__doc__,
+    out={"asset": _OUTS["asset"]},
+    ins={"jobs": dg.In()},
+    required_resource_keys={"workbench"},
+)
+def _last_op(context: dg.OpExecutionContext, jobs: Any) -> Outputs:
+    uuids = _jobs_of_run(context) if jobs is None else jobs
+    report = stages.record_callbacks(context.resources.workbench, uuids)
+    for uuid, error in report.errors.items():
+        context.log.warning(f"job {uuid}: {error}")
+    if report.errors and len(uuids) == 1:
+        raise dg.Failure(description=str(report.errors[uuids[0]]), allow_retries=False)
+    yield from ()
+
+
 def _jobs_of_run(context: dg.OpExecutionContext) -> list[str]:
     """The jobs that the run's configuration names, or all of its partitions."""
     return uuids_in_config(context.run.run_config) or list(context.partition_keys)
 
 
 def _run_stage(context: dg.OpExecutionContext, name: str, stage: Stage, uuids: list[str]) -> Outputs:
-    """Runs a stage that was asked for; one that a later stage alone needs has its results in the store."""
+    """Runs a stage that was asked for; one that a later stage alone needs has its results in the store.
+
+    If no job goes on, nothing is passed on either, and Dagster skips the steps that follow.
+    """
     bench: Workbench = context.resources.workbench
     if "asset" in context.selected_output_names:
         report = stage(bench, uuids)
         _log_materializations(context, bench, name, report)
         _settle_errors(context, bench, uuids, report)
-        uuids = [uuid for uuid in uuids if uuid in report.metadata]
-    if "passed" in context.selected_output_names:
+        uuids = report.passed
+    if uuids and "passed" in context.selected_output_names:
         yield dg.Output(uuids, "passed")
 
 
@@ -118,8 +142,9 @@ def segmentation() -> dict[str, Any]:
     """The way of a picture."""
     assets: dict[str, Any] = {}
     passed: Any = None
-    for name in STAGES:
-        passed, assets[name] = _ops[name]() if passed is None else _ops[name](passed)
+    for name, op in _ops.items():
+        passed, assets[name] = op() if passed is None else op(passed)
+    assets[CALLBACK] = _last_op(passed)
     return assets
 
 

@@ -2,26 +2,34 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
-from seg_pipeline.defs.assets import STAGES, segmentation_assets
+from seg_pipeline.defs.assets import CALLBACK, STAGES, segmentation_assets
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from seg_pipeline.defs.resources import PassedJobs
 from seg_pipeline.defs.run_config import run_config_for
+from seg_pipeline.deliveries import Policy, Reply
 from seg_pipeline.errors import FetchUnavailable
 from seg_pipeline.settings import Settings
 from seg_pipeline.stages import Workbench
+from seg_pipeline.store import Store
 from seg_pipeline_tests.builders import (
+    NOON,
     accept_upload,
+    end_queue_job,
     make_bench,
     make_job,
+    make_queue_job,
     make_scene_picture,
     picture_bytes,
     stored_files,
 )
+
+SEGMENTING = [name for name in STAGES if name != CALLBACK]
 
 
 @pytest.fixture
@@ -63,13 +71,18 @@ def materialized(instance: dg.DagsterInstance, stage: str) -> set[str]:
     return set(instance.get_materialized_partitions(dg.AssetKey(stage)))
 
 
+def steps(result: dg.ExecuteInProcessResult) -> set[str]:
+    """The steps that were executed; those that were skipped are not among them."""
+    return {str(event.step_key).removeprefix("segmentation.") for event in result.get_step_success_events()}
+
+
 def test_every_stage_is_a_step_and_materialises_its_partition(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     bench = make_bench(tmp_path)
     accept_upload(bench, "job-1")
     result = run_job(bench, instance, "job-1")
     assert result.success
-    assert {event.step_key for event in result.get_step_success_events()} == {f"segmentation.{name}" for name in STAGES}
-    assert all(materialized(instance, stage) == {"job-1"} for stage in STAGES)
+    assert steps(result) == set(SEGMENTING)
+    assert all(materialized(instance, stage) == {"job-1"} for stage in SEGMENTING)
 
 
 def test_a_materialisation_tells_counts_seconds_the_weights_and_links(
@@ -78,7 +91,7 @@ def test_a_materialisation_tells_counts_seconds_the_weights_and_links(
     bench = make_bench(tmp_path, base_url="https://segments.example")
     accept_upload(bench, "job-1")
     run_job(bench, instance, "job-1")
-    events = {name: instance.get_latest_materialization_event(dg.AssetKey(name)) for name in STAGES}
+    events = {name: instance.get_latest_materialization_event(dg.AssetKey(name)) for name in SEGMENTING}
     metadata = {name: event.asset_materialization.metadata for name, event in events.items()}  # type: ignore[union-attr]
     assert metadata["source_image"]["width"].value == 64
     assert metadata["segments"]["segments"].value == 2
@@ -93,7 +106,7 @@ def test_in_a_batch_exactly_the_good_partitions_turn_green(tmp_path: Path, insta
     accept_upload(bench, "bad", picture_bytes(make_scene_picture())[:-40])
     accept_upload(bench, "good-2")
     assert run_job(bench, instance, "good-1", "bad", "good-2").success
-    assert all(materialized(instance, stage) == {"good-1", "good-2"} for stage in STAGES)
+    assert all(materialized(instance, stage) == {"good-1", "good-2"} for stage in SEGMENTING)
     assert bench.inbox.result("bad") is None
 
 
@@ -126,7 +139,7 @@ def test_a_passing_error_leaves_the_job_to_the_sweeper(tmp_path: Path, instance:
     assert [claim.uuid for claim in bench.inbox.inflight()] == ["job-1"]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", SEGMENTING)
 def test_an_operator_can_materialise_any_stage_again(tmp_path: Path, instance: dg.DagsterInstance, stage: str) -> None:
     bench = make_bench(tmp_path)
     accept_upload(bench, "job-1")
@@ -137,3 +150,108 @@ def test_an_operator_can_materialise_any_stage_again(tmp_path: Path, instance: d
     assert stored_files(bench, "job-1") == before
     events = [event.event_specific_data.materialization for event in again.get_asset_materialization_events()]  # type: ignore[union-attr]
     assert [(event.asset_key.to_user_string(), event.partition) for event in events] == [(stage, "job-1")]
+
+
+# Callback
+
+
+def make_telling_bench(folder: Path, store: Store | None = None) -> Workbench:
+    """A workbench with an app server that waits for what comes by the queue."""
+    bench = make_bench(folder, store, app_server_url="https://app.example")
+    bench.fetch = lambda *_: picture_bytes(make_scene_picture())
+    return bench
+
+
+def waiting(bench: Workbench) -> list[str]:
+    """Jobs that the app server is to be told of now."""
+    return [marker.uuid for marker in bench.inbox.outbox.waiting(NOON.replace(year=2100), 10)]
+
+
+def test_a_job_from_the_queue_is_recorded_for_the_app_server_and_not_green_before_it_knows(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    bench = make_telling_bench(tmp_path)
+    bench.inbox.accept(make_queue_job("job-1"))
+    result = run_job(bench, instance, "job-1")
+    assert (result.success, steps(result)) == (True, set(STAGES))
+    assert waiting(bench) == ["job-1"]
+    assert materialized(instance, "result") == {"job-1"}
+    assert materialized(instance, CALLBACK) == set()
+
+
+def test_in_a_batch_only_those_go_on_that_the_app_server_waits_for(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    bench = make_telling_bench(tmp_path)
+    accept_upload(bench, "upload")
+    bench.inbox.accept(make_queue_job("queued"))
+    result = run_job(bench, instance, "upload", "queued")
+    assert (result.success, steps(result), waiting(bench)) == (True, set(STAGES), ["queued"])
+
+
+def test_a_failed_job_is_recorded_too(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    bench = make_telling_bench(tmp_path)
+    bench.fetch = lambda *_: b"<html>"
+    bench.inbox.accept(make_queue_job("job-1"))
+    bench.inbox.claim(["job-1"], "job-1:1")
+    assert not run_job(bench, instance, "job-1", **{"dagster/run_key": "job-1:1"}).success
+    assert waiting(bench) == ["job-1"]
+    assert (bench.inbox.result("job-1") or {})["status"] == "failed"
+
+
+def test_an_app_server_that_was_told_while_the_run_went_on_is_not_told_twice(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The courier is quicker than the step."""
+    bench = make_telling_bench(tmp_path)
+    bench.inbox.accept(make_queue_job("job-1"))
+    record = bench.inbox.outbox.record
+
+    def record_and_deliver(uuid: str, result: dict[str, Any]) -> None:
+        record(uuid, result)
+        delivery = bench.inbox.outbox.delivery(uuid)
+        assert delivery is not None
+        delivered = delivery.after(Reply(0.1, 200), NOON, Policy(60, 60), None)
+        bench.inbox.outbox.note(delivered, delivery)
+
+    monkeypatch.setattr(bench.inbox.outbox, "record", record_and_deliver)
+    assert steps(run_job(bench, instance, "job-1")) == set(STAGES)
+    assert waiting(bench) == []
+
+
+def test_materialising_callback_tells_once_more(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    """An operator replays a parked delivery so, one partition or many at a time."""
+    bench = make_telling_bench(tmp_path)
+    uuids = ["job-1", "job-2"]
+    for uuid in uuids:
+        end_queue_job(bench.inbox, uuid)
+        delivery = bench.inbox.outbox.delivery(uuid)
+        assert delivery is not None
+        bench.inbox.outbox.note(delivery.parked("404", NOON, Policy(60, 60)), delivery)
+    result = run_job(make_telling_bench(tmp_path, bench.store), instance, *uuids, only=[CALLBACK])
+    assert result.success
+    assert {str((bench.inbox.outbox.delivery(uuid) or pytest.fail(uuid)).state) for uuid in uuids} == {"pending"}
+
+
+@pytest.mark.parametrize(("prepare", "sentence"), [
+    (accept_upload, "did not come by the queue"),
+    (lambda bench, uuid: bench.inbox.accept(make_queue_job(uuid)), "has not ended yet"),
+])  # fmt: skip
+def test_what_cannot_be_told_fails_the_run_and_not_the_job(
+    tmp_path: Path, instance: dg.DagsterInstance, prepare: Any, sentence: str
+) -> None:
+    bench = make_telling_bench(tmp_path)
+    prepare(bench, "job-1")
+    result = run_job(bench, instance, "job-1", only=[CALLBACK])
+    assert not result.success
+    description = result.failure_data_for_node("segmentation.callback").user_failure_data.description
+    assert sentence in description
+    assert bench.inbox.result("job-1") is None
+
+
+def test_without_an_app_server_the_step_is_skipped(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    bench = make_bench(tmp_path)
+    bench.fetch = lambda *_: picture_bytes(make_scene_picture())
+    bench.inbox.accept(make_queue_job("job-1"))
+    result = run_job(bench, instance, "job-1")
+    assert (result.success, steps(result)) == (True, set(SEGMENTING))
