@@ -46,7 +46,7 @@ def bucket_settings(aws_endpoint: str, tmp_path: Path) -> Settings:
     """Settings with an empty bucket of their own."""
     bucket = f"bucket-{secrets.token_hex(6)}"
     names = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": REGION}
-    boto3.client("s3", endpoint_url=aws_endpoint, **names).create_bucket(Bucket=bucket)  # type: ignore[call-overload]
+    boto3.client("s3", endpoint_url=aws_endpoint, **names).create_bucket(Bucket=bucket)
     return make_settings(
         tmp_path, s3_bucket=bucket, s3_endpoint_url=aws_endpoint, s3_access_key="test", s3_secret_key="test"
     )
@@ -80,7 +80,7 @@ def bucket_store(bucket_settings: Settings) -> Store:
 
 def make_settings(folder: Path, **values: Any) -> Settings:
     """Settings whose data lives in the folder, whatever the environment and `.env` say about other things."""
-    return Settings(_env_file=None, **{"data_dir": folder / "data", **values})  # type: ignore[call-arg]
+    return Settings(_env_file=None, **{"data_dir": folder / "data", **values})
 
 
 @pytest.fixture(scope="session")

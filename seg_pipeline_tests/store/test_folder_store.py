@@ -51,7 +51,7 @@ def test_a_store_stays_in_its_place_when_the_process_moves(tmp_path: Path, monke
     """A relative DATA_DIR means the folder in which the process was started."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    store = open_store(Settings(_env_file=None, data_dir=Path("data")))  # type: ignore[call-arg]
+    store = open_store(Settings(_env_file=None, data_dir=Path("data")))
     monkeypatch.chdir(tmp_path / "elsewhere")
     store.put(KEY, b"1")
     assert (tmp_path / "data/assets/job-1/mask_images/mask_000.png").exists()
@@ -159,7 +159,7 @@ def test_deleting_a_folder_does_not_follow_its_links(folder_settings: Settings, 
 def test_the_assets_folder_itself_may_be_a_link(tmp_path: Path, outside: Path) -> None:
     """An operator may put it on another disk."""
     (tmp_path / "assets").symlink_to(outside)
-    store = open_store(Settings(_env_file=None, data_dir=tmp_path / "data", assets_dir=tmp_path / "assets"))  # type: ignore[call-arg]
+    store = open_store(Settings(_env_file=None, data_dir=tmp_path / "data", assets_dir=tmp_path / "assets"))
     store.put("assets/job-1/a.json", b"1")
     assert (outside / "job-1/a.json").exists()
     assert [info.key for info in store.list("assets/job-1/")] == ["assets/job-1/a.json"]

@@ -41,7 +41,7 @@ class Recorder:
 def client(settings: Settings) -> Any:
     """The bucket as another program sees it."""
     keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": settings.aws_region}
-    return boto3.client("s3", endpoint_url=settings.s3_endpoint_url, **keys)  # type: ignore[call-overload]
+    return boto3.client("s3", endpoint_url=settings.s3_endpoint_url, **keys)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_server_that_ignores_if_none_match_fails_the_check() -> None:
         return moto(environ, start_response)
 
     with serving(forgetful) as url:
-        settings = Settings(_env_file=None, s3_bucket="forgetful", s3_endpoint_url=url)  # type: ignore[call-arg]
+        settings = Settings(_env_file=None, s3_bucket="forgetful", s3_endpoint_url=url)
         client(settings).create_bucket(Bucket="forgetful")
         with pytest.raises(StoreUnavailable, match="If-None-Match"):
             bucket(url, s3_bucket="forgetful").check()
