@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import time
-import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,6 +53,8 @@ def main() -> None:
 
 def fingerprint() -> str:
     """Changes with anything that the environment was made from."""
+    import tomllib  # not before the check of the version: 3.10 has none
+
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     parts = [str(VENV), sys.version_info[:2], project.get("project"), project.get("build-system"), _hatch(project)]
     digest = hashlib.sha256(json.dumps(parts).encode())
