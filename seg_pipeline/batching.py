@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from math import ceil
 
 RUNS_PER_WORKER = 2
-"""One that executes and one that waits, so that a worker is never idle and the next batch has time to fill."""
+"""One that executes and one that waits, so that a worker is never idle and the next batch has time to fill. What is
+not asked for costs nobody anything: a million waiting jobs are a million markers, and no more."""
 
 
-def may_claim(waiting: int, runs_in_progress: int, workers: int, batch_size: int) -> bool:
-    """Whether to take what waits now. While every worker has enough to do, less than a full batch is left to grow."""
-    return waiting >= batch_size or (waiting > 0 and runs_in_progress < RUNS_PER_WORKER * max(workers, 1))
+def room_for_runs(runs_in_progress: int, workers: int) -> int:
+    """How many more runs to ask for now; 0 while every worker has enough to do. Without a worker, as for one."""
+    return max(0, RUNS_PER_WORKER * max(workers, 1) - runs_in_progress)
 
 
 def split_into_batches(uuids: Sequence[str], workers: int, batch_size: int) -> list[list[str]]:

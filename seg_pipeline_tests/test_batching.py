@@ -4,26 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seg_pipeline.batching import may_claim, split_into_batches
+from seg_pipeline.batching import room_for_runs, split_into_batches
 
 
 @pytest.mark.parametrize(
-    ("waiting", "in_progress", "workers", "claimed"),
-    [
-        (0, 0, 1, False),
-        (1, 0, 1, True),
-        (1, 1, 1, True),
-        (1, 2, 1, False),
-        (31, 2, 1, False),
-        (32, 2, 1, True),
-        (5, 3, 2, True),
-        (1, 1, 0, True),
-    ],
+    ("in_progress", "workers", "room"),
+    [(0, 1, 2), (1, 1, 1), (2, 1, 0), (9, 1, 0), (3, 2, 1), (1, 0, 1)],
 )
-def test_a_lone_job_goes_at_once_and_a_backlog_grows_to_a_batch(
-    waiting: int, in_progress: int, workers: int, claimed: bool
-) -> None:
-    assert may_claim(waiting, in_progress, workers, batch_size=32) is claimed
+def test_a_worker_gets_a_run_to_execute_and_one_to_wait(in_progress: int, workers: int, room: int) -> None:
+    assert room_for_runs(in_progress, workers) == room
 
 
 @given(st.integers(0, 300), st.integers(0, 9), st.integers(1, 64))

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from seg_pipeline.batching import may_claim, split_into_batches
+from seg_pipeline.batching import room_for_runs, split_into_batches
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, job_partitions
 from seg_pipeline.defs.run_config import run_config_for
@@ -16,6 +16,7 @@ from seg_pipeline.stages import Workbench
 
 JOBS_PER_TICK = 512
 SWEEP_SECONDS = 2.0
+ROOM_PAUSE_SECONDS = 0.1
 IN_PROGRESS = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.QUEUED,
@@ -36,7 +37,7 @@ def inbox_sensor(
     """One tick: wait for work, claim it, ask for runs."""
     uuids, workers = _wait_for_jobs(workbench, context.instance)
     if not uuids:
-        return dg.SkipReason(f"No job arrived in the {workbench.settings.tick_seconds:g} s of this tick.")
+        return dg.SkipReason(f"No job to ask for in the {workbench.settings.tick_seconds:g} s of this tick.")
     batches = split_into_batches(uuids, workers, workbench.settings.batch_size)
     claimed = [claims for batch in batches if (claims := _claim(workbench, batch))]
     if not claimed:
@@ -55,14 +56,20 @@ def _wait_for_jobs(bench: Workbench, instance: dg.DagsterInstance) -> tuple[list
         uuids = bench.inbox.waiting(JOBS_PER_TICK)
         if uuids:
             workers = len(live_workers(bench.store, datetime.now(UTC), settings.worker_stale_seconds))
-            if may_claim(len(uuids), _runs_in_progress(instance), workers, settings.batch_size):
-                return uuids, workers
+            room = _wait_for_room(instance, workers, deadline)
+            return uuids[: room * settings.batch_size], workers
         time.sleep(settings.inbox_pause_seconds)
     return [], 0
 
 
-def _runs_in_progress(instance: dg.DagsterInstance) -> int:
-    return instance.get_runs_count(dg.RunsFilter(job_name=segment_images.name, statuses=IN_PROGRESS))
+def _wait_for_room(instance: dg.DagsterInstance, workers: int, deadline: float) -> int:
+    """How many runs to ask for, once a worker has less than enough to do; 0 if none has by the end of the tick."""
+    in_progress = dg.RunsFilter(job_name=segment_images.name, statuses=IN_PROGRESS)
+    while not (room := room_for_runs(instance.get_runs_count(in_progress), workers)):
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(ROOM_PAUSE_SECONDS)
+    return room
 
 
 def _claim(bench: Workbench, uuids: list[str]) -> list[Claim]:

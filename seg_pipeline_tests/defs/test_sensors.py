@@ -62,7 +62,7 @@ def make_run(
 def test_a_quiet_tick_says_what_it_waited_for(tmp_path: Path, tick: Tick) -> None:
     skipped = tick(inbox_sensor, make_quick_bench(tmp_path))
     assert isinstance(skipped, dg.SkipReason)
-    assert skipped.skip_message == "No job arrived in the 0.2 s of this tick."
+    assert skipped.skip_message == "No job to ask for in the 0.2 s of this tick."
 
 
 def test_a_lone_job_gets_a_run_of_its_partition(tmp_path: Path, tick: Tick) -> None:
@@ -90,7 +90,7 @@ def test_a_backlog_gets_runs_over_ranges(tmp_path: Path, tick: Tick) -> None:
     assert (second.tags[RANGE_START_TAG], second.tags[RANGE_END_TAG]) == ("job-4", "job-5")
 
 
-def test_while_runs_wait_a_small_backlog_is_left_to_grow(
+def test_while_runs_wait_a_backlog_is_left_to_grow(
     tmp_path: Path, tick: Tick, instance: dg.DagsterInstance
 ) -> None:
     bench = make_quick_bench(tmp_path)
