@@ -3,17 +3,29 @@
 import dagster as dg
 
 from seg_pipeline.defs.assets import segmentation_assets
+from seg_pipeline.defs.doors import build_courier_sensor, build_queue_sensor
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.pruning import prune_job, prune_schedule, pruned
-from seg_pipeline.defs.resources import passed_jobs_io_manager, workbench_resource
+from seg_pipeline.defs.resources import (
+    collector_resource,
+    courier_resource,
+    passed_jobs_io_manager,
+    workbench_resource,
+)
 from seg_pipeline.defs.sensors import inbox_sensor, sweeper
+from seg_pipeline.settings import get_settings
 
 # At module level: a worker keeps the last definitions it loaded, and a function would be called again per job.
 defs = dg.Definitions(
     assets=[segmentation_assets, pruned],
     jobs=[segment_images, prune_job],
-    sensors=[inbox_sensor, sweeper],
+    sensors=[build_queue_sensor(get_settings()), inbox_sensor, sweeper, build_courier_sensor(get_settings())],
     schedules=[prune_schedule],
-    resources={"workbench": workbench_resource, "passed_jobs": passed_jobs_io_manager},
+    resources={
+        "workbench": workbench_resource,
+        "passed_jobs": passed_jobs_io_manager,
+        "collector": collector_resource,
+        "courier": courier_resource,
+    },
     executor=dg.in_process_executor,
 )

@@ -7,8 +7,11 @@ from functools import lru_cache
 
 import dagster as dg
 
+from seg_pipeline.collector import Collector
+from seg_pipeline.courier import Courier
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import get_settings
+from seg_pipeline.sqs import SqsIntake
 from seg_pipeline.stages import Workbench
 from seg_pipeline.store import open_store
 
@@ -24,6 +27,30 @@ def workbench() -> Workbench:
 def workbench_resource(_: dg.InitResourceContext) -> Workbench:
     """The process's workbench, as a resource; a test passes its own in its place."""
     return workbench()
+
+
+@lru_cache(maxsize=1)
+def courier() -> Courier:
+    """This process's courier, which remembers how the app server does."""
+    return Courier(workbench().store, get_settings())
+
+
+@dg.resource(description="Carries results to the app server.")
+def courier_resource(_: dg.InitResourceContext) -> Courier:
+    """The process's courier, as a resource."""
+    return courier()
+
+
+@lru_cache(maxsize=1)
+def collector() -> Collector:
+    """This process's collector, which remembers how the queue does."""
+    return Collector(SqsIntake(get_settings(), workbench().inbox))
+
+
+@dg.resource(description="Brings in what the queue has.")
+def collector_resource(_: dg.InitResourceContext) -> Collector:
+    """The process's collector, as a resource."""
+    return collector()
 
 
 class PassedJobs(dg.IOManager):
