@@ -6,15 +6,18 @@ single saving of a run (`docs/architecture.md` has the figures).
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as db
 from dagster import DagsterInstance
+from dagster._core.instance import RUNLESS_RUN_ID
 from dagster._core.storage.base_storage import DagsterStorage
-from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
+from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage, SqlEventLogStorage
 from dagster._core.storage.event_log.base import EventLogStorage
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.storage.runs.base import RunStorage
 from dagster._core.storage.schedules import SqliteScheduleStorage
@@ -181,6 +184,26 @@ class SegPipelineStorage(DagsterStorage[DagsterInstance], ConfigurableClass):
     def schedule_storage_data(self) -> ConfigurableClassData | None:
         """None: the three are never configured apart."""
         return None
+
+
+def runless_events(instance: DagsterInstance, before: datetime, limit: int) -> list[int]:
+    """Events that belong to no run, such as the courier's, the oldest first: no deletion of a run takes them along."""
+    events = SqlEventLogStorageTable.c
+    old = (events.run_id == RUNLESS_RUN_ID) & (events.timestamp < before.astimezone(UTC).replace(tzinfo=None))
+    with _events_of(instance).index_connection() as connection:
+        return [*connection.execute(db.select(events.id).where(old).order_by(events.id).limit(limit)).scalars()]
+
+
+def delete_event(instance: DagsterInstance, event_id: int) -> None:
+    """Removes one event."""
+    with _events_of(instance).index_connection() as connection:
+        connection.execute(SqlEventLogStorageTable.delete().where(SqlEventLogStorageTable.c.id == event_id))
+
+
+def _events_of(instance: DagsterInstance) -> SqlEventLogStorage:
+    storage = instance.event_log_storage
+    assert isinstance(storage, SqlEventLogStorage)
+    return storage
 
 
 def prepare() -> None:

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -13,7 +14,7 @@ import sqlalchemy as db
 from dagster._core.instance.ref import InstanceRef
 
 from seg_pipeline import dagster_storage
-from seg_pipeline.dagster_storage import SegPipelineStorage, postgres_url
+from seg_pipeline.dagster_storage import SegPipelineStorage, delete_event, postgres_url, runless_events
 from seg_pipeline_tests.conftest import make_settings
 
 CONFIG = {
@@ -98,6 +99,18 @@ def test_a_deleted_run_takes_what_it_wrote_along(instance: dg.DagsterInstance) -
     run_id = greetings.execute_in_process(instance=instance).run_id
     instance.delete_run(run_id)
     assert instance.fetch_materializations(dg.AssetKey("greeting"), limit=1).records == []
+
+
+def test_events_of_no_run_can_be_removed_one_by_one_the_oldest_first(instance: dg.DagsterInstance) -> None:
+    greetings.execute_in_process(instance=instance)
+    for uuid in ("b", "c"):
+        instance.report_runless_asset_event(dg.AssetMaterialization("greeting", partition=uuid))
+    assert runless_events(instance, datetime.now(UTC) - timedelta(minutes=1), 10) == []
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    (first,) = runless_events(instance, tomorrow, 1)
+    delete_event(instance, first)
+    assert instance.get_materialized_partitions(dg.AssetKey("greeting")) == {"a", "c"}
+    assert len(runless_events(instance, tomorrow, 10)) == 1
 
 
 def test_statements_share_connections(instance: dg.DagsterInstance) -> None:

@@ -11,6 +11,7 @@ from itertools import islice
 import dagster as dg
 
 from seg_pipeline.celery_app import broker_folder
+from seg_pipeline.dagster_storage import delete_event, runless_events
 from seg_pipeline.defs.partitions import job_partitions
 from seg_pipeline.heartbeats import all_workers, live_workers, remove_beat
 from seg_pipeline.inbox import ExpiredJob
@@ -40,6 +41,8 @@ class Pruned:
     orphans: int = 0
     partitions: int = 0
     runs: int = 0
+    events: int = 0
+    parked: int = 0
     broker_messages: int = 0
     heartbeats: int = 0
 
@@ -72,6 +75,8 @@ def prune(bench: Workbench, instance: dg.DagsterInstance, now: datetime, dry_run
         "orphans": _orphans(bench, now),
         "partitions": _partitions(bench, instance),
         "runs": _runs(bench, instance, now),
+        "events": _events(bench, instance, now),
+        "parked": _parked(bench, now),
         "broker_messages": _broker_messages(bench.settings, now),
         "heartbeats": _heartbeats(bench, now),
     }
@@ -108,9 +113,12 @@ prune_schedule = dg.ScheduleDefinition(
 
 
 def _expired_jobs(bench: Workbench, now: datetime) -> Iterator[Removal]:
-    """Jobs whose time is over; one that an operator has run again just now is left until the next prune."""
+    """Jobs whose time is over; one that an operator has run again just now is left until the next prune, and one that
+    the app server is still to be told of until it has been told, and had the time to fetch its files."""
     beats = live_workers(bench.store, now, bench.settings.worker_stale_seconds)
     busy = {uuid for beat in beats for uuid in beat.uuids}
+    if bench.settings.app_server_url:
+        busy |= bench.inbox.outbox.uuids()
     for expired in bench.inbox.expired(now, PER_PRUNE, busy):
         yield partial(_delete_expired, bench, expired)
 
@@ -144,6 +152,21 @@ def _runs(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Iter
     filters = dg.RunsFilter(statuses=FINISHED, created_before=before)
     for run_id in instance.get_run_ids(filters, limit=PER_PRUNE):
         yield partial(instance.delete_run, run_id)
+
+
+def _events(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Iterator[Removal]:
+    """What belongs to no run, such as the courier's reports, when it is as old as runs may get."""
+    before = now - timedelta(seconds=bench.settings.run_retention_seconds)
+    for event_id in runless_events(instance, before, PER_PRUNE):
+        yield partial(delete_event, instance, event_id)
+
+
+def _parked(bench: Workbench, now: datetime) -> Iterator[Removal]:
+    """Notes on messages and deliveries that nobody has cared for."""
+    before = now - timedelta(seconds=bench.settings.parked_ttl_seconds)
+    for info in bench.store.list(keys.PARKED):
+        if info.last_modified < before:
+            yield partial(bench.store.delete, info.key)
 
 
 def _broker_messages(settings: Settings, now: datetime) -> Iterator[Removal]:

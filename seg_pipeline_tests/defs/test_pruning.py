@@ -10,9 +10,10 @@ import pytest
 
 from seg_pipeline.celery_app import broker_folder
 from seg_pipeline.defs.pruning import Pruned, prune, pruned
+from seg_pipeline.deliveries import Policy, Reply
 from seg_pipeline.heartbeats import WorkerBeat, all_workers, write_beat
 from seg_pipeline.stages import Workbench
-from seg_pipeline_tests.builders import accept_upload, make_bench
+from seg_pipeline_tests.builders import NOON, accept_upload, end_queue_job, make_bench
 from seg_pipeline_tests.test_stages import run_stages
 
 
@@ -67,6 +68,74 @@ def test_an_expired_job_that_an_operator_runs_again_is_left(bench: Workbench, in
     now = later(seconds=120)
     write_beat(bench.store, WorkerBeat("worker-1", 1, "here", now, now, run_id="r", uuids=("finished",)))
     assert prune(bench, instance, now).jobs == 0
+
+
+def test_what_the_app_server_does_not_know_yet_is_kept_with_its_files(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """A link in a PATCH that comes a day late must still lead to a mask."""
+    bench = make_bench(tmp_path, app_server_url="https://app.example")
+    end_queue_job(bench.inbox, "told-late", ttl_seconds=60)
+    assert prune(bench, instance, NOON + timedelta(days=1)).jobs == 0
+    now = NOON + timedelta(days=1)
+    deliver(bench, "told-late", Reply(0.1, 200), now)
+    assert prune(bench, instance, now + timedelta(seconds=59)).jobs == 0
+    look_into_outbox(bench, now + timedelta(seconds=60))
+    assert prune(bench, instance, now + timedelta(seconds=60)).jobs == 1
+    assert (bench.store.list("assets/"), bench.store.list("outbox/")) == ([], [])
+
+
+def test_a_parked_delivery_is_kept_for_a_week_to_be_replayed(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    bench = make_bench(tmp_path, app_server_url="https://app.example")
+    now = datetime.now(UTC)
+    end_queue_job(bench.inbox, "refused", ttl_seconds=60, ended_at=now)
+    deliver(bench, "refused", Reply(0.1, 404, "no"), now)
+    assert prune(bench, instance, now + timedelta(days=6)) == Pruned()
+    later_still = now + timedelta(days=7, seconds=1)
+    look_into_outbox(bench, later_still)
+    counts = prune(bench, instance, later_still)
+    assert counts.jobs == 1
+    assert all(bench.store.list(prefix) == [] for prefix in ("assets/", "outbox/", "parked/", "expiry/"))
+
+
+def test_where_there_is_no_app_server_nothing_waits_for_it(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    """It was taken out of the settings while deliveries were under way."""
+    bench = make_bench(tmp_path)
+    end_queue_job(bench.inbox, "job-1", ttl_seconds=60)
+    assert prune(bench, instance, NOON + timedelta(days=1)).jobs == 1
+    assert (bench.store.list("assets/"), bench.store.list("outbox/")) == ([], [])
+
+
+def deliver(bench: Workbench, uuid: str, reply: Reply, now: datetime) -> None:
+    """One attempt, as the courier makes it."""
+    (marker,) = bench.inbox.outbox.waiting(datetime.now(UTC) + timedelta(days=1), 10)
+    parcel = bench.inbox.outbox.take(marker, now)
+    assert parcel is not None
+    policy = Policy(60, bench.settings.parked_ttl_seconds)
+    bench.inbox.outbox.note(parcel.delivery.after(reply, now, policy, parcel.keep_until(now)), parcel.delivery)
+
+
+def look_into_outbox(bench: Workbench, now: datetime) -> None:
+    """What the courier does with markers whose time has come."""
+    for marker in bench.inbox.outbox.waiting(now, 10):
+        assert bench.inbox.outbox.take(marker, now) is None
+
+
+def test_notes_on_what_was_parked_go_after_a_week(bench: Workbench, instance: dg.DagsterInstance) -> None:
+    bench.store.put("parked/message-1", b"{}")
+    assert prune(bench, instance, later(days=6)).parked == 0
+    assert prune(bench, instance, later(days=8)).parked == 1
+    assert bench.store.list("parked/") == []
+
+
+def test_reports_that_belong_to_no_run_go_as_runs_do(bench: Workbench, instance: dg.DagsterInstance) -> None:
+    """Nothing else would ever remove them."""
+    for uuid in ("a", "b"):
+        instance.report_runless_asset_event(dg.AssetMaterialization("callback", partition=uuid))
+    assert prune(bench, instance, later(seconds=30)).events == 0
+    assert prune(bench, instance, later(days=2), dry_run=True).events == 2
+    assert prune(bench, instance, later(days=2)).events == 2
+    assert instance.get_materialized_partitions(dg.AssetKey("callback")) == set()
 
 
 def test_a_second_prune_finishes_what_a_first_one_began(bench: Workbench, instance: dg.DagsterInstance) -> None:
