@@ -90,9 +90,7 @@ def test_a_backlog_gets_runs_over_ranges(tmp_path: Path, tick: Tick) -> None:
     assert (second.tags[RANGE_START_TAG], second.tags[RANGE_END_TAG]) == ("job-4", "job-5")
 
 
-def test_while_runs_wait_a_backlog_is_left_to_grow(
-    tmp_path: Path, tick: Tick, instance: dg.DagsterInstance
-) -> None:
+def test_while_runs_wait_a_backlog_is_left_to_grow(tmp_path: Path, tick: Tick, instance: dg.DagsterInstance) -> None:
     bench = make_quick_bench(tmp_path)
     for run_key in ("a:1", "b:1"):
         make_run(instance, bench, run_key, dg.DagsterRunStatus.STARTING)
