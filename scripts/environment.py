@@ -78,19 +78,32 @@ def install() -> None:
     began = time.monotonic()
     print("Making .venv; the first time some 3 GB are downloaded, most of it torch ...", flush=True)
     STAMP.unlink(missing_ok=True)
-    make_venv()
-    run([PYTHON, "-m", "pip", "install", "-qq", "--disable-pip-version-check", UV], "uv could not be installed")
-    uv = [VENV / "bin" / "uv", "pip"]
-    python = ["--python", PYTHON]
-    hashed = ["--quiet", "--require-hashes", *python]
-    builder = ["--constraints", LOCK, locked_version("setuptools")]
-    run([*uv, "install", *hashed, *builder], "setuptools, which builds sam2, could not be installed")
-    run([*uv, "sync", *hashed, "--no-build-isolation", LOCK], f"{LOCK.name} could not be installed")
-    editable = ["--no-deps", "--no-build-isolation", "--editable", ROOT]
-    run([*uv, "install", "--quiet", *python, *editable], "the project itself could not be installed")
+    install_packages(LOCK)
+    install_project()
     run([PYTHON, "-c", f"import {', '.join(HEAVY)}"], "the installed packages do not load")
     STAMP.write_text(fingerprint(), encoding="utf-8")
     print(f"Made .venv in {time.monotonic() - began:.0f} s.", flush=True)
+
+
+def install_packages(lock: Path) -> None:
+    """What a lock names and nothing else, checked by hash."""
+    make_venv()
+    run([PYTHON, "-m", "pip", "install", "-qq", "--disable-pip-version-check", UV], "uv could not be installed")
+    hashed = ["--quiet", "--require-hashes", "--python", PYTHON]
+    builder = ["--constraints", LOCK, locked_version("setuptools")]
+    run([*uv_pip(), "install", *hashed, *builder], "setuptools, which builds sam2, could not be installed")
+    run([*uv_pip(), "sync", *hashed, "--no-build-isolation", lock], f"{lock.name} could not be installed")
+
+
+def install_project() -> None:
+    """The project itself, from where it lies."""
+    editable = ["--no-deps", "--no-build-isolation", "--editable", ROOT]
+    run([*uv_pip(), "install", "--quiet", "--python", PYTHON, *editable], "the project itself could not be installed")
+
+
+def uv_pip() -> "list[str | Path]":
+    """The command that installs packages."""
+    return [VENV / "bin" / "uv", "pip"]
 
 
 def locked_version(name: str) -> str:
