@@ -70,22 +70,35 @@ def env_example() -> str:
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None else field.default
         lines += ["", f"# {field.description}", f"#{name.upper()}={default}"]
+    lines += ["", "# Password of docker-compose.yml's own Postgres, in letters and digits.", "#POSTGRES_PASSWORD="]
     return "\n".join(lines) + "\n"
 
 
 @weights_app.command("pull")
-def pull_weights(name: Annotated[str, typer.Argument(help="A model, such as yolov8x-seg, or a path.")]) -> None:
-    """Make sure that a model's weights are here; download them if they are nowhere yet."""
+def pull_weights(
+    names: Annotated[list[str] | None, typer.Argument(help="Models, such as yolov8x-seg, or paths.")] = None,
+) -> None:
+    """Make sure that models' weights are here; download them if they are nowhere yet.
+
+    Without a name those that a worker will want: MODEL's, and QUEUE_MODEL's if there is a queue.
+    """
     from seg_pipeline.errors import ModelError
     from seg_pipeline.segmenters.weights import find_weights
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    settings = read_settings()
     try:
-        path = find_weights(name, read_settings(), Milestones())
+        for name in names or wanted_models(settings):
+            path = find_weights(name, settings, Milestones())
+            logging.getLogger(__name__).info("%s is at %s", name, path)
     except ModelError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(NO_RESTART) from None
-    logging.getLogger(__name__).info("%s is at %s", name, path)
+
+
+def wanted_models(settings: Settings) -> list[str]:
+    """The models that jobs here will ask for, unless they name one themselves."""
+    return [settings.model, settings.queue_model] if settings.sqs_queue_url else [settings.model]
 
 
 class Milestones:
