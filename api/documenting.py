@@ -27,6 +27,7 @@ _SENTENCES = {
     "job_in_progress": "job abc123 is being worked on; delete it when it has finished.",
     "job_not_found": "job abc123 does not exist or has expired.",
     "model_failed": "The model did not segment the picture.",
+    "nothing_to_tell": "job abc123 has not ended yet; the app server will be told when it has.",
     "not_an_image": "The 12 bytes are no picture of a known format (AVIF, BMP, GIF, JPEG, PNG, TIFF, WEBP).",
     "store_full": "The store has no space left; nothing of this request was kept.",
     "store_unavailable": "The store cannot be reached; try again in a moment.",

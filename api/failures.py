@@ -45,6 +45,7 @@ STATUS_BY_CODE = {
     "cancelled": 409,
     "job_conflict": 409,
     "job_in_progress": 409,
+    "nothing_to_tell": 409,
     "body_too_large": 413,
     "unsupported_body": 415,
     # The picture
@@ -71,6 +72,7 @@ STATUS_BY_CODE = {
     "store_failed": 500,
     "object_not_found": 500,
     "busy": 503,
+    "queue_unavailable": 503,
     "store_unavailable": 503,
     "store_full": 507,
 }

@@ -125,6 +125,13 @@ class UnfinishedJob(BaseModel):
     accepted_at: datetime
 
 
+class CallbackRecorded(BaseModel):
+    """The app server will be told of the job, again if it was before."""
+
+    uuid: str
+    state: Literal["pending"]
+
+
 class JobLine(BaseModel):
     """A job in a list: where it stood when it was listed, and since when."""
 

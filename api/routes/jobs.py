@@ -13,6 +13,7 @@ from api.schemas import (
     ANSWER_EXAMPLE,
     PAGE_EXAMPLE,
     QUEUED_EXAMPLE,
+    CallbackRecorded,
     FinishedJob,
     JobOptions,
     JobPage,
@@ -22,6 +23,7 @@ from api.schemas import (
 from api.service import Service, ServiceDep, about_job, in_thread
 from api.views import accepted_response, view_accepted, view_job
 from seg_pipeline.domain import JobStatus, check_uuid
+from seg_pipeline.errors import NothingToTell
 from seg_pipeline.inbox import Page
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], dependencies=[RequireKey])
@@ -122,6 +124,32 @@ async def delete_job(request: Request, service: ServiceDep, uuid: Uuid) -> Respo
     about_job(request, check_uuid(uuid))
     await in_thread(_delete, service, uuid)
     return Response(status_code=204)
+
+
+@router.post(
+    "/{uuid}/callback",
+    summary="Tell the app server again",
+    status_code=202,
+    response_model=CallbackRecorded,
+    responses={
+        202: {
+            "description": "Recorded; it is sent in a moment, and tried again if need be.",
+            "content": {"application/json": {"example": {"uuid": "abc123", "state": "pending"}}},
+        },
+        **failures("invalid_uuid", "job_not_found", "nothing_to_tell", "store_full", *EVERYWHERE),
+    },
+)
+async def replay_callback(request: Request, service: ServiceDep, uuid: Uuid) -> Response:
+    """For a delivery that was parked, or that the app server has lost; jobs that came by the queue have one."""
+    about_job(request, check_uuid(uuid))
+    state = await in_thread(_replay, service, uuid)
+    return JSONResponse({"uuid": uuid, "state": state}, 202)
+
+
+def _replay(service: Service, uuid: str) -> str:
+    if service.settings.app_server_url is None:
+        raise NothingToTell("APP_SERVER_URL is not set: there is nobody to tell.")
+    return str(service.inbox.outbox.replay(uuid).state)
 
 
 def _page(service: Service, status: JobStatus | None, after: str | None, limit: int) -> Page:

@@ -6,13 +6,14 @@ from typing import Any
 import httpx
 import pytest
 
-from api.schemas import FinishedJob, SegmentView, UnfinishedJob
+from api.schemas import CallbackRecorded, FinishedJob, SegmentView, UnfinishedJob
+from seg_pipeline.deliveries import Policy
 from seg_pipeline.errors import FetchRejected
 from seg_pipeline.inbox import Inbox
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.api.stand_ins import DRAWING, beat, finish_job
-from seg_pipeline_tests.builders import picture_bytes
+from seg_pipeline_tests.builders import NOON, end_queue_job, make_queue_job, picture_bytes
 
 PICTURE = picture_bytes()
 URL = "https://cdn.example.com/sample.jpg"
@@ -185,3 +186,35 @@ def test_a_job_that_a_worker_has_is_not_deleted_under_its_feet(serve: Serve, api
     response = client.delete("/jobs/mine")
     assert (response.status_code, response.json()["code"]) == (409, "job_in_progress")
     assert client.get("/jobs/mine").json()["status"] == "processing"
+
+
+def test_a_parked_callback_is_replayed(serve: Serve, api_store: Store) -> None:
+    inbox = Inbox(api_store)
+    end_queue_job(inbox, "mine")
+    delivery = inbox.outbox.delivery("mine")
+    assert delivery is not None
+    inbox.outbox.note(delivery.parked("404", NOON, Policy(60, 60)), delivery)
+    response = serve(app_server_url="https://app.example").post("/jobs/mine/callback")
+    assert (response.status_code, response.json()) == (202, {"uuid": "mine", "state": "pending"})
+    CallbackRecorded.model_validate(response.json())
+    replayed = inbox.outbox.delivery("mine")
+    assert replayed is not None
+    assert replayed.is_pending
+
+
+def test_what_cannot_be_replayed_says_why(serve: Serve, api_store: Store) -> None:
+    inbox = Inbox(api_store)
+    inbox.accept(make_queue_job("running"))
+    client = serve(app_server_url="https://app.example")
+    client.post("/jobs", json={"uuid": "mine", "image_url": URL})
+    answers = [client.post(f"/jobs/{uuid}/callback") for uuid in ("nobody", "running", "mine", "..%2Fx")]
+    assert [answer.status_code for answer in answers[:3]] == [404, 409, 409]
+    assert answers[3].status_code in (404, 422)
+    assert [answer.json()["code"] for answer in answers[:3]] == ["job_not_found", "nothing_to_tell", "nothing_to_tell"]
+    assert "has not ended yet" in answers[1].json()["error"]
+
+
+def test_without_an_app_server_there_is_nobody_to_tell(serve: Serve, api_store: Store) -> None:
+    end_queue_job(Inbox(api_store), "mine")
+    answer = serve().post("/jobs/mine/callback")
+    assert (answer.status_code, answer.json()["code"]) == (409, "nothing_to_tell")
