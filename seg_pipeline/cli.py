@@ -85,12 +85,11 @@ def pull_weights(
     from seg_pipeline.errors import ModelError
     from seg_pipeline.segmenters.weights import find_weights
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")  # a try that failed is no news, the last one is
     settings = read_settings()
     try:
         for name in names or wanted_models(settings):
-            path = find_weights(name, settings, Milestones())
-            logging.getLogger(__name__).info("%s is at %s", name, path)
+            find_weights(name, settings, Milestones())
     except ModelError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(NO_RESTART) from None

@@ -37,8 +37,8 @@ def run(settings: Settings, with_sample: bool, exit_after_sample: bool, say: Say
     """
     began = time.monotonic()
     settings, is_demo = with_demo_models(settings)
-    check_ports(settings)
     with only_one(settings.data_dir):
+        check_ports(settings)
         say(f"Starting with {settings.model} ...")
         if is_demo:
             say("This demo model knows only generated shapes; `MODEL=yolov8x-seg make run` takes a real one.")
@@ -133,8 +133,8 @@ def programs(settings: Settings) -> list[Program]:
     grpc = ["api", "grpc", "--module-name", LOCATION_NAME, "--host", host, "--port", str(code_port)]
     web = ["--host", settings.dagster_host, "--port", str(settings.dagster_port), "--workspace", str(workspace)]
     return [
-        Program("weights", [python, "-m", "seg_pipeline.cli", "weights", "pull", settings.model], one, once=True,
-                show_output=True, ready_within_seconds=WEIGHTS_SECONDS),
+        Program("weights", [python, "-m", "seg_pipeline.cli", "weights", "pull"], one, once=True,
+                shown="^downloading ", ready_within_seconds=WEIGHTS_SECONDS),
         Program("tables", [python, "-m", "seg_pipeline.dagster_storage"], one, once=True),
         Program("api", [python, "-m", "api.main"], one, is_ready=lambda: _is_ok(f"{api}/livez"), stop_seconds=8),
         Program("worker", [python, "-m", "seg_pipeline.worker"], many, after=("weights", "tables"),
@@ -168,12 +168,19 @@ def _environments(settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
     """For a process that computes little, and for the worker: they differ in the threads that they may take."""
     shared = {
         **os.environ,
+        **_without_proxy(os.environ),
         **_changed(settings),
         "DAGSTER_HOME": str(settings.data_dir.absolute() / "dagster"),
         "PYTHONUNBUFFERED": "1",
     }
     shared.pop("PYTHONDONTWRITEBYTECODE", None)  # without compiled files every start takes twice as long
     return {"OMP_NUM_THREADS": "1", **shared}, {"OMP_NUM_THREADS": str(usable_cores()), **shared}
+
+
+def _without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """The processes talk to one another directly, whatever proxy this machine uses for the rest (gRPC asks too)."""
+    names = {"NO_PROXY": environment.get("NO_PROXY", ""), "no_proxy": environment.get("no_proxy", "")}
+    return {name: ",".join(filter(None, [hosts, "localhost", "127.0.0.1", "::1"])) for name, hosts in names.items()}
 
 
 def _changed(settings: Settings) -> dict[str, str]:

@@ -51,12 +51,11 @@ class StopRequested(Exception):
 
 @dataclass(frozen=True)
 class Program:
-    """What to run, when it counts as ready, and how it is stopped.
+    """What to run, when it counts as ready, what of its output the user sees, and how it is stopped.
 
-    One that runs `once` is ready when it has ended with 0. Those with a lower `stop_turn` are stopped first; after
-    `stop_seconds` a program is killed with all that it started. Of its output warnings are shown, or all if
-    `show_output`; the log has everything. Warnings that match `hushed` are not shown, and
-    that one was killed which `may_be_killed` without loss is not either.
+    One that runs `once` is ready when it has ended with 0. Warnings are shown unless they match `hushed`, other lines
+    if they match `shown`; the log has everything. Those with a lower `stop_turn` are stopped first; after
+    `stop_seconds` a program is killed with all that it started, quietly if it `may_be_killed` without loss.
     """
 
     name: str
@@ -66,11 +65,11 @@ class Program:
     is_ready: Callable[[], bool] = lambda: True
     ready_within_seconds: float = 120.0
     once: bool = False
-    show_output: bool = False
+    shown: str | None = None
+    hushed: str | None = None
     stop_turn: int = 0
     stop_seconds: float = 5.0
     may_be_killed: bool = False
-    hushed: str | None = None
 
 
 class LogFile:
@@ -124,7 +123,7 @@ class Output:
     def _take(self, line: str) -> None:
         if line:
             self.last_lines.append(line)
-            if self._program.show_output:
+            if self._program.shown and re.search(self._program.shown, line):
                 self._say(line)
             elif self._is_alarming(line) and self._may_show():
                 self._say(f"{self._program.name}: {line[:400]}")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,14 @@ def test_warnings_are_shown_and_all_the_rest_is_in_the_log(tmp_path: Path) -> No
         supervisor.run_until(_soon(lambda: "error-free" in _log_of(tmp_path, "mill")))
     assert said == ["mill: ERROR: loud", "mill: level=warning event=odd"]
     assert "INFO: quiet" in _log_of(tmp_path, "mill")
+
+
+def test_lines_that_are_asked_for_are_shown_as_they_are(tmp_path: Path) -> None:
+    said: list[str] = []
+    program = make_program("mill", "print('grinding 10%'); print('humming'); print('grinding 20%')", once=True)
+    with Supervisor([replace(program, shown="^grinding")], tmp_path, said.append) as supervisor:
+        supervisor.wait_until_ready()
+    assert said == ["grinding 10%", "grinding 20%"]
 
 
 def test_a_flood_of_warnings_does_not_bury_the_terminal(tmp_path: Path) -> None:
