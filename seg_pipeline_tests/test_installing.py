@@ -1,5 +1,6 @@
 """The files that make an environment agree with one another, and an environment that is up to date is left alone."""
 
+import os
 import re
 import subprocess
 import tomllib
@@ -119,7 +120,8 @@ def test_an_old_python_is_refused_in_one_sentence(environment: ModuleType, monke
 
 def test_make_lists_its_targets() -> None:
     """Without a target, so that a newcomer who types `make` learns what there is."""
-    listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    listed = subprocess.run(["make"], cwd=ROOT, env=outside, capture_output=True, text=True, check=True).stdout
     targets = re.findall(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)[0].split()
     assert [line.split()[1] for line in listed.splitlines()] == targets
 
