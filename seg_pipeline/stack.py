@@ -130,7 +130,8 @@ def programs(settings: Settings) -> list[Program]:
     api, dagster = base_url(settings), dagster_url(settings)
     one, many = _environments(settings)
     python, host = sys.executable, "127.0.0.1"
-    grpc = ["api", "grpc", "--module-name", LOCATION_NAME, "--host", host, "--port", str(code_port)]
+    # Four sensors' ticks wait inside the code server, and by default it has hardly more threads than cores.
+    grpc = ["api", "grpc", "--module-name", LOCATION_NAME, "--host", host, "--port", str(code_port), "-n", "16"]
     web = ["--host", settings.dagster_host, "--port", str(settings.dagster_port), "--workspace", str(workspace)]
     return [
         Program("weights", [python, "-m", "seg_pipeline.cli", "weights", "pull"], one, once=True,
