@@ -139,7 +139,7 @@ def programs(settings: Settings) -> list[Program]:
         Program("tables", [python, "-m", "seg_pipeline.dagster_storage"], one, once=True),
         Program("api", [python, "-m", "api.main"], one, is_ready=lambda: _is_ok(f"{api}/livez"), stop_seconds=8),
         Program("worker", [python, "-m", "seg_pipeline.worker"], many, after=("weights", "tables"),
-                is_ready=lambda: _is_ok(f"{api}/readyz"), stop_turn=1, stop_seconds=10),
+                is_ready=lambda: _is_ok(f"{api}/readyz"), hushed="Dependencies for step", stop_turn=1, stop_seconds=10),
         Program("code-server", [python, "-m", "dagster", *grpc], one, after=("tables",),
                 is_ready=lambda: _listens(host, code_port), stop_turn=1, **WAITS_FOR_WORK),
         Program("webserver", [python, "-m", "dagster_webserver", *web], one, after=("code-server",),
