@@ -1,0 +1,45 @@
+"""Ends with 0 if this container is well: `healthy.py URL` asks its service, `healthy.py worker` looks for a heartbeat.
+
+A service that is not ends it with 1 and a line.
+"""
+
+import socket
+import sys
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime
+
+TIMEOUT_SECONDS = 4
+
+
+def main(what: str) -> None:
+    """Looks once."""
+    failure = worker_failure() if what == "worker" else http_failure(what)
+    if failure:
+        sys.exit(failure)
+
+
+def http_failure(url: str) -> str | None:
+    """Why it is not well, or None."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS):
+            return None
+    except urllib.error.HTTPError as error:
+        return f"{url}: {error.code} {error.read(500).decode(errors='replace')}"
+    except OSError as error:
+        return f"{url}: {error}"
+
+
+def worker_failure() -> str | None:
+    """Why this host's worker is not well, or None. Raises StoreError if the store is away."""
+    from seg_pipeline.heartbeats import live_workers
+    from seg_pipeline.settings import get_settings
+    from seg_pipeline.store import open_store
+
+    settings, host = get_settings(), socket.gethostname()
+    beats = live_workers(open_store(settings), datetime.now(UTC), settings.worker_stale_seconds)
+    return None if any(beat.host == host for beat in beats) else f"no worker of {host} has beaten of late"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
