@@ -88,6 +88,12 @@ def test_a_service_says_why_it_exists(file: str, name: str, service: dict[str, A
     assert re.search(rf"^  # .*\n  {name}:$", (ROOT / file).read_text(), flags=re.MULTILINE), service
 
 
+@pytest.mark.parametrize("file", COMPOSE_FILES)
+def test_the_manual_names_every_service(file: str) -> None:
+    manual = (ROOT / "docs" / "docker.md").read_text()
+    assert [name for name in compose(file)["services"] if f"`{name}`" not in manual] == []
+
+
 @pytest.mark.parametrize(("file", "name", "service"), services())
 def test_what_a_service_runs_exists(file: str, name: str, service: dict[str, Any]) -> None:
     for command in commands_of(service) if is_ours(service) else []:
