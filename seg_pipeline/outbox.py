@@ -45,7 +45,7 @@ class Parcel:
         """How long the job's files must stay if it is delivered now: whoever is told late has the time to fetch them
         too. None if at least half of their time is left anyway."""
         ttl = timedelta(seconds=self.job.ttl_seconds)
-        left = datetime.fromisoformat(self.result["expires_at"]) - now
+        left = datetime.fromisoformat(self.result["expires_at"]).astimezone(UTC) - now
         return now + ttl if left < ttl / 2 else None
 
 

@@ -19,6 +19,7 @@ from seg_pipeline.settings import Settings
 LONGEST_TICK_SECONDS = 20.0
 """What is begun last may take as long again, and a tick is cut off after a minute."""
 
+LONGEST_PAUSE_SECONDS = 1.0
 EVENTS_PER_TICK = 256
 
 
@@ -82,7 +83,7 @@ def _deliver(courier: Courier, settings: Settings) -> list[Delivery]:
     """Waits for deliveries and sends them; returns once some have ended and no more are due, or the tick is over."""
     ended: list[Delivery] = []
     deadline = time.monotonic() + _tick_seconds(settings)
-    while time.monotonic() < deadline and len(ended) < EVENTS_PER_TICK:
+    while (begin := time.monotonic()) < deadline and len(ended) < EVENTS_PER_TICK:
         try:
             done = courier.deliver(lambda: time.monotonic() < deadline)
         except StoreError:
@@ -93,7 +94,8 @@ def _deliver(courier: Courier, settings: Settings) -> list[Delivery]:
         if ended and not done.ended:
             break
         if not done.ended:
-            time.sleep(settings.inbox_pause_seconds)
+            took = time.monotonic() - begin  # a folder with thousands of parked deliveries takes a while to list
+            time.sleep(max(settings.inbox_pause_seconds, min(10 * took, LONGEST_PAUSE_SECONDS)))
     return ended
 
 
