@@ -42,31 +42,45 @@ def postgres_programs() -> Path | None:
     return next((folder for folder in folders if (folder / "initdb").exists()), None)
 
 
-@pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[str]:
-    """The URL of an empty Postgres of its own."""
+@pytest.fixture(scope="module")
+def postgres_server() -> Iterator[str]:
+    """The URL of a Postgres of its own, up to the database's name."""
     programs = postgres_programs()
     if programs is None:
         pytest.skip("no Postgres server is installed (initdb is neither on PATH nor in /usr/lib/postgresql)")
-    tmp_path.chmod(0o755)
-    folder = tmp_path / "postgres"
-    folder.mkdir()
-    as_nobody = {"user": "nobody"} if os.geteuid() == 0 else {}  # Postgres refuses to run as root
-    if as_nobody:
-        shutil.chown(folder, "nobody")
-        for parent in folder.parents:
-            if parent != Path("/tmp") and parent.is_relative_to("/tmp"):
-                parent.chmod(parent.stat().st_mode | 0o055)
-    data = folder / "data"
-    subprocess.run([programs / "initdb", "-D", data, "-U", "dagster", "--auth=trust", "--no-sync"], check=True,
-                   capture_output=True, **as_nobody)  # fmt: skip
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    control = [programs / "pg_ctl", "-D", data, "-w", "-l", folder / "log"]
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    subprocess.run([*control, "-o", options, "start"], check=True, capture_output=True, **as_nobody)
-    yield f"postgresql://dagster@127.0.0.1:{port}/postgres"
-    subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True, **as_nobody)
+    with tempfile.TemporaryDirectory(prefix="seg-postgres-") as name:
+        folder = Path(name)
+        user = {"user": "nobody"} if os.geteuid() == 0 else {}  # Postgres refuses to run as root
+        if user:
+            shutil.chown(folder, "nobody")
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        data, log = folder / "data", folder / "log"
+        control = [programs / "pg_ctl", "-D", data, "-w", "-t", "120", "-l", log]
+        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        _run([programs / "initdb", "-D", data, "-U", "dagster", "--auth=trust", "--no-sync"], **user)
+        _run([*control, "-o", options, "start"], **user)
+        yield f"postgresql://dagster@127.0.0.1:{port}/"
+        _run([*control, "-m", "immediate", "stop"], **user)
+
+
+def _run(command: Sequence[object], **options: Any) -> None:
+    """Runs it; its output is in the failure. pg_ctl's server keeps the streams open, so they go to a file."""
+    with tempfile.TemporaryFile() as output:
+        code = subprocess.run([str(word) for word in command], stdout=output, stderr=output, **options).returncode
+        output.seek(0)
+        assert code == 0, output.read().decode()
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> str:
+    """The URL of an empty database."""
+    name = f"test_{secrets.token_hex(4)}"
+    engine = db.create_engine(postgres_url(f"{postgres_server}postgres"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(db.text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return f"{postgres_server}{name}"
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
