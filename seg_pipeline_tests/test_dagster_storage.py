@@ -1,12 +1,14 @@
 """Dagster's storage on pooled connections, SQLite here and Postgres where a server can be started."""
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -67,7 +69,9 @@ def postgres_server() -> Iterator[str]:
 def _run(command: Sequence[object], **options: Any) -> None:
     """Runs it; its output is in the failure. pg_ctl's server keeps the streams open, so they go to a file."""
     with tempfile.TemporaryFile() as output:
-        code = subprocess.run([str(word) for word in command], stdout=output, stderr=output, **options).returncode
+        code = subprocess.run(
+            [str(word) for word in command], stdout=output, stderr=output, check=False, **options
+        ).returncode
         output.seek(0)
         assert code == 0, output.read().decode()
 
