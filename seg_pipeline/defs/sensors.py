@@ -10,12 +10,14 @@ from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, job_partitions
 from seg_pipeline.defs.run_config import run_config_for
 from seg_pipeline.defs.sweeper import Swept, sweep
+from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.heartbeats import live_workers
 from seg_pipeline.inbox import Claim, new_run_key
 from seg_pipeline.stages import Workbench
 
 JOBS_PER_TICK = 512
 SWEEP_SECONDS = 2.0
+STORE_PAUSE_SECONDS = 1.0
 ROOM_PAUSE_SECONDS = 0.1
 IN_PROGRESS = [
     dg.DagsterRunStatus.NOT_STARTED,
@@ -35,11 +37,19 @@ def inbox_sensor(
     context: dg.SensorEvaluationContext, workbench: dg.ResourceParam[Workbench]
 ) -> dg.SensorResult | dg.SkipReason:
     """One tick: wait for work, claim it, ask for runs."""
-    uuids, workers = _wait_for_jobs(workbench, context.instance)
+    try:
+        return _ask_for_runs(workbench, context.instance)
+    except StoreUnavailable as error:
+        time.sleep(min(STORE_PAUSE_SECONDS, workbench.settings.tick_seconds))
+        return dg.SkipReason(f"The store is away, and nothing is lost by that: {error}")
+
+
+def _ask_for_runs(bench: Workbench, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:
+    uuids, workers = _wait_for_jobs(bench, instance)
     if not uuids:
-        return dg.SkipReason(f"No job to ask for in the {workbench.settings.tick_seconds:g} s of this tick.")
-    batches = split_into_batches(uuids, workers, workbench.settings.batch_size)
-    claimed = [claims for batch in batches if (claims := _claim(workbench, batch))]
+        return dg.SkipReason(f"No job to ask for in the {bench.settings.tick_seconds:g} s of this tick.")
+    batches = split_into_batches(uuids, workers, bench.settings.batch_size)
+    claimed = [claims for batch in batches if (claims := _claim(bench, batch))]
     if not claimed:
         return dg.SkipReason(f"The {len(uuids)} markers seen belong to jobs that are finished or under way.")
     fresh = [claim.uuid for claims in claimed for claim in claims]

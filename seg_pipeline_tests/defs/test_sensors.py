@@ -16,6 +16,7 @@ from seg_pipeline.defs.resources import PassedJobs
 from seg_pipeline.defs.run_config import uuids_in_config
 from seg_pipeline.defs.sensors import inbox_sensor, sweeper
 from seg_pipeline.defs.sweeper import sweep
+from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.heartbeats import WorkerBeat, write_beat
 from seg_pipeline.inbox import new_run_key
 from seg_pipeline.stages import Workbench
@@ -179,6 +180,18 @@ def test_a_claim_whose_tick_died_is_asked_for_once_more(tmp_path: Path, instance
     assert sweep(bench, instance, claim.claimed_at + timedelta(seconds=30)).retries == []
     (again,) = sweep(bench, instance, claim.claimed_at + timedelta(seconds=90)).retries
     assert (again.run_key, again.attempt) == ("a:1", 1)
+
+
+def test_while_the_store_is_away_a_tick_says_so(tmp_path: Path, tick: Tick, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make_quick_bench(tmp_path)
+
+    def away(limit: int) -> list[str]:
+        raise StoreUnavailable("The bucket does not answer.")
+
+    monkeypatch.setattr(bench.inbox, "waiting", away)
+    skipped = tick(inbox_sensor, bench)
+    assert isinstance(skipped, dg.SkipReason)
+    assert "The bucket does not answer." in (skipped.skip_message or "")
 
 
 def test_a_uuid_that_is_used_again_gets_a_new_run(tmp_path: Path, tick: Tick) -> None:
