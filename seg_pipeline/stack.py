@@ -123,7 +123,7 @@ def programs(settings: Settings) -> list[Program]:
     """The processes, in the order in which they are listed to the user.
 
     Dagster's tables are made by one process before others look; the code server is there before those that ask it,
-    since the daemon would look again only a minute later. API and daemon are stopped first, so that nothing new comes.
+    since the daemon would look again only a minute later. The API is stopped first, so that nothing new comes in.
     """
     code_port = free_port()
     workspace = write_dagster_home(settings, code_port) / "workspace.yaml"
@@ -145,7 +145,8 @@ def programs(settings: Settings) -> list[Program]:
         Program("webserver", [python, "-m", "dagster_webserver", *web], one, after=("code-server",),
                 is_ready=lambda: _is_ok(f"{dagster}/server_info"), stop_turn=1),
         Program("daemon", [python, "-m", "seg_pipeline.daemon", "--workspace", str(workspace)], one,
-                after=("code-server",), is_ready=lambda: _daemons_beat(f"{dagster}/graphql"), **WAITS_FOR_WORK),
+                after=("code-server",), is_ready=lambda: _daemons_beat(f"{dagster}/graphql"), stop_turn=1,
+                **WAITS_FOR_WORK),
     ]  # fmt: skip
 
 
