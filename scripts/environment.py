@@ -80,7 +80,7 @@ def install() -> None:
     STAMP.unlink(missing_ok=True)
     install_packages(LOCK)
     install_project()
-    run([PYTHON, "-c", f"import {', '.join(HEAVY)}"], "the installed packages do not load")
+    run([PYTHON, "-c", f"import {', '.join(HEAVY)}"], "the installed packages do not load (`make clean` may help)")
     STAMP.write_text(fingerprint(), encoding="utf-8")
     print(f"Made .venv in {time.monotonic() - began:.0f} s.", flush=True)
 
