@@ -62,8 +62,9 @@ class Sam2Parameters:
     multimask_output: bool = True
 
 
-DEMO_PARAMETERS = Sam2Parameters(points_per_side=16, stability_score_thresh=0.7)
-"""Its things are large, so half the points find them; its edges are softer than a large model's."""
+DEMO_PARAMETERS = Sam2Parameters(points_per_side=16, stability_score_thresh=0.7, box_nms_thresh=0.2)
+"""Its things are large, so half the points find them; its edges are soft, and its second thoughts about a thing differ
+more from the first than a large model's."""
 
 
 def default_parameters(name: str) -> Sam2Parameters:
