@@ -86,13 +86,16 @@ def beats(stack: Stack) -> list[WorkerBeat]:
     return all_workers(open_store(make_settings(stack.folder)))
 
 
-def wait_until_a_batch_is_processed(stack: Stack, uuids: list[str]) -> None:
-    """Until a worker is in the middle of a run over several of the jobs."""
+def wait_until_a_batch_is_processed(stack: Stack, uuids: list[str], at_least: int = 2) -> str:
+    """Until a worker is in the middle of a run over so many of the jobs; the run's id."""
+    found: list[str] = []
 
     def several() -> bool:
-        return any(len(set(beat.uuids) & set(uuids)) > 1 for beat in beats(stack))
+        found[:] = [beat.run_id or "" for beat in beats(stack) if len(set(beat.uuids) & set(uuids)) >= at_least]
+        return bool(found)
 
     stack.wait_for(several, "run over a batch")
+    return found[0]
 
 
 def worker_processes(stack: Stack) -> list[psutil.Process]:
@@ -133,11 +136,11 @@ def test_every_picture_of_a_batch_is_completed_after_a_kill(
 
 
 def test_a_cancelled_run_ends_as_cancelled_and_its_jobs_say_so(stack: Stack, large_picture: bytes) -> None:
-    uuids = [f"cancel-{index}" for index in range(PICTURES)]
+    uuids = [f"cancel-{index}" for index in range(2 * PICTURES)]
     for uuid in uuids:
         queue(stack, large_picture, uuid)
-    wait_until_a_batch_is_processed(stack, uuids)
-    run_id = next(beat.run_id for beat in beats(stack) if beat.run_id)
+    # So many that it lasts longer than a heartbeat, by which the worker notices.
+    run_id = wait_until_a_batch_is_processed(stack, uuids, at_least=20)
     graphql(stack, "mutation($id: String!) { terminateRun(runId: $id) { __typename } }", id=run_id)
     assert wait_for_end(stack, run_id) == "CANCELED"
     stack.wait_for(lambda: statuses(stack, uuids) <= {"completed", "failed"}, "end of every job")
@@ -230,8 +233,7 @@ def test_a_worker_that_is_told_to_stop_finishes_its_run_first(stack: Stack, larg
     uuids = [f"stop-{index}" for index in range(8)]
     for uuid in uuids:
         queue(stack, large_picture, uuid)
-    wait_until_a_batch_is_processed(stack, uuids)
-    in_hand = next(beat.run_id for beat in beats(stack) if beat.run_id)
+    in_hand = wait_until_a_batch_is_processed(stack, uuids)
     os.kill(stack.pid("worker"), signal.SIGTERM)
     assert wait_for_end(stack, in_hand) == "SUCCESS"
     stack.wait_for(lambda: statuses(stack, uuids) == {"completed"}, "completion of every picture")
