@@ -57,6 +57,8 @@ RUN --mount=type=cache,target=/root/.cache python3 docker/install.py project
 USER seg
 
 FROM cpu-packages AS dev
+# One test asks make for its targets.
+RUN apt-get update && apt-get install -y --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 COPY requirements-dev.lock ./
 RUN --mount=type=cache,target=/root/.cache python3 docker/install.py dev-packages cpu
 COPY . .

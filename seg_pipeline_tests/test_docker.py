@@ -31,7 +31,9 @@ from seg_pipeline_tests.serving import serving
 ROOT = Path(__file__).parent.parent
 PRODUCTION, DEVELOPMENT = "docker-compose.yml", "docker-compose-dev.yml"
 COMPOSE_FILES = (PRODUCTION, DEVELOPMENT)
-NOT_SETTINGS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "DAGSTER_HOME", "POSTGRES_PASSWORD"}
+NOT_SETTINGS = {
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "DAGSTER_HOME", "HYPOTHESIS_STORAGE_DIRECTORY", "POSTGRES_PASSWORD",
+}  # fmt: skip
 SETTINGS = {name.upper() for name in Settings.model_fields} | NOT_SETTINGS
 
 
