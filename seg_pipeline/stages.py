@@ -355,7 +355,8 @@ def _publish_result(bench: Workbench, uuid: str, awaited: set[str]) -> Metadata:
         "expires_at": document["expires_at"],
         "waited_seconds": _seconds_between(job.accepted_at, document["started_at"]),
         "total_seconds": _seconds_between(job.accepted_at, document["completed_at"]),
-        "result_key": keys.result(uuid),
+        "original_key": keys.original(uuid),
+        "answer_path": f"/jobs/{uuid}",
     }
 
 

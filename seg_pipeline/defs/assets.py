@@ -98,14 +98,17 @@ def _log_materializations(context: dg.OpExecutionContext, bench: Workbench, name
 
 
 def _with_links(bench: Workbench, metadata: Metadata) -> dict[str, Any]:
-    """The metadata with each `…_key` as a link that opens the file."""
+    """The metadata with each `…_key` as a link that opens the file, and each `…_path` as one to the API."""
     base_url = bench.settings.public_url
-    return {
-        name.removesuffix("_key"): dg.MetadataValue.url(bench.store.url(value, base_url))
-        if name.endswith("_key")
-        else value
-        for name, value in metadata.items()
-    }
+    links: dict[str, Any] = {}
+    for name, value in metadata.items():
+        if name.endswith("_key"):
+            links[name.removesuffix("_key")] = dg.MetadataValue.url(bench.store.url(value, base_url))
+        elif name.endswith("_path"):
+            links[name.removesuffix("_path")] = dg.MetadataValue.url(f"{base_url}{value}")
+        else:
+            links[name] = value
+    return links
 
 
 def _settle_errors(context: dg.OpExecutionContext, bench: Workbench, uuids: list[str], report: StageReport) -> None:

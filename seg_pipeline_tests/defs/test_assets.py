@@ -98,6 +98,7 @@ def test_a_materialisation_tells_counts_seconds_the_weights_and_links(
     assert metadata["segments"]["weights_sha256"].value == "f" * 64
     assert metadata["cutouts"]["overlay"].value == "https://segments.example/assets/job-1/overlay.webp"
     assert metadata["result"]["total_seconds"].value >= 0
+    assert metadata["result"]["answer"].value == "https://segments.example/jobs/job-1"
 
 
 def test_in_a_batch_exactly_the_good_partitions_turn_green(tmp_path: Path, instance: dg.DagsterInstance) -> None:
