@@ -10,6 +10,7 @@ from dagster import DagsterRun
 
 from seg_pipeline.defs.partitions import PARTITION_TAG
 
+RUN_KEY_TAG = "dagster/run_key"
 GRAPH = "segmentation"
 FIRST_OP = "source_image"
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster import DagsterRunStatus, RunRecord, RunsFilter
 
+from seg_pipeline.defs.run_config import RUN_KEY_TAG
 from seg_pipeline.errors import JobCancelled, SegPipelineError, WorkerLost
 from seg_pipeline.heartbeats import live_workers
 from seg_pipeline.inbox import Claim, new_run_key
@@ -16,7 +17,6 @@ from seg_pipeline.sweeping import RunState, RunView, Surroundings, Verdict, judg
 
 logger = logging.getLogger(__name__)
 
-RUN_KEY_TAG = "dagster/run_key"
 RETRIES_PER_TICK = 64
 
 _STATES = {
