@@ -834,7 +834,8 @@ def race(target: Callable[..., None], settings: Settings, work: list[Any], proce
     with SPAWN.Manager() as manager:
         done, start = manager.dict(), SPAWN.Barrier(processes)
         racers = [
-            SPAWN.Process(target=target, args=(settings, work, start, done, number)) for number in range(processes)
+            SPAWN.Process(target=target, args=(settings, work, start, done, number), daemon=True)
+            for number in range(processes)
         ]
         for racer in racers:
             racer.start()
@@ -893,7 +894,7 @@ def test_killed_processes_lose_no_job(folder_settings: Settings) -> None:
     inbox, moments = Inbox(open_store(folder_settings)), (0.2, 0.35, 0.05, 0.5, 0.13)
     for turn, moment in enumerate(moments):
         ready = SPAWN.Event()
-        worker = SPAWN.Process(target=work_for_ever, args=(folder_settings, f"turn-{turn}", ready))
+        worker = SPAWN.Process(target=work_for_ever, args=(folder_settings, f"turn-{turn}", ready), daemon=True)
         worker.start()
         assert ready.wait(60)
         time.sleep(moment)

@@ -4,9 +4,9 @@ Why not obstore's own local store: it follows symbolic links out of the folder (
 in no order, and tells a full disk from other errors in prose alone.
 """
 
+import errno
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -22,7 +22,7 @@ from seg_pipeline.store.failures import translated
 from seg_pipeline.store.objects import ObjectInfo
 
 _PIECE_BYTES = 256 * 1024
-_TRIES = 5
+_TRIES = 20  # of a write whose folder is being deleted
 
 
 class FolderStore:
@@ -91,7 +91,7 @@ class FolderStore:
         """See Store; the folder itself and empty ones in it go too."""
         with translated(prefix):
             count = len(self.list(prefix))
-            with suppress(ObjectNotFound):
+            with suppress(ObjectNotFound, FileNotFoundError):
                 _remove(self._folder(prefix))
             return count
 
@@ -259,13 +259,28 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Removes the folder and all in it, links but not what they point at, also while others still write there."""
-    for left in reversed(range(_TRIES)):
-        try:
-            return shutil.rmtree(folder)
-        except FileNotFoundError:
-            return None
-        except OSError:
-            if not left:
-                raise
-    return None
+    """Removes the folder and all in it, links but not what they point at; what is written there meanwhile may stay."""
+    for _, folders, files, descriptor in os.fwalk(folder, topdown=False, onerror=_unless_gone):
+        for name in files:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=descriptor)
+        for name in folders:
+            _remove_empty(name, descriptor)
+    _remove_empty(folder)
+
+
+def _remove_empty(folder: str | Path, descriptor: int | None = None) -> None:
+    try:
+        os.rmdir(folder, dir_fd=descriptor)
+    except FileNotFoundError:
+        pass
+    except NotADirectoryError:  # a link to a folder
+        os.unlink(folder, dir_fd=descriptor)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error

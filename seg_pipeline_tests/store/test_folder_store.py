@@ -245,7 +245,7 @@ def test_a_full_disk_fails_the_check(small_disk: Path) -> None:
 
 
 def test_a_limit_on_file_size_is_a_full_store(folder_settings: Settings) -> None:
-    writer = SPAWN.Process(target=write_past_a_limit, args=(folder_settings, KEY))
+    writer = SPAWN.Process(target=write_past_a_limit, args=(folder_settings, KEY), daemon=True)
     writer.start()
     writer.join(60)
     assert writer.exitcode == 0
@@ -255,7 +255,7 @@ def test_a_limit_on_file_size_is_a_full_store(folder_settings: Settings) -> None
 def test_a_writer_killed_at_any_moment_leaves_a_whole_object(folder_settings: Settings) -> None:
     store = open_store(folder_settings)
     for _ in range(3):
-        writer = SPAWN.Process(target=write_for_ever, args=(folder_settings, KEY, MEGABYTE))
+        writer = SPAWN.Process(target=write_for_ever, args=(folder_settings, KEY, MEGABYTE), daemon=True)
         writer.start()
         _wait_for(store, KEY)
         for _ in range(20):
@@ -273,7 +273,7 @@ def test_a_forked_process_uses_its_parents_store(folder_settings: Settings) -> N
     """Celery's workers are forked."""
     store = open_store(folder_settings)
     store.put(KEY, b"parent")
-    child = get_context("fork").Process(target=store.put, args=(KEY, b"child"))
+    child = get_context("fork").Process(target=store.put, args=(KEY, b"child"), daemon=True)
     child.start()
     child.join(60)
     assert store.get(KEY) == b"child"
@@ -281,7 +281,7 @@ def test_a_forked_process_uses_its_parents_store(folder_settings: Settings) -> N
 
 def test_a_folder_that_is_deleted_while_others_write_into_it_goes_in_the_end(folder_settings: Settings) -> None:
     store = open_store(folder_settings)
-    writer = SPAWN.Process(target=write_for_ever, args=(folder_settings, KEY, 10))
+    writer = SPAWN.Process(target=write_for_ever, args=(folder_settings, KEY, 10), daemon=True)
     writer.start()
     _wait_for(store, KEY)
     for _ in range(50):
