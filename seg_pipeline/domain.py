@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -26,6 +27,10 @@ RgbImage = NDArray[np.uint8]
 
 BoolMask = NDArray[np.bool_]
 """A mask as `(H, W) bool`."""
+
+Parameters = Mapping[str, int | float]
+"""What a job asks for instead of the configured values, by name: `confidence` of YOLO, the fields of
+`Sam2Parameters`."""
 
 
 class JobStatus(StrEnum):

@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,6 +20,9 @@ class Settings(BaseSettings):
     queue_model: str = Field("sam2.1_hiera_large", description="Model for jobs that come by SQS.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N; auto takes CUDA where there is one.")
     weights_dir: Path = Field(Path("models/weights"), description="Where downloaded weights are kept.")
+    inference_mode: Literal["exact", "turbo"] = Field(
+        "exact", description="exact, or turbo: lower precision, if it finds the same on the bundled pictures."
+    )
     confidence: float = Field(0.25, ge=0, le=1, description="YOLO detections below this are dropped.")
     # SAM-2's automatic masks; unset: upstream's default, or what suits demo-sam2
     sam2_points_per_side: int | None = Field(None, ge=1, le=256, description="Grid of prompts; 32 by default.")

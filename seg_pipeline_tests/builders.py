@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from seg_pipeline.documents import Found, Timing, failed_document, result_document
-from seg_pipeline.domain import BoolMask, Job, Mask, RgbImage, Segment
+from seg_pipeline.domain import BoolMask, Job, Mask, Parameters, RgbImage, Segment
 from seg_pipeline.errors import NotAnImage
 from seg_pipeline.heartbeats import WorkerBeat
 from seg_pipeline.inbox import Inbox, fingerprint
-from seg_pipeline.segmenters import Segmenter
+from seg_pipeline.segmenters import Notes, Segmenter
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
 from seg_pipeline.stages import Workbench
@@ -106,8 +106,9 @@ class BarSegmenter:
     def __init__(self) -> None:
         self.calls: list[int] = []
         self.closed = False
+        self.notes: Notes = {"inference_mode": "exact"}
 
-    def segment(self, images: Sequence[RgbImage]) -> list[list[Segment]]:
+    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
         """Dark regions, left to right."""
         self.calls.append(len(images))
         return [self._segment(image) for image in images]

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from seg_pipeline.domain import BoolMask, Mask, RgbImage, Segment
+from seg_pipeline.domain import BoolMask, Mask, Parameters, RgbImage, Segment
 from seg_pipeline.errors import ModelError
+from seg_pipeline.segmenters import Notes
 from seg_pipeline.segmenters.devices import give_memory_back, loading_errors, pick_device, running_errors
 from seg_pipeline.segmenters.weights import weights_sha256
 
@@ -86,11 +87,12 @@ class Sam2Segmenter:
         self.device = pick_device(device)
         self.weights_sha256 = weights_sha256(weights_path)
         self.parameters = parameters or default_parameters(name)
+        self.notes: Notes = {"inference_mode": "exact"}
         self._lock = threading.Lock()
         with loading_errors(weights_path, "SAM-2", self.device):
             self._generator: Any = _make_generator(_load_model(name, weights_path, self.device), self.parameters)
 
-    def segment(self, images: Sequence[RgbImage]) -> list[list[Segment]]:
+    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
         """The segments of each picture, in upstream's order; each goes through the network alone: no other can matter.
 
         A thing that no point of the grid finds well enough has no segment, and things may lie within each other.

@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seg_pipeline.domain import Mask, RgbImage, Segment
+from seg_pipeline.domain import Mask, Parameters, RgbImage, Segment
 from seg_pipeline.errors import ModelError
+from seg_pipeline.segmenters import Notes
 from seg_pipeline.segmenters.devices import give_memory_back, loading_errors, pick_device, running_errors
 from seg_pipeline.segmenters.weights import weights_sha256
 
@@ -53,6 +54,7 @@ class YoloSegmenter:
         self.name = name
         self.device = pick_device(device)
         self.weights_sha256 = weights_sha256(weights_path)
+        self.notes: Notes = {"inference_mode": "exact"}
         self._confidence = confidence
         self._lock = threading.Lock()
         import_ultralytics(config_dir)
@@ -61,14 +63,16 @@ class YoloSegmenter:
         self._stride = max(int(self._model.stride.max()), 32)
         self._input_size = _input_size(self._model, self._stride)
 
-    def segment(self, images: Sequence[RgbImage]) -> list[list[Segment]]:
+    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
         """The segments of each picture, surest first.
 
         Pictures go through the network one by one: batches gained nothing measurable (`docs/benchmarks.md`), and so
-        the answer for a picture is the same to the last bit whatever stands beside it.
+        the answer for a picture is the same to the last bit whatever stands beside it. Of the parameters `confidence`
+        counts.
         """
+        confidence = float((parameters or {}).get("confidence", self._confidence))
         with self._lock, running_errors(self.name), torch.inference_mode():
-            return [self._segment_one(image) for image in images]
+            return [self._segment_one(image, confidence) for image in images]
 
     def close(self) -> None:
         """Drops the model and gives its memory back, to the device and to the system."""
@@ -76,21 +80,21 @@ class YoloSegmenter:
             self._model = None
         give_memory_back()
 
-    def _segment_one(self, image: RgbImage) -> list[Segment]:
+    def _segment_one(self, image: RgbImage, confidence: float) -> list[Segment]:
         height, width = image.shape[:2]
         letterbox = Letterbox.of((width, height), self._input_size, self._stride)
-        detections, prototypes = self._detect(letterbox.apply(image))
+        detections, prototypes = self._detect(letterbox.apply(image), confidence)
         scores = detections[:, 4:6].cpu().numpy()
         boxes = letterbox.boxes_to_picture(detections[:, :4].cpu().numpy())
         logits = _mask_logits(detections[:, 6:], prototypes)
         masks = [decode_mask(each, box, letterbox) for each, box in zip(logits, boxes, strict=True)]
         return [
-            Segment(mask, label=self._labels[int(label)], confidence=float(confidence))
-            for mask, (confidence, label) in zip(masks, scores, strict=True)
+            Segment(mask, label=self._labels[int(label)], confidence=float(score))
+            for mask, (score, label) in zip(masks, scores, strict=True)
             if mask is not None
         ]
 
-    def _detect(self, pixels: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _detect(self, pixels: NDArray[np.uint8], confidence: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Detections `(n, 6 + c)`: xyxy in the network's input, confidence, class, c coefficients; prototypes
         `(c, h, w)`."""
         from ultralytics.utils.nms import non_max_suppression
@@ -99,7 +103,7 @@ class YoloSegmenter:
         (predictions, prototypes), _ = self._model(batch)
         detections = non_max_suppression(
             predictions,
-            conf_thres=self._confidence,
+            conf_thres=confidence,
             iou_thres=NMS_IOU,
             max_det=MAX_DETECTIONS,
             nc=len(self._labels),

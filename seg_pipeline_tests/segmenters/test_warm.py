@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from seg_pipeline.domain import RgbImage, Segment
+from seg_pipeline.domain import Parameters, RgbImage, Segment
 from seg_pipeline.errors import ModelOutOfMemory
-from seg_pipeline.segmenters import Segmenter
+from seg_pipeline.segmenters import Notes, Segmenter
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
 
@@ -24,8 +24,9 @@ class CountingSegmenter:
     def __init__(self, name: str) -> None:
         self.name = name
         self.closed = False
+        self.notes: Notes = {}
 
-    def segment(self, images: Sequence[RgbImage]) -> list[list[Segment]]:
+    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
         assert not self.closed
         return [[] for _ in images]
 
