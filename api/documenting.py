@@ -18,6 +18,7 @@ _SENTENCES = {
     "empty_image": "The picture is empty: no bytes arrived.",
     "image_too_large": "the picture has more than MAX_IMAGE_BYTES = 33554432 bytes.",
     "internal_error": "something went wrong here; the log has the details.",
+    "invalid_parameter": "parameter points_per_side 65 must be a whole number from 1 to 64.",
     "invalid_request": "send either a picture or an image_url, and not both.",
     "invalid_resize": "resize 0 must be a whole number of pixels from 1 to 8192.",
     "invalid_ttl": "ttl_seconds 0 must be a whole number from 1 to 2592000.",
@@ -43,7 +44,7 @@ _SENTENCES = {
 EVERYWHERE = ("unauthorized", "store_unavailable", "internal_error")
 UPLOADING = (
     *("empty_image", "not_an_image", "truncated_image", "animated_image", "image_too_large", "too_many_pixels"),
-    *("invalid_request", "invalid_uuid", "invalid_ttl", "invalid_resize", "unknown_model"),
+    *("invalid_request", "invalid_uuid", "invalid_ttl", "invalid_resize", "unknown_model", "invalid_parameter"),
     *("body_too_slow", "job_conflict", "busy", "store_full"),
 )
 

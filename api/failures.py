@@ -34,6 +34,7 @@ STATUS_BY_CODE = {
     "invalid_uuid": 422,
     "invalid_resize": 422,
     "invalid_ttl": 422,
+    "invalid_parameter": 422,
     "invalid_url": 422,
     "unknown_model": 422,
     "unauthorized": 401,

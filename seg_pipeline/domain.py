@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_pipeline.errors import InvalidResize, InvalidTtl, InvalidUuid, UnknownModel
+from seg_pipeline.errors import InvalidParameter, InvalidResize, InvalidTtl, InvalidUuid, UnknownModel
 
 UUID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 _UUID = re.compile(UUID_PATTERN)
@@ -73,6 +73,101 @@ def check_model(model: str, configured: tuple[str, ...] = ()) -> str:
     if model in configured or model in DEMO_MODELS or _YOLO.fullmatch(model) or _SAM2.fullmatch(model):
         return model
     raise UnknownModel(model)
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a parameter may be, both ends among them; `whole` numbers alone, or any."""
+
+    least: float
+    most: float
+    whole: bool = False
+
+    def read(self, value: object) -> int | float | None:
+        """The value as the number it is, or None if it is none of these; 25.0 is a whole number, true is no number."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.least <= value <= self.most:
+            return None
+        if self.whole:
+            return int(value) if value == int(value) else None
+        return value
+
+    def __str__(self) -> str:
+        return f"a {'whole ' if self.whole else ''}number from {self.least:g} to {self.most:g}"
+
+
+class Switch:
+    """A parameter that is true or false; kept as 1 or 0, and read from these too."""
+
+    def read(self, value: object) -> int | None:
+        """1 or 0, or None for anything else."""
+        return int(value) if isinstance(value, bool | int) and value in (0, 1) else None
+
+    def __str__(self) -> str:
+        return "true or false"
+
+
+SAM2_PARAMETERS: Mapping[str, Range | Switch] = {
+    "points_per_side": Range(1, 64, whole=True),
+    "points_per_batch": Range(1, 256, whole=True),
+    "pred_iou_thresh": Range(0, 1),
+    "stability_score_thresh": Range(0, 1),
+    "stability_score_offset": Range(0, 32),
+    "mask_threshold": Range(-32, 32),  # the network's logits end there
+    "box_nms_thresh": Range(0, 1),
+    "crop_n_layers": Range(0, 2, whole=True),
+    "crop_nms_thresh": Range(0, 1),
+    "crop_overlap_ratio": Range(0, 1),
+    "crop_n_points_downscale_factor": Range(1, 4, whole=True),
+    "min_mask_region_area": Range(0, 1_000_000, whole=True),
+    "use_m2m": Switch(),
+    "multimask_output": Switch(),
+}
+YOLO_PARAMETERS: Mapping[str, Range | Switch] = {"confidence": Range(0, 1)}
+
+MAX_PROMPTS = 16_384
+"""What one job may ask of a SAM-2: sixteen times the usual grid, and just upstream's richest example."""
+
+
+def parameters_of(model: str) -> Mapping[str, Range | Switch]:
+    """What a job may set for a model, and to what."""
+    return SAM2_PARAMETERS if model.startswith(("sam2", "demo-sam2")) else YOLO_PARAMETERS
+
+
+def check_parameters(model: str, parameters: Mapping[str, Any]) -> Parameters:
+    """The parameters as plain numbers, if the model has all of them and each is within its limits, and if they do not
+    keep a worker busy for too long together; else InvalidParameter."""
+    known = parameters_of(model)
+    numbers = {name: _read_parameter(model, name, value, known) for name, value in parameters.items()}
+    if known is SAM2_PARAMETERS:
+        _check_prompts(numbers)
+    return numbers
+
+
+def _read_parameter(model: str, name: str, value: object, known: Mapping[str, Range | Switch]) -> int | float:
+    if name not in known:
+        raise InvalidParameter(f"parameter {name[:80]!r} is unknown to {model[:80]}, which has {', '.join(known)}.")
+    number = known[name].read(value)
+    if number is None:
+        raise InvalidParameter(f"parameter {name} {str(value)[:40]} must be {known[name]}.")
+    return number
+
+
+def _check_prompts(parameters: Parameters) -> None:
+    """Each layer of crops has four times the crops of the one before, and a thinner grid in each if so asked."""
+    points, layers = int(parameters.get("points_per_side", 32)), int(parameters.get("crop_n_layers", 0))
+    factor = int(parameters.get("crop_n_points_downscale_factor", 1))
+    sides = [int(points / factor**layer) for layer in range(layers + 1)]
+    if min(sides) < 1:
+        raise InvalidParameter(
+            f"points_per_side {points} leaves no point in the crops of {layers} layers when each has {factor} times "
+            "fewer; ask for more points, or a smaller crop_n_points_downscale_factor."
+        )
+    prompts = sum(side**2 * 4**layer for layer, side in enumerate(sides)) * (2 if parameters.get("use_m2m") else 1)
+    if prompts > MAX_PROMPTS:
+        raise InvalidParameter(
+            f"the parameters ask for {prompts} prompts, more than {MAX_PROMPTS}; lower points_per_side or "
+            "crop_n_layers, raise crop_n_points_downscale_factor, or leave out use_m2m."
+        )
 
 
 @dataclass(frozen=True)
@@ -167,7 +262,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Job:
-    """What was asked for: `request.json`. The image is an upload (`source_sha256`) or a URL, never both."""
+    """What was asked for: `request.json`. The image is an upload (`source_sha256`) or a URL, never both.
+
+    `parameters` stand in for the configured ones of its model; with `rle` its segments carry their run lengths.
+    """
 
     uuid: str
     model: str
@@ -178,12 +276,15 @@ class Job:
     ttl_seconds: int = 3600
     via: str = "http"
     callback: bool = False
+    parameters: Parameters = field(default_factory=dict)
+    rle: bool = False
     accepted_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def __post_init__(self) -> None:
         check_uuid(self.uuid)
         check_resize(self.resize)
         check_ttl_seconds(self.ttl_seconds)
+        object.__setattr__(self, "parameters", check_parameters(self.model, self.parameters))
         if (self.image_url is None) == (self.source_sha256 is None):
             raise ValueError(f"job {self.uuid} needs an image_url or an upload, and not both")
 
@@ -192,7 +293,8 @@ class Job:
         return self._asked() == other._asked()
 
     def _asked(self) -> tuple[object, ...]:
-        return (self.uuid, self.model, self.image_url, self.source_sha256, self.resize, self.ttl_seconds)
+        picture = (self.image_url, self.source_sha256)
+        return (self.uuid, self.model, *picture, self.resize, self.ttl_seconds, self.parameters, self.rle)
 
     def expires_at(self, finished_at: datetime) -> datetime:
         """When its files may be pruned, if it finished then."""

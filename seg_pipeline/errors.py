@@ -2,7 +2,8 @@
 
 SegPipelineError
 ├── RequestError            the caller's to mend
-│   ├── InvalidRequest      ├── InvalidUuid  ├── InvalidResize  ├── InvalidTtl  ├── UnknownModel  └── InvalidUrl
+│   ├── InvalidRequest      ├── InvalidUuid  ├── InvalidResize  ├── InvalidTtl  ├── UnknownModel
+│   │                       ├── InvalidParameter  └── InvalidUrl
 │   ├── JobConflict         the uuid stands for another request
 │   ├── JobNotFound
 │   └── NothingToTell       the app server is not to be told of the job, or not yet
@@ -83,6 +84,12 @@ class UnknownModel(InvalidRequest):
             f"model {str(model)[:80]!r} is unknown; name a yolo*-seg model such as yolov8x-seg, a SAM-2 such as "
             "sam2.1_hiera_large, demo-yolo or demo-sam2."
         )
+
+
+class InvalidParameter(InvalidRequest):
+    """The model has no such parameter, or not with this value."""
+
+    code = "invalid_parameter"
 
 
 class InvalidUrl(InvalidRequest):

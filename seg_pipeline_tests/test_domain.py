@@ -12,16 +12,19 @@ from hypothesis.extra.numpy import arrays
 from seg_pipeline.domain import (
     MAX_RESIZE,
     MAX_TTL_SECONDS,
+    SAM2_PARAMETERS,
+    YOLO_PARAMETERS,
     Box,
     Job,
     Mask,
     Segment,
     check_model,
+    check_parameters,
     check_resize,
     check_ttl_seconds,
     check_uuid,
 )
-from seg_pipeline.errors import InvalidResize, InvalidTtl, InvalidUuid, UnknownModel
+from seg_pipeline.errors import InvalidParameter, InvalidResize, InvalidTtl, InvalidUuid, UnknownModel
 from seg_pipeline_tests.builders import NOON, bits, drawn, make_job, make_mask
 
 full_frames = arrays(np.bool_, st.tuples(st.integers(1, 20), st.integers(1, 20)))
@@ -70,6 +73,70 @@ class TestModel:
 
     def test_an_operator_can(self):
         assert check_model("/models/mine.pt", configured=("/models/mine.pt",)) == "/models/mine.pt"
+
+
+UPSTREAMS_RICHEST = {  # of its automatic mask generator's notebook
+    "points_per_side": 64,
+    "points_per_batch": 128,
+    "pred_iou_thresh": 0.7,
+    "stability_score_thresh": 0.92,
+    "stability_score_offset": 0.7,
+    "crop_n_layers": 1,
+    "box_nms_thresh": 0.7,
+    "crop_n_points_downscale_factor": 2,
+    "min_mask_region_area": 25.0,
+    "use_m2m": True,
+}
+
+
+class TestParameters:
+    def test_upstreams_richest_example_is_within_the_limits(self):
+        checked = check_parameters("sam2.1_hiera_large", UPSTREAMS_RICHEST)
+        assert checked == {**UPSTREAMS_RICHEST, "min_mask_region_area": 25, "use_m2m": 1}
+        assert {type(number) for number in checked.values()} == {int, float}
+
+    @pytest.mark.parametrize("model", ["yolov8x-seg", "demo-yolo", "/models/mine.pt"])
+    def test_yolo_has_its_confidence(self, model):
+        assert check_parameters(model, {"confidence": 0.5}) == {"confidence": 0.5}
+
+    @pytest.mark.parametrize("value", ["8", True, None, 0, 65, 8.5, float("nan"), float("inf"), 10**400, [8], {}])
+    def test_a_value_that_cannot_be_is_named_with_its_limits(self, value):
+        with pytest.raises(InvalidParameter, match=r"points_per_side .* must be a whole number from 1 to 64\."):
+            check_parameters("demo-sam2", {"points_per_side": value})
+
+    @pytest.mark.parametrize("value", [2, -1, "true", 1.0, None])
+    def test_a_switch_is_true_or_false(self, value):
+        with pytest.raises(InvalidParameter, match=r"use_m2m .* must be true or false\."):
+            check_parameters("demo-sam2", {"use_m2m": value})
+
+    @pytest.mark.parametrize("model", ["demo-sam2", "sam2_hiera_tiny", "demo-yolo", "yolo11n-seg"])
+    def test_a_name_of_no_or_the_other_family_is_refused_with_those_that_exist(self, model):
+        mine, other = SAM2_PARAMETERS, YOLO_PARAMETERS
+        if "yolo" in model:
+            mine, other = other, mine
+        for name in (*other, "points", ""):
+            with pytest.raises(InvalidParameter, match=f"unknown to {model}, which has {', '.join(mine)}"):
+                check_parameters(model, {name: 0.5})
+
+    @pytest.mark.parametrize(
+        "greedy",
+        [
+            {"points_per_side": 64, "crop_n_layers": 1},
+            {"crop_n_layers": 2},
+            {**UPSTREAMS_RICHEST, "points_per_side": 64, "crop_n_layers": 2},
+        ],
+    )
+    def test_what_is_modest_alone_may_be_too_much_together(self, greedy):
+        """Every layer of crops has four times as many as the one before: 86,000 prompts take a worker long."""
+        with pytest.raises(InvalidParameter, match="prompts, more than 16384"):
+            check_parameters("demo-sam2", greedy)
+
+    def test_crops_without_a_point_are_refused(self):
+        """Upstream divides by the points of a side."""
+        thin = {"points_per_side": 8, "crop_n_layers": 2, "crop_n_points_downscale_factor": 4}
+        with pytest.raises(InvalidParameter, match="leaves no point"):
+            check_parameters("demo-sam2", thin)
+        assert check_parameters("demo-sam2", thin | {"points_per_side": 16})
 
 
 class TestMask:
@@ -123,6 +190,21 @@ class TestJob:
         job = make_job(resize=256, ttl_seconds=60)
         assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
 
+    def test_parameters_survive_json_too(self):
+        job = make_job(model="demo-sam2", parameters={"points_per_side": 8, "use_m2m": True}, rle=True)
+        again = Job.from_json(json.loads(json.dumps(job.to_json())))
+        assert again == job
+        assert (again.parameters, again.rle) == ({"points_per_side": 8, "use_m2m": 1}, True)
+
+    def test_a_request_of_an_older_version_asks_for_nothing_special(self):
+        document = make_job().to_json()
+        del document["parameters"], document["rle"]
+        assert Job.from_json(document) == make_job()
+
+    def test_it_holds_no_parameter_that_its_model_has_not(self):
+        with pytest.raises(InvalidParameter):
+            make_job(model="demo-yolo", parameters={"points_per_side": 8})
+
     def test_fields_of_newer_versions_are_ignored(self):
         assert Job.from_json({**make_job().to_json(), "colour": "red"}) == make_job()
 
@@ -134,6 +216,8 @@ class TestJob:
     def test_the_same_picture_model_and_size_ask_the_same_whenever_they_came(self):
         assert make_job().asks_the_same_as(make_job(accepted_at=NOON + timedelta(hours=1)))
         assert not make_job().asks_the_same_as(make_job(resize=5))
+        assert not make_job().asks_the_same_as(make_job(parameters={"confidence": 0.5}))
+        assert not make_job().asks_the_same_as(make_job(rle=True))
         assert not make_job().asks_the_same_as(make_job(source_sha256="cd" * 32))
 
     def test_it_expires_its_ttl_after_it_finished(self):
