@@ -9,10 +9,10 @@ import threading
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,6 +37,9 @@ _CONFIG_SIZES = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
 # From upstream's `checkpoints/download_ckpts.sh`, which its package leaves out.
 _RELEASES = {"sam2": "072824", "sam2.1": "092824"}
 _CHECKPOINTS_URL = "https://dl.fbaipublicfiles.com/segment_anything_2"
+
+
+Mode = Literal["exact", "turbo", "upstream"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def default_parameters(name: str) -> Sam2Parameters:
 
 
 class Sam2Segmenter:
-    """A SAM-2 checkpoint, ready to segment: in fp32 on a CPU, in bf16 on CUDA."""
+    """A SAM-2 checkpoint, ready to segment: in fp32 on a CPU, in bf16 on CUDA and in `turbo`."""
 
     def __init__(
         self,
@@ -82,12 +85,14 @@ class Sam2Segmenter:
         weights_path: Path,
         device: str = "auto",
         parameters: Sam2Parameters | None = None,
+        mode: Mode = "exact",
     ) -> None:
         self.name = name
+        self.mode = mode
         self.device = pick_device(device)
         self.weights_sha256 = weights_sha256(weights_path)
         self.parameters = parameters or default_parameters(name)
-        self.notes: Notes = {"inference_mode": "exact"}
+        self.notes: Notes = {"inference_mode": mode}
         self._lock = threading.Lock()
         with loading_errors(weights_path, "SAM-2", self.device):
             self._generator: Any = _make_generator(_load_model(name, weights_path, self.device), self.parameters)
@@ -95,10 +100,12 @@ class Sam2Segmenter:
     def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
         """The segments of each picture, in upstream's order; each goes through the network alone: no other can matter.
 
-        A thing that no point of the grid finds well enough has no segment, and things may lie within each other.
+        `parameters` replaces fields of the configured `Sam2Parameters` for this call. A thing that no point of the grid
+        finds well enough has no segment, and things may lie within each other.
         """
+        asked = _asked(self.parameters, parameters or {})
         with self._lock, running_errors(self.name), torch.inference_mode(), self._precision():
-            return [self._segment_one(image) for image in images]
+            return [self._segment_one(image, asked) for image in images]
 
     def close(self) -> None:
         """Drops the model and gives its memory back, to the device and to the system."""
@@ -106,34 +113,34 @@ class Sam2Segmenter:
             self._generator = None
         give_memory_back()
 
-    def _segment_one(self, image: RgbImage) -> list[Segment]:
+    def _segment_one(self, image: RgbImage, asked: Sam2Parameters) -> list[Segment]:
         height, width = image.shape[:2]
         points_that_fit = max(BATCH_BYTES // (4 * 3 * height * width), 1)
-        self._generator.points_per_batch = min(self.parameters.points_per_batch, points_that_fit)
-        self._generator.crop_n_layers = self.parameters.crop_n_layers if min(height, width) >= SMALLEST_CROPPED else 0
+        if asked.crop_n_layers and min(height, width) < SMALLEST_CROPPED:
+            asked = replace(asked, crop_n_layers=0)
+        _set_parameters(self._generator, replace(asked, points_per_batch=min(asked.points_per_batch, points_that_fit)))
         records = self._generator.generate(np.require(image, requirements=["C", "W"]))
-        segments = [self._to_segment(record) for record in records]
+        segments = [self._to_segment(record, asked.min_mask_region_area) for record in records]
         return [segment for segment in segments if segment is not None]
 
-    def _to_segment(self, record: dict[str, Any]) -> Segment | None:
+    def _to_segment(self, record: dict[str, Any], min_area: int) -> Segment | None:
         """Our noun for one of the generator's records, or None if nothing of it is left."""
-        mask = Mask.from_full(self._without_small_regions(_decode_run_lengths(record["segmentation"])))
+        mask = Mask.from_full(_without_small_regions(_decode_run_lengths(record["segmentation"]), min_area))
         if mask is None:
             return None
         predicted_iou, stability = float(record["predicted_iou"]), float(record["stability_score"])
         return Segment(mask, predicted_iou=predicted_iou, stability_score=stability)
 
-    def _without_small_regions(self, full: BoolMask) -> BoolMask:
-        from sam2.utils.amg import remove_small_regions
-
-        area = self.parameters.min_mask_region_area
-        if area:
-            for mode in ("holes", "islands"):
-                full, _ = remove_small_regions(full, area, mode)
-        return full
-
     def _precision(self) -> AbstractContextManager[Any]:
-        return torch.autocast("cuda", torch.bfloat16) if self.device.startswith("cuda") else nullcontext()
+        if self.device.startswith("cuda"):
+            return torch.autocast("cuda", torch.bfloat16)
+        return torch.autocast("cpu", torch.bfloat16) if self.mode == "turbo" else nullcontext()
+
+
+def _asked(configured: Sam2Parameters, parameters: Parameters) -> Sam2Parameters:
+    """The configured parameters with those of a call in their place; other models' names are ignored."""
+    known: dict[str, Any] = {name: parameters[name] for name in asdict(configured) if name in parameters}
+    return replace(configured, **known)
 
 
 def build_model(name: str) -> Any:
@@ -201,6 +208,28 @@ def _make_generator(model: Any, parameters: Sam2Parameters) -> Any:
     # Upstream takes every model for one of 1024 px.
     generator.predictor._bb_feat_sizes = [(model.image_size // stride,) * 2 for stride in (4, 8, 16)]
     return generator
+
+
+def _set_parameters(generator: Any, parameters: Sam2Parameters) -> None:
+    """Gives upstream's generator other parameters than it was made with; cheap, unlike making one."""
+    from sam2.utils.amg import build_all_layer_point_grids
+
+    for name, value in asdict(parameters).items():
+        if name not in ("points_per_side", "min_mask_region_area"):
+            setattr(generator, name, value)
+    generator.point_grids = build_all_layer_point_grids(
+        parameters.points_per_side, parameters.crop_n_layers, parameters.crop_n_points_downscale_factor
+    )
+
+
+def _without_small_regions(full: BoolMask, min_area: int) -> BoolMask:
+    """The mask without holes and islands of fewer than `min_area` pixels."""
+    from sam2.utils.amg import remove_small_regions
+
+    if min_area:
+        for mode in ("holes", "islands"):
+            full, _ = remove_small_regions(full, min_area, mode)
+    return full
 
 
 def _decode_run_lengths(rle: dict[str, Any]) -> BoolMask:

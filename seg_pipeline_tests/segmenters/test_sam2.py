@@ -108,6 +108,21 @@ def test_masks_under_the_thresholds_are_dropped(weights: Path, noise: RgbImage) 
     assert make_segmenter(weights, stability_score_thresh=1.1).segment([noise]) == [[]]
 
 
+def test_a_call_may_ask_for_other_parameters(weights: Path, segmenter: Sam2Segmenter, noise: RgbImage) -> None:
+    """A job's parameters are for that job alone."""
+    configured = facts(segmenter.segment([noise])[0])
+    asked = segmenter.segment(
+        [noise], {"points_per_side": 3, "crop_n_layers": 1, "box_nms_thresh": 0.9, "confidence": 1}
+    )[0]
+    meant = make_segmenter(weights, points_per_side=3, crop_n_layers=1, box_nms_thresh=0.9).segment([noise])[0]
+    assert facts(asked) == facts(meant) != configured
+    assert facts(segmenter.segment([noise])[0]) == configured
+
+
+def test_the_notes_say_how_it_ran(segmenter: Sam2Segmenter) -> None:
+    assert segmenter.notes["inference_mode"] == "exact"
+
+
 def test_near_duplicates_are_dropped(weights: Path, segmenter: Sam2Segmenter, noise: RgbImage) -> None:
     fewer = make_segmenter(weights, box_nms_thresh=0.3).segment([noise])[0]
     assert 0 < len(fewer) < len(segmenter.segment([noise])[0])
