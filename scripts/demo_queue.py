@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,11 @@ TOLD_WITHIN_SECONDS = 120.0
 
 def main() -> None:
     """Runs the demonstration; exit code 1 and a sentence if the PATCH does not come."""
-    model = _arguments().model
+    arguments = _arguments()
+    model = arguments.model
     with tempfile.TemporaryDirectory(prefix="demo-queue-") as folder, stand_ins() as aws, app_server() as (url, told):
         queue_url = _fill(aws)
-        with service(Path(folder), model, aws, queue_url, url):
+        with service(Path(folder), model, aws, queue_url, url) as dagster_url:
             began = time.monotonic()
             message = {"uuid": "abc123", "image_url": f"s3://{BUCKET}/sample.jpg"}
             _client("sqs", aws).send_message(QueueUrl=queue_url, MessageBody=json.dumps(message))
@@ -49,6 +50,8 @@ def main() -> None:
             path, key, document = _await(told)
             print(f"PATCH {path} (x-api-key: {key}) after {time.monotonic() - began:.1f} s:")
             print(json.dumps(abridged(document), indent=2), flush=True)
+            if arguments.stay:
+                _stay(dagster_url, message["uuid"])
     if document["status"] != "completed" or not document["segments"]:
         raise SystemExit("demo-queue: the job did not end as it should.")
 
@@ -56,7 +59,16 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make demo-queue", description=__doc__)
     parser.add_argument("--model", default="demo-yolo", help="the model for jobs from the queue")
+    parser.add_argument("--stay", action="store_true", help="keep everything up until Ctrl-C, to look at the job's way")
     return parser.parse_args()
+
+
+def _stay(dagster_url: str, uuid: str) -> None:
+    print(f"\nThe delivery: {dagster_url}/assets/callback?partition={uuid}&view=partitions")
+    print(f"What led to it: {dagster_url}/assets/callback?view=lineage&lineageScope=upstream&lineageDepth=4")
+    print("Ctrl-C stops everything.", flush=True)
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
 
 
 @contextmanager
@@ -111,8 +123,8 @@ def app_server() -> Iterator[tuple[str, "queue.Queue[Told]"]]:
 
 
 @contextmanager
-def service(folder: Path, model: str, aws: str, queue_url: str, app_server_url: str) -> Iterator[None]:
-    """The product, started as `make run` does, with its files in the bucket."""
+def service(folder: Path, model: str, aws: str, queue_url: str, app_server_url: str) -> Iterator[str]:
+    """The product, started as `make run` does, with its files in the bucket; the address of Dagster's pages."""
     settings = {
         "DATA_DIR": str(folder / "data"), "API_PORT": str(free_port()), "DAGSTER_PORT": str(free_port()),
         "MODEL": model, "QUEUE_MODEL": model, "INBOX_POLL_SECONDS": "0.1",
@@ -127,7 +139,7 @@ def service(folder: Path, model: str, aws: str, queue_url: str, app_server_url: 
         process = subprocess.Popen(command, env={**os.environ, **settings}, stdout=log, stderr=log)
         try:
             _wait_until_up(process, output)
-            yield
+            yield f"http://127.0.0.1:{settings['DAGSTER_PORT']}"
         finally:
             process.terminate()
             process.wait(timeout=60)
