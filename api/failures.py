@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from seg_pipeline.domain import MAX_RESIZE, MAX_TTL_SECONDS
 from seg_pipeline.errors import (
+    InvalidParameter,
     InvalidRequest,
     InvalidResize,
     InvalidTtl,
@@ -92,6 +93,8 @@ _FIELD_ERRORS = {
     "model": UnknownModel,
     "resize": lambda value: InvalidResize(value, MAX_RESIZE),
     "ttl_seconds": lambda value: InvalidTtl(value, MAX_TTL_SECONDS),
+    "parameters": lambda value: InvalidParameter(f"parameters {str(value)[:80]!r} must be a JSON object."),
+    "rle": lambda value: InvalidRequest(f"rle {str(value)[:40]!r} must be true or false."),
 }
 
 

@@ -59,9 +59,10 @@ async def accept_job(request: Request, service: Service, options: JobOptions) ->
 def merge_fields(options: Options, fields: dict[str, str]) -> Options:
     """The options with a form's fields over the query's."""
     try:
-        return type(options).model_validate({**options.model_dump(exclude_none=True), **fields})
+        asked = type(options).model_validate(fields)
     except ValidationError as error:
         raise request_error(error) from error
+    return options.model_copy(update=_given(asked))
 
 
 def merge_json(options: JobOptions, body: bytes) -> JobOptions:
@@ -70,7 +71,7 @@ def merge_json(options: JobOptions, body: bytes) -> JobOptions:
         asked = JobRequest.model_validate_json(body, strict=True)
     except ValidationError as error:
         raise request_error(error) from error
-    return options.model_copy(update=asked.model_dump(exclude_none=True))
+    return options.model_copy(update=_given(asked))
 
 
 def make_job(service: Service, options: JobOptions, data: bytes | None) -> Job:
@@ -81,6 +82,8 @@ def make_job(service: Service, options: JobOptions, data: bytes | None) -> Job:
         "model": check_model(options.model or settings.model, settings.models),
         "resize": options.resize,
         "ttl_seconds": options.ttl_seconds or settings.asset_ttl_seconds,
+        "parameters": options.parameters or {},
+        "rle": options.rle or False,
     }
     if (data is None) == (options.image_url is None):
         raise InvalidRequest("send either a picture or an image_url, and not both.")
@@ -94,7 +97,12 @@ def make_job(service: Service, options: JobOptions, data: bytes | None) -> Job:
 
 
 def _resized(options: UploadOptions, resize: int | None) -> JobOptions:
-    return JobOptions(**options.model_dump(), resize=resize)
+    return JobOptions(resize=resize).model_copy(update=_given(options))
+
+
+def _given(options: UploadOptions) -> dict[str, Any]:
+    """What was said, by name."""
+    return {name: value for name, value in options if value is not None}
 
 
 async def _accept(request: Request, service: Service, options: JobOptions, data: bytes | None) -> Accepted:

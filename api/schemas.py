@@ -3,9 +3,15 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, Json
 
 from seg_pipeline.domain import MAX_RESIZE, MAX_TTL_SECONDS, UUID_PATTERN, JobStatus
+
+PARAMETERS_ARE = (
+    "What the model shall run with instead of what is configured: of a SAM-2 points_per_side, pred_iou_thresh, "
+    "stability_score_thresh, crop_n_layers and the others of its automatic masks, of a YOLO confidence."
+)
+RLE_IS = "Whether each segment carries its mask as COCO's compressed run lengths too."
 
 Resize = Annotated[int, Field(ge=1, le=MAX_RESIZE, description="Longer side of the cut-outs in pixels; upscales too.")]
 
@@ -24,6 +30,10 @@ class UploadOptions(BaseModel):
     ttl_seconds: Annotated[int, Field(ge=1, le=MAX_TTL_SECONDS)] | None = Field(
         None, description="How long the result is kept; ASSET_TTL_SECONDS if absent."
     )
+    parameters: Json[dict[str, Any]] | None = Field(
+        None, description=f"{PARAMETERS_ARE} A JSON object.", examples=['{"confidence": 0.5}']
+    )
+    rle: bool | None = Field(None, description=RLE_IS)
 
 
 class JobOptions(UploadOptions):
@@ -41,13 +51,22 @@ class JobRequest(JobOptions):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "examples": [{"uuid": "abc123", "image_url": "https://cdn.example.com/images/sample.jpg", "resize": 256}]
+            "examples": [
+                {"uuid": "abc123", "image_url": "https://cdn.example.com/images/sample.jpg", "resize": 256},
+                {
+                    "image_url": "https://cdn.example.com/images/sample.jpg",
+                    "model": "sam2.1_hiera_large",
+                    "parameters": {"points_per_side": 64, "pred_iou_thresh": 0.7},
+                    "rle": True,
+                },
+            ]
         },
     )
 
     image_url: Annotated[str, Field(min_length=1, max_length=4096)] = Field(
         description="Where the picture is: http(s):// or s3://."
     )
+    parameters: dict[str, Any] | None = Field(None, description=PARAMETERS_ARE, examples=[{"points_per_side": 64}])
 
 
 class Bbox(BaseModel):
@@ -66,6 +85,13 @@ class Point(BaseModel):
     y: int
 
 
+class RunLengths(BaseModel):
+    """A mask as pycocotools reads it."""
+
+    size: tuple[int, int] = Field(description="Height and width of the picture.")
+    counts: str = Field(description="COCO's compressed run lengths, down the columns.")
+
+
 class SegmentView(BaseModel):
     """One thing that was found, largest first; a model fills the scores that it has."""
 
@@ -75,12 +101,13 @@ class SegmentView(BaseModel):
     area: int = Field(description="Pixels.")
     stability_score: float | None
     predicted_iou: float | None
-    center_point: Point = Field(description="Middle of the segment's mass.")
+    center_point: Point = Field(description="Centre of bbox; it may lie beside the mask.")
     interior_point: Point | None = Field(None, description="A pixel inside the mask, where the centre is outside it.")
     area_percent: float = Field(description="Of the picture.")
     label: str | None
     confidence: float | None
     crop_url: str = Field(description="WEBP, tight around the segment, transparent outside it.")
+    rle: RunLengths | None = Field(None, description="Only if the job asked for it.")
 
 
 class FailureReason(BaseModel):
@@ -104,6 +131,7 @@ class FinishedJob(BaseModel):
     width: int | None
     height: int | None
     resize: int | None
+    parameters: dict[str, float] | None = Field(None, description="What the job set; absent if it set nothing.")
     accepted_at: datetime
     started_at: datetime
     completed_at: datetime
@@ -122,6 +150,7 @@ class UnfinishedJob(BaseModel):
     urls: list[str]
     segments: list[SegmentView]
     resize: int | None
+    parameters: dict[str, float] | None = Field(None, description="What the job set; absent if it set nothing.")
     accepted_at: datetime
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from seg_pipeline.cutouts import crop_name
 from seg_pipeline.domain import Job, JobStatus, Mask, Segment
 from seg_pipeline.errors import SegPipelineError
-from seg_pipeline.masks import center_point, contains, interior_point
+from seg_pipeline.masks import center_point, contains, interior_point, mask_to_rle
 from seg_pipeline.store import keys
 from seg_pipeline.store.objects import Store
 
@@ -84,7 +84,7 @@ def result_document(job: Job, found: Found, timing: Timing) -> Document:
         "height": height,
         "original_key": keys.original(job.uuid),
         "overlay_key": keys.overlay(job.uuid),
-        "segments": [_stored_segment(job.uuid, index, segment) for index, segment in enumerate(found.segments)],
+        "segments": [_stored_segment(job, index, segment) for index, segment in enumerate(found.segments)],
     }
 
 
@@ -124,6 +124,7 @@ def unfinished_document(job: Job, status: JobStatus) -> Document:
         "urls": [],
         "segments": [],
         "resize": job.resize,
+        **_parameters(job),
         "accepted_at": job.accepted_at.isoformat(),
     }
 
@@ -148,6 +149,7 @@ def _result_head(job: Job, status: JobStatus, timing: Timing) -> Document:
         "width": None,
         "height": None,
         "resize": job.resize,
+        **_parameters(job),
         "original_key": None,
         "overlay_key": None,
         "segments": [],
@@ -160,9 +162,14 @@ def _result_head(job: Job, status: JobStatus, timing: Timing) -> Document:
     }
 
 
-def _stored_segment(uuid: str, index: int, segment: Segment) -> Document:
-    """One entry of `result.json`, its files as keys."""
-    mask = segment.mask
+def _parameters(job: Job) -> Document:
+    """The parameters that the job set, as a field, if it set any."""
+    return {"parameters": dict(job.parameters)} if job.parameters else {}
+
+
+def _stored_segment(job: Job, index: int, segment: Segment) -> Document:
+    """One entry of `result.json`, its files as keys; with the mask's run lengths if the job asked for them."""
+    uuid, mask = job.uuid, segment.mask
     width, height = mask.resolution_wh
     center = center_point(mask)
     return {
@@ -178,6 +185,7 @@ def _stored_segment(uuid: str, index: int, segment: Segment) -> Document:
         "label": segment.label,
         "confidence": _rounded(segment.confidence),
         "crop_key": keys.crop(uuid, crop_name(uuid, index)),
+        **({"rle": mask_to_rle(mask)} if job.rle else {}),
     }
 
 

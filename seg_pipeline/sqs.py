@@ -1,6 +1,7 @@
 """Messages of an SQS queue into the inbox. A message is deleted once its job is safe in the store, never before.
 
-    {"uuid": "abc123", "image_url": "https://…"}       imageUrl too; model, resize, ttl_seconds if wanted
+    {"uuid": "abc123", "image_url": "https://…"}       imageUrl too; model, parameters, rle, resize,
+                                                       ttl_seconds if wanted
 
 Whatever comes twice is the same job. What can never become a job is parked with the reason, in the store and in the
 queue's dead-letter queue if it has one, so that it does not come back for ever.
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from seg_pipeline.domain import Job, check_model, check_uuid
 from seg_pipeline.errors import (
+    InvalidParameter,
     InvalidRequest,
     JobConflict,
     JobNotFound,
@@ -56,6 +58,8 @@ class _Body(BaseModel):
     image_url: str | None = None
     imageUrl: str | None = None  # noqa: N815  the seed's app server spells it so
     model: str | None = None
+    parameters: dict[str, Any] | None = None
+    rle: bool | None = None
     resize: int | None = None
     ttl_seconds: int | None = None
 
@@ -100,14 +104,16 @@ def _asked(asked: _Body, settings: Settings) -> Asked:
         raise InvalidRequest("image_url and imageUrl name two pictures; send one of them.")
     defaults = {"model": settings.queue_model, "resize": None, "ttl_seconds": settings.asset_ttl_seconds}
     named = {name: value for name in defaults if (value := getattr(asked, name)) is not None}
+    check_model(named.get("model", settings.queue_model), settings.models)
     job = Job(
         uuid=check_uuid(asked.uuid),
+        parameters=asked.parameters or {},
+        rle=asked.rle or False,
         image_url=check_image_url(asked.image_url or asked.imageUrl or ""),
         via="sqs",
         callback=settings.app_server_url is not None,
         **{**defaults, **named},
     )
-    check_model(job.model, settings.models)
     return Asked(job, frozenset(defaults.keys() - named.keys()))
 
 
@@ -174,7 +180,7 @@ class SqsIntake:
         try:
             accepted = self._inbox.accept(job)
         except JobConflict:
-            with suppress(JobNotFound):
+            with suppress(JobNotFound, InvalidParameter):  # the latter: its parameters are not of the first's model
                 job = asked.like(self._inbox.job(job.uuid))
             accepted = self._inbox.accept(job)
         logger.info("job %s: %s the queue", job.uuid, "accepted from" if accepted.created else "known already to")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from jsonschema import Draft202012Validator, ValidationError
+from pycocotools import mask as coco
 
 from seg_pipeline.documents import (
     Found,
@@ -26,7 +27,7 @@ from seg_pipeline.errors import NotAnImage, SegPipelineError, WorkerLost
 from seg_pipeline.masks import decode_mask_png, encode_mask_png
 from seg_pipeline.store.folder_store import FolderStore
 from seg_pipeline.store.object_store import ObjectStore
-from seg_pipeline_tests.builders import NOON, drawn, make_found, make_job, make_mask, make_segment, make_timing
+from seg_pipeline_tests.builders import NOON, bits, drawn, make_found, make_job, make_mask, make_segment, make_timing
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "job-result.schema.json").read_text())
 
@@ -156,6 +157,27 @@ class TestCompleted:
         assert result["expires_at"] == "2026-01-02T12:01:09+00:00"
         assert result["seconds"] == {"segments": 0.3333}
 
+    def test_what_nobody_asked_for_is_not_there(self, store):
+        """The seeds' clients get what they always got, to the letter."""
+        answer = answer_document(completed(SQUARE), store, BASE_URL)
+        assert "parameters" not in answer
+        assert list(answer["segments"][0]) == [
+            *SEED_FIELDS, "area_percent", "label", "confidence", "crop_url"
+        ]  # fmt: skip
+
+    def test_parameters_are_shown_where_the_job_set_some(self, store):
+        asked = {"parameters": {"confidence": 0.5}}
+        assert answer_document(completed(SQUARE, **asked), store, BASE_URL)["parameters"] == {"confidence": 0.5}
+        assert unfinished_document(make_job(**asked), JobStatus.QUEUED)["parameters"] == {"confidence": 0.5}
+
+    # pycocotools' decoder is not written for numpy 2's copy keyword.
+    @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+    @pytest.mark.parametrize("to_document", [answer_document, callback_document])
+    def test_run_lengths_decode_to_the_mask_for_the_client_and_the_app_server(self, store, to_document):
+        document = over_the_wire(to_document(completed(RING, SQUARE, rle=True), store, BASE_URL))
+        decoded = [coco.decode(segment["rle"]).astype(np.bool_) for segment in document["segments"]]
+        assert [full.tolist() for full in decoded] == [bits(RING).tolist(), bits(SQUARE).tolist()]
+
     def test_nothing_private_goes_out(self, store):
         text = json.dumps(answer_document(completed(SQUARE), store, BASE_URL))
         assert "_key" not in text
@@ -186,10 +208,11 @@ class TestSchema:
     def test_it_is_a_schema(self):
         Draft202012Validator.check_schema(SCHEMA)
 
-    @given(found_segments, st.none() | st.integers(1, 8192))
-    def test_every_completed_job_keeps_to_it(self, segments, resize):
-        found = Found("demo-yolo", "0" * 64, (13, 9), 0.25, segments)
-        result = result_document(make_job(resize=resize), found, make_timing(source_image=0.1, segments=2.0))
+    @given(found_segments, st.none() | st.integers(1, 8192), st.booleans(), st.sampled_from([{}, {"use_m2m": True}]))
+    def test_every_completed_job_keeps_to_it(self, segments, resize, rle, parameters):
+        found = Found("demo-sam2", "0" * 64, (13, 9), 0.25, segments)
+        job = make_job(model="demo-sam2", resize=resize, rle=rle, parameters=parameters)
+        result = result_document(job, found, make_timing(source_image=0.1, segments=2.0))
         store = ObjectStore.in_memory()
         check(answer_document(over_the_wire(result), store, BASE_URL), "answer")
         check(callback_document(over_the_wire(result), store, BASE_URL), "callback")
@@ -212,6 +235,8 @@ class TestSchema:
             {**answer, "status": "failed"},
             {**answer, "file_names": []},
             {**answer, "accepted_at": "yesterday"},
+            {**answer, "parameters": {}},
+            {**answer, "segments": [{**answer["segments"][0], "rle": None}]},
             {**answer, "segments": [{**answer["segments"][0], "area": 0}]},
             {**answer, "segments": [{**answer["segments"][0], "mask_url": None}]},
             {name: value for name, value in answer.items() if name != "uuid"},

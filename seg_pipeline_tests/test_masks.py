@@ -194,5 +194,16 @@ class TestRle:
         assert np.array_equal(coco.decode(rle).astype(np.bool_), bits(RING))
 
     @given(full_frames)
+    def test_it_is_what_coco_makes_of_the_whole_frame(self, full):
+        """Run lengths of the box alone would be quicker still, and wrong."""
+        expected = coco.encode(np.asfortranarray(full, dtype=np.uint8))
+        assert mask_to_rle(Mask.from_full(full))["counts"] == expected["counts"].decode()
+
+    @pytest.mark.parametrize("drawing", ["##/##", "#./#.", ".#/.#", "##/#.", ".#/##", "#", "##./###/###"])
+    def test_runs_that_go_on_in_the_next_column_are_one(self, drawing):
+        expected = coco.encode(np.asfortranarray(bits(drawing), dtype=np.uint8))
+        assert mask_to_rle(make_mask(drawing))["counts"] == expected["counts"].decode()
+
+    @given(full_frames)
     def test_every_mask_comes_back(self, full):
         assert np.array_equal(coco.decode(mask_to_rle(Mask.from_full(full))).astype(np.bool_), full)

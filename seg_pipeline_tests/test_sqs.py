@@ -95,8 +95,14 @@ def test_a_message_may_ask_for_more() -> None:
     assert (job.image_url, job.model, job.resize, job.ttl_seconds) == ("s3://bucket/a.png", "demo-sam2", 256, 60)
 
 
+def test_a_message_may_set_parameters_of_the_queues_model_and_ask_for_run_lengths() -> None:
+    job = parse({**GOOD, "parameters": {"points_per_side": 8, "use_m2m": True}, "rle": True})
+    assert (job.model, job.parameters, job.rle) == ("sam2.1_hiera_large", {"points_per_side": 8, "use_m2m": 1}, True)
+
+
 def test_null_is_as_good_as_nothing() -> None:
-    job = parse({"uuid": "abc123", "image_url": URL, "imageUrl": None, "model": None, "resize": None})
+    job = parse({"uuid": "abc123", "image_url": URL, "imageUrl": None, "model": None, "resize": None,
+                 "parameters": None, "rle": None})  # fmt: skip
     assert job.model == "sam2.1_hiera_large"
 
 
@@ -144,6 +150,13 @@ BAD = {
     "no number": '{"uuid": "abc123", "image_url": "https://a.example/", "ttl_seconds": NaN}',
     "a time in the past": {**GOOD, "ttl_seconds": -1},
     "a time without end": {**GOOD, "ttl_seconds": 10**9},
+    "no parameters": {**GOOD, "parameters": "points_per_side"},
+    "a parameter past its limit": {**GOOD, "parameters": {"points_per_side": 1000}},
+    "a parameter that is no number": '{"uuid": "a", "image_url": "https://a.example/", "parameters": '
+    '{"pred_iou_thresh": NaN}}',
+    "a parameter of another model": {**GOOD, "parameters": {"confidence": 0.5}},
+    "work for hours": {**GOOD, "parameters": {"points_per_side": 64, "crop_n_layers": 2}},
+    "a text for run lengths": {**GOOD, "rle": "true"},
     "too much": {**GOOD, "note": "x" * 2**16},
     "too deep": "[" * 30_000 + "]" * 30_000,
     "too deep within": '{"uuid": "abc123", "a": ' + '{"a":' * 5_000 + "1" + "}" * 5_001,
@@ -212,8 +225,16 @@ def test_a_message_that_comes_again_after_our_defaults_changed_is_the_same_job(q
     assert queue.inbox.job("job-1").model == "sam2.1_hiera_large"
 
 
+def test_parameters_of_another_model_than_the_first_messages_are_a_conflict_too(queue: Queue) -> None:
+    queue.send({**GOOD, "model": "demo-yolo"})
+    queue.pull()
+    queue.send({**GOOD, "parameters": {"points_per_side": 8}})
+    assert "exists with a different request" in queue.pull().parked[0]
+
+
 @pytest.mark.parametrize("other", [{"image_url": URL + "?other"}, {"image_url": URL, "model": "demo-sam2"},
-                                   {"image_url": URL, "resize": 64}])  # fmt: skip
+                                   {"image_url": URL, "resize": 64}, {"image_url": URL, "rle": True},
+                                   {"image_url": URL, "parameters": {"points_per_side": 8}}])  # fmt: skip
 def test_a_known_uuid_with_another_request_is_parked_and_the_first_goes_on(queue: Queue, other: Any) -> None:
     queue.send({"uuid": "job-1", "image_url": URL})
     queue.pull()

@@ -38,9 +38,7 @@ _BODY: dict[str, Any] = {
                     "required": ["image"],
                     "properties": {
                         "image": {"type": "string", "format": "binary", "description": "Any field name will do."},
-                        "uuid": {"type": "string"},
-                        "model": {"type": "string"},
-                        "ttl_seconds": {"type": "integer"},
+                        **UploadOptions.model_json_schema()["properties"],
                     },
                 }
             },

@@ -6,14 +6,15 @@ from typing import Any
 import httpx
 import pytest
 
-from api.schemas import CallbackRecorded, FinishedJob, SegmentView, UnfinishedJob
+from api.schemas import CallbackRecorded, FinishedJob, RunLengths, SegmentView, UnfinishedJob
 from seg_pipeline.deliveries import Policy
 from seg_pipeline.errors import FetchRejected
 from seg_pipeline.inbox import Inbox
+from seg_pipeline.masks import mask_to_rle
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.api.stand_ins import DRAWING, beat, finish_job
-from seg_pipeline_tests.builders import NOON, end_queue_job, make_queue_job, picture_bytes
+from seg_pipeline_tests.builders import NOON, end_queue_job, make_mask, make_queue_job, picture_bytes
 
 PICTURE = picture_bytes()
 URL = "https://cdn.example.com/sample.jpg"
@@ -57,6 +58,14 @@ def test_a_form_may_name_an_address_instead_of_a_picture_but_not_both(serve: Ser
         ({"image_url": URL, "uuid": "../x"}, "invalid_uuid"),
         ({"image_url": URL, "uuid": 5}, "invalid_uuid"),
         ({"image_url": URL, "resize": 0}, "invalid_resize"),
+        ({"image_url": URL, "rle": "yes"}, "invalid_request"),
+        ({"image_url": URL, "parameters": "{}"}, "invalid_parameter"),
+        ({"image_url": URL, "parameters": []}, "invalid_parameter"),
+        ({"image_url": URL, "parameters": {"confidence": "0.5"}}, "invalid_parameter"),
+        ({"image_url": URL, "parameters": {"confidence": 2}}, "invalid_parameter"),
+        ({"image_url": URL, "parameters": {"confidence": None}}, "invalid_parameter"),
+        ({"image_url": URL, "parameters": {"points_per_side": 8}}, "invalid_parameter"),
+        ({"image_url": URL, "parameters": {"confidence": 0.5}, "model": "demo-sam2"}, "invalid_parameter"),
         ({"image_url": URL, "resize": "64"}, "invalid_resize"),
         ({"image_url": URL, "resize": True}, "invalid_resize"),
         ({"image_url": URL, "resize": 1e9}, "invalid_resize"),
@@ -119,11 +128,41 @@ def test_what_a_job_answers_is_what_the_schemas_document(serve: Serve, api_store
     """No field more, none less: the documentation is written by hand."""
     client = serve()
     client.post("/jobs", json={"uuid": "mine", "image_url": URL})
-    assert client.get("/jobs/mine").json().keys() == UnfinishedJob.model_fields.keys()
+    assert client.get("/jobs/mine").json().keys() == UnfinishedJob.model_fields.keys() - {"parameters"}
     finish_job(api_store, "mine", DRAWING)
     document = client.get("/jobs/mine").json()
-    assert document.keys() == FinishedJob.model_fields.keys()
-    assert document["segments"][0].keys() == SegmentView.model_fields.keys() - {"interior_point"}
+    assert document.keys() == FinishedJob.model_fields.keys() - {"parameters"}
+    assert document["segments"][0].keys() == SegmentView.model_fields.keys() - {"interior_point", "rle"}
+
+
+def test_parameters_and_run_lengths_are_answered_if_they_were_asked_for(serve: Serve, api_store: Store) -> None:
+    client = serve()
+    client.post("/jobs", json={"uuid": "mine", "image_url": URL, "parameters": {"confidence": 0.5}, "rle": True})
+    assert client.get("/jobs/mine").json()["parameters"] == {"confidence": 0.5}
+    finish_job(api_store, "mine", DRAWING)
+    document = client.get("/jobs/mine").json()
+    assert document["parameters"] == {"confidence": 0.5}
+    run_lengths = FinishedJob.model_validate(document).segments[0].rle
+    assert run_lengths == RunLengths(**mask_to_rle(make_mask(DRAWING)))
+
+
+@pytest.mark.parametrize("as_form", [False, True])
+def test_another_parameter_is_another_request(serve: Serve, api_store: Store, as_form: bool) -> None:
+    """Otherwise a client would get the answer to a question that somebody else asked."""
+    client = serve()
+    asked = {"uuid": "mine", "image_url": URL, "model": "demo-sam2"}
+
+    def send(**more: Any) -> int:
+        if not as_form:
+            return client.post("/jobs", json={**asked, **more}).status_code
+        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in more.items()}
+        return client.post("/jobs", files={name: (None, text) for name, text in {**asked, **texts}.items()}).status_code
+
+    eight = {"points_per_side": 8, "use_m2m": True}
+    assert send(parameters=eight) == 202
+    assert send(parameters={"use_m2m": 1, "points_per_side": 8.0}, rle=False) == 200
+    assert send(parameters={**eight, "points_per_side": 9}) == send(parameters=eight, rle=True) == send() == 409
+    assert Inbox(api_store).job("mine").parameters == {"points_per_side": 8, "use_m2m": 1}
 
 
 def test_a_failed_job_is_found_with_its_code_and_reason(serve: Serve, api_store: Store) -> None:

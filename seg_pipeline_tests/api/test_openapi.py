@@ -69,7 +69,9 @@ def test_uploads_are_documented_raw_and_as_a_form(openapi: dict[str, Any]) -> No
         operation = operations(openapi)[route]
         assert {"image/*", "multipart/form-data"} <= set(operation["requestBody"]["content"])
         names = {parameter["name"] for parameter in operation["parameters"]}
-        assert {"uuid", "model", "ttl_seconds", "Prefer"} <= names
+        assert {"uuid", "model", "ttl_seconds", "parameters", "rle", "Prefer"} <= names
+        fields = operation["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+        assert fields.keys() == (names | {"image"}) - {"Prefer", "resize"}
     assert {"application/json", "multipart/form-data"} <= set(
         operations(openapi)["post", "/jobs"]["requestBody"]["content"]
     )

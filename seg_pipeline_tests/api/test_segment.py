@@ -65,6 +65,44 @@ def test_resize_gives_the_longer_side_of_the_cut_outs_upscaled_if_need_be(serve:
     assert answer["resize"] == 256
 
 
+def test_parameters_and_rle_come_in_the_query_or_as_fields(serve: Serve, api_store: Store) -> None:
+    client = serve()
+    asked = {"model": "demo-sam2", "parameters": '{"points_per_side": 8, "pred_iou_thresh": 0.5}', "rle": "true"}
+    with FakeWorker(api_store, DRAWING):
+        answers = [
+            client.post("/segment", params=asked, content=PICTURE).json(),
+            client.post("/segment", data=asked, files={"image": PICTURE}).json(),
+            client.post("/segment/32", params=asked, data={"rle": "false"}, files={"image": PICTURE}).json(),
+        ]
+    assert [answer["parameters"] for answer in answers] == [{"points_per_side": 8, "pred_iou_thresh": 0.5}] * 3
+    assert ["rle" in answer["segments"][0] for answer in answers] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ("points_per_side=8", "parameters 'points_per_side=8' must be a JSON object."),
+        ("", "parameters '' must be a JSON object."),
+        ("[8]", "must be a JSON object."),
+        ('{"confidence": NaN}', "parameter confidence nan must be a number from 0 to 1."),
+        ('{"confidence": true}', "parameter confidence True must be a number from 0 to 1."),
+        ('{"points": 8}', "parameter 'points' is unknown to demo-yolo, which has confidence."),
+    ],
+)
+@pytest.mark.parametrize("as_form", [False, True])
+def test_parameters_that_cannot_be_are_refused_with_what_can(
+    doorman: httpx.Client, parameters: str, sentence: str, as_form: bool
+) -> None:
+    fields = {"parameters": parameters}
+    response = (
+        doorman.post("/segment", data=fields, files={"image": PICTURE})
+        if as_form
+        else doorman.post("/segment", params=fields, content=PICTURE)
+    )
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_parameter")
+    assert response.json()["error"].endswith(sentence)
+
+
 @pytest.mark.parametrize("resize", ["0", "-1", "1000000000", "abc", "8193", "1.5", "9" * 400])
 def test_a_resize_that_cannot_be_is_refused_with_its_limits(doorman: httpx.Client, resize: str) -> None:
     response = doorman.post(f"/segment/{resize}", content=PICTURE)
