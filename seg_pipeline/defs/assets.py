@@ -77,18 +77,27 @@ def _jobs_of_run(context: dg.OpExecutionContext) -> list[str]:
 
 
 def _run_stage(context: dg.OpExecutionContext, name: str, stage: Stage, uuids: list[str]) -> Outputs:
-    """Runs a stage that was asked for; one that a later stage alone needs has its results in the store.
+    """Runs a stage that was asked for, as far as an earlier one has not begun it already; one that a later stage alone
+    needs has its results in the store.
 
     If no job goes on, nothing is passed on either, and Dagster skips the steps that follow.
     """
     bench: Workbench = context.resources.workbench
     if "asset" in context.selected_output_names:
+        bench.line.planned = _stages_of(context.run)
         report = stage(bench, uuids)
         _log_materializations(context, bench, name, report)
         _settle_errors(context, bench, uuids, report)
         uuids = report.passed
     if uuids and "passed" in context.selected_output_names:
         yield dg.Output(uuids, "passed")
+
+
+def _stages_of(run: dg.DagsterRun) -> frozenset[str]:
+    """The stages whose assets the run makes: all, or those that an operator chose or that had not succeeded."""
+    chosen = {key.to_user_string() for key in run.asset_selection or ()} or set(STAGES)
+    steps = run.step_keys_to_execute or [f"{GRAPH}.{name}" for name in STAGES]
+    return frozenset(name for name in chosen if f"{GRAPH}.{name}" in steps)
 
 
 def _log_materializations(context: dg.OpExecutionContext, bench: Workbench, name: str, report: StageReport) -> None:

@@ -1,7 +1,9 @@
 """A store over obstore: an S3 bucket, or memory."""
 
 import os
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import timedelta
 from functools import lru_cache
@@ -15,7 +17,7 @@ from seg_pipeline.errors import ObjectNotFound, StoreUnavailable
 from seg_pipeline.store import keys
 from seg_pipeline.store.checking import check_create, check_round_trip
 from seg_pipeline.store.failures import translated
-from seg_pipeline.store.objects import ObjectInfo
+from seg_pipeline.store.objects import ObjectInfo, T
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 _PIECE_BYTES = 256 * 1024
 _PAGE = 1000
+_REQUESTS = 16
+"""At most so many requests of `at_once` are under way in a process."""
 
 
 class ObjectStore:
@@ -42,6 +46,7 @@ class ObjectStore:
         self._remote = objects
         self._public_url = public_url
         self._creates = False
+        self._is_remote = isinstance(objects, S3Store)
 
     @classmethod
     def in_memory(cls) -> "ObjectStore":
@@ -123,6 +128,14 @@ class ObjectStore:
                 obstore.delete(self._objects, found)
         return len(found)
 
+    def at_once(self, calls: Sequence[Callable[[], T]]) -> Sequence[T]:
+        """See Store; a call that is itself made from such a call makes its own in turn."""
+        if not self._is_remote or len(calls) < 2 or _inside.request:
+            return [call() for call in calls]
+        futures = [_requests(os.getpid()).submit(call) for call in calls]
+        wait(futures)
+        return [future.result() for future in futures]
+
     def url(self, key: str, base_url: str) -> str:
         """See Store."""
         return f"{self._public_url or base_url.rstrip('/')}/{keys.check_key(key)}"
@@ -160,6 +173,23 @@ class ObjectStore:
     def _all_folders(self, prefix: str) -> Sequence[str]:
         found = obstore.list_with_delimiter(self._objects, prefix)["common_prefixes"]
         return sorted((name.removeprefix(prefix).strip("/") for name in found), key=lambda name: f"{name}/")
+
+
+class _Inside(threading.local):
+    request = False
+
+
+_inside = _Inside()
+
+
+def _enter() -> None:
+    _inside.request = True
+
+
+@lru_cache(maxsize=1)
+def _requests(_pid: int) -> ThreadPoolExecutor:
+    """The process's threads for requests; a forked child makes its own."""
+    return ThreadPoolExecutor(_REQUESTS, "request", initializer=_enter)
 
 
 @lru_cache(maxsize=1)

@@ -1,9 +1,11 @@
 """The interface of every store, as the rest of the product uses it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,13 @@ class Store(Protocol):
 
     def delete_folder(self, prefix: str) -> int:
         """Removes all below the prefix (ends in `/`) and what half-written objects left there; how many objects."""
+        ...
+
+    def at_once(self, calls: Sequence[Callable[[], T]]) -> Sequence[T]:
+        """What calls of the store's methods give; side by side where each would wait for a network, else in turn.
+
+        All of them have ended when it returns or raises what the first in the sequence that failed did.
+        """
         ...
 
     def url(self, key: str, base_url: str) -> str:
