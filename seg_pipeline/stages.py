@@ -1,38 +1,34 @@
 """The story of a job: source → segments → cutouts → result → callback. What a stage stores is what the next one reads.
 
 Each stage takes the jobs of one run and says which went well and which did not; one bad picture never stops the
-others. Inside a run, pixels and masks are also passed on in memory, as far as they fit.
+others. A stage may be begun for some pictures while the one before it still waits for others: as pictures arrive the
+model takes them, and what it found is written meanwhile (see `assembly`). Each stage then collects its own outcomes.
 """
 
 import hashlib
 import json
 import logging
-import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple, Self
 
+from seg_pipeline.assembly import Line, Outcome, mask_bytes
 from seg_pipeline.cutouts import crop_name, cut_out
 from seg_pipeline.documents import Found, Timing, failed_document, read_segments, result_document, segments_document
 from seg_pipeline.domain import Job, JobStatus, RgbImage, Segment
-from seg_pipeline.errors import (
-    JobNotFound,
-    ModelError,
-    NothingToTell,
-    ObjectNotFound,
-    SegPipelineError,
-    UnexpectedError,
-)
+from seg_pipeline.errors import JobNotFound, NothingToTell, ObjectNotFound, SegPipelineError, UnexpectedError
 from seg_pipeline.fetching import fetch_image
 from seg_pipeline.images import ImageHeader, decode, encode_original, identify
 from seg_pipeline.inbox import Claim, Inbox
 from seg_pipeline.masks import decode_mask_png, encode_mask_png, order_by_area
 from seg_pipeline.overlays import overlay
+from seg_pipeline.segmenters import Notes
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys
@@ -41,8 +37,11 @@ logger = logging.getLogger(__name__)
 
 Metadata = dict[str, Any]
 
+SOURCE, SEGMENTS, CUTOUTS = "source_image", "segments", "cutouts"
+
 PICTURES_IN_MEMORY_BYTES = 512 * 2**20
 PICTURES_PER_CALL = 8
+CROPS_PER_PART = 8
 
 
 @dataclass
@@ -62,7 +61,7 @@ class StageReport:
 
 @dataclass
 class Workbench:
-    """What the stages work with, and what earlier stages of the same run left in memory."""
+    """What the stages work with; it outlives the runs, of which there is one at a time."""
 
     settings: Settings
     store: Store
@@ -71,108 +70,95 @@ class Workbench:
 
     def __post_init__(self) -> None:
         self.inbox = Inbox(self.store)
-        self.encoders = ThreadPoolExecutor(max_workers=os.cpu_count() or 2, thread_name_prefix="encode")
-        self._pictures: dict[str, RgbImage] = {}
-        self._found: dict[str, Found] = {}
-        self._seconds: dict[str, dict[str, float]] = defaultdict(dict)
-        self._started_at: dict[str, datetime] = {}
-        self._published: set[str] = set()
+        self._line: Line | None = None
+
+    @property
+    def line(self) -> Line:
+        """What belongs to the run in hand."""
+        if self._line is None:
+            self._line = Line(PICTURES_IN_MEMORY_BYTES)
+        return self._line
 
     @contextmanager
     def run(self) -> Iterator[None]:
-        """One run: what it leaves in memory is gone at its end."""
+        """One run: at its end nothing of it is left in memory, and nothing writes any more."""
         try:
             yield
         finally:
-            for left in (self._pictures, self._found, self._seconds, self._started_at, self._published):
-                left.clear()
+            line, self._line = self._line, None
+            if line:
+                line.end()
 
     @contextmanager
-    def timed(self, uuid: str, stage: str) -> Iterator[None]:
-        """Adds the seconds of what happens inside to the job's account."""
-        self._started_at.setdefault(uuid, datetime.now(UTC))
-        begin = time.perf_counter()
+    def at_work(self) -> Iterator[Line]:
+        """The line, for a stage; whatever interrupts the stage stops the line, and the next stage gets another."""
+        line = self.line
         try:
-            yield
-        finally:
-            self.add_seconds(uuid, stage, time.perf_counter() - begin)
+            yield line
+        except BaseException:
+            self._line = None
+            line.stop()
+            raise
 
-    def add_seconds(self, uuid: str, stage: str, seconds: float) -> None:
-        """Adds to what a stage of a job took."""
-        self._seconds[uuid][stage] = self._seconds[uuid].get(stage, 0.0) + seconds
+    def job(self, line: Line, uuid: str) -> Job:
+        """The job as it was asked for, read once a run; raises JobNotFound."""
+        piece = line.piece(uuid)
+        piece.job = piece.job or self.inbox.job(uuid)
+        return piece.job
 
-    def seconds(self, uuid: str, stage: str) -> float:
-        """What a stage of a job took in this run, rounded to 0.1 ms."""
-        return round(self._seconds[uuid].get(stage, 0.0), 4)
-
-    def timing(self, uuid: str) -> Timing:
-        """The job's account, closed now."""
-        now = datetime.now(UTC)
-        return Timing(self._started_at.get(uuid, now), now, self._seconds[uuid])
-
-    def keep_picture(self, uuid: str, image: RgbImage) -> None:
-        """Leaves a picture for the next stages, while there is room."""
-        if image.nbytes + sum(kept.nbytes for kept in self._pictures.values()) <= PICTURES_IN_MEMORY_BYTES:
-            self._pictures[uuid] = image
-
-    def picture(self, uuid: str) -> RgbImage:
-        """The job's picture, from memory or from its stored source."""
-        kept = self._pictures.get(uuid)
-        return kept if kept is not None else decode(self._source(uuid), self.settings.max_image_pixels)
-
-    def _source(self, uuid: str) -> bytes:
+    def stored_source(self, uuid: str) -> bytes:
+        """The picture's bytes, once its source was prepared; else ObjectNotFound."""
         extension = json.loads(self.store.get(keys.source_info(uuid)))["extension"]
         return self.store.get(keys.source(uuid, extension))
 
-    def keep_found(self, uuid: str, found: Found) -> None:
-        """Leaves a job's segments for the next stages."""
-        self._found[uuid] = found
-
-    def found(self, uuid: str) -> Found:
-        """The job's segments, from memory or as they are stored."""
-        return self._found.get(uuid) or self._stored_found(uuid)
-
-    def keep_published(self, uuid: str) -> None:
-        """Notes that the job's result is of this run."""
-        self._published.add(uuid)
-
-    def has_published(self, uuid: str) -> bool:
-        """Whether the job's result is of this run."""
-        return uuid in self._published
-
-    def _stored_found(self, uuid: str) -> Found:
+    def stored_found(self, uuid: str) -> Found:
+        """The job's segments, as they are stored."""
         document = json.loads(self.store.get(keys.segments(uuid)))
-        pngs = (self.store.get(keys.mask(uuid, index)) for index in range(len(document["segments"])))
+        names = [keys.mask(uuid, index) for index in range(len(document["segments"]))]
+        pngs = self.store.at_once([partial(self.store.get, name) for name in names])
         return read_segments(document, [decode_mask_png(png, self.settings.max_image_pixels) for png in pngs])
+
+    def put_all(self, files: Mapping[str, bytes]) -> int:
+        """Stores the files, in no order; how many bytes they are."""
+        self.store.at_once([partial(self.store.put, key, data) for key, data in files.items()])
+        return sum(map(len, files.values()))
 
 
 def prepare_sources(bench: Workbench, uuids: Sequence[str]) -> StageReport:
-    """Gets each picture, from its upload or its URL, checks that it decodes, and stores it as received."""
-    return _each(bench, uuids, lambda uuid: _prepare_source(bench, uuid))
+    """Gets each picture, from its upload or its URL, checks that it decodes, and stores it as received. The model
+    begins with those that are there."""
+    with bench.at_work() as line:
+        sources = {uuid: line.waiters.submit(_prepare_source, bench, line, uuid) for uuid in uuids}
+        if SEGMENTS in line.planned:
+            line.on_the_way.update(sources)
+            _segment_arrivals(bench, line, until=lambda: all(source.done() for source in sources.values()))
+        return _report({uuid: source.result for uuid, source in sources.items()})
 
 
 def find_segments(bench: Workbench, uuids: Sequence[str]) -> StageReport:
-    """Runs the models, and stores masks and scores. Masks of one picture are encoded while the next is segmented."""
-    report = StageReport()
-    encoding: dict[str, Future[Metadata]] = {}
-    for asked, group in _by_call(bench, uuids, report).items():
-        for uuid, found in _segment_group(bench, asked, group, report):
-            encoding[uuid] = bench.encoders.submit(_store_segments, bench, uuid, found)
-    for uuid, future in encoding.items():
-        _note(report, uuid, future.result)
-    return report
+    """Runs the models, and stores masks and scores: the masks of one picture while the next is segmented."""
+    with bench.at_work() as line:
+        _send_for_pictures(bench, line, SEGMENTS, uuids)
+        _segment_arrivals(bench, line)
+        return _collect(line, SEGMENTS, uuids)
 
 
 def cut_segments(bench: Workbench, uuids: Sequence[str]) -> StageReport:
     """Stores the picture as WEBP, a cut-out of each segment, and the picture with its segments drawn on."""
-    return _each(bench, uuids, lambda uuid: _cut_segments(bench, uuid))
+    with bench.at_work() as line:
+        _send_for_pictures(bench, line, CUTOUTS, uuids)
+        while line.on_the_way:
+            line.wait_for_arrivals()
+            for uuid, found in _arrived(line, CUTOUTS).items():
+                _cut(bench, line, uuid, found)
+        return _collect(line, CUTOUTS, uuids)
 
 
 def publish_results(bench: Workbench, uuids: Sequence[str]) -> StageReport:
     """Writes each job's document, which finishes it: from then on clients are answered, and the app server is told of
     those jobs that it waits for; the others are at their end."""
     awaited: set[str] = set()
-    report = _each(bench, uuids, lambda uuid: _publish_result(bench, uuid, awaited))
+    report = _each(bench, uuids, lambda line, uuid: _publish_result(bench, line, uuid, awaited))
     report.at_their_end = set(uuids) - awaited
     return report
 
@@ -182,7 +168,7 @@ def record_callbacks(bench: Workbench, uuids: Sequence[str]) -> StageReport:
 
     A result of this very run was recorded when it was published; an older one is told once more.
     """
-    return _each(bench, uuids, lambda uuid: _record_callback(bench, uuid))
+    return _each(bench, uuids, lambda line, uuid: _record_callback(bench, line, uuid))
 
 
 def record_failure(bench: Workbench, uuid: str, error: SegPipelineError, claim: Claim | None) -> bool:
@@ -193,7 +179,7 @@ def record_failure(bench: Workbench, uuid: str, error: SegPipelineError, claim: 
     attempts_left = claim is not None and claim.attempt < bench.settings.max_attempts
     if attempts_left and not error.permanent:
         return False
-    fail_job(bench.inbox, uuid, error, bench.timing(uuid), keep_completed=claim is None)
+    fail_job(bench.inbox, uuid, error, bench.line.timing(uuid), keep_completed=claim is None)
     return True
 
 
@@ -214,14 +200,17 @@ def fail_job(
     inbox.finish(uuid, document, JobStatus.FAILED, datetime.fromisoformat(document["expires_at"]))
 
 
-def _prepare_source(bench: Workbench, uuid: str) -> Metadata:
-    with bench.timed(uuid, "source_image"):
-        job = bench.inbox.job(uuid)
+def _prepare_source(bench: Workbench, line: Line, uuid: str) -> Metadata:
+    with line.timed(uuid, SOURCE):
+        job = bench.job(line, uuid)
         data = _source_bytes(bench, job)
         header = identify(data, bench.settings.max_image_pixels)
-        bench.keep_picture(uuid, decode(data, bench.settings.max_image_pixels))
+    with line.holding(uuid, _decoded_bytes(header)) as piece, line.timed(uuid, SOURCE):
+        piece.picture = decode(data, bench.settings.max_image_pixels)
         info = _store_source(bench, job, data, header)
-    return {**info, "seconds": bench.seconds(uuid, "source_image"), "image_url": job.image_url or "(upload)"}
+    if SEGMENTS not in line.planned:
+        line.let_go(uuid)
+    return {**info, "seconds": line.seconds(uuid, SOURCE), "image_url": job.image_url or "(upload)"}
 
 
 def _source_bytes(bench: Workbench, job: Job) -> bytes:
@@ -229,7 +218,7 @@ def _source_bytes(bench: Workbench, job: Job) -> bytes:
     if job.source_extension is not None:
         return bench.store.get(keys.source(job.uuid, job.source_extension))
     try:
-        return bench._source(job.uuid)
+        return bench.stored_source(job.uuid)
     except ObjectNotFound:
         return bench.fetch(job.image_url or "", bench.settings)
 
@@ -250,6 +239,53 @@ def _store_source(bench: Workbench, job: Job, data: bytes, header: ImageHeader) 
     return info
 
 
+def _decoded_bytes(header: ImageHeader) -> int:
+    return header.width * header.height * 3
+
+
+def _send_for_pictures(bench: Workbench, line: Line, stage: str, uuids: Iterable[str]) -> None:
+    """Has those pictures read from the store that the stages before have not left on the line."""
+    fetch = _fetch_picture_and_found if stage == CUTOUTS else _fetch_picture
+    for uuid in uuids:
+        if uuid not in line.on_the_way and (stage, uuid) not in line.outcomes:
+            line.on_the_way[uuid] = line.waiters.submit(fetch, bench, line, uuid)
+
+
+def _fetch_picture(bench: Workbench, line: Line, uuid: str) -> None:
+    data = bench.stored_source(uuid)
+    header = identify(data, bench.settings.max_image_pixels)
+    with line.holding(uuid, _decoded_bytes(header)) as piece:
+        bench.job(line, uuid)
+        piece.picture = decode(data, bench.settings.max_image_pixels)
+
+
+def _fetch_picture_and_found(bench: Workbench, line: Line, uuid: str) -> Found:
+    found = bench.stored_found(uuid)
+    _fetch_picture(bench, line, uuid)
+    line.keep_found(uuid, found)
+    return found
+
+
+def _arrived(line: Line, stage: str) -> dict[str, Any]:
+    """The pictures that are there, and what came with them; those that did not come have failed in this stage."""
+    futures = line.take_arrivals(PICTURES_PER_CALL)
+    line.outcomes.update({(stage, uuid): future.result for uuid, future in futures.items() if future.exception()})
+    return {uuid: future.result() for uuid, future in futures.items() if not future.exception()}
+
+
+def _segment_arrivals(bench: Workbench, line: Line, until: Callable[[], bool] = lambda: False) -> None:
+    """Calls the models for pictures as they arrive, for as many at once as are there."""
+    while line.on_the_way:
+        line.wait_for_arrivals()
+        if until():
+            return
+        groups: dict[_Asked, list[str]] = defaultdict(list)
+        for uuid in _arrived(line, SEGMENTS):
+            groups[_Asked.of(bench.job(line, uuid))].append(uuid)
+        for asked, group in groups.items():
+            _segment(bench, line, asked, group)
+
+
 class _Asked(NamedTuple):
     """What jobs must have in common to share a call of a model."""
 
@@ -261,54 +297,38 @@ class _Asked(NamedTuple):
         return cls(job.model, tuple(sorted(job.parameters.items())))
 
 
-def _by_call(bench: Workbench, uuids: Sequence[str], report: StageReport) -> dict[_Asked, list[str]]:
-    groups: dict[_Asked, list[str]] = defaultdict(list)
-    for uuid in uuids:
-        with _errors_into(report, uuid):
-            groups[_Asked.of(bench.inbox.job(uuid))].append(uuid)
-    return groups
-
-
-def _segment_group(
-    bench: Workbench, asked: _Asked, uuids: Sequence[str], report: StageReport
-) -> Iterator[tuple[str, Found]]:
-    """What the model finds in each picture, a few pictures a call; where a call fails, one by one."""
-    for chunk in _chunks(uuids, PICTURES_PER_CALL):
-        pictures: dict[str, RgbImage] = {}
-        for uuid in chunk:
-            with _errors_into(report, uuid):
-                pictures[uuid] = bench.picture(uuid)
-        yield from _segment_chunk(bench, asked, pictures, report)
-
-
-def _segment_chunk(
-    bench: Workbench, asked: _Asked, pictures: dict[str, RgbImage], report: StageReport
-) -> Iterator[tuple[str, Found]]:
-    if not pictures:
-        return
+def _segment(bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[str]) -> None:
+    """Segments the pictures and sends them on; where a call fails for several, it is made for each."""
     try:
-        yield from _call_model(bench, asked, pictures)
-    except ModelError as error:
-        if len(pictures) == 1:
-            report.errors[next(iter(pictures))] = error
-            return
-        for uuid, picture in pictures.items():
-            yield from _segment_chunk(bench, asked, {uuid: picture}, report)
+        founds, notes = _call_model(bench, line, asked, uuids)
+    except Exception as error:
+        _segment_each(bench, line, asked, uuids, error)
+    else:
+        for uuid, found in founds.items():
+            _send_on(bench, line, uuid, found, notes)
 
 
-def _call_model(bench: Workbench, asked: _Asked, pictures: dict[str, RgbImage]) -> list[tuple[str, Found]]:
+def _segment_each(bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[str], error: Exception) -> None:
+    if len(uuids) == 1:
+        line.outcomes[SEGMENTS, uuids[0]] = _raising(error)
+        line.let_go(uuids[0])
+        return
+    for uuid in uuids:
+        _segment(bench, line, asked, [uuid])
+
+
+def _call_model(bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[str]) -> tuple[dict[str, Found], Notes]:
+    pictures = {uuid: picture for uuid in uuids if (picture := line.piece(uuid).picture) is not None}
     with bench.models.borrow(asked.model) as segmenter:
         begin = time.perf_counter()
         answers = segmenter.segment(list(pictures.values()), dict(asked.parameters))
         seconds = (time.perf_counter() - begin) / len(pictures)
-        weights_sha256 = segmenter.weights_sha256
-    founds = []
+        weights_sha256, notes = segmenter.weights_sha256, dict(segmenter.notes)
+    founds = {}
     for (uuid, picture), segments in zip(pictures.items(), answers, strict=True):
-        bench.add_seconds(uuid, "segments", seconds)
-        found = _found(asked.model, weights_sha256, picture, seconds, segments)
-        bench.keep_found(uuid, found)
-        founds.append((uuid, found))
-    return founds
+        line.add_seconds(uuid, SEGMENTS, seconds)
+        founds[uuid] = _found(asked.model, weights_sha256, picture, seconds, segments)
+    return founds, notes
 
 
 def _found(model: str, weights_sha256: str, picture: RgbImage, seconds: float, segments: list[Segment]) -> Found:
@@ -316,49 +336,87 @@ def _found(model: str, weights_sha256: str, picture: RgbImage, seconds: float, s
     return Found(model, weights_sha256, (width, height), round(seconds, 4), order_by_area(segments))
 
 
-def _store_segments(bench: Workbench, uuid: str, found: Found) -> Metadata:
+def _send_on(bench: Workbench, line: Line, uuid: str, found: Found, notes: Notes) -> None:
+    """Has the encoders write what was found and, if the run goes so far, cut it out."""
+    line.keep_found(uuid, found)
+    line.hold_more(uuid, mask_bytes(found))
+    line.outcomes[SEGMENTS, uuid] = line.encoders.submit(_store_segments, bench, line, uuid, found, notes).result
+    if CUTOUTS in line.planned:
+        _cut(bench, line, uuid, found)
+    else:
+        line.let_go(uuid)
+
+
+def _store_segments(bench: Workbench, line: Line, uuid: str, found: Found, notes: Notes) -> Metadata:
     """Masks first: the document that counts them is never there without them."""
-    begin = time.perf_counter()
-    written = 0
-    for index, segment in enumerate(found.segments):
-        png = encode_mask_png(segment.mask)
-        bench.store.put(keys.mask(uuid, index), png)
-        written += len(png)
-    bench.store.put(keys.segments(uuid), json.dumps(segments_document(found)).encode())
-    bench.add_seconds(uuid, "masks", time.perf_counter() - begin)
+    with line.timed(uuid, "masks"):
+        masks = enumerate(segment.mask for segment in found.segments)
+        written = bench.put_all({keys.mask(uuid, index): encode_mask_png(mask) for index, mask in masks})
+        bench.store.put(keys.segments(uuid), json.dumps(segments_document(found)).encode())
     return {
         "segments": len(found.segments),
         "labels": ", ".join(sorted({segment.label for segment in found.segments if segment.label})),
         "model": found.model,
         "weights_sha256": found.weights_sha256,
         "model_seconds": found.seconds,
-        "mask_seconds": bench.seconds(uuid, "masks"),
+        "mask_seconds": line.seconds(uuid, "masks"),
         "mask_bytes": written,
+        **notes,
     }
 
 
-def _cut_segments(bench: Workbench, uuid: str) -> Metadata:
-    with bench.timed(uuid, "cutouts"):
-        picture, found, job = bench.picture(uuid), bench.found(uuid), bench.inbox.job(uuid)
-        files = {keys.original(uuid): encode_original(picture), keys.overlay(uuid): overlay(picture, found.segments)}
-        for index, segment in enumerate(found.segments):
-            files[keys.crop(uuid, crop_name(uuid, index))] = cut_out(picture, segment.mask, job.resize)
-        for key, data in files.items():
-            bench.store.put(key, data)
+def _cut(bench: Workbench, line: Line, uuid: str, found: Found) -> None:
+    """Has the encoders write the job's pictures, several at once; its own goes when the last of them is done."""
+    job, picture = bench.job(line, uuid), line.piece(uuid).picture
+    assert picture is not None
+    parts = _pictures_of(job, picture, found)
+    line.share(uuid, len(parts))
+    written = [line.encoders.submit(_write_part, bench, line, uuid, part) for part in parts]
+    line.outcomes[CUTOUTS, uuid] = partial(_cutouts_metadata, line, job, len(found.segments), written)
+
+
+Part = Callable[[], dict[str, bytes]]
+
+
+def _pictures_of(job: Job, picture: RgbImage, found: Found) -> list[Part]:
+    """The files of the stage by key, in parts that each take about as long."""
+    names = [keys.crop(job.uuid, crop_name(job.uuid, index)) for index in range(len(found.segments))]
+    crops = [*zip(names, found.segments, strict=True)]
+    chunks = [crops[start : start + CROPS_PER_PART] for start in range(0, len(crops), CROPS_PER_PART)]
+    return [
+        lambda: {keys.original(job.uuid): encode_original(picture)},
+        lambda: {keys.overlay(job.uuid): overlay(picture, found.segments)},
+        *(partial(_crops, job, picture, chunk) for chunk in chunks),
+    ]
+
+
+def _crops(job: Job, picture: RgbImage, crops: Iterable[tuple[str, Segment]]) -> dict[str, bytes]:
+    return {name: cut_out(picture, segment.mask, job.resize) for name, segment in crops}
+
+
+def _write_part(bench: Workbench, line: Line, uuid: str, part: Part) -> int:
+    try:
+        with line.timed(uuid, CUTOUTS):
+            return bench.put_all(part())
+    finally:
+        line.let_go(uuid)
+
+
+def _cutouts_metadata(line: Line, job: Job, cutouts: int, written: Iterable[Future[int]]) -> Metadata:
     return {
-        "cutouts": len(found.segments),
-        "bytes": sum(map(len, files.values())),
+        "cutouts": cutouts,
+        "bytes": sum(part.result() for part in written),
         "resize": job.resize or 0,
-        "seconds": bench.seconds(uuid, "cutouts"),
-        "overlay_key": keys.overlay(uuid),
+        "seconds": line.seconds(job.uuid, CUTOUTS),
+        "overlay_key": keys.overlay(job.uuid),
     }
 
 
-def _publish_result(bench: Workbench, uuid: str, awaited: set[str]) -> Metadata:
-    found, job = bench.found(uuid), bench.inbox.job(uuid)
-    document = result_document(job, found, bench.timing(uuid))
+def _publish_result(bench: Workbench, line: Line, uuid: str, awaited: set[str]) -> Metadata:
+    found, job = line.piece(uuid).found or bench.stored_found(uuid), bench.job(line, uuid)
+    document = result_document(job, found, line.timing(uuid))
     bench.inbox.finish(uuid, document, JobStatus.COMPLETED, datetime.fromisoformat(document["expires_at"]))
-    bench.keep_published(uuid)
+    line.piece(uuid).published = True
     if job.callback and bench.settings.app_server_url:
         awaited.add(uuid)
     return {
@@ -371,10 +429,10 @@ def _publish_result(bench: Workbench, uuid: str, awaited: set[str]) -> Metadata:
     }
 
 
-def _record_callback(bench: Workbench, uuid: str) -> Metadata:
+def _record_callback(bench: Workbench, line: Line, uuid: str) -> Metadata:
     if bench.settings.app_server_url is None:
         raise NothingToTell("APP_SERVER_URL is not set: there is nobody to tell.")
-    if not bench.has_published(uuid):
+    if not line.piece(uuid).published:
         bench.inbox.outbox.replay(uuid)
     return {}
 
@@ -383,21 +441,30 @@ def _seconds_between(begin: datetime, end: str) -> float:
     return round((datetime.fromisoformat(end) - begin).total_seconds(), 3)
 
 
-def _each(bench: Workbench, uuids: Sequence[str], work: Callable[[str], Metadata]) -> StageReport:
-    """Does the work for each job, side by side; a lone job stays on this thread, where a cancel can reach it."""
+def _each(bench: Workbench, uuids: Sequence[str], work: Callable[[Line, str], Metadata]) -> StageReport:
+    """Does the work for each job, side by side."""
+    with bench.at_work() as line:
+        futures = {uuid: line.waiters.submit(work, line, uuid) for uuid in uuids}
+        return _report({uuid: future.result for uuid, future in futures.items()})
+
+
+def _collect(line: Line, stage: str, uuids: Iterable[str]) -> StageReport:
+    """What became of the jobs in a stage; the line forgets it."""
+    return _report({uuid: line.outcomes.pop((stage, uuid)) for uuid in uuids})
+
+
+def _report(outcomes: Mapping[str, Outcome]) -> StageReport:
     report = StageReport()
-    if len(uuids) == 1:
-        _note(report, uuids[0], lambda: work(uuids[0]))
-        return report
-    futures = {uuid: bench.encoders.submit(work, uuid) for uuid in uuids}
-    for uuid, future in futures.items():
-        _note(report, uuid, future.result)
+    for uuid, outcome in outcomes.items():
+        with _errors_into(report, uuid):
+            report.metadata[uuid] = outcome()
     return report
 
 
-def _note(report: StageReport, uuid: str, work: Callable[[], Metadata]) -> None:
-    with _errors_into(report, uuid):
-        report.metadata[uuid] = work()
+def _raising(error: Exception) -> Outcome:
+    failed: Future[Metadata] = Future()
+    failed.set_exception(error)
+    return failed.result
 
 
 @contextmanager
@@ -409,7 +476,3 @@ def _errors_into(report: StageReport, uuid: str) -> Iterator[None]:
     except Exception as error:
         logger.exception("job %s failed in a way nobody foresaw", uuid)
         report.errors[uuid] = UnexpectedError(f"An unexpected {type(error).__name__} occurred: {error}")
-
-
-def _chunks(items: Sequence[str], size: int) -> Iterable[Sequence[str]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
