@@ -11,6 +11,7 @@ import pytest
 from seg_pipeline.celery_app import broker_folder
 from seg_pipeline.defs.pruning import Pruned, prune, pruned
 from seg_pipeline.deliveries import Policy, Reply
+from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.heartbeats import WorkerBeat, all_workers, write_beat
 from seg_pipeline.stages import Workbench
 from seg_pipeline_tests.builders import NOON, accept_upload, end_queue_job, make_bench
@@ -191,6 +192,43 @@ def test_beats_of_workers_that_are_long_gone_go(bench: Workbench, instance: dg.D
         write_beat(bench.store, WorkerBeat(name, 1, "here", now - age, now - age))
     assert prune(bench, instance, now).heartbeats == 1
     assert [beat.name for beat in all_workers(bench.store)] == ["here"]
+
+
+def test_what_cannot_be_removed_keeps_nothing_else_from_going(
+    bench: Workbench, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that the operator protected must not fill the disk with everybody's."""
+    run_stages(bench, "in-flight")
+    delete = bench.inbox.delete
+
+    def refuse_one(uuid: str) -> bool:
+        if uuid == "in-flight":
+            raise StoreUnavailable("the store cannot write assets/in-flight/: Permission denied.")
+        return delete(uuid)
+
+    monkeypatch.setattr(bench.inbox, "delete", refuse_one)
+    instance.add_dynamic_partitions("jobs", ["finished"])
+    counts = prune(bench, instance, later(seconds=120))
+    assert (counts.jobs, counts.partitions, counts.failures) == (1, 1, 1)
+    assert "Permission denied" in counts.first_failure
+
+
+def test_a_prune_with_failures_is_a_failed_run_that_says_why(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(uuid: str) -> bool:
+        raise StoreUnavailable("the store cannot write: Permission denied.")
+
+    result = bench.inbox.result("finished") or {}
+    bench.inbox.finish("finished", result, "completed", later(seconds=-1))
+    monkeypatch.setattr(bench.inbox, "delete", refuse)
+    with pytest.raises(dg.Failure, match=r"1 removals failed.*Permission denied"):
+        dg.materialize([pruned], resources={"workbench": bench})
+
+
+def test_a_prune_ends_when_its_time_is_over_and_the_next_goes_on(
+    bench: Workbench, instance: dg.DagsterInstance
+) -> None:
+    assert prune(bench, instance, later(seconds=120), longest_seconds=0) == Pruned()
+    assert prune(bench, instance, later(seconds=120)).jobs == 1
 
 
 def test_the_asset_reports_what_went(bench: Workbench) -> None:
