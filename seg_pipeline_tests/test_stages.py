@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from seg_pipeline import stages
-from seg_pipeline.domain import RgbImage, Segment
+from seg_pipeline.demo.scenes import make_scene
+from seg_pipeline.domain import Mask, Parameters, RgbImage, Segment
 from seg_pipeline.errors import FetchUnavailable, ModelOutOfMemory, TruncatedImage
 from seg_pipeline.inbox import Claim
+from seg_pipeline.masks import decode_mask_png, mask_to_rle
+from seg_pipeline.segmenters.registry import load_segmenter
 from seg_pipeline.settings import Settings
 from seg_pipeline.stages import StageReport, Workbench
 from seg_pipeline.store import Store, keys
@@ -92,7 +95,7 @@ def test_a_picture_without_segments_is_completed(tmp_path: Path) -> None:
 
 
 class _ChokesOnMany(BarSegmenter):
-    def segment(self, images: Sequence[RgbImage]) -> list[list[Segment]]:
+    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
         if len(images) > 1:
             raise ModelOutOfMemory("too many")
         return super().segment(images)
@@ -114,6 +117,47 @@ def test_each_job_gets_the_model_it_asked_for(tmp_path: Path) -> None:
     run_stages(bench, "a", "b")
     assert [(bench.inbox.result(uuid) or {})["model"] for uuid in "ab"] == ["demo-yolo", "yolov8n-seg"]
     assert sorted(asked) == ["demo-yolo", "yolov8n-seg"]
+
+
+class _NotesParameters(BarSegmenter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[int, Parameters | None]] = []
+
+    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+        self.asked.append((len(images), parameters))
+        return super().segment(images, parameters)
+
+
+def test_jobs_share_a_call_only_if_they_set_the_same_parameters(tmp_path: Path) -> None:
+    segmenter = _NotesParameters()
+    bench = make_bench(tmp_path, segmenter=segmenter)
+    for uuid, parameters in {"a": {}, "b": {"confidence": 0.5}, "c": {}, "d": {"confidence": 0.5}}.items():
+        accept_upload(bench, uuid, parameters=parameters)
+    assert not run_stages(bench, "a", "b", "c", "d")[1].errors
+    pictures = {confidence: sum(count for count, asked in segmenter.asked if asked.get("confidence") == confidence)
+                for confidence in (None, 0.5)}  # fmt: skip
+    assert pictures == {None: 2, 0.5: 2}
+
+
+def test_fewer_points_find_fewer_things(tmp_path: Path) -> None:
+    """The whole way with a real SAM-2: what a job asks for reaches the network, and its answer shows it."""
+    bench = make_bench(tmp_path)
+    bench.models._load = load_segmenter
+    scene = picture_bytes(make_scene(seed=3).image)
+    accept_upload(bench, "few", scene, model="demo-sam2", parameters={"points_per_side": 2}, rle=True)
+    accept_upload(bench, "usual", scene, model="demo-sam2")
+    assert not run_stages(bench, "few", "usual")[1].errors
+    few, usual = (bench.inbox.result(uuid) or {} for uuid in ("few", "usual"))
+    assert 0 < len(few["segments"]) < len(usual["segments"])
+    assert few["parameters"] == {"points_per_side": 2}
+    assert [mask_to_rle(mask) for mask in stored_masks(bench, "few")] == [s["rle"] for s in few["segments"]]
+
+
+def stored_masks(bench: Workbench, uuid: str) -> list[Mask]:
+    """The job's masks as its PNGs have them."""
+    names = sorted(key for key in stored_files(bench, uuid) if "/mask_images/" in key)
+    return [decode_mask_png(bench.store.get(name), 10**6) for name in names]
 
 
 def test_a_fetched_picture_is_stored_and_not_fetched_again(tmp_path: Path) -> None:
@@ -169,14 +213,3 @@ class TestRecordFailure:
         run_stages(bench, "job-1")
         assert self.record(bench, TruncatedImage("It ends early."), attempt=None)
         assert (bench.inbox.result("job-1") or {})["status"] == "completed"
-
-
-def test_pictures_stay_in_memory_only_as_far_as_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = make_bench(tmp_path)
-    picture = make_scene_picture()
-    monkeypatch.setattr(stages, "PICTURES_IN_MEMORY_BYTES", picture.nbytes * 2)
-    for uuid in ("a", "b", "c"):
-        accept_upload(bench, uuid)
-    stages.prepare_sources(bench, ["a", "b", "c"])
-    assert len(bench._pictures) == 2
-    assert not stages.find_segments(bench, ["a", "b", "c"]).errors
