@@ -17,7 +17,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Self, TypeVar
@@ -116,7 +116,8 @@ class Inbox:
         """Makes the job durable and visible to the sensor; once it returns, the job cannot get lost.
 
         The same request again, also at the same time elsewhere, gives the first job and `created=False`, and completes
-        an acceptance that died half way. Another request under the same uuid raises JobConflict, and nothing is
+        an acceptance that died half way; if the app server waits for the second only, it is told of the first. Another
+        request under the same uuid raises JobConflict, and nothing is
         written. An upload needs its bytes in `data`, whose fingerprint is the job's `source_sha256`.
         """
         if (data is None) != (job.source_sha256 is None):
@@ -126,6 +127,8 @@ class Inbox:
             if accepted is None:
                 continue
             self._store_source(accepted.job, data)
+            if job.callback and not accepted.job.callback:
+                accepted = Accepted(self._promise_callback(accepted.job), created=False)
             if accepted.created or not self._is_known(job.uuid):
                 self.store.create(keys.inbox(job.uuid), b"")
             # A deletion of the uuid's former job may have swept these writes away too: then once more.
@@ -307,6 +310,15 @@ class Inbox:
         info = self.store.head(key)
         if info is None or info.size != len(data):
             self.store.put(key, data)
+
+    def _promise_callback(self, job: Job) -> Job:
+        """A job that came over HTTP and comes by the queue as well: from now on the app server waits for it too."""
+        promised = replace(job, callback=True)
+        self.store.put(keys.request(job.uuid), _to_bytes(promised.to_json()))
+        result = self.result(job.uuid)
+        if result is not None:
+            self.outbox.record(job.uuid, result)
+        return promised
 
     def _is_known(self, uuid: str) -> bool:
         return self._has_marker(uuid) or self.result(uuid) is not None

@@ -101,6 +101,29 @@ def test_the_same_request_again_is_the_first_job(inbox: Inbox) -> None:
     assert all_keys(inbox) == {"assets/job-1/request.json", "assets/job-1/source.png", "inbox/job-1"}
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_job_that_comes_by_the_queue_too_is_told_of_though_it_came_over_http_first(
+    inbox: Inbox, finished: bool
+) -> None:
+    """The app server waits for its PATCH, whoever was first."""
+    link = {"image_url": "https://example.com/a.png"}
+    inbox.accept(make_job("job-1", **link))
+    if finished:
+        inbox.finish("job-1", {"uuid": "job-1", "segments": []}, "completed", LATER)
+    again = inbox.accept(make_job("job-1", **link, via="sqs", callback=True))
+    assert (again.created, again.job.callback, again.job.via) == (False, True, "http")
+    if not finished:
+        inbox.finish("job-1", {"uuid": "job-1", "segments": []}, "completed", LATER)
+    assert inbox.outbox.uuids() == {"job-1"}
+
+
+def test_a_job_from_the_queue_that_comes_over_http_too_is_still_told_of(inbox: Inbox) -> None:
+    link = {"image_url": "https://example.com/a.png"}
+    inbox.accept(make_job("job-1", **link, via="sqs", callback=True))
+    assert inbox.accept(make_job("job-1", **link)).job.callback
+    assert inbox.job("job-1").callback
+
+
 @pytest.mark.parametrize(
     "other",
     [
