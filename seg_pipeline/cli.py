@@ -4,7 +4,6 @@ import contextlib
 import logging
 import re
 import sys
-import time
 from importlib.metadata import version
 from typing import Annotated, NoReturn
 
@@ -17,8 +16,6 @@ from seg_pipeline.supervisor import NO_RESTART, StopRequested, SupervisorError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 weights_app = typer.Typer(no_args_is_help=True, help="The models' weights.")
 app.add_typer(weights_app, name="weights")
-
-PROGRESS_STEP = 0.1
 
 
 @app.command()
@@ -83,13 +80,15 @@ def pull_weights(
     Without a name those that a worker will want: MODEL's, and QUEUE_MODEL's if there is a queue.
     """
     from seg_pipeline.errors import ModelError
+    from seg_pipeline.progress import shown_progress
     from seg_pipeline.segmenters.weights import find_weights
 
     logging.basicConfig(level=logging.ERROR, format="%(message)s")  # a try that failed is no news, the last one is
     settings = read_settings()
     try:
-        for name in names or wanted_models(settings):
-            find_weights(name, settings, Milestones())
+        with shown_progress(say) as progress:
+            for name in names or wanted_models(settings):
+                find_weights(name, settings, progress)
     except ModelError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(NO_RESTART) from None
@@ -98,23 +97,6 @@ def pull_weights(
 def wanted_models(settings: Settings) -> list[str]:
     """The models that jobs here will ask for, unless they name one themselves."""
     return [settings.model, settings.queue_model] if settings.sqs_queue_url else [settings.model]
-
-
-class Milestones:
-    """Prints how far a download is, a line for each tenth of it or every few seconds."""
-
-    def __init__(self) -> None:
-        self._next_share, self._told_at = 0.0, 0.0
-
-    def __call__(self, name: str, done_bytes: int, total_bytes: int | None) -> None:
-        """Takes note of the bytes so far."""
-        now = time.monotonic()
-        share = done_bytes / total_bytes if total_bytes else 0.0
-        if share < self._next_share and now - self._told_at < 10:
-            return
-        self._next_share, self._told_at = share + PROGRESS_STEP, now
-        of_total = f" of {total_bytes / 1e6:.0f}" if total_bytes else ""
-        say(f"downloading {name}: {done_bytes / 1e6:.0f}{of_total} MB")
 
 
 def read_settings() -> Settings:

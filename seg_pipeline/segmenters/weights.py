@@ -27,8 +27,24 @@ DEADLINE_SECONDS = 3600
 PAUSES_SECONDS = (0.5, 1, 2, 4)
 """Between tries that brought nothing; a try that brought bytes starts the row again."""
 
+PUBLISHED_SHA256 = {
+    "sam2_hiera_tiny": "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125",
+    "sam2_hiera_small": "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3",
+    "sam2_hiera_base_plus": "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071",
+    "sam2_hiera_large": "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b",
+    "sam2.1_hiera_tiny": "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+    "sam2.1_hiera_small": "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
+    "sam2.1_hiera_base_plus": "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
+    "sam2.1_hiera_large": "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
+}
+"""What SAM-2's files have to be. Upstream's page names no hashes; these are in the registry of
+computational-cell-analytics/micro-sam, those of `sam2_hiera_*` in mazurowski-lab/SlicerSegmentWithSAM too, and each in
+several other projects. For Ultralytics' files, the same names in several releases, no such list was found: what comes
+first is recorded, and held to from then on."""
+
 Progress = Callable[[str, int, int | None], None]
-"""Told the name, the bytes so far and the bytes in all, if known, some times a second at most."""
+"""Told the name, the bytes so far and the bytes in all, if known: when a try begins, when it ends, and some times a
+second between."""
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +145,7 @@ def _download(url: str, target: Path, progress: Progress) -> Path:
                 return _verified(target)
             part = _Part(target)
             _fetch_all(url, part, progress)
-            return part.finish()
+            return part.finish(PUBLISHED_SHA256.get(target.stem))
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise _missing(target.stem, [target], f"and downloading them failed ({_sentence(error)})") from error
 
@@ -169,9 +185,12 @@ class _Part:
         with self.path.open("ab") as file:
             file.write(data)
 
-    def finish(self) -> Path:
-        """Puts the complete file in its place, its hash beside it."""
+    def finish(self, published_sha256: str | None) -> Path:
+        """Puts the complete file in its place, its hash beside it; drops it if it is not the one that is published."""
         digest = _sha256(self.path, self.size, self.path.stat().st_mtime_ns)
+        if published_sha256 not in (None, digest):
+            self.drop()
+            raise _Unusable(f"what came has the SHA-256 {digest}, not the published {published_sha256}")
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
         _record(self.target).write_text(f"{digest}  {self.target.name}\n")
@@ -228,16 +247,19 @@ def _total_bytes(response: httpx.Response, already: int) -> int | None:
 
 
 def _copy(response: httpx.Response, part: _Part, total: int | None, progress: Progress) -> None:
-    done, told_at = part.size, 0.0
-    for data in response.iter_bytes(2**20):
-        part.append(data)
-        done += len(data)
-        if done > MAX_WEIGHTS_BYTES:
-            part.drop()
-            raise _Unusable(f"the file goes on past the limit of {MAX_WEIGHTS_BYTES} bytes")
-        if time.monotonic() - told_at > 0.2 or done == total:
-            progress(part.target.stem, done, total)
-            told_at = time.monotonic()
+    told_at = time.monotonic()
+    progress(part.target.stem, part.size, total)
+    try:
+        for data in response.iter_bytes(2**20):
+            part.append(data)
+            if part.size > MAX_WEIGHTS_BYTES:
+                part.drop()
+                raise _Unusable(f"the file goes on past the limit of {MAX_WEIGHTS_BYTES} bytes")
+            if time.monotonic() - told_at > 0.2:
+                progress(part.target.stem, part.size, total)
+                told_at = time.monotonic()
+    finally:
+        progress(part.target.stem, part.size, total)
 
 
 def _check_complete(part: _Part, total: int | None) -> None:

@@ -1,12 +1,9 @@
 import hashlib
-import io
 import logging
 import os
+import re
 import threading
-import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,70 +11,9 @@ import pytest
 
 from seg_pipeline.errors import WeightsMissing
 from seg_pipeline.segmenters import weights
-from seg_pipeline.segmenters.weights import find_weights, published_url, weights_sha256
+from seg_pipeline.segmenters.weights import PUBLISHED_SHA256, find_weights, published_url, weights_sha256
 from seg_pipeline.settings import Settings
-
-NAME = "yolov8n-seg"
-
-
-def make_checkpoint(size: int = 3_000_000, seed: int = 0) -> bytes:
-    """Bytes that are a zip file as torch writes them, of about this size."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("archive/data.pkl", hashlib.shake_256(bytes([seed])).digest(size))
-    return file.getvalue()
-
-
-class FileHost:
-    """What the server gives, how it fails, and what it was asked for."""
-
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-        self.etag = '"first"'
-        self.statuses: list[int] = []
-        """Answered in turn before anything else."""
-        self.break_after: list[int] = []
-        """The connection is cut after so many bytes of the body, in turn."""
-        self.ranges: list[str | None] = []
-        self.url = ""
-
-    def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        self.ranges.append(handler.headers["Range"])
-        if self.statuses:
-            handler.send_error(self.statuses.pop(0))
-            return
-        start = self._start(handler)
-        handler.send_response(206 if start else 200)
-        handler.send_header("Content-Length", str(len(self.body) - start))
-        handler.send_header("ETag", self.etag)
-        handler.end_headers()
-        rest = self.body[start:]
-        handler.wfile.write(rest[: self.break_after.pop(0)] if self.break_after else rest)
-
-    def _start(self, handler: BaseHTTPRequestHandler) -> int:
-        asked = handler.headers["Range"]
-        return int(asked[6:-1]) if asked and handler.headers["If-Range"] == self.etag else 0
-
-
-@contextmanager
-def serving(body: bytes) -> Iterator[FileHost]:
-    host = FileHost(body)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            host.answer(self)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    host.url = f"http://127.0.0.1:{server.server_port}/{NAME}.pt"
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
-        yield host
-    finally:
-        server.shutdown()
-        server.server_close()
+from seg_pipeline_tests.segmenters.file_hosts import NAME, FileHost, make_checkpoint, serving
 
 
 @pytest.fixture
@@ -161,6 +97,30 @@ def test_a_file_that_has_changed_since_its_download_is_refused(host: FileHost, t
     path.write_bytes(make_checkpoint(seed=1))
     with pytest.raises(WeightsMissing, match=r"SHA-256 differs from yolov8n-seg\.pt\.sha256; delete both"):
         fetch(host, settings)
+
+
+def test_what_is_not_the_published_file_is_never_used(
+    host: FileHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever answers in upstream's place must not get a pickle opened."""
+    settings = make_settings(tmp_path)
+    published = hashlib.sha256(make_checkpoint(seed=1)).hexdigest()
+    monkeypatch.setitem(weights.PUBLISHED_SHA256, NAME, published)
+    with pytest.raises(WeightsMissing, match=f"SHA-256 [0-9a-f]{{64}}, not the published {published}"):
+        fetch(host, settings)
+    assert leftovers(settings) == set()
+    host.body = make_checkpoint(seed=1)
+    assert fetch(host, settings).read_bytes() == host.body
+
+
+def test_every_published_sam2_has_its_hash(tmp_path: Path) -> None:
+    names = [
+        f"{family}_hiera_{size}" for family in ("sam2", "sam2.1") for size in ("tiny", "small", "base_plus", "large")
+    ]
+    assert [name for name in names if published_url(name, make_settings(tmp_path))] == names
+    assert list(PUBLISHED_SHA256) == names
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in PUBLISHED_SHA256.values())
+    assert len(set(PUBLISHED_SHA256.values())) == len(names)
 
 
 def test_a_dropped_connection_is_resumed_where_it_broke(host: FileHost, tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""A server of one checkpoint that breaks connections on demand, as those of real ones do."""
+
+import hashlib
+import io
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+NAME = "yolov8n-seg"
+
+
+def make_checkpoint(size: int = 3_000_000, seed: int = 0) -> bytes:
+    """Bytes that are a zip file as torch writes them, of about this size."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", hashlib.shake_256(bytes([seed])).digest(size))
+    return file.getvalue()
+
+
+class FileHost:
+    """What the server gives, how it fails, and what it was asked for."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.etag = '"first"'
+        self.statuses: list[int] = []
+        """Answered in turn before anything else."""
+        self.break_after: list[int] = []
+        """The connection is cut after so many bytes of the body, in turn."""
+        self.ranges: list[str | None] = []
+        self.url = ""
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        self.ranges.append(handler.headers["Range"])
+        if self.statuses:
+            handler.send_error(self.statuses.pop(0))
+            return
+        start = self._start(handler)
+        handler.send_response(206 if start else 200)
+        handler.send_header("Content-Length", str(len(self.body) - start))
+        handler.send_header("ETag", self.etag)
+        handler.end_headers()
+        rest = self.body[start:]
+        handler.wfile.write(rest[: self.break_after.pop(0)] if self.break_after else rest)
+
+    def _start(self, handler: BaseHTTPRequestHandler) -> int:
+        asked = handler.headers["Range"]
+        return int(asked[6:-1]) if asked and handler.headers["If-Range"] == self.etag else 0
+
+
+@contextmanager
+def serving(body: bytes) -> Iterator[FileHost]:
+    host = FileHost(body)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            host.answer(self)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    host.url = f"http://127.0.0.1:{server.server_port}/{NAME}.pt"
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield host
+    finally:
+        server.shutdown()
+        server.server_close()
