@@ -1,13 +1,14 @@
 """Dagster's storage with pooled connections: SQLite in a folder, or Postgres where DATABASE_URL says so.
 
-As they come, Dagster's storages open a connection for every statement; sharing an engine per process is the largest
-single saving of a run (`docs/architecture.md` has the figures).
+As they come, Dagster's storages open a connection for every statement, and read a table's columns from the database
+before many of them; sharing an engine per process and asking once are the largest savings of a run
+(`docs/architecture.md` has the figures).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, wraps
 from pathlib import Path
 from typing import Any, Self
 
@@ -60,7 +61,23 @@ def postgres_url(url: str) -> str:
     return str(db.make_url(url).set(drivername="postgresql+psycopg2").render_as_string(hide_password=False))
 
 
+def _until_true(method: Callable[..., bool]) -> Callable[..., bool]:
+    """The method, which is not called again once it has said yes: tables and columns come, and never go."""
+
+    @wraps(method)
+    def ask(self: Any, *arguments: Any) -> bool:
+        true_ones = self.__dict__.setdefault("_true_ones", set())
+        question = (method.__name__, *(each for each in arguments if not isinstance(each, Connection)))
+        if question not in true_ones and method(self, *arguments):
+            true_ones.add(question)
+        return question in true_ones
+
+    return ask
+
+
 class _PooledSqliteRuns(SqliteRunStorage):
+    has_run_stats_index_cols = _until_true(SqliteRunStorage.has_run_stats_index_cols)
+
     @contextmanager
     def connect(self) -> Iterator[Connection]:
         with sqlite_engine(self._conn_string).begin() as connection:
@@ -68,6 +85,9 @@ class _PooledSqliteRuns(SqliteRunStorage):
 
 
 class _PooledSqliteSchedules(SqliteScheduleStorage):
+    has_built_index = _until_true(SqliteScheduleStorage.has_built_index)
+    _has_instigators_table = _until_true(SqliteScheduleStorage._has_instigators_table)
+
     @contextmanager
     def connect(self) -> Iterator[Connection]:
         with sqlite_engine(self._conn_string).begin() as connection:
@@ -75,26 +95,37 @@ class _PooledSqliteSchedules(SqliteScheduleStorage):
 
 
 class _PooledSqliteEvents(ConsolidatedSqliteEventLogStorage):
+    _has_asset_key_col_on_connection = _until_true(ConsolidatedSqliteEventLogStorage._has_asset_key_col_on_connection)
+
     @contextmanager
     def _connect(self) -> Iterator[Connection]:
         with sqlite_engine(self._conn_string).begin() as connection:
             yield connection
 
+    @_until_true
     def has_table(self, table_name: str) -> bool:
         return bool(db.inspect(sqlite_engine(self._conn_string)).has_table(table_name))
 
 
 class _PooledPostgresRuns(PostgresRunStorage):
+    has_run_stats_index_cols = _until_true(PostgresRunStorage.has_run_stats_index_cols)
+
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
         """Pooled from the start."""
 
 
 class _PooledPostgresEvents(PostgresEventLogStorage):
+    has_table = _until_true(PostgresEventLogStorage.has_table)
+    _has_asset_key_col_on_connection = _until_true(PostgresEventLogStorage._has_asset_key_col_on_connection)
+
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
         """Pooled from the start."""
 
 
 class _PooledPostgresSchedules(PostgresScheduleStorage):
+    has_built_index = _until_true(PostgresScheduleStorage.has_built_index)
+    _has_instigators_table = _until_true(PostgresScheduleStorage._has_instigators_table)
+
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
         """Pooled from the start."""
 
@@ -103,11 +134,16 @@ Storages = tuple[RunStorage[Any], EventLogStorage[Any], ScheduleStorage[Any]]
 
 
 def _sqlite_storages(folder: Path) -> Storages:
-    return (
-        _PooledSqliteRuns.from_local(str(folder)),
-        _PooledSqliteEvents(str(folder)),
-        _PooledSqliteSchedules.from_local(str(folder)),
-    )
+    runs, schedules = _sqlite_urls(folder)
+    return _PooledSqliteRuns(runs), _PooledSqliteEvents(str(folder)), _PooledSqliteSchedules(schedules)
+
+
+@lru_cache(maxsize=8)
+def _sqlite_urls(folder: Path) -> tuple[str, str]:
+    """Where runs and schedules are. Their tables are made, or their versions checked, once per process and not for
+    every instance: the code server makes one for each call."""
+    runs, schedules = _PooledSqliteRuns.from_local(str(folder)), _PooledSqliteSchedules.from_local(str(folder))
+    return runs._conn_string, schedules._conn_string
 
 
 def _postgres_storages(url: str) -> Storages:

@@ -142,6 +142,25 @@ def test_statements_share_connections(instance: dg.DagsterInstance) -> None:
     assert len(opened) <= 2
 
 
+def test_a_tables_shape_is_asked_for_once(instance: dg.DagsterInstance) -> None:
+    """As they come, the storages read it from the database before many a statement, which takes longer than those."""
+    statements: list[str] = []
+
+    def look() -> int:
+        statements.clear()
+        instance.get_run_records(limit=1)
+        instance.has_dynamic_partition("jobs", "a")
+        return len(statements)
+
+    def note(_connection: Any, _cursor: Any, text: str, *_: Any) -> None:
+        statements.append(text)
+
+    db.event.listen(db.Engine, "before_cursor_execute", note)
+    assert look() > 2
+    assert look() == 2
+    db.event.remove(db.Engine, "before_cursor_execute", note)
+
+
 def test_the_storage_has_nothing_to_configure() -> None:
     assert SegPipelineStorage.config_type() == {}
 

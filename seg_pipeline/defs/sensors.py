@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from seg_pipeline.batching import room_for_runs, split_into_batches
+from seg_pipeline.batching import RUNS_PER_WORKER, room_for_runs, split_into_batches
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, job_partitions
 from seg_pipeline.defs.run_config import run_config_for
@@ -19,6 +19,9 @@ JOBS_PER_TICK = 512
 SWEEP_SECONDS = 2.0
 STORE_PAUSE_SECONDS = 1.0
 ROOM_PAUSE_SECONDS = 0.1
+UPKEEP_RUNS = 8
+"""Runs of other jobs that may be in progress beside ours."""
+
 IN_PROGRESS = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.QUEUED,
@@ -74,12 +77,19 @@ def _wait_for_jobs(bench: Workbench, instance: dg.DagsterInstance) -> tuple[list
 
 def _wait_for_room(instance: dg.DagsterInstance, workers: int, deadline: float) -> int:
     """How many runs to ask for, once a worker has less than enough to do; 0 if none has by the end of the tick."""
-    in_progress = dg.RunsFilter(job_name=segment_images.name, statuses=IN_PROGRESS)
-    while not (room := room_for_runs(instance.get_runs_count(in_progress), workers)):
+    while not (room := room_for_runs(_runs_in_progress(instance, workers), workers)):
         if time.monotonic() >= deadline:
             break
         time.sleep(ROOM_PAUSE_SECONDS)
     return room
+
+
+def _runs_in_progress(instance: dg.DagsterInstance, workers: int) -> int:
+    """How many, or at least as many as leave no room. The query leaves the job's name out: by its index, SQLite would
+    read every run that the job ever had."""
+    enough = RUNS_PER_WORKER * max(workers, 1) + UPKEEP_RUNS
+    runs = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS), limit=enough)
+    return sum(run.job_name == segment_images.name for run in runs)
 
 
 def _claim(bench: Workbench, uuids: list[str]) -> list[Claim]:
