@@ -24,9 +24,10 @@ def load_segmenter(name: str, settings: Settings) -> Segmenter:
 
 def _load_yolo(name: str, settings: Settings) -> Segmenter:
     weights_path = find_weights(name, settings)
-    from seg_pipeline.segmenters.yolo import YoloSegmenter
+    from seg_pipeline.segmenters.yolo import YoloSegmenter, import_ultralytics
 
-    return YoloSegmenter(name, weights_path, settings.device, settings.confidence, settings.weights_dir)
+    import_ultralytics(settings.weights_dir)
+    return YoloSegmenter(name, weights_path, settings.device, settings.confidence)
 
 
 def _load_sam2(name: str, settings: Settings) -> Segmenter:

@@ -19,7 +19,7 @@ SIZES_WH = [(640, 480), (480, 640), (1920, 1080), (1, 1), (1, 3000), (3000, 2), 
 
 
 def make_segmenter(weights: Path, confidence: float = 0.25) -> YoloSegmenter:
-    return YoloSegmenter("untrained-seg", weights, "cpu", confidence, weights.parent)
+    return YoloSegmenter("untrained-seg", weights, "cpu", confidence)
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,8 @@ import seg_pipeline.segmenters.yolo as yolo
 import numpy as np, torch
 torch.set_num_threads(7)
 before = dict(os.environ)
-segmenter = yolo.YoloSegmenter("x", Path({str(untrained_weights)!r}), "cpu", 0.25, Path({str(config)!r}))
+yolo.import_ultralytics(Path({str(config)!r}))
+segmenter = yolo.YoloSegmenter("x", Path({str(untrained_weights)!r}), "cpu")
 assert segmenter.segment([np.full((90, 120, 3), 128, np.uint8)])[0] is not None
 assert torch.get_num_threads() == 7, torch.get_num_threads()
 added = {{name for name in os.environ if os.environ[name] != before.get(name)}}
@@ -251,7 +252,7 @@ def test_what_torch_raises_becomes_one_sentence_of_ours(
     def fail(_: object) -> None:
         raise raised
 
-    segmenter._model.forward = fail
+    segmenter._network = fail  # type: ignore[assignment]
     with pytest.raises(expected) as failure:
         segmenter.segment([noise])
     assert type(failure.value) is expected

@@ -1,0 +1,195 @@
+"""The forms in which the network of a YOLO-seg runs: plain, in half precision, or compiled by OpenVINO.
+
+A fast form ends with the last convolutions. Boxes and scores are computed from what they give in fp32, since bf16 knows
+no pixel from the next one further right than 256.
+"""
+
+import shutil
+import tempfile
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+Output = tuple[torch.Tensor, torch.Tensor]
+"""Predictions as `non_max_suppression` reads them, and prototypes `(n, c, h, w)`; both fp32."""
+
+CONVERSION = 1
+"""Counts changes of what is converted, so that a model kept by an older release is not taken for today's."""
+
+
+class Network(Protocol):
+    """A loaded network. `precision` and `engine` say in which form."""
+
+    precision: str
+    engine: str
+
+    def __call__(self, batch: torch.Tensor) -> Output:
+        """The network's answer for `(n, 3, h, w)` fp32 pictures between 0 and 1."""
+        ...
+
+
+class PlainNetwork:
+    """ultralytics' network as it is, in fp32."""
+
+    precision, engine = "fp32", "torch"
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __call__(self, batch: torch.Tensor) -> Output:
+        (predictions, prototypes), _ = self._model(batch)
+        return predictions, prototypes
+
+
+class HalfNetwork:
+    """The network in bf16 or fp16. Takes the model over."""
+
+    engine = "torch"
+
+    def __init__(self, model: Any, last_steps: "LastSteps", dtype: torch.dtype) -> None:
+        self.precision = "bf16" if dtype == torch.bfloat16 else "fp16"
+        self._dtype = dtype
+        self._last_steps = last_steps
+        self._model = model.to(dtype, memory_format=torch.channels_last)
+        last_steps.keep_in_fp32()
+
+    def __call__(self, batch: torch.Tensor) -> Output:
+        raw, prototypes = self._model(batch.to(self._dtype, memory_format=torch.channels_last))
+        return self._last_steps(raw, batch.shape[2:]), prototypes.float()
+
+
+class OpenVinoNetwork:
+    """The network compiled by OpenVINO for a CPU, in bf16 where that has it. Takes the model over.
+
+    The converted model is kept in ultralytics' folder under a `key` that names the weights.
+    """
+
+    engine = "openvino"
+
+    def __init__(self, model: Any, last_steps: "LastSteps", key: str) -> None:
+        import openvino
+        from ultralytics.utils import USER_CONFIG_DIR
+
+        self._last_steps = last_steps
+        core = openvino.Core()
+        bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.precision = "bf16" if bf16 else "fp32"
+        options = {
+            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self._compiled = core.compile_model(_converted(model, USER_CONFIG_DIR / "openvino", key), "CPU", options)
+
+    def __call__(self, batch: torch.Tensor) -> Output:
+        answer = self._compiled(batch.contiguous().numpy())
+        raw, prototypes = (torch.from_numpy(each.copy()) for each in answer.to_tuple())
+        return self._last_steps(raw, batch.shape[2:]), prototypes
+
+
+def fast_network(model: Any, device: str, key: str) -> Network:
+    """The quickest form that this machine has; takes the model over.
+
+    On a CPU without bf16 or OpenVINO that is fp32, which gains by batches alone.
+    """
+    cuda = device.startswith("cuda")
+    openvino = device == "cpu" and openvino_version() is not None
+    if not (cuda or openvino or has_bf16()):
+        return PlainNetwork(model)
+    last_steps = LastSteps(model)
+    if openvino:
+        return OpenVinoNetwork(model, last_steps, key)
+    return HalfNetwork(model, last_steps, torch.float16 if cuda else torch.bfloat16)
+
+
+def has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 itself (AVX512-BF16, AMX); elsewhere it would be slower than fp32."""
+    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def openvino_version() -> str | None:
+    """OpenVINO's version, or None if it is not installed."""
+    try:
+        return version("openvino")
+    except PackageNotFoundError:
+        return None
+
+
+class LastSteps:
+    """What a head computes after its last convolutions, taken out of the network: boxes from distances, scores."""
+
+    def __init__(self, model: Any) -> None:
+        head = self._head = model.model[-1]
+        self._decode, self._select = head._inference, head.postprocess
+        head.export = True  # no raw predictions beside the decoded ones
+        head._inference = _join
+        head.postprocess = _unchanged
+
+    def keep_in_fp32(self) -> None:
+        """To be called after the network changed its precision."""
+        self._head.dfl.float()
+
+    def __call__(self, raw: torch.Tensor, shape_hw: torch.Size) -> torch.Tensor:
+        """Predictions from what `_join` put together, for a network's input of this height and width."""
+        head = self._head
+        boxes, scores, coefficients = raw.float().split((4 * head.reg_max, head.nc, head.nm), dim=1)
+        # The maps themselves are not needed, only their shapes and precision.
+        maps = [boxes.new_empty(()).expand(1, 1, *(side // int(stride) for side in shape_hw)) for stride in head.stride]
+        named = {"boxes": boxes, "scores": scores, "mask_coefficient": coefficients, "feats": maps}
+        predictions = self._decode(named)
+        return self._select(predictions.permute(0, 2, 1)) if head.end2end else predictions
+
+
+def _join(raw: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat((raw["boxes"], raw["scores"], raw["mask_coefficient"]), 1)
+
+
+def _unchanged(permuted: torch.Tensor) -> torch.Tensor:
+    return permuted.permute(0, 2, 1)
+
+
+def _converted(model: Any, cache_dir: Path, key: str) -> Path:
+    """The file of the converted model, made if it is not there; a folder appears complete or not at all."""
+    import openvino
+
+    libraries = f"openvino{version('openvino')}-ultralytics{version('ultralytics')}"
+    folder = cache_dir / f"{key[:16]}-{libraries}-{CONVERSION}"
+    if not (folder / "model.xml").is_file():
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache_dir, prefix=".converting-") as unfinished:
+            made = Path(unfinished) / folder.name
+            made.mkdir()
+            openvino.save_model(_convert(model), made / "model.xml", compress_to_fp16=False)
+            _put(made, folder)
+    return folder / "model.xml"
+
+
+def _put(made: Path, folder: Path) -> None:
+    """Moves the folder into its place, unless another process was there first."""
+    try:
+        made.rename(folder)
+    except OSError:
+        if not (folder / "model.xml").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            made.rename(folder)
+
+
+def _convert(model: Any) -> Any:
+    """OpenVINO's form of a torch module, for any number of pictures of any size.
+
+    Not by `convert_model`, which reports its use to OpenVINO's makers.
+    """
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torch deprecates the tracing that OpenVINO does
+        plain = model.to(memory_format=torch.contiguous_format)
+        decoder = TorchScriptPythonDecoder(plain, example_input=torch.zeros(1, 3, 64, 64))
+        front_end = FrontEndManager().load_by_framework("pytorch")
+        converted = front_end.convert(front_end.load(decoder))
+    converted.reshape([-1, 3, -1, -1])
+    return converted
