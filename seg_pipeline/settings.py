@@ -32,6 +32,8 @@ class Settings(BaseSettings):
     sam2_box_nms_thresh: float | None = Field(None, ge=0, le=1, description="Boxes that share more; 0.7 by default.")
     sam2_crop_n_layers: int | None = Field(None, ge=0, le=4, description="Layers of crops, each finer; 0 by default.")
     sam2_min_mask_region_area: int | None = Field(None, ge=0, description="Smaller holes and islands go; 0 by default.")
+    tile_above_pixels: int = Field(50_000_000, ge=0, description="Pictures of more pixels go in tiles; 0: none do.")
+    tile_side: int = Field(2048, ge=256, le=8192, description="Side of a tile in pixels.")
     idle_unload_seconds: int = Field(600, ge=0, description="A model unused for so long is unloaded; 0: never.")
 
     # Where things live

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from seg_pipeline.segmenters import Segmenter
-from seg_pipeline.segmenters.registry import load_segmenter
+from seg_pipeline.segmenters.tiling import load_tiled_segmenter
 from seg_pipeline.settings import Settings
 
 MAX_LOADED = 2
@@ -33,7 +33,7 @@ class WarmModels:
     def __init__(
         self,
         settings: Settings,
-        load: Callable[[str, Settings], Segmenter] = load_segmenter,
+        load: Callable[[str, Settings], Segmenter] = load_tiled_segmenter,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings

@@ -1,0 +1,326 @@
+"""What a model found in overlapping parts of a picture, put together: each thing once, whole, its mask exact.
+
+Two segments of one label are pieces of one thing if they agree where both views look. Agreement is measured on the
+masks, inside that shared region alone, and things of more than two views are joined through the chain. Everything works
+on windows of the masks' boxes: no full frame is made but where a thing fills it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from math import ceil
+
+import numpy as np
+
+from seg_pipeline.domain import BoolMask, Box, Mask, Segment
+from seg_pipeline.masks import area_inside, box_slices, common_box, hull, mask_window, shared_area
+
+AGREEMENT = 0.5
+"""Pieces whose IoU in the shared region is larger are of one thing."""
+
+MOSTLY = 0.8
+"""The share of an area from which on another view, or another thing, has what matters of it."""
+
+REACH = 128
+"""A piece is cut by its tile's border if it comes within this fraction of the tile's side: models work at a lower
+resolution and seldom draw to the last pixel."""
+
+OVERVIEW = -1
+
+_SCORES = ("confidence", "predicted_iou", "stability_score")
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A part of a picture, and the segments found in it; their masks are of the whole picture."""
+
+    box: Box
+    segments: Sequence[Segment]
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """A segment of one view, which looked at `seen`.
+
+    `mask` is the picture's, the overview's own of its reduced picture; `coarse` is at the overview's resolution either
+    way, None where nothing is left of it or there is no overview.
+    """
+
+    view: int
+    seen: Box
+    segment: Segment
+    coarse: Mask | None = None
+
+    @property
+    def mask(self) -> Mask:
+        return self.segment.mask
+
+    @property
+    def is_rough(self) -> bool:
+        return self.view == OVERVIEW
+
+    @property
+    def scale_xy(self) -> tuple[float, float]:
+        """Pixels of the picture for one of the mask."""
+        return (
+            (self.seen.width / self.mask.resolution_wh[0], self.seen.height / self.mask.resolution_wh[1])
+            if self.is_rough
+            else (1.0, 1.0)
+        )
+
+    @property
+    def area(self) -> float:
+        """In pixels of the picture."""
+        scale_x, scale_y = self.scale_xy
+        return self.mask.area * scale_x * scale_y
+
+    @property
+    def box(self) -> Box:
+        """In the picture."""
+        return _scaled(self.mask.box, self.scale_xy)
+
+
+def merge(tiles: Sequence[View], overview: Sequence[Segment] = ()) -> list[Segment]:
+    """The things in the picture, in the order in which the tiles, which cover it, and then the overview saw them.
+
+    The segments of an `overview` are of the whole picture at a lower resolution; where a tile saw a piece of a thing,
+    the piece counts. Dropped is what a better view did not confirm: an overview's segment that would fit into a
+    tile, and a piece that its tile's border cuts if most of it lies in another tile, or in a thing that the overview
+    saw whole.
+    """
+    groups = [group for group in _grouped(_pieces(tiles, overview)) if _stands(group, tiles)]
+    whole = [piece for group in groups for piece in group if piece.is_rough]
+    return [_joined(group) for group in groups if not _is_doubtful(group, tiles, whole)]
+
+
+def agreement(one: Mask, other: Mask, shared: Box) -> float:
+    """How far two masks agree in the region that both views see: 0 to 1.
+
+    It is the IoU of what touches: a view may see as two what the other sees joined, as the ends of a U, so connected
+    parts of either that have no pixel of the other do not count.
+    """
+    meeting, window = common_box(one.box, other.box, shared), common_box(hull([one.box, other.box]), shared)
+    if meeting is None or window is None:
+        return 0.0
+    if not (mask_window(one, meeting) & mask_window(other, meeting)).any():
+        return 0.0
+    ours, theirs = mask_window(one, window), mask_window(other, window)
+    both = ours & theirs
+    iou = _iou(ours, theirs, both)
+    return iou if iou > AGREEMENT else _iou(_touching(ours, both), _touching(theirs, both), both)
+
+
+def upscaled(mask: Mask, resolution_wh: tuple[int, int]) -> Mask:
+    """A mask of a reduced picture in the picture of `resolution_wh`, its edge interpolated (bilinear)."""
+    import cv2
+
+    scale_x, scale_y = (large / small for large, small in zip(resolution_wh, mask.resolution_wh, strict=True))
+    source = _with_rim(mask)
+    target = _scaled(source, (scale_x, scale_y))
+    centre_to_source = np.array([
+        [1 / scale_x, 0, (target.x + 0.5) / scale_x - 0.5 - source.x],
+        [0, 1 / scale_y, (target.y + 0.5) / scale_y - 0.5 - source.y],
+    ])  # fmt: skip
+    greys = cv2.warpAffine(
+        mask_window(mask, source).astype(np.uint8) * np.uint8(255),
+        centre_to_source,
+        (target.width, target.height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    ).astype(np.uint8, copy=False)
+    bits = np.greater(greys, 127, out=greys.view(np.bool_))
+    larger = Mask.from_window(bits, (target.x, target.y), resolution_wh)
+    assert larger is not None, "every pixel of the reduced picture has one of the picture near its centre"
+    return larger
+
+
+def _with_rim(mask: Mask) -> Box:
+    """The mask's box and a pixel around it, inside the picture."""
+    x, y = max(mask.box.x - 1, 0), max(mask.box.y - 1, 0)
+    right = min(mask.box.x + mask.box.width + 1, mask.resolution_wh[0])
+    bottom = min(mask.box.y + mask.box.height + 1, mask.resolution_wh[1])
+    return Box(x, y, right - x, bottom - y)
+
+
+def _pieces(tiles: Sequence[View], overview: Sequence[Segment]) -> list[_Piece]:
+    coarse_wh = overview[0].mask.resolution_wh if overview else None
+    found = [
+        _Piece(index, view.box, segment, _sampled(segment.mask, coarse_wh) if coarse_wh else None)
+        for index, view in enumerate(tiles)
+        for segment in view.segments
+    ]
+    everything = hull([view.box for view in tiles])
+    return found + [_Piece(OVERVIEW, everything, segment, segment.mask) for segment in overview]
+
+
+def _grouped(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
+    """The pieces of each thing; the surest agreement joins first."""
+    groups = {index: [index] for index in range(len(pieces))}
+    group_of = list(range(len(pieces)))
+    for _, one, other in sorted(_agreements(pieces), key=lambda found: (-found[0], *found[1:])):
+        kept, gone = sorted((group_of[one], group_of[other]))
+        if kept == gone or _rivals([pieces[i] for i in groups[kept]], [pieces[i] for i in groups[gone]]):
+            continue
+        for index in groups[gone]:
+            group_of[index] = kept
+        groups[kept] += groups.pop(gone)
+    return [[pieces[index] for index in sorted(members)] for members in groups.values()]
+
+
+def _rivals(one: Sequence[_Piece], other: Sequence[_Piece]) -> bool:
+    """Whether a view told them apart: two of its pieces, one mostly on the other."""
+    return any(
+        shared_area(a.mask, b.mask) > AGREEMENT * min(a.mask.area, b.mask.area)
+        for a, b in product(one, other)
+        if a.view == b.view
+    )
+
+
+def _agreements(pieces: Sequence[_Piece]) -> Iterator[tuple[float, int, int]]:
+    """Agreement and indices of any two pieces that are of one thing."""
+    by_view: dict[int, list[int]] = {}
+    for index, piece in enumerate(pieces):
+        by_view.setdefault(piece.view, []).append(index)
+    for ours, theirs in combinations(by_view.values(), 2):
+        shared = common_box(pieces[ours[0]].seen, pieces[theirs[0]].seen)
+        if shared is None:
+            continue
+        for one, other in product(ours, theirs):
+            found = _agreement(pieces[one], pieces[other], shared)
+            if found > AGREEMENT:
+                yield found, one, other
+
+
+def _agreement(one: _Piece, other: _Piece, shared: Box) -> float:
+    """Between tiles at full resolution, with the overview at the overview's."""
+    if one.segment.label != other.segment.label:
+        return 0.0
+    rough = next((piece for piece in (one, other) if piece.is_rough), None)
+    if rough is None:
+        return agreement(one.mask, other.mask, shared)
+    if one.coarse is None or other.coarse is None:
+        return 0.0
+    scale_x, scale_y = rough.scale_xy
+    return agreement(one.coarse, other.coarse, _scaled(shared, (1 / scale_x, 1 / scale_y)))
+
+
+def _stands(group: Sequence[_Piece], tiles: Sequence[View]) -> bool:
+    """Whether a tile saw a piece of it, or it is too large for any."""
+    return any(not piece.is_rough for piece in group) or not any(_holds(view.box, group[0].box) for view in tiles)
+
+
+def _is_doubtful(group: Sequence[_Piece], tiles: Sequence[View], whole: Sequence[_Piece]) -> bool:
+    """Whether a tile's border cuts it off, and most of it lies where another view saw something else or nothing."""
+    if not _is_cut_off(group):
+        return False
+    looked = {piece.view for piece in group}
+    area = MOSTLY * sum(piece.area for piece in group)
+    others = (view.box for index, view in enumerate(tiles) if index not in looked)
+    seen_better = any(sum(area_inside(piece.mask, box) for piece in group) >= area for box in others)
+    return seen_better or any(all(_lies_in(piece, thing) for piece in group) for thing in whole)
+
+
+def _is_cut_off(group: Sequence[_Piece]) -> bool:
+    """Whether a tile's border cuts it where none of its other views looks on."""
+    return any(
+        not any(common_box(beyond, other.seen) for other in group if other is not piece)
+        for piece in group
+        if not piece.is_rough
+        for beyond in _beyond(piece)
+    )
+
+
+def _beyond(piece: _Piece) -> Iterator[Box]:
+    """The pixels beside the piece, across each border of its tile that cuts it."""
+    seen, box = piece.seen, piece.mask.box
+    width, height = piece.mask.resolution_wh
+    reach_x, reach_y = seen.width // REACH, seen.height // REACH
+    right, bottom = seen.x + seen.width, seen.y + seen.height
+    if seen.x > 0 and box.x - seen.x <= reach_x:
+        yield Box(seen.x - 1, box.y, 1, box.height)
+    if seen.y > 0 and box.y - seen.y <= reach_y:
+        yield Box(box.x, seen.y - 1, box.width, 1)
+    if right < width and right - (box.x + box.width) <= reach_x:
+        yield Box(right, box.y, 1, box.height)
+    if bottom < height and bottom - (box.y + box.height) <= reach_y:
+        yield Box(box.x, bottom, box.width, 1)
+
+
+def _lies_in(piece: _Piece, thing: _Piece) -> bool:
+    if piece.coarse is None or thing.coarse is None:
+        return False
+    return shared_area(piece.coarse, thing.coarse) >= MOSTLY * piece.coarse.area
+
+
+def _joined(group: Sequence[_Piece]) -> Segment:
+    """The pieces as one segment, its scores their mean weighed by area; a tile's lone piece as it is."""
+    if len(group) == 1 and not group[0].is_rough:
+        return group[0].segment
+    scores = {name: _mean_score(group, name) for name in _SCORES}
+    return Segment(_joined_mask(group), label=group[0].segment.label, **scores)
+
+
+def _mean_score(group: Sequence[_Piece], name: str) -> float | None:
+    scores = [getattr(piece.segment, name) for piece in group]
+    if any(score is None for score in scores):
+        return None
+    return float(np.average(scores, weights=[piece.area for piece in group]))
+
+
+def _joined_mask(group: Sequence[_Piece]) -> Mask:
+    """The tiles' pieces, and the overview's mask where no tile saw a piece."""
+    fine = [piece for piece in group if not piece.is_rough]
+    rough = [_in_picture(piece) for piece in group if not any(_holds(other.seen, piece.box) for other in fine)]
+    masks = [*rough, *(piece.mask for piece in fine)]
+    box = hull([mask.box for mask in masks])
+    bits = np.zeros((box.height, box.width), dtype=np.bool_)
+    for mask in rough:
+        bits[box_slices(mask.box, box)] |= mask.bits
+    for piece in fine:
+        bits[box_slices(common_box(box, piece.seen) or piece.mask.box, box)] = False
+    for piece in fine:
+        bits[box_slices(piece.mask.box, box)] |= piece.mask.bits
+    return Mask.from_window(bits, (box.x, box.y), masks[0].resolution_wh) or masks[0]
+
+
+def _in_picture(piece: _Piece) -> Mask:
+    return upscaled(piece.mask, (piece.seen.width, piece.seen.height)) if piece.is_rough else piece.mask
+
+
+def _holds(outer: Box, inner: Box) -> bool:
+    return common_box(outer, inner) == inner
+
+
+def _scaled(box: Box, scale_xy: tuple[float, float]) -> Box:
+    """The box in a picture of another size, all of it."""
+    x, y = int(box.x * scale_xy[0]), int(box.y * scale_xy[1])
+    right, bottom = ceil((box.x + box.width) * scale_xy[0]), ceil((box.y + box.height) * scale_xy[1])
+    return Box(x, y, right - x, bottom - y)
+
+
+def _sampled(mask: Mask, resolution_wh: tuple[int, int]) -> Mask | None:
+    """The mask in a reduced picture: its pixels at the centres of the reduced picture's."""
+    columns, rows = (
+        ((np.arange(small) + 0.5) * large / small).astype(np.intp)
+        for large, small in zip(mask.resolution_wh, resolution_wh, strict=True)
+    )
+    box = mask.box
+    x, right = np.searchsorted(columns, (box.x, box.x + box.width))
+    y, bottom = np.searchsorted(rows, (box.y, box.y + box.height))
+    bits = mask.bits[np.ix_(rows[y:bottom] - box.y, columns[x:right] - box.x)]
+    return Mask.from_window(bits, (int(x), int(y)), resolution_wh)
+
+
+def _touching(bits: BoolMask, where: BoolMask) -> BoolMask:
+    """Those connected parts of `bits` that have a pixel of `where`, which is a part of `bits`."""
+    import cv2
+
+    count, parts = cv2.connectedComponents(bits.astype(np.uint8), connectivity=8)
+    touches = np.zeros(count, dtype=np.bool_)
+    touches[parts[where]] = True
+    return touches[parts]
+
+
+def _iou(one: BoolMask, other: BoolMask, both: BoolMask) -> float:
+    shared = np.count_nonzero(both)
+    return shared / (np.count_nonzero(one) + np.count_nonzero(other) - shared)

@@ -1,0 +1,113 @@
+"""Large pictures in overlapping tiles, so that a model's memory depends on the tile and not on the picture.
+
+Beside the tiles the model sees the whole picture once, reduced to a tile's size: things larger than a tile are found
+there. That is sliced inference as SAHI does it (Akyon et al. 2022); what differs is the merging, in `merging.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil
+
+import numpy as np
+
+from seg_pipeline.domain import Box, Mask, Parameters, RgbImage, Segment
+from seg_pipeline.images import scaled_size
+from seg_pipeline.merging import View, merge
+from seg_pipeline.segmenters import Notes, Segmenter
+from seg_pipeline.segmenters.registry import load_segmenter
+from seg_pipeline.settings import Settings
+
+OVERLAP = 0.2
+"""Tiles share at least this much of their side with the next one: things up to that size are whole in one of them."""
+
+TILES_PER_CALL = 4
+
+
+def load_tiled_segmenter(name: str, settings: Settings) -> Segmenter:
+    """The model of this name, which takes pictures above `tile_above_pixels` in tiles. Raises as `load_segmenter`."""
+    return TiledSegmenter(load_segmenter(name, settings), settings.tile_above_pixels, settings.tile_side)
+
+
+class TiledSegmenter:
+    """A segmenter that takes pictures of more than `above_pixels` in tiles of `tile_side`; 0: never.
+
+    All others go through as they are, together. `notes` are the model's, and how many tiles the last call had.
+    """
+
+    def __init__(self, segmenter: Segmenter, above_pixels: int, tile_side: int) -> None:
+        self.name = segmenter.name
+        self.weights_sha256 = segmenter.weights_sha256
+        self.device = segmenter.device
+        self.notes = segmenter.notes
+        self._segmenter = segmenter
+        self._above_pixels = above_pixels
+        self._tile_side = tile_side
+        self._tiles = 0
+
+    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+        """The segments of each picture; those of a large one in the order of `merging.merge`."""
+        self._tiles = 0
+        small = [image for image in images if not self._is_large(image)]
+        answers = iter(self._segmenter.segment(small, parameters) if small else [])
+        found = [self._segment_large(image, parameters) if self._is_large(image) else next(answers) for image in images]
+        tiles: Notes = {"tiles": self._tiles, "tile_side": self._tile_side} if self._tiles else {}
+        self.notes = {**self._segmenter.notes, **tiles}
+        return found
+
+    def close(self) -> None:
+        """Closes the model."""
+        self._segmenter.close()
+
+    def _is_large(self, image: RgbImage) -> bool:
+        height, width = image.shape[:2]
+        return 0 < self._above_pixels < height * width and max(height, width) > self._tile_side
+
+    def _segment_large(self, image: RgbImage, parameters: Parameters | None) -> list[Segment]:
+        (overview,) = self._segmenter.segment([_reduced(image, self._tile_side)], parameters)
+        boxes = split((image.shape[1], image.shape[0]), self._tile_side)
+        views: list[View] = []
+        for start in range(0, len(boxes), TILES_PER_CALL):
+            views += self._views(image, boxes[start : start + TILES_PER_CALL], parameters)
+        self._tiles += len(boxes)
+        return merge(views, overview)
+
+    def _views(self, image: RgbImage, boxes: Sequence[Box], parameters: Parameters | None) -> list[View]:
+        tiles = [np.ascontiguousarray(image[box.slices]) for box in boxes]
+        answers = self._segmenter.segment(tiles, parameters)
+        picture_wh = (image.shape[1], image.shape[0])
+        return [
+            View(box, [_placed(segment, box, picture_wh) for segment in segments])
+            for box, segments in zip(boxes, answers, strict=True)
+        ]
+
+
+def split(resolution_wh: tuple[int, int], side: int, overlap: float = OVERLAP) -> list[Box]:
+    """Tiles of `side` by `side` that cover the picture, in reading order, evenly spread: neighbours share at least
+    `overlap` of their side. Along a side of the picture that is shorter, tiles are as long as it."""
+    width, height = resolution_wh
+    return [
+        Box(x, y, min(side, width), min(side, height))
+        for y in _starts(height, side, overlap)
+        for x in _starts(width, side, overlap)
+    ]
+
+
+def _starts(length: int, side: int, overlap: float) -> list[int]:
+    if length <= side:
+        return [0]
+    steps = ceil((length - side) / max(1, side - ceil(side * overlap)))
+    return [round(step * (length - side) / steps) for step in range(steps + 1)]
+
+
+def _reduced(image: RgbImage, longer_side: int) -> RgbImage:
+    import cv2
+
+    size = scaled_size((image.shape[1], image.shape[0]), longer_side)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def _placed(segment: Segment, tile: Box, picture_wh: tuple[int, int]) -> Segment:
+    """A tile's segment in the picture; the bits are shared."""
+    box = segment.mask.box
+    there = Box(tile.x + box.x, tile.y + box.y, box.width, box.height)
+    return replace(segment, mask=Mask(picture_wh, there, segment.mask.bits))
