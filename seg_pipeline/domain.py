@@ -124,8 +124,8 @@ SAM2_PARAMETERS: Mapping[str, Range | Switch] = {
 }
 YOLO_PARAMETERS: Mapping[str, Range | Switch] = {"confidence": Range(0, 1)}
 
-MAX_PROMPTS = 16_384
-"""What one job may ask of a SAM-2: sixteen times the usual grid, and just upstream's richest example."""
+MAX_PROMPTS = 8192
+"""What one job may ask of a SAM-2: eight times the usual grid, and just upstream's richest example."""
 
 
 def parameters_of(model: str) -> Mapping[str, Range | Switch]:
@@ -162,11 +162,11 @@ def _check_prompts(parameters: Parameters) -> None:
             f"points_per_side {points} leaves no point in the crops of {layers} layers when each has {factor} times "
             "fewer; ask for more points, or a smaller crop_n_points_downscale_factor."
         )
-    prompts = sum(side**2 * 4**layer for layer, side in enumerate(sides)) * (2 if parameters.get("use_m2m") else 1)
+    prompts = sum(side**2 * 4**layer for layer, side in enumerate(sides))
     if prompts > MAX_PROMPTS:
         raise InvalidParameter(
             f"the parameters ask for {prompts} prompts, more than {MAX_PROMPTS}; lower points_per_side or "
-            "crop_n_layers, raise crop_n_points_downscale_factor, or leave out use_m2m."
+            "crop_n_layers, or raise crop_n_points_downscale_factor."
         )
 
 

@@ -128,7 +128,7 @@ class TestParameters:
     )
     def test_what_is_modest_alone_may_be_too_much_together(self, greedy):
         """Every layer of crops has four times as many as the one before: 86,000 prompts take a worker long."""
-        with pytest.raises(InvalidParameter, match="prompts, more than 16384"):
+        with pytest.raises(InvalidParameter, match="prompts, more than 8192"):
             check_parameters("demo-sam2", greedy)
 
     def test_crops_without_a_point_are_refused(self):
