@@ -24,7 +24,7 @@ demo-queue: env ## Send a job through a local queue and bucket, and print the PA
 test: env ## Run every test; ARGS="-k supervisor" for some.
 	@.venv/bin/python -m pytest $(ARGS)
 
-bench: env ## Measure what the product costs; ARGS=--write puts it into docs/benchmarks.md.
+bench: env ## Measure what the product costs, in an hour; ARGS="history --write" for a part, into docs/benchmarks.md.
 	@.venv/bin/python -m benchmarks $(ARGS)
 
 lint: env ## Check style, types and who imports whom.

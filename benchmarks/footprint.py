@@ -1,7 +1,6 @@
-"""What the API process needs: seconds to start, and memory."""
+"""What the processes need: the API's seconds to start, and everybody's memory after some work."""
 
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -10,18 +9,21 @@ from pathlib import Path
 import httpx
 import psutil
 
-from benchmarks.running_stack import RunningStack
-from benchmarks.tables import Row
+from benchmarks.bursts import queue_all
+from benchmarks.options import Options
+from benchmarks.pictures import write_scenes
+from benchmarks.running_stack import RunningStack, running_stack
+from benchmarks.tables import Row, row_of
 from seg_pipeline.stack import free_port
 
-STARTS = 5
 
-
-def measure(folder: Path) -> list[Row]:
-    """The API's start, alone, until it answers."""
-    seconds = [_start(folder / str(index)) for index in range(STARTS)]
-    spread = f"{min(seconds):.2f} to {max(seconds):.2f} s"
-    return [Row("the API process starts in", f"{statistics.median(seconds):.2f} s", spread, "2 s")]
+def measure(options: Options) -> list[Row]:
+    """The API's start, alone, until it answers; then the whole product after a burst."""
+    seconds = [_start(options.folder / str(index)) for index in range(options.scaled(5, 2))]
+    pictures = write_scenes(options.folder / "pictures", options.scaled(200, 20))
+    with running_stack(options.folder / "stack", options.model) as stack:
+        queue_all(stack, pictures)
+        return [row_of("the API process starts in", seconds, "s", "2 s"), *_resident(stack)]
 
 
 def _start(folder: Path) -> float:
@@ -45,12 +47,8 @@ def _answers(port: int) -> bool:
         return False
 
 
-def resident(stack: RunningStack) -> list[Row]:
-    """Resident memory of every process of the stack, after the work of the other benchmarks."""
-    processes = psutil.Process(stack.pid).children(recursive=True)
-    sizes = sorted(
-        ((_name(process), process.memory_info().rss / 2**20) for process in processes), key=lambda each: each[0]
-    )
+def _resident(stack: RunningStack) -> list[Row]:
+    sizes = sorted((_name(process), process.memory_info().rss / 2**20) for process in stack.processes()[1:])
     targets = {"api.main": "150 MB"}
     return [Row(f"resident: `{name}`", f"{size:.0f} MB", "", targets.get(name, "")) for name, size in sizes]
 

@@ -1,18 +1,22 @@
 """The whole product, started as `make run` does, in a folder of its own and on free ports."""
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 
+from seg_pipeline.heartbeats import live_workers
 from seg_pipeline.settings import Settings
 from seg_pipeline.stack import free_port
+from seg_pipeline.store import open_store
 
 UP_WITHIN_SECONDS = 180
 
@@ -25,25 +29,60 @@ class RunningStack:
     settings: Settings
     pid: int
 
+    def processes(self) -> list[psutil.Process]:
+        """The supervisor and all below it."""
+        supervisor = psutil.Process(self.pid)
+        return [supervisor, *supervisor.children(recursive=True)]
+
+    def cpu_seconds(self) -> float:
+        """What all of them have used so far, in user and system mode, those included that have ended."""
+        total = 0.0
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += sum(process.cpu_times()[:4])  # user, system, and the same of ended children
+        return total
+
+    def worker(self) -> psutil.Process:
+        """The process that executes runs and holds the models."""
+        (beat,) = live_workers(open_store(self.settings))
+        return psutil.Process(beat.pid)
+
+    def has_finished(self, uuid: str) -> bool:
+        """Whether this job has ended well."""
+        return (self._done / uuid).exists()
+
+    def finished_count(self) -> int:
+        """How many jobs have ended well."""
+        return len(os.listdir(self._done)) if self._done.exists() else 0
+
+    @property
+    def _done(self) -> Path:
+        return self.settings.data_dir / "state" / "done" / "completed"
+
 
 @contextmanager
-def running_stack(folder: Path, model: str) -> Iterator[RunningStack]:
-    """Runs it while inside; raises if it does not come up."""
+def running_stack(folder: Path, model: str, **settings: object) -> Iterator[RunningStack]:
+    """Runs it with these settings while inside; raises SystemExit if it does not come up."""
     folder.mkdir(parents=True, exist_ok=True)
-    api_port, dagster_port = free_port(), free_port()
-    names = {"DATA_DIR": str(folder / "data"), "MODEL": model, "QUEUE_MODEL": model, "WAIT_SECONDS": "120"}
-    ports = {"API_PORT": str(api_port), "DAGSTER_PORT": str(dagster_port)}
+    asked = {
+        "data_dir": folder / "data", "model": model, "queue_model": model, "wait_seconds": 120,
+        "api_port": free_port(), "dagster_port": free_port(), **settings,
+    }  # fmt: skip
+    names = {name.upper(): str(value) for name, value in asked.items()}
     command = [sys.executable, "-m", "seg_pipeline.cli", "up", "--no-sample"]
     with (folder / "up.log").open("wb") as log:
-        process = subprocess.Popen(command, env={**os.environ, **names, **ports}, stdout=log, stderr=log)
+        process = subprocess.Popen(command, env={**os.environ, **names}, stdout=log, stderr=log)
         try:
-            url = f"http://127.0.0.1:{api_port}"
+            url = f"http://127.0.0.1:{asked['api_port']}"
             _wait_until_ready(url, process, folder / "up.log")
-            settings = Settings(_env_file=None, data_dir=folder / "data", model=model)  # type: ignore[call-arg]
-            yield RunningStack(url, settings, process.pid)
+            yield RunningStack(url, _settings(asked), process.pid)
         finally:
             process.terminate()
             process.wait(timeout=60)
+
+
+def _settings(asked: Mapping[str, object]) -> Settings:
+    return Settings(_env_file=None, **asked)  # type: ignore[arg-type]
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -1,6 +1,7 @@
 """Figures as Markdown."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,28 @@ class Row:
 
     figure: str
     median: str
-    spread: str
-    target: str
+    spread: str = ""
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a part found, and what draws a plot of it into a file, if something does."""
+
+    rows: list[Row]
+    draw: Callable[[Path], None] | None = None
+
+
+def row_of(figure: str, values: Sequence[float], unit: str = "", target: str = "", note: str = "") -> Row:
+    """The median of several measurements, with the least and the most of them, to three digits."""
+    low, middle, high = map(_three_digits, (min(values), statistics.median(values), max(values)))
+    unit = f" {unit}" if unit else ""
+    spread = f"{low} to {high}{unit}" if len(values) > 1 else ""
+    return Row(figure, f"{middle}{unit}", ", ".join(filter(None, [spread, note])), target)
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}"
 
 
 def table(rows: Sequence[Row]) -> str:
