@@ -91,6 +91,14 @@ def test_a_message_becomes_a_signed_patch_whose_masks_can_be_fetched(world: Worl
     assert (mask.status, mask.headers["content-type"]) == (200, "image/png")
 
 
+def test_a_message_may_set_parameters_and_have_run_lengths_in_its_patch(world: World) -> None:
+    world.send("asking", parameters={"confidence": 0.5}, rle=True)
+    segments = world.told("asking").document["segments"]
+    assert segments
+    assert all(segment["rle"]["counts"] for segment in segments)
+    assert ask("GET", f"{world.stack.base_url}/jobs/asking").body["parameters"] == {"confidence": 0.5}
+
+
 def test_dagster_shows_every_step_of_it_and_the_partition_turns_green(world: World) -> None:
     world.send("shown")
     world.told("shown")
