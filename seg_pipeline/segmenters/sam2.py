@@ -1,30 +1,28 @@
 """SAM-2 through the `sam2` package: automatic masks, with its predicted IoU and stability, at full resolution.
 
-The masks are those of upstream's `SAM2AutomaticMaskGenerator`. Around it: models are built from upstream's
-configuration files without hydra's process-wide state, weights load as data alone, and memory is bounded.
+The masks are those of upstream's `SAM2AutomaticMaskGenerator`, made by `sam2_generator.py`. Models are built from
+upstream's configuration files without hydra's process-wide state, and weights load as data alone.
 """
 
 import re
 import threading
-import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from seg_pipeline.domain import BoolMask, Mask, Parameters, RgbImage, Segment
 from seg_pipeline.errors import ModelError
 from seg_pipeline.segmenters import Notes
 from seg_pipeline.segmenters.devices import give_memory_back, loading_errors, pick_device, running_errors
+from seg_pipeline.segmenters.sam2_decoder import FastMaskDecoder
+from seg_pipeline.segmenters.sam2_generator import AutomaticMasks, FoundMask, PointBatches
+from seg_pipeline.segmenters.sam2_parameters import Sam2Parameters, asked_parameters, default_parameters
+from seg_pipeline.segmenters.sam2_upstream import UpstreamMasks
 from seg_pipeline.segmenters.weights import weights_sha256
-
-BATCH_BYTES = 2**31
-"""About what the full-resolution logits of a batch of points may take; large pictures get smaller batches."""
 
 SMALLEST_CROPPED = 64
 """Pictures with a shorter side of fewer pixels are not cropped: upstream fails on crops of nothing."""
@@ -42,42 +40,12 @@ _CHECKPOINTS_URL = "https://dl.fbaipublicfiles.com/segment_anything_2"
 Mode = Literal["exact", "turbo", "upstream"]
 
 
-@dataclass(frozen=True)
-class Sam2Parameters:
-    """How automatic masks are made: names, defaults and meaning are `SAM2AutomaticMaskGenerator`'s.
-
-    `min_mask_region_area` alone is not left to upstream, which needs a compiled extension for it and goes on without:
-    smaller holes and islands go from the finished masks, as in SAM.
-    """
-
-    points_per_side: int = 32
-    points_per_batch: int = 64
-    pred_iou_thresh: float = 0.8
-    stability_score_thresh: float = 0.95
-    stability_score_offset: float = 1.0
-    mask_threshold: float = 0.0
-    box_nms_thresh: float = 0.7
-    crop_n_layers: int = 0
-    crop_nms_thresh: float = 0.7
-    crop_overlap_ratio: float = 512 / 1500
-    crop_n_points_downscale_factor: int = 1
-    min_mask_region_area: int = 0
-    use_m2m: bool = False
-    multimask_output: bool = True
-
-
-DEMO_PARAMETERS = Sam2Parameters(points_per_side=16, stability_score_thresh=0.7, box_nms_thresh=0.2)
-"""Its things are large, so half the points find them; its edges are soft, and its second thoughts about a thing differ
-more from the first than a large model's."""
-
-
-def default_parameters(name: str) -> Sam2Parameters:
-    """What a model of this name runs with unless told otherwise."""
-    return DEMO_PARAMETERS if name == "demo-sam2" else Sam2Parameters()
-
-
 class Sam2Segmenter:
-    """A SAM-2 checkpoint, ready to segment: in fp32 on a CPU, in bf16 on CUDA and in `turbo`."""
+    """A SAM-2 checkpoint, ready to segment.
+
+    `exact` gives upstream's masks, in float32; `turbo` calculates in bfloat16; `upstream` is the package's own
+    generator, to compare with.
+    """
 
     def __init__(
         self,
@@ -88,14 +56,17 @@ class Sam2Segmenter:
         mode: Mode = "exact",
     ) -> None:
         self.name = name
-        self.mode = mode
         self.device = pick_device(device)
         self.weights_sha256 = weights_sha256(weights_path)
         self.parameters = parameters or default_parameters(name)
-        self.notes: Notes = {"inference_mode": mode}
+        self.notes: Notes = {"inference_mode": mode, "points_per_batch": self.parameters.points_per_batch}
         self._lock = threading.Lock()
+        self._batches = PointBatches()
         with loading_errors(weights_path, "SAM-2", self.device):
-            self._generator: Any = _make_generator(_load_model(name, weights_path, self.device), self.parameters)
+            self._upstream: UpstreamMasks | None = UpstreamMasks(
+                _load_model(name, weights_path, self.device), self._batches
+            )
+            self._ours = _own_masks(self._upstream, self._batches, mode)
 
     def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
         """The segments of each picture, in upstream's order; each goes through the network alone: no other can matter.
@@ -103,49 +74,63 @@ class Sam2Segmenter:
         `parameters` replaces fields of the configured `Sam2Parameters` for this call. A thing that no point of the grid
         finds well enough has no segment, and things may lie within each other.
         """
-        asked = _asked(self.parameters, parameters or {})
-        with self._lock, running_errors(self.name), torch.inference_mode(), self._precision():
-            return [self._segment_one(image, asked) for image in images]
+        asked = asked_parameters(self.parameters, parameters or {})
+        with self._lock, running_errors(self.name), torch.inference_mode():
+            segments = [self._segment_one(image, asked) for image in images]
+            self._note_batches(asked)
+            return segments
 
     def close(self) -> None:
         """Drops the model and gives its memory back, to the device and to the system."""
         with self._lock:
-            self._generator = None
+            self._upstream = self._ours = None
         give_memory_back()
 
     def _segment_one(self, image: RgbImage, asked: Sam2Parameters) -> list[Segment]:
         height, width = image.shape[:2]
-        points_that_fit = max(BATCH_BYTES // (4 * 3 * height * width), 1)
         if asked.crop_n_layers and min(height, width) < SMALLEST_CROPPED:
             asked = replace(asked, crop_n_layers=0)
-        _set_parameters(self._generator, replace(asked, points_per_batch=min(asked.points_per_batch, points_that_fit)))
-        records = self._generator.generate(np.require(image, requirements=["C", "W"]))
-        segments = [self._to_segment(record, asked.min_mask_region_area) for record in records]
+        generator = self._ours if self._ours and not asked.use_m2m else self._upstream
+        if generator is None:
+            raise ModelError(f"{self.name} is closed.")
+        segments = [_to_segment(each, (width, height), asked) for each in generator.generate(image, asked)]
         return [segment for segment in segments if segment is not None]
 
-    def _to_segment(self, record: dict[str, Any], min_area: int) -> Segment | None:
-        """Our noun for one of the generator's records, or None if nothing of it is left."""
-        mask = Mask.from_full(_without_small_regions(_decode_run_lengths(record["segmentation"]), min_area))
-        if mask is None:
-            return None
-        predicted_iou, stability = float(record["predicted_iou"]), float(record["stability_score"])
-        return Segment(mask, predicted_iou=predicted_iou, stability_score=stability)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        if self.device.startswith("cuda"):
-            return torch.autocast("cuda", torch.bfloat16)
-        return torch.autocast("cpu", torch.bfloat16) if self.mode == "turbo" else nullcontext()
+    def _note_batches(self, asked: Sam2Parameters) -> None:
+        self.notes["points_per_batch"] = self._batches.size(asked.points_per_batch)
+        if self._batches.halvings:
+            self.notes["halved_after_out_of_memory"] = self._batches.halvings
 
 
-def _asked(configured: Sam2Parameters, parameters: Parameters) -> Sam2Parameters:
-    """The configured parameters with those of a call in their place; other models' names are ignored."""
-    known: dict[str, Any] = {name: parameters[name] for name in asdict(configured) if name in parameters}
-    return replace(configured, **known)
+def _own_masks(upstream: UpstreamMasks, batches: PointBatches, mode: Mode) -> AutomaticMasks | None:
+    """Our own generator, or None where upstream's is asked for or the model is built unlike the published ones."""
+    if mode == "upstream" or not FastMaskDecoder.fits(upstream.predictor.model):
+        return None
+    return AutomaticMasks(upstream.predictor, batches, torch.bfloat16 if mode == "turbo" else torch.float32)
+
+
+def _to_segment(found: FoundMask, resolution_wh: tuple[int, int], asked: Sam2Parameters) -> Segment | None:
+    """Our noun for a mask, or None if nothing of it is left."""
+    mask = Mask.from_window(found.bits, (found.box.x, found.box.y), resolution_wh)
+    if mask is not None and asked.min_mask_region_area:
+        mask = Mask.from_full(_without_small_regions(mask.full(), asked.min_mask_region_area))
+    if mask is None:
+        return None
+    return Segment(mask, predicted_iou=found.predicted_iou, stability_score=found.stability_score)
+
+
+def _without_small_regions(full: BoolMask, min_area: int) -> BoolMask:
+    """The mask without holes and islands of fewer than `min_area` pixels."""
+    from sam2.utils.amg import remove_small_regions
+
+    for mode in ("holes", "islands"):
+        full, _ = remove_small_regions(full, min_area, mode)
+    return full
 
 
 def build_model(name: str) -> Any:
     """The network of this name with random weights, a `sam2.modeling.sam2_base.SAM2Base` on the CPU."""
-    _import_sam2()
+    import_sam2()
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
@@ -171,7 +156,7 @@ def published_sam2_url(name: str) -> str | None:
     return f"{_CHECKPOINTS_URL}/{_RELEASES[published[1]]}/{name}.pt" if published else None
 
 
-def _import_sam2() -> None:
+def import_sam2() -> None:
     """Imports sam2, which starts hydra for the whole process, and ends that again: nothing here needs it."""
     from hydra.core.global_hydra import GlobalHydra
 
@@ -187,54 +172,3 @@ def _load_model(name: str, weights_path: Path, device: str) -> Any:
     state = torch.load(weights_path, map_location="cpu", weights_only=True)["model"]
     model.load_state_dict(state)
     return model.requires_grad_(False).eval().to(device)
-
-
-def _make_generator(model: Any, parameters: Sam2Parameters) -> Any:
-    _import_sam2()
-    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
-
-    class Generator(SAM2AutomaticMaskGenerator):
-        """Upstream's, but for crops in none of which anything is found, where its boxes lose their shape."""
-
-        def _process_crop(self, *args: Any) -> Any:
-            data = super()._process_crop(*args)
-            data["crop_boxes"] = data["crop_boxes"].reshape(-1, 4)
-            return data
-
-    upstream = asdict(parameters) | {"min_mask_region_area": 0}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # upstream scripts its transforms, which torch deprecates
-        generator = Generator(model, output_mode="uncompressed_rle", **upstream)
-    # Upstream takes every model for one of 1024 px.
-    generator.predictor._bb_feat_sizes = [(model.image_size // stride,) * 2 for stride in (4, 8, 16)]
-    return generator
-
-
-def _set_parameters(generator: Any, parameters: Sam2Parameters) -> None:
-    """Gives upstream's generator other parameters than it was made with; cheap, unlike making one."""
-    from sam2.utils.amg import build_all_layer_point_grids
-
-    for name, value in asdict(parameters).items():
-        if name not in ("points_per_side", "min_mask_region_area"):
-            setattr(generator, name, value)
-    generator.point_grids = build_all_layer_point_grids(
-        parameters.points_per_side, parameters.crop_n_layers, parameters.crop_n_points_downscale_factor
-    )
-
-
-def _without_small_regions(full: BoolMask, min_area: int) -> BoolMask:
-    """The mask without holes and islands of fewer than `min_area` pixels."""
-    from sam2.utils.amg import remove_small_regions
-
-    if min_area:
-        for mode in ("holes", "islands"):
-            full, _ = remove_small_regions(full, min_area, mode)
-    return full
-
-
-def _decode_run_lengths(rle: dict[str, Any]) -> BoolMask:
-    """The mask `(H, W) bool` of COCO's uncompressed run lengths, which go down the columns and begin with zeros."""
-    height, width = rle["size"]
-    counts = np.asarray(rle["counts"])
-    set_or_not = np.arange(len(counts)) % 2 == 1
-    return np.repeat(set_or_not, counts).reshape(width, height).T

@@ -12,13 +12,12 @@ import torch
 from seg_pipeline.domain import RgbImage, Segment
 from seg_pipeline.errors import ModelError, ModelFailed, ModelOutOfMemory
 from seg_pipeline.segmenters.sam2 import (
-    Sam2Parameters,
     Sam2Segmenter,
     build_model,
     config_path,
-    default_parameters,
     published_sam2_url,
 )
+from seg_pipeline.segmenters.sam2_parameters import Sam2Parameters, default_parameters
 from seg_pipeline_tests.segmenters.models import save_untrained_sam2
 
 SIZES_WH = [(64, 48), (48, 64), (320, 200), (1, 1), (1, 300), (300, 2), (161, 97)]
@@ -80,7 +79,7 @@ def test_no_pictures_have_no_answers(segmenter: Sam2Segmenter) -> None:
     assert segmenter.segment([]) == []
 
 
-def test_masks_are_those_of_upstreams_generator(weights: Path, segmenter: Sam2Segmenter, noise: RgbImage) -> None:
+def test_the_reference_is_upstreams_generator_to_the_last_bit(weights: Path, noise: RgbImage) -> None:
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
     model = build_model("demo-sam2").eval()
@@ -91,7 +90,8 @@ def test_masks_are_those_of_upstreams_generator(weights: Path, segmenter: Sam2Se
     theirs = [
         (r["predicted_iou"], r["stability_score"], r["segmentation"].tobytes()) for r in generator.generate(noise)
     ]
-    assert facts(segmenter.segment([noise])[0]) == theirs
+    reference = Sam2Segmenter("demo-sam2", weights, "cpu", KEEP_ALL, mode="upstream")
+    assert facts(reference.segment([noise])[0]) == theirs
 
 
 def test_the_defaults_are_upstreams() -> None:
@@ -149,14 +149,16 @@ def test_small_holes_and_islands_go_when_asked(weights: Path, segmenter: Sam2Seg
     assert min(smallest_region(s) for s in make_segmenter(weights, min_mask_region_area=20).segment([noise])[0]) >= 20
 
 
-def test_large_pictures_get_small_batches_and_the_same_masks(
-    segmenter: Sam2Segmenter, noise: RgbImage, monkeypatch: pytest.MonkeyPatch
+def test_large_pictures_get_small_batches_and_the_same_masks_from_upstream(
+    weights: Path, noise: RgbImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Upstream holds the full-resolution logits of 64 points at once: 38 GB at 50 megapixels."""
-    alone = segmenter.segment([noise])[0]
-    monkeypatch.setattr("seg_pipeline.segmenters.sam2.BATCH_BYTES", 3 * 200 * 150 * 12)
-    in_threes = segmenter.segment([noise])[0]
-    assert segmenter._generator.points_per_batch == 3
+    reference = Sam2Segmenter("demo-sam2", weights, "cpu", KEEP_ALL, mode="upstream")
+    alone = reference.segment([noise])[0]
+    monkeypatch.setattr("seg_pipeline.segmenters.sam2_upstream.BATCH_BYTES", 3 * 200 * 150 * 12)
+    in_threes = reference.segment([noise])[0]
+    assert reference._upstream is not None
+    assert reference._upstream._generator.points_per_batch == 3
     assert len(in_threes) == len(alone)
     for one, other in zip(in_threes, alone, strict=True):
         assert one.predicted_iou == pytest.approx(other.predicted_iou, abs=1e-4)
@@ -191,14 +193,17 @@ def make_failing_segmenter(weights: Path, error: Exception) -> Sam2Segmenter:
         raise error
 
     segmenter = make_segmenter(weights)
-    segmenter._generator.predictor.model.sam_mask_decoder.register_forward_pre_hook(fail)
+    assert segmenter._upstream is not None
+    segmenter._upstream.predictor.model.sam_prompt_encoder.register_forward_pre_hook(fail)
     return segmenter
 
 
 def test_closing_drops_the_model(weights: Path) -> None:
     segmenter = make_segmenter(weights)
     segmenter.close()
-    assert segmenter._generator is None
+    assert segmenter._upstream is None
+    with pytest.raises(ModelError, match="demo-sam2"):
+        segmenter.segment([make_picture(8, 8)])
 
 
 class Evil:

@@ -1,0 +1,433 @@
+"""SAM-2's mask decoder for many single points on one picture: upstream's `MaskDecoder` with its sums in another order.
+
+Upstream keeps a copy of the picture's features for every point and carries it through the two-way transformer. Here
+that is never written out. What the picture's attention to a point's tokens adds to the features is a product of the
+attention's weights and one row for each head and token, so that a point's features always are
+
+    keys = scale * shared + weights @ rows + constant
+
+with `shared` the same for every point. A projection of the keys is then one of `shared`, made once a picture, and one
+of a few rows; and a layer norm needs only the length of each key, which the rows' inner products give. The result is
+upstream's but for rounding. Masks are made for those tokens alone that are asked for.
+
+In the shapes below `p` is points, `t` tokens of a point, `n = h w` positions of the picture, `c` channels of an
+embedding, `H` heads, `d` channels of a head, and `r = H t` rows.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import layer_norm, scaled_dot_product_attention
+
+POSITIONS_AT_ONCE = 4096
+"""Positions of the picture, times points, that a CPU works on at once: what it works on should stay in its caches."""
+
+
+class Attention:
+    """One of upstream's `Attention` layers, by heads; the factor of its scores goes with the queries."""
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+        self.heads = int(layer.num_heads)
+        self.scale = float((layer.internal_dim // layer.num_heads) ** -0.5)
+
+    def queries(self, x: Tensor) -> Tensor:
+        """`(…, t, c)` to `(…, H, t, d)`, as are the next two."""
+        return self.split(self.layer.q_proj(x)) * self.scale
+
+    def keys(self, x: Tensor) -> Tensor:
+        """The keys of each head."""
+        return self.split(self.layer.k_proj(x))
+
+    def values(self, x: Tensor) -> Tensor:
+        """The values of each head."""
+        return self.split(self.layer.v_proj(x))
+
+    def out(self, x: Tensor) -> Tensor:
+        """`(…, H, t, d)` to `(…, t, c)`."""
+        return self.layer.out_proj(x.transpose(-3, -2).flatten(-2))
+
+    def out_by_head(self) -> Tensor:
+        """The weights of `out`, `(H, d, c)`: what a head's values are in an embedding."""
+        return self.layer.out_proj.weight.T.unflatten(0, (self.heads, -1))
+
+    def split(self, x: Tensor) -> Tensor:
+        """`(…, t, H d)` to `(…, H, t, d)`."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What the tokens are multiplied with instead of the keys: the shared part's and the position's share, `(H, d, n)`,
+    and the weights `(c, H d)` for the rows."""
+
+    shared: Tensor
+    position: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What is the same for every point of a picture, `(H, d, n)` unless said otherwise.
+
+    Those of shape `(n,)` are float32, the rest is in the decoder's dtype.
+    """
+
+    token_keys: Tensor  # (1, H, n, d): what the tokens look at first, as is the next
+    token_values: Tensor
+    first_scores: Tensor
+    first_cross: Tensor
+    first_length: Tensor  # (n,)
+    second_look: Projection
+    second_values: Tensor  # (H, n, d)
+    second_scores: Projection
+    second_cross: Tensor  # (2, H, d, n): of the first and the second rows
+    second_length: Tensor  # (n,)
+    constant_cross: Tensor  # (n,)
+    last_look: Projection
+    last_values: Tensor  # (H, n, d)
+    upscaled: Tensor  # (n, 4 c / 4)
+    upscaled_constant: Tensor  # (n, 4 c / 4)
+    finest: Tensor  # (4 n, 4 c / 8)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the tokens of some points give the picture in one layer: keys and values, `(p, H, t, d)`."""
+
+    keys: Tensor
+    values: Tensor
+
+    def part(self, points: slice) -> "Tokens":
+        """Those of a few points."""
+        return Tokens(self.keys[points], self.values[points])
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of a picture as some points have changed them; see the module."""
+
+    weights: Tensor  # (p, 2 r, n) in the decoder's dtype: of both layers, the first `r` times the first norm's scale
+    scale: Tensor  # (p, 1, n) float32: of the first norm
+    last_scale: Tensor  # (p, 1, n) float32: of the second
+    rows: Tensor  # (p, 2 r, c) float32: as they are after the second norm's gain
+
+    def part(self, points: slice) -> "Features":
+        """Those of a few points, to be written into."""
+        return Features(self.weights[points], self.scale[points], self.last_scale[points], self.rows[points])
+
+
+@dataclass(frozen=True)
+class View:
+    """Features as an attention sees them: `outer_scale * (scale * shared + weights @ rows)`."""
+
+    weights: Tensor  # (p, k, n)
+    rows: Tensor  # (p, k, c)
+    scale: Tensor  # (p, 1, n)
+    outer_scale: Tensor | None = None  # (p, 1, n)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A batch of points after the transformer."""
+
+    queries: Tensor  # (p, 1 + masks, c) float32: of the predicted IoU's token and of the masks'
+    features: Features
+
+
+class FastMaskDecoder:
+    """A SAM-2's mask decoder for single points; the picture's side in `dtype`, the tokens' in float32."""
+
+    def __init__(self, model: Any, dtype: torch.dtype = torch.float32) -> None:
+        self._decoder: Any = model.sam_mask_decoder
+        self._prompts: Any = model.sam_prompt_encoder
+        self._dtype = dtype
+        self._fixed_tokens = _fixed_tokens(self._decoder)
+        self._first, self._second = self._decoder.transformer.layers
+        self._first_look, self._second_look, self._last_look = map(
+            Attention,
+            (
+                self._first.cross_attn_token_to_image,
+                self._second.cross_attn_token_to_image,
+                self._decoder.transformer.final_attn_token_to_image,
+            ),
+        )
+        self._first_back = Attention(self._first.cross_attn_image_to_token)
+        self._second_back = Attention(self._second.cross_attn_image_to_token)
+        self._fold_weights()
+
+    @staticmethod
+    def fits(model: Any) -> bool:
+        """Whether the model's decoder is built as all published ones are."""
+        decoder = model.sam_mask_decoder
+        return len(decoder.transformer.layers) == 2 and bool(decoder.use_high_res_features)
+
+    def _fold_weights(self) -> None:
+        """What follows from the weights alone. Rows are centred, as a layer norm does with their sum anyway."""
+        gain, bias = self._first.norm4.weight, self._first.norm4.bias
+        self._first_out = _centred(self._first_back.out_by_head())
+        self._first_out_again = _centred(self._first_out * gain)
+        self._second_out = _centred(self._second_back.out_by_head())
+        self._both_outs = torch.stack([self._first_out_again, self._second_out])
+        self._constant = _centred(bias + self._second_back.layer.out_proj.bias)
+        coarse, self._norm, _, fine, _ = self._decoder.output_upscaling
+        self._coarse_weights = coarse.weight.permute(0, 2, 3, 1).flatten(1)
+        self._fine_weights = fine.weight.permute(0, 2, 3, 1).flatten(1).to(self._dtype)
+        self._norm_weights = self._norm.weight.to(self._dtype), self._norm.bias.to(self._dtype)
+
+    def share(self, embedding: Tensor, fine: Tensor, finest: Tensor) -> Shared:
+        """Does what is the same for every point of a picture.
+
+        `embedding (1, c, h, w)` and the features of twice and four times its size, `(1, c / 4, 2 h, 2 w)` and
+        `(1, c / 8, 4 h, 4 w)`, are those of `SAM2ImagePredictor.set_image`.
+        """
+        features = (embedding.float() + self._prompts.no_mask_embed.weight.reshape(1, -1, 1, 1))[0].flatten(1).T
+        position = self._prompts.get_dense_pe()[0].flatten(1).T
+        first = _centred(features + self._first_back.layer.out_proj.bias)
+        second = first * self._first.norm4.weight
+        last = _centred(second) * self._second.norm4.weight
+        return Shared(
+            **self._share_first(features, position, first),
+            **self._share_second(position, second),
+            **self._share_last(position, last),
+            **self._share_upscaled(last, fine.float(), finest.float()),
+        )
+
+    def _share_first(self, features: Tensor, position: Tensor, centred: Tensor) -> dict[str, Any]:
+        return {
+            "token_keys": self._cast(self._first_look.keys(features + position)[None]),
+            "token_values": self._cast(self._first_look.values(features)[None]),
+            "first_scores": self._cast(self._first_back.queries(features + position).transpose(1, 2)),
+            "first_cross": self._cast(2 * self._first_out @ centred.T),
+            "first_length": centred.square().sum(1),
+        }
+
+    def _share_second(self, position: Tensor, second: Tensor) -> dict[str, Any]:
+        look, back, centred = self._second_look, self._second_back, _centred(second)
+        asked = back.layer.q_proj
+        constant = (asked(self._first.norm4.bias) * back.scale).view(back.heads, -1, 1)
+        scores = self._projection(asked, second, position, back, back.scale)
+        return {
+            "second_look": self._projection(look.layer.k_proj, second, position, look),
+            "second_values": self._cast(look.split(second @ look.layer.v_proj.weight.T)),
+            "second_scores": Projection(scores.shared, scores.position + constant.to(self._dtype), scores.weights),
+            "second_cross": self._cast(2 * self._both_outs @ centred.T),
+            "second_length": centred.square().sum(1),
+            "constant_cross": 2 * centred @ self._constant,
+        }
+
+    def _share_last(self, position: Tensor, last: Tensor) -> dict[str, Any]:
+        look = self._last_look
+        return {
+            "last_look": self._projection(look.layer.k_proj, last, position, look),
+            "last_values": self._cast(look.split(last @ look.layer.v_proj.weight.T)),
+        }
+
+    def _share_upscaled(self, last: Tensor, fine: Tensor, finest: Tensor) -> dict[str, Any]:
+        """Both transposed convolutions as matrix products; each position's `2 x 2` pixels lie side by side."""
+        coarse_bias, fine_bias = (self._decoder.output_upscaling[i].bias.repeat(4) for i in (0, 3))
+        height, width = self._prompts.image_embedding_size
+        fine = fine.reshape(-1, height, 2, width, 2).permute(1, 3, 2, 4, 0)
+        finest = finest.reshape(-1, height, 2, 2, width, 2, 2).permute(1, 4, 2, 5, 3, 6, 0)
+        constant = self._second.norm4.bias @ self._coarse_weights + coarse_bias
+        return {
+            "upscaled": self._cast(last @ self._coarse_weights),
+            "upscaled_constant": self._cast(fine.reshape(len(last), -1) + constant),
+            "finest": self._cast(finest.reshape(4 * len(last), -1) + fine_bias),
+        }
+
+    def _projection(
+        self, linear: Any, shared: Tensor, position: Tensor, attention: Attention, scale: float = 1.0
+    ) -> Projection:
+        """Without the linear layer's bias and the keys' constant: scores that differ from all others of their softmax
+        by the same amount are the same."""
+        weights = linear.weight.T * scale
+        by_head = [self._cast(attention.split(x @ weights).transpose(1, 2)) for x in (shared, position)]
+        return Projection(by_head[0], by_head[1], weights)
+
+    def _cast(self, x: Tensor) -> Tensor:
+        return x.to(self._dtype).contiguous()
+
+    def look(self, shared: Shared, coordinates: Tensor, multimask: bool = True) -> Looked:
+        """Upstream's `TwoWayTransformer` for points `(p, 2)` float32, in pixels of the network's input.
+
+        `multimask`: whether the three masks of an ambiguous point are wanted or the single one.
+        """
+        tokens = self._embed(coordinates)
+        features = self._make_room(tokens, len(shared.first_length))
+        queries = self._first_layer(shared, tokens)
+        first = Tokens(self._first_back.keys(queries + tokens), self._first_back.values(queries))
+        queries = self._second_layer(shared, features, first, queries, tokens)
+        second = Tokens(self._second_back.keys(queries + tokens), self._second_back.values(queries))
+        needed = self._needed(multimask)
+        asked = self._last_look.queries((queries + tokens)[:, needed])
+        seen = self._by_parts(
+            asked, lambda i: self._change_second(shared, features.part(i), first.part(i), second.part(i), asked[i])
+        )
+        queries = queries[:, needed] + self._last_look.out(seen)
+        return Looked(self._decoder.transformer.norm_final_attn(queries), features)
+
+    def predicted_iou(self, looked: Looked) -> Tensor:
+        """The network's own guess for each mask, `(p, m)` float32, `m` 3 or 1."""
+        guesses: Tensor = self._decoder.iou_prediction_head(looked.queries[:, 0])
+        return guesses[:, self._mask_tokens(looked)]
+
+    def masks(self, shared: Shared, looked: Looked, wanted: Tensor) -> Iterator[Tensor]:
+        """The logits `(k, 4 h, 4 w)` float32 of the wanted masks `(p, m) bool`, for each point that has any."""
+        networks = self._decoder.output_hypernetworks_mlps[self._mask_tokens(looked)]
+        weights = torch.stack([network(looked.queries[:, 1 + i]) for i, network in enumerate(networks)], 1)
+        for index in torch.nonzero(wanted.any(1)).flatten().tolist():
+            yield self._upscale(shared, looked.features.part(slice(index, index + 1)), weights[index, wanted[index]])
+
+    def _mask_tokens(self, looked: Looked) -> slice:
+        return slice(0, 1) if looked.queries.shape[1] == 2 else slice(1, None)
+
+    def _needed(self, multimask: bool) -> list[int]:
+        """Which tokens the end needs: that of the predicted IoU and those of the masks."""
+        iou = self._fixed_tokens.shape[0] - self._decoder.num_mask_tokens - 1
+        masks = range(iou + 2, iou + 1 + self._decoder.num_mask_tokens) if multimask else (iou + 1,)
+        return [iou, *masks]
+
+    def _embed(self, coordinates: Tensor) -> Tensor:
+        """The tokens of points, `(p, t, c)`: upstream's fixed ones and the prompt's."""
+        labels = torch.ones(len(coordinates), 1, dtype=torch.int, device=coordinates.device)
+        prompt, _ = self._prompts(points=(coordinates[:, None], labels), boxes=None, masks=None)
+        return torch.cat([self._fixed_tokens.expand(len(coordinates), -1, -1), prompt], dim=1)
+
+    def _first_layer(self, shared: Shared, tokens: Tensor) -> Tensor:
+        """What the tokens do while the picture is still the same for all points, which stand in line as queries."""
+        layer, count = self._first, len(tokens)
+        queries = layer.norm1(layer.self_attn(q=tokens, k=tokens, v=tokens))
+        asked = self._cast(self._first_look.queries(queries + tokens).transpose(0, 1)).flatten(1, 2)[None]
+        seen = scaled_dot_product_attention(asked, shared.token_keys, shared.token_values, scale=1.0)
+        seen = seen[0].float().unflatten(1, (count, -1)).transpose(0, 1)
+        queries = layer.norm2(queries + self._first_look.out(seen))
+        return layer.norm3(queries + layer.mlp(queries))
+
+    def _second_layer(
+        self, shared: Shared, features: Features, first: Tokens, queries: Tensor, tokens: Tensor
+    ) -> Tensor:
+        """What the tokens do in the second layer, after the first has changed the picture, which is done here too."""
+        layer, asked = self._second, queries + tokens
+        queries = layer.norm1(queries + layer.self_attn(q=asked, k=asked, v=queries))
+        asked = self._second_look.queries(queries + tokens)
+        seen = self._by_parts(asked, lambda i: self._change_first(shared, features.part(i), first.part(i), asked[i]))
+        queries = layer.norm2(queries + self._second_look.out(seen))
+        return layer.norm3(queries + layer.mlp(queries))
+
+    def _make_room(self, tokens: Tensor, positions: int) -> Features:
+        count, rows = len(tokens), 2 * self._first_back.heads * tokens.shape[1]
+        return Features(
+            weights=tokens.new_empty(count, rows, positions, dtype=self._dtype),
+            scale=tokens.new_empty(count, 1, positions),
+            last_scale=tokens.new_empty(count, 1, positions),
+            rows=tokens.new_empty(count, rows, tokens.shape[2]),
+        )
+
+    def _by_parts(self, asked: Tensor, step: Callable[[slice], Tensor]) -> Tensor:
+        """The step's answers for as many points at once as suit the device."""
+        count = len(asked)
+        height, width = self._prompts.image_embedding_size
+        size = max(POSITIONS_AT_ONCE // (height * width), 1) if asked.device.type == "cpu" else count
+        return torch.cat([step(slice(start, start + size)) for start in range(0, count, size)])
+
+    def _change_first(self, shared: Shared, features: Features, first: Tokens, asked: Tensor) -> Tensor:
+        """The picture's attention to the tokens in the first layer, then what the tokens of the second see of it."""
+        half = features.weights.shape[1] // 2
+        scores = first.keys.to(self._dtype) @ shared.first_scores
+        weights = scores.softmax(2).flatten(1, 2)
+        rows = (first.values @ self._first_out).flatten(1, 2)
+        cross = (first.values.to(self._dtype) @ shared.first_cross).flatten(1, 2)
+        length = shared.first_length + _quadratic(rows, weights, cross)
+        features.scale.copy_(_norm_scale(length, self._first.norm4))
+        torch.mul(weights, features.scale.to(self._dtype), out=features.weights[:, :half])
+        view = View(features.weights[:, :half], rows * self._first.norm4.weight, features.scale)
+        share = self._scores(shared.second_look, self._second_look, asked, view).softmax(-1)
+        return self._seen(shared.second_values, self._second_look, share, view, self._first.norm4.bias)
+
+    def _change_second(
+        self, shared: Shared, features: Features, first: Tokens, second: Tokens, asked: Tensor
+    ) -> Tensor:
+        """The same in the second layer, and what the tokens see at the end."""
+        half, heads = features.weights.shape[1] // 2, self._second_back.heads
+        first_rows = (first.values @ self._first_out).flatten(1, 2) * self._first.norm4.weight
+        view = View(features.weights[:, :half], first_rows, features.scale)
+        scores = self._scores(shared.second_scores, self._second_back, second.keys, view)
+        features.weights[:, half:] = scores.softmax(2).flatten(1, 2)
+        values = torch.stack([first.values, second.values], 1)
+        rows = (values @ self._both_outs).flatten(2, 3)
+        rows[:, 1] += self._constant / heads  # its weights add up to 1 for each head
+        rows = rows.flatten(1, 2)
+        features.last_scale.copy_(self._last_scale(shared, features, rows, values))
+        features.rows.copy_(rows * self._second.norm4.weight)
+        view = View(features.weights, features.rows, features.scale, features.last_scale)
+        share = self._scores(shared.last_look, self._last_look, asked, view).softmax(-1)
+        return self._seen(shared.last_values, self._last_look, share, view, self._second.norm4.bias)
+
+    def _last_scale(self, shared: Shared, features: Features, rows: Tensor, values: Tensor) -> Tensor:
+        scale = features.scale
+        cross = (values.to(self._dtype) @ shared.second_cross).flatten(1, 3).mul_(scale.to(self._dtype))
+        length = scale * (scale * shared.second_length + shared.constant_cross)
+        return _norm_scale(length[:, 0] + _quadratic(rows, features.weights, cross), self._second.norm4)
+
+    def _scores(self, projection: Projection, attention: Attention, asked: Tensor, view: View) -> Tensor:
+        """The scores `(p, H, t, n)` of what is asked `(p, H, t, d)` with the features and their positions."""
+        of_rows = attention.split(view.rows @ projection.weights).transpose(2, 3)
+        of_rows = (asked @ of_rows).flatten(1, 2).to(self._dtype)
+        fast = asked.to(self._dtype)
+        scores = (fast @ projection.shared).flatten(1, 2).mul_(view.scale.to(self._dtype))
+        scores.baddbmm_(of_rows, view.weights)
+        if view.outer_scale is not None:
+            scores *= view.outer_scale.to(self._dtype)
+        return (fast @ projection.position).add_(scores.unflatten(1, asked.shape[1:3]))
+
+    def _seen(self, values: Tensor, attention: Attention, share: Tensor, view: View, constant: Tensor) -> Tensor:
+        """What an attention sees that gives each position its share `(p, H, t, n)`, which is overwritten:
+        `(p, H, t, d)` float32."""
+        project = attention.layer.v_proj
+        if view.outer_scale is not None:
+            share *= view.outer_scale[:, None].to(self._dtype)
+        of_rows = attention.split(view.rows @ project.weight.T)
+        by_row = (share.flatten(1, 2) @ view.weights.transpose(1, 2)).unflatten(1, share.shape[1:3]).float()
+        share *= view.scale[:, None].to(self._dtype)
+        return (share @ values).float() + by_row @ of_rows + attention.split(project(constant)[None])
+
+    def _upscale(self, shared: Shared, features: Features, weights: Tensor) -> Tensor:
+        """The end of upstream's `predict_masks` for one point and the hypernetworks' weights `(k, c / 8)`."""
+        scale = (features.scale * features.last_scale)[0].T.to(self._dtype)
+        positions = (features.weights[0] * features.last_scale[0].to(self._dtype)).T
+        rows = (features.rows[0] @ self._coarse_weights).to(self._dtype)
+        coarse = torch.addcmul(shared.upscaled_constant, shared.upscaled, scale).addmm_(positions, rows)
+        coarse = layer_norm(
+            coarse.view(-1, len(self._norm.weight)), self._norm.weight.shape, *self._norm_weights, self._norm.eps
+        )
+        fine = torch.ops.aten.gelu_(torch.addmm(shared.finest, torch.ops.aten.gelu_(coarse), self._fine_weights))
+        logits = (fine.view(-1, weights.shape[1]) @ weights.T.to(self._dtype)).T.float()
+        height, width = self._prompts.image_embedding_size
+        blocks = logits.reshape(-1, height, width, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
+        return blocks.reshape(-1, 4 * height, 4 * width)
+
+
+def _fixed_tokens(decoder: Any) -> Tensor:
+    """The tokens that every point has: upstream's first lines of `predict_masks`."""
+    tokens = [decoder.iou_token.weight, decoder.mask_tokens.weight]
+    return torch.cat([decoder.obj_score_token.weight, *tokens] if decoder.pred_obj_scores else tokens)
+
+
+def _centred(x: Tensor) -> Tensor:
+    return x - x.mean(-1, keepdim=True)
+
+
+def _quadratic(rows: Tensor, weights: Tensor, cross: Tensor) -> Tensor:
+    """The squared lengths `(p, n)` float32 of `weights @ rows`, `(p, r, n)` and `(p, r, c)`, and its products with
+    `cross` `(p, r, n)`, which is overwritten."""
+    gram = (rows @ rows.transpose(1, 2)).to(weights.dtype)
+    return cross.baddbmm_(gram, weights).mul_(weights).sum(1, dtype=torch.float32)
+
+
+def _norm_scale(length: Tensor, norm: Any) -> Tensor:
+    """What a layer norm multiplies centred rows of this squared length with, `(p, 1, n)`."""
+    return (length / norm.normalized_shape[0] + norm.eps).rsqrt()[:, None]

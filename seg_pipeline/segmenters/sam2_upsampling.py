@@ -1,0 +1,158 @@
+"""What a mask is at the picture's size, without making it: most masks are looked at and dropped.
+
+Upstream enlarges every mask by bilinear interpolation to count pixels and find its box. Between four neighbouring
+positions of the small mask, a *cell*, interpolation stays between their least and greatest logit; so where all four are
+on one side of a threshold, all pixels of the cell are, and only the others' have to be worked out.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seg_pipeline.domain import BoolMask, Box
+
+PIXELS_AT_ONCE = 2**21
+"""Pixels that are worked out at once."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`.
+
+    A pixel of the picture lies in the cell that begins at position `first` of the small mask and ends at `second`, at
+    `share` of the way; the three are `(pixels,)`. Cell `i` has `counts[i]` pixels from `starts[i]` on.
+    """
+
+    first: Tensor
+    second: Tensor
+    share: Tensor
+    counts: Tensor
+    starts: Tensor
+
+    @classmethod
+    def of(cls, small: int, pixels: int, device: torch.device | str) -> "Axis":
+        """Upstream: ATen's `area_pixel_compute_source_index` and `guard_index_and_lambda`."""
+        at = (torch.arange(pixels, dtype=torch.float32, device=device) + 0.5) * (small / pixels) - 0.5
+        at = at.clamp_(min=0)
+        first = at.long().clamp_(max=small - 1)
+        counts = torch.bincount(first, minlength=small)
+        share = (at - first).clamp_(0, 1)
+        return cls(first, (first + 1).clamp_(max=small - 1), share, counts, counts.cumsum(0) - counts)
+
+    def shares_of_cells(self) -> Tensor:
+        """The share of each cell's pixels `(small, most of a cell)`; NaN where a cell has fewer."""
+        most = int(self.counts.max())
+        index = self.starts[:, None] + torch.arange(most, device=self.share.device)
+        shares = self.share[index.clamp(max=len(self.share) - 1)]
+        return shares.masked_fill(torch.arange(most, device=self.share.device) >= self.counts[:, None], torch.nan)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Of some masks at the picture's size: pixels over each threshold, and the boxes of those over the middle one."""
+
+    counts: Tensor  # (m, 3) int64
+    boxes: Tensor  # (m, 4) int64: xyxy, the last pixel included; zeros for an empty mask, as upstream has it
+
+
+class Upsampling:
+    """Masks of `small` x `small` logits in a picture of `height` x `width`."""
+
+    def __init__(self, small: int, height: int, width: int, device: torch.device | str = "cpu") -> None:
+        self._y, self._x = Axis.of(small, height, device), Axis.of(small, width, device)
+        self._cell_y, self._cell_x = self._y.shares_of_cells(), self._x.shares_of_cells()
+
+    def measure(self, logits: Tensor, thresholds: tuple[float, float, float]) -> Measures:
+        """Counts and boxes of `(m, small, small)` float32; the mask's own threshold is the middle one."""
+        least, greatest = _extremes_of_cells(logits)
+        limits = torch.tensor(thresholds, device=logits.device)
+        has_pixels = (self._y.counts > 0)[:, None] & (self._x.counts > 0)
+        mixed = _mixed(least, greatest, thresholds) & has_pixels
+        counts = torch.stack([self._count_whole((least > limit) & ~mixed) for limit in thresholds], 1)
+        first, last = self._whole_extents((least > thresholds[1]) & has_pixels)
+        per_cell = self._cell_y.shape[1] * self._cell_x.shape[1]
+        for cells in torch.nonzero(mixed).split(max(PIXELS_AT_ONCE // per_cell, 1)):
+            over = self._pixels(logits, cells)[None] > limits.view(3, 1, 1, 1)
+            counts.T.index_add_(1, cells[:, 0], over.sum((2, 3)))
+            self._widen(first, last, cells, over[1])
+        boxes = torch.cat([first, last], 1)
+        return Measures(counts, boxes * (first <= last).all(1, keepdim=True))
+
+    def mask(self, logits: Tensor, corner_yx: tuple[int, int], box: Box, threshold: float) -> BoolMask:
+        """The pixels `(box.height, box.width)` over the threshold, from a window of the small mask that begins at
+        `corner_yx` and has all positions that the box needs."""
+        rows, columns = box.slices
+        first, second, share = (axis[columns] for axis in (self._x.first, self._x.second, self._x.share))
+        across = logits[:, first - corner_yx[1]] * (1 - share) + logits[:, second - corner_yx[1]] * share
+        first, second, share = (axis[rows] for axis in (self._y.first, self._y.second, self._y.share))
+        down = across[first - corner_yx[0]].mul_(1 - share[:, None])
+        down += across[second - corner_yx[0]].mul_(share[:, None])
+        return (down > threshold).cpu().numpy()
+
+    def window(self, box: Box) -> tuple[slice, slice]:
+        """Rows and columns of the small mask that a box of the picture needs."""
+        rows, columns = box.slices
+        return (
+            slice(int(self._y.first[rows.start]), int(self._y.second[rows.stop - 1]) + 1),
+            slice(int(self._x.first[columns.start]), int(self._x.second[columns.stop - 1]) + 1),
+        )
+
+    def _count_whole(self, whole: Tensor) -> Tensor:
+        """Pixels `(m,)` of the cells `(m, small, small) bool`."""
+        rows = whole.float() @ self._x.counts.float()  # exact: a row has fewer than 2**24 pixels
+        return (rows.long() * self._y.counts).sum(1)
+
+    def _whole_extents(self, whole: Tensor) -> tuple[Tensor, Tensor]:
+        """First and last pixel `(m, 2)` in x and y of the cells; the first beyond the last where there are none."""
+        ends = [_extent(whole.any(1), self._x), _extent(whole.any(2), self._y)]
+        return torch.stack([first for first, _ in ends], 1), torch.stack([last for _, last in ends], 1)
+
+    def _pixels(self, logits: Tensor, cells: Tensor) -> Tensor:
+        """The pixels of cells `(k, 3)` (mask, row, column), `(k, rows, columns)`; NaN beyond a cell's last."""
+        mask, row, column = cells.unbind(1)
+        below, right = (row + 1).clamp(max=logits.shape[1] - 1), (column + 1).clamp(max=logits.shape[2] - 1)
+        share = self._cell_x[column]
+        top = logits[mask, row, column][:, None] * (1 - share) + logits[mask, row, right][:, None] * share
+        bottom = logits[mask, below, column][:, None] * (1 - share) + logits[mask, below, right][:, None] * share
+        share = self._cell_y[row][:, :, None]
+        return top[:, None] * (1 - share) + bottom[:, None] * share
+
+    def _widen(self, first: Tensor, last: Tensor, cells: Tensor, over: Tensor) -> None:
+        """Makes the extents those of the cells' pixels `(k, rows, columns) bool` too."""
+        for side, (axis, any_over) in enumerate(((self._x, over.any(1)), (self._y, over.any(2)))):
+            mask, within = cells[:, 0], torch.arange(any_over.shape[1], device=over.device)
+            at = axis.starts[cells[:, 2 - side]][:, None] + within
+            first[:, side].scatter_reduce_(0, mask, at.masked_fill(~any_over, _FAR).amin(1), "amin")
+            last[:, side].scatter_reduce_(0, mask, at.masked_fill(~any_over, -1).amax(1), "amax")
+
+
+_FAR = 2**40
+
+
+def _extent(cells: Tensor, axis: Axis) -> tuple[Tensor, Tensor]:
+    """The first and last pixel of the cells `(m, small) bool` along an axis; `_FAR` and -1 where there are none."""
+    first = axis.starts.expand(cells.shape).masked_fill(~cells, _FAR).amin(1)
+    last = (axis.starts + axis.counts - 1).expand(cells.shape).masked_fill(~cells, -1).amax(1)
+    return first, last
+
+
+def _extremes_of_cells(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the greatest of each cell's four corners, `(m, small, small)`; the last row and column are their
+    own neighbours."""
+    extremes = []
+    for of_two in (torch.minimum, torch.maximum):
+        cells = logits.clone()
+        of_two(cells[:, :-1], logits[:, 1:], out=cells[:, :-1])
+        across = cells.clone()
+        of_two(across[:, :, :-1], cells[:, :, 1:], out=across[:, :, :-1])
+        extremes.append(across)
+    return extremes[0], extremes[1]
+
+
+def _mixed(least: Tensor, greatest: Tensor, thresholds: tuple[float, ...]) -> Tensor:
+    """The cells that have some threshold between their corners."""
+    mixed = torch.zeros_like(least, dtype=torch.bool)
+    for threshold in thresholds:
+        mixed |= (least <= threshold) & (greatest > threshold)
+    return mixed
