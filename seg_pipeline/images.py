@@ -5,7 +5,9 @@ bytes cannot reach the decoders of Pillow that run other programs (EPS) or are s
 """
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -46,6 +48,12 @@ WEBP_MAX_SIDE = 16383
 
 WEBP_QUALITY = 80
 
+LARGE_PIXELS = 25_000_000
+"""Pictures and cut-outs of more pixels are decoded and encoded one at a time, however many threads there are."""
+
+STRIP_PIXELS = 4_000_000
+"""What is done to pixels is done to strips of about so many, so that no second copy of a large picture is made."""
+
 _PLUGINS: dict[str, Callable[..., ImageFile.ImageFile]] = {
     "AVIF": AvifImagePlugin.AvifImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
@@ -67,7 +75,11 @@ _TURNS = {
 }
 """EXIF orientation to what turns the picture upright; 1 is upright."""
 
+_SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
+
 _EXIF_ORIENTATION = 0x0112
+
+_large_one = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -94,19 +106,32 @@ def decode(data: bytes, max_pixels: int) -> RgbImage:
 
     Raises what `identify` raises, and TruncatedImage for pixels that are missing or damaged.
     """
-    return _decode(data, max_pixels, lambda picture: np.array(_to_rgb(_turn_upright(picture))))
+    return _decode(data, max_pixels, _upright_rgb)
 
 
 def decode_alpha(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     """How opaque each pixel is, `(H, W) uint8`, as stored. Raises as `decode` does."""
-    return _decode(data, max_pixels, lambda picture: np.array(picture.convert("RGBA").getchannel("A")))
+    return _decode(data, max_pixels, _alpha)
 
 
 def encode_original(image: RgbImage) -> bytes:
     """The picture as WEBP of quality 80; sides over 16383 px, the format's limit, are scaled down to fit."""
-    picture = fit_into(Image.fromarray(image), WEBP_MAX_SIDE)
-    # Method 2 takes 40% of the default's time for 5% more bytes.
-    return encode_webp(picture, method=2)
+    with large_ones_in_turn(image.shape[0] * image.shape[1]):
+        picture = fit_into(Image.fromarray(image), WEBP_MAX_SIDE)
+        # Method 2 takes 40% of the default's time for 5% more bytes.
+        return encode_webp(picture, method=2)
+
+
+def large_ones_in_turn(pixels: int) -> AbstractContextManager[object]:
+    """To hold while a picture of so many pixels is decoded or encoded: what that needs of memory, a few times the
+    picture, is then needed once in a process. Not to be nested."""
+    return _large_one if pixels > LARGE_PIXELS else nullcontext()
+
+
+def strips(height: int, width: int) -> Iterator[slice]:
+    """Rows in groups of about `STRIP_PIXELS`, in order."""
+    rows = max(1, STRIP_PIXELS // max(width, 1))
+    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
 def encode_webp(picture: Image.Image, method: int) -> bytes:
@@ -133,8 +158,9 @@ def scaled_size(size_wh: tuple[int, int], longer_side: int) -> tuple[int, int]:
 def _decode(data: bytes, max_pixels: int, pixels_of: Callable[[Image.Image], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     format_, picture = _open(data, max_pixels)
     try:
-        picture.load()
-        return pixels_of(picture)
+        with large_ones_in_turn(picture.width * picture.height):
+            picture.load()
+            return pixels_of(picture)
     except MemoryError:
         raise
     except Exception as error:  # decoders raise whatever they like on damaged bytes
@@ -184,14 +210,54 @@ def _check_pixels(size_wh: tuple[int, int], max_pixels: int) -> None:
         )
 
 
-def _turn_upright(picture: Image.Image) -> Image.Image:
-    """As the EXIF orientation says; an EXIF block that cannot be read leaves the picture as it is."""
+def _upright_rgb(picture: Image.Image) -> RgbImage:
+    """As the EXIF orientation says, strip by strip where the strips do not depend on one another."""
+    turn = _turn_of(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return np.array(_to_rgb(picture if turn is None else picture.transpose(turn)))
+    width, height = picture.size
+    upright = np.empty((width, height, 3) if turn in _SIDEWAYS else (height, width, 3), dtype=np.uint8)
+    stored = _as_stored(upright, turn)
+    for rows in strips(height, width):
+        stored[rows] = np.asarray(_to_rgb(_strip(picture, rows)))
+    return upright
+
+
+def _alpha(picture: Image.Image) -> NDArray[np.uint8]:
+    width, height = picture.size
+    alpha = np.empty((height, width), dtype=np.uint8)
+    for rows in strips(height, width):
+        alpha[rows] = np.asarray(_strip(picture, rows).convert("RGBA").getchannel("A"))
+    return alpha
+
+
+def _strip(picture: Image.Image, rows: slice) -> Image.Image:
+    whole = rows == slice(0, picture.height)
+    return picture if whole else picture.crop((0, rows.start, picture.width, rows.stop))
+
+
+def _turn_of(picture: Image.Image) -> Image.Transpose | None:
+    """What turns the picture upright; an EXIF block that cannot be read leaves it as it is."""
     try:
         orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:
-        return picture
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    return picture if turn is None else picture.transpose(turn)
+        return None
+    return _TURNS.get(orientation) if isinstance(orientation, int) else None
+
+
+def _as_stored(upright: RgbImage, turn: Image.Transpose | None) -> RgbImage:
+    """The upright pixels in the order in which the file has them; a view."""
+    across = upright.transpose(1, 0, 2)
+    return {
+        None: upright,
+        Image.Transpose.FLIP_LEFT_RIGHT: upright[:, ::-1],
+        Image.Transpose.ROTATE_180: upright[::-1, ::-1],
+        Image.Transpose.FLIP_TOP_BOTTOM: upright[::-1],
+        Image.Transpose.TRANSPOSE: across,
+        Image.Transpose.ROTATE_270: across[::-1],
+        Image.Transpose.TRANSVERSE: across[::-1, ::-1],
+        Image.Transpose.ROTATE_90: across[:, ::-1],
+    }[turn]
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

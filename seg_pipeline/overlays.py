@@ -26,10 +26,7 @@ _LUMA = (0.299, 0.587, 0.114)
 def overlay(image: RgbImage, segments: Sequence[Segment]) -> bytes:
     """WEBP of the picture, at most 1600 px on its longer side, each mask tinted, outlined and named by its index
     and label; the later lie on top. The same input gives the same bytes."""
-    picture = Image.fromarray(image)
-    if max(picture.size) > MAX_SIDE:
-        picture = picture.resize(scaled_size(picture.size, MAX_SIDE), Image.Resampling.BILINEAR, reducing_gap=2)
-    canvas = np.array(picture)
+    canvas = _canvas(image)
     corners = [_draw(canvas, segment.mask, colour_of(index)) for index, segment in enumerate(segments)]
     for index, (segment, corner) in enumerate(zip(segments, corners, strict=True)):
         _write(canvas, f"{index} {segment.label or ''}".rstrip(), corner, colour_of(index))
@@ -40,6 +37,16 @@ def colour_of(index: int) -> Colour:
     """A colour for each index, neighbours far apart on the colour wheel."""
     red, green, blue = hsv_to_rgb(index * _GOLDEN_RATIO % 1, 0.85, 1)
     return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _canvas(image: RgbImage) -> RgbImage:
+    import cv2
+
+    height, width = image.shape[:2]
+    if max(width, height) <= MAX_SIDE:
+        return image.copy()
+    size = scaled_size((width, height), MAX_SIDE)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def _draw(canvas: RgbImage, mask: Mask, colour: Colour) -> tuple[int, int]:
@@ -63,7 +70,7 @@ def _scaled_bits(mask: Mask, canvas_wh: tuple[int, int]) -> tuple[NDArray[np.uin
     x, y = int(mask.box.x * scale_x), int(mask.box.y * scale_y)
     right = max(x + 1, round((mask.box.x + mask.box.width) * scale_x))
     bottom = max(y + 1, round((mask.box.y + mask.box.height) * scale_y))
-    bits = cv2.resize(mask.bits.astype(np.uint8), (right - x, bottom - y), interpolation=cv2.INTER_NEAREST)
+    bits = cv2.resize(mask.bits.view(np.uint8), (right - x, bottom - y), interpolation=cv2.INTER_NEAREST)
     return bits.astype(np.uint8, copy=False), (x, y)
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from seg_pipeline import images
 from seg_pipeline.cutouts import crop_name, cut_out
 from seg_pipeline.domain import Mask
 from seg_pipeline.errors import InvalidResize
@@ -119,3 +120,13 @@ class TestHalo:
         one, other = make_picture(120, 120), make_picture(120, 120)
         other[~mask.full()] = 255
         assert cut_out(one, mask, resize) == cut_out(other, mask, resize)
+
+
+@pytest.mark.parametrize("resize", [None, 90])
+def test_a_large_cut_out_is_made_in_strips_and_is_the_same_to_the_byte(monkeypatch, resize):
+    """What bleeding needs at once takes a gigabyte for forty megapixels."""
+    picture, mask = make_picture(150, 120), disc(120, 40)
+    wide = Mask((150, 120), mask.box, mask.bits)
+    whole = cut_out(picture, wide, resize)
+    monkeypatch.setattr(images, "STRIP_PIXELS", 700)
+    assert cut_out(picture, wide, resize) == whole

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
+from seg_pipeline import images
 from seg_pipeline.errors import (
     AnimatedImage,
     EmptyImage,
@@ -411,3 +412,22 @@ def test_scaling_makes_the_longer_side_exact_and_keeps_the_aspect(width, height,
     assert max(scaled) == longer_side
     assert min(scaled) >= 1
     assert abs(scaled[0] * height - scaled[1] * width) <= max(width, height)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK"])
+def test_a_picture_decoded_in_strips_has_the_same_pixels(monkeypatch, mode, orientation):
+    """A second copy of a hundred megapixels is not made; nor a seam."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(Image.fromarray(make_picture(37, 23)).convert(mode), "TIFF" if mode == "CMYK" else "PNG", exif=exif)
+    whole = decode(data, LIMIT)
+    monkeypatch.setattr(images, "STRIP_PIXELS", 100)
+    assert np.array_equal(decode(data, LIMIT), whole)
+
+
+def test_large_pictures_are_taken_one_at_a_time():
+    with images.large_ones_in_turn(images.LARGE_PIXELS), images.large_ones_in_turn(images.LARGE_PIXELS):
+        pass
+    with images.large_ones_in_turn(images.LARGE_PIXELS + 1):
+        assert images._large_one.locked()

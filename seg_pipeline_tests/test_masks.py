@@ -1,8 +1,11 @@
 """Masks survive every way in which they are written, and their numbers can be counted by hand."""
 
+from contextlib import suppress
 from io import BytesIO
 from itertools import pairwise
+from unittest.mock import patch
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from pycocotools import mask as coco
 
+from seg_pipeline import images
 from seg_pipeline.domain import Mask, Segment
 from seg_pipeline.errors import ImageError, NotAnImage, TooManyPixels
 from seg_pipeline.masks import (
@@ -23,7 +27,7 @@ from seg_pipeline.masks import (
     mask_to_rle,
     order_by_area,
 )
-from seg_pipeline_tests.builders import bits, drawn, make_mask, make_segment
+from seg_pipeline_tests.builders import bits, drawn, make_mask, make_segment, saved
 
 LIMIT = 10_000
 
@@ -105,6 +109,30 @@ class TestPng:
         mask = blob(50, 40, seed=2)
         assert drawn(decode_mask_png(seeds_png(mask), LIMIT)) == drawn(mask)
 
+    @given(full_frames)
+    def test_it_is_read_as_pillow_reads_it(self, full):
+        """Our own files are unpacked by hand, which is to be seen by nothing but the clock."""
+        png = encode_mask_png(Mask.from_full(full))
+        in_pillows_words = saved(Image.open(BytesIO(png)).convert("RGBA"), "PNG")
+        assert drawn(decode_mask_png(png, LIMIT)) == drawn(decode_mask_png(in_pillows_words, LIMIT))
+
+    @given(full_frames, st.integers(0, 400), st.integers(1, 255))
+    def test_a_changed_byte_is_noticed_or_changes_nothing(self, full, place, change):
+        png = bytearray(encode_mask_png(Mask.from_full(full)))
+        png[place % len(png)] ^= change
+        with suppress(ImageError):
+            assert drawn(decode_mask_png(bytes(png), LIMIT)) == drawn(Mask.from_full(full))
+
+    def test_more_rows_than_the_header_says_are_not_unpacked(self):
+        own = encode_mask_png(make_mask(RING))
+        with pytest.raises(ImageError):
+            decode_mask_png(own[:19] + bytes([255]) + own[20:], LIMIT)
+
+    def test_a_mask_that_fills_a_picture_larger_than_a_strip_is_the_same(self, monkeypatch):
+        monkeypatch.setattr(images, "STRIP_PIXELS", 100)
+        mask = blob(61, 47, seed=1)
+        assert np.array_equal(rgba(encode_mask_png(mask))[..., 3] > 0, mask.full())
+
     def test_a_picture_without_an_opaque_pixel_is_refused(self):
         buffer = BytesIO()
         Image.new("RGBA", (4, 4)).save(buffer, "PNG")
@@ -139,12 +167,21 @@ class TestPoints:
         """A mask that fills the picture is pointed at in its middle, not in its corner."""
         assert interior_point(make_mask("#####/#####/#####/#####/#####")) == (2, 2)
 
-    @given(full_frames)
-    def test_the_interior_point_is_always_in_the_mask(self, full):
+    @given(full_frames, st.integers(1, 2000))
+    def test_the_interior_point_is_always_in_the_mask(self, full, exact_pixels):
+        """Also where the box is so large that distances are counted in blocks."""
         mask = Mask.from_full(full)
-        x, y = interior_point(mask)
+        with patch("seg_pipeline.masks.EXACT_PIXELS", exact_pixels):
+            x, y = interior_point(mask)
         assert full[y, x]
         assert contains(mask, (x, y))
+
+    def test_the_interior_point_of_a_large_mask_is_about_as_far_from_the_edge(self):
+        mask = blob(400, 300, seed=3)
+        with patch("seg_pipeline.masks.EXACT_PIXELS", 4_000):
+            x, y = interior_point(mask)
+        depth = cv2.distanceTransform(mask.full().astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        assert depth[y, x] >= depth.max() - 2 * 6
 
     @given(full_frames, st.integers(-3, 45), st.integers(-3, 45))
     def test_contains_agrees_with_the_full_frame(self, full, x, y):
