@@ -94,6 +94,27 @@ def pull_weights(
         raise typer.Exit(NO_RESTART) from None
 
 
+@app.command("parity")
+def show_parity(
+    names: Annotated[list[str] | None, typer.Argument(help="Models, such as yolov8x-seg, or paths.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure even if there is a verdict already.")] = False,
+) -> None:
+    """Tell whether INFERENCE_MODE=turbo finds what exact finds on this machine, and how much faster it is.
+
+    Without a name for the models that a worker will want. Exit code 1 if turbo stays off for any of them.
+    """
+    from seg_pipeline.errors import ModelError
+    from seg_pipeline.parity_report import report_parity
+
+    settings = read_settings()
+    try:
+        accepted = report_parity(names or wanted_models(settings), settings, again, say)
+    except ModelError as error:
+        fail(str(error))
+    if not accepted:
+        raise typer.Exit(1)
+
+
 def wanted_models(settings: Settings) -> list[str]:
     """The models that jobs here will ask for, unless they name one themselves."""
     return [settings.model, settings.queue_model] if settings.sqs_queue_url else [settings.model]

@@ -1,47 +1,102 @@
 """Which name is which model: one table, from a name to what loads it. Nothing here imports torch until then."""
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from seg_pipeline.segmenters import Segmenter
-from seg_pipeline.segmenters.weights import find_weights
-from seg_pipeline.settings import Settings
+from seg_pipeline.segmenters import Segmenter, parity
+from seg_pipeline.segmenters.weights import find_weights, weights_sha256
+from seg_pipeline.settings import InferenceMode, Settings
 
-Loader = Callable[[str, Settings], Segmenter]
+if TYPE_CHECKING:
+    from seg_pipeline.segmenters.sam2_parameters import Sam2Parameters
 
 
 def load_segmenter(name: str, settings: Settings) -> Segmenter:
     """The model of this name, loaded and ready; seconds of work, so keep it (`warm.WarmModels` does).
 
+    With INFERENCE_MODE=turbo minutes, the first time that this machine loads it: see `parity.py`.
     Raises WeightsMissing, ModelFailed or ModelOutOfMemory.
     """
-    for pattern, load in _LOADERS:
-        if pattern.fullmatch(name):
-            return load(name, settings)
-    return _load_yolo(name, settings)  # a path that the operator configured; find_weights refuses any other name
+    if settings.inference_mode == "exact":
+        return load_in_mode(name, settings, "exact")
+    subject = parity_subject(name, settings)
+    return parity.load_turbo_or_exact(subject, parity_folder(settings), partial(load_in_mode, name, settings))
 
 
-def _load_yolo(name: str, settings: Settings) -> Segmenter:
+def load_in_mode(name: str, settings: Settings, mode: InferenceMode) -> Segmenter:
+    """The model in `exact` or `turbo`, whatever is configured and whether or not it is as good here."""
+    load = _load_sam2 if _is_sam2(name) else _load_yolo
+    return load(name, find_weights(name, settings), settings, mode)
+
+
+def parity_verdict(
+    name: str, settings: Settings, progress: parity.Progress, again: bool = False
+) -> tuple[parity.Subject, parity.Verdict]:
+    """The verdict that is kept, or a fresh one where there is none, it failed, or it is to be measured `again`."""
+    subject, folder = parity_subject(name, settings), parity_folder(settings)
+    verdict = None if again else parity.kept(folder, subject)
+    if verdict is None or verdict.failure:
+        verdict = parity.fresh_verdict(subject, folder, partial(load_in_mode, name, settings), progress)
+    return subject, verdict
+
+
+def parity_folder(settings: Settings) -> Path:
+    """Where verdicts are kept."""
+    return settings.data_dir / "parity"
+
+
+def parity_subject(name: str, settings: Settings) -> parity.Subject:
+    """What a verdict on this model is about, on this machine as it is. Raises WeightsMissing."""
     weights_path = find_weights(name, settings)
+    from seg_pipeline.segmenters.devices import describe_device, pick_device
+
+    sam2 = _is_sam2(name)
+    parameters = asdict(_sam2_parameters(name, settings)) if sam2 else {"confidence": settings.confidence}
+    libraries = ("seg-pipeline", "torch", *(("sam2",) if sam2 else ("ultralytics", "openvino")))
+    return parity.Subject(
+        model=name,
+        weights_sha256=weights_sha256(weights_path),
+        device=describe_device(pick_device(settings.device)),
+        parameters=parameters,
+        versions={library: _version(library) for library in libraries},
+    )
+
+
+def _is_sam2(name: str) -> bool:
+    """What is neither is a path to YOLO's weights that the operator configured; find_weights refuses other names."""
+    return re.fullmatch(r"demo-sam2|sam2.*", name) is not None
+
+
+def _load_yolo(name: str, weights_path: Path, settings: Settings, mode: InferenceMode) -> Segmenter:
     from seg_pipeline.segmenters.yolo import YoloSegmenter, import_ultralytics
 
     import_ultralytics(settings.weights_dir)
-    return YoloSegmenter(name, weights_path, settings.device, settings.confidence)
+    return YoloSegmenter(name, weights_path, settings.device, settings.confidence, mode)
 
 
-def _load_sam2(name: str, settings: Settings) -> Segmenter:
-    weights_path = find_weights(name, settings)
-    from seg_pipeline.segmenters.sam2 import Sam2Segmenter, default_parameters
+def _load_sam2(name: str, weights_path: Path, settings: Settings, mode: InferenceMode) -> Segmenter:
+    from seg_pipeline.segmenters.sam2 import Sam2Segmenter
+
+    return Sam2Segmenter(name, weights_path, settings.device, _sam2_parameters(name, settings), mode)
+
+
+def _sam2_parameters(name: str, settings: Settings) -> "Sam2Parameters":
+    from seg_pipeline.segmenters.sam2_parameters import default_parameters
 
     asked = {field: getattr(settings, f"sam2_{field}") for field in _SAM2_SETTINGS}
     set_ones = {field: value for field, value in asked.items() if value is not None}
-    return Sam2Segmenter(name, weights_path, settings.device, replace(default_parameters(name), **set_ones))
+    return replace(default_parameters(name), **set_ones)
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "none"
 
 
 _SAM2_SETTINGS = tuple(field.removeprefix("sam2_") for field in Settings.model_fields if field.startswith("sam2_"))
-
-_LOADERS: tuple[tuple[re.Pattern[str], Loader], ...] = (
-    (re.compile(r"demo-yolo|yolo.*-seg"), _load_yolo),
-    (re.compile(r"demo-sam2|sam2.*"), _load_sam2),
-)

@@ -36,6 +36,7 @@ from seg_pipeline.segmenters.devices import (
 )
 from seg_pipeline.segmenters.weights import weights_sha256
 from seg_pipeline.segmenters.yolo_networks import Network, PlainNetwork, fast_network
+from seg_pipeline.settings import InferenceMode
 
 PROTO_STRIDE = 4
 """Mask prototypes have a quarter of the network's input resolution."""
@@ -68,7 +69,7 @@ class YoloSegmenter:
         weights_path: Path,
         device: str = "auto",
         confidence: float = 0.25,
-        mode: str = "exact",
+        mode: InferenceMode = "exact",
     ) -> None:
         self.name = name
         self.device = pick_device(device)

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import torch
 
+from seg_pipeline.segmenters.devices import has_bf16
+
 Output = tuple[torch.Tensor, torch.Tensor]
 """Predictions as `non_max_suppression` reads them, and prototypes `(n, c, h, w)`; both fp32."""
 
@@ -103,11 +105,6 @@ def fast_network(model: Any, device: str, key: str) -> Network:
     if openvino:
         return OpenVinoNetwork(model, last_steps, key)
     return HalfNetwork(model, last_steps, torch.float16 if cuda else torch.bfloat16)
-
-
-def has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 itself (AVX512-BF16, AMX); elsewhere it would be slower than fp32."""
-    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def openvino_version() -> str | None:

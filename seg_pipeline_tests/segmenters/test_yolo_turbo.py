@@ -13,9 +13,11 @@ from seg_pipeline.demo.scoring import match_masks
 from seg_pipeline.domain import RgbImage, Segment
 from seg_pipeline.errors import ModelOutOfMemory
 from seg_pipeline.segmenters import yolo_networks
+from seg_pipeline.segmenters.devices import has_bf16
 from seg_pipeline.segmenters.weights import BUNDLED
 from seg_pipeline.segmenters.yolo import CPU_BATCH, YoloSegmenter, _load_model, import_ultralytics
 from seg_pipeline.segmenters.yolo_networks import HalfNetwork, LastSteps, PlainNetwork
+from seg_pipeline.settings import InferenceMode
 from seg_pipeline_tests.segmenters.models import save_untrained_yolo
 
 SHAPES_WH = [(320, 320), (480, 360), (320, 320), (360, 480), (320, 320), (480, 360), (640, 480), (320, 320)]
@@ -26,7 +28,7 @@ def scenes() -> list[RgbImage]:
     return [make_scene(seed, width=width, height=height).image for seed, (width, height) in enumerate(SHAPES_WH)]
 
 
-def demo(mode: str) -> YoloSegmenter:
+def demo(mode: InferenceMode) -> YoloSegmenter:
     return YoloSegmenter("demo-yolo", BUNDLED / "demo-yolo.pt", "cpu", mode=mode)
 
 
@@ -58,7 +60,7 @@ def test_turbo_says_in_which_form_it_runs() -> None:
     notes = torch_turbo().notes
     assert notes["inference_mode"] == "turbo"
     assert notes["batch_size"] == CPU_BATCH
-    assert notes["precision"] == ("bf16" if yolo_networks.has_bf16() else "fp32")
+    assert notes["precision"] == ("bf16" if has_bf16() else "fp32")
     assert demo("exact").notes == {
         "inference_mode": "exact", "batch_size": 1, "precision": "fp32", "engine": "torch",
     }  # fmt: skip
