@@ -9,6 +9,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from seg_pipeline.domain import MAX_TTL_SECONDS
 
+InferenceMode = Literal["exact", "turbo"]
+"""How models run: in full precision, or in whatever is quickest and finds the same."""
+
 
 class Settings(BaseSettings):
     """Read from the environment, then from `.env` in the current folder; names are upper case there."""
@@ -20,7 +23,7 @@ class Settings(BaseSettings):
     queue_model: str = Field("sam2.1_hiera_large", description="Model for jobs that come by SQS.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N; auto takes CUDA where there is one.")
     weights_dir: Path = Field(Path("models/weights"), description="Where downloaded weights are kept.")
-    inference_mode: Literal["exact", "turbo"] = Field(
+    inference_mode: InferenceMode = Field(
         "exact", description="exact, or turbo: lower precision, if it finds the same on the bundled pictures."
     )
     confidence: float = Field(0.25, ge=0, le=1, description="YOLO detections below this are dropped.")
