@@ -18,7 +18,6 @@ from seg_pipeline.sweeping import RunState, RunView, Surroundings, Verdict, judg
 logger = logging.getLogger(__name__)
 
 RETRIES_PER_TICK = 64
-RECORDS_PER_PAGE = 16
 
 _STATES = {
     DagsterRunStatus.NOT_STARTED: RunState.WAITING,
@@ -31,7 +30,6 @@ _STATES = {
     DagsterRunStatus.FAILURE: RunState.FAILED,
     DagsterRunStatus.CANCELED: RunState.CANCELLED,
 }
-_BEGUN = (DagsterRunStatus.STARTED, DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE)
 _IN_PROGRESS = [status for status, state in _STATES.items() if state in (RunState.WAITING, RunState.STARTED)]
 
 
@@ -132,23 +130,13 @@ def _runs_by_key(instance: dg.DagsterInstance, run_keys: dict[str, list[Claim]])
 
 
 def _surroundings(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Surroundings:
+    begun = [DagsterRunStatus.STARTED, DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
+    youngest = instance.get_run_records(RunsFilter(statuses=begun), limit=1)
     return Surroundings(
         now=now,
         beats=live_workers(bench.store, now, bench.settings.worker_stale_seconds),
-        youngest_begun=youngest_begun(instance),
+        youngest_begun=_utc(youngest[0].create_timestamp) if youngest else None,
     )
-
-
-def youngest_begun(instance: dg.DagsterInstance) -> datetime | None:
-    """When the youngest run was created that has begun. Read from the newest backwards: asked for by status, SQLite
-    would sort every run there ever was."""
-    cursor = None
-    while records := instance.get_run_records(cursor=cursor, limit=RECORDS_PER_PAGE):
-        for record in records:
-            if record.dagster_run.status in _BEGUN:
-                return _utc(record.create_timestamp)
-        cursor = records[-1].dagster_run.run_id
-    return None
 
 
 def _view(record: RunRecord) -> RunView:

@@ -15,7 +15,7 @@ from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from seg_pipeline.defs.resources import PassedJobs
 from seg_pipeline.defs.run_config import uuids_in_config
 from seg_pipeline.defs.sensors import inbox_sensor, sweeper
-from seg_pipeline.defs.sweeper import sweep, youngest_begun
+from seg_pipeline.defs.sweeper import sweep
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.heartbeats import WorkerBeat, write_beat
 from seg_pipeline.inbox import new_run_key
@@ -174,20 +174,6 @@ def test_the_sweeper_completes_a_finish_that_died_half_way(tmp_path: Path, insta
     swept = sweep(bench, instance, claim.claimed_at)
     assert (swept.settled, swept.failed, swept.retries) == (1, 0, [])
     assert bench.inbox.inflight() == []
-
-
-def test_the_youngest_run_that_began_is_found_behind_many_that_wait(
-    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Otherwise a run whose message the broker has lost would wait for ever."""
-    monkeypatch.setattr("seg_pipeline.defs.sweeper.RECORDS_PER_PAGE", 2)
-    bench = make_quick_bench(tmp_path)
-    assert youngest_begun(instance) is None
-    begun = make_run(instance, bench, "a:1", dg.DagsterRunStatus.SUCCESS)
-    for number in range(5):
-        make_run(instance, bench, f"b{number}:1", dg.DagsterRunStatus.STARTING)
-    (record,) = instance.get_run_records(dg.RunsFilter(run_ids=[begun.run_id]))
-    assert youngest_begun(instance) == record.create_timestamp
 
 
 def test_a_cancelled_job_fails_as_cancelled(tmp_path: Path, instance: dg.DagsterInstance) -> None:
