@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Any, Self, TypeVar
 
@@ -186,11 +187,11 @@ class Inbox:
         again replaces the result; markers of its former status and expiry are removed.
         """
         result = {**document, "status": _outcome(status), "expires_at": expires_at.isoformat()}
-        job = self._request(uuid)
+        request, former = self.store.at_once([partial(self._read, keys.request(uuid)), partial(self.result, uuid)])
+        job = _job(request)
         if job is None and self.store.head(keys.request(uuid)) is None:
             self.delete(uuid)
             return False
-        former = self.result(uuid)
         self.store.put(keys.result(uuid), _to_bytes(result))
         self._settle(uuid, result, job)
         if former and (stale := _expiry_key(uuid, former)) != _expiry_key(uuid, result):
@@ -328,11 +329,7 @@ class Inbox:
         return any(self.store.head(key) for key in (keys.inbox(uuid), keys.inflight(uuid)))
 
     def _request(self, uuid: str) -> Job | None:
-        document = self._read(keys.request(uuid))
-        try:
-            return Job.from_json(document) if document else None
-        except (KeyError, TypeError, ValueError, InvalidRequest):
-            return None
+        return _job(self._read(keys.request(uuid)))
 
     def _read(self, key: str) -> dict[str, Any] | None:
         """A JSON object, or None if it is missing or (after a power cut) no JSON object."""
@@ -372,14 +369,14 @@ class Inbox:
     def _settle(self, uuid: str, result: dict[str, Any], job: Job | None) -> None:
         if job and job.callback:
             self.outbox.record(uuid, result)
-        status = result["status"]
-        self.store.put(keys.done(status, uuid), b"")
-        for other in _OUTCOMES:
-            if other != status:
-                self.store.delete(keys.done(other, uuid))
-        self.store.put(_expiry_key(uuid, result), b"")
-        self.store.delete(keys.inflight(uuid))
-        self.store.delete(keys.inbox(uuid))
+        done, *others = sorted(_OUTCOMES, key=lambda outcome: outcome != result["status"])
+        self.store.at_once([
+            partial(self.store.put, keys.done(done, uuid), b""),
+            *(partial(self.store.delete, keys.done(other, uuid)) for other in others),
+            partial(self.store.put, _expiry_key(uuid, result), b""),
+        ])  # fmt: skip
+        # Once the indexes are there, and not before: until then these are what leads to the job.
+        self.store.at_once([partial(self.store.delete, key) for key in (keys.inflight(uuid), keys.inbox(uuid))])
 
     def _entries(
         self, wanted: JobStatus | None, cursor: "_Cursor", live: Collection[str]
@@ -428,6 +425,14 @@ class Inbox:
         for prefix in prefixes:
             names = (_name(info) for info in self._each(prefix))
             yield from (name.partition("-")[2] for name in names) if prefix == keys.EXPIRY else names
+
+
+def _job(document: dict[str, Any] | None) -> Job | None:
+    """The job that a `request.json` describes; None if it is none."""
+    try:
+        return Job.from_json(document) if document else None
+    except (KeyError, TypeError, ValueError, InvalidRequest):
+        return None
 
 
 def _done(outcome: str) -> str:

@@ -1,6 +1,7 @@
 """A store that dies, for tests of what a crash leaves behind."""
 
 from collections import Counter
+from threading import Lock
 from typing import Any
 
 from seg_pipeline.store import Store
@@ -22,6 +23,7 @@ class UnreliableStore:
         self._store = store
         self.lives = lives
         self.calls: Counter[str] = Counter()
+        self._lock = Lock()
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
@@ -39,7 +41,8 @@ class UnreliableStore:
         return call
 
     def _live_or_die(self) -> None:
-        if self.lives == 0:
-            raise Killed
-        if self.lives is not None:
-            self.lives -= 1
+        with self._lock:
+            if self.lives == 0:
+                raise Killed
+            if self.lives is not None:
+                self.lives -= 1

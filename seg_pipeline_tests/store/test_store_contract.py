@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -230,3 +231,24 @@ def test_a_healthy_store_passes_its_check_and_is_left_as_it_was(store: Store) ->
     store.check()
     assert store.list("checks/") == []
     assert store.list("assets/") == []
+
+
+def test_calls_at_once_answer_in_their_order(store: Store) -> None:
+    numbers = range(40)
+    store.at_once([partial(store.put, f"inbox/{number}", b"%d" % number) for number in numbers])
+    assert [*store.at_once([partial(store.get, f"inbox/{number}") for number in numbers])] == [
+        b"%d" % number for number in numbers
+    ]
+
+
+def test_calls_at_once_may_make_calls_at_once(store: Store) -> None:
+    """As many of them as there are threads for requests: none may wait for a thread that waits for it."""
+    store.put("inbox/a", b"a")
+    pair = [partial(store.get, "inbox/a")] * 2
+    assert [*store.at_once([partial(store.at_once, pair)] * 40)] == [[b"a", b"a"]] * 40
+
+
+def test_of_calls_at_once_that_fail_the_first_is_told(store: Store) -> None:
+    store.put("inbox/a", b"a")
+    with pytest.raises(ObjectNotFound, match="inbox/b"):
+        store.at_once([partial(store.get, f"inbox/{name}") for name in "abc"])
