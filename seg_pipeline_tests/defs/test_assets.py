@@ -16,7 +16,7 @@ from seg_pipeline.deliveries import Policy, Reply
 from seg_pipeline.errors import FetchUnavailable
 from seg_pipeline.settings import Settings
 from seg_pipeline.stages import Workbench
-from seg_pipeline.store import Store
+from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.builders import (
     NOON,
     accept_upload,
@@ -151,6 +151,48 @@ def test_an_operator_can_materialise_any_stage_again(tmp_path: Path, instance: d
     assert stored_files(bench, "job-1") == before
     events = [event.event_specific_data.materialization for event in again.get_asset_materialization_events()]  # type: ignore[union-attr]
     assert [(event.asset_key.to_user_string(), event.partition) for event in events] == [(stage, "job-1")]
+
+
+FILES = {
+    "source_image": {"source.json"},
+    "segments": {"mask_images", "segments.json"},
+    "cutouts": {"crops", "original.webp", "overlay.webp"},
+    "result": {"result.json"},
+}
+
+
+@pytest.mark.parametrize("uuids", [["job-1"], ["job-1", "job-2", "job-3"]])
+@pytest.mark.parametrize("only", [
+    ["source_image"],
+    ["source_image", "segments"],
+    ["source_image", "cutouts"],
+    ["segments"],
+    ["segments", "cutouts"],
+    ["cutouts", "result"],
+])  # fmt: skip
+def test_a_run_writes_the_files_of_its_own_stages_alone(
+    tmp_path: Path,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    only: list[str],
+    uuids: list[str],
+) -> None:
+    """A stage may begin before the one above it ends, but not one that nobody asked for."""
+    bench = make_bench(tmp_path)
+    for uuid in uuids:
+        accept_upload(bench, uuid)
+    assert run_job(bench, instance, *uuids).success
+    again, written = make_bench(tmp_path, bench.store), set()
+    put = bench.store.put
+
+    def note(key: str, data: bytes) -> None:
+        written.update([key] if key.startswith(keys.ASSETS) else [])
+        put(key, data)
+
+    monkeypatch.setattr(again.store, "put", note)
+    assert run_job(again, instance, *uuids, only=only).success
+    names = {name for stage in only for name in FILES[stage]}
+    assert {"/".join(key.split("/")[1:3]) for key in written} == {f"{uuid}/{name}" for uuid in uuids for name in names}
 
 
 # Callback
