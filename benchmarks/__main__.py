@@ -40,6 +40,8 @@ PARTS: dict[str, Measure] = {
     "orchestration": _by("orchestration"),
     "memory": _by("memory"),
     "encoding": _by("encoding"),
+    "yolo": _by("yolo"),
+    "large_pictures": lambda options: import_module("benchmarks.large_pictures").measure(options.folder),
     "history": _by("history"),
 }
 """The parts in their order; none knows of the others."""
@@ -105,7 +107,7 @@ def _arguments() -> argparse.Namespace:
 
 _DEFAULTS = Options(Path())
 _OPTIONS = {
-    "model": "a YOLO-seg name or a path to weights, for latency, queue, seeds_way and memory",
+    "model": "a YOLO-seg name or a path to weights, for footprint, latency, queue and memory",
     "pictures": "queued at once in throughput",
     "rounds": "times that each side of a ratio is measured in throughput and seeds_way",
     "past_jobs": "how far history goes",

@@ -16,6 +16,11 @@ class Options:
     past_batch: int = 8
     quick: bool = False
 
+    @property
+    def models(self) -> Path:
+        """A folder that the parts share, for a model that takes a while to make."""
+        return self.folder.parent / "models"
+
     def scaled(self, full: int, quick: int) -> int:
         """A number of repetitions: that of a full run, or that of a quick one."""
         return quick if self.quick else full

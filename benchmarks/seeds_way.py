@@ -24,6 +24,7 @@ from benchmarks.pictures import write_scenes
 from benchmarks.progress import say
 from benchmarks.running_stack import RunningStack, running_stack
 from benchmarks.tables import Row, row_of
+from benchmarks.untrained import untrained_yolo
 from seg_pipeline.domain import BoolMask, RgbImage
 from seg_pipeline.segmenters.weights import find_weights
 from seg_pipeline.settings import Settings
@@ -36,7 +37,8 @@ def measure(options: Options) -> list[Row]:
     """How many times as quick the service is, for a burst and for a lone request, on the same pictures and model."""
     pictures = write_scenes(options.folder / "pictures", options.scaled(BURST, LONE))
     ratios = []
-    with running_stack(options.folder / "stack", options.model) as stack:
+    model = str(untrained_yolo(options.models))
+    with running_stack(options.folder / "stack", model) as stack:
         queue_all(stack, pictures)
         for _ in range(options.scaled(options.rounds, 1)):
             ratios.append(_round(stack, options.folder / "seed", pictures))

@@ -18,7 +18,7 @@ WARM_UP = 16
 
 def measure(options: Options) -> list[Row]:
     """The service's throughput over that of the loop, round by round, with an untrained `yolov8n-seg`."""
-    model = str(untrained_yolo(options.folder))
+    model = str(untrained_yolo(options.models))
     pictures = write_scenes(options.folder / "pictures", options.scaled(options.pictures, 48))
     with running_stack(options.folder / "stack", model) as stack:
         queue_all(stack, pictures[:WARM_UP])
