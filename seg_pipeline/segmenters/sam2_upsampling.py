@@ -9,11 +9,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from seg_pipeline.domain import BoolMask, Box
 
 PIXELS_AT_ONCE = 2**21
 """Pixels that are worked out at once."""
+
+MOST_MIXED = 0.25
+"""Of a mask with a larger share of cells in doubt, such as noise, all pixels are worked out, which is quicker then."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,29 @@ class Upsampling:
         mixed = _mixed(least, greatest, thresholds) & has_pixels
         counts = torch.stack([self._count_whole((least > limit) & ~mixed) for limit in thresholds], 1)
         first, last = self._whole_extents((least > thresholds[1]) & has_pixels)
+        dense = mixed.sum((1, 2)) > MOST_MIXED * has_pixels.sum()
+        mixed[dense] = False
         per_cell = self._cell_y.shape[1] * self._cell_x.shape[1]
         for cells in torch.nonzero(mixed).split(max(PIXELS_AT_ONCE // per_cell, 1)):
             over = self._pixels(logits, cells)[None] > limits.view(3, 1, 1, 1)
             counts.T.index_add_(1, cells[:, 0], over.sum((2, 3)))
             self._widen(first, last, cells, over[1])
+        for index in torch.nonzero(dense).flatten().tolist():
+            counts[index], first[index], last[index] = self._measure_enlarged(logits[index], thresholds)
         boxes = torch.cat([first, last], 1)
         return Measures(counts, boxes * (first <= last).all(1, keepdim=True))
+
+    def _measure_enlarged(
+        self, logits: Tensor, thresholds: tuple[float, float, float]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The counts `(3,)` and the extents `(2,)` of one mask, upstream's way."""
+        size = len(self._y.first), len(self._x.first)
+        full = interpolate(logits[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+        over = [full > threshold for threshold in thresholds]
+        sides = [torch.nonzero(over[1].any(axis)).flatten() for axis in (0, 1)]
+        first = torch.stack([side.amin() if len(side) else side.new_tensor(_FAR) for side in sides])
+        last = torch.stack([side.amax() if len(side) else side.new_tensor(-1) for side in sides])
+        return torch.stack([each.count_nonzero() for each in over]), first, last
 
     def mask(self, logits: Tensor, corner_yx: tuple[int, int], box: Box, threshold: float) -> BoolMask:
         """The pixels `(box.height, box.width)` over the threshold, from a window of the small mask that begins at

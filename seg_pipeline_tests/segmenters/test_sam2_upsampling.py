@@ -25,11 +25,16 @@ def enlarged(logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return interpolate(logits[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
 
 
+@pytest.mark.parametrize("most_mixed", [0.0, 0.25, 1.0])
 @pytest.mark.parametrize("kind", ["blobs", "noise"])
 @pytest.mark.parametrize("size_hw", SIZES_HW)
-def test_counts_and_boxes_are_those_of_the_enlarged_masks(size_hw: tuple[int, int], kind: str) -> None:
+def test_counts_and_boxes_are_those_of_the_enlarged_masks(
+    size_hw: tuple[int, int], kind: str, most_mixed: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether some pixels of a mask are worked out, all of them, or some of one and all of the next."""
     from sam2.utils.amg import batched_mask_to_box
 
+    monkeypatch.setattr("seg_pipeline.segmenters.sam2_upsampling.MOST_MIXED", most_mixed)
     logits = make_logits(kind)
     full = enlarged(logits, *size_hw)
     measures = Upsampling(64, *size_hw).measure(logits, THRESHOLDS)
