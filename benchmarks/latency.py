@@ -1,5 +1,6 @@
 """From POST to answer, one picture at a time, minus the model's own time as the worker measured it."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,4 +34,5 @@ def _send_each(url: str, pictures: Sequence[Path]) -> list[tuple[float, float]]:
     with httpx.Client(base_url=url, timeout=180) as client:
         for picture in pictures[:WARM_UPS]:
             send_one(client, picture)
-        return [send_one(client, picture) for picture in pictures]
+        pairs = [send_one(client, picture) for picture in pictures]
+        return [(total, model) for total, model in pairs if not math.isnan(model)]
