@@ -7,10 +7,12 @@ on windows of the masks' boxes: no full frame is made but where a thing fills it
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations, product
 from math import ceil
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seg_pipeline.domain import BoolMask, Box, Mask, Segment
 from seg_pipeline.masks import area_inside, box_slices, common_box, hull, mask_window, shared_area
@@ -93,21 +95,48 @@ def merge(tiles: Sequence[View], overview: Sequence[Segment] = ()) -> list[Segme
     return [_joined(group) for group in groups if not _is_doubtful(group, tiles, whole)]
 
 
-def agreement(one: Mask, other: Mask, shared: Box) -> float:
+class Part:
+    """A mask as far as a region shows it; its connected parts there are found when they are first asked for."""
+
+    def __init__(self, mask: Mask, region: Box) -> None:
+        self.box = common_box(mask.box, region)
+        self.bits = mask_window(mask, self.box) if self.box else np.zeros((0, 0), np.bool_)
+        self.area = int(np.count_nonzero(self.bits))
+
+    @cached_property
+    def _connected(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The number of each pixel's connected part, and the area of each."""
+        import cv2
+
+        _, numbers, stats, _ = cv2.connectedComponentsWithStats(self.bits.astype(np.uint8), connectivity=8)
+        return numbers.astype(np.int32, copy=False), stats[:, cv2.CC_STAT_AREA].astype(np.int32, copy=False)
+
+    def area_touching(self, where: BoolMask, box: Box) -> int:
+        """The area of the connected parts that have a pixel of `where`, which shows a box inside this one's."""
+        assert self.box is not None
+        numbers, areas = self._connected
+        if len(areas) == 2:  # the background and one part
+            return self.area
+        touches = np.zeros(len(areas), dtype=np.bool_)
+        touches[numbers[box_slices(box, self.box)][where]] = True
+        return int(areas[touches].sum())
+
+
+def agreement(one: Part, other: Part) -> float:
     """How far two masks agree in the region that both views see: 0 to 1.
 
     It is the IoU of what touches: a view may see as two what the other sees joined, as the ends of a U, so connected
     parts of either that have no pixel of the other do not count.
     """
-    meeting, window = common_box(one.box, other.box, shared), common_box(hull([one.box, other.box]), shared)
-    if meeting is None or window is None:
+    meeting = common_box(one.box, other.box) if one.box and other.box else None
+    if meeting is None or one.box is None or other.box is None:
         return 0.0
-    if not (mask_window(one, meeting) & mask_window(other, meeting)).any():
-        return 0.0
-    ours, theirs = mask_window(one, window), mask_window(other, window)
-    both = ours & theirs
-    iou = _iou(ours, theirs, both)
-    return iou if iou > AGREEMENT else _iou(_touching(ours, both), _touching(theirs, both), both)
+    both = one.bits[box_slices(meeting, one.box)] & other.bits[box_slices(meeting, other.box)]
+    shared = int(np.count_nonzero(both))
+    iou = shared / (one.area + other.area - shared)
+    if shared == 0 or iou > AGREEMENT:
+        return iou
+    return shared / (one.area_touching(both, meeting) + other.area_touching(both, meeting) - shared)
 
 
 def upscaled(mask: Mask, resolution_wh: tuple[int, int]) -> Mask:
@@ -183,25 +212,31 @@ def _agreements(pieces: Sequence[_Piece]) -> Iterator[tuple[float, int, int]]:
         by_view.setdefault(piece.view, []).append(index)
     for ours, theirs in combinations(by_view.values(), 2):
         shared = common_box(pieces[ours[0]].seen, pieces[theirs[0]].seen)
-        if shared is None:
-            continue
-        for one, other in product(ours, theirs):
-            found = _agreement(pieces[one], pieces[other], shared)
-            if found > AGREEMENT:
-                yield found, one, other
+        if shared is not None:
+            yield from _agreements_in(shared, [(i, pieces[i]) for i in ours], [(i, pieces[i]) for i in theirs])
 
 
-def _agreement(one: _Piece, other: _Piece, shared: Box) -> float:
-    """Between tiles at full resolution, with the overview at the overview's."""
-    if one.segment.label != other.segment.label:
-        return 0.0
-    rough = next((piece for piece in (one, other) if piece.is_rough), None)
+def _agreements_in(
+    shared: Box, ours: Sequence[tuple[int, _Piece]], theirs: Sequence[tuple[int, _Piece]]
+) -> Iterator[tuple[float, int, int]]:
+    """Of two views, in the region that both see."""
+    rough = next((piece for _, piece in (ours[0], theirs[0]) if piece.is_rough), None)
+    some, others = ([(i, piece.segment.label, part) for i, piece in pieces if (part := _part(piece, shared, rough))]
+                    for pieces in (ours, theirs))  # fmt: skip
+    for (one, label, part), (other, other_label, other_part) in product(some, others):
+        if label == other_label and (found := agreement(part, other_part)) > AGREEMENT:
+            yield found, one, other
+
+
+def _part(piece: _Piece, shared: Box, rough: _Piece | None) -> Part | None:
+    """What the region shows of a piece: at full resolution among tiles, at the overview's if one of them is of it."""
     if rough is None:
-        return agreement(one.mask, other.mask, shared)
-    if one.coarse is None or other.coarse is None:
-        return 0.0
-    scale_x, scale_y = rough.scale_xy
-    return agreement(one.coarse, other.coarse, _scaled(shared, (1 / scale_x, 1 / scale_y)))
+        part = Part(piece.mask, shared)
+    elif piece.coarse is None:
+        return None
+    else:
+        part = Part(piece.coarse, _scaled(shared, (1 / rough.scale_xy[0], 1 / rough.scale_xy[1])))
+    return part if part.area else None
 
 
 def _stands(group: Sequence[_Piece], tiles: Sequence[View]) -> bool:
@@ -309,18 +344,3 @@ def _sampled(mask: Mask, resolution_wh: tuple[int, int]) -> Mask | None:
     y, bottom = np.searchsorted(rows, (box.y, box.y + box.height))
     bits = mask.bits[np.ix_(rows[y:bottom] - box.y, columns[x:right] - box.x)]
     return Mask.from_window(bits, (int(x), int(y)), resolution_wh)
-
-
-def _touching(bits: BoolMask, where: BoolMask) -> BoolMask:
-    """Those connected parts of `bits` that have a pixel of `where`, which is a part of `bits`."""
-    import cv2
-
-    count, parts = cv2.connectedComponents(bits.astype(np.uint8), connectivity=8)
-    touches = np.zeros(count, dtype=np.bool_)
-    touches[parts[where]] = True
-    return touches[parts]
-
-
-def _iou(one: BoolMask, other: BoolMask, both: BoolMask) -> float:
-    shared = np.count_nonzero(both)
-    return shared / (np.count_nonzero(one) + np.count_nonzero(other) - shared)

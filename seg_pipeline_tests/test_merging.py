@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from seg_pipeline.domain import BoolMask, Box, Mask, Segment
 from seg_pipeline.masks import mask_iou
-from seg_pipeline.merging import View, agreement, merge, upscaled
+from seg_pipeline.merging import Part, View, agreement, merge, upscaled
 from seg_pipeline.segmenters.tiling import split
 from seg_pipeline_tests.builders import bits, drawn, make_mask
 
@@ -131,16 +131,24 @@ class TestAgreement:
         ours, theirs = Mask.from_full(one), Mask.from_full(other)
         if ours and theirs:
             everything = Box(0, 0, *ours.resolution_wh)
-            assert agreement(ours, theirs, everything) == pytest.approx(mask_iou(ours, theirs))
+            assert agreement(Part(ours, everything), Part(theirs, everything)) == pytest.approx(mask_iou(ours, theirs))
 
     def test_it_looks_at_the_shared_region_alone(self):
-        assert agreement(make_mask("####...."), make_mask("..######"), Box(2, 0, 2, 1)) == 1.0
+        assert (
+            agreement(Part(make_mask("####...."), Box(2, 0, 2, 1)), Part(make_mask("..######"), Box(2, 0, 2, 1))) == 1.0
+        )
 
     def test_parts_that_do_not_meet_do_not_count(self):
-        assert agreement(make_mask("##....##/........"), make_mask("##....../........"), Box(0, 0, 8, 2)) == 1.0
+        assert (
+            agreement(
+                Part(make_mask("##....##/........"), Box(0, 0, 8, 2)),
+                Part(make_mask("##....../........"), Box(0, 0, 8, 2)),
+            )
+            == 1.0
+        )
 
     def test_masks_apart_do_not_agree(self):
-        assert agreement(make_mask("#..."), make_mask("...#"), Box(0, 0, 4, 1)) == 0.0
+        assert agreement(Part(make_mask("#..."), Box(0, 0, 4, 1)), Part(make_mask("...#"), Box(0, 0, 4, 1))) == 0.0
 
 
 class TestUpscaled:
