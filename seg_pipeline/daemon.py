@@ -10,7 +10,7 @@ from dagster._daemon import sensor
 from dagster._daemon.cli import run_command
 
 SENSOR_LOOP_SECONDS = 0.2
-WAITS_INSIDE = ("inbox_sensor",)
+WAITS_INSIDE = ("inbox_sensor", "courier")
 """Sensors whose next tick may begin as soon as the last one has ended; the loop's pause lies between all the same."""
 
 _upstream_is_under_min_interval = sensor.is_under_min_interval

@@ -30,8 +30,9 @@ def test_upstreams_loop_asks_for_both() -> None:
 def test_a_sensor_that_waits_inside_may_tick_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon, "_upstream_is_under_min_interval", lambda *_: True)
     daemon.quicken()
-    waiting, other = (cast(Any, SimpleNamespace(name=name)) for name in ("inbox_sensor", "sweeper"))
-    assert not sensor.is_under_min_interval(cast(Any, None), waiting)
+    inbox, courier, other = (cast(Any, SimpleNamespace(name=name)) for name in ("inbox_sensor", "courier", "sweeper"))
+    assert not sensor.is_under_min_interval(cast(Any, None), inbox)
+    assert not sensor.is_under_min_interval(cast(Any, None), courier)
     assert sensor.is_under_min_interval(cast(Any, None), other)
     assert sensor.MIN_INTERVAL_LOOP_TIME == daemon.SENSOR_LOOP_SECONDS
 

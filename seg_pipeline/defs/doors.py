@@ -20,6 +20,7 @@ LONGEST_TICK_SECONDS = 20.0
 """What is begun last may take as long again, and a tick is cut off after a minute."""
 
 LONGEST_PAUSE_SECONDS = 1.0
+REPORTED_WITHIN_SECONDS = 0.5
 EVENTS_PER_TICK = 256
 
 
@@ -80,8 +81,12 @@ def event_of(delivery: Delivery) -> dg.AssetMaterialization | dg.AssetObservatio
 
 
 def _deliver(courier: Courier, settings: Settings) -> list[Delivery]:
-    """Waits for deliveries and sends them; returns once some have ended and no more are due, or the tick is over."""
+    """Waits for deliveries and sends them; returns soon after some have ended, or when the tick is over.
+
+    Not at once: what ends in the same moments is sent without waiting for the next tick, and reported with them.
+    """
     ended: list[Delivery] = []
+    report_at = 0.0
     deadline = time.monotonic() + _tick_seconds(settings)
     while (begin := time.monotonic()) < deadline and len(ended) < EVENTS_PER_TICK:
         try:
@@ -89,11 +94,14 @@ def _deliver(courier: Courier, settings: Settings) -> list[Delivery]:
         except StoreError:
             if ended:
                 break  # they are to be reported
+            time.sleep(min(LONGEST_PAUSE_SECONDS, settings.tick_seconds))  # the next tick begins at once
             raise
+        if done.ended and not ended:
+            report_at = time.monotonic() + REPORTED_WITHIN_SECONDS
         ended += done.ended
-        if ended and not done.ended:
-            break
         if not done.ended:
+            if ended and time.monotonic() >= report_at:
+                break
             took = time.monotonic() - begin  # a folder with thousands of parked deliveries takes a while to list
             time.sleep(max(settings.inbox_pause_seconds, min(10 * took, LONGEST_PAUSE_SECONDS)))
     return ended

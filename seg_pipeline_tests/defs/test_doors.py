@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,21 @@ def test_a_tick_carries_a_whole_backlog(inbox: Inbox, instance: dg.DagsterInstan
         settings = make_quick_settings(app_server_url=server.url).model_copy(update={"tick_seconds": 20})
         tick_courier(inbox, settings, instance)
     assert set(instance.get_materialized_partitions(dg.AssetKey("callback"))) == uuids
+
+
+def test_what_ends_in_the_same_moments_is_told_in_the_same_tick(
+    inbox: Inbox, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two ticks lies a pause, for which the second of two pictures would wait."""
+    monkeypatch.setattr("seg_pipeline.defs.doors.REPORTED_WITHIN_SECONDS", 2.0)
+    end_queue_job(inbox, "first")
+    with app_server() as server:
+        settings = make_quick_settings(app_server_url=server.url).model_copy(update={"tick_seconds": 20})
+        late = threading.Timer(0.2, lambda: end_queue_job(inbox, "second"))
+        late.start()
+        tick_courier(inbox, settings, instance)
+        late.join()
+    assert set(instance.get_materialized_partitions(dg.AssetKey("callback"))) == {"first", "second"}
 
 
 def test_a_tick_says_that_the_app_server_is_down(inbox: Inbox, instance: dg.DagsterInstance) -> None:
