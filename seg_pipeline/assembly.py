@@ -10,18 +10,26 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from seg_pipeline.documents import Found, Timing
 from seg_pipeline.domain import Job, RgbImage
 
+T = TypeVar("T")
+
 WAITERS = 8
 ENCODERS = max(2, os.cpu_count() or 1)
+
+
+def make_encoders() -> ThreadPoolExecutor:
+    """Threads for encoding, which outlive the runs: OpenCV needs some 12 ms to set itself up in each thread."""
+    return ThreadPoolExecutor(ENCODERS, "encode")
+
 
 Outcome = Callable[[], dict[str, Any]]
 """What became of a stage of a job, once it is known: waits, then gives its metadata or raises its error."""
@@ -83,16 +91,23 @@ class Line:
     `outcomes` are of stages that were begun, by stage and uuid; `on_the_way` are the pictures that somebody waits for.
     """
 
-    def __init__(self, room_bytes: int) -> None:
+    def __init__(self, room_bytes: int, encoders: Executor) -> None:
         self.planned: frozenset[str] = frozenset()
         self.room = Room(room_bytes)
         self.waiters = ThreadPoolExecutor(WAITERS, "wait")
-        self.encoders = ThreadPoolExecutor(ENCODERS, "encode")
+        self._encoders = encoders
+        self._encoding: list[Future[Any]] = []
         self.outcomes: dict[tuple[str, str], Outcome] = {}
         self.on_the_way: dict[str, Future[Any]] = {}
         self._pieces: dict[str, Piece] = {}
         self._found_room_bytes = room_bytes
         self._lock = threading.Lock()
+
+    def encode(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Has an encoder do the work."""
+        future = self._encoders.submit(work, *arguments)
+        self._encoding.append(future)
+        return future
 
     def piece(self, uuid: str) -> Piece:
         """The job's piece, empty at first."""
@@ -177,12 +192,13 @@ class Line:
         """Begins nothing more. What is being fetched is dropped when it comes, what is being written is completed."""
         self.room.close()
         self.waiters.shutdown(wait=False, cancel_futures=True)
-        self.encoders.shutdown(wait=False, cancel_futures=True)
+        for future in self._encoding:
+            future.cancel()
 
     def end(self) -> None:
         """Stops, and waits until nothing is written any more."""
         self.stop()
-        self.encoders.shutdown(wait=True)
+        wait(self._encoding)
 
 
 def mask_bytes(found: Found) -> int:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple, Self
 
-from seg_pipeline.assembly import Line, Outcome, mask_bytes
+from seg_pipeline.assembly import Line, Outcome, make_encoders, mask_bytes
 from seg_pipeline.cutouts import crop_name, cut_out
 from seg_pipeline.documents import Found, Timing, failed_document, read_segments, result_document, segments_document
 from seg_pipeline.domain import Job, JobStatus, RgbImage, Segment
@@ -70,13 +70,14 @@ class Workbench:
 
     def __post_init__(self) -> None:
         self.inbox = Inbox(self.store)
+        self._encoders = make_encoders()
         self._line: Line | None = None
 
     @property
     def line(self) -> Line:
         """What belongs to the run in hand."""
         if self._line is None:
-            self._line = Line(PICTURES_IN_MEMORY_BYTES)
+            self._line = Line(PICTURES_IN_MEMORY_BYTES, self._encoders)
         return self._line
 
     @contextmanager
@@ -340,7 +341,7 @@ def _send_on(bench: Workbench, line: Line, uuid: str, found: Found, notes: Notes
     """Has the encoders write what was found and, if the run goes so far, cut it out."""
     line.keep_found(uuid, found)
     line.hold_more(uuid, mask_bytes(found))
-    line.outcomes[SEGMENTS, uuid] = line.encoders.submit(_store_segments, bench, line, uuid, found, notes).result
+    line.outcomes[SEGMENTS, uuid] = line.encode(_store_segments, bench, line, uuid, found, notes).result
     if CUTOUTS in line.planned:
         _cut(bench, line, uuid, found)
     else:
@@ -371,7 +372,7 @@ def _cut(bench: Workbench, line: Line, uuid: str, found: Found) -> None:
     assert picture is not None
     parts = _pictures_of(job, picture, found)
     line.share(uuid, len(parts))
-    written = [line.encoders.submit(_write_part, bench, line, uuid, part) for part in parts]
+    written = [line.encode(_write_part, bench, line, uuid, part) for part in parts]
     line.outcomes[CUTOUTS, uuid] = partial(_cutouts_metadata, line, job, len(found.segments), written)
 
 

@@ -6,10 +6,15 @@ from threading import Event
 import numpy as np
 import pytest
 
-from seg_pipeline.assembly import Line, Room, mask_bytes
+from seg_pipeline.assembly import Line, Room, make_encoders, mask_bytes
 from seg_pipeline_tests.builders import make_found
 
 PATIENCE_SECONDS = 30
+
+
+def make_line(room_bytes: int) -> Line:
+    """A line with encoders of its own."""
+    return Line(room_bytes, make_encoders())
 
 
 def taking(room: Room, size: int) -> tuple[Future[None], Event]:
@@ -65,7 +70,7 @@ class TestLine:
     """What a run leaves in memory between its stages."""
 
     def test_a_picture_goes_with_the_last_who_needs_it(self) -> None:
-        line = Line(100)
+        line = make_line(100)
         with line.holding("job-1", 12) as piece:
             piece.picture = np.zeros((2, 2, 3), dtype=np.uint8)
         line.share("job-1", 2)
@@ -75,13 +80,13 @@ class TestLine:
         assert (line.room.held_bytes, piece.picture is None) == (0, True)
 
     def test_a_picture_that_does_not_decode_takes_no_room(self) -> None:
-        line = Line(100)
+        line = make_line(100)
         with pytest.raises(ValueError, match="damaged"), line.holding("job-1", 12):
             raise ValueError("damaged")
         assert line.room.held_bytes == 0
 
     def test_masks_count_as_part_of_their_picture(self) -> None:
-        line = Line(100)
+        line = make_line(100)
         with line.holding("job-1", 12):
             pass
         line.hold_more("job-1", 30)
@@ -92,19 +97,19 @@ class TestLine:
     def test_segments_are_kept_only_as_far_as_there_is_room(self) -> None:
         """The last stage reads those from the store that were not."""
         found = make_found("##/##")
-        line = Line(2 * mask_bytes(found))
+        line = make_line(2 * mask_bytes(found))
         for uuid in ("a", "b", "c"):
             line.keep_found(uuid, found)
         assert [line.piece(uuid).found is not None for uuid in ("a", "b", "c")] == [True, True, False]
 
     def test_what_waits_for_its_turn_when_a_run_ends_is_never_begun(self) -> None:
-        line, begun, go_on = Line(100), Event(), Event()
+        line, begun, go_on = make_line(100), Event(), Event()
 
         def work() -> None:
             begun.set()
             go_on.wait(PATIENCE_SECONDS)
 
-        written = [line.encoders.submit(work) for _ in range(100)]
+        written = [line.encode(work) for _ in range(100)]
         assert begun.wait(PATIENCE_SECONDS)
         line.stop()
         go_on.set()
