@@ -98,6 +98,8 @@ class Verdict:
             return f"its masks have a mean IoU of {self.mean_iou:.4f} with those of exact, less than {LEAST_MEAN_IOU}"
         if self.others > MOST_OTHER_SHARE * self.pictures:
             return f"it finds other things than exact on {self.others} of {self.pictures} pictures"
+        if self.speed_up < 1:
+            return f"it takes {self.turbo_seconds:.1f} s for what exact does in {self.exact_seconds:.1f} s"
         return None
 
     @property

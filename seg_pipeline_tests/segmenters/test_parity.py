@@ -13,6 +13,7 @@ from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import Parameters, RgbImage, Segment
 from seg_pipeline.errors import ModelFailed, ModelOutOfMemory
 from seg_pipeline.segmenters import Segmenter, parity
+from seg_pipeline.segmenters.devices import has_bf16
 from seg_pipeline.segmenters.parity import Subject, Verdict, judge, load_turbo_or_exact
 from seg_pipeline.segmenters.parity_pictures import parity_pictures
 from seg_pipeline.segmenters.registry import load_segmenter, parity_subject, parity_verdict
@@ -76,12 +77,11 @@ def test_one_mask_is_not_the_partner_of_two() -> None:
         ({"mean_iou": 0.9899}, "mean IoU of 0.9899"),
         ({"others": 2}, "on 2 of 22 pictures"),
         ({"pairs": 19}, "too few"),
+        ({"turbo_seconds": 3.1}, "3.1 s for what exact does in 3.0 s"),
         ({"failure": "it does not run: no such operator"}, "no such operator"),
     ],
 )
-def test_turbo_needs_a_mean_iou_of_99_hundredths_and_one_picture_in_twenty_at_most(
-    changed: dict[str, Any], reason: str | None
-) -> None:
+def test_turbo_must_find_the_same_and_be_faster(changed: dict[str, Any], reason: str | None) -> None:
     verdict = replace(GOOD, **changed)
     assert verdict.accepted is (reason is None)
     if reason:
@@ -213,6 +213,7 @@ def settings(tmp_path: Path) -> Settings:
     )
 
 
+@pytest.mark.skipif(not has_bf16(), reason="this CPU has no bf16, so turbo need not be faster")
 def test_turbo_of_the_demo_model_passes_the_gate(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     segmenter = load_segmenter("demo-yolo", settings)
     assert segmenter.notes["inference_mode"] == "turbo"
