@@ -22,6 +22,7 @@ from celery.exceptions import SecurityWarning
 from celery.signals import worker_process_init, worker_process_shutdown
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
+from seg_pipeline.allocator import keep_freed_memory
 from seg_pipeline.celery_app import EXECUTE_RUN_TASK, make_celery
 from seg_pipeline.defs.resources import workbench
 from seg_pipeline.defs.run_config import uuids_of_run
@@ -156,6 +157,7 @@ def _close_abandoned(run: DagsterRun) -> None:
 
 
 def _begin_child(**_: Any) -> None:
+    keep_freed_memory()
     _forget_dead_neighbours()
     child.pulse.start()
 
