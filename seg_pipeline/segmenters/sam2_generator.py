@@ -4,9 +4,12 @@ Masks that the network itself thinks little of are never computed; those that ar
 without being enlarged; and only those that outlast the non-maximum suppression are enlarged, inside their boxes.
 """
 
+import logging
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,12 @@ from seg_pipeline.segmenters.sam2_upsampling import Upsampling
 
 MASKS_AT_ONCE = 32
 """Small masks that are measured at once."""
+
+MASK_BYTES = 2**31
+"""What the masks of a picture may take, a byte for each pixel of their boxes. Only a job that sets its thresholds to
+next to nothing on a large picture comes so far."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,7 @@ class AutomaticMasks:
         )
         boxes, layers = generate_crop_boxes(image.shape[:2], asked.crop_n_layers, asked.crop_overlap_ratio)
         crops = [self._crop(image, box, grids[layer], asked) for box, layer in zip(boxes, layers, strict=True)]
-        return [_enlarge(crops[which], index, asked) for which, index in _across_crops(crops, asked)]
+        return [_enlarge(crops[which], index, asked) for which, index in _that_fit(crops, _across_crops(crops, asked))]
 
     def _crop(self, image: RgbImage, xyxy: list[int], grid: NDArray[np.float64], asked: Sam2Parameters) -> Crop:
         """Upstream's `_process_crop`: the candidates, surest first, without near duplicates."""
@@ -213,6 +222,19 @@ def _across_crops(crops: list[Crop], asked: Sam2Parameters) -> list[tuple[int, i
     frames = torch.tensor([crops[which].xyxy for which, _ in every], device=device).reshape(-1, 4)
     boxes = torch.cat([crop.candidates.boxes + torch.tensor(crop.xyxy[:2] * 2, device=device) for crop in crops])
     return [every[i] for i in _suppress(boxes, 1 / box_area(frames), asked.crop_nms_thresh).tolist()]
+
+
+def _that_fit(crops: list[Crop], left: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Those of the candidates left that `MASK_BYTES` has room for, the surest first; in the order given."""
+    surest = sorted(left, key=lambda each: -float(crops[each[0]].candidates.predicted_iou[each[1]]))
+    areas = [_box(crops[which].candidates.boxes[index].tolist()) for which, index in surest]
+    total = list(accumulate(box.width * box.height for box in areas))
+    fitting = bisect_right(total, MASK_BYTES)
+    if fitting == len(left):
+        return left
+    logger.warning("kept the surest %s of %s masks: more would not fit into memory", fitting, len(left))
+    kept = set(surest[:fitting])
+    return [each for each in left if each in kept]
 
 
 def _enlarge(crop: Crop, index: int, asked: Sam2Parameters) -> FoundMask:

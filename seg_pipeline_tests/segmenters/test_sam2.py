@@ -11,6 +11,7 @@ import torch
 
 from seg_pipeline.domain import RgbImage, Segment
 from seg_pipeline.errors import ModelError, ModelFailed, ModelOutOfMemory
+from seg_pipeline.segmenters import sam2_generator
 from seg_pipeline.segmenters.sam2 import (
     Sam2Segmenter,
     build_model,
@@ -126,6 +127,18 @@ def test_the_notes_say_how_it_ran(segmenter: Sam2Segmenter) -> None:
 def test_near_duplicates_are_dropped(weights: Path, segmenter: Sam2Segmenter, noise: RgbImage) -> None:
     fewer = make_segmenter(weights, box_nms_thresh=0.3).segment([noise])[0]
     assert 0 < len(fewer) < len(segmenter.segment([noise])[0])
+
+
+def test_of_more_masks_than_fit_into_memory_the_surest_are_kept(
+    segmenter: Sam2Segmenter, noise: RgbImage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A job may set all thresholds to nothing, and must not take the worker down with everybody's pictures."""
+    (every,) = segmenter.segment([noise])
+    monkeypatch.setattr(sam2_generator, "MASK_BYTES", 3 * noise.shape[0] * noise.shape[1])
+    (kept,) = segmenter.segment([noise])
+    assert 0 < len(kept) < len(every)
+    assert facts(kept) == facts(every)[: len(kept)]
+    assert "masks: more would not fit into memory" in caplog.text
 
 
 @pytest.mark.parametrize("size_wh", [(200, 150), (3, 90), (1, 1)])
