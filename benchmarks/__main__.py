@@ -107,7 +107,7 @@ def _arguments() -> argparse.Namespace:
 
 _DEFAULTS = Options(Path())
 _OPTIONS = {
-    "model": "a YOLO-seg name or a path to weights, for footprint, latency, queue and memory",
+    "model": "a YOLO-seg name or a path to weights, for footprint, latency, queue, seeds_way and memory",
     "pictures": "queued at once in throughput",
     "rounds": "times that each side of a ratio is measured in throughput and seeds_way",
     "past_jobs": "how far history goes",
