@@ -40,6 +40,7 @@ PARTS: dict[str, Measure] = {
     "orchestration": _by("orchestration"),
     "memory": _by("memory"),
     "encoding": _by("encoding"),
+    "automatic_masks": _by("automatic_masks"),
     "yolo": _by("yolo"),
     "large_pictures": lambda options: import_module("benchmarks.large_pictures").measure(options.folder),
     "history": _by("history"),

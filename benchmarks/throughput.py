@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from itertools import cycle, islice
 from pathlib import Path
 
 from benchmarks.bare_loop import Loop, run_bare_loop
@@ -14,12 +15,14 @@ from benchmarks.tables import Row, row_of
 from benchmarks.untrained import untrained_yolo
 
 WARM_UP = 16
+DIFFERENT = 100
 
 
 def measure(options: Options) -> list[Row]:
     """The service's throughput over that of the loop, round by round, with an untrained `yolov8n-seg`."""
     model = str(untrained_yolo(options.models))
-    pictures = write_scenes(options.folder / "pictures", options.scaled(options.pictures, 48))
+    scenes = cycle(write_scenes(options.folder / "pictures", options.scaled(DIFFERENT, 48)))
+    pictures = [*islice(scenes, options.scaled(options.pictures, 48))]
     with running_stack(options.folder / "stack", model) as stack:
         queue_all(stack, pictures[:WARM_UP])
         pairs = [_round(stack, options.folder / "bare", pictures) for _ in range(options.scaled(options.rounds, 1))]
