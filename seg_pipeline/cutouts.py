@@ -33,8 +33,8 @@ def cut_out(image: RgbImage, mask: Mask, resize: int | None = None) -> bytes:
         if size != (mask.box.width, mask.box.height):
             # Not as RGBA: weighing by alpha makes Lanczos overshoot at the edge, a bright rim of up to 20%.
             rgba = np.asarray(_picture(rgba, "RGBX").resize(size, Image.Resampling.LANCZOS))
-        # Method 2 takes half of the default's time for 5% more bytes.
-        return encode_webp(_picture(rgba, "RGBA"), method=2)
+        # Method 3 is as small as the default, 4, in two thirds of its time; method 2 would add 5%.
+        return encode_webp(_picture(rgba, "RGBA"), method=3)
 
 
 def _picture(rgba: NDArray[np.uint8], mode: str) -> Image.Image:
