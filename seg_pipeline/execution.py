@@ -3,7 +3,7 @@
 import os
 import signal
 
-from dagster import DagsterInstance, DagsterRunStatus
+from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
 
 CANCELLED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)
 
@@ -22,7 +22,12 @@ def execute(instance: DagsterInstance, run_id: str) -> None:
 def interrupt_if_cancelled(instance: DagsterInstance, run_id: str) -> bool:
     """Wakes Dagster's own interrupt handling in the main thread if the run was cancelled; says whether it was."""
     run = instance.get_run_by_id(run_id)
-    cancelled = run is not None and run.status in CANCELLED
+    cancelled = run is not None and (run.status in CANCELLED or (not run.is_finished and _was_told(instance, run_id)))
     if cancelled:
         os.kill(os.getpid(), signal.SIGINT)
     return cancelled
+
+
+def _was_told(instance: DagsterInstance, run_id: str) -> bool:
+    """Whether the cancel is on record: of a run cancelled in the moment of its start, the status says started."""
+    return bool(instance.get_records_for_run(run_id, of_type=DagsterEventType.RUN_CANCELING, limit=1).records)

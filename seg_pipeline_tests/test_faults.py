@@ -54,11 +54,14 @@ def wait_for_end(stack: Stack, run_id: str) -> str:
     """The status in which a run ends."""
     query = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 
-    def status() -> str:
-        return graphql(stack, query, id=run_id)["runOrError"]["status"]
+    seen: list[str] = []
 
-    stack.wait_for(lambda: status() in FINISHED, "end of the run")
-    return status()
+    def has_ended() -> bool:
+        seen.append(graphql(stack, query, id=run_id)["runOrError"]["status"])
+        return seen[-1] in FINISHED
+
+    stack.wait_for(has_ended, "end of the run")
+    return seen[-1]
 
 
 def post(stack: Stack, picture: bytes, uuid: str, **headers: str) -> httpx.Response:
