@@ -10,11 +10,11 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from seg_pipeline.documents import Found, Timing
@@ -99,6 +99,9 @@ class Line:
         self._encoding: list[Future[Any]] = []
         self.outcomes: dict[tuple[str, str], Outcome] = {}
         self.on_the_way: dict[str, Future[Any]] = {}
+        # Not `futures.wait`: a cancel in the middle of it would leave the futures locked for ever.
+        self._arrivals: SimpleQueue[str] = SimpleQueue()
+        self._there: list[str] = []
         self._pieces: dict[str, Piece] = {}
         self._found_room_bytes = room_bytes
         self._lock = threading.Lock()
@@ -114,14 +117,23 @@ class Line:
         with self._lock:
             return self._pieces.setdefault(uuid, Piece())
 
+    def send_for(self, uuid: str, coming: Future[Any]) -> None:
+        """Puts a picture on the way."""
+        self.on_the_way[uuid] = coming
+        coming.add_done_callback(lambda _: self._arrivals.put(uuid))
+
     def wait_for_arrivals(self) -> None:
         """Waits until at least one of the pictures on the way is there, or will not come."""
-        wait(self.on_the_way.values(), return_when=FIRST_COMPLETED)
+        if not self._there:
+            self._there.append(self._arrivals.get())
 
     def take_arrivals(self, limit: int) -> dict[str, Future[Any]]:
         """Takes up to `limit` pictures that are there, or will not come, off the way."""
-        there = {uuid: future for uuid, future in self.on_the_way.items() if future.done()}
-        return {uuid: self.on_the_way.pop(uuid) for uuid in islice(there, limit)}
+        with suppress(Empty):
+            while True:
+                self._there.append(self._arrivals.get_nowait())
+        taken, self._there = self._there[:limit], self._there[limit:]
+        return {uuid: self.on_the_way.pop(uuid) for uuid in taken}
 
     @contextmanager
     def holding(self, uuid: str, size: int) -> Iterator[Piece]:

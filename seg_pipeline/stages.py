@@ -131,7 +131,8 @@ def prepare_sources(bench: Workbench, uuids: Sequence[str]) -> StageReport:
     with bench.at_work() as line:
         sources = {uuid: line.waiters.submit(_prepare_source, bench, line, uuid) for uuid in uuids}
         if SEGMENTS in line.planned:
-            line.on_the_way.update(sources)
+            for uuid, source in sources.items():
+                line.send_for(uuid, source)
             _segment_arrivals(bench, line, until=lambda: all(source.done() for source in sources.values()))
         return _report({uuid: source.result for uuid, source in sources.items()})
 
@@ -249,7 +250,7 @@ def _send_for_pictures(bench: Workbench, line: Line, stage: str, uuids: Iterable
     fetch = _fetch_picture_and_found if stage == CUTOUTS else _fetch_picture
     for uuid in uuids:
         if uuid not in line.on_the_way and (stage, uuid) not in line.outcomes:
-            line.on_the_way[uuid] = line.waiters.submit(fetch, bench, line, uuid)
+            line.send_for(uuid, line.waiters.submit(fetch, bench, line, uuid))
 
 
 def _fetch_picture(bench: Workbench, line: Line, uuid: str) -> None:
