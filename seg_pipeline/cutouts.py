@@ -33,7 +33,7 @@ def cut_out(image: RgbImage, mask: Mask, resize: int | None = None) -> bytes:
         if size != (mask.box.width, mask.box.height):
             # Not as RGBA: weighing by alpha makes Lanczos overshoot at the edge, a bright rim of up to 20%.
             rgba = np.asarray(_picture(rgba, "RGBX").resize(size, Image.Resampling.LANCZOS))
-        # Method 3 is as small as the default, 4, in two thirds of its time; method 2 would add 5%.
+        # The default's size and quality, a little sooner; method 2 halves the time, for 5% more bytes and 0.3 dB less.
         return encode_webp(_picture(rgba, "RGBA"), method=3)
 
 
