@@ -28,7 +28,9 @@ from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import Box, Mask
 from seg_pipeline.masks import mask_iou
 from seg_pipeline.segmenters.sam2 import Sam2Segmenter, build_model
+from seg_pipeline.segmenters.sam2_generator import PointBatches
 from seg_pipeline.segmenters.sam2_parameters import DEMO_PARAMETERS, Sam2Parameters
+from seg_pipeline.segmenters.sam2_upstream import UpstreamMasks
 
 WIDTH, HEIGHT = 960, 720
 SIDES = ("upstream as it comes", "upstream", "exact", "turbo")
@@ -118,15 +120,14 @@ def untrained_tiny(folder: Path, points_per_side: int) -> Model:
     """
     path = folder / "sam2.1_hiera_tiny-untrained.pt"
     folder.mkdir(parents=True, exist_ok=True)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(0)
         model = build_model("sam2.1_hiera_tiny").eval()
         _smooth(model.sam_mask_decoder)
+        _spread(model)
         torch.save({"model": model.state_dict()}, path)
     name = "sam2.1_hiera_tiny"
-    everything = Sam2Parameters(
-        points_per_side=8, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, stability_score_offset=0.1
-    )
+    everything = Sam2Parameters(points_per_side=8, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1)
     segments = Sam2Segmenter(name, path, "cpu", everything).segment([_picture(FIRST_SEED)])[0]
     iou = float(np.quantile([segment.predicted_iou or 0 for segment in segments], 0.4))
     stability = float(np.quantile([segment.stability_score or 0 for segment in segments], 0.95))
@@ -140,8 +141,31 @@ def _smooth(decoder: Any) -> None:
         upscaling.weight.copy_(upscaling.weight.mean((2, 3), keepdim=True).expand_as(upscaling.weight))
     for fine in (decoder.conv_s0, decoder.conv_s1):
         fine.weight.zero_()
-    for network in decoder.output_hypernetworks_mlps:
-        network.layers[-1].weight.mul_(LOGITS_SPREAD)
+
+
+def _spread(model: Any) -> None:
+    """Gives masks an inside and an outside: a random network's logits are nearly the same all over the picture."""
+    features, logits = _features_and_logits(model)
+    common = torch.nn.functional.normalize(features.flatten(1).mean(1), dim=0)
+    for network in model.sam_mask_decoder.output_hypernetworks_mlps:
+        last = network.layers[-1]
+        last.weight.sub_(torch.outer(common, common @ last.weight))
+        last.bias.sub_(common * (common @ last.bias))
+    _, logits = _features_and_logits(model)
+    for network in model.sam_mask_decoder.output_hypernetworks_mlps:
+        network.layers[-1].weight.mul_(LOGITS_SPREAD / logits.std())
+        network.layers[-1].bias.mul_(LOGITS_SPREAD / logits.std())
+
+
+def _features_and_logits(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the hypernetworks' products are of, `(c / 8, h, w)`, and the products, for a point in the middle."""
+    seen: list[torch.Tensor] = []
+    hook = model.sam_mask_decoder.output_upscaling[-1].register_forward_hook(lambda *each: seen.append(each[2]))
+    predictor = UpstreamMasks(model, PointBatches()).predictor
+    predictor.set_image(_picture(FIRST_SEED))
+    _, _, logits = predictor.predict(np.array([[WIDTH / 2, HEIGHT / 2]]), np.array([1]))
+    hook.remove()
+    return seen[0][0], torch.from_numpy(logits)
 
 
 @contextmanager
