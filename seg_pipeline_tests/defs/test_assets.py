@@ -96,6 +96,7 @@ def test_a_materialisation_tells_counts_seconds_the_weights_and_links(
     assert metadata["source_image"]["width"].value == 64
     assert metadata["segments"]["segments"].value == 2
     assert metadata["segments"]["weights_sha256"].value == "f" * 64
+    assert metadata["segments"]["inference_mode"].value == "exact"
     assert metadata["cutouts"]["overlay"].value == "https://segments.example/assets/job-1/overlay.webp"
     assert metadata["result"]["total_seconds"].value >= 0
     assert metadata["result"]["answer"].value == "https://segments.example/jobs/job-1"
