@@ -5,6 +5,8 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +142,11 @@ def test_every_picture_of_a_batch_is_completed_after_a_kill(
 
 def test_a_cancelled_run_ends_as_cancelled_and_its_jobs_say_so(stack: Stack, large_picture: bytes) -> None:
     uuids = [f"cancel-{index}" for index in range(2 * PICTURES)]
-    for uuid in uuids:
-        queue(stack, large_picture, uuid)
-    # So many that it lasts longer than a heartbeat, by which the worker notices.
+    with Image.open(BytesIO(large_picture)) as picture:
+        larger = saved(picture.resize((4000, 3000)), "JPEG", quality=80)
+    with ThreadPoolExecutor(8) as senders:
+        list(senders.map(lambda uuid: queue(stack, larger, uuid), uuids))
+    # So much that it lasts longer than a heartbeat, by which the worker notices.
     run_id = wait_until_a_batch_is_processed(stack, uuids, at_least=20)
     graphql(stack, "mutation($id: String!) { terminateRun(runId: $id) { __typename } }", id=run_id)
     assert wait_for_end(stack, run_id) == "CANCELED"

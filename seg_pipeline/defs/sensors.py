@@ -69,7 +69,10 @@ def _wait_for_jobs(bench: Workbench, instance: dg.DagsterInstance) -> tuple[list
         uuids = bench.inbox.waiting(JOBS_PER_TICK)
         if uuids:
             workers = len(live_workers(bench.store, datetime.now(UTC), settings.worker_stale_seconds))
-            room = _wait_for_room(instance, workers, deadline)
+            room = room_for_runs(_runs_in_progress(instance, workers), workers)
+            if not room:
+                room = _wait_for_room(instance, workers, deadline)
+                uuids = bench.inbox.waiting(JOBS_PER_TICK)  # meanwhile more have come, for a fuller batch
             return uuids[: room * settings.batch_size], workers
         time.sleep(settings.inbox_pause_seconds)
     return [], 0
