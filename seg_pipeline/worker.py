@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from billiard import current_process
 from celery import Celery
 from celery.exceptions import SecurityWarning
 from celery.signals import worker_process_init, worker_process_shutdown
@@ -157,6 +158,7 @@ def _close_abandoned(run: DagsterRun) -> None:
 
 
 def _begin_child(**_: Any) -> None:
+    _free_locks_of_the_dead()
     keep_freed_memory()
     _forget_dead_neighbours()
     child.pulse.start()
@@ -164,6 +166,15 @@ def _begin_child(**_: Any) -> None:
 
 def _end_child(**_: Any) -> None:
     child.pulse.stop()
+
+
+def _free_locks_of_the_dead() -> None:
+    """A child that is killed while it waits for work takes the locks of the pool's pipes with it, and the next would
+    wait for them for ever. There is one child at a time, so a lock that is held now is held by a dead one."""
+    process = current_process()
+    for lock in (process.inq._rlock, process.outq._wlock):
+        lock.acquire(False)
+        lock.release()
 
 
 def _forget_dead_neighbours() -> None:

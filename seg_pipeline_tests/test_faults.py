@@ -140,6 +140,14 @@ def test_every_picture_of_a_batch_is_completed_after_a_kill(
     stack.wait_for(lambda: statuses(stack, uuids) == {"completed"}, "completion of every picture", seconds=120)
 
 
+def test_a_worker_whose_child_is_killed_while_it_waits_for_work_goes_on(stack: Stack) -> None:
+    """The dead child had the lock on the pipe that work comes through."""
+    stack.wait_for(lambda: all(beat.run_id is None for beat in beats(stack)), "rest")
+    kill_executing_child(stack)
+    stack.wait_for(stack.is_ready, "return of the child")
+    assert post(stack, BUNDLED.read_bytes(), "after-a-quiet-death").status_code == 200
+
+
 def test_a_cancelled_run_ends_as_cancelled_and_its_jobs_say_so(stack: Stack, large_picture: bytes) -> None:
     uuids = [f"cancel-{index}" for index in range(2 * PICTURES)]
     with Image.open(BytesIO(large_picture)) as picture:
