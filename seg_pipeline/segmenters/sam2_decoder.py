@@ -377,12 +377,14 @@ class FastMaskDecoder:
         """The scores `(p, H, t, n)` of what is asked `(p, H, t, d)` with the features and their positions."""
         of_rows = attention.split(view.rows @ projection.weights).transpose(2, 3)
         of_rows = (asked @ of_rows).flatten(1, 2).to(self._dtype)
-        fast = asked.to(self._dtype)
-        scores = (fast @ projection.shared).flatten(1, 2).mul_(view.scale.to(self._dtype))
-        scores.baddbmm_(of_rows, view.weights)
+        scores, scale = of_rows @ view.weights, view.scale
         if view.outer_scale is not None:
             scores *= view.outer_scale.to(self._dtype)
-        return (fast @ projection.position).add_(scores.unflatten(1, asked.shape[1:3]))
+            scale = scale * view.outer_scale
+        keys = torch.addcmul(projection.position, projection.shared, scale[:, None].to(self._dtype))
+        by_head = scores.view(-1, asked.shape[2], scores.shape[2])
+        by_head.baddbmm_(asked.flatten(0, 1).to(self._dtype), keys.flatten(0, 1))
+        return scores.unflatten(1, asked.shape[1:3])
 
     def _seen(self, values: Tensor, attention: Attention, share: Tensor, view: View, constant: Tensor) -> Tensor:
         """What an attention sees that gives each position its share `(p, H, t, n)`, which is overwritten:
@@ -405,7 +407,7 @@ class FastMaskDecoder:
             coarse.view(-1, len(self._norm.weight)), self._norm.weight.shape, *self._norm_weights, self._norm.eps
         )
         fine = torch.ops.aten.gelu_(torch.addmm(shared.finest, torch.ops.aten.gelu_(coarse), self._fine_weights))
-        logits = (fine.view(-1, weights.shape[1]) @ weights.T.to(self._dtype)).T.float()
+        logits = (weights.to(self._dtype) @ fine.view(-1, weights.shape[1]).T).float()
         height, width = self._prompts.image_embedding_size
         blocks = logits.reshape(-1, height, width, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
         return blocks.reshape(-1, 4 * height, 4 * width)
