@@ -1,8 +1,9 @@
-"""Masks and cut-outs as files: ours against the seeds' way, in seconds and in bytes, mask by mask in turn."""
+"""Masks, cut-outs and originals as files: ours against the seeds' way, in seconds and in bytes, one by one in turn."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +14,12 @@ from benchmarks.tables import Row, row_of
 from seg_pipeline.cutouts import cut_out
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import Mask, RgbImage
+from seg_pipeline.images import encode_original
 from seg_pipeline.masks import encode_mask_png
+from seg_pipeline.segmenters.parity_pictures import parity_pictures
 
 WIDTH, HEIGHT = 1920, 1080
-Encode = Callable[[RgbImage, Mask], bytes]
+Encode = Callable[..., bytes]
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,17 @@ class Ratio:
 
 
 def measure(options: Options) -> list[Row]:
-    """Ratios over the masks of generated scenes of 1920x1080."""
+    """Ratios over the masks of generated scenes of 1920x1080, and over pictures of several kinds."""
     masks = [pair for index in range(options.scaled(12, 2)) for pair in _masks_of_scene(FIRST_SEED + index)]
+    pictures = [(picture,) for group in parity_pictures("yolov8n-seg") for picture in group]
     pngs = _ratios(lambda _, mask: encode_mask_png(mask), lambda _, mask: seeds_way.mask_png(mask.full()), masks)
     crops = _ratios(cut_out, lambda image, mask: seeds_way.cut_out(image, mask.full()), masks)
-    return [*_rows("a mask's PNG", pngs), *_rows("a cut-out's WEBP", crops)]
+    originals = _ratios(encode_original, seeds_way.original, pictures)
+    return [
+        *_rows("a mask's PNG", pngs),
+        *_rows("a cut-out's WEBP", crops),
+        *_rows("an original's WEBP", originals),
+    ]
 
 
 def _rows(name: str, ratios: list[Ratio]) -> list[Row]:
@@ -51,22 +60,22 @@ def _masks_of_scene(seed: int) -> list[tuple[RgbImage, Mask]]:
     return [(scene.image, mask) for mask in masks if mask]
 
 
-def _ratios(ours: Encode, theirs: Encode, masks: list[tuple[RgbImage, Mask]]) -> list[Ratio]:
-    ours(*masks[0]), theirs(*masks[0])
-    return [_ratio(ours, theirs, image, mask) for image, mask in masks]
+def _ratios(ours: Encode, theirs: Encode, asked: Sequence[tuple[Any, ...]]) -> list[Ratio]:
+    ours(*asked[0]), theirs(*asked[0])
+    return [_ratio(ours, theirs, each) for each in asked]
 
 
-def _ratio(ours: Encode, theirs: Encode, image: RgbImage, mask: Mask) -> Ratio:
-    our_seconds, our_bytes = _timed(ours, image, mask)
-    their_seconds, their_bytes = _timed(theirs, image, mask)
+def _ratio(ours: Encode, theirs: Encode, asked: tuple[Any, ...]) -> Ratio:
+    our_seconds, our_bytes = _timed(ours, asked)
+    their_seconds, their_bytes = _timed(theirs, asked)
     return Ratio(our_seconds / their_seconds, our_bytes, their_bytes)
 
 
-def _timed(encode: Encode, image: RgbImage, mask: Mask) -> tuple[float, int]:
+def _timed(encode: Encode, asked: tuple[Any, ...]) -> tuple[float, int]:
     """The least seconds of three, and the bytes."""
     seconds, data = [], b""
     for _ in range(3):
         begin = time.perf_counter()
-        data = encode(image, mask)
+        data = encode(*asked)
         seconds.append(time.perf_counter() - begin)
     return min(seconds), len(data)

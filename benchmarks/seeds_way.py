@@ -84,13 +84,20 @@ def segment(weights: str, picture: Path, out: Path) -> None:
     folder = out / picture.stem
     folder.mkdir(parents=True, exist_ok=True)
     image = Image.open(io.BytesIO(picture.read_bytes())).convert("RGB")
-    image.save(folder / "original.webp")
+    (folder / "original.webp").write_bytes(original(np.asarray(image)))
     results: Any = YOLO(weights).predict(image, retina_masks=True, verbose=False, save=False)
     (result,) = results
     masks = [] if result.masks is None else result.masks.data.cpu().numpy().astype(np.bool_)
     for index, mask in enumerate(masks):
         (folder / f"mask_{index:03d}.png").write_bytes(mask_png(mask))
         (folder / f"{index:03d}.webp").write_bytes(cut_out(np.asarray(image), mask))
+
+
+def original(image: RgbImage) -> bytes:
+    """The picture as WEBP, as Pillow writes it without being told how."""
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, "WEBP")
+    return data.getvalue()
 
 
 def mask_png(full: BoolMask) -> bytes:

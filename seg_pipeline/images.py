@@ -115,11 +115,11 @@ def decode_alpha(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
 
 
 def encode_original(image: RgbImage) -> bytes:
-    """The picture as WEBP of quality 80; sides over 16383 px, the format's limit, are scaled down to fit."""
+    """The picture as WEBP; sides over 16383 px, the format's limit, are scaled down to fit."""
     with large_ones_in_turn(image.shape[0] * image.shape[1]):
         picture = fit_into(Image.fromarray(image), WEBP_MAX_SIDE)
-        # Method 2 takes 40% of the default's time for 5% more bytes.
-        return encode_webp(picture, method=2)
+        # Less than half the time of the default method at quality 80, never more bytes, and up to 1 dB less.
+        return encode_webp(picture, method=2, quality=78)
 
 
 def large_ones_in_turn(pixels: int) -> AbstractContextManager[object]:
@@ -134,10 +134,10 @@ def strips(height: int, width: int) -> Iterator[slice]:
     return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
-def encode_webp(picture: Image.Image, method: int) -> bytes:
+def encode_webp(picture: Image.Image, method: int, quality: int = WEBP_QUALITY) -> bytes:
     """Lossy WEBP (alpha stays exact); method 0 is quickest, 6 smallest."""
     buffer = BytesIO()
-    picture.save(buffer, "WEBP", quality=WEBP_QUALITY, method=method)
+    picture.save(buffer, "WEBP", quality=quality, method=method)
     return buffer.getvalue()
 
 
