@@ -46,7 +46,9 @@ FORMATS = {
 WEBP_MAX_SIDE = 16383
 """The format's own limit: 14 bits a side."""
 
-WEBP_QUALITY = 80
+WEBP_QUALITY = 78
+"""With method 2 it takes about half the time of WEBP's defaults, method 4 and quality 80, for fewer bytes in all and
+half a decibel less."""
 
 LARGE_PIXELS = 25_000_000
 """Pictures and cut-outs of more pixels are decoded and encoded one at a time, however many threads there are."""
@@ -118,8 +120,7 @@ def encode_original(image: RgbImage) -> bytes:
     """The picture as WEBP; sides over 16383 px, the format's limit, are scaled down to fit."""
     with large_ones_in_turn(image.shape[0] * image.shape[1]):
         picture = fit_into(Image.fromarray(image), WEBP_MAX_SIDE)
-        # Less than half the time of the default method at quality 80, never more bytes, and up to 1 dB less.
-        return encode_webp(picture, method=2, quality=78)
+        return encode_webp(picture)
 
 
 def large_ones_in_turn(pixels: int) -> AbstractContextManager[object]:
@@ -134,10 +135,10 @@ def strips(height: int, width: int) -> Iterator[slice]:
     return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
-def encode_webp(picture: Image.Image, method: int, quality: int = WEBP_QUALITY) -> bytes:
+def encode_webp(picture: Image.Image, method: int = 2) -> bytes:
     """Lossy WEBP (alpha stays exact); method 0 is quickest, 6 smallest."""
     buffer = BytesIO()
-    picture.save(buffer, "WEBP", quality=quality, method=method)
+    picture.save(buffer, "WEBP", quality=WEBP_QUALITY, method=method)
     return buffer.getvalue()
 
 
