@@ -9,224 +9,188 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-import seg_pipeline.demo
+from benchmarks import untrained_sam2
 from benchmarks.options import Options
 from benchmarks.pictures import FIRST_SEED
 from benchmarks.progress import say
 from benchmarks.tables import Row, row_of
 from seg_pipeline.allocator import keep_freed_memory
 from seg_pipeline.demo.scenes import make_scene
-from seg_pipeline.domain import Box, Mask
+from seg_pipeline.domain import Box, Mask, RgbImage
 from seg_pipeline.masks import mask_iou
-from seg_pipeline.segmenters.sam2 import Sam2Segmenter, build_model
-from seg_pipeline.segmenters.sam2_generator import PointBatches
+from seg_pipeline.segmenters.devices import has_bf16
+from seg_pipeline.segmenters.parity_pictures import photographs
+from seg_pipeline.segmenters.sam2 import Sam2Segmenter
 from seg_pipeline.segmenters.sam2_parameters import DEMO_PARAMETERS, Sam2Parameters
-from seg_pipeline.segmenters.sam2_upstream import UpstreamMasks
+from seg_pipeline.segmenters.weights import BUNDLED
 
-WIDTH, HEIGHT = 960, 720
-SIDES = ("upstream as it comes", "upstream", "exact", "turbo")
-TARGETS = {("exact", "upstream"): 3.5, ("exact", SIDES[0]): 5, ("turbo", "upstream"): 5, ("turbo", SIDES[0]): 7}
-DEMO_WEIGHTS = Path(seg_pipeline.demo.__file__).parent / "weights" / "demo-sam2.pt"
-LOGITS_SPREAD = 8.0
+AS_IT_COMES = "upstream as it comes"
+SIDES = (AS_IT_COMES, "upstream", "exact", "turbo")
+SPEED_TARGETS = {"exact": {"upstream": 3.5, AS_IT_COMES: 5}, "turbo": {"upstream": 5, AS_IT_COMES: 7}}
+IOU_TARGETS = {"exact": 0.9995, "turbo": 0.99}
 
 
 @dataclass(frozen=True)
-class Model:
-    """What a side segments with."""
+class Task:
+    """A picture, one of `_picture`'s names, and how its masks are asked for."""
 
-    name: str
-    weights: Path
+    picture: str
     parameters: Sam2Parameters
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One picture by one side; a mask is its box and its packed bits."""
+    """One picture by one side."""
 
     seconds: float
     peak_mb: float
     masks: list[Mask]
 
 
+@dataclass(frozen=True)
+class Figures:
+    """What is kept of an answer; `ious`: those with upstream's masks, one by one, None if it has another number."""
+
+    seconds: float
+    peak_mb: float
+    masks: int
+    ious: list[float] | None
+
+
 def measure(options: Options) -> list[Row]:
     """Ratios, peaks of memory and agreement for demo-sam2 and for an untrained sam2.1_hiera_tiny."""
-    demo = Model("demo-sam2", DEMO_WEIGHTS, DEMO_PARAMETERS)
-    rows = _measure_model(demo, options.scaled(8, 3))
-    tiny = untrained_tiny(options.models, options.scaled(32, 12))
-    return [*rows, *_measure_model(tiny, options.scaled(3, 1))]
+    scenes = [f"scene {FIRST_SEED + index}" for index in range(options.scaled(8, 2))]
+    pictures = [*scenes, *PHOTOGRAPHS]
+    rows = _measure_model("demo-sam2", BUNDLED / "demo-sam2.pt", [Task(each, DEMO_PARAMETERS) for each in pictures])
+    weights = untrained_sam2.untrained_sam2(options.models, _picture(scenes[0]))
+    segmenter = Sam2Segmenter(untrained_sam2.NAME, weights, "cpu", mode="exact")
+    tasks = []
+    for picture in [scenes[0], *PHOTOGRAPHS]:
+        points = options.scaled(32, 12)
+        tasks.append(Task(picture, untrained_sam2.fitted_parameters(segmenter, _picture(picture), points)))
+    segmenter.close()
+    return [*rows, *_measure_model(untrained_sam2.NAME, weights, tasks)]
 
 
-def _measure_model(model: Model, pictures: int) -> list[Row]:
+def _measure_model(name: str, weights: Path, tasks: Sequence[Task]) -> list[Row]:
+    sides = [side for side in SIDES if side != "turbo" or has_bf16()]
+    figures: dict[str, list[Figures]] = {side: [] for side in sides}
     with ExitStack() as stack:
-        asking = {side: stack.enter_context(_side(model, side)) for side in SIDES}
-        answers: dict[str, list[Answer]] = {side: [] for side in SIDES}
-        for index in range(pictures + 1):
-            for side in SIDES[index % len(SIDES) :] + SIDES[: index % len(SIDES)]:
-                answers[side].append(_ask(asking[side], FIRST_SEED + index))
-                say(f"automatic_masks: {model.name}, {side}: {answers[side][-1].seconds:.2f} s")
-    warm = {side: each[1:] for side, each in answers.items()}
-    return [*_ratios(model.name, warm), *_rates(model.name, warm), *_agreement(model.name, warm)]
+        processes = {side: stack.enter_context(_side(name, weights, side)) for side in sides}
+        for index, task in enumerate(tasks):
+            turn = sides[index % len(sides) :] + sides[: index % len(sides)]
+            answers = {side: _ask(processes[side], task) for side in turn}
+            for side, answer in answers.items():
+                figures[side].append(_figures(answer, answers["upstream"]))
+                say(f"automatic_masks: {name}, {side}: {answer.seconds:.2f} s, {len(answer.masks)} masks")
+    return [row for mode in SPEED_TARGETS for row in _rows(name, mode, figures)]
 
 
-def _ratios(name: str, answers: dict[str, list[Answer]]) -> list[Row]:
+def _figures(answer: Answer, upstream: Answer) -> Figures:
+    alike = len(answer.masks) == len(upstream.masks)
+    ious = [mask_iou(*pair) for pair in zip(answer.masks, upstream.masks, strict=True)] if alike else None
+    return Figures(answer.seconds, answer.peak_mb, len(answer.masks), ious)
+
+
+def _rows(name: str, mode: str, figures: Mapping[str, list[Figures]]) -> list[Row]:
+    if mode not in figures:
+        return [Row(f"{name}: {mode}", "not measured", "this CPU does not multiply bf16, so `turbo` stays off", "")]
     rows = []
-    for (ours, theirs), target in TARGETS.items():
-        pairs = zip(answers[theirs], answers[ours], strict=True)
-        ratios = [slow.seconds / fast.seconds for slow, fast in pairs]
-        same = "with the same allocator" if theirs == "upstream" else "as it comes"
-        rows.append(row_of(f"{name}: {ours}, times as fast as upstream {same}", ratios, target=f"{target:g}"))
-    return rows
+    for theirs, target in SPEED_TARGETS[mode].items():
+        pairs = zip(figures[theirs], figures[mode], strict=True)
+        same = "as it comes" if theirs == AS_IT_COMES else "with the same allocator"
+        figure = f"{name}: {mode}, times as fast as upstream {same}"
+        rows.append(row_of(figure, [slow.seconds / fast.seconds for slow, fast in pairs], target=f"{target:g}"))
+    seconds = " and ".join(_range(side, [each.seconds for each in figures[side]], ".1f") for side in ("upstream", mode))
+    masks = _range("masks", [each.masks for each in figures[mode]], ".0f")
+    rows.append(Row(f"{name}: seconds a picture", "", f"{seconds}; {masks}", ""))
+    return [*rows, _memory_row(name, mode, figures), _agreement_row(name, mode, figures[mode])]
 
 
-def _rates(name: str, answers: dict[str, list[Answer]]) -> list[Row]:
-    peaks = {side: max(answer.peak_mb for answer in each) for side, each in answers.items()}
-    memory = ", ".join(f"{side} {peak:.0f}" for side, peak in peaks.items())
-    rates = {side: [len(a.masks) / a.seconds for a in each] for side, each in answers.items()}
-    return [
-        *(row_of(f"{name}: {side}, masks a second", rates[side]) for side in ("upstream", "exact", "turbo")),
-        Row(f"{name}: exact's peak of memory over upstream's", f"{peaks['exact'] / peaks['upstream']:.2f}",
-            f"MB: {memory}", "1"),
-    ]  # fmt: skip
+def _range(what: str, values: Sequence[float], digits: str) -> str:
+    return f"{what} {min(values):{digits}} to {max(values):{digits}}"
 
 
-def _agreement(name: str, answers: dict[str, list[Answer]]) -> list[Row]:
-    rows = []
-    for ours, target in (("exact", "0.9995"), ("turbo", "0.99")):
-        pairs = [*zip(answers[ours], answers["upstream"], strict=True)]
-        alike = [len(one.masks) == len(other.masks) for one, other in pairs]
-        matched = [both for one, other in pairs if len(one.masks) == len(other.masks)
-                   for both in zip(one.masks, other.masks, strict=True)]  # fmt: skip
-        ious = [mask_iou(*both) for both in matched]
-        note = f"as many masks on {sum(alike)} of {len(alike)} pictures, {len(ious)} masks in the same order"
-        figure = f"{name}: {ours}, mean IoU with upstream's masks"
-        rows.append(Row(figure, f"{statistics.mean(ious):.5f}" if ious else "no masks", note, target))
-    return rows
+def _memory_row(name: str, mode: str, figures: Mapping[str, list[Figures]]) -> Row:
+    peaks = {side: max(each.peak_mb for each in figures[side]) for side in (AS_IT_COMES, "upstream", mode)}
+    spread = "MB: " + ", ".join(f"{side} {peak:.0f}" for side, peak in peaks.items())
+    figure = f"{name}: {mode}'s peak of memory over that of upstream as it comes"
+    return Row(figure, f"{peaks[mode] / peaks[AS_IT_COMES]:.2f}", spread, "1")
 
 
-def untrained_tiny(folder: Path, points_per_side: int) -> Model:
-    """A `sam2.1_hiera_tiny` with random weights and masks as smooth as a trained one's.
-
-    Three in five are above the threshold of predicted IoU and dozens are stable. All of those are kept: their boxes are
-    alike, since an untrained network draws over the whole picture.
-    """
-    path = folder / "sam2.1_hiera_tiny-untrained.pt"
-    folder.mkdir(parents=True, exist_ok=True)
-    with torch.random.fork_rng(devices=[]), torch.inference_mode():
-        torch.manual_seed(0)
-        model = build_model("sam2.1_hiera_tiny").eval()
-        _smooth(model.sam_mask_decoder)
-        _spread(model)
-        torch.save({"model": model.state_dict()}, path)
-    name = "sam2.1_hiera_tiny"
-    everything = Sam2Parameters(points_per_side=8, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1)
-    segments = Sam2Segmenter(name, path, "cpu", everything).segment([_picture(FIRST_SEED)])[0]
-    iou = float(np.quantile([segment.predicted_iou or 0 for segment in segments], 0.4))
-    stability = float(np.quantile([segment.stability_score or 0 for segment in segments], 0.95))
-    asked = replace(everything, points_per_side=points_per_side, pred_iou_thresh=iou, stability_score_thresh=stability)
-    return Model(name, path, asked)
-
-
-def _smooth(decoder: Any) -> None:
-    """Neighbouring pixels of a random network's masks have nothing to do with one another; a trained one's do."""
-    for upscaling in (decoder.output_upscaling[0], decoder.output_upscaling[3]):
-        upscaling.weight.copy_(upscaling.weight.mean((2, 3), keepdim=True).expand_as(upscaling.weight))
-    for fine in (decoder.conv_s0, decoder.conv_s1):
-        fine.weight.zero_()
-
-
-def _spread(model: Any) -> None:
-    """Gives masks an inside and an outside: a random network's logits are nearly the same all over the picture."""
-    features, logits = _features_and_logits(model)
-    common = torch.nn.functional.normalize(features.flatten(1).mean(1), dim=0)
-    for network in model.sam_mask_decoder.output_hypernetworks_mlps:
-        last = network.layers[-1]
-        last.weight.sub_(torch.outer(common, common @ last.weight))
-        last.bias.sub_(common * (common @ last.bias))
-    _, logits = _features_and_logits(model)
-    for network in model.sam_mask_decoder.output_hypernetworks_mlps:
-        network.layers[-1].weight.mul_(LOGITS_SPREAD / logits.std())
-        network.layers[-1].bias.mul_(LOGITS_SPREAD / logits.std())
-
-
-def _features_and_logits(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the hypernetworks' products are of, `(c / 8, h, w)`, and the products, for a point in the middle."""
-    seen: list[torch.Tensor] = []
-    hook = model.sam_mask_decoder.output_upscaling[-1].register_forward_hook(lambda *each: seen.append(each[2]))
-    predictor = UpstreamMasks(model, PointBatches()).predictor
-    predictor.set_image(_picture(FIRST_SEED))
-    _, _, logits = predictor.predict(np.array([[WIDTH / 2, HEIGHT / 2]]), np.array([1]))
-    hook.remove()
-    return seen[0][0], torch.from_numpy(logits)
+def _agreement_row(name: str, mode: str, figures: Sequence[Figures]) -> Row:
+    ious = [iou for each in figures if each.ious is not None for iou in each.ious]
+    alike = sum(each.ious is not None for each in figures)
+    note = f"as many masks on {alike} of {len(figures)} pictures, {len(ious)} masks in the same order"
+    mean = f"{statistics.mean(ious):.5f}" if ious else "no masks"
+    return Row(f"{name}: {mode}, mean IoU with upstream's masks", mean, note, f"{IOU_TARGETS[mode]:g}")
 
 
 @contextmanager
-def _side(model: Model, side: str) -> Iterator[subprocess.Popen[str]]:
-    arguments = json.dumps({"name": model.name, "weights": str(model.weights), "parameters": asdict(model.parameters)})
-    command = [sys.executable, "-m", "benchmarks.automatic_masks", side, arguments]
+def _side(name: str, weights: Path, side: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "benchmarks.automatic_masks", side, name, str(weights)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process
         assert process.stdin
         process.stdin.close()
 
 
-def _ask(process: subprocess.Popen[str], seed: int) -> Answer:
+def _ask(process: subprocess.Popen[str], task: Task) -> Answer:
     assert process.stdin
     assert process.stdout
-    print(seed, file=process.stdin, flush=True)
+    print(json.dumps(asdict(task)), file=process.stdin, flush=True)
     said = json.loads(process.stdout.readline())
-    masks = [_unpacked(*each) for each in said["masks"]]
-    return Answer(said["seconds"], said["peak_mb"], masks)
+    return Answer(said["seconds"], said["peak_mb"], [_unpacked(*each) for each in said["masks"]])
 
 
-def _answer_for_ever(side: str, model: Model) -> None:
-    """The process of one side: a seed a line on stdin, an answer a line on stdout."""
-    if side != SIDES[0]:
+def main() -> None:
+    """The process of one side: a task a line on stdin, an answer a line on stdout."""
+    side, name, weights = sys.argv[1:]
+    if side != AS_IT_COMES:
         keep_freed_memory()
     mode: Any = "upstream" if side.startswith("upstream") else side
-    segmenter = Sam2Segmenter(model.name, model.weights, "cpu", model.parameters, mode)
+    segmenter = Sam2Segmenter(name, Path(weights), "cpu", mode=mode)
+    segmenter.segment([_picture(f"scene {FIRST_SEED}")], {"points_per_side": 8})  # pays for what is loaded once
     for line in sys.stdin:
-        picture = _picture(int(line))
+        task = json.loads(line)
+        picture = _picture(task["picture"])
         begin = time.perf_counter()
-        segments = segmenter.segment([picture])[0]
-        seconds = time.perf_counter() - begin
+        segments = segmenter.segment([picture], task["parameters"])[0]
+        seconds, peak_mb = time.perf_counter() - begin, _peak_mb()
         masks = [_packed(segment.mask) for segment in segments]
-        print(json.dumps({"seconds": seconds, "peak_mb": _peak_mb(), "masks": masks}), flush=True)
+        print(json.dumps({"seconds": seconds, "peak_mb": peak_mb, "masks": masks}), flush=True)
 
 
-def _picture(seed: int) -> Any:
-    return make_scene(seed, width=WIDTH, height=HEIGHT).image
+PHOTOGRAPHS = [f"photograph {index}" for index in range(len(photographs()))]
 
 
-def _packed(mask: Mask) -> tuple[list[int], str]:
+def _picture(name: str) -> RgbImage:
+    kind, number = name.split()
+    return photographs()[int(number)] if kind == "photograph" else make_scene(int(number), width=960, height=720).image
+
+
+def _packed(mask: Mask) -> tuple[tuple[int, int], list[int], str]:
     box = mask.box
-    return [box.x, box.y, box.width, box.height], np.packbits(mask.bits).tobytes().hex()
+    return mask.resolution_wh, [box.x, box.y, box.width, box.height], np.packbits(mask.bits).tobytes().hex()
 
 
-def _unpacked(xywh: Sequence[int], packed: str) -> Mask:
-    box = Box(*xywh)
+def _unpacked(resolution_wh: Sequence[int], xywh: Sequence[int], packed: str) -> Mask:
+    box, (width, height) = Box(*xywh), resolution_wh
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(packed), np.uint8), count=box.width * box.height)
-    return Mask((WIDTH, HEIGHT), box, bits.reshape(box.height, box.width).astype(np.bool_))
+    return Mask((width, height), box, bits.reshape(box.height, box.width).astype(np.bool_))
 
 
 def _peak_mb() -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
-
-
-def main() -> None:
-    """One side, as `measure` starts it."""
-    side, arguments = sys.argv[1:]
-    said = json.loads(arguments)
-    _answer_for_ever(side, Model(said["name"], Path(said["weights"]), Sam2Parameters(**said["parameters"])))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from benchmarks.pictures import write_scenes
 from benchmarks.progress import say
 from benchmarks.running_stack import RunningStack, running_stack
 from benchmarks.tables import Row, row_of
-from benchmarks.untrained import untrained_yolo
+from benchmarks.untrained_yolo import untrained_yolo
 
 WARM_UP = 16
 DIFFERENT = 100

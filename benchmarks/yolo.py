@@ -14,7 +14,7 @@ import torch
 from benchmarks.options import Options
 from benchmarks.pictures import FIRST_SEED
 from benchmarks.tables import Row, row_of
-from benchmarks.untrained import untrained_yolo
+from benchmarks.untrained_yolo import untrained_yolo
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import RgbImage
 from seg_pipeline.segmenters import yolo_networks

@@ -1,7 +1,6 @@
 """The pictures on which a quick model is held against the exact one: drawn scenes, and the photographs that come with
 ultralytics, whole, mirrored and in parts."""
 
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,8 +30,15 @@ def parity_pictures(model: str) -> list[list[RgbImage]]:
     sample = _both_ways(_read(SAMPLE))
     if model in DEMO_MODELS:
         return [*_scenes(SCENES | MORE_SCENES), sample]
-    photographs = [_read(path) for path in _photographs()]
-    return [*_scenes(SCENES), sample, *map(_both_ways, photographs), *map(_corners, photographs)]
+    return [*_scenes(SCENES), sample, *map(_both_ways, photographs()), *map(_corners, photographs())]
+
+
+def photographs() -> list[RgbImage]:
+    """The two that come with ultralytics."""
+    spec = find_spec("ultralytics")
+    assert spec is not None, "ultralytics is a dependency"
+    assert spec.origin is not None, "ultralytics is a package with files"
+    return [_read(Path(spec.origin).parent / "assets" / name) for name in ("bus.jpg", "zidane.jpg")]
 
 
 def _scenes(seeds_by_size: dict[tuple[int, int], range]) -> list[list[RgbImage]]:
@@ -44,13 +50,6 @@ def _scenes(seeds_by_size: dict[tuple[int, int], range]) -> list[list[RgbImage]]
 
 def _read(path: Path) -> RgbImage:
     return decode(path.read_bytes(), MAX_PIXELS)
-
-
-def _photographs() -> Sequence[Path]:
-    spec = find_spec("ultralytics")
-    assert spec is not None, "ultralytics is a dependency"
-    assert spec.origin is not None, "ultralytics is a package with files"
-    return [Path(spec.origin).parent / "assets" / name for name in ("bus.jpg", "zidane.jpg")]
 
 
 def _both_ways(picture: RgbImage) -> list[RgbImage]:
