@@ -80,8 +80,10 @@ class Upsampling:
         per_cell = self._cell_y.shape[1] * self._cell_x.shape[1]
         for cells in torch.nonzero(mixed).split(max(PIXELS_AT_ONCE // per_cell, 1)):
             over = self._pixels(logits, cells)[None] > limits.view(3, 1, 1, 1)
-            counts.T.index_add_(1, cells[:, 0], over.sum((2, 3)))
-            self._widen(first, last, cells, over[1])
+            of_cells = over.sum((2, 3))
+            counts.T.index_add_(1, cells[:, 0], of_cells)
+            some = of_cells[1] > 0
+            self._widen(first, last, cells[some], over[1, some])
         for index in torch.nonzero(dense).flatten().tolist():
             counts[index], first[index], last[index] = self._measure_enlarged(logits[index], thresholds)
         boxes = torch.cat([first, last], 1)
@@ -139,12 +141,27 @@ class Upsampling:
         return top[:, None] * (1 - share) + bottom[:, None] * share
 
     def _widen(self, first: Tensor, last: Tensor, cells: Tensor, over: Tensor) -> None:
-        """Makes the extents those of the cells' pixels `(k, rows, columns) bool` too."""
-        for side, (axis, any_over) in enumerate(((self._x, over.any(1)), (self._y, over.any(2)))):
-            mask, within = cells[:, 0], torch.arange(any_over.shape[1], device=over.device)
-            at = axis.starts[cells[:, 2 - side]][:, None] + within
-            first[:, side].scatter_reduce_(0, mask, at.masked_fill(~any_over, _FAR).amin(1), "amin")
-            last[:, side].scatter_reduce_(0, mask, at.masked_fill(~any_over, -1).amax(1), "amax")
+        """Makes the extents those of the cells' pixels `(k, rows, columns) bool` too; each has some pixel."""
+        for side, axis in enumerate((self._x, self._y)):
+            for extent, reduction in ((first, "amin"), (last, "amax")):
+                outermost = _outermost(cells[:, 0], cells[:, 2 - side], len(extent), reduction)
+                at = axis.starts[cells[outermost, 2 - side]] + _end_within(over[outermost], 1 + side, reduction)
+                extent[:, side].scatter_reduce_(0, cells[outermost, 0], at, reduction)
+
+
+def _outermost(mask: Tensor, place: Tensor, masks: int, reduction: str) -> Tensor:
+    """The index of the cells `(k,)` that have the least or the greatest place of their mask."""
+    extreme = place.new_zeros(masks).scatter_reduce_(0, mask, place, reduction, include_self=False)
+    return torch.nonzero(place == extreme[mask]).flatten()
+
+
+def _end_within(over: Tensor, across: int, reduction: str) -> Tensor:
+    """The first or the last pixel `(k,)` of cells `(k, rows, columns) bool` that is over, along the axis that is not
+    `across`."""
+    lines = over.any(across)
+    if reduction == "amin":
+        return lines.to(torch.uint8).argmax(1)
+    return lines.shape[1] - 1 - lines.flip(1).to(torch.uint8).argmax(1)
 
 
 _FAR = 2**40
