@@ -128,7 +128,7 @@ class Inbox:
             if accepted is None:
                 continue
             self._store_source(accepted.job, data)
-            if job.callback and not accepted.job.callback:
+            if job.callback and not accepted.created:
                 accepted = Accepted(self._promise_callback(accepted.job), created=False)
             if accepted.created or not self._is_known(job.uuid):
                 self.store.create(keys.inbox(job.uuid), b"")
@@ -313,9 +313,14 @@ class Inbox:
             self.store.put(key, data)
 
     def _promise_callback(self, job: Job) -> Job:
-        """A job that came over HTTP and comes by the queue as well: from now on the app server waits for it too."""
+        """A job that is there already and comes by the queue: from now on, the app server waits for it too.
+
+        Here the request is written before the result is read; who finishes a job does it the other way round, so one of
+        the two sees the other. Also if the request says so already: whoever wrote that may have died before the result.
+        """
         promised = replace(job, callback=True)
-        self.store.put(keys.request(job.uuid), _to_bytes(promised.to_json()))
+        if not job.callback:
+            self.store.put(keys.request(job.uuid), _to_bytes(promised.to_json()))
         result = self.result(job.uuid)
         if result is not None:
             self.outbox.record(job.uuid, result)
@@ -367,14 +372,21 @@ class Inbox:
             return Claim(_name(info), 1, "", info.last_modified)
 
     def _settle(self, uuid: str, result: dict[str, Any], job: Job | None) -> None:
-        if job and job.callback:
+        """Completes the end of a job whose result is stored; `job` may have been read before it was."""
+        is_awaited = bool(job and job.callback)
+        if is_awaited:
             self.outbox.record(uuid, result)
         done, *others = sorted(_OUTCOMES, key=lambda outcome: outcome != result["status"])
-        self.store.at_once([
+        calls: list[Callable[[], Any]] = [
             partial(self.store.put, keys.done(done, uuid), b""),
             *(partial(self.store.delete, keys.done(other, uuid)) for other in others),
             partial(self.store.put, _expiry_key(uuid, result), b""),
-        ])  # fmt: skip
+            partial(self._request, uuid),
+        ]
+        *_, now = self.store.at_once(calls)
+        # Whoever began to wait for the job since it was read may have looked for a result before there was one.
+        if not is_awaited and now and now.callback:
+            self.outbox.record(uuid, result)
         # Once the indexes are there, and not before: until then these are what leads to the job.
         self.store.at_once([partial(self.store.delete, key) for key in (keys.inflight(uuid), keys.inbox(uuid))])
 

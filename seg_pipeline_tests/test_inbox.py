@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from multiprocessing import get_context
 from typing import Any
 
 import pytest
 
+from seg_pipeline.deliveries import Policy, Reply
 from seg_pipeline.domain import JobStatus
 from seg_pipeline.errors import InvalidKey, InvalidRequest, JobConflict, JobNotFound, StoreFull
 from seg_pipeline.inbox import Accepted, Claim, ExpiredJob, Inbox, Page, fingerprint
@@ -21,7 +23,7 @@ from seg_pipeline.store import Store, keys, open_store
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.builders import NOON, make_beat, make_job
 from seg_pipeline_tests.store.writers import accept_at_once, claim_at_once, finish_at_once, work_for_ever
-from seg_pipeline_tests.unreliable import Killed, UnreliableStore
+from seg_pipeline_tests.unreliable import Killed, Meanwhile, UnreliableStore
 
 SPAWN = get_context("spawn")
 PICTURE = b"picture"
@@ -115,6 +117,87 @@ def test_a_job_that_comes_by_the_queue_too_is_told_of_though_it_came_over_http_f
     if not finished:
         inbox.finish("job-1", {"uuid": "job-1", "segments": []}, "completed", LATER)
     assert inbox.outbox.uuids() == {"job-1"}
+
+
+LINK = {"image_url": "https://example.com/a.png"}
+
+
+def ask_by_queue(inbox: Inbox) -> None:
+    inbox.accept(make_job("job-1", **LINK, via="sqs", callback=True))
+
+
+def end_it(inbox: Inbox) -> None:
+    inbox.finish("job-1", {"uuid": "job-1", "segments": []}, "completed", LATER)
+
+
+def claimed_job() -> Store:
+    """A store with a job that came over HTTP and is in flight."""
+    inbox = Inbox(ObjectStore.in_memory())
+    inbox.accept(make_job("job-1", **LINK))
+    inbox.claim(["job-1"], "job-1:1")
+    return inbox.store
+
+
+def check_that_one_is_told_of(inbox: Inbox) -> None:
+    """Of that very result, by one marker."""
+    (marker,) = inbox.outbox.waiting(datetime.now(UTC) + AN_HOUR, 10)
+    parcel = inbox.outbox.take(marker)
+    assert parcel is not None
+    assert parcel.result == inbox.result("job-1")
+
+
+@pytest.mark.parametrize(("act", "meanwhile"), [(end_it, ask_by_queue), (ask_by_queue, end_it)])
+def test_a_job_that_ends_while_the_queue_asks_for_it_is_told_of(
+    act: Callable[[Inbox], None], meanwhile: Callable[[Inbox], None]
+) -> None:
+    """Each at every moment of the other."""
+    for moment in count():
+        healthy = Inbox(claimed_job())
+        store = Meanwhile(healthy.store, moment, partial(meanwhile, healthy))
+        act(Inbox(store))
+        if not store.happened:
+            assert moment > 5
+            return
+        check_that_one_is_told_of(healthy)
+
+
+@pytest.mark.parametrize("lives", range(10))
+def test_it_is_told_of_too_if_the_run_dies_in_the_middle(lives: int) -> None:
+    """The sweeper settles the job or asks for it again, as long as it is in flight."""
+    for moment in range(20):
+        healthy = Inbox(claimed_job())
+        with suppress(Killed):
+            end_it(Inbox(Meanwhile(healthy.store, moment, partial(ask_by_queue, healthy), lives)))
+        for claim in healthy.inflight():
+            if not healthy.settle(claim.uuid):
+                end_it(healthy)
+        if healthy.job("job-1").callback:
+            check_that_one_is_told_of(healthy)
+
+
+@pytest.mark.parametrize("lives", range(4))
+def test_it_is_told_of_too_if_the_intake_dies_in_the_middle(lives: int) -> None:
+    """The message is still in the queue, and comes again."""
+    for moment in range(20):
+        healthy = Inbox(claimed_job())
+        with suppress(Killed):
+            ask_by_queue(Inbox(Meanwhile(healthy.store, moment, partial(end_it, healthy), lives)))
+        if healthy.result("job-1") is None:
+            end_it(healthy)
+        ask_by_queue(healthy)
+        check_that_one_is_told_of(healthy)
+
+
+def test_a_message_that_comes_again_does_not_have_it_told_again(inbox: Inbox) -> None:
+    ask_by_queue(inbox)
+    end_it(inbox)
+    delivery = inbox.outbox.delivery("job-1")
+    assert delivery is not None
+    delivered = delivery.after(Reply(0.1, 200), NOON, Policy(3600, 3600), keep_until=None)
+    inbox.outbox.note(delivered, delivery)
+    ask_by_queue(inbox)
+    assert inbox.outbox.delivery("job-1") == delivered
+    assert inbox.outbox.uuids() == set()
 
 
 def test_a_job_from_the_queue_that_comes_over_http_too_is_still_told_of(inbox: Inbox) -> None:

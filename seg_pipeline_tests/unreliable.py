@@ -1,6 +1,7 @@
 """A store that dies, for tests of what a crash leaves behind."""
 
 from collections import Counter
+from collections.abc import Callable
 from threading import Lock
 from typing import Any
 
@@ -46,3 +47,29 @@ class UnreliableStore:
                 raise Killed
             if self.lives is not None:
                 self.lives -= 1
+
+
+class Meanwhile(UnreliableStore):
+    """Another store, in which something else happens once, just before its call number `moment` (from 0)."""
+
+    def __init__(self, store: Store, moment: int, event: Callable[[], object], lives: int | None = None) -> None:
+        super().__init__(store, lives)
+        self._moment, self._event = moment, event
+
+    def __getattr__(self, name: str) -> Any:
+        method = super().__getattr__(name)
+        if name == "at_once":  # what it calls is counted one by one
+            return method
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._moment -= 1
+            if self._moment == -1:
+                self._event()
+            return method(*args, **kwargs)
+
+        return call
+
+    @property
+    def happened(self) -> bool:
+        """Whether there was such a call."""
+        return self._moment < 0
