@@ -79,11 +79,14 @@ def _wait_for_jobs(bench: Workbench, instance: dg.DagsterInstance) -> tuple[list
 
 
 def _wait_for_room(instance: dg.DagsterInstance, workers: int, deadline: float) -> int:
-    """How many runs to ask for, once a worker has less than enough to do; 0 if none has by the end of the tick."""
-    while not (room := room_for_runs(_runs_in_progress(instance, workers), workers)):
-        if time.monotonic() >= deadline:
-            break
+    """How many runs to ask for, once a worker has less than enough to do; 0 if none has by the end of the tick.
+
+    Waits before it looks, since whoever calls it has just seen that there is no room.
+    """
+    room = 0
+    while not room and time.monotonic() < deadline:
         time.sleep(ROOM_PAUSE_SECONDS)
+        room = room_for_runs(_runs_in_progress(instance, workers), workers)
     return room
 
 

@@ -44,7 +44,7 @@ def tick(instance: dg.DagsterInstance) -> Tick:
 
 
 def make_quick_bench(folder: Path, **values: Any) -> Workbench:
-    return make_bench(folder, tick_seconds=0.2, inbox_poll_seconds=0.02, **values)
+    return make_bench(folder, **{"tick_seconds": 0.2, "inbox_poll_seconds": 0.02, **values})
 
 
 def job_definition(bench: Workbench) -> dg.JobDefinition:
@@ -103,6 +103,23 @@ def test_while_runs_wait_a_backlog_is_left_to_grow(tmp_path: Path, tick: Tick, i
     accept_upload(bench, "job-1")
     assert isinstance(tick(inbox_sensor, bench), dg.SkipReason)
     assert bench.inbox.waiting(10) == ["job-1"]
+
+
+def test_a_full_queue_of_runs_is_looked_at_once_and_again_after_a_pause(
+    tmp_path: Path, tick: Tick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look is a query to Dagster's database, under load ten times a second."""
+    bench, looks, story = make_quick_bench(tmp_path, tick_seconds=20.0), iter([2, 2, 1]), []
+
+    def look(*_: object) -> int:
+        story.append("look")
+        return next(looks)
+
+    monkeypatch.setattr(sensors, "_runs_in_progress", look)
+    monkeypatch.setattr("time.sleep", lambda _: story.append("pause"))
+    accept_upload(bench, "job-1")
+    assert isinstance(tick(inbox_sensor, bench), dg.SensorResult)
+    assert story == ["look", "pause", "look", "pause", "look"]
 
 
 def test_upkeep_takes_no_room_from_pictures(tmp_path: Path, tick: Tick, instance: dg.DagsterInstance) -> None:
