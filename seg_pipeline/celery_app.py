@@ -8,6 +8,7 @@ import os
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 from celery import Celery
 from kombu import Connection, Queue
@@ -19,6 +20,9 @@ from seg_pipeline.settings import Settings
 
 EXECUTE_RUN_TASK = "seg_pipeline.execute_run"
 FOLDER_POLL_SECONDS = 0.05
+LONGEST_WAIT_SECONDS = 0.2
+"""A worker looks whether it is to stop between two waits for a message, and waits once more when it is; Celery asks for
+waits of two seconds."""
 
 
 class _AtomicFolderChannel(filesystem.Channel):
@@ -46,6 +50,10 @@ class FolderTransport(filesystem.Transport):
         # Upstream keeps the bindings of all connections of a process in one place: those to a second folder would
         # be taken for made, and its messages would vanish.
         self.state = virtual.BrokerState()
+
+    def drain_events(self, connection: Connection, timeout: float | None = None, **kwargs: Any) -> None:
+        """Waits for a message, for a while at most; then raises TimeoutError, upon which the worker asks again."""
+        super().drain_events(connection, None if timeout is None else min(timeout, LONGEST_WAIT_SECONDS), **kwargs)
 
 
 TRANSPORT_ALIASES["atomicfolder"] = f"{__name__}:FolderTransport"

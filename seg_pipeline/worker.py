@@ -164,8 +164,12 @@ def _begin_child(**_: Any) -> None:
     child.pulse.start()
 
 
-def _end_child(**_: Any) -> None:
+def _end_child(exitcode: int, **_: Any) -> None:
+    """The pool has told the child to go, and has every result. It would sleep for another second, so that its parent
+    could read a message that a parent which is stopping reads no more, and which the exit code says as well."""
     child.pulse.stop()
+    if exitcode == os.EX_OK:
+        os._exit(exitcode)
 
 
 def _free_locks_of_the_dead() -> None:
@@ -214,6 +218,14 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SecurityWarning)  # in a container, being root is nothing special
         make_worker().worker_main([*_OPTIONS, f"--queues={get_settings().celery_queue}"])
+    _leave()
+
+
+def _leave() -> None:
+    """Ends the parent, whose child is gone and whose connections are closed. The usual way would first wait for a
+    thread of the pool that sleeps for a second at a time, and then take the loaded libraries apart."""
+    logging.shutdown()
+    os._exit(os.EX_OK)
 
 
 if __name__ == "__main__":

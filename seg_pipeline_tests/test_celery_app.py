@@ -1,12 +1,19 @@
 """The embedded broker: whole messages, in order, one queue per deployment."""
 
+from itertools import count
 from pathlib import Path
 
 import pytest
 from celery import Celery
 from kombu import Queue
 
-from seg_pipeline.celery_app import EXECUTE_RUN_TASK, broker_folder, make_celery
+from seg_pipeline.celery_app import (
+    EXECUTE_RUN_TASK,
+    FOLDER_POLL_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    broker_folder,
+    make_celery,
+)
 from seg_pipeline.settings import Settings
 from seg_pipeline_tests.conftest import make_settings
 
@@ -50,6 +57,20 @@ def test_a_broker_url_takes_the_folders_place(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, broker_url="redis://127.0.0.1:6379/0")
     assert make_celery(settings).conf.broker_url == "redis://127.0.0.1:6379/0"
     assert not broker_folder(settings).exists()
+
+
+def test_a_worker_that_waits_for_a_message_soon_looks_whether_it_is_to_stop(
+    folder_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock of our own: Celery asks for two seconds, and once more after it was told to stop."""
+    clock = count(step=FOLDER_POLL_SECONDS)
+    monkeypatch.setattr("kombu.transport.virtual.base.monotonic", lambda: next(clock))
+    monkeypatch.setattr("kombu.transport.virtual.base.sleep", lambda _: None)
+    with make_celery(folder_settings).connection_for_read() as connection:
+        connection.default_channel.basic_consume(folder_settings.celery_queue, True, print, "tag")
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=2.0)
+    assert next(clock) < 2 * LONGEST_WAIT_SECONDS
 
 
 @pytest.mark.parametrize("setting", ["task_acks_late", "task_ignore_result"])
