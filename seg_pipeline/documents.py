@@ -88,6 +88,11 @@ def result_document(job: Job, found: Found, timing: Timing) -> Document:
     }
 
 
+def files_of_segments(result: Document) -> set[str]:
+    """The keys of all masks and cut-outs that a stored result names."""
+    return {segment[name] for segment in result["segments"] for name in ("mask_key", "crop_key")}
+
+
 def failed_document(job: Job, error: SegPipelineError, timing: Timing) -> Document:
     """`result.json` of a failed job: no files, and the reason."""
     return {

@@ -20,9 +20,24 @@ from typing import Any, NamedTuple, Self
 
 from seg_pipeline.assembly import Line, Outcome, make_encoders, mask_bytes
 from seg_pipeline.cutouts import crop_name, cut_out
-from seg_pipeline.documents import Found, Timing, failed_document, read_segments, result_document, segments_document
+from seg_pipeline.documents import (
+    Found,
+    Timing,
+    failed_document,
+    files_of_segments,
+    read_segments,
+    result_document,
+    segments_document,
+)
 from seg_pipeline.domain import Job, JobStatus, RgbImage, Segment
-from seg_pipeline.errors import JobNotFound, NothingToTell, ObjectNotFound, SegPipelineError, UnexpectedError
+from seg_pipeline.errors import (
+    JobNotFound,
+    NothingToTell,
+    ObjectNotFound,
+    SegPipelineError,
+    StoreError,
+    UnexpectedError,
+)
 from seg_pipeline.fetching import fetch_image
 from seg_pipeline.images import ImageHeader, decode, encode_original, identify
 from seg_pipeline.inbox import Claim, Inbox
@@ -417,7 +432,8 @@ def _cutouts_metadata(line: Line, job: Job, cutouts: int, written: Iterable[Futu
 def _publish_result(bench: Workbench, line: Line, uuid: str, awaited: set[str]) -> Metadata:
     found, job = line.piece(uuid).found or bench.stored_found(uuid), bench.job(line, uuid)
     document = result_document(job, found, line.timing(uuid))
-    bench.inbox.finish(uuid, document, JobStatus.COMPLETED, datetime.fromisoformat(document["expires_at"]))
+    if bench.inbox.finish(uuid, document, JobStatus.COMPLETED, datetime.fromisoformat(document["expires_at"])):
+        _remove_surplus(bench, uuid)
     line.piece(uuid).published = True
     if job.callback and bench.settings.app_server_url:
         awaited.add(uuid)
@@ -429,6 +445,18 @@ def _publish_result(bench: Workbench, line: Line, uuid: str, awaited: set[str]) 
         "original_key": keys.original(uuid),
         "answer_path": f"/jobs/{uuid}",
     }
+
+
+def _remove_surplus(bench: Workbench, uuid: str) -> None:
+    """Removes the masks and cut-outs that only an earlier attempt found. What cannot be removed goes with the job."""
+    try:
+        stored = {info.key for info in bench.store.list(keys.asset(uuid, ""))}
+        result = bench.inbox.result(uuid)  # not ours if another run had the last word, and after the listing for that
+        if result and result["status"] == JobStatus.COMPLETED:
+            surplus = {key for key in stored if key.startswith(keys.of_segments(uuid))} - files_of_segments(result)
+            bench.store.at_once([partial(bench.store.delete, key) for key in sorted(surplus)])
+    except StoreError as error:
+        logger.warning("job %s: files of an earlier attempt stay until it expires: %s", uuid, error)
 
 
 def _record_callback(bench: Workbench, line: Line, uuid: str) -> Metadata:

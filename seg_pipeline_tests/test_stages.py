@@ -1,14 +1,17 @@
 """The story of a job on a real store, with a segmenter that needs no network."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from seg_pipeline import stages
 from seg_pipeline.demo.scenes import make_scene
+from seg_pipeline.documents import files_of_segments, result_document
 from seg_pipeline.domain import Mask, Parameters, RgbImage, Segment
-from seg_pipeline.errors import FetchUnavailable, ModelOutOfMemory, TruncatedImage
+from seg_pipeline.errors import FetchUnavailable, ModelOutOfMemory, StoreUnavailable, TruncatedImage
 from seg_pipeline.inbox import Claim
 from seg_pipeline.masks import decode_mask_png, mask_to_rle
 from seg_pipeline.segmenters.registry import load_segmenter
@@ -20,11 +23,14 @@ from seg_pipeline_tests.builders import (
     BarSegmenter,
     accept_upload,
     make_bench,
+    make_found,
     make_job,
     make_scene_picture,
+    make_timing,
     picture_bytes,
     stored_files,
 )
+from seg_pipeline_tests.unreliable import Killed, Meanwhile, UnreliableStore
 
 ALL = (stages.prepare_sources, stages.find_segments, stages.cut_segments, stages.publish_results)
 
@@ -74,6 +80,81 @@ def test_a_rerun_from_any_stage_on_another_machine_gives_the_same_files(tmp_path
     for stage in ALL[first:]:
         assert not stage(elsewhere, ["job-1"]).errors
     assert stored_files(elsewhere, "job-1") == before
+
+
+class _FindsAtMost(BarSegmenter):
+    """A segmenter that finds fewer things after its `limit` was lowered."""
+
+    limit = 9
+
+    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+        return [found[: self.limit] for found in super().segment(images)]
+
+
+def make_rerun(folder: Path, store: Store | None = None) -> Workbench:
+    """Two jobs of three segments each, the first of which was done again with one, up to its publication."""
+    segmenter = _FindsAtMost()
+    bench = make_bench(folder, store, segmenter)
+    for uuid in ("job-1", "job-10"):
+        accept_upload(bench, uuid, picture_bytes(make_scene_picture(boxes=3)))
+        run_stages(bench, uuid)
+    segmenter.limit = 1
+    for stage in ALL[:-1]:
+        assert not stage(bench, ["job-1"]).errors
+    return bench
+
+
+def files_of(bench: Workbench, uuid: str) -> set[str]:
+    """The job's masks and cut-outs."""
+    return {key for key in stored_files(bench, uuid) if "/mask_images/" in key or "/crops/" in key}
+
+
+def test_what_a_rerun_does_not_find_again_is_removed_with_its_publication(tmp_path: Path, store: Store) -> None:
+    bench = make_rerun(tmp_path, store)
+    before, others = files_of(bench, "job-1"), stored_files(bench, "job-10")
+    assert len(before) == 6
+    assert not stages.publish_results(bench, ["job-1"]).errors
+    assert files_of(bench, "job-1") == files_of_segments(bench.inbox.result("job-1") or {})
+    assert len(files_of(bench, "job-1")) == 2
+    assert stored_files(bench, "job-10") == others
+
+
+def test_a_publication_that_dies_leaves_every_file_that_is_named(tmp_path: Path) -> None:
+    """Killed before each of its writes; the next publication removes what is left."""
+    for lives in range(20):
+        bench = make_rerun(tmp_path)
+        dying = make_bench(tmp_path, UnreliableStore(bench.store, lives))
+        with suppress(Killed):
+            stages.publish_results(dying, ["job-1"])
+        assert files_of_segments(bench.inbox.result("job-1") or {}) <= files_of(bench, "job-1")
+        stages.publish_results(make_bench(tmp_path, bench.store), ["job-1"])
+        assert len(files_of(bench, "job-1")) == 2
+
+
+def test_of_two_runs_at_once_the_files_of_the_last_published_stay(tmp_path: Path) -> None:
+    """The other publishes, at the first moment at which its word is the last."""
+    other = result_document(make_job("job-1"), make_found("#...", ".#..", "..#."), make_timing())
+    for moment in range(20):
+        bench = make_rerun(tmp_path)
+        publish_other = partial(bench.inbox.finish, "job-1", other, "completed", NOON)
+        stages.publish_results(make_bench(tmp_path, Meanwhile(bench.store, moment, publish_other)), ["job-1"])
+        if (bench.inbox.result("job-1") or {})["segments"] == other["segments"]:
+            assert files_of(bench, "job-1") == files_of_segments(other)
+            return
+    raise AssertionError("the other never had the last word")
+
+
+def test_a_result_stays_published_if_what_is_left_over_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_rerun(tmp_path)
+
+    def away(prefix: str) -> None:
+        raise StoreUnavailable("The bucket does not answer.")
+
+    monkeypatch.setattr(bench.store, "list", away)
+    assert not stages.publish_results(bench, ["job-1"]).errors
+    assert len((bench.inbox.result("job-1") or {})["segments"]) == 1
 
 
 def test_one_bad_picture_fails_alone_in_its_batch(tmp_path: Path) -> None:

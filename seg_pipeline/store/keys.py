@@ -84,6 +84,11 @@ def mask(uuid: str, index: int) -> str:
     return asset(uuid, f"mask_images/mask_{index:03d}.png")
 
 
+def of_segments(uuid: str) -> tuple[str, str]:
+    """The prefixes of a job's masks and cut-outs."""
+    return asset(uuid, "mask_images/"), asset(uuid, "crops/")
+
+
 def original(uuid: str) -> str:
     """The whole picture as WEBP."""
     return asset(uuid, "original.webp")
