@@ -4,11 +4,13 @@
     claim    inflight/{uuid} → no inbox/{uuid}
     finish   result.json → its delivery, if the app server waits for it (see `outbox`) → done/{status}/{uuid}
              → expiry/{time}-{uuid} → no inflight/{uuid}
-    delete   no result.json, no request.json → no files → no markers
+    delete   no source.<ext> → no inbox/{uuid}, no inflight/{uuid} → no result.json, no request.json
+             → no other files → no indexes
 
 A process may die between any two of these writes, and several may do the same at once. So the order is such that
 doing it again leads to the same end: `request.json` and `result.json` are the truth, the markers only help to find
-a job without asking every one.
+a job without asking every one. A uuid may be accepted again while its former job is being deleted: once that has no
+request any more, nothing that an acceptance writes is touched.
 """
 
 import base64
@@ -35,6 +37,8 @@ R = TypeVar("R")
 _OUTCOMES = (JobStatus.COMPLETED, JobStatus.FAILED)
 _TRIES = 5
 _PAGE = 1000
+_SOURCES = 10
+"""More than a job ever has: one, and what it is."""
 
 
 @dataclass(frozen=True)
@@ -123,16 +127,17 @@ class Inbox:
         """
         if (data is None) != (job.source_sha256 is None):
             raise ValueError(f"job {job.uuid}: an upload needs its bytes, a job with image_url has none")
-        for _ in range(_TRIES):
+        for turn in range(_TRIES):
             accepted = self._record(job)
             if accepted is None:
                 continue
-            self._store_source(accepted.job, data)
             if job.callback and not accepted.created:
                 accepted = Accepted(self._promise_callback(accepted.job), created=False)
-            if accepted.created or not self._is_known(job.uuid):
+            is_new = turn > 0 or accepted.created or not self._is_known(job.uuid)
+            self._store_source(accepted.job, data, is_new)
+            if is_new:
                 self.store.create(keys.inbox(job.uuid), b"")
-            # A deletion of the uuid's former job may have swept these writes away too: then once more.
+            # A deletion of the uuid's former job may have taken its request, which we took for ours: then once more.
             if self.store.head(keys.request(job.uuid)):
                 return accepted
         raise StoreUnavailable(f"job {job.uuid} is being deleted again and again; try later.")
@@ -190,7 +195,7 @@ class Inbox:
         request, former = self.store.at_once([partial(self._read, keys.request(uuid)), partial(self.result, uuid)])
         job = _job(request)
         if job is None and self.store.head(keys.request(uuid)) is None:
-            self.delete(uuid)
+            self.sweep(uuid)
             return False
         self.store.put(keys.result(uuid), _to_bytes(result))
         self._settle(uuid, result, job)
@@ -248,27 +253,30 @@ class Inbox:
     def delete(self, uuid: str) -> bool:
         """Removes the job with all its files, wherever it stands; says whether there was one.
 
-        Result and request go first, so that nothing half-deleted is served; the markers last, so that a deletion that
-        died is found and completed.
+        A job that is accepted under the uuid meanwhile stays.
         """
-        existed = self.store.head(keys.request(uuid)) is not None
-        result = self.result(uuid)
-        markers = [keys.inbox(uuid), keys.inflight(uuid), *(keys.done(outcome, uuid) for outcome in _OUTCOMES)]
-        markers += self.outbox.markers_of(uuid)
-        self.store.delete(keys.result(uuid))
-        self.store.delete(keys.request(uuid))
-        self.store.delete_folder(keys.asset(uuid, ""))
-        for key in markers:
-            self.store.delete(key)
-        if result:
-            self.store.delete(_expiry_key(uuid, result))
-        return existed
+        return self._delete(uuid, self._sources(uuid), keys.inbox(uuid))
+
+    def expire(self, job: ExpiredJob) -> None:
+        """Deletes a job that `expired` gave, and its marker; not what the uuid stands for if that is another by now."""
+        result = self.result(job.uuid)
+        if result is None:
+            self.sweep(job.uuid)
+        elif _expiry_key(job.uuid, result) == job.key:
+            self.delete(job.uuid)
+        self.store.delete(job.key)
+
+    def sweep(self, uuid: str) -> None:
+        """Removes what a deletion or an acceptance that died half way has left, or a late run; never a living job."""
+        sources = self._sources(uuid)  # before the request, so that they are not those of a job that comes now
+        if self._request(uuid) is None or not self._is_known(uuid):
+            self._delete(uuid, sources)
 
     def expired(self, now: datetime, limit: int, busy: Collection[str] = ()) -> Iterator[ExpiredJob]:
         """Up to `limit` jobs whose time is over, the earliest first; never one in flight, in the inbox or in `busy`.
 
-        A marker that a rerun left behind (the result says another time) is put right on the way. Delete the marker
-        `key` too, once the job is deleted.
+        A marker that a rerun left behind (the result says another time) is put right on the way. To be given to
+        `expire`.
         """
         count = 0
         for job in self._expiry_markers(now):
@@ -281,7 +289,7 @@ class Inbox:
     def orphans(self, older_than: datetime) -> Iterator[str]:
         """Uuids of what no marker leads to, untouched since `older_than`: an acceptance, or a deletion, died half way.
 
-        A finished job among them gets its markers back instead.
+        A finished job among them gets its markers back instead. To be given to `sweep`.
         """
         candidates = {*self.store.list_folders(keys.ASSETS), *self._uuids(*map(_done, _OUTCOMES))}
         # The order in which a job passes them, so that none slips through between two listings.
@@ -304,13 +312,50 @@ class Inbox:
             raise JobConflict(job.uuid)
         return Accepted(first, created=False) if first else None
 
-    def _store_source(self, job: Job, data: bytes | None) -> None:
+    def _store_source(self, job: Job, data: bytes | None, is_new: bool) -> None:
+        """Writes an upload's bytes; of a job that is known they are there, if nobody is about to delete it."""
         if data is None:
             return
         key = keys.source(job.uuid, job.source_extension or "bin")
-        info = self.store.head(key)
+        info = None if is_new else self.store.head(key)
         if info is None or info.size != len(data):
             self.store.put(key, data)
+
+    def _delete(self, uuid: str, sources: Iterable[str], *markers: str) -> bool:
+        """Removes what there is, and the markers given with those that are always removed.
+
+        The sources go while the job is known, since whoever knows it writes none; then what makes it known; result and
+        request together, so that nothing half-deleted is served and hardly anybody takes the request for a living
+        job's; the indexes last, so that a deletion that died is found and completed.
+        """
+        reads: list[Callable[[], Any]] = [partial(self.result, uuid), partial(self.outbox.markers_of, uuid)]
+        result, outbox = self.store.at_once(reads)
+        for key in (*sources, *markers, keys.inflight(uuid), *outbox, keys.result(uuid)):
+            self.store.delete(key)
+        existed = self._delete_request(uuid)
+        self.store.delete_folder(keys.asset(uuid, ""), keep=keys.comes_with_acceptance)
+        for outcome in _OUTCOMES:
+            self.store.delete(keys.done(outcome, uuid))
+        if result:
+            self.store.delete(_expiry_key(uuid, result))
+        return existed
+
+    def _delete_request(self, uuid: str) -> bool:
+        """Removes the request, if there is one. Whoever accepted the same job meanwhile has made a marker and may have
+        looked for the request before: then it is put back, and the job is theirs."""
+        try:
+            request = self.store.get(keys.request(uuid))
+        except ObjectNotFound:
+            return False
+        self.store.delete(keys.request(uuid))
+        if self.store.head(keys.inbox(uuid)):
+            self.store.create(keys.request(uuid), request)
+        return True
+
+    def _sources(self, uuid: str) -> list[str]:
+        """The keys of the picture as received and of what is known of it."""
+        infos = self.store.list(keys.asset(uuid, ""), after=keys.asset(uuid, "source"), limit=_SOURCES)
+        return [info.key for info in infos if keys.comes_with_acceptance(info.key)]
 
     def _promise_callback(self, job: Job) -> Job:
         """A job that is there already and comes by the queue: from now on, the app server waits for it too.
@@ -361,6 +406,8 @@ class Inbox:
         parked = {"uuid": uuid, "reason": reason, "parked_at": now.isoformat()}
         self.store.put(keys.parked(uuid), _to_bytes(parked))
         self.store.delete(keys.inbox(uuid))
+        if self._request(uuid):  # accepted meanwhile, by somebody who found that marker
+            self.store.create(keys.inbox(uuid), b"")
 
     def _read_claim(self, info: ObjectInfo) -> Claim | None:
         """A claim; one that a power cut left empty counts as a first attempt by no run, which the sweeper repeats."""

@@ -86,7 +86,8 @@ class Outbox:
         if job is None or not job.callback:
             self.store.delete(marker.key)
         elif result is None:  # it was there when the marker was made: a power cut took it, so the job is done again
-            self.store.create(keys.inbox(uuid), b"")
+            if self.store.head(marker.key):  # else it is being deleted, the result after the marker
+                self.store.create(keys.inbox(uuid), b"")
             self.store.delete(marker.key)
         elif delivery is None or delivery.result_sha256 != _fingerprint(result):
             self._replace(delivery, Delivery.begin(uuid, _fingerprint(result), moment))

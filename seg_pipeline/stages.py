@@ -210,7 +210,7 @@ def fail_job(
     try:
         job = inbox.job(uuid)
     except JobNotFound:
-        inbox.delete(uuid)
+        inbox.sweep(uuid)
         return
     now = datetime.now(UTC)
     document = failed_document(job, error, timing or Timing(now, now))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import count
+from itertools import count, product
 from multiprocessing import get_context
 from typing import Any
 
@@ -23,7 +23,7 @@ from seg_pipeline.store import Store, keys, open_store
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.builders import NOON, make_beat, make_job
 from seg_pipeline_tests.store.writers import accept_at_once, claim_at_once, finish_at_once, work_for_ever
-from seg_pipeline_tests.unreliable import Killed, Meanwhile, UnreliableStore
+from seg_pipeline_tests.unreliable import Killed, Meanwhile, Turns, UnreliableStore
 
 SPAWN = get_context("spawn")
 PICTURE = b"picture"
@@ -697,7 +697,152 @@ def test_a_job_accepted_while_its_predecessor_is_deleted_is_not_swept_away() -> 
     assert store.get(keys.source("a", "png")) == PICTURE
 
 
+OTHER_PICTURE = b"PICTURE"
+
+
+def job_to_delete(stage: str) -> Inbox:
+    """A store with a job that waits, is claimed or has ended, and has a mask."""
+    inbox = Inbox(ObjectStore.in_memory())
+    accept(inbox, "a")
+    if stage == "claimed":
+        inbox.claim(["a"], "a:1")
+    elif stage == "completed":
+        finish(inbox, "a")
+    inbox.store.put(keys.mask("a", 0), b"mask")
+    return inbox
+
+
+class Poster:
+    """Somebody who posts the uuid again: a job with another picture, as long, or the same one once more.
+
+    `promised` are the bytes of the job that lives from then on. None while there is no answer, or when the job was
+    known, so that the answer was about the former one.
+    """
+
+    def __init__(self, inbox: Inbox, data: bytes) -> None:
+        self._inbox, self._data = inbox, data
+        self.promised: bytes | None = None
+
+    def post(self, store: Store | None = None) -> None:
+        job = make_job("a") if self._data == PICTURE else make_job("a", source_sha256="cd" * 32)
+        was_known = self._inbox._is_known("a")
+        with suppress(JobConflict):
+            accepted = Inbox(store or self._inbox.store).accept(job, self._data)
+            if accepted.created or not was_known:
+                self.promised = self._data
+
+    def check(self) -> None:
+        """What was promised is there, and would be worked on."""
+        if self.promised is not None:
+            assert self._inbox.waiting(10) == ["a"]
+            assert self._inbox.job("a").source_sha256 == ("ab" if self._data == PICTURE else "cd") * 32
+            assert self._inbox.store.get(keys.source("a", "png")) == self.promised
+            assert self._inbox.result("a") is None
+
+
+DELETIONS: list[Callable[[Inbox], object]] = [
+    lambda inbox: inbox.delete("a"),
+    lambda inbox: [inbox.expire(job) for job in Inbox(inbox.store).expired(LATER, 10)],
+]
+
+
+@pytest.mark.parametrize("data", [PICTURE, OTHER_PICTURE])
+@pytest.mark.parametrize("deletion", DELETIONS)
+@pytest.mark.parametrize("stage", ["waiting", "claimed", "completed"])
+def test_a_uuid_that_is_posted_again_during_its_deletion_is_not_lost(
+    stage: str, deletion: Callable[[Inbox], object], data: bytes
+) -> None:
+    """At each moment of the deletion."""
+    for moment in count():
+        healthy = job_to_delete(stage)
+        poster = Poster(healthy, data)
+        store = Meanwhile(healthy.store, moment, poster.post)
+        deletion(Inbox(store))
+        poster.check()
+        if not store.happened:
+            return
+
+
+@pytest.mark.parametrize("data", [PICTURE, OTHER_PICTURE])
+@pytest.mark.parametrize("stage", ["waiting", "claimed", "completed"])
+def test_a_uuid_that_is_deleted_while_it_is_posted_again_is_not_lost(stage: str, data: bytes) -> None:
+    """At each moment of the acceptance; its answer comes after the deletion, and holds."""
+    for moment in count():
+        healthy = job_to_delete(stage)
+        poster = Poster(healthy, data)
+        store = Meanwhile(healthy.store, moment, partial(healthy.delete, "a"))
+        poster.post(store)
+        if not store.happened:
+            return
+        if healthy.store.head(keys.request("a")):
+            poster.promised = data
+        poster.check()
+
+
+@pytest.mark.parametrize("data", [PICTURE, OTHER_PICTURE])
+@pytest.mark.parametrize("stage", ["waiting", "completed"])
+def test_however_an_acceptance_and_a_deletion_take_turns_the_job_is_not_lost(stage: str, data: bytes) -> None:
+    """The acceptance begins at each moment of the deletion, gets as far as each of its calls, and ends at each later
+    moment."""
+    for begin, calls, later in product(range(20), range(1, 7), range(1, 7)):
+        healthy = job_to_delete(stage)
+        poster = Poster(healthy, data)
+        turns = Turns(poster.post, healthy.store, calls)
+        inner = Meanwhile(healthy.store, begin, turns.begin)
+        Inbox(Meanwhile(inner, begin + later, turns.end)).delete("a")
+        turns.end()
+        poster.check()
+
+
 # Expiring
+
+
+def test_a_prune_leaves_a_job_that_came_after_it_had_looked(inbox: Inbox) -> None:
+    """It lists many expired jobs and deletes them later; meanwhile a client deletes one, and uses its uuid again."""
+    finish(inbox, "a")
+    (expired,) = inbox.expired(LATER, 10)
+    inbox.delete("a")
+    accept(inbox, "a")
+    inbox.expire(expired)
+    assert inbox.waiting(10) == ["a"]
+    finish(inbox, "a", expires_at=LATER + AN_HOUR)
+    inbox.expire(expired)
+    assert inbox.status("a") is JobStatus.COMPLETED
+
+
+def test_a_prune_leaves_an_orphan_that_was_accepted_after_it_had_looked(inbox: Inbox) -> None:
+    """The client whose acceptance died asks again."""
+    accept(inbox, "a")
+    inbox.store.delete(keys.inbox("a"))
+    (orphan,) = inbox.orphans(now_and_then())
+    accept(inbox, "a")
+    inbox.sweep(orphan)
+    assert inbox.waiting(10) == ["a"]
+    assert inbox.store.get(keys.source("a", "png")) == PICTURE
+
+
+def test_a_late_run_of_a_deleted_job_does_not_take_the_new_ones_marker() -> None:
+    """At each moment of the clearing up after it."""
+    for moment in count():
+        healthy = Inbox(ObjectStore.in_memory())
+        healthy.store.put(keys.mask("a", 0), b"mask")
+        poster = Poster(healthy, PICTURE)
+        store = Meanwhile(healthy.store, moment, poster.post)
+        Inbox(store).sweep("a")
+        if not store.happened:
+            return
+        poster.check()
+
+
+def test_a_marker_whose_job_is_accepted_while_it_is_parked_is_kept() -> None:
+    for moment in count():
+        healthy = Inbox(ObjectStore.in_memory())
+        healthy.store.put(keys.inbox("a"), b"")
+        store = Meanwhile(healthy.store, moment, partial(accept, healthy, "a"))
+        claims = Inbox(store).claim(["a"], "a:1")
+        if not store.happened:
+            return
+        assert claims or healthy.waiting(10) == ["a"]
 
 
 def test_jobs_expire_in_the_order_of_their_times(inbox: Inbox) -> None:
@@ -900,30 +1045,33 @@ def test_a_deletion_killed_at_any_write_is_completed_by_deleting_again(store: St
 
 
 def test_what_is_half_deleted_is_not_served(store: Store) -> None:
+    """Whoever is answered finds all that the answer names."""
     inbox = Inbox(store)
-    for lives in range(1, 9):
+    for lives in range(1, 10):
         uuid = f"job-{lives}"
         finish(inbox, uuid)
-        try:
+        store.put(keys.mask(uuid, 0), b"mask")
+        with pytest.raises(Killed):
             Inbox(UnreliableStore(store, lives)).delete(uuid)
-        except Killed:
+        if inbox.result(uuid):
+            assert store.get(keys.mask(uuid, 0)) == b"mask"
+            assert inbox.job(uuid)
+        else:
             with pytest.raises(JobNotFound):
                 inbox.status(uuid)
-            assert inbox.result(uuid) is None
 
 
 def test_the_prune_finds_what_a_dead_prune_left(store: Store) -> None:
     """Each job is either in the list of the expired or an orphan, until nothing of it is left."""
     inbox = Inbox(store)
-    for lives in range(11):
+    for lives in range(12):
         finish(inbox, f"job-{lives}")
         with suppress(Killed):
             Inbox(UnreliableStore(store, lives)).delete(f"job-{lives}")
     for job in inbox.expired(LATER, 100):
-        inbox.delete(job.uuid)
-        inbox.store.delete(job.key)
+        inbox.expire(job)
     for uuid in inbox.orphans(now_and_then()):
-        inbox.delete(uuid)
+        inbox.sweep(uuid)
     assert all_keys(inbox) == set()
 
 

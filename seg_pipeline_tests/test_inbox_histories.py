@@ -108,10 +108,9 @@ class History:
         assert all(self.inbox.result(uuid) for uuid in self.promised)
         for _ in range(2):  # an expiry marker that had to be put right is found by the next prune
             for uuid in self.inbox.orphans(datetime.now(UTC) + timedelta(hours=1)):
-                self.inbox.delete(uuid)
+                self.inbox.sweep(uuid)
             for job in self.inbox.expired(END, 100):
-                self.inbox.delete(job.uuid)
-                self.store.delete(job.key)
+                self.inbox.expire(job)
         assert self._left() == set()
 
     def _left(self) -> set[str]:

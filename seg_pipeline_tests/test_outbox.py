@@ -306,3 +306,13 @@ def test_a_strangers_marker_is_passed_over(inbox: Inbox, name: str) -> None:
 def test_an_unreadable_record_is_none(inbox: Inbox, document: Any) -> None:
     inbox.store.put(keys.delivery("job-1"), json.dumps(document).encode())
     assert inbox.outbox.delivery("job-1") is None
+
+
+def test_a_job_that_is_deleted_while_its_delivery_is_taken_is_not_done_again(inbox: Inbox) -> None:
+    """Its result is gone, which also a power cut may do; but then its marker would still be there."""
+    end_queue_job(inbox)
+    (marker,) = inbox.outbox.waiting(FAR, 10)
+    inbox.store.delete(marker.key)
+    inbox.store.delete(keys.result("job-1"))
+    assert inbox.outbox.take(marker) is None
+    assert inbox.waiting(10) == []

@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable
-from threading import Lock
+from threading import Event, Lock, Thread
 from typing import Any
 
 from seg_pipeline.store import Store
+from seg_pipeline.store.objects import keep_none
 
 WRITES = ("put", "create", "delete", "delete_folder")
 
@@ -34,8 +35,9 @@ class UnreliableStore:
             if name in WRITES:
                 self._live_or_die()
             if name == "delete_folder":
-                for info in self._store.list(args[0], limit=1):
-                    self._store.delete(info.key)
+                keep = kwargs.get("keep", keep_none)
+                for key in [info.key for info in self._store.list(args[0]) if not keep(info.key)][:1]:
+                    self._store.delete(key)
                 self._live_or_die()
             return method(*args, **kwargs)
 
@@ -73,3 +75,34 @@ class Meanwhile(UnreliableStore):
     def happened(self) -> bool:
         """Whether there was such a call."""
         return self._moment < 0
+
+
+class Turns:
+    """Somebody else's work in a thread, which stops after so many calls of its store until it is told to go on."""
+
+    def __init__(self, work: Callable[[Any], object], store: Store, calls: int) -> None:
+        self._stopped, self._go_on = Event(), Event()
+        gate = Meanwhile(store, calls, self._stop)
+        self._thread = Thread(target=self._run, args=(work, gate), daemon=True)
+
+    def begin(self) -> None:
+        """Does the first part of it, all of it if there is not more."""
+        self._thread.start()
+        assert self._stopped.wait(60)
+
+    def end(self) -> None:
+        """Does the rest, if it was begun."""
+        self._go_on.set()
+        if self._thread.ident is not None:
+            self._thread.join(60)
+            assert not self._thread.is_alive()
+
+    def _run(self, work: Callable[[Any], object], gate: Any) -> None:
+        try:
+            work(gate)
+        finally:
+            self._stopped.set()
+
+    def _stop(self) -> None:
+        self._stopped.set()
+        assert self._go_on.wait(60)

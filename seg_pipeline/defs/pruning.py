@@ -15,7 +15,6 @@ from seg_pipeline.celery_app import broker_folder
 from seg_pipeline.dagster_storage import delete_event, runless_events
 from seg_pipeline.defs.partitions import job_partitions
 from seg_pipeline.heartbeats import all_workers, live_workers, remove_beat
-from seg_pipeline.inbox import ExpiredJob
 from seg_pipeline.settings import Settings
 from seg_pipeline.stages import Workbench
 from seg_pipeline.store import keys
@@ -160,18 +159,12 @@ def _expired_jobs(bench: Workbench, now: datetime) -> Iterator[Removal]:
     if bench.settings.app_server_url:
         busy |= bench.inbox.outbox.uuids()
     for expired in bench.inbox.expired(now, PER_PRUNE, busy):
-        yield partial(_delete_expired, bench, expired)
-
-
-def _delete_expired(bench: Workbench, expired: ExpiredJob) -> None:
-    """The marker last, so that a prune that dies finds the job again."""
-    bench.inbox.delete(expired.uuid)
-    bench.store.delete(expired.key)
+        yield partial(bench.inbox.expire, expired)
 
 
 def _orphans(bench: Workbench, now: datetime) -> Iterator[Removal]:
     for uuid in bench.inbox.orphans(older_than=now - ORPHAN_GRACE):
-        yield partial(bench.inbox.delete, uuid)
+        yield partial(bench.inbox.sweep, uuid)
 
 
 def _partitions(bench: Workbench, instance: dg.DagsterInstance) -> Iterator[Removal]:

@@ -19,7 +19,7 @@ from seg_pipeline.errors import ObjectNotFound, StoreUnavailable
 from seg_pipeline.store import keys
 from seg_pipeline.store.checking import check_round_trip
 from seg_pipeline.store.failures import translated
-from seg_pipeline.store.objects import ObjectInfo, T
+from seg_pipeline.store.objects import ObjectInfo, T, keep_none
 
 _PIECE_BYTES = 256 * 1024
 _TRIES = 20  # of a write whose folder is being deleted
@@ -87,12 +87,12 @@ class FolderStore:
         with suppress(ObjectNotFound), translated(key):
             self._path(key).unlink()
 
-    def delete_folder(self, prefix: str) -> int:
+    def delete_folder(self, prefix: str, keep: Callable[[str], bool] = keep_none) -> int:
         """See Store; the folder itself and empty ones in it go too."""
         with translated(prefix):
-            count = len(self.list(prefix))
+            count = sum(not keep(info.key) for info in self.list(prefix))
             with suppress(ObjectNotFound, FileNotFoundError):
-                _remove(self._folder(prefix))
+                _remove(self._folder(prefix), lambda path: keep(prefix + path))
             return count
 
     def at_once(self, calls: Sequence[Callable[[], T]]) -> Sequence[T]:
@@ -262,12 +262,15 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _remove(folder: Path) -> None:
-    """Removes the folder and all in it, links but not what they point at; what is written there meanwhile may stay."""
-    for _, folders, files, descriptor in os.fwalk(folder, topdown=False, onerror=_unless_gone):
+def _remove(folder: Path, keep: Callable[[str], bool]) -> None:
+    """Removes the folder and all in it, links but not what they point at; what is written there meanwhile may stay, and
+    what `keep` is true of does, which is asked with paths below the folder."""
+    for root, folders, files, descriptor in os.fwalk(folder, topdown=False, onerror=_unless_gone):
+        below = Path(root).relative_to(folder)
         for name in files:
-            with suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=descriptor)
+            if not keep((below / name).as_posix()):
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=descriptor)
         for name in folders:
             _remove_empty(name, descriptor)
     _remove_empty(folder)

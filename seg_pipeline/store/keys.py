@@ -69,6 +69,12 @@ def source(uuid: str, extension: str) -> str:
     return asset(uuid, f"source.{extension}")
 
 
+def comes_with_acceptance(key: str) -> bool:
+    """Whether it names a job's request, or its source or what that is."""
+    name = key.removeprefix(ASSETS).partition("/")[2]
+    return name == "request.json" or (name.startswith("source.") and "/" not in name)
+
+
 def source_info(uuid: str) -> str:
     """What the source is: extension, format, size, hash; it exists once the source was checked."""
     return asset(uuid, "source.json")

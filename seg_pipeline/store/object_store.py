@@ -17,7 +17,7 @@ from seg_pipeline.errors import ObjectNotFound, StoreUnavailable
 from seg_pipeline.store import keys
 from seg_pipeline.store.checking import check_create, check_round_trip
 from seg_pipeline.store.failures import translated
-from seg_pipeline.store.objects import ObjectInfo, T
+from seg_pipeline.store.objects import ObjectInfo, T, keep_none
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -120,10 +120,11 @@ class ObjectStore:
         with suppress(ObjectNotFound), translated(keys.check_key(key)):
             obstore.delete(self._objects, key)
 
-    def delete_folder(self, prefix: str) -> int:
+    def delete_folder(self, prefix: str, keep: Callable[[str], bool] = keep_none) -> int:
         """See Store."""
         with translated(keys.check_prefix(prefix)):
-            found = [meta["path"] for page in obstore.list(self._objects, prefix, chunk_size=_PAGE) for meta in page]
+            pages = obstore.list(self._objects, prefix, chunk_size=_PAGE)
+            found = [meta["path"] for page in pages for meta in page if not keep(meta["path"])]
             if found:
                 obstore.delete(self._objects, found)
         return len(found)

@@ -18,6 +18,11 @@ class ObjectInfo:
     etag: str | None = None
 
 
+def keep_none(_key: str) -> bool:
+    """For `delete_folder`: everything goes."""
+    return False
+
+
 class Store(Protocol):
     """Whole objects under `/`-separated keys. Every write is atomic: a reader sees the old object or the new one.
 
@@ -56,8 +61,11 @@ class Store(Protocol):
         """Removes the object; a missing one is no error."""
         ...
 
-    def delete_folder(self, prefix: str) -> int:
-        """Removes all below the prefix (ends in `/`) and what half-written objects left there; how many objects."""
+    def delete_folder(self, prefix: str, keep: Callable[[str], bool] = keep_none) -> int:
+        """Removes all below the prefix (ends in `/`) and what half-written objects left there; how many objects.
+
+        Keys of which `keep` is true stay, also those that are written meanwhile. Without it all goes.
+        """
         ...
 
     def at_once(self, calls: Sequence[Callable[[], T]]) -> Sequence[T]:

@@ -194,6 +194,13 @@ def test_a_folder_is_deleted_with_all_that_is_in_it_and_nothing_else(store: Stor
     assert store.delete_folder("assets/a/") == 0
 
 
+def test_deleting_a_folder_keeps_what_it_is_told_to(store: Store) -> None:
+    for key in ("assets/a/keep.json", "assets/a/go.json", "assets/a/b/keep.png", "assets/a/b/go.png", "assets/a/c/go"):
+        store.put(key, b"x")
+    assert store.delete_folder("assets/a/", keep=lambda key: "keep" in key) == 3
+    assert [info.key for info in store.list("assets/a/")] == ["assets/a/b/keep.png", "assets/a/keep.json"]
+
+
 def test_more_objects_than_one_page_are_listed_and_deleted(store: Store) -> None:
     """S3 gives and takes a thousand at a time."""
     keys = [f"done/completed/{number:04}" for number in range(1005)]
