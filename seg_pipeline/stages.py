@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Self
 from seg_pipeline.assembly import Line, Outcome, make_encoders, mask_bytes
 from seg_pipeline.cutouts import crop_name, cut_out
 from seg_pipeline.documents import (
+    Document,
     Found,
     Timing,
     failed_document,
@@ -433,7 +434,7 @@ def _publish_result(bench: Workbench, line: Line, uuid: str, awaited: set[str]) 
     found, job = line.piece(uuid).found or bench.stored_found(uuid), bench.job(line, uuid)
     document = result_document(job, found, line.timing(uuid))
     if bench.inbox.finish(uuid, document, JobStatus.COMPLETED, datetime.fromisoformat(document["expires_at"])):
-        _remove_surplus(bench, uuid)
+        _remove_surplus(bench, uuid, document)
     line.piece(uuid).published = True
     if job.callback and bench.settings.app_server_url:
         awaited.add(uuid)
@@ -447,13 +448,14 @@ def _publish_result(bench: Workbench, line: Line, uuid: str, awaited: set[str]) 
     }
 
 
-def _remove_surplus(bench: Workbench, uuid: str) -> None:
+def _remove_surplus(bench: Workbench, uuid: str, document: Document) -> None:
     """Removes the masks and cut-outs that only an earlier attempt found. What cannot be removed goes with the job."""
     try:
         stored = {info.key for info in bench.store.list(keys.asset(uuid, ""))}
-        result = bench.inbox.result(uuid)  # not ours if another run had the last word, and after the listing for that
+        surplus = {key for key in stored if key.startswith(keys.of_segments(uuid))} - files_of_segments(document)
+        result = bench.inbox.result(uuid) if surplus else None  # another run's by now, perhaps
         if result and result["status"] == JobStatus.COMPLETED:
-            surplus = {key for key in stored if key.startswith(keys.of_segments(uuid))} - files_of_segments(result)
+            surplus -= files_of_segments(result)
             bench.store.at_once([partial(bench.store.delete, key) for key in sorted(surplus)])
     except StoreError as error:
         logger.warning("job %s: files of an earlier attempt stay until it expires: %s", uuid, error)
