@@ -163,6 +163,20 @@ def upscaled(mask: Mask, resolution_wh: tuple[int, int]) -> Mask:
     return larger
 
 
+def sampled(mask: Mask, resolution_wh: tuple[int, int]) -> Mask | None:
+    """The mask in a reduced picture of `resolution_wh`: its pixels at the centres of the reduced picture's. None if it
+    has none there."""
+    columns, rows = (
+        ((np.arange(small) + 0.5) * large / small).astype(np.intp)
+        for large, small in zip(mask.resolution_wh, resolution_wh, strict=True)
+    )
+    box = mask.box
+    x, right = np.searchsorted(columns, (box.x, box.x + box.width))
+    y, bottom = np.searchsorted(rows, (box.y, box.y + box.height))
+    bits = mask.bits[np.ix_(rows[y:bottom] - box.y, columns[x:right] - box.x)]
+    return Mask.from_window(bits, (int(x), int(y)), resolution_wh)
+
+
 def _with_rim(mask: Mask) -> Box:
     """The mask's box and a pixel around it, inside the picture."""
     x, y = max(mask.box.x - 1, 0), max(mask.box.y - 1, 0)
@@ -174,7 +188,7 @@ def _with_rim(mask: Mask) -> Box:
 def _pieces(tiles: Sequence[View], overview: Sequence[Segment]) -> list[_Piece]:
     coarse_wh = overview[0].mask.resolution_wh if overview else None
     found = [
-        _Piece(index, view.box, segment, _sampled(segment.mask, coarse_wh) if coarse_wh else None)
+        _Piece(index, view.box, segment, sampled(segment.mask, coarse_wh) if coarse_wh else None)
         for index, view in enumerate(tiles)
         for segment in view.segments
     ]
@@ -331,16 +345,3 @@ def _scaled(box: Box, scale_xy: tuple[float, float]) -> Box:
     x, y = int(box.x * scale_xy[0]), int(box.y * scale_xy[1])
     right, bottom = ceil((box.x + box.width) * scale_xy[0]), ceil((box.y + box.height) * scale_xy[1])
     return Box(x, y, right - x, bottom - y)
-
-
-def _sampled(mask: Mask, resolution_wh: tuple[int, int]) -> Mask | None:
-    """The mask in a reduced picture: its pixels at the centres of the reduced picture's."""
-    columns, rows = (
-        ((np.arange(small) + 0.5) * large / small).astype(np.intp)
-        for large, small in zip(mask.resolution_wh, resolution_wh, strict=True)
-    )
-    box = mask.box
-    x, right = np.searchsorted(columns, (box.x, box.x + box.width))
-    y, bottom = np.searchsorted(rows, (box.y, box.y + box.height))
-    bits = mask.bits[np.ix_(rows[y:bottom] - box.y, columns[x:right] - box.x)]
-    return Mask.from_window(bits, (int(x), int(y)), resolution_wh)

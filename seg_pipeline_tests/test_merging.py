@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from seg_pipeline.domain import BoolMask, Box, Mask, Segment
 from seg_pipeline.masks import mask_iou
-from seg_pipeline.merging import Part, View, agreement, merge, upscaled
+from seg_pipeline.merging import Part, View, agreement, merge, sampled, upscaled
 from seg_pipeline.segmenters.tiling import split
 from seg_pipeline_tests.builders import bits, drawn, make_mask
 
@@ -149,6 +149,21 @@ class TestAgreement:
 
     def test_masks_apart_do_not_agree(self):
         assert agreement(Part(make_mask("#..."), Box(0, 0, 4, 1)), Part(make_mask("...#"), Box(0, 0, 4, 1))) == 0.0
+
+
+class TestSampled:
+    @given(full_frames, st.integers(1, 40), st.integers(1, 40))
+    @settings(deadline=None)
+    def test_it_has_the_pixels_at_the_centres(self, full, across, down):
+        """Against the plain way: whole frames, one pixel after the other."""
+        height, width = full.shape
+        expected = np.array([
+            [full[int((y + 0.5) * height / down), int((x + 0.5) * width / across)] for x in range(across)]
+            for y in range(down)
+        ])  # fmt: skip
+        mask = Mask.from_full(full)
+        small = sampled(mask, (across, down)) if mask else None
+        assert np.array_equal(small.full(), expected) if small else not expected.any()
 
 
 class TestUpscaled:
