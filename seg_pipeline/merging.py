@@ -87,12 +87,12 @@ def merge(tiles: Sequence[View], overview: Sequence[Segment] = ()) -> list[Segme
 
     The segments of an `overview` are of the whole picture at a lower resolution; where a tile saw a piece of a thing,
     the piece counts. Dropped is what a better view did not confirm: an overview's segment that would fit into a
-    tile, and a piece that its tile's border cuts if most of it lies in another tile, or in a thing that the overview
-    saw whole.
+    tile, islands of another that would, and a piece that its tile's border cuts if most of it lies in another tile, or
+    in a thing that the overview saw whole.
     """
     groups = [group for group in _grouped(_pieces(tiles, overview)) if _stands(group, tiles)]
     whole = [piece for group in groups for piece in group if piece.is_rough]
-    return [_joined(group) for group in groups if not _is_doubtful(group, tiles, whole)]
+    return [_joined(group, tiles) for group in groups if not _is_doubtful(group, tiles, whole)]
 
 
 class Part:
@@ -211,12 +211,29 @@ def _grouped(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
 
 
 def _rivals(one: Sequence[_Piece], other: Sequence[_Piece]) -> bool:
-    """Whether a view told them apart: two of its pieces, one mostly on the other."""
+    """Whether two pieces, one of each, cannot be of one thing."""
     return any(
-        shared_area(a.mask, b.mask) > AGREEMENT * min(a.mask.area, b.mask.area)
-        for a, b in product(one, other)
-        if a.view == b.view
+        _told_apart(a, b) if a.view == b.view else _outgrows(a, b) or _outgrows(b, a) for a, b in product(one, other)
     )
+
+
+def _told_apart(one: _Piece, other: _Piece) -> bool:
+    """Whether their view saw two things, one mostly on the other."""
+    shared = shared_area(one.mask, other.mask)
+    return shared > AGREEMENT * min(one.mask.area, other.mask.area)
+
+
+def _outgrows(cut: _Piece, whole: _Piece) -> bool:
+    """Whether a tile saw whole what is the lesser part of a piece that another tile's border cuts right there.
+
+    Such a piece has parts elsewhere that its tile took for the same thing: joined to them, the thing would be lost.
+    """
+    if cut.is_rough or whole.is_rough or any(_beyond(whole)):
+        return False
+    if not any(common_box(beyond, whole.seen) for beyond in _beyond(cut)):
+        return False
+    shared = shared_area(cut.mask, whole.mask)
+    return 0 < shared <= AGREEMENT * cut.mask.area
 
 
 def _agreements(pieces: Sequence[_Piece]) -> Iterator[tuple[float, int, int]]:
@@ -255,7 +272,7 @@ def _part(piece: _Piece, shared: Box, rough: _Piece | None) -> Part | None:
 
 def _stands(group: Sequence[_Piece], tiles: Sequence[View]) -> bool:
     """Whether a tile saw a piece of it, or it is too large for any."""
-    return any(not piece.is_rough for piece in group) or not any(_holds(view.box, group[0].box) for view in tiles)
+    return any(not piece.is_rough for piece in group) or not _fits_a_tile(group[0].box, tiles)
 
 
 def _is_doubtful(group: Sequence[_Piece], tiles: Sequence[View], whole: Sequence[_Piece]) -> bool:
@@ -301,12 +318,12 @@ def _lies_in(piece: _Piece, thing: _Piece) -> bool:
     return shared_area(piece.coarse, thing.coarse) >= MOSTLY * piece.coarse.area
 
 
-def _joined(group: Sequence[_Piece]) -> Segment:
+def _joined(group: Sequence[_Piece], tiles: Sequence[View]) -> Segment:
     """The pieces as one segment, its scores their mean weighed by area; a tile's lone piece as it is."""
     if len(group) == 1 and not group[0].is_rough:
         return group[0].segment
     scores = {name: _mean_score(group, name) for name in _SCORES}
-    return Segment(_joined_mask(group), label=group[0].segment.label, **scores)
+    return Segment(_joined_mask(group, tiles), label=group[0].segment.label, **scores)
 
 
 def _mean_score(group: Sequence[_Piece], name: str) -> float | None:
@@ -316,10 +333,14 @@ def _mean_score(group: Sequence[_Piece], name: str) -> float | None:
     return float(np.average(scores, weights=[piece.area for piece in group]))
 
 
-def _joined_mask(group: Sequence[_Piece]) -> Mask:
+def _joined_mask(group: Sequence[_Piece], tiles: Sequence[View]) -> Mask:
     """The tiles' pieces, and the overview's mask where no tile saw a piece."""
     fine = [piece for piece in group if not piece.is_rough]
-    rough = [_in_picture(piece) for piece in group if not any(_holds(other.seen, piece.box) for other in fine)]
+    rough = [
+        upscaled(_without_islands(piece, tiles), (piece.seen.width, piece.seen.height))
+        for piece in group
+        if piece.is_rough and not any(_holds(other.seen, piece.box) for other in fine)
+    ]
     masks = [*rough, *(piece.mask for piece in fine)]
     box = hull([mask.box for mask in masks])
     bits = np.zeros((box.height, box.width), dtype=np.bool_)
@@ -332,8 +353,26 @@ def _joined_mask(group: Sequence[_Piece]) -> Mask:
     return Mask.from_window(bits, (box.x, box.y), masks[0].resolution_wh) or masks[0]
 
 
-def _in_picture(piece: _Piece) -> Mask:
-    return upscaled(piece.mask, (piece.seen.width, piece.seen.height)) if piece.is_rough else piece.mask
+def _without_islands(piece: _Piece, tiles: Sequence[View]) -> Mask:
+    """An overview's mask without its connected parts that are no larger than a tile, the largest part apart.
+
+    Networks strew such parts over the picture, and a mask takes the memory of its box.
+    """
+    import cv2
+
+    mask = piece.mask
+    scale_x, scale_y = piece.scale_xy
+    _, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.bits.astype(np.uint8), connectivity=8)
+    kept = (stats[:, cv2.CC_STAT_WIDTH] * scale_x > max(view.box.width for view in tiles)) | (
+        stats[:, cv2.CC_STAT_HEIGHT] * scale_y > max(view.box.height for view in tiles)
+    )
+    kept[1 + stats[1:, cv2.CC_STAT_AREA].argmax()] = True
+    kept[0] = False  # what is around the parts
+    return Mask.from_window(kept[numbers], (mask.box.x, mask.box.y), mask.resolution_wh) or mask
+
+
+def _fits_a_tile(box: Box, tiles: Sequence[View]) -> bool:
+    return any(_holds(view.box, box) for view in tiles)
 
 
 def _holds(outer: Box, inner: Box) -> bool:

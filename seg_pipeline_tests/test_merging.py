@@ -3,12 +3,12 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from seg_pipeline.domain import BoolMask, Box, Mask, Segment
-from seg_pipeline.masks import mask_iou
+from seg_pipeline.masks import common_box, mask_iou
 from seg_pipeline.merging import Part, View, agreement, merge, sampled, upscaled
 from seg_pipeline.segmenters.tiling import split
 from seg_pipeline_tests.builders import bits, drawn, make_mask
@@ -75,6 +75,35 @@ class TestPieces:
         merged = merge([view(LEFT, narrow, wide), view(RIGHT, wide)])
         assert len(merged) == 2
 
+    def test_a_thing_that_a_tile_saw_whole_is_not_lost_in_a_cut_piece_that_holds_more(self):
+        """SAM-2 takes the cut end of one thing and all of another, elsewhere, for one."""
+        left, right = Box(0, 0, 16, 8), Box(10, 0, 16, 8)
+        whole, elsewhere = np.zeros((8, 26), np.bool_), np.zeros((8, 26), np.bool_)
+        whole[2:5, 12:20] = True
+        elsewhere[0:7, 1:9] = True
+        merged = merge([view(left, whole | elsewhere), view(right, whole)])
+        assert drawn(Mask.from_full(whole)) in drawings(merged)
+        assert len(merged) == 2
+
+    @given(arrays(np.bool_, st.tuples(st.integers(3, 12), st.just(26))))
+    @settings(deadline=None)
+    def test_no_thing_that_a_tile_saw_whole_is_lost_in_one_that_took_all_for_one(self, full):
+        """Against the plain way: shares of whole frames."""
+        left, right = Box(0, 0, 16, len(full)), Box(10, 0, 16, len(full))
+        merged = drawings(merge([view(left, full), view(right, *_parts_in(full, right))]))
+        everything = full[:, :16].sum()
+        for thing in _parts_in(full, right):
+            if full[:, 15].any() and not thing[:, 10].any() and 2 * thing[:, :16].sum() <= everything:
+                assert drawn(Mask.from_full(thing)) in merged
+
+    def test_a_thing_in_two_parts_grows_together_if_no_tile_saw_a_part_of_it_as_all(self):
+        """A bus behind a post."""
+        left, right, bus = Box(0, 0, 16, 8), Box(10, 0, 16, 8), np.zeros((8, 26), np.bool_)
+        bus[2:5, 1:26] = True
+        bus[:, 12] = False
+        merged = merge([view(left, bus), view(right, bus)])
+        assert drawings(merged) == [drawn(Mask.from_full(bus))]
+
     def test_scores_are_the_pieces_mean_by_area(self):
         merged = merge([view(Box(0, 0, 6, 3), BAR, confidence=0.9), view(Box(4, 0, 6, 3), BAR, confidence=0.4)])
         assert merged[0].confidence == pytest.approx((5 * 0.9 + 5 * 0.4) / 10)
@@ -110,6 +139,18 @@ class TestBetterViews:
         merged = merge([view(left, fine, confidence=0.5), View(right, [])], [_reduced(fine, 4)])
         assert np.array_equal(merged[0].mask.full()[:, :16], fine[:, :16])
         assert merged[0].mask.full()[4, 16:].all()
+
+    @given(full_frames.filter(np.any), st.integers(4, 20))
+    @settings(deadline=None)
+    def test_of_what_the_overview_alone_saw_the_islands_go_that_are_no_larger_than_a_tile(self, full, side):
+        """Against the plain way, at the overview's own size: part by part on whole frames."""
+        tiles, mask, things = split(full.shape[::-1], side), Mask.from_full(full), parts(full)
+        areas = [int(part.sum()) for part in things]
+        assume(areas.count(max(areas)) == 1)
+        stay = [part for part in things if part.sum() == max(areas) or max(np.ptp(np.nonzero(part), axis=1)) >= side]
+        expected = [] if any(common_box(tile, mask.box) == mask.box for tile in tiles) else [np.any(stay, axis=0)]
+        merged = merge([View(tile, []) for tile in tiles], [Segment(mask)])
+        assert drawings(merged) == [drawn(Mask.from_full(one)) for one in expected]
 
     def test_a_cut_piece_inside_what_the_overview_saw_whole_is_dropped(self):
         """Of a thing much larger than a tile, a tile sees a part and takes it for something else."""
