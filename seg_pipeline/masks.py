@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import ceil, sqrt
 from typing import Any
 
@@ -106,6 +106,17 @@ def common_box(*boxes: Box) -> Box | None:
     x, y = max(box.x for box in boxes), max(box.y for box in boxes)
     right, bottom = min(box.x + box.width for box in boxes), min(box.y + box.height for box in boxes)
     return Box(x, y, right - x, bottom - y) if x < right and y < bottom else None
+
+
+def boxes_meet(ours: Sequence[Box], theirs: Sequence[Box]) -> BoolMask:
+    """Whether each of our boxes has a pixel in common with each of theirs, `(ours, theirs) bool`."""
+    (x0, y0, x1, y1), (u0, v0, u1, v1) = (
+        np.array([(box.x, box.y, box.x + box.width, box.y + box.height) for box in boxes]).reshape(-1, 4).T
+        for boxes in (ours, theirs)
+    )
+    across = (x0[:, None] < u1) & (u0 < x1[:, None])
+    down = (y0[:, None] < v1) & (v0 < y1[:, None])
+    return across & down
 
 
 def hull(boxes: Iterable[Box]) -> Box:

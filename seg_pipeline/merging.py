@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_pipeline.domain import BoolMask, Box, Mask, Segment
-from seg_pipeline.masks import area_inside, box_slices, common_box, hull, mask_window, shared_area
+from seg_pipeline.masks import area_inside, box_slices, boxes_meet, common_box, hull, mask_window, shared_area
 
 AGREEMENT = 0.5
 """Pieces whose IoU in the shared region is larger are of one thing."""
@@ -108,7 +108,7 @@ class Part:
         """The number of each pixel's connected part, and the area of each."""
         import cv2
 
-        _, numbers, stats, _ = cv2.connectedComponentsWithStats(self.bits.astype(np.uint8), connectivity=8)
+        _, numbers, stats, _ = cv2.connectedComponentsWithStats(self.bits.view(np.uint8), connectivity=8)
         return numbers.astype(np.int32, copy=False), stats[:, cv2.CC_STAT_AREA].astype(np.int32, copy=False)
 
     def area_touching(self, where: BoolMask, box: Box) -> int:
@@ -254,7 +254,10 @@ def _agreements_in(
     rough = next((piece for _, piece in (ours[0], theirs[0]) if piece.is_rough), None)
     some, others = ([(i, piece.segment.label, part) for i, piece in pieces if (part := _part(piece, shared, rough))]
                     for pieces in (ours, theirs))  # fmt: skip
-    for (one, label, part), (other, other_label, other_part) in product(some, others):
+    boxes, other_boxes = ([part.box for *_, part in parts if part.box] for parts in (some, others))
+    meet = boxes_meet(boxes, other_boxes)
+    for i, j in np.argwhere(meet).tolist():
+        (one, label, part), (other, other_label, other_part) = some[i], others[j]
         if label == other_label and (found := agreement(part, other_part)) > AGREEMENT:
             yield found, one, other
 
@@ -362,7 +365,7 @@ def _without_islands(piece: _Piece, tiles: Sequence[View]) -> Mask:
 
     mask = piece.mask
     scale_x, scale_y = piece.scale_xy
-    _, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.bits.astype(np.uint8), connectivity=8)
+    _, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.bits.view(np.uint8), connectivity=8)
     kept = (stats[:, cv2.CC_STAT_WIDTH] * scale_x > max(view.box.width for view in tiles)) | (
         stats[:, cv2.CC_STAT_HEIGHT] * scale_y > max(view.box.height for view in tiles)
     )

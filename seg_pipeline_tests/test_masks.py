@@ -15,10 +15,12 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from seg_pipeline import images
-from seg_pipeline.domain import Mask, Segment
+from seg_pipeline.domain import Box, Mask, Segment
 from seg_pipeline.errors import ImageError, NotAnImage, TooManyPixels
 from seg_pipeline.masks import (
+    boxes_meet,
     center_point,
+    common_box,
     contains,
     decode_mask_png,
     encode_mask_png,
@@ -206,6 +208,16 @@ class TestIou:
         one, other = (data.draw(arrays(np.bool_, shape).filter(np.any)) for _ in range(2))
         expected = np.count_nonzero(one & other) / np.count_nonzero(one | other)
         assert mask_iou(Mask.from_full(one), Mask.from_full(other)) == pytest.approx(expected)
+
+
+boxes = st.builds(Box, *[st.integers(0, 9)] * 2, *[st.integers(1, 9)] * 2)
+
+
+class TestBoxes:
+    @given(st.lists(boxes, max_size=5), st.lists(boxes, max_size=5))
+    def test_those_meet_that_have_a_box_in_common(self, ours, theirs):
+        expected = [[common_box(one, other) is not None for other in theirs] for one in ours]
+        assert boxes_meet(ours, theirs).tolist() == expected
 
 
 class TestOrder:
