@@ -4,8 +4,10 @@ Beside the tiles the model sees the whole picture once, reduced to a tile's size
 there. That is sliced inference as SAHI does it (Akyon et al. 2022); what differs is the merging, in `merging.py`.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from math import ceil
 
 import numpy as np
@@ -21,6 +23,13 @@ OVERLAP = 0.2
 """Tiles share at least this much of their side with the next one: things up to that size are whole in one of them."""
 
 TILES_PER_CALL = 4
+
+MASK_BYTES = 2**31
+"""What the masks of a picture's tiles may take, a byte for each pixel of their boxes: as much as SAM-2's masks of a
+picture in one piece; those of a call's tiles come on top until the call is over. Only a job that sets its thresholds to
+next to nothing comes so far."""
+
+logger = logging.getLogger(__name__)
 
 
 def load_tiled_segmenter(name: str, settings: Settings) -> Segmenter:
@@ -67,7 +76,7 @@ class TiledSegmenter:
         boxes = split((image.shape[1], image.shape[0]), self._tile_side)
         views: list[View] = []
         for start in range(0, len(boxes), TILES_PER_CALL):
-            views += self._views(image, boxes[start : start + TILES_PER_CALL], parameters)
+            views = surest(views + self._views(image, boxes[start : start + TILES_PER_CALL], parameters), MASK_BYTES)
         self._tiles += len(boxes)
         return merge(views, overview)
 
@@ -90,6 +99,22 @@ def split(resolution_wh: tuple[int, int], side: int, overlap: float = OVERLAP) -
         for y in _starts(height, side, overlap)
         for x in _starts(width, side, overlap)
     ]
+
+
+def surest(views: Sequence[View], mask_bytes: int) -> list[View]:
+    """The views with the segments of the best scores, as far as `mask_bytes` has room for their masks."""
+    segments = sorted((segment for view in views for segment in view.segments), key=_score, reverse=True)
+    total = accumulate(segment.mask.bits.nbytes for segment in segments)
+    fitting = sum(size <= mask_bytes for size in total)
+    if fitting == len(segments):
+        return list(views)
+    logger.warning("kept the surest %s of %s masks: more would not fit into memory", fitting, len(segments))
+    kept = {id(segment) for segment in segments[:fitting]}
+    return [View(view.box, [segment for segment in view.segments if id(segment) in kept]) for view in views]
+
+
+def _score(segment: Segment) -> float:
+    return segment.confidence or segment.predicted_iou or 0.0
 
 
 def _starts(length: int, side: int, overlap: float) -> list[int]:

@@ -13,10 +13,12 @@ import seg_pipeline.demo
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.demo.scoring import score_scene
 from seg_pipeline.domain import Box, Parameters, RgbImage, Segment
-from seg_pipeline.segmenters.tiling import TiledSegmenter, load_tiled_segmenter, split
+from seg_pipeline.merging import View
+from seg_pipeline.segmenters import tiling
+from seg_pipeline.segmenters.tiling import TiledSegmenter, load_tiled_segmenter, split, surest
 from seg_pipeline.segmenters.yolo import YoloSegmenter
 from seg_pipeline.settings import Settings
-from seg_pipeline_tests.builders import BarSegmenter, make_scene_picture
+from seg_pipeline_tests.builders import BarSegmenter, make_mask, make_scene_picture
 
 DEMO_YOLO = Path(seg_pipeline.demo.__file__).parent / "weights" / "demo-yolo.pt"
 
@@ -56,6 +58,31 @@ class TestSplit:
 
     def test_a_hundred_megapixels_are_forty_tiles(self):
         assert len(split((12_000, 8_400), 2048)) == 40
+
+
+class TestSurest:
+    @given(
+        st.lists(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 5)), max_size=4), max_size=4), st.integers(0, 60)
+    )
+    def test_the_best_scores_stay_as_far_as_there_is_room(self, tiles, room):
+        """Against the plain way: one segment less, the worst of the last, until all fit."""
+        views = [View(Box(0, 0, 9, 1), [_line(length, score) for length, score in tile]) for tile in tiles]
+        left = sorted((segment for view in views for segment in view.segments), key=lambda one: -one.predicted_iou)
+        while sum(segment.mask.area for segment in left) > room:
+            left.pop()
+        kept = surest(views, room)
+        assert [view.box for view in kept] == [view.box for view in views]
+        assert {id(one) for view in kept for one in view.segments} == {id(one) for one in left}
+
+    def test_a_large_picture_never_holds_more(self, monkeypatch, caplog):
+        monkeypatch.setattr(tiling, "MASK_BYTES", 0)
+        tiled = TiledSegmenter(Witness(), 1, 64)
+        assert tiled.segment([make_scene_picture(boxes=4, width=256, height=96)]) == [[]]
+        assert "would not fit" in caplog.text
+
+
+def _line(length: int, score: int) -> Segment:
+    return Segment(make_mask("#" * length + "." * (9 - length)), predicted_iou=score / 5)
 
 
 class TestSegmenting:
