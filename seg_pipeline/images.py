@@ -116,6 +116,16 @@ def decode_alpha(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     return _decode(data, max_pixels, _alpha)
 
 
+def verify(data: bytes, max_pixels: int) -> None:
+    """Raises TruncatedImage for a PNG whose checksums do not fit; `decode` may miss that, as it stops reading when it
+    has all rows. Else raises what `identify` raises."""
+    format_, picture = _open(data, max_pixels)
+    try:
+        picture.verify()
+    except Exception as error:  # see _decode
+        raise TruncatedImage(f"The {format_} picture is damaged: {_reason(error)}.") from error
+
+
 def encode_original(image: RgbImage) -> bytes:
     """The picture as WEBP; sides over 16383 px, the format's limit, are scaled down to fit."""
     with large_ones_in_turn(image.shape[0] * image.shape[1]):

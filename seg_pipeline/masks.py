@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from seg_pipeline.domain import BoolMask, Box, Mask, Segment
 from seg_pipeline.errors import NotAnImage
-from seg_pipeline.images import decode_alpha, strips
+from seg_pipeline.images import decode_alpha, strips, verify
 
 # Colour 0 is black and wholly transparent, colour 1 black; tRNS may leave opaque colours out.
 _PALETTE = bytes(6)
@@ -39,6 +39,7 @@ def decode_mask_png(data: bytes, max_pixels: int) -> Mask:
     """
     mask = _read_own_png(data, max_pixels)
     if mask is None:
+        verify(data, max_pixels)
         alpha = decode_alpha(data, max_pixels)
         mask = Mask.from_full(np.greater_equal(alpha, 128, out=alpha.view(np.bool_)))
     if mask is None:

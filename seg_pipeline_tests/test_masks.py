@@ -125,6 +125,15 @@ class TestPng:
         with suppress(ImageError):
             assert drawn(decode_mask_png(bytes(png), LIMIT)) == drawn(Mask.from_full(full))
 
+    def test_no_bit_of_a_mask_changes_unnoticed(self):
+        """Decoders stop before the checksums once they have all rows."""
+        png = encode_mask_png(make_mask(RING))
+        for place in range(8 * len(png)):
+            changed = bytearray(png)
+            changed[place // 8] ^= 1 << place % 8
+            with suppress(ImageError):
+                assert drawn(decode_mask_png(bytes(changed), LIMIT)) == drawn(make_mask(RING))
+
     def test_more_rows_than_the_header_says_are_not_unpacked(self):
         own = encode_mask_png(make_mask(RING))
         with pytest.raises(ImageError):
