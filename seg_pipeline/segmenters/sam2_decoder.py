@@ -14,7 +14,7 @@ In the shapes below `p` is points, `t` tokens of a point, `n = h w` positions of
 embedding, `H` heads, `d` channels of a head, and `r = H t` rows.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
+from seg_pipeline.segmenters.lanes import Lanes
+
 POSITIONS_AT_ONCE = 4096
-"""Positions of the picture, times points, that a CPU works on at once: what it works on should stay in its caches."""
+"""Positions of the picture, times points, that a core works on at once: what it works on should stay in its caches."""
 
 
 class Attention:
@@ -142,6 +144,7 @@ class FastMaskDecoder:
     """A SAM-2's mask decoder for single points; the picture's side in `dtype`, the tokens' in float32."""
 
     def __init__(self, model: Any, dtype: torch.dtype = torch.float32) -> None:
+        self.lanes = Lanes(model.device)
         self._decoder: Any = model.sam_mask_decoder
         self._prompts: Any = model.sam_prompt_encoder
         self._dtype = dtype
@@ -275,12 +278,16 @@ class FastMaskDecoder:
         guesses: Tensor = self._decoder.iou_prediction_head(looked.queries[:, 0])
         return guesses[:, self._mask_tokens(looked)]
 
-    def masks(self, shared: Shared, looked: Looked, wanted: Tensor) -> Iterator[Tensor]:
+    def masks(self, shared: Shared, looked: Looked, wanted: Tensor) -> list[Tensor]:
         """The logits `(k, 4 h, 4 w)` float32 of the wanted masks `(p, m) bool`, for each point that has any."""
         networks = self._decoder.output_hypernetworks_mlps[self._mask_tokens(looked)]
         weights = torch.stack([network(looked.queries[:, 1 + i]) for i, network in enumerate(networks)], 1)
-        for index in torch.nonzero(wanted.any(1)).flatten().tolist():
-            yield self._upscale(shared, looked.features.part(slice(index, index + 1)), weights[index, wanted[index]])
+
+        def upscale(index: int) -> Tensor:
+            features = looked.features.part(slice(index, index + 1))
+            return self._upscale(shared, features, weights[index, wanted[index]])
+
+        return self.lanes.map(upscale, torch.nonzero(wanted.any(1)).flatten().tolist())
 
     def _mask_tokens(self, looked: Looked) -> slice:
         return slice(0, 1) if looked.queries.shape[1] == 2 else slice(1, None)
@@ -332,7 +339,7 @@ class FastMaskDecoder:
         count = len(asked)
         height, width = self._prompts.image_embedding_size
         size = max(POSITIONS_AT_ONCE // (height * width), 1) if asked.device.type == "cpu" else count
-        return torch.cat([step(slice(start, start + size)) for start in range(0, count, size)])
+        return torch.cat(self.lanes.map(step, [slice(start, start + size) for start in range(0, count, size)]))
 
     def _change_first(self, shared: Shared, features: Features, first: Tokens, asked: Tensor) -> Tensor:
         """The picture's attention to the tokens in the first layer, then what the tokens of the second see of it."""

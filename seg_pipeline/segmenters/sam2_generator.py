@@ -161,11 +161,11 @@ class AutomaticMasks:
         looked = self._decoder.look(shared, coordinates, asked.multimask_output)
         predicted = self._decoder.predicted_iou(looked)
         wanted = predicted > asked.pred_iou_thresh if asked.pred_iou_thresh > 0 else torch.ones_like(predicted).bool()
-        logits = list(self._decoder.masks(shared, looked, wanted))
+        logits = self._decoder.masks(shared, looked, wanted)
         if not logits:
             return _none(predicted.device)
         parts = zip(torch.cat(logits).split(MASKS_AT_ONCE), predicted[wanted].split(MASKS_AT_ONCE), strict=True)
-        return Candidates.together([_stable(masks, iou, upsampling, asked) for masks, iou in parts])
+        return Candidates.together(self._decoder.lanes.map(lambda part: _stable(*part, upsampling, asked), [*parts]))
 
 
 def _stable(logits: Tensor, predicted_iou: Tensor, upsampling: Upsampling, asked: Sam2Parameters) -> Candidates:

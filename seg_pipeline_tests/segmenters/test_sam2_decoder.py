@@ -58,7 +58,7 @@ def ours(decoder: FastMaskDecoder, picture: list[torch.Tensor], points: torch.Te
         looked = decoder.look(shared, points, multimask)
         iou = decoder.predicted_iou(looked)
         everything = torch.ones_like(iou, dtype=torch.bool)
-        return torch.stack(list(decoder.masks(shared, looked, everything))), iou
+        return torch.stack(decoder.masks(shared, looked, everything)), iou
 
 
 @pytest.mark.parametrize("multimask", [True, False])
@@ -97,7 +97,7 @@ def test_only_the_masks_that_are_wanted_are_made(model: Any, picture: list[torch
     decoder = FastMaskDecoder(model)
     with torch.inference_mode():
         shared = decoder.share(*picture)
-        made = list(decoder.masks(shared, decoder.look(shared, points), wanted))
+        made = decoder.masks(shared, decoder.look(shared, points), wanted)
     assert [len(masks) for masks in made] == [2, 1]
     torch.testing.assert_close(torch.cat(made), theirs[wanted], atol=1e-4, rtol=1e-4)
 

@@ -1,0 +1,56 @@
+"""Independent steps of a network side by side, each on a core of its own.
+
+A network's operators share their work among all cores, and wait for one another after each. Where an operator takes
+less than a millisecond, that waiting costs a good part of the time: cores that sleep meanwhile are woken late, and
+those that spin (see `segmenters`) take the time of whatever else runs. Steps that have nothing to do with one another
+need not wait: each takes one core from its beginning to its end.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Lanes:
+    """As many lanes as torch has threads; on a GPU, whose operators do not wait, there is one.
+
+    For one caller at a time: how many threads torch takes is one number for the whole process.
+    """
+
+    def __init__(self, device: torch.device | str) -> None:
+        self._on_cpu = torch.device(device).type == "cpu"
+        self._threads: ThreadPoolExecutor | None = None
+
+    def map(self, step: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """What the step makes of each item, in their order. Raises what the first that fails raises, with no other
+        step still to begin."""
+        lanes = torch.get_num_threads() if self._on_cpu else 1
+        if min(lanes, len(items)) < 2:
+            return [step(item) for item in items]
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(lanes, "lane", initializer=torch.set_num_threads, initargs=(1,))
+        with _one_thread_an_operator():
+            return list(self._threads.map(partial(_as_the_caller, step, torch.is_inference_mode_enabled()), items))
+
+
+@contextmanager
+def _one_thread_an_operator() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _as_the_caller(step: Callable[[T], R], inference: bool, item: T) -> R:
+    """Torch's inference mode is a thread's own."""
+    with torch.inference_mode(inference):
+        return step(item)
