@@ -7,6 +7,7 @@ connection from run to run. The child's heartbeat also notices a cancelled run a
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -14,10 +15,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from billiard import current_process
+from billiard.util import set_pdeathsig
 from celery import Celery
 from celery.exceptions import SecurityWarning
 from celery.signals import worker_process_init, worker_process_shutdown
@@ -157,11 +159,30 @@ def _close_abandoned(run: DagsterRun) -> None:
         child.instance.report_run_failed(run, "The worker was lost; the sweeper asks again.")
 
 
-def _begin_child(**_: Any) -> None:
+def _begin_child(lifeline: tuple[int, int], **_: Any) -> None:
+    end_with_parent(*lifeline)
     _free_locks_of_the_dead()
     keep_freed_memory()
     _forget_dead_neighbours()
     child.pulse.start()
+
+
+def end_with_parent(reader: int, writer: int) -> None:
+    """Kills this process when its parent is gone, however it went: then nobody has the pipe's writing end any more.
+
+    In place of Linux's parent-death signal, which the pool sets: that comes when the *thread* ends that forked. A child
+    that took a dead one's place was forked by a thread that a parent which is told to stop ends first, before the run
+    in hand is finished.
+    """
+    os.close(writer)
+    with contextlib.suppress(OSError):  # only Linux has it
+        set_pdeathsig(0)
+    threading.Thread(target=_wait_for_the_end_of, args=(reader,), daemon=True, name="lifeline").start()
+
+
+def _wait_for_the_end_of(reader: int) -> None:
+    os.read(reader, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _end_child(exitcode: int, **_: Any) -> None:
@@ -204,7 +225,7 @@ def make_worker() -> Celery:
     """The Celery application with our one task and the child's hooks."""
     app = make_celery(get_settings())
     app.task(execute_run, name=EXECUTE_RUN_TASK)
-    worker_process_init.connect(_begin_child, weak=False)
+    worker_process_init.connect(partial(_begin_child, os.pipe()), weak=False)
     worker_process_shutdown.connect(_end_child, weak=False)
     return app
 

@@ -59,7 +59,7 @@ def test_the_seeds_masks_are_the_pixels_of_ours() -> None:
 
 def test_encoding_is_measured_against_the_seeds(tmp_path: Path) -> None:
     rows = encoding.measure(Options(tmp_path, quick=True))
-    assert len(rows) == 4
+    assert len(rows) == 6
     assert all(float(row.median) > 0 for row in rows)
 
 

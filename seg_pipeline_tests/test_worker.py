@@ -1,6 +1,9 @@
 """How a worker ends: at once when it has nothing in hand."""
 
 import os
+import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -46,3 +49,35 @@ def test_a_worker_that_has_stopped_does_not_wait_for_sleeping_threads(
     with pytest.raises(Gone):
         worker.main()
     assert story == ["stopped", "log written", "left with 0"]
+
+
+FAMILY = """
+import os, signal, threading, time
+from billiard.util import set_pdeathsig
+from seg_pipeline.worker import end_with_parent
+
+lifeline = os.pipe()
+
+def fork():
+    if not os.fork():
+        set_pdeathsig(signal.SIGKILL)  # as the pool does
+        end_with_parent(*lifeline)
+        print("begun", flush=True)
+        time.sleep(1)
+        print("lives", flush=True)
+        signal.pause()
+
+thread = threading.Thread(target=fork)
+thread.start()
+thread.join()
+signal.pause()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the parent-death signal")
+def test_a_child_outlives_the_thread_that_forked_it_and_not_the_process() -> None:
+    with subprocess.Popen([sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        assert [parent.stdout.readline() for _ in range(2)] == ["begun\n", "lives\n"]
+        parent.send_signal(signal.SIGKILL)
+        assert parent.stdout.read() == ""  # ends when the child does, which has the other end
