@@ -66,8 +66,8 @@ def _arguments() -> argparse.Namespace:
 def _stay(dagster_url: str, uuid: str) -> None:
     print(f"\nThe delivery: {dagster_url}/assets/callback?partition={uuid}&view=partitions")
     print(f"What led to it: {dagster_url}/assets/callback?view=lineage&lineageScope=upstream&lineageDepth=4")
-    print("Ctrl-C stops everything.", flush=True)
     with suppress(KeyboardInterrupt):
+        print("Ctrl-C stops everything.", flush=True)  # whoever reads it may press it before the next line
         threading.Event().wait()
 
 
