@@ -33,7 +33,9 @@ def cut_out(image: RgbImage, mask: Mask, resize: int | None = None) -> bytes:
         if size != (mask.box.width, mask.box.height):
             # Not as RGBA: weighing by alpha makes Lanczos overshoot at the edge, a bright rim of up to 20%.
             rgba = np.asarray(_picture(rgba, "RGBX").resize(size, Image.Resampling.LANCZOS))
-        return encode_webp(_picture(rgba, "RGBA"))
+        # A little better than an original, which keeps a flat colour flat to the edge; in all still fewer bytes than by
+        # the defaults.
+        return encode_webp(_picture(rgba, "RGBA"), quality=79)
 
 
 def _picture(rgba: NDArray[np.uint8], mode: str) -> Image.Image:

@@ -30,7 +30,7 @@ def overlay(image: RgbImage, segments: Sequence[Segment]) -> bytes:
     corners = [_draw(canvas, segment.mask, colour_of(index)) for index, segment in enumerate(segments)]
     for index, (segment, corner) in enumerate(zip(segments, corners, strict=True)):
         _write(canvas, f"{index} {segment.label or ''}".rstrip(), corner, colour_of(index))
-    return encode_webp(Image.fromarray(canvas), method=1)
+    return encode_webp(Image.fromarray(canvas), quality=80, method=1)
 
 
 def colour_of(index: int) -> Colour:

@@ -112,7 +112,7 @@ class TestHalo:
         picture[mask.full()] = (230, 60, 40)
         cut = np.array(opened(cut_out(picture, mask, resize))).astype(float)
         visible = cut[..., 3] > 0
-        assert np.abs(cut[visible][:, :3] - (230, 60, 40)).max() <= 5
+        assert np.abs(cut[visible][:, :3] - (230, 60, 40)).max() <= 3
 
     @pytest.mark.parametrize("resize", [None, 100, 256])
     def test_the_cut_out_does_not_depend_on_what_is_outside_the_mask(self, resize):
