@@ -4,12 +4,9 @@ Masks that the network itself thinks little of are never computed; those that ar
 without being enlarged; and only those that outlast the non-maximum suppression are enlarged, inside their boxes.
 """
 
-import logging
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -19,18 +16,13 @@ from torch import Tensor
 
 from seg_pipeline.domain import BoolMask, Box, RgbImage
 from seg_pipeline.segmenters.devices import give_memory_back, is_out_of_memory
+from seg_pipeline.segmenters.mask_room import MASK_BYTES, surest_that_fit
 from seg_pipeline.segmenters.sam2_decoder import FastMaskDecoder, Shared
 from seg_pipeline.segmenters.sam2_parameters import Sam2Parameters
 from seg_pipeline.segmenters.sam2_upsampling import Upsampling
 
 MASKS_AT_ONCE = 32
 """Small masks that are measured at once."""
-
-MASK_BYTES = 2**31
-"""What the masks of a picture may take, a byte for each pixel of their boxes. Only a job that sets its thresholds to
-next to nothing on a large picture comes so far."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -226,15 +218,10 @@ def _across_crops(crops: list[Crop], asked: Sam2Parameters) -> list[tuple[int, i
 
 def _that_fit(crops: list[Crop], left: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Those of the candidates left that `MASK_BYTES` has room for, the surest first; in the order given."""
-    surest = sorted(left, key=lambda each: -float(crops[each[0]].candidates.predicted_iou[each[1]]))
-    areas = [_box(crops[which].candidates.boxes[index].tolist()) for which, index in surest]
-    total = list(accumulate(box.width * box.height for box in areas))
-    fitting = bisect_right(total, MASK_BYTES)
-    if fitting == len(left):
-        return left
-    logger.warning("kept the surest %s of %s masks: more would not fit into memory", fitting, len(left))
-    kept = set(surest[:fitting])
-    return [each for each in left if each in kept]
+    boxes = [_box(crops[which].candidates.boxes[index].tolist()) for which, index in left]
+    scores = [float(crops[which].candidates.predicted_iou[index]) for which, index in left]
+    fitting = surest_that_fit(scores, [box.width * box.height for box in boxes], MASK_BYTES)
+    return [each for index, each in enumerate(left) if index in fitting]
 
 
 def _enlarge(crop: Crop, index: int, asked: Sam2Parameters) -> FoundMask:

@@ -4,10 +4,8 @@ Beside the tiles the model sees the whole picture once, reduced to a tile's size
 there. That is sliced inference as SAHI does it (Akyon et al. 2022); what differs is the merging, in `merging.py`.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate
 from math import ceil
 
 import numpy as np
@@ -16,6 +14,7 @@ from seg_pipeline.domain import Box, Mask, Parameters, RgbImage, Segment
 from seg_pipeline.images import scaled_size
 from seg_pipeline.merging import View, merge
 from seg_pipeline.segmenters import Notes, Segmenter
+from seg_pipeline.segmenters.mask_room import MASK_BYTES, surest_that_fit
 from seg_pipeline.segmenters.registry import load_segmenter
 from seg_pipeline.settings import Settings
 
@@ -23,13 +22,7 @@ OVERLAP = 0.2
 """Tiles share at least this much of their side with the next one: things up to that size are whole in one of them."""
 
 TILES_PER_CALL = 4
-
-MASK_BYTES = 2**31
-"""What the masks of a picture's tiles may take, a byte for each pixel of their boxes: as much as SAM-2's masks of a
-picture in one piece; those of a call's tiles come on top until the call is over. Only a job that sets its thresholds to
-next to nothing comes so far."""
-
-logger = logging.getLogger(__name__)
+"""Their masks come on top of `MASK_BYTES` until the call is over."""
 
 
 def load_tiled_segmenter(name: str, settings: Settings) -> Segmenter:
@@ -103,13 +96,9 @@ def split(resolution_wh: tuple[int, int], side: int, overlap: float = OVERLAP) -
 
 def surest(views: Sequence[View], mask_bytes: int) -> list[View]:
     """The views with the segments of the best scores, as far as `mask_bytes` has room for their masks."""
-    segments = sorted((segment for view in views for segment in view.segments), key=_score, reverse=True)
-    total = accumulate(segment.mask.bits.nbytes for segment in segments)
-    fitting = sum(size <= mask_bytes for size in total)
-    if fitting == len(segments):
-        return list(views)
-    logger.warning("kept the surest %s of %s masks: more would not fit into memory", fitting, len(segments))
-    kept = {id(segment) for segment in segments[:fitting]}
+    segments = [segment for view in views for segment in view.segments]
+    sizes = [segment.mask.bits.nbytes for segment in segments]
+    kept = {id(segments[index]) for index in surest_that_fit([*map(_score, segments)], sizes, mask_bytes)}
     return [View(view.box, [segment for segment in view.segments if id(segment) in kept]) for view in views]
 
 
