@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks import untrained_sam2
 from benchmarks.options import Options
+from benchmarks.peaks import peak_kb
 from benchmarks.pictures import FIRST_SEED
 from benchmarks.progress import say
 from benchmarks.tables import Row, row_of
@@ -27,7 +28,7 @@ from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import Box, Mask, RgbImage
 from seg_pipeline.masks import mask_iou
 from seg_pipeline.segmenters.devices import has_bf16
-from seg_pipeline.segmenters.parity_pictures import photographs
+from seg_pipeline.segmenters.parity_pictures import PHOTOGRAPHS, photograph
 from seg_pipeline.segmenters.sam2 import Sam2Segmenter
 from seg_pipeline.segmenters.sam2_parameters import DEMO_PARAMETERS, Sam2Parameters
 from seg_pipeline.segmenters.weights import BUNDLED
@@ -72,10 +73,11 @@ def measure(options: Options) -> list[Row]:
     rows = _measure_model("demo-sam2", BUNDLED / "demo-sam2.pt", [Task(each, DEMO_PARAMETERS) for each in pictures])
     weights = untrained_sam2.untrained_sam2(options.models, _picture(scenes[0]))
     segmenter = Sam2Segmenter(untrained_sam2.NAME, weights, "cpu", mode="exact")
-    tasks = []
-    for picture in [scenes[0], *PHOTOGRAPHS]:
-        points = options.scaled(32, 12)
-        tasks.append(Task(picture, untrained_sam2.fitted_parameters(segmenter, _picture(picture), points)))
+    points = options.scaled(32, 12)
+    tasks = [
+        Task(picture, untrained_sam2.fitted_parameters(segmenter, _picture(picture), points))
+        for picture in [scenes[0], *PHOTOGRAPHS]
+    ]
     segmenter.close()
     return [*rows, *_measure_model(untrained_sam2.NAME, weights, tasks)]
 
@@ -164,17 +166,15 @@ def main() -> None:
         picture = _picture(task["picture"])
         begin = time.perf_counter()
         segments = segmenter.segment([picture], task["parameters"])[0]
-        seconds, peak_mb = time.perf_counter() - begin, _peak_mb()
+        seconds, peak_mb = time.perf_counter() - begin, peak_kb() / 1024
         masks = [_packed(segment.mask) for segment in segments]
         print(json.dumps({"seconds": seconds, "peak_mb": peak_mb, "masks": masks}), flush=True)
 
 
-PHOTOGRAPHS = [f"photograph {index}" for index in range(len(photographs()))]
-
-
 def _picture(name: str) -> RgbImage:
-    kind, number = name.split()
-    return photographs()[int(number)] if kind == "photograph" else make_scene(int(number), width=960, height=720).image
+    if name in PHOTOGRAPHS:
+        return photograph(name)
+    return make_scene(int(name.removeprefix("scene ")), width=960, height=720).image
 
 
 def _packed(mask: Mask) -> tuple[tuple[int, int], list[int], str]:
@@ -186,11 +186,6 @@ def _unpacked(resolution_wh: Sequence[int], xywh: Sequence[int], packed: str) ->
     box, (width, height) = Box(*xywh), resolution_wh
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(packed), np.uint8), count=box.width * box.height)
     return Mask((width, height), box, bits.reshape(box.height, box.width).astype(np.bool_))
-
-
-def _peak_mb() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":

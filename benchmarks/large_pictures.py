@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from benchmarks.peaks import forget_peak, peak_kb
 from benchmarks.pictures import FIRST_SEED
 from benchmarks.progress import say
 from benchmarks.tables import Row
@@ -139,14 +140,14 @@ def run_stages(model_name: str, tile_side: int, folder: Path) -> dict[str, dict[
     bench.inbox.accept(job, data)
     stages = {"source_image": prepare_sources, "segments": find_segments, "cutouts": cut_segments,
               "result": publish_results}  # fmt: skip
-    figures = {"before": {"peak_gb": peak_gb(), "seconds": 0.0}}
+    figures = {"before": {"peak_gb": peak_kb() / 1e6, "seconds": 0.0}}
     with bench.run():
         bench.line.planned = frozenset(stages)
         for name, stage in stages.items():
             forget_peak()
             begin = time.perf_counter()
             report = stage(bench, [job.uuid])
-            figures[name] = {"peak_gb": peak_gb(), "seconds": time.perf_counter() - begin}
+            figures[name] = {"peak_gb": peak_kb() / 1e6, "seconds": time.perf_counter() - begin}
             if report.errors:
                 raise SystemExit(f"{name}: {report.errors}")
             print(name, report.metadata, file=sys.stderr)
@@ -154,20 +155,9 @@ def run_stages(model_name: str, tile_side: int, folder: Path) -> dict[str, dict[
     begin = time.perf_counter()
     with bench.run():
         found = bench.stored_found(job.uuid)
-    figures["reading the masks back"] = {"peak_gb": peak_gb(), "seconds": time.perf_counter() - begin}
+    figures["reading the masks back"] = {"peak_gb": peak_kb() / 1e6, "seconds": time.perf_counter() - begin}
     figures["found"] = count_found(found.segments)
     return figures
-
-
-def forget_peak() -> None:
-    """Lets the kernel count the peak anew (Linux, proc(5): clear_refs)."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_gb() -> float:
-    """Most resident memory since the last `forget_peak`."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e6
 
 
 def main(models: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ MORE_SCENES = {(320, 320): range(8, 12), (480, 640): range(12, 16), (960, 720): 
 PART = 0.6
 """Of each side; the four corners of that size overlap, so that a thing cut by one is whole in another."""
 
+PHOTOGRAPHS = ("bus.jpg", "zidane.jpg")
 MAX_PIXELS = 10_000_000
 SAMPLE = Path(__file__).parent.parent / "demo" / "sample.jpg"
 
@@ -30,15 +31,16 @@ def parity_pictures(model: str) -> list[list[RgbImage]]:
     sample = _both_ways(_read(SAMPLE))
     if model in DEMO_MODELS:
         return [*_scenes(SCENES | MORE_SCENES), sample]
-    return [*_scenes(SCENES), sample, *map(_both_ways, photographs()), *map(_corners, photographs())]
+    photographs = [photograph(name) for name in PHOTOGRAPHS]
+    return [*_scenes(SCENES), sample, *map(_both_ways, photographs), *map(_corners, photographs)]
 
 
-def photographs() -> list[RgbImage]:
-    """The two that come with ultralytics."""
+def photograph(name: str) -> RgbImage:
+    """One of `PHOTOGRAPHS`, which come with ultralytics."""
     spec = find_spec("ultralytics")
     assert spec is not None, "ultralytics is a dependency"
     assert spec.origin is not None, "ultralytics is a package with files"
-    return [_read(Path(spec.origin).parent / "assets" / name) for name in ("bus.jpg", "zidane.jpg")]
+    return _read(Path(spec.origin).parent / "assets" / name)
 
 
 def _scenes(seeds_by_size: dict[tuple[int, int], range]) -> list[list[RgbImage]]:
