@@ -163,6 +163,9 @@ class AutomaticMasks:
 def _stable(logits: Tensor, predicted_iou: Tensor, upsampling: Upsampling, asked: Sam2Parameters) -> Candidates:
     """Those of the masks `(m, small, small)` that hardly change with the threshold: `calculate_stability_score`."""
     middle, offset = asked.mask_threshold, asked.stability_score_offset
+    if asked.stability_score_thresh > 0:
+        too_low = upsampling.most_stable(logits, middle - offset, middle + offset) < asked.stability_score_thresh
+        logits, predicted_iou = logits[~too_low], predicted_iou[~too_low]
     measures = upsampling.measure(logits, (middle - offset, middle, middle + offset))
     stability = measures.counts[:, 2] / measures.counts[:, 0]
     keep = torch.arange(len(logits), device=logits.device)

@@ -5,6 +5,7 @@ positions of the small mask, a *cell*, interpolation stays between their least a
 on one side of a threshold, all pixels of the cell are, and only the others' have to be worked out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,11 +46,10 @@ class Axis:
         return cls(first, (first + 1).clamp_(max=small - 1), share, counts, counts.cumsum(0) - counts)
 
     def shares_of_cells(self) -> Tensor:
-        """The share of each cell's pixels `(small, most of a cell)`; NaN where a cell has fewer."""
-        most = int(self.counts.max())
-        index = self.starts[:, None] + torch.arange(most, device=self.share.device)
-        shares = self.share[index.clamp(max=len(self.share) - 1)]
-        return shares.masked_fill(torch.arange(most, device=self.share.device) >= self.counts[:, None], torch.nan)
+        """The share of each cell's pixels `(most of a cell, small)`; NaN where a cell has fewer."""
+        pixel = torch.arange(int(self.counts.max()), device=self.share.device)[:, None]
+        shares = self.share[(self.starts + pixel).clamp(max=len(self.share) - 1)]
+        return shares.masked_fill(pixel >= self.counts, torch.nan)
 
 
 @dataclass(frozen=True)
@@ -67,23 +67,32 @@ class Upsampling:
         self._y, self._x = Axis.of(small, height, device), Axis.of(small, width, device)
         self._cell_y, self._cell_x = self._y.shares_of_cells(), self._x.shares_of_cells()
 
+    def most_stable(self, logits: Tensor, low: float, high: float) -> Tensor:
+        """What the stability of masks `(m, small, small)` float32, pixels over `high` by those over `low`, is at most.
+
+        `(m,)` float32: of those over `high`, cells with some corner over it count in full; of those over `low`, only
+        cells with all four. Infinite or NaN if there are none of these.
+        """
+        least, greatest = _ranks_of_cells(logits, (low, high))
+        return self._count(_over(greatest, 1)) / self._count(_over(least, 0))
+
     def measure(self, logits: Tensor, thresholds: tuple[float, float, float]) -> Measures:
         """Counts and boxes of `(m, small, small)` float32; the mask's own threshold is the middle one."""
-        least, greatest = _extremes_of_cells(logits)
-        limits = torch.tensor(thresholds, device=logits.device)
-        has_pixels = (self._y.counts > 0)[:, None] & (self._x.counts > 0)
-        mixed = _mixed(least, greatest, thresholds) & has_pixels
-        counts = torch.stack([self._count_whole((least > limit) & ~mixed) for limit in thresholds], 1)
-        first, last = self._whole_extents((least > thresholds[1]) & has_pixels)
-        dense = mixed.sum((1, 2)) > MOST_MIXED * has_pixels.sum()
-        mixed[dense] = False
-        per_cell = self._cell_y.shape[1] * self._cell_x.shape[1]
-        for cells in torch.nonzero(mixed).split(max(PIXELS_AT_ONCE // per_cell, 1)):
-            over = self._pixels(logits, cells)[None] > limits.view(3, 1, 1, 1)
-            of_cells = over.sum((2, 3))
-            counts.T.index_add_(1, cells[:, 0], of_cells)
-            some = of_cells[1] > 0
-            self._widen(first, last, cells[some], over[1, some])
+        least, greatest = _ranks_of_cells(logits, thresholds)
+        has_pixels = ((self._y.counts > 0)[:, None] & (self._x.counts > 0)).to(least.dtype)
+        mixed = torch.ne(least, greatest, out=torch.empty_like(least)).mul_(has_pixels)
+        first, last = self._whole_extents(_over(least, 1).mul_(has_pixels))
+        least.mul_(1 - mixed)
+        counts = torch.stack([self._count(_over(least, rank)) for rank in range(3)], 1)
+        cells = torch.nonzero(mixed)
+        dense = torch.bincount(cells[:, 0], minlength=len(logits)) > MOST_MIXED * has_pixels.count_nonzero()
+        cells = cells[~dense[cells[:, 0]]]
+        for some in cells.split(max(PIXELS_AT_ONCE // (len(self._cell_y) * len(self._cell_x)), 1)):
+            pixels = self._pixels(logits, some)
+            over = [_over(pixels, threshold) for threshold in thresholds]
+            of_cells = torch.stack([each.sum((0, 1)) for each in over]).long()
+            counts.T.index_add_(1, some[:, 0], of_cells)
+            self._widen(first, last, some, over[1], torch.nonzero(of_cells[1]).flatten())
         for index in torch.nonzero(dense).flatten().tolist():
             counts[index], first[index], last[index] = self._measure_enlarged(logits[index], thresholds)
         boxes = torch.cat([first, last], 1)
@@ -120,32 +129,34 @@ class Upsampling:
             slice(int(self._x.first[columns.start]), int(self._x.second[columns.stop - 1]) + 1),
         )
 
-    def _count_whole(self, whole: Tensor) -> Tensor:
-        """Pixels `(m,)` of the cells `(m, small, small) bool`."""
-        rows = whole.float() @ self._x.counts.float()  # exact: a row has fewer than 2**24 pixels
+    def _count(self, cells: Tensor) -> Tensor:
+        """Pixels `(m,)` of the cells `(m, small, small)` that are 1."""
+        rows = cells.float() @ self._x.counts.float()  # exact: a row has fewer than 2**24 pixels
         return (rows.long() * self._y.counts).sum(1)
 
     def _whole_extents(self, whole: Tensor) -> tuple[Tensor, Tensor]:
         """First and last pixel `(m, 2)` in x and y of the cells; the first beyond the last where there are none."""
-        ends = [_extent(whole.any(1), self._x), _extent(whole.any(2), self._y)]
+        ends = [_extent(whole.amax(1) > 0, self._x), _extent(whole.amax(2) > 0, self._y)]
         return torch.stack([first for first, _ in ends], 1), torch.stack([last for _, last in ends], 1)
 
     def _pixels(self, logits: Tensor, cells: Tensor) -> Tensor:
-        """The pixels of cells `(k, 3)` (mask, row, column), `(k, rows, columns)`; NaN beyond a cell's last."""
+        """The pixels of cells `(k, 3)` (mask, row, column), `(rows, columns, k)`; NaN beyond a cell's last."""
         mask, row, column = cells.unbind(1)
         below, right = (row + 1).clamp(max=logits.shape[1] - 1), (column + 1).clamp(max=logits.shape[2] - 1)
-        share = self._cell_x[column]
-        top = logits[mask, row, column][:, None] * (1 - share) + logits[mask, row, right][:, None] * share
-        bottom = logits[mask, below, column][:, None] * (1 - share) + logits[mask, below, right][:, None] * share
-        share = self._cell_y[row][:, :, None]
-        return top[:, None] * (1 - share) + bottom[:, None] * share
+        share = self._cell_x.index_select(1, column)
+        top = logits[mask, row, column] * (1 - share) + logits[mask, row, right] * share
+        bottom = logits[mask, below, column] * (1 - share) + logits[mask, below, right] * share
+        share = self._cell_y.index_select(1, row)[:, None]
+        return top * (1 - share) + bottom * share
 
-    def _widen(self, first: Tensor, last: Tensor, cells: Tensor, over: Tensor) -> None:
-        """Makes the extents those of the cells' pixels `(k, rows, columns) bool` too; each has some pixel."""
+    def _widen(self, first: Tensor, last: Tensor, cells: Tensor, over: Tensor, some: Tensor) -> None:
+        """Makes the extents those of the cells' pixels too, `(rows, columns, k)` of 1 or 0; cells `some` have a 1."""
+        cells = cells[some]
         for side, axis in enumerate((self._x, self._y)):
             for extent, reduction in ((first, "amin"), (last, "amax")):
                 outermost = _outermost(cells[:, 0], cells[:, 2 - side], len(extent), reduction)
-                at = axis.starts[cells[outermost, 2 - side]] + _end_within(over[outermost], 1 + side, reduction)
+                lines = over.index_select(2, some[outermost]).amax(side)
+                at = axis.starts[cells[outermost, 2 - side]] + _end(lines, reduction)
                 extent[:, side].scatter_reduce_(0, cells[outermost, 0], at, reduction)
 
 
@@ -155,13 +166,9 @@ def _outermost(mask: Tensor, place: Tensor, masks: int, reduction: str) -> Tenso
     return torch.nonzero(place == extreme[mask]).flatten()
 
 
-def _end_within(over: Tensor, across: int, reduction: str) -> Tensor:
-    """The first or the last pixel `(k,)` of cells `(k, rows, columns) bool` that is over, along the axis that is not
-    `across`."""
-    lines = over.any(across)
-    if reduction == "amin":
-        return lines.to(torch.uint8).argmax(1)
-    return lines.shape[1] - 1 - lines.flip(1).to(torch.uint8).argmax(1)
+def _end(lines: Tensor, reduction: str) -> Tensor:
+    """The first or the last of each cell's lines `(lines, k)` that is 1."""
+    return lines.argmax(0) if reduction == "amin" else len(lines) - 1 - lines.flip(0).argmax(0)
 
 
 _FAR = 2**40
@@ -174,22 +181,22 @@ def _extent(cells: Tensor, axis: Axis) -> tuple[Tensor, Tensor]:
     return first, last
 
 
-def _extremes_of_cells(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The least and the greatest of each cell's four corners, `(m, small, small)`; the last row and column are their
-    own neighbours."""
-    extremes = []
+def _ranks_of_cells(logits: Tensor, thresholds: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """How many of the thresholds, in rising order, the least and the greatest of each cell's four corners are over,
+    `(m, small, small)` int8; the last row and column are their own neighbours."""
+    over = torch.zeros_like(logits)
+    for threshold in thresholds:
+        over += _over(logits, threshold)
+    ranks, extremes = over.to(torch.int8), []
     for of_two in (torch.minimum, torch.maximum):
-        cells = logits.clone()
-        of_two(cells[:, :-1], logits[:, 1:], out=cells[:, :-1])
+        cells = ranks.clone()
+        of_two(cells[:, :-1], ranks[:, 1:], out=cells[:, :-1])
         across = cells.clone()
         of_two(across[:, :, :-1], cells[:, :, 1:], out=across[:, :, :-1])
         extremes.append(across)
     return extremes[0], extremes[1]
 
 
-def _mixed(least: Tensor, greatest: Tensor, thresholds: tuple[float, ...]) -> Tensor:
-    """The cells that have some threshold between their corners."""
-    mixed = torch.zeros_like(least, dtype=torch.bool)
-    for threshold in thresholds:
-        mixed |= (least <= threshold) & (greatest > threshold)
-    return mixed
+def _over(x: Tensor, threshold: float) -> Tensor:
+    """1 where `x` is over the threshold, else 0, in its own dtype: a CPU takes a tenth of what booleans take."""
+    return torch.gt(x, threshold, out=torch.empty_like(x))

@@ -43,6 +43,18 @@ def test_counts_and_boxes_are_those_of_the_enlarged_masks(
     assert measures.boxes.tolist() == batched_mask_to_box(full > 0).tolist()
 
 
+@pytest.mark.parametrize("kind", ["blobs", "noise"])
+@pytest.mark.parametrize("size_hw", SIZES_HW)
+def test_no_mask_is_stabler_than_its_cells_allow(size_hw: tuple[int, int], kind: str) -> None:
+    logits = make_logits(kind)
+    full = enlarged(logits, *size_hw)
+    stability = (full > 1).sum((1, 2)) / (full > -1).sum((1, 2))
+    most = Upsampling(64, *size_hw).most_stable(logits, -1.0, 1.0)
+    assert not (stability > most).any()
+    if kind == "blobs" and min(size_hw) >= 64:
+        assert (most[:-1] < stability[:-1] + 0.25).all()
+
+
 def test_working_in_small_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     upsampling, logits = Upsampling(64, 150, 200), make_logits("blobs")
     before = upsampling.measure(logits, THRESHOLDS)
