@@ -416,8 +416,9 @@ class FastMaskDecoder:
         fine = torch.ops.aten.gelu_(torch.addmm(shared.finest, torch.ops.aten.gelu_(coarse), self._fine_weights))
         logits = (weights.to(self._dtype) @ fine.view(-1, weights.shape[1]).T).float()
         height, width = self._prompts.image_embedding_size
-        blocks = logits.reshape(-1, height, width, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
-        return blocks.reshape(-1, 4 * height, 4 * width)
+        pairs = logits.view(torch.float64)  # two pixels side by side are moved as one number, in a tenth of the time
+        pairs = pairs.view(-1, height, width, 2, 2, 2).permute(0, 1, 3, 5, 2, 4)
+        return pairs.reshape(-1, 4 * height, 2 * width).view(torch.float32)
 
 
 def _fixed_tokens(decoder: Any) -> Tensor:
