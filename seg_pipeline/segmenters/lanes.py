@@ -28,10 +28,14 @@ class Lanes:
         self._on_cpu = torch.device(device).type == "cpu"
         self._threads: ThreadPoolExecutor | None = None
 
+    def count(self) -> int:
+        """How many steps run at once."""
+        return torch.get_num_threads() if self._on_cpu else 1
+
     def map(self, step: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """What the step makes of each item, in their order. Raises what the first that fails raises, with no other
         step still to begin."""
-        lanes = torch.get_num_threads() if self._on_cpu else 1
+        lanes = self.count()
         if min(lanes, len(items)) < 2:
             return [step(item) for item in items]
         if self._threads is None:

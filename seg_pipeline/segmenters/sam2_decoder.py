@@ -22,10 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
-from seg_pipeline.segmenters.lanes import Lanes
-
 POSITIONS_AT_ONCE = 4096
-"""Positions of the picture, times points, that a core works on at once: what it works on should stay in its caches."""
+"""Positions of the picture, times points, that a step works on at once on a CPU: they should stay in a core's cache."""
 
 
 class Attention:
@@ -141,13 +139,17 @@ class Looked:
 
 
 class FastMaskDecoder:
-    """A SAM-2's mask decoder for single points; the picture's side in `dtype`, the tokens' in float32."""
+    """A SAM-2's mask decoder for single points; the picture's side in `dtype`, the tokens' in float32.
+
+    A picture has `positions`, n in the shapes.
+    """
 
     def __init__(self, model: Any, dtype: torch.dtype = torch.float32) -> None:
-        self.lanes = Lanes(model.device)
         self._decoder: Any = model.sam_mask_decoder
         self._prompts: Any = model.sam_prompt_encoder
         self._dtype = dtype
+        height, width = self._prompts.image_embedding_size
+        self.positions = int(height * width)
         self._fixed_tokens = _fixed_tokens(self._decoder)
         self._first, self._second = self._decoder.transformer.layers
         self._first_look, self._second_look, self._last_look = map(
@@ -283,11 +285,10 @@ class FastMaskDecoder:
         networks = self._decoder.output_hypernetworks_mlps[self._mask_tokens(looked)]
         weights = torch.stack([network(looked.queries[:, 1 + i]) for i, network in enumerate(networks)], 1)
 
-        def upscale(index: int) -> Tensor:
-            features = looked.features.part(slice(index, index + 1))
-            return self._upscale(shared, features, weights[index, wanted[index]])
-
-        return self.lanes.map(upscale, torch.nonzero(wanted.any(1)).flatten().tolist())
+        return [
+            self._upscale(shared, looked.features.part(slice(index, index + 1)), weights[index, wanted[index]])
+            for index in torch.nonzero(wanted.any(1)).flatten().tolist()
+        ]
 
     def _mask_tokens(self, looked: Looked) -> slice:
         return slice(0, 1) if looked.queries.shape[1] == 2 else slice(1, None)
@@ -337,9 +338,8 @@ class FastMaskDecoder:
     def _by_parts(self, asked: Tensor, step: Callable[[slice], Tensor]) -> Tensor:
         """The step's answers for as many points at once as suit the device."""
         count = len(asked)
-        height, width = self._prompts.image_embedding_size
-        size = max(POSITIONS_AT_ONCE // (height * width), 1) if asked.device.type == "cpu" else count
-        return torch.cat(self.lanes.map(step, [slice(start, start + size) for start in range(0, count, size)]))
+        size = max(POSITIONS_AT_ONCE // self.positions, 1) if asked.device.type == "cpu" else count
+        return torch.cat([step(slice(start, start + size)) for start in range(0, count, size)])
 
     def _change_first(self, shared: Shared, features: Features, first: Tokens, asked: Tensor) -> Tensor:
         """The picture's attention to the tokens in the first layer, then what the tokens of the second see of it."""

@@ -7,6 +7,7 @@ without being enlarged; and only those that outlast the non-maximum suppression 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from seg_pipeline.domain import BoolMask, Box, RgbImage
 from seg_pipeline.segmenters.devices import give_memory_back, is_out_of_memory
+from seg_pipeline.segmenters.lanes import Lanes
 from seg_pipeline.segmenters.mask_room import MASK_BYTES, surest_that_fit
 from seg_pipeline.segmenters.sam2_decoder import FastMaskDecoder, Shared
 from seg_pipeline.segmenters.sam2_parameters import Sam2Parameters
@@ -23,6 +25,10 @@ from seg_pipeline.segmenters.sam2_upsampling import Upsampling
 
 MASKS_AT_ONCE = 32
 """Small masks that are measured at once."""
+
+POSITIONS_PER_LANE = 32768
+"""Positions of the picture, times points, that a core takes from the first step to the last, however many points are
+asked for at once: what one step makes should still be in the processor's cache for the next."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class PointBatches:
         """Remembers that `size` points are too many, if that is what the error says and there are fewer to try."""
         if size <= 1 or not is_out_of_memory(error):
             raise error
-        self.most = size // 2
+        self.most = min(size // 2, self.size(size))  # other lanes may know better
         self.halvings += 1
         give_memory_back()
 
@@ -95,6 +101,7 @@ class AutomaticMasks:
         self._batches = batches
         self._dtype = dtype
         self._decoder = FastMaskDecoder(predictor.model, dtype)
+        self._lanes = Lanes(predictor.device)
 
     def generate(self, image: RgbImage, asked: Sam2Parameters) -> list[FoundMask]:
         """Upstream's `generate`: the masks in its order."""
@@ -114,8 +121,12 @@ class AutomaticMasks:
         upsampling = Upsampling(self._predictor.model.image_size // 4, y1 - y0, x1 - x0, self._predictor.device)
         points = torch.as_tensor(grid * (x1 - x0, y1 - y0), dtype=torch.float32, device=self._predictor.device)
         coordinates = self._predictor._transforms.transform_coords(points, normalize=True, orig_hw=(y1 - y0, x1 - x0))
-        batches = self._decode(shared, coordinates, upsampling, asked)
-        found = Candidates.together([_away_from_edges(batch, xyxy, image) for batch in batches])
+
+        def decode(part: Tensor) -> Candidates:
+            batches = self._decode(shared, part, upsampling, asked)
+            return Candidates.together([_away_from_edges(batch, xyxy, image) for batch in batches])
+
+        found = Candidates.together(self._lanes.map(decode, self._parts(coordinates)))
         keep = _suppress(found.boxes, found.predicted_iou, asked.box_nms_thresh)
         return Crop(xyxy, upsampling, found.take(keep))
 
@@ -133,10 +144,18 @@ class AutomaticMasks:
             return nullcontext()
         return torch.autocast(torch.device(self._predictor.device).type, self._dtype)
 
+    def _parts(self, coordinates: Tensor) -> Sequence[Tensor]:
+        """The points that a lane takes at once: few enough for its cache, two parts or more a lane; on a GPU all."""
+        if coordinates.device.type != "cpu":
+            return [coordinates]
+        lanes = self._lanes.count()
+        even = ceil(len(coordinates) / (2 * lanes)) if lanes > 1 else len(coordinates)
+        return coordinates.split(max(min(POSITIONS_PER_LANE // self._decoder.positions, even), 1))
+
     def _decode(
         self, shared: Shared, coordinates: Tensor, upsampling: Upsampling, asked: Sam2Parameters
     ) -> Iterator[Candidates]:
-        """The candidates of all points, batch by batch; a batch that does not fit into memory is halved."""
+        """The candidates of some points, batch by batch; a batch that does not fit into memory is halved."""
         start = 0
         while start < len(coordinates):
             size = self._batches.size(asked.points_per_batch)
@@ -157,7 +176,7 @@ class AutomaticMasks:
         if not logits:
             return _none(predicted.device)
         parts = zip(torch.cat(logits).split(MASKS_AT_ONCE), predicted[wanted].split(MASKS_AT_ONCE), strict=True)
-        return Candidates.together(self._decoder.lanes.map(lambda part: _stable(*part, upsampling, asked), [*parts]))
+        return Candidates.together([_stable(*part, upsampling, asked) for part in parts])
 
 
 def _stable(logits: Tensor, predicted_iou: Tensor, upsampling: Upsampling, asked: Sam2Parameters) -> Candidates:

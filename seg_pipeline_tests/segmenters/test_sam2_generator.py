@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,14 @@ def test_turbo_finds_nearly_the_same(upstream: Sam2Segmenter) -> None:
         assert np.mean([mask_iou(*(s.mask for s in pair)) for pair in zip(ours, theirs, strict=True)]) > 0.99
 
 
+@pytest.fixture
+def one_lane() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def limit_memory(monkeypatch: pytest.MonkeyPatch, most: int, seen: list[int]) -> None:
     """Lets the decoder run out of memory with more points than `most`."""
     look: Callable[..., Any] = FastMaskDecoder.look
@@ -100,6 +108,7 @@ def limit_memory(monkeypatch: pytest.MonkeyPatch, most: int, seen: list[int]) ->
     monkeypatch.setattr(FastMaskDecoder, "look", look_or_fail)
 
 
+@pytest.mark.usefixtures("one_lane")
 def test_when_memory_runs_out_batches_are_halved_and_the_masks_are_the_same(
     upstream: Sam2Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +122,15 @@ def test_when_memory_runs_out_batches_are_halved_and_the_masks_are_the_same(
     assert segmenter.notes == {"inference_mode": "exact", "points_per_batch": 16, "halved_after_out_of_memory": 2}
 
 
+def test_lanes_run_out_of_memory_each_for_itself(upstream: Sam2Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter, picture, seen = make_segmenter("exact"), make_picture(), list[int]()
+    limit_memory(monkeypatch, 3, seen)
+    assert_same(segmenter.segment([picture])[0], upstream.segment([picture])[0])
+    assert sum(count for count in seen if count <= 3) == 64
+    assert segmenter.notes["points_per_batch"] in (1, 2, 3)
+
+
+@pytest.mark.usefixtures("one_lane")
 def test_the_next_picture_begins_with_the_smaller_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     segmenter, seen = make_segmenter("exact"), list[int]()
     limit_memory(monkeypatch, 32, seen)
