@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     confidence: float = Field(0.25, ge=0, le=1, description="YOLO detections below this are dropped.")
     # SAM-2's automatic masks; unset: upstream's default, or what suits demo-sam2
     sam2_points_per_side: int | None = Field(None, ge=1, le=256, description="Grid of prompts; 32 by default.")
-    sam2_points_per_batch: int | None = Field(None, ge=1, description="Prompts at once; 64 by default.")
+    sam2_points_per_batch: int | None = Field(None, ge=1, description="Prompts at once, at most; 64 by default.")
     sam2_pred_iou_thresh: float | None = Field(None, ge=0, le=1, description="Least predicted IoU; 0.8 by default.")
     sam2_stability_score_thresh: float | None = Field(None, ge=0, le=1, description="Least stability; 0.95 by default.")
     sam2_box_nms_thresh: float | None = Field(None, ge=0, le=1, description="Boxes that share more; 0.7 by default.")
