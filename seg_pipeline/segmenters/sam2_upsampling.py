@@ -66,6 +66,7 @@ class Upsampling:
     def __init__(self, small: int, height: int, width: int, device: torch.device | str = "cpu") -> None:
         self._y, self._x = Axis.of(small, height, device), Axis.of(small, width, device)
         self._cell_y, self._cell_x = self._y.shares_of_cells(), self._x.shares_of_cells()
+        self._has_pixels = ((self._y.counts > 0)[:, None] & (self._x.counts > 0)).to(torch.int8)
 
     def most_stable(self, logits: Tensor, low: float, high: float) -> Tensor:
         """What the stability of masks `(m, small, small)` float32, pixels over `high` by those over `low`, is at most.
@@ -79,13 +80,12 @@ class Upsampling:
     def measure(self, logits: Tensor, thresholds: tuple[float, float, float]) -> Measures:
         """Counts and boxes of `(m, small, small)` float32; the mask's own threshold is the middle one."""
         least, greatest = _ranks_of_cells(logits, thresholds)
-        has_pixels = ((self._y.counts > 0)[:, None] & (self._x.counts > 0)).to(least.dtype)
-        mixed = torch.ne(least, greatest, out=torch.empty_like(least)).mul_(has_pixels)
-        first, last = self._whole_extents(_over(least, 1).mul_(has_pixels))
+        mixed = torch.ne(least, greatest, out=torch.empty_like(least)).mul_(self._has_pixels)
+        first, last = self._whole_extents(_over(least, 1).mul_(self._has_pixels))
         least.mul_(1 - mixed)
         counts = torch.stack([self._count(_over(least, rank)) for rank in range(3)], 1)
         cells = torch.nonzero(mixed)
-        dense = torch.bincount(cells[:, 0], minlength=len(logits)) > MOST_MIXED * has_pixels.count_nonzero()
+        dense = torch.bincount(cells[:, 0], minlength=len(logits)) > MOST_MIXED * self._has_pixels.count_nonzero()
         cells = cells[~dense[cells[:, 0]]]
         for some in cells.split(max(PIXELS_AT_ONCE // (len(self._cell_y) * len(self._cell_x)), 1)):
             pixels = self._pixels(logits, some)
