@@ -1,6 +1,8 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from numpy.random import default_rng
 
 from seg_pipeline.domain import RgbImage
@@ -18,3 +20,12 @@ def noise() -> RgbImage:
     """A picture of soft coloured noise, 200 wide and 150 high."""
     small = default_rng(0).integers(0, 255, (15, 20, 3)).astype("uint8")
     return small.repeat(10, axis=0).repeat(10, axis=1)
+
+
+@pytest.fixture
+def torch_threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """As many threads as the indirect parameter says; without one, two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(getattr(request, "param", 2))
+    yield
+    torch.set_num_threads(before)

@@ -1,6 +1,5 @@
 """Steps side by side give what they give one after the other."""
 
-from collections.abc import Iterator
 from threading import Barrier, Event, current_thread
 
 import pytest
@@ -8,13 +7,7 @@ import torch
 
 from seg_pipeline.segmenters.lanes import Lanes
 
-
-@pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("torch_threads")
 
 
 def product(seed: int) -> torch.Tensor:

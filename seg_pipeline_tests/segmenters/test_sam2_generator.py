@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,12 +87,7 @@ def test_turbo_finds_nearly_the_same(upstream: Sam2Segmenter) -> None:
         assert np.mean([mask_iou(*(s.mask for s in pair)) for pair in zip(ours, theirs, strict=True)]) > 0.99
 
 
-@pytest.fixture
-def one_lane() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+one_lane = pytest.mark.parametrize("torch_threads", [1], indirect=True)
 
 
 def limit_memory(monkeypatch: pytest.MonkeyPatch, most: int, seen: list[int]) -> None:
@@ -108,7 +103,8 @@ def limit_memory(monkeypatch: pytest.MonkeyPatch, most: int, seen: list[int]) ->
     monkeypatch.setattr(FastMaskDecoder, "look", look_or_fail)
 
 
-@pytest.mark.usefixtures("one_lane")
+@one_lane
+@pytest.mark.usefixtures("torch_threads")
 def test_when_memory_runs_out_batches_are_halved_and_the_masks_are_the_same(
     upstream: Sam2Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +118,7 @@ def test_when_memory_runs_out_batches_are_halved_and_the_masks_are_the_same(
     assert segmenter.notes == {"inference_mode": "exact", "points_per_batch": 16, "halved_after_out_of_memory": 2}
 
 
+@pytest.mark.usefixtures("torch_threads")
 def test_lanes_run_out_of_memory_each_for_itself(upstream: Sam2Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     segmenter, picture, seen = make_segmenter("exact"), make_picture(), list[int]()
     limit_memory(monkeypatch, 3, seen)
@@ -130,7 +127,8 @@ def test_lanes_run_out_of_memory_each_for_itself(upstream: Sam2Segmenter, monkey
     assert segmenter.notes["points_per_batch"] in (1, 2, 3)
 
 
-@pytest.mark.usefixtures("one_lane")
+@one_lane
+@pytest.mark.usefixtures("torch_threads")
 def test_the_next_picture_begins_with_the_smaller_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     segmenter, seen = make_segmenter("exact"), list[int]()
     limit_memory(monkeypatch, 32, seen)
