@@ -17,7 +17,7 @@ import torch
 from seg_pipeline.domain import BoolMask, Mask, Parameters, RgbImage, Segment
 from seg_pipeline.errors import ModelError
 from seg_pipeline.segmenters import Notes
-from seg_pipeline.segmenters.devices import give_memory_back, loading_errors, pick_device, running_errors
+from seg_pipeline.segmenters.devices import give_memory_back, has_bf16, loading_errors, pick_device, running_errors
 from seg_pipeline.segmenters.sam2_decoder import FastMaskDecoder
 from seg_pipeline.segmenters.sam2_generator import AutomaticMasks, FoundMask, PointBatches
 from seg_pipeline.segmenters.sam2_parameters import Sam2Parameters, asked_parameters, default_parameters
@@ -43,8 +43,8 @@ Mode = Literal["exact", "turbo", "upstream"]
 class Sam2Segmenter:
     """A SAM-2 checkpoint, ready to segment.
 
-    `exact` gives upstream's masks, in float32; `turbo` calculates in bfloat16; `upstream` is the package's own
-    generator, to compare with.
+    `exact` gives upstream's masks, in float32. `turbo` calculates in bfloat16 where the device does, and on a CPU makes
+    masks only where they are in doubt. `upstream` is the package's own generator, to compare with.
     """
 
     def __init__(
@@ -106,7 +106,11 @@ def _own_masks(upstream: UpstreamMasks, batches: PointBatches, mode: Mode) -> Au
     """Our own generator, or None where upstream's is asked for or the model is built unlike the published ones."""
     if mode == "upstream" or not FastMaskDecoder.fits(upstream.predictor.model):
         return None
-    return AutomaticMasks(upstream.predictor, batches, torch.bfloat16 if mode == "turbo" else torch.float32)
+    if mode == "exact":
+        return AutomaticMasks(upstream.predictor, batches)
+    on_cpu = torch.device(upstream.predictor.device).type == "cpu"
+    dtype = torch.bfloat16 if has_bf16() or not on_cpu else torch.float32
+    return AutomaticMasks(upstream.predictor, batches, dtype, sampled=on_cpu)
 
 
 def _to_segment(found: FoundMask, resolution_wh: tuple[int, int], asked: Sam2Parameters) -> Segment | None:

@@ -14,8 +14,9 @@ In the shapes below `p` is points, `t` tokens of a point, `n = h w` positions of
 embedding, `H` heads, `d` channels of a head, and `r = H t` rows.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -89,9 +90,16 @@ class Shared:
     constant_cross: Tensor  # (n,)
     last_look: Projection
     last_values: Tensor  # (H, n, d)
-    upscaled: Tensor  # (n, 4 c / 4)
-    upscaled_constant: Tensor  # (n, 4 c / 4)
-    finest: Tensor  # (4 n, 4 c / 8)
+    upscaled: "SharedUpscaled"
+
+
+@dataclass(frozen=True)
+class SharedUpscaled:
+    """What is the same for every point when the positions are upscaled to 4 x 4 pixels each."""
+
+    coarse: Tensor  # (n, 4 c / 4)
+    coarse_constant: Tensor  # (n, 4 c / 4)
+    fine_constant: Tensor  # (n, 4 4 c / 8)
 
 
 @dataclass(frozen=True)
@@ -138,10 +146,28 @@ class Looked:
     features: Features
 
 
+@dataclass(frozen=True)
+class PointMasks:
+    """Those masks of a point that are wanted, before any pixel of them is made.
+
+    A pixel is made from its own position's features alone, so that it can be made where it is looked at.
+    """
+
+    networks: Tensor  # (k, c / 8) float32: what the upscaled features are multiplied with
+    weights: Tensor  # (2 r, n) in the decoder's dtype, as are the rows; see `Features`
+    scale: Tensor  # (n,) float32
+    last_scale: Tensor  # (n,) float32
+    rows: Tensor  # (2 r, 4 c / 4): of the features after the first transposed convolution
+
+    def take(self, masks: Tensor) -> "PointMasks":
+        """Some of the masks, `(k,) bool`."""
+        return replace(self, networks=self.networks[masks])
+
+
 class FastMaskDecoder:
     """A SAM-2's mask decoder for single points; the picture's side in `dtype`, the tokens' in float32.
 
-    A picture has `positions`, n in the shapes.
+    A picture has `positions`, n in the shapes, in `size`, rows and columns.
     """
 
     def __init__(self, model: Any, dtype: torch.dtype = torch.float32) -> None:
@@ -149,6 +175,7 @@ class FastMaskDecoder:
         self._prompts: Any = model.sam_prompt_encoder
         self._dtype = dtype
         height, width = self._prompts.image_embedding_size
+        self.size = int(height), int(width)
         self.positions = int(height * width)
         self._fixed_tokens = _fixed_tokens(self._decoder)
         self._first, self._second = self._decoder.transformer.layers
@@ -198,7 +225,7 @@ class FastMaskDecoder:
             **self._share_first(features, position, first),
             **self._share_second(position, second),
             **self._share_last(position, last),
-            **self._share_upscaled(last, fine.float(), finest.float()),
+            upscaled=self._share_upscaled(last, fine.float(), finest.float()),
         )
 
     def _share_first(self, features: Tensor, position: Tensor, centred: Tensor) -> dict[str, Any]:
@@ -231,18 +258,19 @@ class FastMaskDecoder:
             "last_values": self._cast(look.split(last @ look.layer.v_proj.weight.T)),
         }
 
-    def _share_upscaled(self, last: Tensor, fine: Tensor, finest: Tensor) -> dict[str, Any]:
+    def _share_upscaled(self, last: Tensor, fine: Tensor, finest: Tensor) -> SharedUpscaled:
         """Both transposed convolutions as matrix products; each position's `2 x 2` pixels lie side by side."""
         coarse_bias, fine_bias = (self._decoder.output_upscaling[i].bias.repeat(4) for i in (0, 3))
         height, width = self._prompts.image_embedding_size
         fine = fine.reshape(-1, height, 2, width, 2).permute(1, 3, 2, 4, 0)
         finest = finest.reshape(-1, height, 2, 2, width, 2, 2).permute(1, 4, 2, 5, 3, 6, 0)
         constant = self._second.norm4.bias @ self._coarse_weights + coarse_bias
-        return {
-            "upscaled": self._cast(last @ self._coarse_weights),
-            "upscaled_constant": self._cast(fine.reshape(len(last), -1) + constant),
-            "finest": self._cast(finest.reshape(4 * len(last), -1) + fine_bias),
-        }
+        finest = finest.reshape(4 * len(last), -1) + fine_bias
+        return SharedUpscaled(
+            coarse=self._cast(last @ self._coarse_weights),
+            coarse_constant=self._cast(fine.reshape(len(last), -1) + constant),
+            fine_constant=self._cast(finest.view(len(last), -1)),
+        )
 
     def _projection(
         self, linear: Any, shared: Tensor, position: Tensor, attention: Attention, scale: float = 1.0
@@ -282,13 +310,48 @@ class FastMaskDecoder:
 
     def masks(self, shared: Shared, looked: Looked, wanted: Tensor) -> list[Tensor]:
         """The logits `(k, 4 h, 4 w)` float32 of the wanted masks `(p, m) bool`, for each point that has any."""
+        return [self.arrange(self.upscale(shared, masks)) for masks in self.point_masks(looked, wanted)]
+
+    def point_masks(self, looked: Looked, wanted: Tensor) -> Iterator[PointMasks]:
+        """The wanted masks `(p, m) bool` of each point that has any, still to be made."""
         networks = self._decoder.output_hypernetworks_mlps[self._mask_tokens(looked)]
         weights = torch.stack([network(looked.queries[:, 1 + i]) for i, network in enumerate(networks)], 1)
+        features = looked.features
+        for point in torch.nonzero(wanted.any(1)).flatten().tolist():
+            yield PointMasks(
+                networks=weights[point, wanted[point]],
+                weights=features.weights[point],
+                scale=features.scale[point, 0],
+                last_scale=features.last_scale[point, 0],
+                rows=(features.rows[point] @ self._coarse_weights).to(self._dtype),
+            )
 
-        return [
-            self._upscale(shared, looked.features.part(slice(index, index + 1)), weights[index, wanted[index]])
-            for index in torch.nonzero(wanted.any(1)).flatten().tolist()
-        ]
+    def upscale(self, shared: Shared, masks: PointMasks, positions: Tensor | None = None) -> Tensor:
+        """The end of upstream's `predict_masks`: the logits `(k, s, 16)` float32 at some positions, an index `(s,)`, or
+        at all.
+
+        A position's 4 x 4 pixels lie two by two: all of one pixel of the first transposed convolution, then the next.
+        """
+        of = _everywhere if positions is None else partial(torch.index_select, index=positions)
+        last_scale = of(masks.last_scale, 0)
+        scale = (of(masks.scale, 0) * last_scale)[:, None].to(self._dtype)
+        weights = (of(masks.weights, 1) * last_scale.to(self._dtype)).T
+        upscaled = shared.upscaled
+        coarse = torch.addcmul(of(upscaled.coarse_constant, 0), of(upscaled.coarse, 0), scale)
+        coarse = coarse.addmm_(weights, masks.rows).view(-1, len(self._norm.weight))
+        coarse = layer_norm(coarse, self._norm.weight.shape, *self._norm_weights, self._norm.eps)
+        constant = of(upscaled.fine_constant, 0).view(len(coarse), -1)
+        in_place = None if positions is None else constant  # which then is a copy
+        fine = torch.addmm(constant, torch.ops.aten.gelu_(coarse), self._fine_weights, out=in_place)
+        fine = torch.ops.aten.gelu_(fine).view(-1, masks.networks.shape[1])
+        return (masks.networks.to(self._dtype) @ fine.T).float().unflatten(1, (-1, 16))
+
+    def arrange(self, logits: Tensor) -> Tensor:
+        """The logits `(k, n, 16)` float32 of all positions as pictures `(k, 4 h, 4 w)`."""
+        height, width = self._prompts.image_embedding_size
+        pairs = logits.flatten(1).view(torch.float64)  # two pixels side by side move as one, in a tenth of the time
+        pairs = pairs.view(-1, height, width, 2, 2, 2).permute(0, 1, 3, 5, 2, 4)
+        return pairs.reshape(-1, 4 * height, 2 * width).view(torch.float32)
 
     def _mask_tokens(self, looked: Looked) -> slice:
         return slice(0, 1) if looked.queries.shape[1] == 2 else slice(1, None)
@@ -404,21 +467,10 @@ class FastMaskDecoder:
         share *= view.scale[:, None].to(self._dtype)
         return (share @ values).float() + by_row @ of_rows + attention.split(project(constant)[None])
 
-    def _upscale(self, shared: Shared, features: Features, weights: Tensor) -> Tensor:
-        """The end of upstream's `predict_masks` for one point and the hypernetworks' weights `(k, c / 8)`."""
-        scale = (features.scale * features.last_scale)[0].T.to(self._dtype)
-        positions = (features.weights[0] * features.last_scale[0].to(self._dtype)).T
-        rows = (features.rows[0] @ self._coarse_weights).to(self._dtype)
-        coarse = torch.addcmul(shared.upscaled_constant, shared.upscaled, scale).addmm_(positions, rows)
-        coarse = layer_norm(
-            coarse.view(-1, len(self._norm.weight)), self._norm.weight.shape, *self._norm_weights, self._norm.eps
-        )
-        fine = torch.ops.aten.gelu_(torch.addmm(shared.finest, torch.ops.aten.gelu_(coarse), self._fine_weights))
-        logits = (weights.to(self._dtype) @ fine.view(-1, weights.shape[1]).T).float()
-        height, width = self._prompts.image_embedding_size
-        pairs = logits.view(torch.float64)  # two pixels side by side are moved as one number, in a tenth of the time
-        pairs = pairs.view(-1, height, width, 2, 2, 2).permute(0, 1, 3, 5, 2, 4)
-        return pairs.reshape(-1, 4 * height, 2 * width).view(torch.float32)
+
+def _everywhere(x: Tensor, dim: int) -> Tensor:
+    """`x` itself, in place of a selection along `dim`."""
+    return x
 
 
 def _fixed_tokens(decoder: Any) -> Tensor:

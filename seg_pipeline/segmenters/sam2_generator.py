@@ -21,6 +21,7 @@ from seg_pipeline.segmenters.lanes import Lanes
 from seg_pipeline.segmenters.mask_room import MASK_BYTES, surest_that_fit
 from seg_pipeline.segmenters.sam2_decoder import FastMaskDecoder, Shared
 from seg_pipeline.segmenters.sam2_parameters import Sam2Parameters
+from seg_pipeline.segmenters.sam2_sampling import FEWEST_POSITIONS, MaskSampler, Thresholds
 from seg_pipeline.segmenters.sam2_upsampling import Upsampling
 
 MASKS_AT_ONCE = 32
@@ -73,6 +74,15 @@ class Crop:
     candidates: Candidates
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A crop that has been through the encoder, and what makes and measures its masks."""
+
+    shared: Shared
+    upsampling: Upsampling
+    sampler: MaskSampler | None
+
+
 class PointBatches:
     """How many points go through the network at once: fewer from the first time on that memory ran out."""
 
@@ -94,13 +104,20 @@ class PointBatches:
 
 
 class AutomaticMasks:
-    """Automatic masks of upstream's predictor's model, its encoder and decoder in `dtype`."""
+    """Automatic masks of upstream's predictor's model, its encoder and decoder in `dtype`.
 
-    def __init__(self, predictor: Any, batches: PointBatches, dtype: torch.dtype = torch.float32) -> None:
+    `sampled`: whether masks are made only where they are in doubt, see `sam2_sampling.py`; not those of a network with
+    so few positions that it gains nothing.
+    """
+
+    def __init__(
+        self, predictor: Any, batches: PointBatches, dtype: torch.dtype = torch.float32, sampled: bool = False
+    ) -> None:
         self._predictor = predictor
         self._batches = batches
         self._dtype = dtype
         self._decoder = FastMaskDecoder(predictor.model, dtype)
+        self._sampled = sampled and self._decoder.positions >= FEWEST_POSITIONS
         self._lanes = Lanes(predictor.device)
 
     def generate(self, image: RgbImage, asked: Sam2Parameters) -> list[FoundMask]:
@@ -117,18 +134,25 @@ class AutomaticMasks:
     def _crop(self, image: RgbImage, xyxy: list[int], grid: NDArray[np.float64], asked: Sam2Parameters) -> Crop:
         """Upstream's `_process_crop`: the candidates, surest first, without near duplicates."""
         x0, y0, x1, y1 = xyxy
-        shared = self._share(image[y0:y1, x0:x1])
-        upsampling = Upsampling(self._predictor.model.image_size // 4, y1 - y0, x1 - x0, self._predictor.device)
+        prepared = self._prepare(image[y0:y1, x0:x1], asked)
         points = torch.as_tensor(grid * (x1 - x0, y1 - y0), dtype=torch.float32, device=self._predictor.device)
         coordinates = self._predictor._transforms.transform_coords(points, normalize=True, orig_hw=(y1 - y0, x1 - x0))
 
         def decode(part: Tensor) -> Candidates:
-            batches = self._decode(shared, part, upsampling, asked)
+            batches = self._decode(prepared, part, asked)
             return Candidates.together([_away_from_edges(batch, xyxy, image) for batch in batches])
 
         found = Candidates.together(self._lanes.map(decode, self._parts(coordinates)))
         keep = _suppress(found.boxes, found.predicted_iou, asked.box_nms_thresh)
-        return Crop(xyxy, upsampling, found.take(keep))
+        return Crop(xyxy, prepared.upsampling, found.take(keep))
+
+    def _prepare(self, crop: RgbImage, asked: Sam2Parameters) -> Prepared:
+        """The crop through the encoder, and what is needed for all of its points."""
+        shared, (height, width) = self._share(crop), crop.shape[:2]
+        upsampling = Upsampling(self._predictor.model.image_size // 4, height, width, self._predictor.device)
+        middle, offset = asked.mask_threshold, asked.stability_score_offset
+        thresholds = Thresholds(middle - offset, middle + offset, asked.stability_score_thresh)
+        return Prepared(shared, upsampling, MaskSampler(self._decoder, shared, thresholds) if self._sampled else None)
 
     def _share(self, crop: RgbImage) -> Shared:
         """The crop through the encoder, and what the decoder makes of it for all points."""
@@ -152,31 +176,32 @@ class AutomaticMasks:
         even = ceil(len(coordinates) / (2 * lanes)) if lanes > 1 else len(coordinates)
         return coordinates.split(max(min(POSITIONS_PER_LANE // self._decoder.positions, even), 1))
 
-    def _decode(
-        self, shared: Shared, coordinates: Tensor, upsampling: Upsampling, asked: Sam2Parameters
-    ) -> Iterator[Candidates]:
+    def _decode(self, prepared: Prepared, coordinates: Tensor, asked: Sam2Parameters) -> Iterator[Candidates]:
         """The candidates of some points, batch by batch; a batch that does not fit into memory is halved."""
         start = 0
         while start < len(coordinates):
             size = self._batches.size(asked.points_per_batch)
             try:
-                candidates = self._batch(shared, coordinates[start : start + size], upsampling, asked)
+                candidates = self._batch(prepared, coordinates[start : start + size], asked)
             except Exception as error:
                 self._batches.halve_or_raise(min(size, len(coordinates) - start), error)
                 continue
             yield candidates
             start += size
 
-    def _batch(self, shared: Shared, coordinates: Tensor, upsampling: Upsampling, asked: Sam2Parameters) -> Candidates:
+    def _batch(self, prepared: Prepared, coordinates: Tensor, asked: Sam2Parameters) -> Candidates:
         """Upstream's `_process_batch` up to the boxes."""
-        looked = self._decoder.look(shared, coordinates, asked.multimask_output)
+        looked = self._decoder.look(prepared.shared, coordinates, asked.multimask_output)
         predicted = self._decoder.predicted_iou(looked)
         wanted = predicted > asked.pred_iou_thresh if asked.pred_iou_thresh > 0 else torch.ones_like(predicted).bool()
-        logits = self._decoder.masks(shared, looked, wanted)
+        if prepared.sampler is None:
+            logits = self._decoder.masks(prepared.shared, looked, wanted)
+        else:
+            logits, wanted = prepared.sampler.masks(looked, wanted, coordinates / self._predictor.model.image_size)
         if not logits:
             return _none(predicted.device)
         parts = zip(torch.cat(logits).split(MASKS_AT_ONCE), predicted[wanted].split(MASKS_AT_ONCE), strict=True)
-        return Candidates.together([_stable(*part, upsampling, asked) for part in parts])
+        return Candidates.together([_stable(*part, prepared.upsampling, asked) for part in parts])
 
 
 def _stable(logits: Tensor, predicted_iou: Tensor, upsampling: Upsampling, asked: Sam2Parameters) -> Candidates:
