@@ -27,7 +27,6 @@ from seg_pipeline.allocator import keep_freed_memory
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import Box, Mask, RgbImage
 from seg_pipeline.masks import mask_iou
-from seg_pipeline.segmenters.devices import has_bf16
 from seg_pipeline.segmenters.parity_pictures import PHOTOGRAPHS, photograph
 from seg_pipeline.segmenters.sam2 import Sam2Segmenter
 from seg_pipeline.segmenters.sam2_parameters import DEMO_PARAMETERS, Sam2Parameters
@@ -83,12 +82,11 @@ def measure(options: Options) -> list[Row]:
 
 
 def _measure_model(name: str, weights: Path, tasks: Sequence[Task]) -> list[Row]:
-    sides = [side for side in SIDES if side != "turbo" or has_bf16()]
-    figures: dict[str, list[Figures]] = {side: [] for side in sides}
+    figures: dict[str, list[Figures]] = {side: [] for side in SIDES}
     with ExitStack() as stack:
-        processes = {side: stack.enter_context(_side(name, weights, side)) for side in sides}
+        processes = {side: stack.enter_context(_side(name, weights, side)) for side in SIDES}
         for index, task in enumerate(tasks):
-            turn = sides[index % len(sides) :] + sides[: index % len(sides)]
+            turn = SIDES[index % len(SIDES) :] + SIDES[: index % len(SIDES)]
             answers = {side: _ask(processes[side], task) for side in turn}
             for side, answer in answers.items():
                 figures[side].append(_figures(answer, answers["upstream"]))
@@ -103,8 +101,6 @@ def _figures(answer: Answer, upstream: Answer) -> Figures:
 
 
 def _rows(name: str, mode: str, figures: Mapping[str, list[Figures]]) -> list[Row]:
-    if mode not in figures:
-        return [Row(f"{name}: {mode}", "not measured", "this CPU does not multiply bf16, so `turbo` stays off", "")]
     rows = []
     for theirs, target in SPEED_TARGETS[mode].items():
         pairs = zip(figures[theirs], figures[mode], strict=True)

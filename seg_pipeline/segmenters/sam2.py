@@ -67,6 +67,8 @@ class Sam2Segmenter:
                 _load_model(name, weights_path, self.device), self._batches
             )
             self._ours = _own_masks(self._upstream, self._batches, mode)
+        if self._ours and mode == "turbo":
+            self.notes |= {"precision": self._ours.precision, "masks_sampled": self._ours.sampled}
 
     def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
         """The segments of each picture, in upstream's order; each goes through the network alone: no other can matter.

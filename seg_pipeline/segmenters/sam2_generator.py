@@ -117,7 +117,8 @@ class AutomaticMasks:
         self._batches = batches
         self._dtype = dtype
         self._decoder = FastMaskDecoder(predictor.model, dtype)
-        self._sampled = sampled and self._decoder.positions >= FEWEST_POSITIONS
+        self.precision = "fp32" if dtype == torch.float32 else "bf16"
+        self.sampled = sampled and self._decoder.positions >= FEWEST_POSITIONS
         self._lanes = Lanes(predictor.device)
 
     def generate(self, image: RgbImage, asked: Sam2Parameters) -> list[FoundMask]:
@@ -152,7 +153,7 @@ class AutomaticMasks:
         upsampling = Upsampling(self._predictor.model.image_size // 4, height, width, self._predictor.device)
         middle, offset = asked.mask_threshold, asked.stability_score_offset
         thresholds = Thresholds(middle - offset, middle + offset, asked.stability_score_thresh)
-        return Prepared(shared, upsampling, MaskSampler(self._decoder, shared, thresholds) if self._sampled else None)
+        return Prepared(shared, upsampling, MaskSampler(self._decoder, shared, thresholds) if self.sampled else None)
 
     def _share(self, crop: RgbImage) -> Shared:
         """The crop through the encoder, and what the decoder makes of it for all points."""

@@ -19,6 +19,9 @@ from seg_pipeline.segmenters.sam2_decoder import FastMaskDecoder, Looked, PointM
 STEP = 2
 """The sample's positions are as far apart."""
 
+FEW_STEP = 4
+"""The first of them that are looked at; it is a multiple of `STEP`."""
+
 MARGIN = 4.0
 """By so much must a position's logits be beyond the thresholds not to be in doubt: its neighbours' may be nearer."""
 
@@ -51,9 +54,13 @@ class MaskSampler:
         self._decoder = decoder
         self._shared = shared
         self._thresholds = thresholds
-        positions = torch.arange(decoder.positions).view(decoder.size)[::STEP, ::STEP]
-        self._sample_size = positions.shape
-        self._sample = positions.flatten()
+        rows, columns = (torch.arange(0, side, STEP) for side in decoder.size)
+        self._sample_size = len(rows), len(columns)
+        positions = rows[:, None] * decoder.size[1] + columns
+        few = (rows % FEW_STEP == 0)[:, None] & (columns % FEW_STEP == 0)
+        self._few, self._more = positions[few], positions[~few]
+        self._sample = torch.cat([self._few, self._more])
+        self._in_order = self._sample.argsort()
 
     def masks(self, looked: Looked, wanted: Tensor, points: Tensor) -> tuple[list[Tensor], Tensor]:
         """As `FastMaskDecoder.masks`, and which of the wanted masks `(p, m) bool` these are.
@@ -63,12 +70,23 @@ class MaskSampler:
         made, kept = [], wanted.clone()
         index = torch.nonzero(wanted.any(1)).flatten().tolist()
         for point, masks in zip(index, self._decoder.point_masks(looked, wanted), strict=True):
-            logits = self._decoder.upscale(self._shared, masks, self._sample)
-            stable = self._may_be_stable(logits)
+            sampled, stable = self._look_at(masks)
             kept[point, wanted[point]] = stable
             if stable.any():
-                made.append(self._complete(masks.take(stable), logits[stable], points[point]))
+                made.append(self._complete(masks.take(stable), sampled, points[point]))
         return made, kept
+
+    def _look_at(self, masks: PointMasks) -> tuple[Tensor, Tensor]:
+        """The sample `(k', s, 16)` of those of the masks `(k,)` that may be stable enough, and which these are."""
+        logits = self._decoder.upscale(self._shared, masks, self._few)
+        stable = self._may_be_stable(logits)
+        if stable.any():
+            more = self._decoder.upscale(self._shared, masks.take(stable), self._more)
+            logits = torch.cat([logits[stable], more], 1)
+            still = self._may_be_stable(logits)
+            stable = stable.masked_scatter(stable, still)
+            logits = logits[still][:, self._in_order]
+        return logits, stable
 
     def _may_be_stable(self, logits: Tensor) -> Tensor:
         """Which masks `(k,) bool` may be stable enough, for all that the sample `(k, s, 16)` shows.

@@ -12,6 +12,7 @@ from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import RgbImage, Segment
 from seg_pipeline.errors import ModelOutOfMemory
 from seg_pipeline.masks import mask_iou
+from seg_pipeline.segmenters.devices import has_bf16
 from seg_pipeline.segmenters.sam2 import Sam2Segmenter
 from seg_pipeline.segmenters.sam2_decoder import FastMaskDecoder
 from seg_pipeline.segmenters.sam2_generator import PointBatches
@@ -80,6 +81,7 @@ def test_pictures_of_all_shapes_get_upstreams_masks(
 def test_turbo_finds_nearly_the_same(upstream: Sam2Segmenter) -> None:
     turbo = make_segmenter("turbo")
     assert turbo.notes["inference_mode"] == "turbo"
+    assert turbo.notes["precision"] == ("bf16" if has_bf16() else "fp32")
     for seed in (1, 2):
         picture = make_picture(seed)
         ours, theirs = turbo.segment([picture])[0], upstream.segment([picture])[0]

@@ -114,7 +114,7 @@ def test_an_unstable_mask_is_dropped_after_the_sample_and_another_of_its_point_i
     assert_alike(made, positions_of(clear)[0])
     painter = Painter(positions_of(faint))
     assert sample(painter) == ([], torch.zeros(1, 1, dtype=torch.bool))
-    assert painter.asked == [painter.positions // 4]
+    assert painter.asked == [painter.positions // 16]
 
 
 def test_a_thing_between_the_samples_positions_is_found_at_its_point() -> None:
@@ -128,6 +128,16 @@ def test_a_thing_between_the_samples_positions_is_found_at_its_point() -> None:
     (made,), _ = sample(painter, elsewhere)
     assert not (made > 0).any()
     assert sum(painter.asked) <= painter.positions // 4 + (2 * AROUND_POINT + 1) ** 2
+
+
+def test_a_mask_that_only_looks_stable_at_first_is_dropped_after_the_whole_sample() -> None:
+    """Its pixels in doubt lie at positions that are looked at second: every fourth row, from the third on."""
+    disc = make_disc(50)
+    for row in range(8, 4 * SIDE, 16):
+        disc[row : row + 4] = disc[row : row + 4].clamp(max=0)
+    painter = Painter(positions_of(disc))
+    assert sample(painter, thresholds=Thresholds(-1, 1, 0.95))[0] == []
+    assert painter.asked == [painter.positions // 16, 3 * painter.positions // 16]
 
 
 def test_a_mask_that_is_hardly_stable_enough_is_made_everywhere() -> None:
@@ -146,8 +156,7 @@ def test_a_mask_that_is_hardly_stable_enough_is_made_everywhere() -> None:
 def test_a_trained_networks_masks_are_those_that_are_made_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sam2_generator, "FEWEST_POSITIONS", 1)
     turbo, exact = (Sam2Segmenter("demo-sam2", WEIGHTS, "cpu", mode=mode) for mode in ("turbo", "exact"))
-    assert turbo._ours is not None
-    assert turbo._ours._sampled
+    assert turbo.notes["masks_sampled"] is True
     for seed in (3, 5):
         picture = make_scene(seed, width=480, height=360).image
         quick, whole = turbo.segment([picture])[0], exact.segment([picture])[0]
@@ -157,5 +166,4 @@ def test_a_trained_networks_masks_are_those_that_are_made_everywhere(monkeypatch
 
 def test_a_network_of_few_positions_is_not_sampled() -> None:
     turbo = Sam2Segmenter("demo-sam2", WEIGHTS, "cpu", mode="turbo")
-    assert turbo._ours is not None
-    assert not turbo._ours._sampled
+    assert turbo.notes["masks_sampled"] is False
