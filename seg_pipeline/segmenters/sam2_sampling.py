@@ -91,12 +91,12 @@ class MaskSampler:
     def _may_be_stable(self, logits: Tensor) -> Tensor:
         """Which masks `(k,) bool` may be stable enough, for all that the sample `(k, s, 16)` shows.
 
-        Its stability is an estimate, off by three standard errors at most; each position counts as one observation,
+        Its stability is an estimate, off by two standard errors at most; each position counts as one observation,
         since its pixels are much alike.
         """
         stability, low = self._stability(logits)
         observations = low / logits.shape[2]
-        error = 3 * (stability * (1 - stability) / observations).sqrt() + 1 / observations
+        error = 2 * (stability * (1 - stability) / observations).sqrt() + 1 / observations
         return stability + error >= self._thresholds.least_stability
 
     def _stability(self, logits: Tensor) -> tuple[Tensor, Tensor]:
