@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N; auto takes CUDA where there is one.")
     weights_dir: Path = Field(Path("models/weights"), description="Where downloaded weights are kept.")
     inference_mode: InferenceMode = Field(
-        "exact", description="exact, or turbo: lower precision, if it finds the same on the bundled pictures."
+        "exact", description="exact, or turbo: quicker, if it finds the same on the bundled pictures."
     )
     confidence: float = Field(0.25, ge=0, le=1, description="YOLO detections below this are dropped.")
     # SAM-2's automatic masks; unset: upstream's default, or what suits demo-sam2

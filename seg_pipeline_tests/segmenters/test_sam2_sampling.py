@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 import seg_pipeline.demo
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.masks import mask_iou
-from seg_pipeline.segmenters import sam2_generator
+from seg_pipeline.segmenters import sam2, sam2_generator
 from seg_pipeline.segmenters.sam2 import Sam2Segmenter
 from seg_pipeline.segmenters.sam2_sampling import AROUND_POINT, MaskSampler, Thresholds
 
@@ -153,10 +153,15 @@ def test_a_mask_that_is_hardly_stable_enough_is_made_everywhere() -> None:
     assert not torch.equal(made > 1, logits[0] > 1)
 
 
-def test_a_trained_networks_masks_are_those_that_are_made_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_trained_networks_masks_are_those_that_are_made_everywhere(
+    monkeypatch: pytest.MonkeyPatch, bf16: bool
+) -> None:
     monkeypatch.setattr(sam2_generator, "FEWEST_POSITIONS", 1)
+    monkeypatch.setattr(sam2, "has_bf16", lambda: bf16)
     turbo, exact = (Sam2Segmenter("demo-sam2", WEIGHTS, "cpu", mode=mode) for mode in ("turbo", "exact"))
     assert turbo.notes["masks_sampled"] is True
+    assert turbo.notes["precision"] == ("bf16" if bf16 else "fp32")
     for seed in (3, 5):
         picture = make_scene(seed, width=480, height=360).image
         quick, whole = turbo.segment([picture])[0], exact.segment([picture])[0]
