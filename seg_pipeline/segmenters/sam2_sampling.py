@@ -1,11 +1,11 @@
 """Masks that are made where they are in doubt: what `turbo` saves on a CPU, where making them is half of the work.
 
-The decoder makes the 4 x 4 pixels of a position from that position's features alone. So a mask is made at every other
-position of every other row at first. One that the sample shows to be unstable is dropped then; of the others, positions
-follow that differ from a neighbour or are near a threshold, until none is left. What stays, far inside the mask or far
-outside, takes the pixels of the nearest position of the sample. A hole or an island so small that it lies between the
-sample's positions may be missed, but not at the point that asked for the mask; and a mask that is hardly stable enough
-is made everywhere, so that what was missed does not decide.
+The decoder makes the 4 x 4 pixels of a position from that position's features alone. So masks are made in a sample of
+the positions at first: every fourth of every fourth row, and where these do not show a mask to be unstable, every other
+of every other row. To those that are left are added the positions that differ from a neighbour or are near a threshold,
+until there are none. What stays, far inside a mask or far outside, takes the pixels of the sample's nearest position. A
+hole or an island so small that it lies between the sample's positions may be missed, but not at the point that asked
+for the mask; and a mask that is hardly stable enough is made everywhere, so that what was missed does not decide.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ AROUND_POINT = 2
 """Positions that are always looked at, to each side of the point."""
 
 MOST_ROUNDS = 4
-"""So often are positions added, each time next to those that were in doubt before."""
+"""So often at most are positions added, each time next to those that were in doubt before."""
 
 CLOSE = 0.005
 """A mask whose stability is as close to the least one is made everywhere."""
