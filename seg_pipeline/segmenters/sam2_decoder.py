@@ -153,6 +153,7 @@ class PointMasks:
     A pixel is made from its own position's features alone, so that it can be made where it is looked at.
     """
 
+    point: int  # which of the batch
     networks: Tensor  # (k, c / 8) float32: what the upscaled features are multiplied with
     weights: Tensor  # (2 r, n) in the decoder's dtype, as are the rows; see `Features`
     scale: Tensor  # (n,) float32
@@ -319,6 +320,7 @@ class FastMaskDecoder:
         features = looked.features
         for point in torch.nonzero(wanted.any(1)).flatten().tolist():
             yield PointMasks(
+                point=point,
                 networks=weights[point, wanted[point]],
                 weights=features.weights[point],
                 scale=features.scale[point, 0],

@@ -151,9 +151,8 @@ class AutomaticMasks:
         """The crop through the encoder, and what is needed for all of its points."""
         shared, (height, width) = self._share(crop), crop.shape[:2]
         upsampling = Upsampling(self._predictor.model.image_size // 4, height, width, self._predictor.device)
-        middle, offset = asked.mask_threshold, asked.stability_score_offset
-        thresholds = Thresholds(middle - offset, middle + offset, asked.stability_score_thresh)
-        return Prepared(shared, upsampling, MaskSampler(self._decoder, shared, thresholds) if self.sampled else None)
+        sampler = MaskSampler(self._decoder, shared, _thresholds(asked)) if self.sampled else None
+        return Prepared(shared, upsampling, sampler)
 
     def _share(self, crop: RgbImage) -> Shared:
         """The crop through the encoder, and what the decoder makes of it for all points."""
@@ -207,21 +206,26 @@ class AutomaticMasks:
 
 def _stable(logits: Tensor, predicted_iou: Tensor, upsampling: Upsampling, asked: Sam2Parameters) -> Candidates:
     """Those of the masks `(m, small, small)` that hardly change with the threshold: `calculate_stability_score`."""
-    middle, offset = asked.mask_threshold, asked.stability_score_offset
-    if asked.stability_score_thresh > 0:
-        too_low = upsampling.most_stable(logits, middle - offset, middle + offset) < asked.stability_score_thresh
+    thresholds = _thresholds(asked)
+    if thresholds.least_stability > 0:
+        too_low = upsampling.most_stable(logits, thresholds.low, thresholds.high) < thresholds.least_stability
         logits, predicted_iou = logits[~too_low], predicted_iou[~too_low]
-    measures = upsampling.measure(logits, (middle - offset, middle, middle + offset))
+    measures = upsampling.measure(logits, (thresholds.low, asked.mask_threshold, thresholds.high))
     stability = measures.counts[:, 2] / measures.counts[:, 0]
     keep = torch.arange(len(logits), device=logits.device)
-    if asked.stability_score_thresh > 0:
-        keep = keep[stability >= asked.stability_score_thresh]
+    if thresholds.least_stability > 0:
+        keep = keep[stability >= thresholds.least_stability]
     boxes = measures.boxes[keep]
     windows = []
     for index, box in zip(keep.tolist(), boxes.tolist(), strict=True):
         rows, columns = upsampling.window(_box(box))
         windows.append((logits[index, rows, columns].clone(), (rows.start, columns.start)))
     return Candidates(predicted_iou[keep], stability[keep], boxes, windows)
+
+
+def _thresholds(asked: Sam2Parameters) -> Thresholds:
+    middle, offset = asked.mask_threshold, asked.stability_score_offset
+    return Thresholds(middle - offset, middle + offset, asked.stability_score_thresh)
 
 
 def _none(device: Any) -> Candidates:

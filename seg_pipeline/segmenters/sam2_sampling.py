@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from seg_pipeline.segmenters.sam2_decoder import FastMaskDecoder, Looked, PointMasks, Shared
+from seg_pipeline.segmenters.sam2_upsampling import over_threshold
 
 STEP = 2
 """The sample's positions are as far apart."""
@@ -68,12 +69,11 @@ class MaskSampler:
         `points`: where they are `(p, 2)`, xy, from 0 to 1.
         """
         made, kept = [], wanted.clone()
-        index = torch.nonzero(wanted.any(1)).flatten().tolist()
-        for point, masks in zip(index, self._decoder.point_masks(looked, wanted), strict=True):
+        for masks in self._decoder.point_masks(looked, wanted):
             sampled, stable = self._look_at(masks)
-            kept[point, wanted[point]] = stable
+            kept[masks.point, wanted[masks.point]] = stable
             if stable.any():
-                made.append(self._complete(masks.take(stable), sampled, points[point]))
+                made.append(self._complete(masks.take(stable), sampled, points[masks.point]))
         return made, kept
 
     def _look_at(self, masks: PointMasks) -> tuple[Tensor, Tensor]:
@@ -103,7 +103,7 @@ class MaskSampler:
         """The stability of masks `(k, s, 16)`, and their pixels over the lower threshold; both counts are one at least,
         `(k,)` float32."""
         low, high = (
-            torch.gt(logits, threshold, out=torch.empty_like(logits)).sum((1, 2)).clamp_(min=1)
+            over_threshold(logits, threshold).sum((1, 2)).clamp_(min=1)
             for threshold in (self._thresholds.low, self._thresholds.high)
         )
         return high / low, low

@@ -75,21 +75,21 @@ class Upsampling:
         cells with all four. Infinite or NaN if there are none of these.
         """
         least, greatest = _ranks_of_cells(logits, (low, high))
-        return self._count(_over(greatest, 1)) / self._count(_over(least, 0))
+        return self._count(over_threshold(greatest, 1)) / self._count(over_threshold(least, 0))
 
     def measure(self, logits: Tensor, thresholds: tuple[float, float, float]) -> Measures:
         """Counts and boxes of `(m, small, small)` float32; the mask's own threshold is the middle one."""
         least, greatest = _ranks_of_cells(logits, thresholds)
         mixed = torch.ne(least, greatest, out=torch.empty_like(least)).mul_(self._has_pixels)
-        first, last = self._whole_extents(_over(least, 1).mul_(self._has_pixels))
+        first, last = self._whole_extents(over_threshold(least, 1).mul_(self._has_pixels))
         least.mul_(1 - mixed)
-        counts = torch.stack([self._count(_over(least, rank)) for rank in range(3)], 1)
+        counts = torch.stack([self._count(over_threshold(least, rank)) for rank in range(3)], 1)
         cells = torch.nonzero(mixed)
         dense = torch.bincount(cells[:, 0], minlength=len(logits)) > MOST_MIXED * self._has_pixels.count_nonzero()
         cells = cells[~dense[cells[:, 0]]]
         for some in cells.split(max(PIXELS_AT_ONCE // (len(self._cell_y) * len(self._cell_x)), 1)):
             pixels = self._pixels(logits, some)
-            over = [_over(pixels, threshold) for threshold in thresholds]
+            over = [over_threshold(pixels, threshold) for threshold in thresholds]
             of_cells = torch.stack([each.sum((0, 1)) for each in over]).long()
             counts.T.index_add_(1, some[:, 0], of_cells)
             self._widen(first, last, some, over[1], torch.nonzero(of_cells[1]).flatten())
@@ -186,7 +186,7 @@ def _ranks_of_cells(logits: Tensor, thresholds: Sequence[float]) -> tuple[Tensor
     `(m, small, small)` int8; the last row and column are their own neighbours."""
     over = torch.zeros_like(logits)
     for threshold in thresholds:
-        over += _over(logits, threshold)
+        over += over_threshold(logits, threshold)
     ranks, extremes = over.to(torch.int8), []
     for of_two in (torch.minimum, torch.maximum):
         cells = ranks.clone()
@@ -197,6 +197,6 @@ def _ranks_of_cells(logits: Tensor, thresholds: Sequence[float]) -> tuple[Tensor
     return extremes[0], extremes[1]
 
 
-def _over(x: Tensor, threshold: float) -> Tensor:
+def over_threshold(x: Tensor, threshold: float) -> Tensor:
     """1 where `x` is over the threshold, else 0, in its own dtype: a CPU takes a tenth of what booleans take."""
     return torch.gt(x, threshold, out=torch.empty_like(x))

@@ -1,6 +1,5 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,14 +7,14 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-import seg_pipeline.demo
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.masks import mask_iou
 from seg_pipeline.segmenters import sam2, sam2_generator
 from seg_pipeline.segmenters.sam2 import Sam2Segmenter
 from seg_pipeline.segmenters.sam2_sampling import AROUND_POINT, MaskSampler, Thresholds
+from seg_pipeline.segmenters.weights import BUNDLED
 
-WEIGHTS = Path(seg_pipeline.demo.__file__).parent / "weights" / "demo-sam2.pt"
+WEIGHTS = BUNDLED / "demo-sam2.pt"
 SIDE = 32
 THRESHOLDS = Thresholds(-1, 1, 0.9)
 MIDDLE = torch.tensor([[0.5, 0.5]])
@@ -25,10 +24,11 @@ MIDDLE = torch.tensor([[0.5, 0.5]])
 class Painting:
     """The given masks of one point, `(k, n, 16)`."""
 
+    point: int
     logits: torch.Tensor
 
     def take(self, masks: torch.Tensor) -> "Painting":
-        return Painting(self.logits[masks])
+        return Painting(self.point, self.logits[masks])
 
 
 class Painter:
@@ -42,7 +42,7 @@ class Painter:
 
     def point_masks(self, _: Any, wanted: torch.Tensor) -> Iterator[Painting]:
         for point in torch.nonzero(wanted.any(1)).flatten().tolist():
-            yield Painting(self._logits[point, wanted[point]])
+            yield Painting(point, self._logits[point, wanted[point]])
 
     def upscale(self, _: Any, masks: Painting, positions: torch.Tensor) -> torch.Tensor:
         self.asked.append(len(positions))
