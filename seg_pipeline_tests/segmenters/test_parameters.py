@@ -1,17 +1,16 @@
 """What a job may set is what the models have, to the very ends of the ranges."""
 
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import seg_pipeline.demo
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import SAM2_PARAMETERS, Range, check_parameters
 from seg_pipeline.segmenters.sam2 import Sam2Parameters, Sam2Segmenter
+from seg_pipeline.segmenters.weights import BUNDLED
 
-WEIGHTS = Path(seg_pipeline.demo.__file__).parent / "weights" / "demo-sam2.pt"
+WEIGHTS = BUNDLED / "demo-sam2.pt"
 FEW_POINTS = {"points_per_side": 3, "pred_iou_thresh": 0.3, "stability_score_thresh": 0.3}
 
 

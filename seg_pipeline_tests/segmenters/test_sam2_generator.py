@@ -1,13 +1,11 @@
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-import seg_pipeline.demo
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import RgbImage, Segment
 from seg_pipeline.errors import ModelOutOfMemory
@@ -17,8 +15,9 @@ from seg_pipeline.segmenters.sam2 import Sam2Segmenter
 from seg_pipeline.segmenters.sam2_decoder import FastMaskDecoder
 from seg_pipeline.segmenters.sam2_generator import PointBatches
 from seg_pipeline.segmenters.sam2_parameters import Sam2Parameters
+from seg_pipeline.segmenters.weights import BUNDLED
 
-WEIGHTS = Path(seg_pipeline.demo.__file__).parent / "weights" / "demo-sam2.pt"
+WEIGHTS = BUNDLED / "demo-sam2.pt"
 
 FEW = Sam2Parameters(points_per_side=8, stability_score_thresh=0.7, box_nms_thresh=0.2)
 

@@ -2,25 +2,24 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import seg_pipeline.demo
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.demo.scoring import score_scene
 from seg_pipeline.domain import Box, Parameters, RgbImage, Segment
 from seg_pipeline.merging import View
 from seg_pipeline.segmenters import tiling
 from seg_pipeline.segmenters.tiling import TiledSegmenter, load_tiled_segmenter, split, surest
+from seg_pipeline.segmenters.weights import BUNDLED
 from seg_pipeline.segmenters.yolo import YoloSegmenter
 from seg_pipeline.settings import Settings
 from seg_pipeline_tests.builders import BarSegmenter, make_mask, make_scene_picture
 
-DEMO_YOLO = Path(seg_pipeline.demo.__file__).parent / "weights" / "demo-yolo.pt"
+DEMO_YOLO = BUNDLED / "demo-yolo.pt"
 
 
 class Witness(BarSegmenter):
