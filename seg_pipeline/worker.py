@@ -6,6 +6,7 @@ connection from run to run. The child's heartbeat also notices a cancelled run a
 
 import contextlib
 import logging
+import mmap
 import os
 import signal
 import socket
@@ -130,6 +131,9 @@ class Child:
 
 child = Child()
 
+_failed_to_begin = mmap.mmap(-1, 1)
+"""One byte that parent and children share: 1 after a child could not be prepared."""
+
 
 def execute_run(run_id: str) -> None:
     """Executes a run that was launched. One that is finished or gone is left alone, since deliveries may repeat."""
@@ -160,11 +164,24 @@ def _close_abandoned(run: DagsterRun) -> None:
 
 
 def _begin_child(lifeline: tuple[int, int], **_: Any) -> None:
-    end_with_parent(*lifeline)
-    _free_locks_of_the_dead()
-    keep_freed_memory()
-    _forget_dead_neighbours()
-    child.pulse.start()
+    """Prepares a new child. Celery only logs what a signal's receiver raises, and a half prepared child would take
+    runs: so a failure ends the whole worker."""
+    try:
+        end_with_parent(*lifeline)
+        _free_locks_of_the_dead()
+        keep_freed_memory()
+        _forget_dead_neighbours()
+        child.pulse.start()
+    except Exception:
+        logger.critical("the worker cannot start, because its child cannot be prepared", exc_info=True)
+        _fail_parent()
+
+
+def _fail_parent() -> None:
+    """Ends parent and child with exit code 70 (EX_SOFTWARE)."""
+    _failed_to_begin[0] = 1
+    os.kill(os.getppid(), signal.SIGTERM)
+    os._exit(os.EX_SOFTWARE)
 
 
 def end_with_parent(reader: int, writer: int) -> None:
@@ -197,7 +214,7 @@ def _free_locks_of_the_dead() -> None:
     """A child that is killed while it waits for work takes the locks of the pool's pipes with it, and the next would
     wait for them for ever. There is one child at a time, so a lock that is held now is held by a dead one."""
     process = current_process()
-    for lock in (process.inq._rlock, process.outq._wlock):
+    for lock in filter(None, (process.inq._rlock, process.outq._wlock)):  # on Redis each child has pipes of its own
         lock.acquire(False)
         lock.release()
 
@@ -246,7 +263,7 @@ def _leave() -> None:
     """Ends the parent, whose child is gone and whose connections are closed. The usual way would first wait for a
     thread of the pool that sleeps for a second at a time, and then take the loaded libraries apart."""
     logging.shutdown()
-    os._exit(os.EX_OK)
+    os._exit(os.EX_SOFTWARE if _failed_to_begin[0] else os.EX_OK)
 
 
 if __name__ == "__main__":

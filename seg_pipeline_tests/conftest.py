@@ -14,6 +14,7 @@ from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, open_store
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.running_stack import Stack
+from seg_pipeline_tests.servers import postgres_server, redis_server
 from seg_pipeline_tests.serving import WsgiApp, serving
 
 REGION = "us-east-1"
@@ -81,6 +82,20 @@ def bucket_store(bucket_settings: Settings) -> Store:
 def make_settings(folder: Path, **values: Any) -> Settings:
     """Settings whose data lives in the folder, whatever the environment and `.env` say about other things."""
     return Settings(_env_file=None, **{"data_dir": folder / "data", **values})
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """The URL of a Redis that all tests share; each uses keys of its own or a database of its own."""
+    with redis_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_server_url() -> Iterator[str]:
+    """The URL of a Postgres that all tests share, up to the database's name."""
+    with postgres_server() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

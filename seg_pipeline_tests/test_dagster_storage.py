@@ -1,12 +1,7 @@
 """Dagster's storage on pooled connections, SQLite here and Postgres where a server can be started."""
 
-import os
 import secrets
-import shutil
-import socket
-import subprocess
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -38,54 +33,15 @@ def greetings() -> None:
     greet()
 
 
-def postgres_programs() -> Path | None:
-    """The folder of initdb and postgres, which Debian keeps off PATH."""
-    found = shutil.which("initdb")
-    folders = [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    return next((folder for folder in folders if (folder / "initdb").exists()), None)
-
-
-@pytest.fixture(scope="module")
-def postgres_server() -> Iterator[str]:
-    """The URL of a Postgres of its own, up to the database's name."""
-    programs = postgres_programs()
-    if programs is None:
-        pytest.skip("no Postgres server is installed (initdb is neither on PATH nor in /usr/lib/postgresql)")
-    with tempfile.TemporaryDirectory(prefix="seg-postgres-") as name:
-        folder = Path(name)
-        user = {"user": "nobody"} if os.geteuid() == 0 else {}  # Postgres refuses to run as root
-        if user:
-            shutil.chown(folder, "nobody")
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        data, log = folder / "data", folder / "log"
-        control = [programs / "pg_ctl", "-D", data, "-w", "-t", "120", "-l", log]
-        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        _run([programs / "initdb", "-D", data, "-U", "dagster", "--auth=trust", "--no-sync"], **user)
-        _run([*control, "-o", options, "start"], **user)
-        yield f"postgresql://dagster@127.0.0.1:{port}/"
-        _run([*control, "-m", "immediate", "stop"], **user)
-
-
-def _run(command: Sequence[object], **options: Any) -> None:
-    """Runs it; its output is in the failure. pg_ctl's server keeps the streams open, so they go to a file."""
-    with tempfile.TemporaryFile() as output:
-        code = subprocess.run(
-            [str(word) for word in command], stdout=output, stderr=output, check=False, **options
-        ).returncode
-        output.seek(0)
-        assert code == 0, output.read().decode()
-
-
 @pytest.fixture
-def postgres(postgres_server: str) -> str:
+def postgres(postgres_server_url: str) -> str:
     """The URL of an empty database."""
     name = f"test_{secrets.token_hex(4)}"
-    engine = db.create_engine(postgres_url(f"{postgres_server}postgres"), isolation_level="AUTOCOMMIT")
+    engine = db.create_engine(postgres_url(f"{postgres_server_url}postgres"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(db.text(f"CREATE DATABASE {name}"))
     engine.dispose()
-    return f"{postgres_server}{name}"
+    return f"{postgres_server_url}{name}"
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -49,6 +50,29 @@ def test_a_worker_that_has_stopped_does_not_wait_for_sleeping_threads(
     with pytest.raises(Gone):
         worker.main()
     assert story == ["stopped", "log written", "left with 0"]
+
+
+UNPREPARED = """
+from seg_pipeline import worker
+worker._free_locks_of_the_dead = lambda: 1 / 0
+worker.main()
+"""
+
+
+@pytest.mark.parametrize("broker", ["folder", "redis"])
+def test_a_worker_whose_child_cannot_be_prepared_ends_and_says_why(
+    broker: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Celery logs what a start hook raises and goes on: the worker would be there, and never beat."""
+    url = request.getfixturevalue("redis_url") if broker == "redis" else ""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    ended = subprocess.run(
+        [sys.executable, "-c", UNPREPARED], env={**inherited, "DATA_DIR": str(tmp_path), "BROKER_URL": url},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == os.EX_SOFTWARE
+    assert "the worker cannot start" in ended.stderr
+    assert "ZeroDivisionError" in ended.stderr
 
 
 FAMILY = """
