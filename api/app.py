@@ -7,10 +7,10 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from api.documenting import openapi_of
-from api.failures import install_failure_handlers
-from api.lingering import LingeringClose
-from api.observing import Observing
+from api.error_responses import install_failure_handlers
+from api.middleware.lingering import LingeringClose
+from api.middleware.observing import Observing
+from api.openapi import openapi_of
 from api.readiness import Readiness
 from api.routes import assets, documentation, health, jobs, segment
 from api.service import Service

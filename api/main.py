@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from api.app import create_app
-from api.guarding import GuardedProtocol
+from api.http_protocol import GuardedProtocol
 from api.logs import configure_logging
 from api.service import Service
 from seg_pipeline.errors import StoreError

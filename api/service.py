@@ -10,11 +10,11 @@ import anyio.to_thread
 import structlog
 from fastapi import Depends, Request
 
-from api.activity import Activity
+from api.idle_health import Activity
 from api.metrics import Metrics
 from api.uploads import UPLOADS_HELD, BodyReader, Hold, UploadMemory
-from seg_pipeline.heartbeats import WorkerBeat, live_workers
-from seg_pipeline.inbox import Inbox
+from seg_pipeline.jobs.heartbeats import WorkerBeat, live_workers
+from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store
 

@@ -11,7 +11,7 @@ from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from api.failures import BodyTooLarge, BodyTooSlow, Busy
+from api.error_responses import BodyTooLarge, BodyTooSlow, Busy
 from seg_pipeline.errors import ImageTooLarge, InvalidRequest
 
 FORM_OVERHEAD_BYTES = 64 * 2**10

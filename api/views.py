@@ -6,11 +6,11 @@ from typing import Any
 from fastapi import Request
 from starlette.responses import JSONResponse
 
-from api.failures import failure_response, no_masks_found
+from api.error_responses import failure_response, no_masks_found
 from api.service import Service
-from seg_pipeline.documents import answer_document, unfinished_document
 from seg_pipeline.domain import Job, JobStatus
 from seg_pipeline.errors import JobNotFound, StoreUnavailable
+from seg_pipeline.jobs.result_document import answer_document, unfinished_document
 
 FINISHED = (JobStatus.COMPLETED, JobStatus.FAILED)
 

@@ -23,14 +23,14 @@ from benchmarks.peaks import peak_kb
 from benchmarks.pictures import FIRST_SEED
 from benchmarks.progress import say
 from benchmarks.tables import Row, row_of
-from seg_pipeline.allocator import keep_freed_memory
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import Box, Mask, RgbImage
-from seg_pipeline.masks import mask_iou
-from seg_pipeline.segmenters.parity_pictures import PHOTOGRAPHS, photograph
-from seg_pipeline.segmenters.sam2 import Sam2Segmenter
-from seg_pipeline.segmenters.sam2_parameters import DEMO_PARAMETERS, Sam2Parameters
-from seg_pipeline.segmenters.weights import BUNDLED
+from seg_pipeline.imaging.masks import mask_iou
+from seg_pipeline.runtime.allocator import keep_freed_memory
+from seg_pipeline.segmenters.parity.pictures import PHOTOGRAPHS, photograph
+from seg_pipeline.segmenters.sam2.parameters import DEMO_PARAMETERS, Sam2Parameters
+from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter
+from seg_pipeline.segmenters.weights.locate import BUNDLED
 
 AS_IT_COMES = "upstream as it comes"
 SIDES = (AS_IT_COMES, "upstream", "exact", "turbo")

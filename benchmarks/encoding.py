@@ -11,12 +11,12 @@ from benchmarks import seeds_way
 from benchmarks.options import Options
 from benchmarks.pictures import FIRST_SEED
 from benchmarks.tables import Row, row_of
-from seg_pipeline.cutouts import cut_out
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import Mask, RgbImage
-from seg_pipeline.images import encode_original
-from seg_pipeline.masks import encode_mask_png
-from seg_pipeline.segmenters.parity_pictures import parity_pictures
+from seg_pipeline.imaging.cutouts import cut_out
+from seg_pipeline.imaging.images import encode_original
+from seg_pipeline.imaging.masks import encode_mask_png
+from seg_pipeline.segmenters.parity.pictures import parity_pictures
 
 WIDTH, HEIGHT = 1920, 1080
 Encode = Callable[..., bytes]

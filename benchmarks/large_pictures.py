@@ -22,8 +22,8 @@ from benchmarks.progress import say
 from benchmarks.tables import Row
 from seg_pipeline.demo.scenes import Scene, make_scene
 from seg_pipeline.domain import Box, Job, Mask, Segment
-from seg_pipeline.masks import mask_iou
-from seg_pipeline.merging import sampled
+from seg_pipeline.imaging.masks import mask_iou
+from seg_pipeline.imaging.tile_merging import sampled
 
 PICTURE = "large.jpg"
 WIDTH, HEIGHT = 12_000, 8_400
@@ -122,10 +122,10 @@ def _compared(masks: Iterable[Mask]) -> list[Mask]:
 
 def run_stages(model_name: str, tile_side: int, folder: Path) -> dict[str, dict[str, float]]:
     """Peak and seconds of each stage of a job for the picture in the folder, and `found`: what `count_found` says."""
-    from seg_pipeline.inbox import fingerprint
+    from seg_pipeline.jobs.repository import fingerprint
+    from seg_pipeline.pipeline.stages import Workbench, cut_segments, find_segments, prepare_sources, publish_results
     from seg_pipeline.segmenters.warm import WarmModels
     from seg_pipeline.settings import Settings
-    from seg_pipeline.stages import Workbench, cut_segments, find_segments, prepare_sources, publish_results
     from seg_pipeline.store.opening import open_store
 
     data_dir = folder / f"{model_name}-{tile_side}"

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import psutil
 
-from seg_pipeline.heartbeats import live_workers
+from seg_pipeline.jobs.heartbeats import live_workers
+from seg_pipeline.local.stack import free_port
 from seg_pipeline.settings import Settings
-from seg_pipeline.stack import free_port
 from seg_pipeline.store import open_store
 
 UP_WITHIN_SECONDS = 180

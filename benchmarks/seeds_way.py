@@ -24,7 +24,7 @@ from benchmarks.progress import say
 from benchmarks.running_stack import RunningStack, running_stack
 from benchmarks.tables import Row, row_of
 from seg_pipeline.domain import BoolMask, RgbImage
-from seg_pipeline.segmenters.weights import find_weights
+from seg_pipeline.segmenters.weights.locate import find_weights
 from seg_pipeline.settings import Settings
 
 WIDTH, HEIGHT = 1920, 1080
@@ -76,7 +76,7 @@ def main() -> None:
 
 def segment(weights: str, picture: Path, out: Path) -> None:
     """One request."""
-    from seg_pipeline.segmenters.yolo import import_ultralytics
+    from seg_pipeline.segmenters.yolo.segmenter import import_ultralytics
 
     import_ultralytics()
     from ultralytics import YOLO

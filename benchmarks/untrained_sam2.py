@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from seg_pipeline.domain import RgbImage
-from seg_pipeline.segmenters.sam2 import Sam2Segmenter, build_model
-from seg_pipeline.segmenters.sam2_generator import PointBatches
-from seg_pipeline.segmenters.sam2_parameters import Sam2Parameters
-from seg_pipeline.segmenters.sam2_upstream import UpstreamMasks
+from seg_pipeline.segmenters.sam2.generator import PointBatches
+from seg_pipeline.segmenters.sam2.parameters import Sam2Parameters
+from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter, build_model
+from seg_pipeline.segmenters.sam2.upstream import UpstreamMasks
 
 NAME = "sam2.1_hiera_tiny"
 LOGITS_SPREAD = 8.0

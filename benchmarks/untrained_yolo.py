@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.pictures import FIRST_SEED
 from seg_pipeline.demo.scenes import Scene, make_scene
-from seg_pipeline.segmenters.yolo import YoloSegmenter, import_ultralytics
+from seg_pipeline.segmenters.yolo.segmenter import YoloSegmenter, import_ultralytics
 from seg_pipeline.settings import Settings
 
 ARCHITECTURE = "yolov8n-seg.yaml"

@@ -17,9 +17,9 @@ from benchmarks.tables import Row, row_of
 from benchmarks.untrained_yolo import untrained_yolo
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import RgbImage
-from seg_pipeline.segmenters import yolo_networks
-from seg_pipeline.segmenters.weights import BUNDLED
-from seg_pipeline.segmenters.yolo import Letterbox, YoloSegmenter, decode_mask
+from seg_pipeline.segmenters.weights.locate import BUNDLED
+from seg_pipeline.segmenters.yolo import networks
+from seg_pipeline.segmenters.yolo.segmenter import Letterbox, YoloSegmenter, decode_mask
 from seg_pipeline.settings import InferenceMode
 
 PICTURES_AT_ONCE = (1, 8)
@@ -39,9 +39,9 @@ def measure(options: Options) -> list[Row]:
 
 
 def _sides(weights: Path) -> dict[str, YoloSegmenter]:
-    with patch.object(yolo_networks, "openvino_version", lambda: None):
+    with patch.object(networks, "openvino_version", lambda: None):
         sides = {"exact": _load(weights, "exact"), "turbo": _load(weights, "turbo")}
-    if yolo_networks.openvino_version() is not None:
+    if networks.openvino_version() is not None:
         sides["turbo by OpenVINO"] = _load(weights, "turbo")
     return sides
 

@@ -32,7 +32,7 @@ def http_failure(url: str) -> str | None:
 
 def worker_failure() -> str | None:
     """Why this host's worker is not well, or None. Raises StoreError if the store is away."""
-    from seg_pipeline.heartbeats import live_workers
+    from seg_pipeline.jobs.heartbeats import live_workers
     from seg_pipeline.settings import get_settings
     from seg_pipeline.store import open_store
 

@@ -25,8 +25,8 @@ from typing import Any
 import boto3
 from moto.server import ThreadedMotoServer
 
-from seg_pipeline.sample import BUNDLED, abridged
-from seg_pipeline.stack import free_port
+from seg_pipeline.local.sample import BUNDLED, abridged
+from seg_pipeline.local.stack import free_port
 
 REGION = "us-east-1"
 BUCKET = "pictures"

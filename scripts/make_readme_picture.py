@@ -8,10 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from seg_pipeline.cutouts import cut_out
-from seg_pipeline.images import decode, encode_webp
-from seg_pipeline.masks import order_by_area
-from seg_pipeline.overlays import overlay
+from seg_pipeline.imaging.cutouts import cut_out
+from seg_pipeline.imaging.images import decode, encode_webp
+from seg_pipeline.imaging.masks import order_by_area
+from seg_pipeline.imaging.overlays import overlay
 from seg_pipeline.segmenters.registry import load_segmenter
 from seg_pipeline.settings import Settings
 

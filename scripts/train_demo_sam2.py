@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.demo.scoring import Score, score_scene
-from seg_pipeline.segmenters.sam2 import Sam2Segmenter, build_model
+from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter, build_model
 
 BUNDLED = Path(__file__).parents[1] / "seg_pipeline" / "demo" / "weights" / "demo-sam2.pt"
 

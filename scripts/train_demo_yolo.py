@@ -29,7 +29,7 @@ from ultralytics.utils.torch_utils import ModelEMA
 
 from seg_pipeline.demo.scenes import LABELS, make_scene
 from seg_pipeline.demo.scoring import Score, match_masks, score_scene
-from seg_pipeline.segmenters.yolo import YoloSegmenter
+from seg_pipeline.segmenters.yolo.segmenter import YoloSegmenter
 
 BUNDLED = Path(__file__).parents[1] / "seg_pipeline" / "demo" / "weights" / "demo-yolo.pt"
 

@@ -3,9 +3,9 @@
 import dagster as dg
 
 from seg_pipeline.defs.assets import segmentation_assets
-from seg_pipeline.defs.doors import build_courier_sensor, build_queue_sensor
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.pruning import prune_job, prune_schedule, pruned
+from seg_pipeline.defs.queue_sensors import build_courier_sensor, build_queue_sensor
 from seg_pipeline.defs.resources import (
     collector_resource,
     courier_resource,

@@ -10,15 +10,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from seg_pipeline.documents import Found, Timing, failed_document, result_document
 from seg_pipeline.domain import BoolMask, Job, Mask, Parameters, RgbImage, Segment
 from seg_pipeline.errors import NotAnImage
-from seg_pipeline.heartbeats import WorkerBeat
-from seg_pipeline.inbox import Inbox, fingerprint
+from seg_pipeline.jobs.heartbeats import WorkerBeat
+from seg_pipeline.jobs.repository import Inbox, fingerprint
+from seg_pipeline.jobs.result_document import Found, Timing, failed_document, result_document
+from seg_pipeline.pipeline.stages import Workbench
 from seg_pipeline.segmenters import Notes, Segmenter
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
-from seg_pipeline.stages import Workbench
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
 

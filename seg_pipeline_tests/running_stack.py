@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
-from seg_pipeline.sample import BUNDLED, Sample, SampleFailed, ask, send_sample
+from seg_pipeline.local.sample import BUNDLED, Sample, SampleFailed, ask, send_sample
 
 PATIENCE_SECONDS = 120.0
 ENVIRONMENT_OF_TESTS = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "PYTHONPATH")

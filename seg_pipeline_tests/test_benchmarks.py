@@ -17,7 +17,7 @@ from benchmarks.options import Options
 from benchmarks.pictures import write_scenes
 from benchmarks.plots import plot_history, plot_queue
 from benchmarks.tables import Findings, Row, replace_section, row_of, table
-from seg_pipeline.masks import encode_mask_png
+from seg_pipeline.imaging.masks import encode_mask_png
 from seg_pipeline_tests.builders import make_mask
 
 PROJECT = Path(__file__).parent.parent

@@ -20,9 +20,9 @@ import boto3
 import pytest
 import yaml
 
-from seg_pipeline import stack
-from seg_pipeline.cli import wanted_models
-from seg_pipeline.heartbeats import WorkerBeat, write_beat
+from seg_pipeline.cli.main import wanted_models
+from seg_pipeline.jobs.heartbeats import WorkerBeat, write_beat
+from seg_pipeline.local import stack
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import open_store
 from seg_pipeline_tests.conftest import make_settings

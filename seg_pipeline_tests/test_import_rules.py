@@ -10,13 +10,17 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
-ORCHESTRATION = "Only the orchestration knows Dagster and Celery"
-MODELS = "Only segmenters know model libraries"
-WEB = "Only the API knows its web framework"
-DOORS = "Only the doors reach outside"
-API = "The API reaches no model and no orchestration, not even through others"
-NOUNS = "Nouns and arithmetic need nothing but libraries of the field"
-STARTER = "What starts the processes loads nothing that they load"
+ORCHESTRATION = "defs and runtime alone know Dagster and Celery"
+MODELS = "segmenters alone know model libraries"
+WEB = "api alone knows its web framework"
+OUTSIDE = "adapters, store and weights alone reach outside"
+API = "api reaches no model and no orchestration, not even through others"
+IMAGING = "domain, errors and imaging need nothing but libraries of the field"
+SEGMENTERS = "segmenters know no orchestration and no web framework"
+STORE = "store and jobs know no model, no orchestration and no web framework"
+ADAPTERS = "adapters know no model, no orchestration and no web framework"
+PIPELINE = "pipeline knows no orchestration and no web framework"
+LOCAL = "local loads nothing that the processes load"
 
 
 @pytest.fixture(scope="module")
@@ -61,17 +65,18 @@ def test_the_rules_hold(copied: Path) -> None:
 @pytest.mark.parametrize(
     ("file_name", "line", "contracts"),
     [
-        ("seg_pipeline/inbox.py", "import dagster", {ORCHESTRATION, API}),
-        ("seg_pipeline/segmenters/warm.py", "from celery import Celery", {ORCHESTRATION}),
-        ("seg_pipeline/stages.py", "import torch", {MODELS}),
+        ("seg_pipeline/jobs/repository.py", "import dagster", {ORCHESTRATION, API, STORE, ADAPTERS, PIPELINE}),
+        ("seg_pipeline/segmenters/warm.py", "from celery import Celery", {ORCHESTRATION, SEGMENTERS, PIPELINE}),
+        ("seg_pipeline/pipeline/stages.py", "import torch", {MODELS}),
+        ("seg_pipeline/pipeline/stages.py", "from seg_pipeline.defs import partitions", {PIPELINE}),
         ("seg_pipeline/defs/assets.py", "def late():\n    from ultralytics import YOLO", {MODELS}),
         ("seg_pipeline/defs/sensors.py", "from fastapi import FastAPI", {WEB}),
-        ("seg_pipeline/documents.py", "import boto3", {DOORS}),
+        ("seg_pipeline/jobs/result_document.py", "import boto3", {OUTSIDE}),
+        ("seg_pipeline/adapters/app_server.py", "from seg_pipeline.segmenters import registry", {ADAPTERS}),
         ("api/views.py", "from seg_pipeline.segmenters import registry", {API}),
         ("api/views.py", "def late():\n    import seg_pipeline.definitions", {API}),
-        ("seg_pipeline/heartbeats.py", "from seg_pipeline.defs import partitions", {API}),
-        ("seg_pipeline/masks.py", "from seg_pipeline.settings import get_settings", {NOUNS}),
-        ("seg_pipeline/stack.py", "from seg_pipeline.segmenters import weights", {STARTER}),
+        ("seg_pipeline/imaging/masks.py", "from seg_pipeline.settings import get_settings", {IMAGING}),
+        ("seg_pipeline/local/stack.py", "from seg_pipeline.segmenters.weights import locate", {LOCAL}),
     ],
 )
 def test_a_line_that_breaks_a_rule_is_named(copied: Path, file_name: str, line: str, contracts: set[str]) -> None:
@@ -89,12 +94,12 @@ def test_a_line_that_breaks_a_rule_is_named(copied: Path, file_name: str, line: 
     ["import os\nos.environ['A']", "import os\nos.getenv('A')", "from os import environ", "from os import getenv"],
 )
 def test_only_the_settings_read_the_environment(code: str) -> None:
-    assert complaints("seg_pipeline/images.py", code) == ["TID251"]
+    assert complaints("seg_pipeline/imaging/images.py", code) == ["TID251"]
     assert complaints("api/app.py", code) == ["TID251"]
     assert complaints("seg_pipeline/defs/sensors.py", code) == ["TID251"]
 
 
 def test_torch_is_imported_where_it_is_used_and_not_before() -> None:
-    assert complaints("seg_pipeline/stages.py", "import torch") == ["TID253"]
-    assert complaints("seg_pipeline/stages.py", "def late():\n    import torch") == []
-    assert complaints("seg_pipeline/segmenters/yolo.py", "import torch") == []
+    assert complaints("seg_pipeline/pipeline/stages.py", "import torch") == ["TID253"]
+    assert complaints("seg_pipeline/pipeline/stages.py", "def late():\n    import torch") == []
+    assert complaints("seg_pipeline/segmenters/yolo/segmenter.py", "import torch") == []

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 from typer.testing import CliRunner
 
-from seg_pipeline.cli import app, env_example, masked
+from seg_pipeline.cli.main import app, env_example, masked
 from seg_pipeline.settings import Settings
 
 ROOT = Path(__file__).parent.parent

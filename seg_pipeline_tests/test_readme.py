@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from seg_pipeline.cli import app
-from seg_pipeline.sample import BUNDLED
+from seg_pipeline.cli.main import app
+from seg_pipeline.local.sample import BUNDLED
 from seg_pipeline.settings import Settings
 from seg_pipeline_tests.running_stack import Stack
 

@@ -10,8 +10,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response, StreamingResponse
 
-from api.documenting import failures
-from api.failures import AssetNotFound
+from api.error_responses import AssetNotFound
+from api.openapi import failures
 from api.service import Service, ServiceDep, about_job, in_thread
 from seg_pipeline.domain import check_uuid
 from seg_pipeline.errors import InvalidUuid, ObjectNotFound

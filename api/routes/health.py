@@ -4,8 +4,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from api import metrics
-from api.access import RequireKey
-from api.documenting import failures
+from api.auth import RequireKey
+from api.openapi import failures
 from api.schemas import Health, Readiness
 from api.service import ServiceDep
 

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from api.access import RequireKey
-from api.documenting import EVERYWHERE, UPLOADING, failures, unfinished
-from api.failures import JobInProgress
-from api.intake import accept_job
+from api.auth import RequireKey
+from api.error_responses import JobInProgress
+from api.job_intake import accept_job
+from api.openapi import EVERYWHERE, UPLOADING, failures, unfinished
 from api.schemas import (
     ANSWER_EXAMPLE,
     PAGE_EXAMPLE,
@@ -24,7 +24,7 @@ from api.service import Service, ServiceDep, about_job, in_thread
 from api.views import accepted_response, view_accepted, view_job
 from seg_pipeline.domain import JobStatus, check_uuid
 from seg_pipeline.errors import NothingToTell
-from seg_pipeline.inbox import Page
+from seg_pipeline.jobs.repository import Page
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], dependencies=[RequireKey])
 

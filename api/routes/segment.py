@@ -5,14 +5,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from api.access import RequireKey
-from api.documenting import EVERYWHERE, UPLOADING, failures, finished, unfinished
-from api.intake import accept_upload
+from api.auth import RequireKey
+from api.job_intake import accept_upload
+from api.openapi import EVERYWHERE, UPLOADING, failures, finished, unfinished
+from api.result_polling import read_preference, wait_for_result
 from api.schemas import ANSWER_EXAMPLE, QUEUED_EXAMPLE, Resize, UploadOptions
 from api.service import Service, ServiceDep, in_thread
 from api.views import accepted_response, segments_response, view_accepted
-from api.waiting import read_preference, wait_for_result
-from seg_pipeline.documents import answer_document
+from seg_pipeline.jobs.result_document import answer_document
 
 router = APIRouter(tags=["segment"], dependencies=[RequireKey])
 

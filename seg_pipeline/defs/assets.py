@@ -13,12 +13,12 @@ from typing import Any
 
 import dagster as dg
 
-from seg_pipeline import stages
 from seg_pipeline.defs.partitions import job_partitions
 from seg_pipeline.defs.run_config import FIRST_OP, GRAPH, RUN_KEY_TAG, uuids_in_config
 from seg_pipeline.errors import SegPipelineError
-from seg_pipeline.inbox import Claim
-from seg_pipeline.stages import Metadata, StageReport, Workbench
+from seg_pipeline.jobs.repository import Claim
+from seg_pipeline.pipeline import stages
+from seg_pipeline.pipeline.stages import Metadata, StageReport, Workbench
 
 CALLBACK = "callback"
 STAGES = (FIRST_OP, "segments", "cutouts", "result", CALLBACK)

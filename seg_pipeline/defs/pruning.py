@@ -11,14 +11,14 @@ from itertools import islice, takewhile
 
 import dagster as dg
 
-from seg_pipeline.celery_app import broker_folder
-from seg_pipeline.dagster_storage import delete_event, runless_events
 from seg_pipeline.defs.partitions import job_partitions
-from seg_pipeline.heartbeats import all_workers, live_workers, remove_beat
+from seg_pipeline.jobs.heartbeats import all_workers, live_workers, remove_beat
+from seg_pipeline.pipeline.stages import Workbench
+from seg_pipeline.runtime.celery_app import broker_folder
+from seg_pipeline.runtime.dagster_storage import delete_event, runless_events
+from seg_pipeline.runtime.upkeep import UPKEEP_TAG
 from seg_pipeline.settings import Settings
-from seg_pipeline.stages import Workbench
 from seg_pipeline.store import keys
-from seg_pipeline.upkeep import UPKEEP_TAG
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from functools import lru_cache
 
 import dagster as dg
 
-from seg_pipeline.collector import Collector
-from seg_pipeline.courier import Courier
+from seg_pipeline.adapters.outbox_relay import Courier
+from seg_pipeline.adapters.sqs_consumer import SqsIntake
+from seg_pipeline.adapters.sqs_polling import Collector
+from seg_pipeline.pipeline.stages import Workbench
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import get_settings
-from seg_pipeline.sqs import SqsIntake
-from seg_pipeline.stages import Workbench
 from seg_pipeline.store import open_store
 
 

@@ -5,15 +5,15 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from seg_pipeline.batching import RUNS_PER_WORKER, room_for_runs, split_into_batches
+from seg_pipeline.defs.batching import RUNS_PER_WORKER, room_for_runs, split_into_batches
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, job_partitions
+from seg_pipeline.defs.recovery import Swept, sweep
 from seg_pipeline.defs.run_config import run_config_for
-from seg_pipeline.defs.sweeper import Swept, sweep
 from seg_pipeline.errors import StoreUnavailable
-from seg_pipeline.heartbeats import live_workers
-from seg_pipeline.inbox import Claim, new_run_key
-from seg_pipeline.stages import Workbench
+from seg_pipeline.jobs.heartbeats import live_workers
+from seg_pipeline.jobs.repository import Claim, new_run_key
+from seg_pipeline.pipeline.stages import Workbench
 
 JOBS_PER_TICK = 512
 SWEEP_SECONDS = 2.0

@@ -7,12 +7,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg_pipeline.segmenters import Segmenter, parity
-from seg_pipeline.segmenters.weights import find_weights, weights_sha256
+from seg_pipeline.segmenters import Segmenter
+from seg_pipeline.segmenters.parity import gate
+from seg_pipeline.segmenters.weights.locate import find_weights, weights_sha256
 from seg_pipeline.settings import InferenceMode, Settings
 
 if TYPE_CHECKING:
-    from seg_pipeline.segmenters.sam2_parameters import Sam2Parameters
+    from seg_pipeline.segmenters.sam2.parameters import Sam2Parameters
 
 
 def load_segmenter(name: str, settings: Settings) -> Segmenter:
@@ -24,7 +25,7 @@ def load_segmenter(name: str, settings: Settings) -> Segmenter:
     if settings.inference_mode == "exact":
         return load_in_mode(name, settings, "exact")
     subject = parity_subject(name, settings)
-    return parity.load_turbo_or_exact(subject, parity_folder(settings), partial(load_in_mode, name, settings))
+    return gate.load_turbo_or_exact(subject, parity_folder(settings), partial(load_in_mode, name, settings))
 
 
 def load_in_mode(name: str, settings: Settings, mode: InferenceMode) -> Segmenter:
@@ -34,13 +35,13 @@ def load_in_mode(name: str, settings: Settings, mode: InferenceMode) -> Segmente
 
 
 def parity_verdict(
-    name: str, settings: Settings, progress: parity.Progress, again: bool = False
-) -> tuple[parity.Subject, parity.Verdict]:
+    name: str, settings: Settings, progress: gate.Progress, again: bool = False
+) -> tuple[gate.Subject, gate.Verdict]:
     """The verdict that is kept, or a fresh one where there is none, it failed, or it is to be measured `again`."""
     subject, folder = parity_subject(name, settings), parity_folder(settings)
-    verdict = None if again else parity.kept(folder, subject)
+    verdict = None if again else gate.kept(folder, subject)
     if verdict is None or verdict.failure:
-        verdict = parity.fresh_verdict(subject, folder, partial(load_in_mode, name, settings), progress)
+        verdict = gate.fresh_verdict(subject, folder, partial(load_in_mode, name, settings), progress)
     return subject, verdict
 
 
@@ -49,7 +50,7 @@ def parity_folder(settings: Settings) -> Path:
     return settings.data_dir / "parity"
 
 
-def parity_subject(name: str, settings: Settings) -> parity.Subject:
+def parity_subject(name: str, settings: Settings) -> gate.Subject:
     """What a verdict on this model is about, on this machine as it is. Raises WeightsMissing."""
     weights_path = find_weights(name, settings)
     from seg_pipeline.segmenters.devices import describe_device, pick_device
@@ -57,7 +58,7 @@ def parity_subject(name: str, settings: Settings) -> parity.Subject:
     sam2 = _is_sam2(name)
     parameters = asdict(_sam2_parameters(name, settings)) if sam2 else {"confidence": settings.confidence}
     libraries = ("seg-pipeline", "torch", *(("sam2",) if sam2 else ("ultralytics", "openvino")))
-    return parity.Subject(
+    return gate.Subject(
         model=name,
         weights_sha256=weights_sha256(weights_path),
         device=describe_device(pick_device(settings.device)),
@@ -72,20 +73,20 @@ def _is_sam2(name: str) -> bool:
 
 
 def _load_yolo(name: str, weights_path: Path, settings: Settings, mode: InferenceMode) -> Segmenter:
-    from seg_pipeline.segmenters.yolo import YoloSegmenter, import_ultralytics
+    from seg_pipeline.segmenters.yolo.segmenter import YoloSegmenter, import_ultralytics
 
     import_ultralytics(settings.weights_dir)
     return YoloSegmenter(name, weights_path, settings.device, settings.confidence, mode)
 
 
 def _load_sam2(name: str, weights_path: Path, settings: Settings, mode: InferenceMode) -> Segmenter:
-    from seg_pipeline.segmenters.sam2 import Sam2Segmenter
+    from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter
 
     return Sam2Segmenter(name, weights_path, settings.device, _sam2_parameters(name, settings), mode)
 
 
 def _sam2_parameters(name: str, settings: Settings) -> "Sam2Parameters":
-    from seg_pipeline.segmenters.sam2_parameters import default_parameters
+    from seg_pipeline.segmenters.sam2.parameters import default_parameters
 
     asked = {field: getattr(settings, f"sam2_{field}") for field in _SAM2_SETTINGS}
     set_ones = {field: value for field, value in asked.items() if value is not None}

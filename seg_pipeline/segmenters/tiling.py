@@ -1,7 +1,7 @@
 """Large pictures in overlapping tiles, so that a model's memory depends on the tile and not on the picture.
 
 Beside the tiles the model sees the whole picture once, reduced to a tile's size: things larger than a tile are found
-there. That is sliced inference as SAHI does it (Akyon et al. 2022); what differs is the merging, in `merging.py`.
+there. That is sliced inference as SAHI does it (Akyon et al. 2022); what differs is the merging, in `tile_merging.py`.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from math import ceil
 import numpy as np
 
 from seg_pipeline.domain import Box, Mask, Parameters, RgbImage, Segment
-from seg_pipeline.images import scaled_size
-from seg_pipeline.merging import View, merge
+from seg_pipeline.imaging.images import scaled_size
+from seg_pipeline.imaging.tile_merging import View, merge
 from seg_pipeline.segmenters import Notes, Segmenter
-from seg_pipeline.segmenters.mask_room import MASK_BYTES, surest_that_fit
+from seg_pipeline.segmenters.mask_budget import MASK_BYTES, surest_that_fit
 from seg_pipeline.segmenters.registry import load_segmenter
 from seg_pipeline.settings import Settings
 

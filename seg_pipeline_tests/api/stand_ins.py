@@ -5,14 +5,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from seg_pipeline.cutouts import cut_out
-from seg_pipeline.documents import failed_document, result_document
 from seg_pipeline.domain import Job
 from seg_pipeline.errors import SegPipelineError
-from seg_pipeline.heartbeats import WorkerBeat, write_beat
-from seg_pipeline.images import encode_original
-from seg_pipeline.inbox import Inbox
-from seg_pipeline.masks import encode_mask_png
+from seg_pipeline.imaging.cutouts import cut_out
+from seg_pipeline.imaging.images import encode_original
+from seg_pipeline.imaging.masks import encode_mask_png
+from seg_pipeline.jobs.heartbeats import WorkerBeat, write_beat
+from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.result_document import failed_document, result_document
 from seg_pipeline.store import Store
 from seg_pipeline_tests.builders import make_found, make_picture, make_timing
 

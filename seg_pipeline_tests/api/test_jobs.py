@@ -7,10 +7,10 @@ import httpx
 import pytest
 
 from api.schemas import CallbackRecorded, FinishedJob, RunLengths, SegmentView, UnfinishedJob
-from seg_pipeline.deliveries import Policy
 from seg_pipeline.errors import FetchRejected
-from seg_pipeline.inbox import Inbox
-from seg_pipeline.masks import mask_to_rle
+from seg_pipeline.imaging.masks import mask_to_rle
+from seg_pipeline.jobs.deliveries import Policy
+from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.api.stand_ins import DRAWING, beat, finish_job

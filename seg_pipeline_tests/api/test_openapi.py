@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from api.documenting import failures
-from api.failures import STATUS_BY_CODE
+from api.error_responses import STATUS_BY_CODE
+from api.openapi import failures
 
 UPLOAD_STATUSES = {"200", "202", "400", "401", "408", "409", "413", "422", "500", "503", "507"}
 DOCUMENTED = {

@@ -16,7 +16,7 @@ from seg_pipeline.errors import (
     TruncatedImage,
     WorkerLost,
 )
-from seg_pipeline.inbox import Inbox
+from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.api.stand_ins import DRAWING, FailingStore, FakeWorker, finish_job

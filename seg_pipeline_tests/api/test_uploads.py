@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 import httpx
 import pytest
 
-from api.failures import Busy
+from api.error_responses import Busy
 from api.uploads import UploadMemory
-from seg_pipeline.inbox import Inbox
+from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.store import Store
 from seg_pipeline_tests.api.serving import Serve, eventually
 from seg_pipeline_tests.api.stand_ins import DRAWING, finish_job
@@ -98,7 +98,7 @@ def test_a_connection_that_never_says_what_it_wants_is_closed(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     """A few hundred of them would otherwise hold every connection that there is."""
-    monkeypatch.setattr("api.guarding.HEAD_SECONDS", 0.2)
+    monkeypatch.setattr("api.http_protocol.HEAD_SECONDS", 0.2)
     with connected(serve()) as wire:
         wire.sendall(sent)
         assert received(wire) == b""
@@ -113,7 +113,7 @@ def test_a_head_without_end_is_cut_off(serve: Serve) -> None:
 
 
 def test_requests_on_one_connection_each_have_their_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.guarding.HEAD_SECONDS", 2)
+    monkeypatch.setattr("api.http_protocol.HEAD_SECONDS", 2)
     with connected(serve()) as wire:
         for pause in (0, 2.5):
             time.sleep(pause)
@@ -176,7 +176,7 @@ def test_many_wait_at_once_without_a_thread_each(serve: Serve, api_store: Store)
 
 
 def test_when_too_many_wait_the_next_gets_its_address_at_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.waiting.MAX_WAITING", 0)
+    monkeypatch.setattr("api.result_polling.MAX_WAITING", 0)
     assert serve(wait_seconds=300).post("/segment", content=PICTURE).status_code == 202
 
 

@@ -12,10 +12,10 @@ from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from seg_pipeline.defs.resources import PassedJobs
 from seg_pipeline.defs.run_config import run_config_for
-from seg_pipeline.deliveries import Policy, Reply
 from seg_pipeline.errors import FetchUnavailable
+from seg_pipeline.jobs.deliveries import Policy, Reply
+from seg_pipeline.pipeline.stages import Workbench
 from seg_pipeline.settings import Settings
-from seg_pipeline.stages import Workbench
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.builders import (
     NOON,

@@ -8,14 +8,14 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from seg_pipeline.celery_app import broker_folder
 from seg_pipeline.defs.pruning import Pruned, prune, pruned
-from seg_pipeline.deliveries import Policy, Reply
 from seg_pipeline.errors import StoreUnavailable
-from seg_pipeline.heartbeats import WorkerBeat, all_workers, write_beat
-from seg_pipeline.stages import Workbench
+from seg_pipeline.jobs.deliveries import Policy, Reply
+from seg_pipeline.jobs.heartbeats import WorkerBeat, all_workers, write_beat
+from seg_pipeline.pipeline.stages import Workbench
+from seg_pipeline.runtime.celery_app import broker_folder
 from seg_pipeline_tests.builders import NOON, accept_upload, end_queue_job, make_bench
-from seg_pipeline_tests.test_stages import run_stages
+from seg_pipeline_tests.pipeline.test_stages import run_stages
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from seg_pipeline.defs import sensors
 from seg_pipeline.defs.assets import segmentation_assets
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
+from seg_pipeline.defs.recovery import sweep
 from seg_pipeline.defs.resources import PassedJobs
 from seg_pipeline.defs.run_config import uuids_in_config
 from seg_pipeline.defs.sensors import inbox_sensor, sweeper
-from seg_pipeline.defs.sweeper import sweep
 from seg_pipeline.errors import StoreUnavailable
-from seg_pipeline.heartbeats import WorkerBeat, write_beat
-from seg_pipeline.inbox import new_run_key
-from seg_pipeline.stages import Workbench
+from seg_pipeline.jobs.heartbeats import WorkerBeat, write_beat
+from seg_pipeline.jobs.repository import new_run_key
+from seg_pipeline.pipeline.stages import Workbench
 from seg_pipeline_tests.builders import NOON, accept_upload, make_bench
 
 Tick = Callable[[dg.SensorDefinition, Workbench], dg.SensorResult | dg.SkipReason]
@@ -250,7 +250,7 @@ def test_a_job_that_was_deleted_under_way_stays_deleted(tmp_path: Path, instance
 def test_one_tick_asks_for_a_bounded_number_of_retries(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seg_pipeline.defs.sweeper.RETRIES_PER_TICK", 2)
+    monkeypatch.setattr("seg_pipeline.defs.recovery.RETRIES_PER_TICK", 2)
     bench = make_quick_bench(tmp_path)
     uuids = [f"job-{index}" for index in range(5)]
     for uuid in uuids:

@@ -10,7 +10,7 @@ import seg_pipeline.demo
 from seg_pipeline.demo.scenes import Scene, make_scene
 from seg_pipeline.demo.scoring import Score, match_masks, score_scene
 from seg_pipeline.domain import Segment
-from seg_pipeline.segmenters.sam2 import Sam2Segmenter
+from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter
 
 DEMO = Path(seg_pipeline.demo.__file__).parent
 WEIGHTS = DEMO / "weights" / "demo-sam2.pt"

@@ -11,7 +11,7 @@ from PIL import Image
 import seg_pipeline.demo
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.demo.scoring import Score, hole_of, match_masks, score_scene
-from seg_pipeline.segmenters.yolo import YoloSegmenter
+from seg_pipeline.segmenters.yolo.segmenter import YoloSegmenter
 
 DEMO = Path(seg_pipeline.demo.__file__).parent
 WEIGHTS = DEMO / "weights" / "demo-yolo.pt"

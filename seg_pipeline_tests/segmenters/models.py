@@ -6,7 +6,7 @@ from typing import Any
 
 def save_untrained_yolo(path: Path, architecture: str = "yolov8n-seg.yaml", input_size: int = 160) -> Path:
     """A YOLO-seg of three classes with random weights, its classifier biased so that it finds something everywhere."""
-    from seg_pipeline.segmenters.yolo import import_ultralytics
+    from seg_pipeline.segmenters.yolo.segmenter import import_ultralytics
 
     import_ultralytics(path.parent)
     import torch
@@ -29,7 +29,7 @@ def save_untrained_sam2(path: Path) -> Path:
     """The small SAM-2 with random weights; it finds something at every point if nothing is filtered."""
     import torch
 
-    from seg_pipeline.segmenters.sam2 import build_model
+    from seg_pipeline.segmenters.sam2.segmenter import build_model
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -10,7 +10,7 @@ import pytest
 from seg_pipeline.domain import RgbImage
 from seg_pipeline.errors import WeightsMissing
 from seg_pipeline.segmenters.registry import load_segmenter
-from seg_pipeline.segmenters.sam2 import Sam2Segmenter, default_parameters
+from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter, default_parameters
 from seg_pipeline.settings import Settings
 from seg_pipeline_tests.segmenters.models import save_untrained_sam2
 
@@ -41,7 +41,7 @@ def test_a_path_that_nobody_configured_is_refused(untrained_weights: Path, tmp_p
 def test_a_sam2_loads_with_the_settings_parameters(tmp_path: Path) -> None:
     save_untrained_sam2(tmp_path / "demo-sam2.pt")
     settings = make_settings(tmp_path).model_copy(update={"sam2_points_per_side": 5, "sam2_box_nms_thresh": 0.6})
-    with patch("seg_pipeline.segmenters.weights.BUNDLED", tmp_path):
+    with patch("seg_pipeline.segmenters.weights.locate.BUNDLED", tmp_path):
         segmenter = load_segmenter("demo-sam2", settings)
     assert isinstance(segmenter, Sam2Segmenter)
     assert segmenter.parameters == replace(default_parameters("demo-sam2"), points_per_side=5, box_nms_thresh=0.6)
@@ -55,7 +55,7 @@ def test_a_sam2_that_was_never_published_has_no_weights(tmp_path: Path) -> None:
 def test_torch_is_not_imported_before_a_model_is_loaded() -> None:
     """The code server imports these modules, and torch would cost it three seconds and half a gigabyte."""
     script = (
-        "import sys, seg_pipeline.segmenters.warm, seg_pipeline.segmenters.weights\n"
+        "import sys, seg_pipeline.segmenters.warm, seg_pipeline.segmenters.weights.locate\n"
         "heavy = {'torch', 'ultralytics', 'torchvision', 'sam2', 'cv2'} & set(sys.modules)\n"
         "sys.exit(f'imports {heavy}' if heavy else 0)"
     )

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.demo.scoring import score_scene
 from seg_pipeline.domain import Box, Parameters, RgbImage, Segment
-from seg_pipeline.merging import View
+from seg_pipeline.imaging.tile_merging import View
 from seg_pipeline.segmenters import tiling
 from seg_pipeline.segmenters.tiling import TiledSegmenter, load_tiled_segmenter, split, surest
-from seg_pipeline.segmenters.weights import BUNDLED
-from seg_pipeline.segmenters.yolo import YoloSegmenter
+from seg_pipeline.segmenters.weights.locate import BUNDLED
+from seg_pipeline.segmenters.yolo.segmenter import YoloSegmenter
 from seg_pipeline.settings import Settings
 from seg_pipeline_tests.builders import BarSegmenter, make_mask, make_scene_picture
 

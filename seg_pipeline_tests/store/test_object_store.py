@@ -292,7 +292,7 @@ def test_boto3_is_not_imported_until_its_chain_is_needed(bucket_settings: Settin
         "import sys\n"
         "from seg_pipeline.settings import Settings\n"
         "from seg_pipeline.store import open_store\n"
-        "import seg_pipeline.inbox\n"
+        "import seg_pipeline.jobs.repository\n"
         "open_store(Settings(_env_file=None)).list('inbox/')\n"
         "heavy = {'boto3', 'botocore', 'dagster', 'fastapi', 'torch'} & sys.modules.keys()\n"
         "assert not heavy, heavy\n"

@@ -8,7 +8,7 @@ from multiprocessing.synchronize import Barrier, Event
 
 from seg_pipeline.domain import Job
 from seg_pipeline.errors import StoreFull
-from seg_pipeline.inbox import Inbox
+from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import open_store
 

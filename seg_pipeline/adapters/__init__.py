@@ -1,0 +1,1 @@
+"""The outside world: image hosts, the queue, the app server."""

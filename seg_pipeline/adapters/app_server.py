@@ -1,0 +1,191 @@
+"""The PATCH to the app server and its signature. `docs/callbacks.md` says what the other side sees.
+
+Redirects are never followed: the API key would go along. No proxy, no `.netrc`: what is sent, and with which
+credentials, is in the settings alone.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from seg_pipeline.jobs.deliveries import Reply
+from seg_pipeline.settings import Settings
+
+PATH = "/api/v1/re-imagine/auto-mask/"
+_QUOTED_CHARACTERS = 300
+_UNSENDABLE = "APP_SERVER_URL or APP_SERVER_API_KEY has a character that cannot be sent."
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one PATCH: seconds to connect, of silence, and until its status is known; then of reading the rest."""
+
+    connect_seconds: float = 5
+    silent_seconds: float = 10
+    total_seconds: float = 15
+    answer_seconds: float = 3
+    answer_bytes: int = 64 * 2**10
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A request as it goes out; the body is what the signature was made over."""
+
+    url: str
+    headers: dict[str, str]
+    body: bytes
+
+
+def sign(secret: str, timestamp: str, body: bytes) -> str:
+    """`sha256=` and the hex HMAC-SHA256, under the secret, of the timestamp, a dot and the body."""
+    digest = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+    return f"sha256={digest}"
+
+
+def verify(secret: str, headers: Mapping[str, str], body: bytes, now: float, tolerance_seconds: float = 300) -> bool:
+    """Whether a PATCH is ours and fresh: what an app server does with the headers and the raw body."""
+    by_name = {name.lower(): value for name, value in headers.items()}
+    timestamp, signature = by_name.get("x-signature-timestamp", ""), by_name.get("x-signature", "")
+    genuine = hmac.compare_digest(sign(secret, timestamp, body).encode(), signature.encode())
+    return genuine and timestamp.isdecimal() and abs(now - int(timestamp)) <= tolerance_seconds
+
+
+class AppServer:
+    """Where results go: APP_SERVER_URL, with APP_SERVER_API_KEY and CALLBACK_SECRET."""
+
+    def __init__(self, settings: Settings, limits: Limits = LIMITS, clock: Callable[[], float] = time.time) -> None:
+        self._base_url = (settings.app_server_url or "").rstrip("/")
+        self._api_key = _text(settings.app_server_api_key)
+        self._secret = _text(settings.callback_secret)
+        self._limits = limits
+        self._clock = clock
+
+    def url(self, uuid: str) -> str:
+        """Where the job's PATCH goes."""
+        return f"{self._base_url}{PATH}{uuid}"
+
+    def patch(self, uuid: str, document: dict[str, Any]) -> Patch:
+        """The request that tells of a job, signed now if there is a secret."""
+        body = json.dumps(document, separators=(",", ":")).encode()
+        headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "seg-pipeline"}
+        if self._api_key:
+            headers["x-api-key"] = self._api_key
+        if self._secret:
+            timestamp = str(int(self._clock()))
+            headers |= {"x-signature-timestamp": timestamp, "x-signature": sign(self._secret, timestamp, body)}
+        return Patch(self.url(uuid), headers, body)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator["Session"]:
+        """Connections that are kept for several PATCHes."""
+        limits = self._limits
+        timeout = httpx.Timeout(limits.silent_seconds, connect=limits.connect_seconds)
+        async with httpx.AsyncClient(
+            verify=_ssl_context(), timeout=timeout, trust_env=False, follow_redirects=False
+        ) as client:
+            yield Session(client, self)
+
+    async def send(self, client: httpx.AsyncClient, patch: Patch) -> Reply:
+        """Sends it once. Whatever happens is a Reply, and happens in bounded time."""
+        begin = time.perf_counter()
+        try:
+            async with asyncio.timeout(self._limits.total_seconds) as limit:
+                async with client.stream("PATCH", patch.url, content=patch.body, headers=patch.headers) as response:
+                    limit.reschedule(None)  # from here on the answer is known, whatever becomes of its body
+                    text = await self._read(response)
+        except TimeoutError:
+            return Reply(_since(begin), problem=f"no answer within {self._limits.total_seconds:g} s.")
+        except (httpx.LocalProtocolError, UnicodeError):  # their texts quote the header, which may be the key
+            return Reply(_since(begin), problem=_UNSENDABLE)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            return Reply(_since(begin), problem=self._without_secrets(_reason(error)))
+        problem = None if response.is_success else self._without_secrets(_problem(response, text))
+        return Reply(_since(begin), response.status_code, problem, _retry_after_seconds(response, self._clock()))
+
+    async def _read(self, response: httpx.Response) -> str:
+        """The beginning of the body. The status is known by now, so that a body that breaks off changes nothing."""
+        data = b""
+        try:
+            async with asyncio.timeout(self._limits.answer_seconds):
+                async for piece in response.aiter_raw(2**14):
+                    data += piece
+                    if len(data) >= self._limits.answer_bytes:
+                        break
+        except (httpx.HTTPError, TimeoutError):
+            pass
+        return data[: 4 * _QUOTED_CHARACTERS].decode("utf-8", "replace")
+
+    def _without_secrets(self, text: str) -> str:
+        """What servers say may quote what they were sent."""
+        for secret in filter(None, (self._api_key, self._secret)):
+            text = text.replace(secret, "********")
+        return text
+
+
+@dataclass(frozen=True)
+class Session:
+    """An open client and the server it is for."""
+
+    client: httpx.AsyncClient
+    server: AppServer
+
+    async def tell(self, uuid: str, document: dict[str, Any]) -> Reply:
+        """One PATCH, and what came of it."""
+        return await self.server.send(self.client, self.server.patch(uuid, document))
+
+
+def _problem(response: httpx.Response, text: str) -> str:
+    """One line on an answer that is no success."""
+    said = "".join(letter if letter.isprintable() else " " for letter in text).strip()[:_QUOTED_CHARACTERS]
+    line = f"the app server answered {response.status_code} {response.reason_phrase}".rstrip()
+    if response.is_redirect:
+        line += f" to {response.headers.get('location', '')[:200]!r}, which is not followed"
+    return f"{line}: {said}" if said else f"{line}."
+
+
+def _reason(error: Exception) -> str:
+    detail = str(error) or "the connection broke off"
+    return f"{type(error).__name__}: {detail}"[:_QUOTED_CHARACTERS]
+
+
+def _retry_after_seconds(response: httpx.Response, now: float) -> float:
+    """What the Retry-After header asks for, seconds or a date (RFC 9110, section 10.2.3); 0 without one."""
+    text = response.headers.get("retry-after", "").strip()
+    if text.isdecimal():
+        return float(text[:9])
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return 0
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (aware - datetime.fromtimestamp(now, UTC)).total_seconds())
+
+
+def _text(secret: SecretStr | None) -> str:
+    """A secret without the line end that files and shells leave at its end."""
+    return secret.get_secret_value().strip() if secret else ""
+
+
+def _since(begin: float) -> float:
+    return time.perf_counter() - begin
+
+
+@lru_cache(maxsize=1)
+def _ssl_context() -> ssl.SSLContext:
+    return httpx.create_ssl_context()

@@ -1,0 +1,179 @@
+"""Carries what is in the outbox to the app server: oldest first, a few at a time, and gently while it is down."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from seg_pipeline.adapters.app_server import LIMITS, AppServer, Limits, Session
+from seg_pipeline.errors import StoreError
+from seg_pipeline.jobs.backoff import Backoff, Jitter
+from seg_pipeline.jobs.deliveries import Delivery, Policy, Reply
+from seg_pipeline.jobs.outbox import Marker, Outbox, Parcel
+from seg_pipeline.jobs.result_document import callback_document
+from seg_pipeline.settings import Settings
+from seg_pipeline.store import Store
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 4
+PER_ROUND = 64
+FAILURES_THAT_OPEN = 3
+LONGEST_PROBE_PAUSE_SECONDS = 30.0
+
+
+@dataclass
+class Round:
+    """What a round did: deliveries that ended, delivered or parked, and those that are to be tried again."""
+
+    ended: list[Delivery] = field(default_factory=list)
+    put_off: list[Delivery] = field(default_factory=list)
+
+    def add(self, delivery: Delivery) -> None:
+        """Notes what became of one."""
+        (self.put_off if delivery.is_pending else self.ended).append(delivery)
+        _log(delivery)
+
+
+class Courier:
+    """One per process. While the app server answers, whatever it says, `AT_ONCE` deliveries are under way.
+
+    After a few failures in a row it counts as down: then one delivery at a time is tried, with growing pauses, and
+    the others wait untouched. Once it answers again, what had been tried meanwhile takes its old place in the row,
+    and everything goes out in the order in which it was recorded.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        jitter: Jitter = random.random,
+        limits: Limits = LIMITS,
+    ) -> None:
+        self.outbox = Outbox(store)
+        self._store = store
+        self._base_url = settings.public_url
+        self._app_server = AppServer(settings, limits)
+        self._policy = Policy(settings.callback_give_up_seconds, settings.parked_ttl_seconds)
+        self._clock = clock
+        self._jitter = jitter
+        self._backoff = Backoff(LONGEST_PROBE_PAUSE_SECONDS, jitter)
+        self._down_since: datetime | None = None
+        self._problem: str | None = None
+        self._failed: dict[str, Delivery] = {}
+
+    @property
+    def thinks_it_is_down(self) -> bool:
+        """Whether the last few deliveries all failed."""
+        return self._backoff.failures >= FAILURES_THAT_OPEN
+
+    @property
+    def problem(self) -> str | None:
+        """What went wrong last; None if the last answer was a good one."""
+        return self._problem
+
+    def wait_seconds(self) -> float:
+        """How long the app server is to be left in peace."""
+        return self._backoff.wait_seconds(self._now()) if self.thinks_it_is_down else 0.0
+
+    def deliver(self, may_start: Callable[[], bool] = lambda: True) -> Round:
+        """Sends what is due, as long as `may_start`; nothing while the app server is to be left in peace.
+
+        Raises StoreError if the outbox cannot be read.
+        """
+        done = Round()
+        markers = self._due()
+        if markers:
+            asyncio.run(self._send_all(markers, may_start, done))
+        if markers and self.thinks_it_is_down:
+            self._park_overdue(done)
+        return done
+
+    def _due(self) -> list[Marker]:
+        if self.wait_seconds() > 0:
+            return []
+        return self.outbox.waiting(self._clock(), 1 if self.thinks_it_is_down else PER_ROUND)
+
+    async def _send_all(self, markers: Sequence[Marker], may_start: Callable[[], bool], done: Round) -> None:
+        row = iter(markers)
+        async with self._app_server.session() as session:
+            carriers = (self._carry(row, session, may_start, done) for _ in range(min(AT_ONCE, len(markers))))
+            await asyncio.gather(*carriers)
+
+    async def _carry(self, row: Iterator[Marker], session: Session, may_start: Callable[[], bool], done: Round) -> None:
+        """One of several that take from the same row, each until it is empty or there is a reason to stop."""
+        for marker in row:
+            if not may_start() or self.wait_seconds() > 0:
+                return
+            try:
+                parcel = await asyncio.to_thread(self.outbox.take, marker, self._clock())
+                if parcel:
+                    await self._tell(parcel, session, done)
+            except StoreError as error:  # a pause too: what is sent now could not be recorded
+                logger.warning("job %s: its delivery cannot be recorded: %s", marker.uuid, error)
+                self._backoff.failed(self._now())
+                return
+
+    async def _tell(self, parcel: Parcel, session: Session, done: Round) -> None:
+        reply = await self._reply(parcel, session)
+        now = self._clock()
+        after = parcel.delivery.after(reply, now, self._policy, parcel.keep_until(now), self._jitter)
+        await asyncio.to_thread(self.outbox.note, after, parcel.delivery)
+        done.add(after)
+        if reply.is_delivered or reply.is_final:
+            for delivery in self._recovered():
+                await asyncio.to_thread(self.outbox.note, delivery.hurried(), delivery)
+        else:
+            self._note_failure(after, reply, now)
+
+    async def _reply(self, parcel: Parcel, session: Session) -> Reply:
+        try:
+            return await session.tell(parcel.job.uuid, callback_document(parcel.result, self._store, self._base_url))
+        except Exception as error:  # whatever is wrong with one must not hold up the others
+            logger.exception("job %s: its callback failed in a way nobody foresaw", parcel.job.uuid)
+            return Reply(0.0, problem=f"an unexpected {type(error).__name__} occurred; the log has the details.")
+
+    def _note_failure(self, after: Delivery, reply: Reply, now: datetime) -> None:
+        self._down_since = self._down_since or now
+        self._problem = after.last_problem
+        if after.is_pending:
+            self._failed[after.uuid] = after
+        at_least = min(reply.retry_after_seconds, self._policy.longest_retry_after_seconds)
+        self._backoff.failed(now.timestamp(), at_least)
+
+    def _recovered(self) -> list[Delivery]:
+        """Ends a row of failures. What was first tried in it, if the app server was down, need not wait any longer;
+        what had failed before has reasons of its own."""
+        since = self._down_since if self.thinks_it_is_down else None
+        failed = [delivery for delivery in self._failed.values() if since and delivery.begun_since(since)]
+        self._failed, self._down_since, self._problem = {}, None, None
+        self._backoff.worked()
+        return failed
+
+    def _park_overdue(self, done: Round) -> None:
+        """Gives up what has waited too long behind an app server that is down, without trying each."""
+        now = self._clock()
+        for marker in self.outbox.waiting(now, PER_ROUND):
+            parcel = self.outbox.take(marker, now)
+            if parcel and now >= parcel.delivery.gives_up_at(self._policy):
+                reason = f"given up after {self._policy.give_up_seconds:g} s; the app server is down: {self._problem}"
+                parked = parcel.delivery.parked(reason, now, self._policy)
+                self.outbox.note(parked, parcel.delivery)
+                done.add(parked)
+
+    def _now(self) -> float:
+        return self._clock().timestamp()
+
+
+def _log(delivery: Delivery) -> None:
+    if delivery.reason:
+        logger.warning("job %s: callback parked: %s", delivery.uuid, delivery.reason)
+    elif delivery.is_pending:
+        logger.info(
+            "job %s: callback failed %d times: %s", delivery.uuid, delivery.attempt_count, delivery.last_problem
+        )
+    else:
+        logger.info("job %s: the app server has been told", delivery.uuid)

@@ -1,0 +1,284 @@
+"""Messages of an SQS queue into the inbox. A message is deleted once its job is safe in the store, never before.
+
+    {"uuid": "abc123", "image_url": "https://…"}       imageUrl too; model, parameters, rle, resize,
+                                                       ttl_seconds if wanted
+
+Whatever comes twice is the same job. What can never become a job is parked with the reason, in the store and in the
+queue's dead-letter queue if it has one, so that it does not come back for ever.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from seg_pipeline.adapters.image_fetch import check_image_url
+from seg_pipeline.domain import Job, check_model, check_uuid
+from seg_pipeline.errors import (
+    InvalidParameter,
+    InvalidRequest,
+    JobConflict,
+    JobNotFound,
+    QueueUnavailable,
+    RequestError,
+    SegPipelineError,
+    StoreError,
+)
+from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.settings import Settings
+from seg_pipeline.store import keys
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 64 * 2**10
+MAX_WAIT_SECONDS = 20
+"""SQS' own limit to a long poll."""
+
+_BATCH = 10
+_PARKED_BODY_CHARACTERS = 8192
+_REASON_CHARACTERS = 500
+_AWS_QUEUE = re.compile(r"https://sqs\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?/")
+_Message = dict[str, Any]
+
+
+class _Body(BaseModel):
+    """A message as the app server writes it; what else it says is not for us."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    uuid: str
+    image_url: str | None = None
+    imageUrl: str | None = None  # noqa: N815  the seed's app server spells it so
+    model: str | None = None
+    parameters: dict[str, Any] | None = None
+    rle: bool | None = None
+    resize: int | None = None
+    ttl_seconds: int | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A job, and which of its fields the message left to our defaults."""
+
+    job: Job
+    left_open: frozenset[str] = frozenset()
+
+    def like(self, first: Job) -> Job:
+        """The same job with another's values for what was left open: our defaults may have changed since."""
+        return replace(self.job, **{name: getattr(first, name) for name in self.left_open})
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What became of the messages of one pull: uuids whose jobs are safe, reasons of those that were parked, and how
+    many were left in the queue because of a `problem`; it brings them again."""
+
+    accepted: tuple[str, ...] = ()
+    parked: tuple[str, ...] = ()
+    left: int = 0
+    problem: SegPipelineError | None = None
+
+
+def parse_message(body: str, settings: Settings) -> Asked:
+    """The job that a message asks for; RequestError if it can never be one."""
+    size = len(body.encode("utf-8", "replace"))
+    if size > MAX_BODY_BYTES:
+        raise InvalidRequest(f"the message has {size} bytes; at most {MAX_BODY_BYTES} are read.")
+    try:
+        asked = _Body.model_validate_json(body)
+    except ValidationError as error:
+        raise _body_error(error) from error
+    return _asked(asked, settings)
+
+
+def _asked(asked: _Body, settings: Settings) -> Asked:
+    if asked.image_url and asked.imageUrl and asked.image_url != asked.imageUrl:
+        raise InvalidRequest("image_url and imageUrl name two pictures; send one of them.")
+    defaults = {"model": settings.queue_model, "resize": None, "ttl_seconds": settings.asset_ttl_seconds}
+    named = {name: value for name in defaults if (value := getattr(asked, name)) is not None}
+    check_model(named.get("model", settings.queue_model), settings.models)
+    job = Job(
+        uuid=check_uuid(asked.uuid),
+        parameters=asked.parameters or {},
+        rle=asked.rle or False,
+        image_url=check_image_url(asked.image_url or asked.imageUrl or ""),
+        via="sqs",
+        callback=settings.app_server_url is not None,
+        **{**defaults, **named},
+    )
+    return Asked(job, frozenset(defaults.keys() - named.keys()))
+
+
+def _body_error(error: ValidationError) -> InvalidRequest:
+    first = error.errors()[0]
+    if not first["loc"]:
+        return InvalidRequest(f"the message is no JSON object: {first['msg']}."[:_REASON_CHARACTERS])
+    return InvalidRequest(f"the message's {first['loc'][0]}: {first['msg']}.")
+
+
+class SqsIntake:
+    """The door between SQS_QUEUE_URL and the inbox; one per process, since its client keeps connections.
+
+    Credentials come by boto3's own chain: AWS_PROFILE in development, the instance's role in production.
+    """
+
+    def __init__(self, settings: Settings, inbox: Inbox) -> None:
+        self._settings = settings
+        self._inbox = inbox
+        self._queue_url = settings.sqs_queue_url or ""
+
+    def pull(self, wait_seconds: float = MAX_WAIT_SECONDS) -> Pulled:
+        """Waits for messages, at most 20 s, and takes up to ten. Raises QueueUnavailable."""
+        with _queue_errors(self._queue_url):
+            answer = self._client.receive_message(
+                QueueUrl=self._queue_url,
+                MaxNumberOfMessages=_BATCH,
+                WaitTimeSeconds=int(min(MAX_WAIT_SECONDS, max(0.0, wait_seconds))),
+            )
+        messages = answer.get("Messages", [])
+        return self._take_all(messages) if messages else Pulled()
+
+    def _take_all(self, messages: Sequence[_Message]) -> Pulled:
+        """Takes messages until there is a problem; those taken are deleted in any case."""
+        accepted: list[str] = []
+        parked: list[str] = []
+        taken: list[_Message] = []
+        problem: SegPipelineError | None = None
+        try:
+            for message in messages:
+                self._take(message, accepted, parked)
+                taken.append(message)
+        except (StoreError, QueueUnavailable) as error:
+            problem = error
+        try:
+            self._delete(taken)
+        except QueueUnavailable as error:  # they come again, and are known then
+            problem = problem or error
+        return Pulled(tuple(accepted), tuple(parked), len(messages) - len(taken), problem)
+
+    def _take(self, message: _Message, accepted: list[str], parked: list[str]) -> None:
+        body = str(message.get("Body", ""))
+        try:
+            accepted.append(self._accept(parse_message(body, self._settings)))
+        except StoreError:
+            raise
+        except Exception as error:  # also what nobody foresaw: a message that cannot be taken must not loop
+            reason = error if isinstance(error, RequestError) else _unforeseen(error)
+            self._park(message, body, reason)
+            parked.append(str(reason))
+
+    def _accept(self, asked: Asked) -> str:
+        job = asked.job
+        try:
+            accepted = self._inbox.accept(job)
+        except JobConflict:
+            with suppress(JobNotFound, InvalidParameter):  # the latter: its parameters are not of the first's model
+                job = asked.like(self._inbox.job(job.uuid))
+            accepted = self._inbox.accept(job)
+        logger.info("job %s: %s the queue", job.uuid, "accepted from" if accepted.created else "known already to")
+        return job.uuid
+
+    def _park(self, message: _Message, body: str, error: RequestError) -> None:
+        """In the store first: the dead-letter queue is for those who have one."""
+        message_id = str(message.get("MessageId", ""))
+        parked = {
+            "message_id": message_id,
+            "code": error.code,
+            "reason": str(error),
+            "body": body[:_PARKED_BODY_CHARACTERS],
+            "parked_at": datetime.now(UTC).isoformat(),
+        }
+        name = message_id if keys.is_key(message_id) else hashlib.sha256(body.encode("utf-8", "replace")).hexdigest()
+        self._inbox.store.put(keys.parked(name), json.dumps(parked).encode())
+        logger.warning("message %s is parked: %s", message_id, error)
+        self._to_dead_letter_queue(message_id, body, str(error))
+
+    def _to_dead_letter_queue(self, message_id: str, body: str, reason: str) -> None:
+        """A copy for the queue's own dead-letter queue. One that we may not use is passed over."""
+        from botocore.exceptions import ClientError
+
+        attributes = {"reason": {"DataType": "String", "StringValue": _printable(reason)[:_REASON_CHARACTERS]}}
+        with _queue_errors(self._queue_url):
+            try:
+                url = self._dead_letter_url()
+                if url:
+                    ordered = {"MessageGroupId": "parked", "MessageDeduplicationId": message_id}
+                    fifo = ordered if url.endswith(".fifo") else {}
+                    self._client.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=attributes, **fifo)
+            except ClientError as error:
+                if not _is_refusal(error):
+                    raise
+                logger.warning("message %s is parked, but not in the dead-letter queue: %s", message_id, error)
+
+    def _dead_letter_url(self) -> str | None:
+        asked = self._client.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=["RedrivePolicy"])
+        policy = json.loads(asked.get("Attributes", {}).get("RedrivePolicy") or "{}")
+        _, _, _, _, account, name = (policy.get("deadLetterTargetArn") or ":::::").split(":")
+        if not name:
+            return None
+        found = self._client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)
+        return str(found["QueueUrl"])
+
+    def _delete(self, messages: Sequence[_Message]) -> None:
+        if not messages:
+            return
+        entries = [
+            {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]} for number, message in enumerate(messages)
+        ]
+        with _queue_errors(self._queue_url):
+            answer = self._client.delete_message_batch(QueueUrl=self._queue_url, Entries=entries)
+        for failure in answer.get("Failed", []):
+            logger.warning("a message was not deleted and will come again: %s", failure.get("Message"))
+
+    @cached_property
+    def _client(self) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        settings = self._settings
+        in_url = _AWS_QUEUE.match(self._queue_url)
+        session = boto3.Session(profile_name=settings.aws_profile)
+        return session.client(
+            "sqs",
+            region_name=in_url[1] if in_url else settings.aws_region,
+            endpoint_url=settings.sqs_endpoint_url,
+            config=Config(
+                connect_timeout=5,
+                read_timeout=MAX_WAIT_SECONDS + 5,
+                retries={"total_max_attempts": 1},  # whoever pulls pauses, and pulls again
+            ),
+        )
+
+
+def _unforeseen(error: Exception) -> RequestError:
+    logger.error("a message could not be taken in a way nobody foresaw", exc_info=error)
+    return InvalidRequest(f"the message could not be taken: an unexpected {type(error).__name__} occurred.")
+
+
+def _is_refusal(error: Any) -> bool:
+    """Whether AWS understood us and said no: no right to it, or no such queue."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    return 400 <= int(status) < 500 and "Thrott" not in code and "Expired" not in code
+
+
+@contextmanager
+def _queue_errors(queue_url: str) -> Iterator[None]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise QueueUnavailable(f"the queue {queue_url} cannot be used: {_printable(str(error))[:300]}") from error
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -1,0 +1,1 @@
+"""The `seg-pipeline` command."""

@@ -1,0 +1,158 @@
+"""The `seg-pipeline` command."""
+
+import contextlib
+import logging
+import re
+import sys
+from importlib.metadata import version
+from typing import Annotated, NoReturn
+
+import typer
+from pydantic import SecretStr, ValidationError
+
+from seg_pipeline.local.supervisor import NO_RESTART, StopRequested, SupervisorError
+from seg_pipeline.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+weights_app = typer.Typer(no_args_is_help=True, help="The models' weights.")
+app.add_typer(weights_app, name="weights")
+
+
+@app.command()
+def up(
+    sample: Annotated[bool, typer.Option(help="Send the bundled picture once everything is up.")] = True,
+    exit_after_sample: Annotated[bool, typer.Option(help="Stop then; exit code 0 if something was found.")] = False,
+) -> None:
+    """Start everything on this machine and keep it running until Ctrl-C."""
+    from seg_pipeline.local import stack
+
+    try:
+        with contextlib.suppress(StopRequested):
+            stack.run(read_settings(), with_sample=sample, exit_after_sample=exit_after_sample, say=say)
+    except SupervisorError as error:
+        fail(str(error))
+
+
+@app.command("version")
+def show_version() -> None:
+    """Print the version."""
+    typer.echo(version("seg-pipeline"))
+
+
+@app.command("settings")
+def show_settings(
+    example: Annotated[bool, typer.Option("--example", help="Print a .env with every default.")] = False,
+) -> None:
+    """Print every setting as it is in force here, with secrets masked."""
+    if example:
+        typer.echo(env_example(), nl=False)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    settings = read_settings()
+    table = Table("setting", "value", "", "meaning", box=None, pad_edge=False)
+    for name, field in Settings.model_fields.items():
+        origin = "set" if name in settings.model_fields_set else ""
+        table.add_row(name.upper(), masked(getattr(settings, name)), origin, field.description)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def env_example() -> str:
+    """What `.env.example` holds: every setting as a comment, with what it means and its default."""
+    lines = [
+        "# Copy this to .env and take the # away from what you set. The environment wins over the file.",
+        "# `make run` needs none of it. `seg-pipeline settings` prints what is in force.",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else field.default
+        lines += ["", f"# {field.description}", f"#{name.upper()}={default}"]
+    lines += ["", "# Password of docker-compose.yml's own Postgres, in letters and digits.", "#POSTGRES_PASSWORD="]
+    return "\n".join(lines) + "\n"
+
+
+@weights_app.command("pull")
+def pull_weights(
+    names: Annotated[list[str] | None, typer.Argument(help="Models, such as yolov8x-seg, or paths.")] = None,
+) -> None:
+    """Make sure that models' weights are here; download them if they are nowhere yet.
+
+    Without a name those that a worker will want: MODEL's, and QUEUE_MODEL's if there is a queue.
+    """
+    from seg_pipeline.cli.download_progress import shown_progress
+    from seg_pipeline.errors import ModelError
+    from seg_pipeline.segmenters.weights.locate import find_weights
+
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")  # a try that failed is no news, the last one is
+    settings = read_settings()
+    try:
+        with shown_progress(say) as progress:
+            for name in names or wanted_models(settings):
+                find_weights(name, settings, progress)
+    except ModelError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(NO_RESTART) from None
+
+
+@app.command("parity")
+def show_parity(
+    names: Annotated[list[str] | None, typer.Argument(help="Models, such as yolov8x-seg, or paths.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure even if there is a verdict already.")] = False,
+) -> None:
+    """Tell whether INFERENCE_MODE=turbo finds what exact finds on this machine, and how much faster it is.
+
+    Without a name for the models that a worker will want. Exit code 1 if turbo stays off for any of them.
+    """
+    from seg_pipeline.cli.parity_table import report_parity
+    from seg_pipeline.errors import ModelError
+
+    settings = read_settings()
+    try:
+        accepted = report_parity(names or wanted_models(settings), settings, again, say)
+    except ModelError as error:
+        fail(str(error))
+    if not accepted:
+        raise typer.Exit(1)
+
+
+def wanted_models(settings: Settings) -> list[str]:
+    """The models that jobs here will ask for, unless they name one themselves."""
+    return [settings.model, settings.queue_model] if settings.sqs_queue_url else [settings.model]
+
+
+def read_settings() -> Settings:
+    """The settings; what is wrong with them is one line, and the end."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        fail("; ".join(f"{_setting_of(each['loc'])}: {each['msg']}" for each in error.errors()))
+
+
+def masked(value: object) -> str:
+    """A setting's value to be shown: no secret, and no password in an address."""
+    if value is None:
+        return "-"
+    if isinstance(value, SecretStr):
+        return "********"
+    return re.sub(r"://[^/@]*@", "://********@", str(value))
+
+
+def say(line: str) -> None:
+    """Prints a line; that nobody reads it any more is no reason to stop."""
+    with contextlib.suppress(OSError):
+        print(line, flush=True)
+
+
+def fail(message: str) -> NoReturn:
+    """Says why, on the error stream, and ends with exit code 1."""
+    with contextlib.suppress(OSError):
+        print(f"seg-pipeline: {message}", file=sys.stderr, flush=True)
+    raise typer.Exit(1)
+
+
+def _setting_of(location: tuple[int | str, ...]) -> str:
+    return str(location[-1]).upper() if location else "settings"
+
+
+if __name__ == "__main__":
+    app()

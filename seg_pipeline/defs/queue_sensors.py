@@ -1,0 +1,129 @@
+"""The sensors at the service's two ends: `queue` brings jobs in from SQS, `courier` tells the app server of results.
+
+Each runs where its setting is set; elsewhere it is listed, stopped, and costs nothing.
+"""
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+
+from seg_pipeline.adapters.outbox_relay import Courier
+from seg_pipeline.adapters.sqs_polling import Collector
+from seg_pipeline.defs.assets import CALLBACK
+from seg_pipeline.errors import StoreError
+from seg_pipeline.jobs.deliveries import Delivery, DeliveryState
+from seg_pipeline.settings import Settings
+
+LONGEST_TICK_SECONDS = 20.0
+"""What is begun last may take as long again, and a tick is cut off after a minute."""
+
+LONGEST_PAUSE_SECONDS = 1.0
+REPORTED_WITHIN_SECONDS = 0.5
+EVENTS_PER_TICK = 256
+
+
+def build_queue_sensor(settings: Settings) -> dg.SensorDefinition:
+    """The sensor that takes messages from SQS_QUEUE_URL to the inbox; `inbox_sensor` asks for their runs."""
+
+    @dg.sensor(
+        name="queue",
+        minimum_interval_seconds=1,
+        default_status=_running_if(settings.sqs_queue_url),
+        description="Puts the queue's messages into the inbox and deletes them then. Runs where SQS_QUEUE_URL is set.",
+    )
+    def queue(context: dg.SensorEvaluationContext, collector: dg.ResourceParam[Collector]) -> dg.SkipReason:
+        if settings.sqs_queue_url is None:
+            return dg.SkipReason("SQS_QUEUE_URL is not set: there is no queue.")
+        return dg.SkipReason(collector.collect(_tick_seconds(settings)).summary())
+
+    return queue
+
+
+def build_courier_sensor(settings: Settings) -> dg.SensorDefinition:
+    """The sensor that carries deliveries to APP_SERVER_URL and reports each as `callback`."""
+
+    @dg.sensor(
+        name="courier",
+        asset_selection=dg.AssetSelection.assets(CALLBACK),
+        minimum_interval_seconds=1,
+        default_status=_running_if(settings.app_server_url),
+        description="Tells the app server of jobs that came by the queue. Runs where APP_SERVER_URL is set.",
+    )
+    def courier(
+        context: dg.SensorEvaluationContext, courier: dg.ResourceParam[Courier]
+    ) -> dg.SensorResult | dg.SkipReason:
+        if settings.app_server_url is None:
+            return dg.SkipReason("APP_SERVER_URL is not set: there is nobody to tell.")
+        ended = _deliver(courier, settings)
+        events = [event_of(delivery) for delivery in ended]
+        return dg.SensorResult(asset_events=events, skip_reason=_summary(courier, ended))
+
+    return courier
+
+
+def event_of(delivery: Delivery) -> dg.AssetMaterialization | dg.AssetObservation:
+    """What Dagster shows of a delivery that has ended: a green partition if it arrived, an observation with the reason
+    if it is parked."""
+    last = delivery.attempts[-1] if delivery.attempts else None
+    metadata: dict[str, Any] = {
+        "state": str(delivery.state),
+        "attempts": delivery.attempt_count,
+        "http_status": last.status if last else None,
+        "seconds": last.seconds if last else None,
+        "seconds_since_recorded": _seconds(last.at - delivery.created_at) if last else None,
+        "reason": delivery.reason,
+    }
+    known = {name: value for name, value in metadata.items() if value is not None}
+    kind = dg.AssetMaterialization if delivery.state is DeliveryState.DELIVERED else dg.AssetObservation
+    return kind(CALLBACK, partition=delivery.uuid, metadata=known)
+
+
+def _deliver(courier: Courier, settings: Settings) -> list[Delivery]:
+    """Waits for deliveries and sends them; returns soon after some have ended, or when the tick is over.
+
+    Not at once: what ends in the same moments is sent without waiting for the next tick, and reported with them.
+    """
+    ended: list[Delivery] = []
+    report_at = 0.0
+    deadline = time.monotonic() + _tick_seconds(settings)
+    while (begin := time.monotonic()) < deadline and len(ended) < EVENTS_PER_TICK:
+        try:
+            done = courier.deliver(lambda: time.monotonic() < deadline)
+        except StoreError:
+            if ended:
+                break  # they are to be reported
+            time.sleep(min(LONGEST_PAUSE_SECONDS, settings.tick_seconds))  # the next tick begins at once
+            raise
+        if done.ended and not ended:
+            report_at = time.monotonic() + REPORTED_WITHIN_SECONDS
+        ended += done.ended
+        if not done.ended:
+            if ended and time.monotonic() >= report_at:
+                break
+            took = time.monotonic() - begin  # a folder with thousands of parked deliveries takes a while to list
+            time.sleep(max(settings.inbox_pause_seconds, min(10 * took, LONGEST_PAUSE_SECONDS)))
+    return ended
+
+
+def _summary(courier: Courier, ended: list[Delivery]) -> str:
+    parked = sum(delivery.state is DeliveryState.PARKED for delivery in ended)
+    sentences = [f"{len(ended) - parked} delivered, {parked} parked."]
+    if courier.problem:
+        sentences.append(f"The last attempt failed: {courier.problem}")
+    if wait := courier.wait_seconds():
+        sentences.append(f"The app server counts as down; the next try is in {wait:.0f} s.")
+    return " ".join(sentences)
+
+
+def _tick_seconds(settings: Settings) -> float:
+    return min(settings.tick_seconds, LONGEST_TICK_SECONDS)
+
+
+def _running_if(setting: str | None) -> dg.DefaultSensorStatus:
+    return dg.DefaultSensorStatus.RUNNING if setting else dg.DefaultSensorStatus.STOPPED
+
+
+def _seconds(duration: timedelta) -> float:
+    return round(duration.total_seconds(), 3)

@@ -1,0 +1,149 @@
+"""The sweeper's hands: it looks the runs up, has each judged (`jobs.recovery`), and does what was judged."""
+
+import logging
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunRecord, RunsFilter
+
+from seg_pipeline.defs.run_config import RUN_KEY_TAG
+from seg_pipeline.errors import JobCancelled, SegPipelineError, WorkerLost
+from seg_pipeline.jobs.heartbeats import live_workers
+from seg_pipeline.jobs.recovery import RunState, RunView, Surroundings, Verdict, judge
+from seg_pipeline.jobs.repository import Claim, new_run_key
+from seg_pipeline.pipeline.stages import Workbench, fail_job
+
+logger = logging.getLogger(__name__)
+
+RETRIES_PER_TICK = 64
+
+_STATES = {
+    DagsterRunStatus.NOT_STARTED: RunState.WAITING,
+    DagsterRunStatus.QUEUED: RunState.WAITING,
+    DagsterRunStatus.STARTING: RunState.WAITING,
+    DagsterRunStatus.MANAGED: RunState.WAITING,
+    DagsterRunStatus.STARTED: RunState.STARTED,
+    DagsterRunStatus.CANCELING: RunState.CANCELLING,
+    DagsterRunStatus.SUCCESS: RunState.SUCCEEDED,
+    DagsterRunStatus.FAILURE: RunState.FAILED,
+    DagsterRunStatus.CANCELED: RunState.CANCELLED,
+}
+_IN_PROGRESS = [status for status, state in _STATES.items() if state in (RunState.WAITING, RunState.STARTED)]
+
+
+@dataclass
+class Swept:
+    """What a sweep saw and did."""
+
+    under_way: int = 0
+    settled: int = 0
+    failed: int = 0
+    retries: list[Claim] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """One sentence for the tick."""
+        return f"{self.under_way} jobs under way; {self.settled} settled, {self.failed} failed, none to ask for again."
+
+
+def sweep(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Swept:
+    """Judges every job under way, closes dead runs, and claims the next attempt of what is to be asked for again."""
+    claims = bench.inbox.inflight()
+    if not claims:
+        return Swept()
+    by_run_key: dict[str, list[Claim]] = defaultdict(list)
+    for claim in claims:
+        by_run_key[claim.run_key].append(claim)
+    runs = _runs_by_key(instance, by_run_key)
+    around = _surroundings(bench, instance, now)  # after the runs: a run is named in a beat before it starts
+    swept = Swept(under_way=len(claims))
+    for run_key, group in by_run_key.items():
+        verdict = judge(group[0], runs.get(run_key), around)
+        if verdict is not Verdict.WAIT and _close_if_dead(instance, runs.get(run_key), verdict):
+            for claim in group:
+                _carry_out(verdict, claim, bench, swept, now)
+    return swept
+
+
+def _carry_out(verdict: Verdict, claim: Claim, bench: Workbench, swept: Swept, now: datetime) -> None:
+    if bench.inbox.settle(claim.uuid):
+        swept.settled += 1
+    elif verdict in (Verdict.CANCEL, Verdict.CLOSE_AND_CANCEL):
+        _fail(bench, claim, JobCancelled(claim.uuid), swept)
+    elif verdict is Verdict.ASK_AGAIN:
+        _ask_again(bench, claim, claim.attempt, swept, now)
+    elif claim.attempt >= bench.settings.max_attempts:
+        _fail(bench, claim, WorkerLost(claim.uuid, claim.attempt), swept)
+    else:
+        _ask_again(bench, claim, claim.attempt + 1, swept, now)
+
+
+def _ask_again(bench: Workbench, claim: Claim, attempt: int, swept: Swept, now: datetime) -> None:
+    """Claims an attempt in a run of its own; past the limit of a tick the job waits for the next one."""
+    if len(swept.retries) >= RETRIES_PER_TICK:
+        return
+    asked_before = attempt == claim.attempt and claim.batch == 1
+    run_key = claim.run_key if asked_before else new_run_key(claim.uuid, attempt, now)
+    again = bench.inbox.reclaim(claim, run_key, attempt)
+    if again is None:
+        swept.settled += 1
+    else:
+        swept.retries.append(again)
+
+
+def _fail(bench: Workbench, claim: Claim, error: SegPipelineError, swept: Swept) -> None:
+    logger.warning("job %s: %s", claim.uuid, error)
+    fail_job(bench.inbox, claim.uuid, error)
+    swept.failed += 1
+
+
+def _close_if_dead(instance: dg.DagsterInstance, view: RunView | None, verdict: Verdict) -> bool:
+    """Ends the run if it was judged dead; False if it changed since it was looked at, and is to be judged anew."""
+    if view is None or verdict not in (Verdict.CLOSE_AND_RETRY, Verdict.CLOSE_AND_CANCEL):
+        return True
+    return _close(instance, view, verdict)
+
+
+def _close(instance: dg.DagsterInstance, view: RunView, verdict: Verdict) -> bool:
+    """Ends a dead run, unless it changed since it was looked at; says whether it did."""
+    run = instance.get_run_by_id(view.run_id)
+    if run is None or _STATES[run.status] != view.state:
+        return False
+    if verdict is Verdict.CLOSE_AND_CANCEL:
+        instance.report_run_canceled(run, "Cancelled; its worker was lost.")
+    elif view.state is RunState.STARTED:
+        instance.report_run_failed(run, "The worker that executed this run was lost; its jobs are asked for again.")
+    else:
+        instance.report_run_failed(run, "No worker took this run, though one was free; its jobs are asked for again.")
+    return True
+
+
+def _runs_by_key(instance: dg.DagsterInstance, run_keys: dict[str, list[Claim]]) -> dict[str, RunView]:
+    """The runs that claims asked for: those in progress by one query, of the others each by its own."""
+    records = instance.get_run_records(RunsFilter(statuses=_IN_PROGRESS), limit=2000)
+    found = {record.dagster_run.tags.get(RUN_KEY_TAG, ""): record for record in records}
+    for run_key in run_keys.keys() - found.keys():
+        if newest := instance.get_run_records(RunsFilter(tags={RUN_KEY_TAG: run_key}), limit=1):
+            found[run_key] = newest[0]
+    return {run_key: _view(record) for run_key, record in found.items()}
+
+
+def _surroundings(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Surroundings:
+    begun = [DagsterRunStatus.STARTED, DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
+    youngest = instance.get_run_records(RunsFilter(statuses=begun), limit=1)
+    return Surroundings(
+        now=now,
+        beats=live_workers(bench.store, now, bench.settings.worker_stale_seconds),
+        youngest_begun=_utc(youngest[0].create_timestamp) if youngest else None,
+    )
+
+
+def _view(record: RunRecord) -> RunView:
+    ended_at = datetime.fromtimestamp(record.end_time, UTC) if record.end_time else None
+    run = record.dagster_run
+    return RunView(run.run_id, _STATES[run.status], _utc(record.create_timestamp), ended_at)
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,1 @@
+"""Arithmetic on pictures and masks: reading, writing, cutting, drawing, merging."""

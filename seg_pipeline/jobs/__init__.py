@@ -1,0 +1,1 @@
+"""A job's records and its way through the store."""

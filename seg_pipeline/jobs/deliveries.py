@@ -1,0 +1,176 @@
+"""A delivery: what came of telling the app server about a job, and what is to be done next. Pure policy.
+
+pending ──2xx──▶ delivered
+   │ ├──4xx, but not 408, 409, 425, 429──▶ parked
+   │ └──older than CALLBACK_GIVE_UP_SECONDS──▶ parked
+   └──anything else──▶ pending, after a pause that grows
+"""
+
+import random
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Self
+
+from seg_pipeline.jobs.backoff import Jitter, growing_pause
+
+_WORTH_A_RETRY = (408, 409, 425, 429)
+_FIRST_KEPT = 3
+_LAST_KEPT = 7
+
+
+class DeliveryState(StrEnum):
+    """Where a delivery stands."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    PARKED = "parked"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of one PATCH. Without an answer `status` is None, and `problem` says why there was none."""
+
+    seconds: float
+    status: int | None = None
+    problem: str | None = None
+    retry_after_seconds: float = 0
+
+    @property
+    def is_delivered(self) -> bool:
+        """The app server has it."""
+        return self.status is not None and 200 <= self.status < 300
+
+    @property
+    def is_final(self) -> bool:
+        """The app server will not have it, however often it is sent.
+
+        A redirect is not followed, since the API key would go along, but it is not final either: the address is a
+        setting, and can be mended.
+        """
+        return self.status is not None and 400 <= self.status < 500 and self.status not in _WORTH_A_RETRY
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One PATCH of the past; `problem` is None if it was the one that arrived."""
+
+    at: datetime
+    seconds: float
+    status: int | None
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When to try again, when to give up, and how long to keep a job's files for what has not arrived."""
+
+    give_up_seconds: float
+    parked_ttl_seconds: float
+    longest_pause_seconds: float = 600
+    longest_retry_after_seconds: float = 3600
+
+    def pause_seconds(self, failures: int, reply: Reply, jitter: Jitter) -> float:
+        """After the so-manieth failed attempt: what the server asked for, within reason, or longer."""
+        asked = min(reply.retry_after_seconds, self.longest_retry_after_seconds)
+        return max(asked, growing_pause(failures, self.longest_pause_seconds, jitter))
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """`delivery.json`. `result_sha256` says which ending of the job it tells of: a job that is run again has another.
+
+    `due_at` is when the outbox looks at it again: for the next attempt or, once it has ended, to let go of the job's
+    files, which it keeps from being pruned until then; None if there is nothing to keep.
+    Of many attempts the first and the last are kept.
+    """
+
+    uuid: str
+    result_sha256: str
+    created_at: datetime
+    due_at: datetime | None
+    state: DeliveryState = DeliveryState.PENDING
+    attempts: tuple[Attempt, ...] = ()
+    attempt_count: int = 0
+    reason: str | None = None
+
+    @classmethod
+    def begin(cls, uuid: str, result_sha256: str, now: datetime) -> Self:
+        """One that is due at once."""
+        return cls(uuid, result_sha256, created_at=now, due_at=now)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it is still to be sent."""
+        return self.state is DeliveryState.PENDING
+
+    @property
+    def last_problem(self) -> str | None:
+        """Why the last attempt did not arrive."""
+        return self.attempts[-1].problem if self.attempts else None
+
+    def gives_up_at(self, policy: Policy) -> datetime:
+        """The last moment for an attempt."""
+        return self.created_at + timedelta(seconds=policy.give_up_seconds)
+
+    def begun_since(self, moment: datetime) -> bool:
+        """Whether it was tried, and for the first time at or after the moment."""
+        return bool(self.attempts) and self.attempts[0].at >= moment
+
+    def hurried(self) -> Self:
+        """The same, due as if it had never failed: it takes its place among those that have waited as long."""
+        return replace(self, due_at=self.created_at)
+
+    def parked(self, reason: str, now: datetime, policy: Policy) -> Self:
+        """Given up, but kept for a while, with the job's files, so that it can be replayed."""
+        keep_until = now + timedelta(seconds=policy.parked_ttl_seconds)
+        return replace(self, state=DeliveryState.PARKED, reason=reason, due_at=keep_until)
+
+    def after(
+        self, reply: Reply, now: datetime, policy: Policy, keep_until: datetime | None, jitter: Jitter = random.random
+    ) -> Self:
+        """What the delivery is after an attempt. One that arrived keeps the job's files until `keep_until`."""
+        tried = self._with_attempt(Attempt(now, round(reply.seconds, 3), reply.status, reply.problem))
+        if reply.is_delivered:
+            return replace(tried, state=DeliveryState.DELIVERED, reason=None, due_at=keep_until)
+        problem = reply.problem or f"the app server answered {reply.status}"
+        if reply.is_final:
+            return tried.parked(problem, now, policy)
+        last_chance = self.gives_up_at(policy)
+        if now >= last_chance:
+            return tried.parked(f"given up after {policy.give_up_seconds:g} s: {problem}", now, policy)
+        pause = timedelta(seconds=policy.pause_seconds(tried.attempt_count, reply, jitter))
+        return replace(tried, due_at=min(now + pause, last_chance))
+
+    def _with_attempt(self, attempt: Attempt) -> Self:
+        attempts = (*self.attempts, attempt)
+        if len(attempts) > _FIRST_KEPT + _LAST_KEPT:
+            attempts = (*attempts[:_FIRST_KEPT], *attempts[-_LAST_KEPT:])
+        return replace(self, attempts=attempts, attempt_count=self.attempt_count + 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads back."""
+        attempts = [{**attempt.__dict__, "at": attempt.at.isoformat()} for attempt in self.attempts]
+        times = {"created_at": self.created_at.isoformat(), "due_at": self.due_at and self.due_at.isoformat()}
+        return {**self.__dict__, **times, "state": str(self.state), "attempts": attempts}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """The delivery that `to_json` wrote; unknown keys of newer versions are ignored."""
+        known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
+        read = {
+            "state": DeliveryState(document["state"]),
+            "created_at": _time(document["created_at"]),
+            "due_at": _time(document["due_at"]) if document["due_at"] else None,
+            "attempts": tuple(_attempt(attempt) for attempt in document.get("attempts", ())),
+        }
+        return cls(**{**known, **read})
+
+
+def _attempt(document: dict[str, Any]) -> Attempt:
+    known = {name: document.get(name) for name in Attempt.__dataclass_fields__}
+    return Attempt(**{**known, "at": _time(document["at"])})  # type: ignore[arg-type]
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)

@@ -1,0 +1,557 @@
+"""The way of a job through the store: accepted, claimed, finished, expired. Markers say where each job stands.
+
+    accept   request.json → source.<ext> → inbox/{uuid}
+    claim    inflight/{uuid} → no inbox/{uuid}
+    finish   result.json → its delivery, if the app server waits for it (see `outbox`) → done/{status}/{uuid}
+             → expiry/{time}-{uuid} → no inflight/{uuid}
+    delete   no source.<ext> → no inbox/{uuid}, no inflight/{uuid} → no result.json, no request.json
+             → no other files → no indexes
+
+A process may die between any two of these writes, and several may do the same at once. So the order is such that
+doing it again leads to the same end: `request.json` and `result.json` are the truth, the markers only help to find
+a job without asking every one. A uuid may be accepted again while its former job is being deleted: once that has no
+request any more, nothing that an acceptance writes is touched.
+"""
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
+from typing import Any, Self, TypeVar
+
+from seg_pipeline.domain import Job, JobStatus, check_uuid
+from seg_pipeline.errors import InvalidRequest, InvalidUuid, JobConflict, JobNotFound, ObjectNotFound, StoreUnavailable
+from seg_pipeline.jobs.heartbeats import WorkerBeat
+from seg_pipeline.jobs.outbox import Outbox
+from seg_pipeline.store import ObjectInfo, Store, keys
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_OUTCOMES = (JobStatus.COMPLETED, JobStatus.FAILED)
+_TRIES = 5
+_PAGE = 1000
+_SOURCES = 10
+"""More than a job ever has: one, and what it is."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The job that a uuid stands for, and whether this very call made it."""
+
+    job: Job
+    created: bool
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job that a run was asked for: the `attempt`-th (from 1), in a run of `batch` jobs."""
+
+    uuid: str
+    attempt: int
+    run_key: str
+    claimed_at: datetime
+    batch: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads back."""
+        return {**self.__dict__, "claimed_at": self.claimed_at.isoformat()}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """The claim that `to_json` wrote; unknown keys of newer versions are ignored."""
+        known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
+        return cls(**{**known, "claimed_at": datetime.fromisoformat(document["claimed_at"])})
+
+
+@dataclass(frozen=True)
+class JobEntry:
+    """A line of a listing: where the job stood when it was listed, and since when."""
+
+    uuid: str
+    status: JobStatus
+    since: datetime
+
+
+@dataclass(frozen=True)
+class Page:
+    """Part of a listing; `next` is the token for what follows, None at the end."""
+
+    jobs: list[JobEntry]
+    next: str | None
+
+
+@dataclass(frozen=True)
+class ExpiredJob:
+    """A job whose time is over, and the expiry marker (`key`) that says so."""
+
+    uuid: str
+    expires_at: datetime
+    key: str
+
+
+def new_run_key(uuid: str, attempt: int, now: datetime) -> str:
+    """What a run is known by to Dagster, which makes no second run of a key. The time is in it because a uuid may be
+    used again once its job is deleted or expired, while the old job's runs are still kept."""
+    return f"{uuid}:{attempt}@{now.timestamp():.0f}"
+
+
+def fingerprint(data: bytes) -> str:
+    """SHA-256 of an upload, 64 hex digits: the `source_sha256` of its job."""
+    return hashlib.sha256(data).hexdigest()
+
+
+class Inbox:
+    """Every change of a job's state goes through here. Safe to use from several threads and processes.
+
+    All methods raise StoreUnavailable when the store does not do its part; calling again is always right.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.outbox = Outbox(store)
+
+    def accept(self, job: Job, data: bytes | None = None) -> Accepted:
+        """Makes the job durable and visible to the sensor; once it returns, the job cannot get lost.
+
+        The same request again, also at the same time elsewhere, gives the first job and `created=False`, and completes
+        an acceptance that died half way; if the app server waits for the second only, it is told of the first. Another
+        request under the same uuid raises JobConflict, and nothing is
+        written. An upload needs its bytes in `data`, whose fingerprint is the job's `source_sha256`.
+        """
+        if (data is None) != (job.source_sha256 is None):
+            raise ValueError(f"job {job.uuid}: an upload needs its bytes, a job with image_url has none")
+        for turn in range(_TRIES):
+            accepted = self._record(job)
+            if accepted is None:
+                continue
+            if job.callback and not accepted.created:
+                accepted = Accepted(self._promise_callback(accepted.job), created=False)
+            is_new = turn > 0 or accepted.created or not self._is_known(job.uuid)
+            self._store_source(accepted.job, data, is_new)
+            if is_new:
+                self.store.create(keys.inbox(job.uuid), b"")
+            # A deletion of the uuid's former job may have taken its request, which we took for ours: then once more.
+            if self.store.head(keys.request(job.uuid)):
+                return accepted
+        raise StoreUnavailable(f"job {job.uuid} is being deleted again and again; try later.")
+
+    def waiting(self, limit: int) -> list[str]:
+        """Uuids of jobs that nobody has claimed, the longest waiting first; no job is read for it."""
+        markers = sorted(self.store.list(keys.INBOX), key=lambda info: (info.last_modified, info.key))
+        return [_name(info) for info in markers[:limit]]
+
+    def job(self, uuid: str) -> Job:
+        """The job as it was asked for; raises JobNotFound."""
+        job = self._request(uuid)
+        if job is None:
+            raise JobNotFound(uuid)
+        return job
+
+    def claim(self, uuids: Sequence[str], run_key: str, attempt: int = 1) -> list[Claim]:
+        """Moves waiting jobs in flight for one run; those are returned that this call, and no other, moved.
+
+        Markers of jobs that are in flight or finished are dropped. One without a readable `request.json` is parked
+        with the reason.
+        """
+        now = datetime.now(UTC)
+        claims = [Claim(uuid, attempt, run_key, now, len(uuids)) for uuid in uuids]
+        return [claim for claim, mine in zip(claims, _at_once(self._claim, claims), strict=True) if mine]
+
+    def inflight(self) -> list[Claim]:
+        """Every claimed job that is not finished, by uuid."""
+        claims = _at_once(self._read_claim, self.store.list(keys.INFLIGHT))
+        return [claim for claim in claims if claim]
+
+    def claim_of(self, uuid: str) -> Claim | None:
+        """The job's claim while it is in flight."""
+        info = self.store.head(keys.inflight(uuid))
+        return self._read_claim(info) if info else None
+
+    def reclaim(self, claim: Claim, run_key: str, attempt: int | None = None) -> Claim | None:
+        """The next attempt, or the one given, in a run of its own; None if the job is finished or deleted by now."""
+        if self.settle(claim.uuid):
+            return None
+        if self._request(claim.uuid) is None:
+            self.store.delete(keys.inflight(claim.uuid))
+            return None
+        again = Claim(claim.uuid, attempt or claim.attempt + 1, run_key, datetime.now(UTC))
+        self.store.put(keys.inflight(claim.uuid), _to_bytes(again.to_json()))
+        return again
+
+    def finish(self, uuid: str, document: dict[str, Any], status: str, expires_at: datetime) -> bool:
+        """Publishes the result and takes the job out of flight; False, and nothing is kept, if it has been deleted.
+
+        `result.json` is the document with `status` (completed or failed) and `expires_at` set to these. Finishing
+        again replaces the result; markers of its former status and expiry are removed.
+        """
+        result = {**document, "status": _outcome(status), "expires_at": expires_at.isoformat()}
+        request, former = self.store.at_once([partial(self._read, keys.request(uuid)), partial(self.result, uuid)])
+        job = _job(request)
+        if job is None and self.store.head(keys.request(uuid)) is None:
+            self.sweep(uuid)
+            return False
+        self.store.put(keys.result(uuid), _to_bytes(result))
+        self._settle(uuid, result, job)
+        if former and (stale := _expiry_key(uuid, former)) != _expiry_key(uuid, result):
+            self.store.delete(stale)
+        last = self.result(uuid)
+        if last and last != result:  # another run finished the job at the same time, and its word is the last
+            self._settle(uuid, last, job)
+        return True
+
+    def settle(self, uuid: str) -> bool:
+        """Completes a finish that died half way, if it came as far as the result; says whether there is a result."""
+        result = self.result(uuid)
+        if result is not None:
+            self._settle(uuid, result, self._request(uuid))
+        return result is not None
+
+    def status(self, uuid: str, live_beats: Iterable[WorkerBeat] = ()) -> JobStatus:
+        """Where the job stands; `live_beats` are those of `live_workers`. Raises JobNotFound."""
+        result = self.result(uuid)
+        if result is not None:
+            return JobStatus(result["status"])
+        if self.store.head(keys.request(uuid)) is None:
+            raise JobNotFound(uuid)
+        if any(uuid in beat.uuids for beat in live_beats):
+            return JobStatus.PROCESSING
+        if self._has_marker(uuid):
+            return JobStatus.QUEUED
+        result = self.result(uuid)  # it may have been finished since we first looked
+        if result is None:
+            raise JobNotFound(uuid)
+        return JobStatus(result["status"])
+
+    def result(self, uuid: str) -> dict[str, Any] | None:
+        """The document of a finished job, which has `status` and `expires_at`; None if it is not finished."""
+        result = self._read(keys.result(uuid))
+        try:
+            return result if result and _outcome(result["status"]) and _expiry_key(uuid, result) else None
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def page(
+        self, status: JobStatus | None, after: str | None, limit: int, live_beats: Iterable[WorkerBeat] = ()
+    ) -> Page:
+        """Jobs with a status, or all: queued, processing, failed, completed; each group by uuid.
+
+        `after` is the former page's `next`; InvalidRequest if it is not. A job that moves on while one pages may be
+        seen twice or not at all.
+        """
+        live = {uuid for beat in live_beats for uuid in beat.uuids}
+        found = [*islice(self._entries(status, _Cursor.parse(after), live), limit + 1)]
+        token = found[limit - 1][1].token() if len(found) > limit else None
+        return Page([entry for entry, _ in found[:limit]], token)
+
+    def delete(self, uuid: str) -> bool:
+        """Removes the job with all its files, wherever it stands; says whether there was one.
+
+        A job that is accepted under the uuid meanwhile stays.
+        """
+        return self._delete(uuid, self._sources(uuid), keys.inbox(uuid))
+
+    def expire(self, job: ExpiredJob) -> None:
+        """Deletes a job that `expired` gave, and its marker; not what the uuid stands for if that is another by now."""
+        result = self.result(job.uuid)
+        if result is None:
+            self.sweep(job.uuid)
+        elif _expiry_key(job.uuid, result) == job.key:
+            self.delete(job.uuid)
+        self.store.delete(job.key)
+
+    def sweep(self, uuid: str) -> None:
+        """Removes what a deletion or an acceptance that died half way has left, or a late run; never a living job."""
+        sources = self._sources(uuid)  # before the request, so that they are not those of a job that comes now
+        if self._request(uuid) is None or not self._is_known(uuid):
+            self._delete(uuid, sources)
+
+    def expired(self, now: datetime, limit: int, busy: Collection[str] = ()) -> Iterator[ExpiredJob]:
+        """Up to `limit` jobs whose time is over, the earliest first; never one in flight, in the inbox or in `busy`.
+
+        A marker that a rerun left behind (the result says another time) is put right on the way. To be given to
+        `expire`.
+        """
+        count = 0
+        for job in self._expiry_markers(now):
+            if count >= limit:
+                return
+            if job.uuid not in busy and not self._has_marker(job.uuid) and self._is_over(job):
+                count += 1
+                yield job
+
+    def orphans(self, older_than: datetime) -> Iterator[str]:
+        """Uuids of what no marker leads to, untouched since `older_than`: an acceptance, or a deletion, died half way.
+
+        A finished job among them gets its markers back instead. To be given to `sweep`.
+        """
+        candidates = {*self.store.list_folders(keys.ASSETS), *self._uuids(*map(_done, _OUTCOMES))}
+        # The order in which a job passes them, so that none slips through between two listings.
+        known = {*self._uuids(keys.INBOX), *self._uuids(keys.INFLIGHT), *self._uuids(keys.EXPIRY)}
+        for uuid in sorted(candidates - known):
+            if not self.settle(uuid):
+                infos = self.store.list(keys.asset(uuid, ""))
+                if all(info.last_modified < older_than for info in infos):
+                    yield uuid
+
+    def _record(self, job: Job) -> Accepted | None:
+        """Writes the request or finds the one that is there; None if that vanished meanwhile."""
+        if self.store.create(keys.request(job.uuid), _to_bytes(job.to_json())):
+            return Accepted(job, created=True)
+        first = self._request(job.uuid)
+        if first is None and self.store.head(keys.request(job.uuid)):
+            self.store.put(keys.request(job.uuid), _to_bytes(job.to_json()))  # it was there, and no job
+            return Accepted(job, created=True)
+        if first is not None and not first.asks_the_same_as(job):
+            raise JobConflict(job.uuid)
+        return Accepted(first, created=False) if first else None
+
+    def _store_source(self, job: Job, data: bytes | None, is_new: bool) -> None:
+        """Writes an upload's bytes; of a job that is known they are there, if nobody is about to delete it."""
+        if data is None:
+            return
+        key = keys.source(job.uuid, job.source_extension or "bin")
+        info = None if is_new else self.store.head(key)
+        if info is None or info.size != len(data):
+            self.store.put(key, data)
+
+    def _delete(self, uuid: str, sources: Iterable[str], *markers: str) -> bool:
+        """Removes what there is, and the markers given with those that are always removed.
+
+        The sources go while the job is known, since whoever knows it writes none; then what makes it known; result and
+        request together, so that nothing half-deleted is served and hardly anybody takes the request for a living
+        job's; the indexes last, so that a deletion that died is found and completed.
+        """
+        reads: list[Callable[[], Any]] = [partial(self.result, uuid), partial(self.outbox.markers_of, uuid)]
+        result, outbox = self.store.at_once(reads)
+        for key in (*sources, *markers, keys.inflight(uuid), *outbox, keys.result(uuid)):
+            self.store.delete(key)
+        existed = self._delete_request(uuid)
+        self.store.delete_folder(keys.asset(uuid, ""), keep=keys.comes_with_acceptance)
+        for outcome in _OUTCOMES:
+            self.store.delete(keys.done(outcome, uuid))
+        if result:
+            self.store.delete(_expiry_key(uuid, result))
+        return existed
+
+    def _delete_request(self, uuid: str) -> bool:
+        """Removes the request, if there is one. Whoever accepted the same job meanwhile has made a marker and may have
+        looked for the request before: then it is put back, and the job is theirs."""
+        try:
+            request = self.store.get(keys.request(uuid))
+        except ObjectNotFound:
+            return False
+        self.store.delete(keys.request(uuid))
+        if self.store.head(keys.inbox(uuid)):
+            self.store.create(keys.request(uuid), request)
+        return True
+
+    def _sources(self, uuid: str) -> list[str]:
+        """The keys of the picture as received and of what is known of it."""
+        infos = self.store.list(keys.asset(uuid, ""), after=keys.asset(uuid, "source"), limit=_SOURCES)
+        return [info.key for info in infos if keys.comes_with_acceptance(info.key)]
+
+    def _promise_callback(self, job: Job) -> Job:
+        """A job that is there already and comes by the queue: from now on, the app server waits for it too.
+
+        Here the request is written before the result is read; who finishes a job does it the other way round, so one of
+        the two sees the other. Also if the request says so already: whoever wrote that may have died before the result.
+        """
+        promised = replace(job, callback=True)
+        if not job.callback:
+            self.store.put(keys.request(job.uuid), _to_bytes(promised.to_json()))
+        result = self.result(job.uuid)
+        if result is not None:
+            self.outbox.record(job.uuid, result)
+        return promised
+
+    def _is_known(self, uuid: str) -> bool:
+        return self._has_marker(uuid) or self.result(uuid) is not None
+
+    def _has_marker(self, uuid: str) -> bool:
+        # In this order: a claim makes the second before it removes the first.
+        return any(self.store.head(key) for key in (keys.inbox(uuid), keys.inflight(uuid)))
+
+    def _request(self, uuid: str) -> Job | None:
+        return _job(self._read(keys.request(uuid)))
+
+    def _read(self, key: str) -> dict[str, Any] | None:
+        """A JSON object, or None if it is missing or (after a power cut) no JSON object."""
+        try:
+            document = json.loads(self.store.get(key))
+        except (ObjectNotFound, ValueError):
+            return None
+        return document if isinstance(document, dict) else None
+
+    def _claim(self, claim: Claim) -> bool:
+        uuid = claim.uuid
+        if self._request(uuid) is None:
+            self._park(uuid, claim.claimed_at)
+            return False
+        mine = not self.settle(uuid) and self.store.create(keys.inflight(uuid), _to_bytes(claim.to_json()))
+        self.store.delete(keys.inbox(uuid))
+        return mine
+
+    def _park(self, uuid: str, now: datetime) -> None:
+        """Takes a marker that stands for no job out of the way, unless somebody else already has."""
+        if self.store.head(keys.inbox(uuid)) is None:
+            return
+        reason = "the inbox has a marker, but there is no readable request.json"
+        parked = {"uuid": uuid, "reason": reason, "parked_at": now.isoformat()}
+        self.store.put(keys.parked(uuid), _to_bytes(parked))
+        self.store.delete(keys.inbox(uuid))
+        if self._request(uuid):  # accepted meanwhile, by somebody who found that marker
+            self.store.create(keys.inbox(uuid), b"")
+
+    def _read_claim(self, info: ObjectInfo) -> Claim | None:
+        """A claim; one that a power cut left empty counts as a first attempt by no run, which the sweeper repeats."""
+        try:
+            return Claim.from_json(json.loads(self.store.get(info.key)))
+        except ObjectNotFound:
+            return None
+        except (KeyError, TypeError, ValueError):
+            return Claim(_name(info), 1, "", info.last_modified)
+
+    def _settle(self, uuid: str, result: dict[str, Any], job: Job | None) -> None:
+        """Completes the end of a job whose result is stored; `job` may have been read before it was."""
+        is_awaited = bool(job and job.callback)
+        if is_awaited:
+            self.outbox.record(uuid, result)
+        done, *others = sorted(_OUTCOMES, key=lambda outcome: outcome != result["status"])
+        calls: list[Callable[[], Any]] = [
+            partial(self.store.put, keys.done(done, uuid), b""),
+            *(partial(self.store.delete, keys.done(other, uuid)) for other in others),
+            partial(self.store.put, _expiry_key(uuid, result), b""),
+            partial(self._request, uuid),
+        ]
+        *_, now = self.store.at_once(calls)
+        # Whoever began to wait for the job since it was read may have looked for a result before there was one.
+        if not is_awaited and now and now.callback:
+            self.outbox.record(uuid, result)
+        # Once the indexes are there, and not before: until then these are what leads to the job.
+        self.store.at_once([partial(self.store.delete, key) for key in (keys.inflight(uuid), keys.inbox(uuid))])
+
+    def _entries(
+        self, wanted: JobStatus | None, cursor: "_Cursor", live: Collection[str]
+    ) -> "Iterator[tuple[JobEntry, _Cursor]]":
+        claimed = {_name(info) for info in self._each(keys.INFLIGHT)}
+        skipped = {  # by group: a claim under way has both markers; one marker stands for two statuses
+            0: claimed.__contains__,
+            1: live.__contains__,
+            2: lambda uuid: uuid not in live,
+        }
+        for group, (prefix, status) in enumerate(_GROUPS):
+            if group < cursor.group or wanted not in (None, status):
+                continue
+            for info in self._each(prefix, cursor.uuid if group == cursor.group else None):
+                uuid = _name(info)
+                if group not in skipped or not skipped[group](uuid):
+                    yield JobEntry(uuid, status, info.last_modified), _Cursor(group, uuid)
+
+    def _each(self, prefix: str, after: str | None = None) -> Iterator[ObjectInfo]:
+        """All objects below the prefix, asked for a page at a time."""
+        last = f"{prefix}{after}" if after else None
+        while infos := self.store.list(prefix, last, _PAGE):
+            yield from infos
+            last = infos[-1].key
+
+    def _expiry_markers(self, now: datetime) -> Iterator[ExpiredJob]:
+        for info in self._each(keys.EXPIRY):
+            epoch, _, uuid = _name(info).partition("-")
+            if not epoch.isdigit() or not uuid:
+                continue
+            if int(epoch) > now.timestamp():
+                return
+            yield ExpiredJob(uuid, datetime.fromtimestamp(int(epoch), UTC), info.key)
+
+    def _is_over(self, job: ExpiredJob) -> bool:
+        """Whether the result agrees; without a result, a deletion died half way, and the job is over."""
+        result = self.result(job.uuid)
+        if result is None or _expiry_key(job.uuid, result) == job.key:
+            return True
+        self.store.put(_expiry_key(job.uuid, result), b"")
+        self.store.delete(job.key)
+        return False
+
+    def _uuids(self, *prefixes: str) -> Iterator[str]:
+        """The uuids of all markers below the prefixes; an expiry marker has the time in front."""
+        for prefix in prefixes:
+            names = (_name(info) for info in self._each(prefix))
+            yield from (name.partition("-")[2] for name in names) if prefix == keys.EXPIRY else names
+
+
+def _job(document: dict[str, Any] | None) -> Job | None:
+    """The job that a `request.json` describes; None if it is none."""
+    try:
+        return Job.from_json(document) if document else None
+    except (KeyError, TypeError, ValueError, InvalidRequest):
+        return None
+
+
+def _done(outcome: str) -> str:
+    return keys.done(outcome, "")
+
+
+_GROUPS = (
+    (keys.INBOX, JobStatus.QUEUED),
+    (keys.INFLIGHT, JobStatus.QUEUED),
+    (keys.INFLIGHT, JobStatus.PROCESSING),
+    (_done("failed"), JobStatus.FAILED),
+    (_done("completed"), JobStatus.COMPLETED),
+)
+
+
+@dataclass(frozen=True)
+class _Cursor:
+    """Where a page ended: the group of `_GROUPS` and the last uuid."""
+
+    group: int = 0
+    uuid: str | None = None
+
+    def token(self) -> str:
+        return base64.urlsafe_b64encode(f"{self.group}:{self.uuid}".encode()).decode().rstrip("=")
+
+    @classmethod
+    def parse(cls, token: str | None) -> "_Cursor":
+        if not token:
+            return cls()
+        try:
+            text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
+            group, _, uuid = text.partition(":")
+            return cls(range(len(_GROUPS)).index(int(group)), check_uuid(uuid))
+        except (ValueError, InvalidUuid) as error:
+            raise InvalidRequest("after is no token of a former page; leave it out to start again.") from error
+
+
+def _at_once(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """The function of each item; on S3, a batch would take seconds one by one."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(16, len(items)), thread_name_prefix="inbox") as pool:
+        return [*pool.map(function, items)]
+
+
+def _name(info: ObjectInfo) -> str:
+    return info.key.rpartition("/")[2]
+
+
+def _to_bytes(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _outcome(status: str) -> JobStatus:
+    """How a job may end; ValueError for anything else."""
+    if status not in _OUTCOMES:
+        raise ValueError(f"a job ends completed or failed, not {status}")
+    return JobStatus(status)
+
+
+def _expiry_key(uuid: str, result: dict[str, Any]) -> str:
+    """The expiry marker that goes with a result; rounded up, so that nothing is deleted early."""
+    return keys.expiry(math.ceil(datetime.fromisoformat(result["expires_at"]).timestamp()), uuid)

@@ -1,0 +1,413 @@
+"""Keeps programs running: starts them in order, restarts one that dies, and in the end stops all that they started.
+
+Knows nothing of what the programs do; `stack.py` names them.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from pathlib import Path
+from typing import IO, Self
+
+from seg_pipeline.local import orphan_guard
+from seg_pipeline.local.orphan_guard import signal_group
+
+TICK_SECONDS = 0.1
+CHECK_SECONDS = 0.3
+"""Between two looks whether a program is ready; each may be a request that it logs."""
+
+QUICK_DEATH_SECONDS = 30.0
+PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
+"""Before each restart after a quick death; one more death in a row is the last."""
+
+NO_RESTART = 78
+"""EX_CONFIG of sysexits.h: a program that exits so says that another start would end the same way."""
+
+LOG_BYTES = 5_000_000
+LINES_SHOWN_A_MINUTE = 6
+
+_ALARMING = re.compile(r"\b(WARNING|ERROR|CRITICAL|FATAL)\b|\blevel=(warning|error|critical)\b")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+Say = Callable[[str], None]
+
+
+class SupervisorError(Exception):
+    """Why everything stops; the message is for the user."""
+
+
+class StopRequested(Exception):
+    """A signal asked for the end."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """What to run, when it counts as ready, what of its output the user sees, and how it is stopped.
+
+    One that runs `once` is ready when it has ended with 0. Warnings are shown unless they match `hushed`, other lines
+    if they match `shown`; the log has everything. Those with a lower `stop_turn` are stopped first; after
+    `stop_seconds` a program is killed with all that it started, quietly if it `may_be_killed` without loss.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    is_ready: Callable[[], bool] = lambda: True
+    ready_within_seconds: float = 120.0
+    once: bool = False
+    shown: str | None = None
+    hushed: str | None = None
+    stop_turn: int = 0
+    stop_seconds: float = 5.0
+    may_be_killed: bool = False
+
+
+class LogFile:
+    """A program's output on disk: this start's in `name.log`, the one before in `name.log.1`, both bounded."""
+
+    def __init__(self, path: Path, limit_bytes: int = LOG_BYTES) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        self._rotate()
+
+    def write(self, data: bytes) -> None:
+        """Appends; a full disk, or a line that comes after the end, costs lines and nothing else."""
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            if self._file.tell() + len(data) > self._limit_bytes:
+                self._file.close()
+                self._rotate()
+            self._file.write(data)
+
+    def close(self) -> None:
+        """Nothing is written after that."""
+        self._file.close()
+
+    def _rotate(self) -> None:
+        if self.path.exists():
+            self.path.replace(self.path.with_name(f"{self.path.name}.1"))
+        self._file = self.path.open("wb", buffering=0)
+
+
+class Output:
+    """Reads what a program prints: all of it into the log, its last lines kept, its warnings shown."""
+
+    def __init__(self, program: Program, log: LogFile, say: Say) -> None:
+        self.last_lines: deque[str] = deque(maxlen=20)
+        self._program, self._log, self._say = program, log, say
+        self._shown: deque[float] = deque(maxlen=LINES_SHOWN_A_MINUTE)
+
+    def follow(self, pipe: IO[bytes]) -> threading.Thread:
+        """Reads until the last process that holds the pipe is gone."""
+        thread = threading.Thread(target=self._read, args=(pipe,), name=f"output of {self._program.name}", daemon=True)
+        thread.start()
+        return thread
+
+    def _read(self, pipe: IO[bytes]) -> None:
+        with pipe:
+            while data := pipe.readline(65_536):
+                self._log.write(data)
+                self._take(_COLOURS.sub("", data.decode(errors="replace")).rstrip())
+
+    def _take(self, line: str) -> None:
+        if line:
+            self.last_lines.append(line)
+            if self._program.shown and re.search(self._program.shown, line):
+                self._say(line)
+            elif self._is_alarming(line) and self._may_show():
+                self._say(f"{self._program.name}: {line[:400]}")
+
+    def _is_alarming(self, line: str) -> bool:
+        hushed = self._program.hushed and re.search(self._program.hushed, line)
+        return bool(_ALARMING.search(line)) and not hushed
+
+    def _may_show(self) -> bool:
+        now = time.monotonic()
+        if len(self._shown) == self._shown.maxlen and now - self._shown[0] < 60:
+            return False
+        self._shown.append(now)
+        return True
+
+
+class Child:
+    """One life of a program: a process that leads a group of its own, and what it prints."""
+
+    def __init__(self, program: Program, log: LogFile, say: Say) -> None:
+        self.output = Output(program, log, say)
+        self.began = time.monotonic()
+        self._process = subprocess.Popen(
+            program.command,
+            env=dict(program.environment) or None,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        self._reader = self.output.follow(self._process.stdout)
+
+    @property
+    def pid(self) -> int:
+        """Of the process and of its group."""
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        """None while it runs; minus the signal's number if one ended it."""
+        return self._process.poll()
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM to the leader, which tells its own children."""
+        if self.exit_code() is None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """Ends the whole group at once, and waits until its leader is reaped and its last lines are read."""
+        signal_group(self.pid, signal.SIGKILL)
+        self._process.wait()
+        self._reader.join(timeout=2)
+
+
+class Guard:
+    """The small process that ends our children if we are killed outright."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-I", "-S", str(Path(orphan_guard.__file__))]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+    @property
+    def pid(self) -> int:
+        """Of the guard itself."""
+        return self._process.pid
+
+    def watch(self, group: int) -> None:
+        """From now on this group does not outlive us."""
+        self._tell(f"+{group}\n")
+
+    def forget(self, group: int) -> None:
+        """The group is gone, and its number may be another's soon."""
+        self._tell(f"-{group}\n")
+
+    def close(self) -> None:
+        """Lets it go; it ends groups that are left."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        self._process.wait()
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # somebody ended the guard; that is no reason to end
+            self._process.stdin.write(line.encode())
+            self._process.stdin.flush()
+
+
+class State(Enum):
+    """Where a program stands."""
+
+    WAITING = auto()
+    STARTING = auto()
+    READY = auto()
+    PAUSING = auto()
+
+
+class Keeper:
+    """A program through all its lives."""
+
+    def __init__(self, program: Program, log_dir: Path, say: Say, watcher: Guard) -> None:
+        self.program = program
+        self.state = State.WAITING
+        self.child: Child | None = None
+        self._log = LogFile(log_dir / f"{program.name}.log")
+        self._pid_file = log_dir / f"{program.name}.pid"
+        self._say, self._watcher = say, watcher
+        self._quick_deaths = 0
+        self._resume_at = 0.0
+        self._check_at = 0.0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether those that come after it may start."""
+        return self.state is State.READY
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has a process."""
+        return self.child is not None and self.child.exit_code() is None
+
+    def tick(self, ready: set[str]) -> None:
+        """Looks after the program once; raises SupervisorError when it gives up."""
+        now = time.monotonic()
+        if self._may_start(ready, now):
+            self._start()
+        elif self.child is not None and (code := self.child.exit_code()) is not None:
+            self._bury(self.child, code)
+        elif self.state is State.STARTING and now >= self._check_at:
+            self._look_whether_ready(now)
+            self._check_at = now + CHECK_SECONDS
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM, if it runs."""
+        if self.child is not None:
+            self.child.ask_to_stop()
+
+    def close(self) -> None:
+        """Kills what is left of it."""
+        if self.child is not None:
+            self._end_group(self.child)
+        self._log.close()
+
+    def _may_start(self, ready: set[str], now: float) -> bool:
+        is_due = self.state is State.WAITING or (self.state is State.PAUSING and now >= self._resume_at)
+        return is_due and ready.issuperset(self.program.after)
+
+    def _start(self) -> None:
+        try:
+            self.child = Child(self.program, self._log, self._say)
+        except OSError as error:
+            raise SupervisorError(f"{self.program.name} cannot be started: {error}.") from error
+        self._watcher.watch(self.child.pid)
+        self._pid_file.write_text(f"{self.child.pid}\n")
+        self.state = State.STARTING
+
+    def _look_whether_ready(self, now: float) -> None:
+        assert self.child is not None
+        if not self.program.once and self.program.is_ready():
+            self.state = State.READY
+        elif now - self.child.began > self.program.ready_within_seconds:
+            seconds = self.program.ready_within_seconds
+            raise SupervisorError(f"{self.program.name} was not ready within {seconds:g} s; {self._log.path} has more.")
+
+    def _end_group(self, child: Child) -> None:
+        child.kill()
+        self._watcher.forget(child.pid)
+        self._pid_file.unlink(missing_ok=True)
+        self.child = None
+
+    def _bury(self, child: Child, code: int) -> None:
+        age = time.monotonic() - child.began
+        self._end_group(child)
+        if self.program.once and code == 0:
+            self.state = State.READY
+            return
+        self._quick_deaths = self._quick_deaths + 1 if age < QUICK_DEATH_SECONDS else 1
+        cause = f"{self.program.name} {_how_it_ended(code)}"
+        if code == NO_RESTART or self.program.once or self._quick_deaths > len(PAUSES_SECONDS):
+            raise SupervisorError(self._last_words(cause, child))
+        pause = PAUSES_SECONDS[self._quick_deaths - 1]
+        self._say(f"{cause} after {age:.0f} s; starting it again in {pause:g} s ({self._log.path})")
+        self._resume_at, self.state = time.monotonic() + pause, State.PAUSING
+
+    def _last_words(self, cause: str, child: Child) -> str:
+        lines = list(child.output.last_lines)
+        if child.exit_code() == NO_RESTART and lines:
+            return lines[-1]
+        times = f" {self._quick_deaths} times in a row" if self._quick_deaths > 1 else ""
+        return "\n".join([f"{cause}{times}; {self._log.path} ends:", *(f"  {line[:400]}" for line in lines[-5:])])
+
+
+class Supervisor:
+    """Runs programs until a signal, or until one of them cannot be kept running. A context: leaving it stops them.
+
+    Beside each `name.log` there is a `name.pid` while the program runs.
+    """
+
+    def __init__(self, programs: Sequence[Program], log_dir: Path, say: Say = print) -> None:
+        self._programs, self._log_dir, self._say = programs, log_dir, say
+        self._keepers: dict[str, Keeper] = {}
+        self._stop_signals = 0
+        self._is_stopping = False
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup stays in force
+                signal.signal(number, self._note_signal)
+        self._watcher = Guard()
+        for program in self._programs:
+            self._keepers[program.name] = Keeper(program, self._log_dir, self._say_while_running, self._watcher)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._stop_in_turns()
+        finally:
+            for keeper in self._keepers.values():
+                keeper.close()
+            self._watcher.close()
+
+    def wait_until_ready(self) -> None:
+        """Returns when every program is ready."""
+        self.run_until(lambda: all(keeper.is_ready for keeper in self._keepers.values()))
+
+    def run_until(self, is_over: Callable[[], bool]) -> None:
+        """Looks after the programs until then. Raises StopRequested or SupervisorError."""
+        while not is_over():
+            if self._stop_signals:
+                raise StopRequested
+            self.tick()
+            time.sleep(TICK_SECONDS)
+
+    def tick(self) -> None:
+        """Looks after every program once."""
+        for keeper in self._keepers.values():
+            ready = {name for name, other in self._keepers.items() if other.is_ready}
+            keeper.tick(ready)
+        if os.getpid() == 1:
+            self.reap_strangers()
+
+    def pids(self) -> dict[str, int]:
+        """The programs that run, and their processes."""
+        return {name: each.child.pid for name, each in self._keepers.items() if each.child is not None}
+
+    def reap_strangers(self) -> None:
+        """As process 1 of a container: takes leave of processes whose parents are gone, and never of our own."""
+        ours = {*self.pids().values(), self._watcher.pid}
+        with contextlib.suppress(ChildProcessError):
+            while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and found.si_pid not in ours:
+                os.waitpid(found.si_pid, 0)
+
+    def _note_signal(self, _number: int, _frame: object) -> None:
+        self._stop_signals += 1
+
+    def _say_while_running(self, line: str) -> None:
+        """What programs complain of while others are being stopped is no news."""
+        if not self._is_stopping:
+            self._say(line)
+
+    def _stop_in_turns(self) -> None:
+        self._is_stopping = True
+        for turn in sorted({program.stop_turn for program in self._programs}):
+            self._stop_together([each for each in self._keepers.values() if each.program.stop_turn == turn])
+
+    def _stop_together(self, keepers: Sequence[Keeper]) -> None:
+        began = time.monotonic()
+        for keeper in keepers:
+            keeper.ask_to_stop()
+        while running := [keeper for keeper in keepers if keeper.is_running]:
+            for keeper in running:
+                is_overdue = time.monotonic() - began > keeper.program.stop_seconds
+                if is_overdue and not keeper.program.may_be_killed:
+                    self._say(f"{keeper.program.name} did not stop in time and is killed")
+                if is_overdue or self._stop_signals > 1:  # a second Ctrl-C
+                    keeper.close()
+            time.sleep(TICK_SECONDS / 2)
+        for keeper in keepers:
+            keeper.close()
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    with contextlib.suppress(ValueError):
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"was ended by signal {-code}"

@@ -1,0 +1,253 @@
+"""Dagster's storage with pooled connections: SQLite in a folder, or Postgres where DATABASE_URL says so.
+
+As they come, Dagster's storages open a connection for every statement, and read a table's columns from the database
+before many of them; sharing an engine per process and asking once are the largest savings of a run
+(`docs/architecture.md` has the figures).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache, wraps
+from pathlib import Path
+from typing import Any, Self
+
+import sqlalchemy as db
+from dagster import DagsterInstance
+from dagster._core.instance import RUNLESS_RUN_ID
+from dagster._core.storage.base_storage import DagsterStorage
+from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage, SqlEventLogStorage
+from dagster._core.storage.event_log.base import EventLogStorage
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.runs import SqliteRunStorage
+from dagster._core.storage.runs.base import RunStorage
+from dagster._core.storage.schedules import SqliteScheduleStorage
+from dagster._core.storage.schedules.base import ScheduleStorage
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
+from sqlalchemy.engine import Connection, Engine
+
+from seg_pipeline.settings import get_settings
+
+SQLITE_BUSY_SECONDS = 30
+
+
+@lru_cache(maxsize=8)
+def sqlite_engine(url: str) -> Engine:
+    """One pooled engine per database file and process. A commit survives a killed process; the last ones before a
+    power cut may be lost (`synchronous=NORMAL`), which the sweeper mends, because the store is the truth."""
+    engine = db.create_engine(url, pool_size=8, max_overflow=24, connect_args={"timeout": SQLITE_BUSY_SECONDS})
+    db.event.listen(engine, "connect", _make_quick)
+    return engine
+
+
+def _make_quick(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+@lru_cache(maxsize=2)
+def postgres_engine(url: str) -> Engine:
+    """One pooled engine per process for all three storages."""
+    return db.create_engine(
+        url, isolation_level="AUTOCOMMIT", pool_size=4, max_overflow=16, pool_recycle=600, pool_pre_ping=True
+    )
+
+
+def postgres_url(url: str) -> str:
+    """The URL with the driver that dagster-postgres brings; SQLAlchemy 2.1 means psycopg 3 by `postgresql://`."""
+    return str(db.make_url(url).set(drivername="postgresql+psycopg2").render_as_string(hide_password=False))
+
+
+def _until_true(method: Callable[..., bool]) -> Callable[..., bool]:
+    """The method, which is not called again once it has said yes: tables and columns come, and never go."""
+
+    @wraps(method)
+    def ask(self: Any, *arguments: Any) -> bool:
+        true_ones = self.__dict__.setdefault("_true_ones", set())
+        question = (method.__name__, *(each for each in arguments if not isinstance(each, Connection)))
+        if question not in true_ones and method(self, *arguments):
+            true_ones.add(question)
+        return question in true_ones
+
+    return ask
+
+
+class _PooledSqliteRuns(SqliteRunStorage):
+    has_run_stats_index_cols = _until_true(SqliteRunStorage.has_run_stats_index_cols)
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        with sqlite_engine(self._conn_string).begin() as connection:
+            yield connection
+
+
+class _PooledSqliteSchedules(SqliteScheduleStorage):
+    has_built_index = _until_true(SqliteScheduleStorage.has_built_index)
+    _has_instigators_table = _until_true(SqliteScheduleStorage._has_instigators_table)
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        with sqlite_engine(self._conn_string).begin() as connection:
+            yield connection
+
+
+class _PooledSqliteEvents(ConsolidatedSqliteEventLogStorage):
+    _has_asset_key_col_on_connection = _until_true(ConsolidatedSqliteEventLogStorage._has_asset_key_col_on_connection)
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        with sqlite_engine(self._conn_string).begin() as connection:
+            yield connection
+
+    @_until_true
+    def has_table(self, table_name: str) -> bool:
+        return bool(db.inspect(sqlite_engine(self._conn_string)).has_table(table_name))
+
+
+class _PooledPostgresRuns(PostgresRunStorage):
+    has_run_stats_index_cols = _until_true(PostgresRunStorage.has_run_stats_index_cols)
+
+    def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
+        """Pooled from the start."""
+
+
+class _PooledPostgresEvents(PostgresEventLogStorage):
+    has_table = _until_true(PostgresEventLogStorage.has_table)
+    _has_asset_key_col_on_connection = _until_true(PostgresEventLogStorage._has_asset_key_col_on_connection)
+
+    def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
+        """Pooled from the start."""
+
+
+class _PooledPostgresSchedules(PostgresScheduleStorage):
+    has_built_index = _until_true(PostgresScheduleStorage.has_built_index)
+    _has_instigators_table = _until_true(PostgresScheduleStorage._has_instigators_table)
+
+    def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
+        """Pooled from the start."""
+
+
+Storages = tuple[RunStorage[Any], EventLogStorage[Any], ScheduleStorage[Any]]
+
+
+def _sqlite_storages(folder: Path) -> Storages:
+    runs, schedules = _sqlite_urls(folder)
+    return _PooledSqliteRuns(runs), _PooledSqliteEvents(str(folder)), _PooledSqliteSchedules(schedules)
+
+
+@lru_cache(maxsize=8)
+def _sqlite_urls(folder: Path) -> tuple[str, str]:
+    """Where runs and schedules are. Their tables are made, or their versions checked, once per process and not for
+    every instance: the code server makes one for each call."""
+    runs, schedules = _PooledSqliteRuns.from_local(str(folder)), _PooledSqliteSchedules.from_local(str(folder))
+    return runs._conn_string, schedules._conn_string
+
+
+def _postgres_storages(url: str) -> Storages:
+    storages = (_PooledPostgresRuns(url), _PooledPostgresEvents(url), _PooledPostgresSchedules(url))
+    for storage in storages:
+        storage._engine = postgres_engine(url)
+    return storages
+
+
+class SegPipelineStorage(DagsterStorage[DagsterInstance], ConfigurableClass):
+    """Runs, events and schedules in DATA_DIR/dagster, or in the database that DATABASE_URL names."""
+
+    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
+        self._inst_data = inst_data
+        super().__init__()
+
+    @cached_property
+    def _storages(self) -> Storages:
+        settings = get_settings()
+        if settings.database_url:
+            return _postgres_storages(postgres_url(settings.database_url))
+        folder = settings.data_dir / "dagster"
+        folder.mkdir(parents=True, exist_ok=True)
+        return _sqlite_storages(folder.absolute())
+
+    @property
+    def inst_data(self) -> ConfigurableClassData | None:
+        """What dagster.yaml said."""
+        return self._inst_data
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Nothing to configure here: Settings has it."""
+        return {}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
+        """Dagster's way to build it."""
+        return cls(inst_data=inst_data, **config_value)
+
+    def register_instance(self, instance: DagsterInstance) -> None:
+        """Tells the parts which instance they serve."""
+        super().register_instance(instance)
+        for storage in self._storages:
+            if not storage.has_instance:
+                storage.register_instance(instance)
+
+    @property
+    def run_storage(self) -> RunStorage[Any]:
+        """Runs, tags, partitions' keys, daemon heartbeats."""
+        return self._storages[0]
+
+    @property
+    def event_log_storage(self) -> EventLogStorage[Any]:
+        """Events and materialisations."""
+        return self._storages[1]
+
+    @property
+    def schedule_storage(self) -> ScheduleStorage[Any]:
+        """Ticks and cursors."""
+        return self._storages[2]
+
+    @property
+    def run_storage_data(self) -> ConfigurableClassData | None:
+        """None: the three are never configured apart."""
+        return None
+
+    @property
+    def event_storage_data(self) -> ConfigurableClassData | None:
+        """None: the three are never configured apart."""
+        return None
+
+    @property
+    def schedule_storage_data(self) -> ConfigurableClassData | None:
+        """None: the three are never configured apart."""
+        return None
+
+
+def runless_events(instance: DagsterInstance, before: datetime, limit: int) -> list[int]:
+    """Events that belong to no run, such as the courier's, the oldest first: no deletion of a run takes them along."""
+    events = SqlEventLogStorageTable.c
+    old = (events.run_id == RUNLESS_RUN_ID) & (events.timestamp < before.astimezone(UTC).replace(tzinfo=None))
+    with _events_of(instance).index_connection() as connection:
+        return [*connection.execute(db.select(events.id).where(old).order_by(events.id).limit(limit)).scalars()]
+
+
+def delete_event(instance: DagsterInstance, event_id: int) -> None:
+    """Removes one event."""
+    with _events_of(instance).index_connection() as connection:
+        connection.execute(SqlEventLogStorageTable.delete().where(SqlEventLogStorageTable.c.id == event_id))
+
+
+def _events_of(instance: DagsterInstance) -> SqlEventLogStorage:
+    storage = instance.event_log_storage
+    assert isinstance(storage, SqlEventLogStorage)
+    return storage
+
+
+def prepare() -> None:
+    """Creates the tables. Run it alone before the first start: two processes that create them at once leave them
+    broken."""
+    with DagsterInstance.get() as instance:
+        instance.get_runs(limit=1)
+
+
+if __name__ == "__main__":
+    prepare()

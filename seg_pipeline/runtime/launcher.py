@@ -1,0 +1,75 @@
+"""Launches runs on warm workers: a run's id goes to the broker, a worker that has everything loaded takes it."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from celery import Celery
+from dagster import DagsterRunStatus
+from dagster._core.launcher import LaunchRunContext, RunLauncher
+from dagster._serdes import ConfigurableClassData
+from dagster_celery.launcher import CeleryRunLauncher
+from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG
+
+from seg_pipeline.runtime.celery_app import EXECUTE_RUN_TASK, make_celery
+from seg_pipeline.runtime.upkeep import UPKEEP_TAG, start_upkeep
+from seg_pipeline.settings import get_settings
+
+
+class WarmRunLauncher(CeleryRunLauncher):
+    """dagster-celery's launcher with our own application, our own task and a cancel that ends as cancelled.
+
+    Upstream's revokes the Celery task, which needs a control channel, and never reports that the run is being
+    cancelled, so that it ends as failed.
+    """
+
+    celery: Celery
+
+    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
+        self._inst_data = inst_data
+        settings = get_settings()
+        self.default_queue = settings.celery_queue
+        self.celery = make_celery(settings)
+        RunLauncher.__init__(self)  # type: ignore[arg-type]  # past upstream's __init__, which makes its own app
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Nothing to configure here: Settings has it."""
+        return {}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
+        """Dagster's way to build it."""
+        return cls(inst_data=inst_data, **config_value)
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Puts the run's id on its queue and returns as soon as the broker has it; upkeep gets a process instead."""
+        run = context.dagster_run
+        if UPKEEP_TAG in run.tags:
+            start_upkeep(run.run_id)
+            return
+        queue = run.tags.get(DAGSTER_CELERY_QUEUE_TAG, self.default_queue)
+        self.celery.send_task(EXECUTE_RUN_TASK, args=[run.run_id], queue=queue, routing_key=f"{queue}.run")
+
+    def terminate(self, run_id: str) -> bool:
+        """Marks the run as being cancelled; its worker sees that within a heartbeat and stops it.
+
+        A run that no worker has begun is cancelled on the spot.
+        """
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        waiting = run.status != DagsterRunStatus.STARTED
+        self._instance.report_run_canceling(run)
+        if waiting:
+            self._instance.report_run_canceled(run, "Cancelled before a worker had begun it.")
+        return True
+
+    @property
+    def supports_resume_run(self) -> bool:
+        """A run is never resumed: the sweeper asks for a new one."""
+        return False
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        """The sweeper watches heartbeats instead."""
+        return False

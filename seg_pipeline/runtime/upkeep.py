@@ -1,0 +1,52 @@
+"""Executes one run of upkeep, such as the prune, in a process of its own (`python -m` this module, and the run's id).
+
+It takes seconds to start, which nobody waits for, and may take minutes, for which no picture should wait behind it on
+a worker.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+from dagster import DagsterInstance
+
+from seg_pipeline.runtime.execution import execute, interrupt_if_cancelled
+from seg_pipeline.settings import get_settings
+
+UPKEEP_TAG = "seg_pipeline/upkeep"
+"""Jobs with this tag are executed so."""
+
+logger = logging.getLogger(__name__)
+
+
+def start_upkeep(run_id: str) -> None:
+    """Starts the process and does not wait for it; a thread takes note of its end."""
+    process = subprocess.Popen([sys.executable, "-m", "seg_pipeline.runtime.upkeep", run_id], stdin=subprocess.DEVNULL)
+    threading.Thread(target=process.wait, name=f"upkeep-{process.pid}", daemon=True).start()
+
+
+def main() -> None:
+    """Executes the run."""
+    (run_id,) = sys.argv[1:]
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Dagster listens to it during the run
+    with DagsterInstance.get() as instance:
+        ended = threading.Event()
+        watch = threading.Thread(target=_watch, args=(instance, run_id, ended), name="watch", daemon=True)
+        watch.start()
+        execute(instance, run_id)
+        ended.set()
+        watch.join()
+    logger.info("run %s ended in process %s", run_id, os.getpid())
+
+
+def _watch(instance: DagsterInstance, run_id: str, ended: threading.Event) -> None:
+    while not ended.wait(get_settings().heartbeat_seconds):
+        interrupt_if_cancelled(instance, run_id)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""The warm worker: `python -m seg_pipeline.runtime.worker` takes runs from the broker, one at a time.
+
+A parent that only talks to the broker forks one child, which keeps the models, Dagster's instance and every
+connection from run to run. The child's heartbeat also notices a cancelled run and unloads idle models.
+"""
+
+import contextlib
+import logging
+import mmap
+import os
+import signal
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from typing import Any
+
+from billiard import current_process
+from billiard.util import set_pdeathsig
+from celery import Celery
+from celery.exceptions import SecurityWarning
+from celery.signals import worker_process_init, worker_process_shutdown
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+
+from seg_pipeline.defs.resources import workbench
+from seg_pipeline.defs.run_config import uuids_of_run
+from seg_pipeline.errors import StoreError
+from seg_pipeline.jobs.heartbeats import WorkerBeat, all_workers, live_workers, remove_beat, write_beat
+from seg_pipeline.runtime.allocator import keep_freed_memory
+from seg_pipeline.runtime.celery_app import EXECUTE_RUN_TASK, make_celery
+from seg_pipeline.runtime.execution import execute, interrupt_if_cancelled
+from seg_pipeline.settings import get_settings
+
+logger = logging.getLogger(__name__)
+
+_OPTIONS = (
+    "--quiet",
+    "worker",
+    "--pool=prefork",
+    "--concurrency=1",
+    "--loglevel=WARNING",
+    # Chatter between workers, which goes through a control channel that the folder broker need not have.
+    "--without-gossip",
+    "--without-mingle",
+    "--without-heartbeat",
+)
+
+
+class Pulse(threading.Thread):
+    """Says every few seconds that this process lives and what it works on."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name="pulse", daemon=True)
+        self._settings = get_settings()
+        self._bench = workbench()
+        self._started_at = datetime.now(UTC)
+        self._idle_since: datetime | None = self._started_at
+        self._run_id: str | None = None
+        self._uuids: list[str] = []
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self.worker_name = name
+
+    def run(self) -> None:
+        """Beats until stopped. A store that is away is no reason to die: the beat grows stale until it is back."""
+        while not self._stopping.is_set():
+            self._beat_quietly()
+            self._bench.models.unload_idle()
+            if self._run_id and interrupt_if_cancelled(child.instance, self._run_id):
+                logger.info("run %s is cancelled", self._run_id)
+            self._stopping.wait(self._settings.heartbeat_seconds)
+
+    def stop(self) -> None:
+        """Ends the thread and takes the beat away, so that nobody waits for it to grow stale."""
+        self._stopping.set()
+        with contextlib.suppress(StoreError):
+            remove_beat(self._bench.store, self.worker_name)
+
+    @contextmanager
+    def during(self, run_id: str, uuids: list[str]) -> Iterator[None]:
+        """Names the run in the beat, from before it begins until after its end is recorded: the sweeper takes a
+        started run that no beat names for lost."""
+        with self._lock:
+            self._run_id, self._uuids, self._idle_since = run_id, uuids, None
+        self._beat_quietly()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._run_id, self._uuids, self._idle_since = None, [], datetime.now(UTC)
+            self._beat_quietly()
+
+    def _beat_quietly(self) -> None:
+        try:
+            with self._lock:
+                write_beat(self._bench.store, self._beat())
+        except StoreError as error:
+            logger.warning("no heartbeat written: %s", error)
+
+    def _beat(self) -> WorkerBeat:
+        return WorkerBeat(
+            name=self.worker_name,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            beat_at=datetime.now(UTC),
+            run_id=self._run_id,
+            uuids=tuple(self._uuids),
+            models=tuple(self._bench.models.loaded()),
+            idle_since=self._idle_since,
+            started_at=self._started_at,
+        )
+
+
+class Child:
+    """What the executing process keeps from run to run."""
+
+    @cached_property
+    def instance(self) -> DagsterInstance:
+        """One instance with its pooled connections, for the life of the process."""
+        return DagsterInstance.get()
+
+    @cached_property
+    def pulse(self) -> Pulse:
+        """The heartbeat of this process."""
+        return Pulse(f"{socket.gethostname()}-{os.getpid()}")
+
+
+child = Child()
+
+_failed_to_begin = mmap.mmap(-1, 1)
+"""One byte that parent and children share: 1 after a child could not be prepared."""
+
+
+def execute_run(run_id: str) -> None:
+    """Executes a run that was launched. One that is finished or gone is left alone, since deliveries may repeat."""
+    run = child.instance.get_run_by_id(run_id)
+    if run is None or run.is_finished:
+        logger.info("run %s is over; its late delivery is ignored", run_id)
+    elif run.status in (DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING):
+        _close_abandoned(run)
+    else:
+        _execute(run)
+
+
+def _execute(run: DagsterRun) -> None:
+    with child.pulse.during(run.run_id, uuids_of_run(run)), workbench().run():
+        execute(child.instance, run.run_id)
+
+
+def _close_abandoned(run: DagsterRun) -> None:
+    """A run that was delivered again after it had begun: its worker died, or still works on it."""
+    settings = get_settings()
+    beats = live_workers(workbench().store, datetime.now(UTC), settings.worker_stale_seconds)
+    if any(beat.run_id == run.run_id for beat in beats):
+        logger.info("run %s is in another worker's hands", run.run_id)
+    elif run.status == DagsterRunStatus.CANCELING:
+        child.instance.report_run_canceled(run, "Cancelled; its worker was lost.")
+    else:
+        child.instance.report_run_failed(run, "The worker was lost; the sweeper asks again.")
+
+
+def _begin_child(lifeline: tuple[int, int], **_: Any) -> None:
+    """Prepares a new child. Celery only logs what a signal's receiver raises, and a half prepared child would take
+    runs: so a failure ends the whole worker."""
+    try:
+        end_with_parent(*lifeline)
+        _free_locks_of_the_dead()
+        keep_freed_memory()
+        _forget_dead_neighbours()
+        child.pulse.start()
+    except Exception:
+        logger.critical("the worker cannot start, because its child cannot be prepared", exc_info=True)
+        _fail_parent()
+
+
+def _fail_parent() -> None:
+    """Ends parent and child with exit code 70 (EX_SOFTWARE)."""
+    _failed_to_begin[0] = 1
+    os.kill(os.getppid(), signal.SIGTERM)
+    os._exit(os.EX_SOFTWARE)
+
+
+def end_with_parent(reader: int, writer: int) -> None:
+    """Kills this process when its parent is gone, however it went: then nobody has the pipe's writing end any more.
+
+    In place of Linux's parent-death signal, which the pool sets: that comes when the *thread* ends that forked. A child
+    that took a dead one's place was forked by a thread that a parent which is told to stop ends first, before the run
+    in hand is finished.
+    """
+    os.close(writer)
+    with contextlib.suppress(OSError):  # only Linux has it
+        set_pdeathsig(0)
+    threading.Thread(target=_wait_for_the_end_of, args=(reader,), daemon=True, name="lifeline").start()
+
+
+def _wait_for_the_end_of(reader: int) -> None:
+    os.read(reader, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _end_child(exitcode: int, **_: Any) -> None:
+    """The pool has told the child to go, and has every result. It would sleep for another second, so that its parent
+    could read a message that a parent which is stopping reads no more, and which the exit code says as well."""
+    child.pulse.stop()
+    if exitcode == os.EX_OK:
+        os._exit(exitcode)
+
+
+def _free_locks_of_the_dead() -> None:
+    """A child that is killed while it waits for work takes the locks of the pool's pipes with it, and the next would
+    wait for them for ever. There is one child at a time, so a lock that is held now is held by a dead one."""
+    process = current_process()
+    for lock in filter(None, (process.inq._rlock, process.outq._wlock)):  # on Redis each child has pipes of its own
+        lock.acquire(False)
+        lock.release()
+
+
+def _forget_dead_neighbours() -> None:
+    """Removes the beats of this host's workers whose processes are gone, so that the sweeper need not wait."""
+    store, host = workbench().store, socket.gethostname()
+    with contextlib.suppress(StoreError):
+        for beat in all_workers(store):
+            if beat.host == host and not _is_alive(beat.pid):
+                remove_beat(store, beat.name)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def make_worker() -> Celery:
+    """The Celery application with our one task and the child's hooks."""
+    app = make_celery(get_settings())
+    app.task(execute_run, name=EXECUTE_RUN_TASK)
+    worker_process_init.connect(partial(_begin_child, os.pipe()), weak=False)
+    worker_process_shutdown.connect(_end_child, weak=False)
+    return app
+
+
+def main() -> None:
+    """Runs the worker until SIGTERM, which lets the run in hand finish first."""
+    import seg_pipeline.definitions  # noqa: F401  loaded before the fork, so that a new child is quick
+
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("seg_pipeline").setLevel(logging.INFO)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SecurityWarning)  # in a container, being root is nothing special
+        make_worker().worker_main([*_OPTIONS, f"--queues={get_settings().celery_queue}"])
+    _leave()
+
+
+def _leave() -> None:
+    """Ends the parent, whose child is gone and whose connections are closed. The usual way would first wait for a
+    thread of the pool that sleeps for a second at a time, and then take the loaded libraries apart."""
+    logging.shutdown()
+    os._exit(os.EX_SOFTWARE if _failed_to_begin[0] else os.EX_OK)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Whether turbo finds what exact finds."""

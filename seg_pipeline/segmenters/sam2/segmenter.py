@@ -1,0 +1,180 @@
+"""SAM-2 through the `sam2` package: automatic masks, with its predicted IoU and stability, at full resolution.
+
+The masks are those of upstream's `SAM2AutomaticMaskGenerator`, made by `generator.py`. Models are built from
+upstream's configuration files without hydra's process-wide state, and weights load as data alone.
+"""
+
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from seg_pipeline.domain import BoolMask, Mask, Parameters, RgbImage, Segment
+from seg_pipeline.errors import ModelError
+from seg_pipeline.segmenters import Notes
+from seg_pipeline.segmenters.devices import give_memory_back, has_bf16, loading_errors, pick_device, running_errors
+from seg_pipeline.segmenters.sam2.decoder import FastMaskDecoder
+from seg_pipeline.segmenters.sam2.generator import AutomaticMasks, FoundMask, PointBatches
+from seg_pipeline.segmenters.sam2.parameters import Sam2Parameters, asked_parameters, default_parameters
+from seg_pipeline.segmenters.sam2.upstream import UpstreamMasks
+from seg_pipeline.segmenters.weights.locate import weights_sha256
+
+SMALLEST_CROPPED = 64
+"""Pictures with a shorter side of fewer pixels are not cropped: upstream fails on crops of nothing."""
+
+DEMO_CONFIG = Path(__file__).parents[2] / "demo" / "demo-sam2.yaml"
+
+_PUBLISHED = re.compile(r"(sam2(?:\.1)?)_hiera_(tiny|small|base_plus|large)")
+_CONFIG_SIZES = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
+
+# From upstream's `checkpoints/download_ckpts.sh`, which its package leaves out.
+_RELEASES = {"sam2": "072824", "sam2.1": "092824"}
+_CHECKPOINTS_URL = "https://dl.fbaipublicfiles.com/segment_anything_2"
+
+
+Mode = Literal["exact", "turbo", "upstream"]
+
+
+class Sam2Segmenter:
+    """A SAM-2 checkpoint, ready to segment.
+
+    `exact` gives upstream's masks, in float32. `turbo` calculates in bfloat16 where the device does, and on a CPU makes
+    masks only where they are in doubt. `upstream` is the package's own generator, to compare with.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        weights_path: Path,
+        device: str = "auto",
+        parameters: Sam2Parameters | None = None,
+        mode: Mode = "exact",
+    ) -> None:
+        self.name = name
+        self.device = pick_device(device)
+        self.weights_sha256 = weights_sha256(weights_path)
+        self.parameters = parameters or default_parameters(name)
+        self.notes: Notes = {"inference_mode": mode, "points_per_batch": self.parameters.points_per_batch}
+        self._lock = threading.Lock()
+        self._batches = PointBatches()
+        with loading_errors(weights_path, "SAM-2", self.device):
+            self._upstream: UpstreamMasks | None = UpstreamMasks(
+                _load_model(name, weights_path, self.device), self._batches
+            )
+            self._ours = _own_masks(self._upstream, self._batches, mode)
+        if self._ours and mode == "turbo":
+            self.notes |= {"precision": self._ours.precision, "masks_sampled": self._ours.sampled}
+
+    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+        """The segments of each picture, in upstream's order; each goes through the network alone: no other can matter.
+
+        `parameters` replaces fields of the configured `Sam2Parameters` for this call. A thing that no point of the grid
+        finds well enough has no segment, and things may lie within each other.
+        """
+        asked = asked_parameters(self.parameters, parameters or {})
+        with self._lock, running_errors(self.name), torch.inference_mode():
+            segments = [self._segment_one(image, asked) for image in images]
+            self._note_batches(asked)
+            return segments
+
+    def close(self) -> None:
+        """Drops the model and gives its memory back, to the device and to the system."""
+        with self._lock:
+            self._upstream = self._ours = None
+        give_memory_back()
+
+    def _segment_one(self, image: RgbImage, asked: Sam2Parameters) -> list[Segment]:
+        height, width = image.shape[:2]
+        if asked.crop_n_layers and min(height, width) < SMALLEST_CROPPED:
+            asked = replace(asked, crop_n_layers=0)
+        generator = self._ours if self._ours and not asked.use_m2m else self._upstream
+        if generator is None:
+            raise ModelError(f"{self.name} is closed.")
+        segments = [_to_segment(each, (width, height), asked) for each in generator.generate(image, asked)]
+        return [segment for segment in segments if segment is not None]
+
+    def _note_batches(self, asked: Sam2Parameters) -> None:
+        self.notes["points_per_batch"] = self._batches.size(asked.points_per_batch)
+        if self._batches.halvings:
+            self.notes["halved_after_out_of_memory"] = self._batches.halvings
+
+
+def _own_masks(upstream: UpstreamMasks, batches: PointBatches, mode: Mode) -> AutomaticMasks | None:
+    """Our own generator, or None where upstream's is asked for or the model is built unlike the published ones."""
+    if mode == "upstream" or not FastMaskDecoder.fits(upstream.predictor.model):
+        return None
+    if mode == "exact":
+        return AutomaticMasks(upstream.predictor, batches)
+    on_cpu = torch.device(upstream.predictor.device).type == "cpu"
+    dtype = torch.bfloat16 if has_bf16() or not on_cpu else torch.float32
+    return AutomaticMasks(upstream.predictor, batches, dtype, sampled=on_cpu)
+
+
+def _to_segment(found: FoundMask, resolution_wh: tuple[int, int], asked: Sam2Parameters) -> Segment | None:
+    """Our noun for a mask, or None if nothing of it is left."""
+    mask = Mask.from_window(found.bits, (found.box.x, found.box.y), resolution_wh)
+    if mask is not None and asked.min_mask_region_area:
+        mask = Mask.from_full(_without_small_regions(mask.full(), asked.min_mask_region_area))
+    if mask is None:
+        return None
+    return Segment(mask, predicted_iou=found.predicted_iou, stability_score=found.stability_score)
+
+
+def _without_small_regions(full: BoolMask, min_area: int) -> BoolMask:
+    """The mask without holes and islands of fewer than `min_area` pixels."""
+    from sam2.utils.amg import remove_small_regions
+
+    for mode in ("holes", "islands"):
+        full, _ = remove_small_regions(full, min_area, mode)
+    return full
+
+
+def build_model(name: str) -> Any:
+    """The network of this name with random weights, a `sam2.modeling.sam2_base.SAM2Base` on the CPU."""
+    import_sam2()
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.load(config_path(name))
+    return instantiate(config.model, _recursive_=True)
+
+
+def config_path(name: str) -> Path:
+    """The configuration file of a model: upstream's own, or the demo's. Raises ModelError."""
+    if name == "demo-sam2":
+        return DEMO_CONFIG
+    published = _PUBLISHED.fullmatch(name)
+    spec = find_spec("sam2")
+    if published is None or spec is None or spec.origin is None:
+        raise ModelError(f"model {name} is no SAM-2 that the sam2 package knows; sam2.1_hiera_large is one.")
+    family, size = published.groups()
+    return Path(spec.origin).parent / "configs" / family / f"{family}_hiera_{_CONFIG_SIZES[size]}.yaml"
+
+
+def published_sam2_url(name: str) -> str | None:
+    """Where the weights of this name are published, or None if they are not."""
+    published = _PUBLISHED.fullmatch(name)
+    return f"{_CHECKPOINTS_URL}/{_RELEASES[published[1]]}/{name}.pt" if published else None
+
+
+def import_sam2() -> None:
+    """Imports sam2, which starts hydra for the whole process, and ends that again: nothing here needs it."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    before = GlobalHydra.instance().is_initialized()
+    import sam2  # noqa: F401
+
+    if not before:
+        GlobalHydra.instance().clear()
+
+
+def _load_model(name: str, weights_path: Path, device: str) -> Any:
+    model = build_model(name)
+    state = torch.load(weights_path, map_location="cpu", weights_only=True)["model"]
+    model.load_state_dict(state)
+    return model.requires_grad_(False).eval().to(device)

@@ -1,0 +1,81 @@
+"""Upstream's own `SAM2AutomaticMaskGenerator`: what ours is compared with, and what does the rarely asked for."""
+
+import warnings
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from seg_pipeline.domain import BoolMask, Box, RgbImage
+from seg_pipeline.segmenters.sam2.generator import FoundMask, PointBatches
+from seg_pipeline.segmenters.sam2.parameters import Sam2Parameters
+
+BATCH_BYTES = 2**31
+"""About what the full-resolution logits of a batch of points may take; large pictures get smaller batches."""
+
+
+class UpstreamMasks:
+    """Automatic masks by upstream's generator, in float32; `predictor` is its `SAM2ImagePredictor`."""
+
+    def __init__(self, model: Any, batches: PointBatches) -> None:
+        self._generator = _make_generator(model)
+        self._batches = batches
+        self.predictor: Any = self._generator.predictor
+
+    def generate(self, image: RgbImage, asked: Sam2Parameters) -> list[FoundMask]:
+        """Upstream's masks in its order, as windows of the whole picture."""
+        height, width = image.shape[:2]
+        that_fit = max(BATCH_BYTES // (4 * 3 * height * width), 1)
+        while True:
+            size = min(self._batches.size(asked.points_per_batch), that_fit)
+            _set_parameters(self._generator, replace(asked, points_per_batch=size))
+            try:
+                records = self._generator.generate(np.require(image, requirements=["C", "W"]))
+            except Exception as error:
+                self._batches.halve_or_raise(size, error)
+                continue
+            return [_found(record, Box(0, 0, width, height)) for record in records]
+
+
+def _found(record: dict[str, Any], box: Box) -> FoundMask:
+    bits = decode_run_lengths(record["segmentation"])
+    return FoundMask(box, bits, float(record["predicted_iou"]), float(record["stability_score"]))
+
+
+def _make_generator(model: Any) -> Any:
+    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+
+    class Generator(SAM2AutomaticMaskGenerator):
+        """Upstream's, but for crops in none of which anything is found, where its boxes lose their shape."""
+
+        def _process_crop(self, *args: Any) -> Any:
+            data = super()._process_crop(*args)
+            data["crop_boxes"] = data["crop_boxes"].reshape(-1, 4)
+            return data
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # upstream scripts its transforms, which torch deprecates
+        generator = Generator(model, output_mode="uncompressed_rle")
+    # Upstream takes every model for one of 1024 px.
+    generator.predictor._bb_feat_sizes = [(model.image_size // stride,) * 2 for stride in (4, 8, 16)]
+    return generator
+
+
+def _set_parameters(generator: Any, parameters: Sam2Parameters) -> None:
+    """Gives upstream's generator other parameters than it was made with; cheap, unlike making one."""
+    from sam2.utils.amg import build_all_layer_point_grids
+
+    for name, value in asdict(parameters).items():
+        if name not in ("points_per_side", "min_mask_region_area"):
+            setattr(generator, name, value)
+    generator.point_grids = build_all_layer_point_grids(
+        parameters.points_per_side, parameters.crop_n_layers, parameters.crop_n_points_downscale_factor
+    )
+
+
+def decode_run_lengths(rle: dict[str, Any]) -> BoolMask:
+    """The mask `(H, W) bool` of COCO's uncompressed run lengths, which go down the columns and begin with zeros."""
+    height, width = rle["size"]
+    counts = np.asarray(rle["counts"])
+    set_or_not = np.arange(len(counts)) % 2 == 1
+    return np.repeat(set_or_not, counts).reshape(width, height).T

@@ -1,0 +1,318 @@
+"""Results on their way to a real app server in a thread that has good and bad days."""
+
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seg_pipeline.adapters.app_server import Limits
+from seg_pipeline.adapters.outbox_relay import AT_ONCE, Courier, Round
+from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.store import Store, keys
+from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline_tests.app_servers import Answer, AppServerDouble, app_server, hang, hang_up, say
+from seg_pipeline_tests.builders import end_queue_job
+from seg_pipeline_tests.conftest import make_settings
+from seg_pipeline_tests.unreliable import Killed, UnreliableStore
+
+IMPATIENT = Limits(silent_seconds=0.3, total_seconds=0.3)
+
+
+class Clock:
+    """Stands still until it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def catch_up(self) -> None:
+        """What was recorded by the system's clock is in the past now."""
+        self.now = max(self.now, datetime.now(UTC))
+
+    def pass_seconds(self, count: float) -> None:
+        self.now += timedelta(seconds=count)
+
+
+@pytest.fixture
+def server() -> Iterator[AppServerDouble]:
+    with app_server() as double:
+        yield double
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def inbox() -> Inbox:
+    return Inbox(ObjectStore.in_memory())
+
+
+def make_courier(store: Store, url: str, clock: Clock, limits: Limits | None = None, **values: Any) -> Courier:
+    settings = make_settings(Path("nowhere"), app_server_url=url, **values)
+    return Courier(store, settings, clock, lambda: 1.0, limits or Limits())
+
+
+def end_jobs(inbox: Inbox, count: int, clock: Clock) -> list[str]:
+    uuids = [f"job-{number:02}" for number in range(count)]
+    for uuid in uuids:
+        end_queue_job(inbox, uuid, ended_at=clock())
+    clock.catch_up()
+    return uuids
+
+
+def deliver_for(courier: Courier, clock: Clock, seconds: float, step: float = 1) -> list[Round]:
+    """Rounds over a stretch of time."""
+    rounds = []
+    for _ in range(int(seconds / step)):
+        rounds.append(courier.deliver())
+        clock.pass_seconds(step)
+    return rounds
+
+
+def states(inbox: Inbox, uuids: list[str]) -> set[str]:
+    return {str(delivery.state) for uuid in uuids if (delivery := inbox.outbox.delivery(uuid))}
+
+
+# Good days
+
+
+def test_a_result_reaches_the_app_server(inbox: Inbox, server: AppServerDouble, clock: Clock) -> None:
+    end_queue_job(inbox, ended_at=clock())
+    clock.catch_up()
+    done = make_courier(inbox.store, server.url, clock, base_url="https://segments.example").deliver()
+    (told,) = server.told
+    assert (told.uuid, told.document["status"], len(told.document["segments"])) == ("job-1", "completed", 2)
+    mask_url = told.document["segments"][0]["mask_url"]
+    assert mask_url == "https://segments.example/assets/job-1/mask_images/mask_000.png"
+    (delivered,) = done.ended
+    assert (delivered.state, delivered.attempt_count, delivered.attempts[0].status) == ("delivered", 1, 200)
+    assert inbox.store.list(keys.OUTBOX) == []
+
+
+def test_a_failed_job_is_told_with_its_reason(inbox: Inbox, server: AppServerDouble, clock: Clock) -> None:
+    end_queue_job(inbox, ended_at=clock(), failed=True)
+    clock.catch_up()
+    make_courier(inbox.store, server.url, clock).deliver()
+    assert server.told[0].document == {
+        "uuid": "job-1",
+        "status": "failed",
+        "segments": [],
+        "error": {"code": "not_an_image", "message": "No picture."},
+    }
+
+
+def test_what_was_told_is_not_told_again(inbox: Inbox, server: AppServerDouble, clock: Clock) -> None:
+    end_jobs(inbox, 3, clock)
+    courier = make_courier(inbox.store, server.url, clock)
+    assert [len(each.ended) for each in deliver_for(courier, clock, 3)] == [3, 0, 0]
+    assert len(server.told) == 3
+
+
+def test_a_few_are_under_way_at_once_and_not_more(inbox: Inbox, clock: Clock) -> None:
+    """Each answer waits for as many requests as may come at once, so that the count is exact."""
+    from threading import Barrier
+
+    together = Barrier(AT_ONCE, timeout=30)
+
+    def answer(handler: Any, double: AppServerDouble) -> None:
+        together.wait()
+        say()(handler, double)
+
+    with app_server(answer) as server:
+        uuids = end_jobs(inbox, 3 * AT_ONCE, clock)
+        make_courier(inbox.store, server.url, clock).deliver()
+        assert server.most_at_once == AT_ONCE
+    assert states(inbox, uuids) == {"delivered"}
+
+
+def test_a_backlog_goes_out_oldest_first(inbox: Inbox, server: AppServerDouble, clock: Clock) -> None:
+    uuids = end_jobs(inbox, 20, clock)
+    make_courier(inbox.store, server.url, clock).deliver()
+    arrived = server.uuids()
+    assert sorted(arrived) == uuids
+    assert all(abs(arrived.index(uuid) - uuids.index(uuid)) < AT_ONCE for uuid in uuids)
+
+
+def test_a_round_ends_early_if_it_is_asked_to(inbox: Inbox, server: AppServerDouble, clock: Clock) -> None:
+    end_jobs(inbox, 20, clock)
+    done = make_courier(inbox.store, server.url, clock).deliver(lambda: len(server.told) < 2)
+    assert 2 <= len(done.ended) < 2 + AT_ONCE
+
+
+# Bad days
+
+
+@pytest.mark.parametrize("trouble", [say(500), hang, hang_up, say(503, retry_after="5"), say(302), say(429), None],
+                         ids=["500", "hanging", "hanging up", "503", "302", "429", "not there"])  # fmt: skip
+def test_an_app_server_down_for_ten_minutes_gets_every_result_in_order(
+    inbox: Inbox, clock: Clock, trouble: Answer | None
+) -> None:
+    """Nobody hammers it meanwhile, and what came in between is not forgotten."""
+    with app_server(trouble or say()) as server:
+        uuids = end_jobs(inbox, 30, clock)
+        url = server.url if trouble else "http://127.0.0.1:9"
+        courier = make_courier(inbox.store, url, clock, IMPATIENT, callback_give_up_seconds=86_400)
+        deliver_for(courier, clock, 600, step=10)
+        attempts = sum((inbox.outbox.delivery(uuid) or pytest.fail(uuid)).attempt_count for uuid in uuids)
+        assert attempts < 40
+        assert courier.problem
+        server.told.clear()
+        server.answers[:] = [say()]
+        recovered = make_courier_again(courier, server.url)
+        deliver_for(recovered, clock, 60)
+    arrived = server.uuids()
+    assert sorted(arrived) == uuids
+    first = arrived.pop(0)  # the one by which it was found out that the server is back
+    others = [uuid for uuid in uuids if uuid != first]
+    assert all(abs(arrived.index(uuid) - others.index(uuid)) < AT_ONCE for uuid in others)
+    assert (states(inbox, uuids), inbox.store.list(keys.OUTBOX)) == ({"delivered"}, [])
+
+
+def make_courier_again(courier: Courier, url: str) -> Courier:
+    """The same courier, whose server is back at its address, and need not be quick."""
+    courier._app_server._base_url, courier._app_server._limits = url, Limits()
+    return courier
+
+
+def test_while_it_is_down_one_at_a_time_is_tried(inbox: Inbox, clock: Clock) -> None:
+    with app_server(say(500)) as server:
+        end_jobs(inbox, 30, clock)
+        courier = make_courier(inbox.store, server.url, clock)
+        first = courier.deliver()
+        assert len(first.put_off) <= 2 + AT_ONCE
+        assert courier.thinks_it_is_down
+        clock.pass_seconds(31)
+        assert [len(courier.deliver().put_off) for _ in range(3)] == [1, 0, 0]
+
+
+def test_a_restarted_courier_goes_on_where_the_old_one_was(inbox: Inbox, clock: Clock) -> None:
+    with app_server(say(500)) as server:
+        uuids = end_jobs(inbox, 10, clock)
+        deliver_for(make_courier(inbox.store, server.url, clock), clock, 60, step=5)
+        server.answers[:] = [say()]
+        deliver_for(make_courier(inbox.store, server.url, clock), clock, 600, step=5)
+    assert states(inbox, uuids) == {"delivered"}
+
+
+def test_one_that_always_fails_does_not_hold_up_the_others(inbox: Inbox, clock: Clock) -> None:
+    def only_one_fails(handler: Any, double: AppServerDouble) -> None:
+        say(500 if handler.path.endswith("job-00") else 200)(handler, double)
+
+    with app_server(only_one_fails) as server:
+        uuids = end_jobs(inbox, 12, clock)
+        courier = make_courier(inbox.store, server.url, clock)
+        deliver_for(courier, clock, 300)
+        assert states(inbox, uuids[1:]) == {"delivered"}
+        assert states(inbox, uuids[:1]) == {"pending"}
+        assert server.uuids().count("job-00") < 12
+        end_queue_job(inbox, "job-99", ended_at=clock())
+        deliver_for(courier, clock, 60)
+    assert states(inbox, ["job-99"]) == {"delivered"}
+
+
+def test_a_refusal_is_parked_at_once_and_says_nothing_about_the_server(inbox: Inbox, clock: Clock) -> None:
+    with app_server(say(404, b"unknown uuid")) as server:
+        uuids = end_jobs(inbox, 10, clock)
+        courier = make_courier(inbox.store, server.url, clock)
+        done = courier.deliver()
+        assert (len(done.ended), courier.thinks_it_is_down) == (10, False)
+        deliver_for(courier, clock, 60)
+    assert len(server.told) == 10
+    assert states(inbox, uuids) == {"parked"}
+    assert {delivery.reason for delivery in done.ended} == {"the app server answered 404 Not Found: unknown uuid"}
+
+
+def test_after_the_time_is_over_what_waited_is_parked_without_trying_each(inbox: Inbox, clock: Clock) -> None:
+    with app_server(say(500)) as server:
+        uuids = end_jobs(inbox, 40, clock)
+        courier = make_courier(inbox.store, server.url, clock, callback_give_up_seconds=3600)
+        deliver_for(courier, clock, 3600 + 120, step=20)
+        assert len(server.told) < 250
+    assert states(inbox, uuids) == {"parked"}
+    assert all("given up after 3600 s" in (inbox.outbox.delivery(uuid).reason or "") for uuid in uuids)  # type: ignore[union-attr]
+    assert inbox.outbox.uuids() == set(uuids)
+
+
+def test_a_parked_one_that_is_replayed_arrives(inbox: Inbox, clock: Clock) -> None:
+    with app_server(say(404), say(200)) as server:
+        end_jobs(inbox, 1, clock)
+        courier = make_courier(inbox.store, server.url, clock)
+        courier.deliver()
+        inbox.outbox.replay("job-00", clock())
+        (delivered,) = courier.deliver().ended
+    assert (delivered.state, server.uuids()) == ("delivered", ["job-00", "job-00"])
+
+
+# Our own bad days
+
+
+def test_a_result_that_cannot_be_read_holds_up_nobody(
+    inbox: Inbox, server: AppServerDouble, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    uuids = end_jobs(inbox, 5, clock)
+    broken = b'{"status": "completed", "expires_at": "2100-01-01T00:00:00+00:00"}'
+    inbox.store.put(keys.result("job-00"), broken)
+    courier = make_courier(inbox.store, server.url, clock)
+    deliver_for(courier, clock, 10)
+    assert states(inbox, uuids[1:]) == {"delivered"}
+    assert (inbox.outbox.delivery("job-00") or pytest.fail("lost")).attempt_count > 0
+    assert "job-00" in caplog.text
+
+
+@pytest.mark.parametrize("lives", range(4))
+def test_a_courier_killed_at_any_write_tells_twice_at_worst(
+    inbox: Inbox, server: AppServerDouble, clock: Clock, lives: int
+) -> None:
+    """The app server must take the same PATCH twice: nobody can know whether the first one arrived."""
+    end_jobs(inbox, 1, clock)
+    dying = make_courier(UnreliableStore(inbox.store, lives), server.url, clock)
+    try:
+        dying.deliver()
+    except Killed:
+        clock.pass_seconds(1)
+        deliver_for(make_courier(inbox.store, server.url, clock), clock, 3)
+    assert states(inbox, ["job-00"]) == {"delivered"}
+    assert 1 <= len(server.told) <= 2
+    assert len({told.body for told in server.told}) == 1
+    assert inbox.store.list(keys.OUTBOX) == []
+
+
+def test_a_full_disk_does_not_make_us_tell_the_same_again_and_again(
+    inbox: Inbox,
+    server: AppServerDouble,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from seg_pipeline.errors import StoreFull
+
+    def full(*_: Any) -> None:
+        raise StoreFull("no space left.")
+
+    end_jobs(inbox, 1, clock)
+    courier = make_courier(inbox.store, server.url, clock)
+    with monkeypatch.context() as patched:
+        patched.setattr(inbox.store, "put", full)
+        deliver_for(courier, clock, 300)
+    assert len(server.told) < 20
+    assert "no space left" in caplog.text
+    deliver_for(courier, clock, 60)
+    assert states(inbox, ["job-00"]) == {"delivered"}
+
+
+def test_every_line_of_the_log_names_the_job_and_none_a_secret(
+    inbox: Inbox, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with app_server(say(401, b"bad key key-1")) as server, caplog.at_level(logging.INFO, "seg_pipeline"):
+        end_jobs(inbox, 1, clock)
+        make_courier(inbox.store, server.url, clock, app_server_api_key="key-1").deliver()
+    lines = [each.getMessage() for each in caplog.records if each.name == "seg_pipeline.adapters.outbox_relay"]
+    assert all("job-00" in line for line in lines)
+    assert "key-1" not in caplog.text

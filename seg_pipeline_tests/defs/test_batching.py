@@ -1,0 +1,27 @@
+"""When the sensor takes what waits, and how it shares it out."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seg_pipeline.defs.batching import room_for_runs, split_into_batches
+
+
+@pytest.mark.parametrize(
+    ("in_progress", "workers", "room"),
+    [(0, 1, 2), (1, 1, 1), (2, 1, 0), (9, 1, 0), (3, 2, 1), (1, 0, 1)],
+)
+def test_a_worker_gets_a_run_to_execute_and_one_to_wait(in_progress: int, workers: int, room: int) -> None:
+    assert room_for_runs(in_progress, workers) == room
+
+
+@given(st.integers(0, 300), st.integers(0, 9), st.integers(1, 64))
+def test_batches_hold_every_job_once_and_in_order(jobs: int, workers: int, batch_size: int) -> None:
+    uuids = [f"job-{index}" for index in range(jobs)]
+    batches = split_into_batches(uuids, workers, batch_size)
+    assert [uuid for batch in batches for uuid in batch] == uuids
+    assert all(0 < len(batch) <= batch_size for batch in batches)
+
+
+def test_jobs_are_shared_evenly_over_the_workers() -> None:
+    assert [len(batch) for batch in split_into_batches(["job"] * 40, workers=2, batch_size=32)] == [20, 20]

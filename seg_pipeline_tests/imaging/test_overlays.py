@@ -1,0 +1,84 @@
+"""The overlay is for eyes; what can be measured is its size, its tint and that it repeats."""
+
+from io import BytesIO
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seg_pipeline.domain import Mask, Segment
+from seg_pipeline.imaging.overlays import MAX_SIDE, colour_of, overlay
+from seg_pipeline_tests.builders import make_picture, make_segment
+
+
+def opened(webp: bytes) -> np.ndarray:
+    picture = Image.open(BytesIO(webp))
+    assert (picture.format, picture.mode) == ("WEBP", "RGB")
+    return np.array(picture).astype(int)
+
+
+def square(side: int, start: int, stop: int, label: str | None = None) -> Segment:
+    full = np.zeros((side, side), np.bool_)
+    full[start:stop, start:stop] = True
+    mask = Mask.from_full(full)
+    assert mask is not None
+    return Segment(mask, label=label)
+
+
+def test_a_mask_is_tinted_and_the_rest_is_the_picture():
+    grey = np.full((200, 200, 3), 100, np.uint8)
+    drawn = opened(overlay(grey, [square(200, 60, 140)]))
+    assert drawn.shape == (200, 200, 3)
+    assert np.abs(drawn[180, 180] - 100).max() < 12
+    assert np.abs(drawn[100, 100] - 100).max() > 40
+
+
+def test_a_hole_is_not_tinted():
+    full = np.zeros((200, 200), np.bool_)
+    full[20:180, 20:180] = True
+    full[70:130, 70:130] = False
+    drawn = opened(overlay(np.full((200, 200, 3), 100, np.uint8), [Segment(Mask.from_full(full))]))
+    assert np.abs(drawn[100, 100] - 100).max() < 12
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((3200, 40), (1600, 20)), ((40, 3200), (20, 1600)), ((90, 60), (90, 60))]
+)
+def test_it_is_at_most_1600_pixels_long(size, expected):
+    mask = Mask.from_full(np.ones(size[::-1], np.bool_))
+    drawn = opened(overlay(make_picture(*size), [Segment(mask)]))
+    assert drawn.shape[1::-1] == expected
+    assert max(expected) <= MAX_SIDE
+
+
+def test_a_segment_of_one_pixel_survives_scaling_down():
+    full = np.zeros((4000, 4), np.bool_)
+    full[3999, 3] = True
+    assert opened(overlay(np.zeros((4000, 4, 3), np.uint8), [Segment(Mask.from_full(full), label="dot")])).any()
+
+
+def test_labels_of_any_script_and_length_do_not_fail():
+    segments = [square(60, 0, 9, label) for label in ("", "x" * 300, "кошка", "猫", "a\nb", "\x00")]
+    assert opened(overlay(make_picture(60, 60), segments)).shape == (60, 60, 3)
+
+
+def test_no_segments_give_the_picture():
+    assert np.abs(opened(overlay(np.full((64, 64, 3), 90, np.uint8), [])) - 90).max() < 8
+
+
+def test_the_picture_itself_is_left_as_it_was():
+    picture = make_picture(4, 4)
+    before = picture.copy()
+    overlay(picture, [make_segment()])
+    assert np.array_equal(picture, before)
+
+
+def test_the_same_input_gives_the_same_bytes():
+    assert overlay(make_picture(4, 4), [make_segment()]) == overlay(make_picture(4, 4), [make_segment()])
+
+
+def test_neighbouring_colours_differ():
+    colours = [np.array(colour_of(index)) for index in range(40)]
+    assert len({tuple(colour) for colour in colours}) == 40
+    assert min(np.abs(one - other).sum() for one, other in pairwise(colours)) > 200

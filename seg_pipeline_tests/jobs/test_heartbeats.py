@@ -1,0 +1,63 @@
+"""Workers' signs of life, on every kind of store."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+from seg_pipeline.jobs.heartbeats import WorkerBeat, all_workers, live_workers, remove_beat, write_beat
+from seg_pipeline.store import Store, keys
+from seg_pipeline_tests.builders import NOON, make_beat
+
+
+def test_a_beat_is_read_back_as_it_was_written(store: Store) -> None:
+    beat = make_beat(run_id="run-1", uuids=("job-1", "job-2"), models=("demo-yolo",), idle_since=NOON)
+    write_beat(store, beat)
+    assert live_workers(store, NOON, 15) == [beat]
+
+
+def test_an_idle_worker_without_a_run_is_live_too(store: Store) -> None:
+    write_beat(store, make_beat())
+    assert live_workers(store, NOON, 15) == [make_beat()]
+
+
+def test_the_last_beat_of_a_worker_counts(store: Store) -> None:
+    write_beat(store, make_beat(uuids=("job-1",)))
+    write_beat(store, make_beat(uuids=("job-2",)))
+    assert [beat.uuids for beat in live_workers(store, NOON, 15)] == [("job-2",)]
+
+
+def test_a_worker_is_live_until_it_was_silent_for_too_long(store: Store) -> None:
+    write_beat(store, make_beat("at-the-limit", NOON - timedelta(seconds=15)))
+    write_beat(store, make_beat("dead", NOON - timedelta(seconds=15.1)))
+    write_beat(store, make_beat("clock-runs-ahead", NOON + timedelta(seconds=30)))
+    assert [beat.name for beat in live_workers(store, NOON, 15)] == ["at-the-limit", "clock-runs-ahead"]
+    assert [beat.name for beat in all_workers(store)] == ["at-the-limit", "clock-runs-ahead", "dead"]
+
+
+def test_now_is_the_default(store: Store) -> None:
+    write_beat(store, make_beat("now", datetime.now(UTC)))
+    write_beat(store, make_beat("then", NOON))
+    assert [beat.name for beat in live_workers(store)] == ["now"]
+
+
+def test_a_worker_that_says_goodbye_is_gone(store: Store) -> None:
+    write_beat(store, make_beat())
+    remove_beat(store, "worker-1")
+    remove_beat(store, "worker-1")
+    assert all_workers(store) == []
+
+
+def test_what_cannot_be_read_is_no_worker(store: Store) -> None:
+    """A power cut may leave an empty file; nobody may stumble over it."""
+    for number, data in enumerate([b"", b"{", b"[]", b"null", b'"x"', b"{}", b'{"beat_at": 7}', b"\xff"]):
+        store.put(keys.worker(f"broken-{number}"), data)
+    write_beat(store, make_beat())
+    assert all_workers(store) == [make_beat()]
+
+
+def test_a_newer_versions_fields_are_ignored() -> None:
+    assert WorkerBeat.from_json({**make_beat().to_json(), "temperature": 70}) == make_beat()
+
+
+def test_beats_of_other_time_zones_are_compared_rightly() -> None:
+    here = NOON.astimezone(timezone(timedelta(hours=5)))
+    assert make_beat(beat_at=here).is_live(NOON + timedelta(seconds=10), 15)
+    assert not make_beat(beat_at=here).is_live(NOON + timedelta(seconds=20), 15)

@@ -1,0 +1,318 @@
+"""What the app server is still to be told: never lost, found in order, whoever dies when."""
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from seg_pipeline.errors import JobNotFound, NothingToTell
+from seg_pipeline.jobs.deliveries import Delivery, Policy, Reply
+from seg_pipeline.jobs.outbox import Outbox, Parcel
+from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.store import Store, keys
+from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline_tests.builders import NOON, end_queue_job, make_job, make_queue_job
+from seg_pipeline_tests.unreliable import Killed, UnreliableStore
+
+POLICY = Policy(give_up_seconds=3600, parked_ttl_seconds=7 * 86_400)
+FAR = NOON.replace(year=2100)
+OK = Reply(0.1, 200)
+DOWN = Reply(0.1, problem="ConnectError: refused")
+GONE = Reply(0.1, 404, "the app server answered 404.")
+
+
+@pytest.fixture
+def inbox(store: Store) -> Inbox:
+    return Inbox(store)
+
+
+def markers(inbox: Inbox) -> list[str]:
+    return [info.key for info in inbox.store.list(keys.OUTBOX)]
+
+
+def parked(inbox: Inbox) -> list[str]:
+    return [info.key for info in inbox.store.list(keys.PARKED)]
+
+
+def take_all(outbox: Outbox, now: datetime = FAR, limit: int = 100) -> list[Parcel]:
+    """Everything that is to be sent now; what is put right on the way is looked at again."""
+    parcels = []
+    for marker in outbox.waiting(now, limit):
+        parcel = outbox.take(marker, now)
+        if parcel:
+            parcels.append(parcel)
+    return parcels
+
+
+def attempt(outbox: Outbox, parcel: Parcel, reply: Reply, now: datetime = FAR) -> Delivery:
+    after = parcel.delivery.after(reply, now, POLICY, parcel.keep_until(now), lambda: 1)
+    outbox.note(after, parcel.delivery)
+    return after
+
+
+# Recording
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_the_end_of_a_queues_job_is_recorded_with_it(inbox: Inbox, failed: bool) -> None:
+    result = end_queue_job(inbox, failed=failed)
+    (parcel,) = take_all(inbox.outbox)
+    assert (parcel.job, parcel.result) == (make_queue_job(), result)
+    assert (parcel.delivery.state, parcel.delivery.attempt_count) == ("pending", 0)
+
+
+def test_nobody_waits_to_be_told_of_an_upload(inbox: Inbox) -> None:
+    inbox.accept(make_job(), b"picture")
+    inbox.finish("job-1", {}, "completed", NOON)
+    assert (markers(inbox), inbox.outbox.delivery("job-1")) == ([], None)
+
+
+def test_settling_again_and_again_records_one_delivery(inbox: Inbox) -> None:
+    end_queue_job(inbox)
+    before = markers(inbox)
+    assert inbox.settle("job-1")
+    assert inbox.settle("job-1")
+    assert markers(inbox) == before
+
+
+def test_settling_does_not_tell_again_what_was_told(inbox: Inbox) -> None:
+    end_queue_job(inbox)
+    attempt(inbox.outbox, take_all(inbox.outbox)[0], OK, NOON)
+    inbox.settle("job-1")
+    assert markers(inbox) == []
+
+
+def test_another_ending_is_told_too(inbox: Inbox) -> None:
+    """A job that failed and went well when an operator ran it again."""
+    end_queue_job(inbox, failed=True)
+    attempt(inbox.outbox, take_all(inbox.outbox)[0], OK, NOON)
+    end_queue_job(inbox)
+    (parcel,) = take_all(inbox.outbox)
+    assert (parcel.result["status"], parcel.delivery.attempt_count) == ("completed", 0)
+
+
+def test_another_ending_takes_the_place_of_one_not_told_yet(inbox: Inbox) -> None:
+    end_queue_job(inbox, failed=True)
+    end_queue_job(inbox)
+    (parcel,) = take_all(inbox.outbox)
+    assert parcel.result["status"] == "completed"
+    assert len(markers(inbox)) == 1
+
+
+@pytest.mark.parametrize("lives", range(9))
+def test_a_process_killed_at_any_write_of_the_end_loses_no_delivery(store: Store, lives: int) -> None:
+    """As it is mended in real life: the job is still in flight, so that the sweeper settles it or has it run again."""
+    healthy = Inbox(store)
+    healthy.accept(make_queue_job())
+    healthy.claim(["job-1"], "job-1:1")
+    try:
+        end_queue_job(Inbox(UnreliableStore(store, lives)))
+    except Killed:
+        assert take_all(healthy.outbox) or [claim.uuid for claim in healthy.inflight()] == ["job-1"]
+        if not healthy.settle("job-1"):
+            end_queue_job(healthy)
+    (parcel,) = take_all(healthy.outbox)
+    assert parcel.result["status"] == "completed"
+    assert (len(markers(healthy)), healthy.inflight()) == (1, [])
+
+
+# Order and time
+
+
+def test_deliveries_come_in_the_order_in_which_they_were_recorded(inbox: Inbox) -> None:
+    uuids = ["m", "a", "z", "b"]
+    for uuid in uuids:
+        end_queue_job(inbox, uuid)
+    assert [parcel.job.uuid for parcel in take_all(inbox.outbox)] == uuids
+    assert [marker.uuid for marker in inbox.outbox.waiting(FAR, 2)] == ["m", "a"]
+
+
+def test_what_failed_is_not_due_before_its_pause_is_over(inbox: Inbox) -> None:
+    end_queue_job(inbox)
+    after = attempt(inbox.outbox, take_all(inbox.outbox)[0], DOWN)
+    assert after.due_at is not None
+    assert inbox.outbox.waiting(after.due_at - timedelta(microseconds=1), 10) == []
+    assert [marker.uuid for marker in inbox.outbox.waiting(after.due_at, 10)] == ["job-1"]
+    assert len(markers(inbox)) == 1
+
+
+def test_a_delivery_survives_the_process(inbox: Inbox) -> None:
+    end_queue_job(inbox)
+    attempt(inbox.outbox, take_all(inbox.outbox)[0], DOWN, NOON)
+    (parcel,) = take_all(Outbox(inbox.store))
+    assert (parcel.delivery.attempt_count, parcel.delivery.last_problem) == (1, "ConnectError: refused")
+
+
+def test_ten_thousand_waiting_are_not_read_to_find_the_first() -> None:
+    store = UnreliableStore(ObjectStore.in_memory())
+    for number in range(10_000):
+        store.put(keys.outbox(number, f"job-{number}"), b"")
+    outbox = Outbox(store)
+    assert [marker.uuid for marker in outbox.waiting(FAR, 3)] == ["job-0", "job-1", "job-2"]
+    assert store.calls["get"] == 0
+
+
+# Ends
+
+
+def test_what_is_delivered_in_time_leaves_no_marker(inbox: Inbox) -> None:
+    end_queue_job(inbox)
+    assert attempt(inbox.outbox, take_all(inbox.outbox)[0], OK, NOON).state == "delivered"
+    assert (markers(inbox), inbox.outbox.uuids()) == ([], set())
+
+
+def test_what_is_delivered_late_keeps_its_files_for_its_time_to_live(inbox: Inbox) -> None:
+    """Whoever is told after a day must find the masks behind the links."""
+    end_queue_job(inbox, ttl_seconds=60)
+    late = NOON + timedelta(seconds=31)
+    attempt(inbox.outbox, take_all(inbox.outbox)[0], OK, late)
+    assert inbox.outbox.uuids() == {"job-1"}
+    assert take_all(inbox.outbox, late + timedelta(seconds=59)) == []
+    assert inbox.outbox.uuids() == {"job-1"}
+    assert take_all(inbox.outbox, late + timedelta(seconds=60)) == []
+    assert inbox.outbox.uuids() == set()
+
+
+def test_what_is_refused_is_parked_where_an_operator_finds_it(inbox: Inbox) -> None:
+    end_queue_job(inbox)
+    attempt(inbox.outbox, take_all(inbox.outbox)[0], GONE, NOON)
+    assert parked(inbox) == ["parked/callback-job-1"]
+    note = json.loads(inbox.store.get("parked/callback-job-1"))
+    assert (note["uuid"], note["reason"]) == ("job-1", "the app server answered 404.")
+    assert inbox.outbox.uuids() == {"job-1"}
+    assert take_all(inbox.outbox, NOON + timedelta(days=7)) == []
+    assert inbox.outbox.uuids() == set()
+
+
+@pytest.mark.parametrize("reply", [OK, DOWN, GONE])
+def test_a_process_killed_at_any_write_of_a_record_sends_once_more_at_worst(store: Store, reply: Reply) -> None:
+    for lives in range(5):
+        healthy, uuid = Inbox(store), f"job-{lives}"
+        end_queue_job(healthy, uuid)
+        dying = Outbox(UnreliableStore(store, lives))
+        try:
+            attempt(dying, take_all(dying)[0], reply)
+        except Killed:
+            for parcel in take_all(healthy.outbox):
+                attempt(healthy.outbox, parcel, reply)
+        take_all(healthy.outbox)
+        delivery = healthy.outbox.delivery(uuid)
+        assert delivery is not None
+        assert delivery.state == {OK: "delivered", DOWN: "parked", GONE: "parked"}[reply]
+        assert [key for key in markers(healthy) if not key.endswith(uuid)] == []
+        healthy.delete(uuid)
+        assert (markers(healthy), parked(healthy)) == ([], [])
+
+
+# Replay
+
+
+def test_a_parked_delivery_can_be_replayed(inbox: Inbox) -> None:
+    end_queue_job(inbox)
+    attempt(inbox.outbox, take_all(inbox.outbox)[0], GONE, NOON)
+    inbox.outbox.replay("job-1", NOON)
+    (parcel,) = take_all(inbox.outbox)
+    assert (parcel.delivery.state, parcel.delivery.reason, parcel.delivery.attempt_count) == ("pending", None, 0)
+    assert (len(markers(inbox)), parked(inbox)) == (1, [])
+
+
+@pytest.mark.parametrize("reply", [None, OK, DOWN])
+def test_any_delivery_can_be_replayed(inbox: Inbox, reply: Reply | None) -> None:
+    end_queue_job(inbox)
+    if reply:
+        attempt(inbox.outbox, take_all(inbox.outbox)[0], reply, NOON)
+    inbox.outbox.replay("job-1", NOON)
+    assert len(markers(inbox)) == 1
+    assert len(take_all(inbox.outbox, NOON)) == 1
+
+
+def test_what_cannot_be_replayed_says_why(inbox: Inbox) -> None:
+    inbox.accept(make_queue_job("running"))
+    inbox.accept(make_job("upload"), b"picture")
+    with pytest.raises(JobNotFound):
+        inbox.outbox.replay("unknown")
+    with pytest.raises(NothingToTell, match="not ended yet"):
+        inbox.outbox.replay("running")
+    with pytest.raises(NothingToTell, match="did not come by the queue"):
+        inbox.outbox.replay("upload")
+
+
+# What others do meanwhile
+
+
+def test_a_rerun_that_ends_while_the_old_result_is_sent_is_told_next(inbox: Inbox) -> None:
+    """The record of the old PATCH comes last and must not hide the new result."""
+    end_queue_job(inbox, failed=True)
+    (sent,) = take_all(inbox.outbox)
+    end_queue_job(inbox)
+    attempt(inbox.outbox, sent, OK, NOON)
+    assert take_all(inbox.outbox) == []  # finds that the record is about another result, and begins anew
+    (parcel,) = take_all(inbox.outbox)
+    assert (parcel.result["status"], parcel.delivery.state) == ("completed", "pending")
+
+
+def test_a_job_deleted_while_it_is_sent_stays_deleted(inbox: Inbox) -> None:
+    end_queue_job(inbox)
+    (sent,) = take_all(inbox.outbox)
+    inbox.delete("job-1")
+    attempt(inbox.outbox, sent, DOWN)
+    assert (markers(inbox), inbox.store.list(keys.ASSETS)) == ([], [])
+
+
+@pytest.mark.parametrize("reply", [None, DOWN, GONE])
+def test_a_deleted_job_takes_its_delivery_along(inbox: Inbox, reply: Reply | None) -> None:
+    end_queue_job(inbox)
+    if reply:
+        attempt(inbox.outbox, take_all(inbox.outbox)[0], reply, NOON)
+    inbox.delete("job-1")
+    assert (markers(inbox), parked(inbox)) == ([], [])
+
+
+def test_a_marker_of_a_job_that_is_gone_goes(inbox: Inbox) -> None:
+    """A deletion that died before its last write."""
+    inbox.store.put(keys.outbox(0, "gone"), b"")
+    assert take_all(inbox.outbox) == []
+    assert markers(inbox) == []
+
+
+# After a power cut, files that were not synced may be gone or empty
+
+
+def test_a_lost_record_is_made_again(inbox: Inbox) -> None:
+    end_queue_job(inbox)
+    inbox.store.put(keys.delivery("job-1"), b"")
+    assert take_all(inbox.outbox) == []
+    assert [parcel.job.uuid for parcel in take_all(inbox.outbox)] == ["job-1"]
+    assert len(markers(inbox)) == 1
+
+
+def test_a_lost_result_is_made_again(inbox: Inbox) -> None:
+    end_queue_job(inbox)
+    inbox.store.put(keys.result("job-1"), b"")
+    assert take_all(inbox.outbox) == []
+    assert (inbox.waiting(10), markers(inbox)) == (["job-1"], [])
+
+
+@pytest.mark.parametrize("name", ["nonsense", "12-", "-job", "x-job"])
+def test_a_strangers_marker_is_passed_over(inbox: Inbox, name: str) -> None:
+    if keys.is_key(f"outbox/{name}"):
+        inbox.store.put(f"outbox/{name}", b"")
+    end_queue_job(inbox)
+    assert [parcel.job.uuid for parcel in take_all(inbox.outbox)] == ["job-1"]
+
+
+@pytest.mark.parametrize("document", [{}, {"state": "lost"}, {"uuid": "job-1", "state": "pending"}, []])
+def test_an_unreadable_record_is_none(inbox: Inbox, document: Any) -> None:
+    inbox.store.put(keys.delivery("job-1"), json.dumps(document).encode())
+    assert inbox.outbox.delivery("job-1") is None
+
+
+def test_a_job_that_is_deleted_while_its_delivery_is_taken_is_not_done_again(inbox: Inbox) -> None:
+    """Its result is gone, which also a power cut may do; but then its marker would still be there."""
+    end_queue_job(inbox)
+    (marker,) = inbox.outbox.waiting(FAR, 10)
+    inbox.store.delete(marker.key)
+    inbox.store.delete(keys.result("job-1"))
+    assert inbox.outbox.take(marker) is None
+    assert inbox.waiting(10) == []

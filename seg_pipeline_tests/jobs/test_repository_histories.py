@@ -1,0 +1,137 @@
+"""Made-up histories of accepting, claiming, finishing and deleting, in which processes die anywhere."""
+
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seg_pipeline.errors import JobConflict
+from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.store import keys
+from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline_tests.builders import NOON, make_job
+from seg_pipeline_tests.unreliable import Killed, UnreliableStore
+
+END = NOON + timedelta(days=2)
+# Doing nothing wrong must be the most likely, or no job comes far.
+LIVES = [None] * 8 + [*range(9)]
+
+
+class History:
+    """What happened so far; `promised` are the jobs whose acceptance returned and that nobody began to delete."""
+
+    def __init__(self) -> None:
+        self.store = ObjectStore.in_memory()
+        self.inbox = Inbox(self.store)
+        self.promised: set[str] = set()
+        self.ended: dict[str, str] = {}
+        self.claimed: set[str] = set()
+
+    def until_killed(self, lives: int | None) -> Inbox:
+        return Inbox(UnreliableStore(self.store, lives))
+
+    def accept(self, uuid: str, number: int, lives: int | None) -> None:
+        job = make_job(uuid, resize=64 if number == 0 else None)
+        with suppress(Killed, JobConflict):
+            accepted = self.until_killed(lives).accept(job, b"picture")
+            assert not (accepted.created and uuid in self.promised)
+            self.promised.add(uuid)
+
+    def claim(self, uuid: str, number: int, lives: int | None) -> None:
+        """One by one, as threads would make the place of death a matter of chance."""
+        for waiting in self.inbox.waiting(number):
+            with suppress(Killed):
+                claims = self.until_killed(lives).claim([waiting], f"{waiting}:1")
+                assert not {claim.uuid for claim in claims} & self.claimed, "claimed twice"
+                self.claimed.update(claim.uuid for claim in claims)
+
+    def sweep(self, uuid: str, number: int, lives: int | None) -> None:
+        for claim in self.inbox.inflight():
+            with suppress(Killed):
+                again = self.until_killed(lives).reclaim(claim, "again")
+                assert again is None or again.attempt == claim.attempt + 1
+
+    def finish(self, uuid: str, number: int, lives: int | None) -> None:
+        """Claimed or not: an operator may run any job at any time."""
+        self.ended.pop(uuid, None)
+        status, hours = ("completed", "failed")[number % 2], number % 5
+        with suppress(Killed):
+            finished = self.until_killed(lives).finish(uuid, {}, status, NOON + timedelta(hours=hours))
+            assert finished or uuid not in self.promised
+            if finished:
+                self.ended[uuid] = status
+
+    def delete(self, uuid: str, number: int, lives: int | None) -> None:
+        self.promised.discard(uuid)
+        self.claimed.discard(uuid)
+        self.ended.pop(uuid, None)
+        with suppress(Killed):
+            self.until_killed(lives).delete(uuid)
+
+    def prune(self, uuid: str, number: int, lives: int | None) -> None:
+        inbox, now = self.until_killed(lives), NOON + timedelta(hours=number)
+        with suppress(Killed):
+            for job in inbox.expired(now, 10):
+                assert job.uuid not in self.inbox.waiting(10)
+                assert self.inbox.claim_of(job.uuid) is None
+                result = self.inbox.result(job.uuid)
+                assert result is None or datetime.fromisoformat(result["expires_at"]) <= now
+                self.delete(job.uuid, number, lives=None)
+                inbox.store.delete(job.key)
+
+    def no_promised_job_is_lost(self) -> None:
+        waiting, inflight = set(self.inbox.waiting(10)), {claim.uuid for claim in self.inbox.inflight()}
+        listed = {entry.uuid for entry in self.inbox.page(None, None, 100).jobs}
+        for uuid in self.promised:
+            status = self.inbox.status(uuid)
+            assert uuid in waiting | inflight or self.inbox.result(uuid), status
+            assert self.store.get(keys.source(uuid, "png")) == b"picture"
+            assert uuid in listed or status in ("completed", "failed")
+
+    def what_ended_stays_so(self) -> None:
+        for uuid, status in self.ended.items():
+            if uuid in self.promised:
+                assert self.inbox.status(uuid) == status
+                assert uuid in {entry.uuid for entry in self.inbox.page(self.inbox.status(uuid), None, 9).jobs}
+
+    def ends_well(self) -> None:
+        """In the end the sweeper and a worker finish every job, and then the prune leaves nothing of it."""
+        for claim in self.inbox.claim(self.inbox.waiting(10), "last"):
+            self.inbox.finish(claim.uuid, {}, "completed", END)
+        for claim in self.inbox.inflight():
+            if self.inbox.reclaim(claim, "very last"):
+                self.inbox.finish(claim.uuid, {}, "completed", END)
+        assert self.inbox.waiting(10) == []
+        assert self.inbox.inflight() == []
+        assert all(self.inbox.result(uuid) for uuid in self.promised)
+        for _ in range(2):  # an expiry marker that had to be put right is found by the next prune
+            for uuid in self.inbox.orphans(datetime.now(UTC) + timedelta(hours=1)):
+                self.inbox.sweep(uuid)
+            for job in self.inbox.expired(END, 100):
+                self.inbox.expire(job)
+        assert self._left() == set()
+
+    def _left(self) -> set[str]:
+        prefixes: list[Any] = [keys.ASSETS, keys.INBOX, keys.INFLIGHT, keys.DONE, keys.EXPIRY]
+        return {info.key for prefix in prefixes for info in self.store.list(prefix)}
+
+
+STEPS = st.tuples(
+    st.sampled_from(["accept"] * 4 + ["claim"] * 3 + ["finish"] * 3 + ["sweep", "delete", "prune"]),
+    st.sampled_from(["a", "b", "b-1"]),
+    st.integers(0, 6),
+    st.sampled_from(LIVES),
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(st.lists(STEPS, min_size=12, max_size=30))
+def test_whatever_happens_no_job_is_lost_doubled_or_left_behind(steps: list[tuple[str, str, int, int | None]]) -> None:
+    history = History()
+    for action, uuid, number, lives in steps:
+        getattr(history, action)(uuid, number, lives)
+        history.no_promised_job_is_lost()
+        history.what_ended_stays_so()
+    history.ends_well()

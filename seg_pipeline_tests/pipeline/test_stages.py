@@ -1,0 +1,296 @@
+"""The story of a job on a real store, with a segmenter that needs no network."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from seg_pipeline.demo.scenes import make_scene
+from seg_pipeline.domain import Mask, Parameters, RgbImage, Segment
+from seg_pipeline.errors import FetchUnavailable, ModelOutOfMemory, StoreUnavailable, TruncatedImage
+from seg_pipeline.imaging.masks import decode_mask_png, mask_to_rle
+from seg_pipeline.jobs.repository import Claim
+from seg_pipeline.jobs.result_document import files_of_segments, result_document
+from seg_pipeline.pipeline import stages
+from seg_pipeline.pipeline.stages import StageReport, Workbench
+from seg_pipeline.segmenters.registry import load_segmenter
+from seg_pipeline.settings import Settings
+from seg_pipeline.store import Store, keys
+from seg_pipeline_tests.builders import (
+    NOON,
+    BarSegmenter,
+    accept_upload,
+    make_bench,
+    make_found,
+    make_job,
+    make_scene_picture,
+    make_timing,
+    picture_bytes,
+    stored_files,
+)
+from seg_pipeline_tests.unreliable import Killed, Meanwhile, UnreliableStore
+
+ALL = (stages.prepare_sources, stages.find_segments, stages.cut_segments, stages.publish_results)
+
+
+def run_stages(bench: Workbench, *uuids: str) -> list[StageReport]:
+    """Every stage in turn, each with the jobs that the one before passed on."""
+    passed, reports = list(uuids), []
+    with bench.run():
+        for stage in ALL:
+            reports.append(stage(bench, passed))
+            passed = [uuid for uuid in passed if uuid in reports[-1].metadata]
+    return reports
+
+
+def test_a_picture_becomes_masks_cutouts_and_a_result(tmp_path: Path, store: Store) -> None:
+    bench = make_bench(tmp_path, store)
+    accept_upload(bench, "job-1")
+    bench.inbox.claim(["job-1"], "job-1:1")
+    run_stages(bench, "job-1")
+    result = bench.inbox.result("job-1")
+    assert result is not None
+    assert (result["status"], len(result["segments"]), result["width"], result["height"]) == ("completed", 2, 64, 48)
+    names = sorted(key.removeprefix("assets/job-1/") for key in stored_files(bench, "job-1"))
+    assert [name for name in names if not name.startswith("crops/")] == [
+        "mask_images/mask_000.png", "mask_images/mask_001.png", "original.webp", "overlay.webp", "source.png"
+    ]  # fmt: skip
+    assert bench.inbox.inflight() == []
+
+
+def test_segments_come_largest_first(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path)
+    accept_upload(bench, "job-1")
+    run_stages(bench, "job-1")
+    areas = [segment["area"] for segment in (bench.inbox.result("job-1") or {})["segments"]]
+    assert areas == sorted(areas, reverse=True)
+    assert len(set(areas)) == 2
+
+
+@pytest.mark.parametrize("first", range(len(ALL)))
+def test_a_rerun_from_any_stage_on_another_machine_gives_the_same_files(tmp_path: Path, first: int) -> None:
+    """What a stage stores is what the next one reads: a workbench with nothing in memory must do."""
+    bench = make_bench(tmp_path)
+    accept_upload(bench, "job-1", resize=32)
+    run_stages(bench, "job-1")
+    before = stored_files(bench, "job-1")
+    elsewhere = make_bench(tmp_path, bench.store)
+    for stage in ALL[first:]:
+        assert not stage(elsewhere, ["job-1"]).errors
+    assert stored_files(elsewhere, "job-1") == before
+
+
+class _FindsAtMost(BarSegmenter):
+    """A segmenter that finds fewer things after its `limit` was lowered."""
+
+    limit = 9
+
+    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+        return [found[: self.limit] for found in super().segment(images)]
+
+
+def make_rerun(folder: Path, store: Store | None = None) -> Workbench:
+    """Two jobs of three segments each, the first of which was done again with one, up to its publication."""
+    segmenter = _FindsAtMost()
+    bench = make_bench(folder, store, segmenter)
+    for uuid in ("job-1", "job-10"):
+        accept_upload(bench, uuid, picture_bytes(make_scene_picture(boxes=3)))
+        run_stages(bench, uuid)
+    segmenter.limit = 1
+    for stage in ALL[:-1]:
+        assert not stage(bench, ["job-1"]).errors
+    return bench
+
+
+def files_of(bench: Workbench, uuid: str) -> set[str]:
+    """The job's masks and cut-outs."""
+    return {key for key in stored_files(bench, uuid) if "/mask_images/" in key or "/crops/" in key}
+
+
+def test_what_a_rerun_does_not_find_again_is_removed_with_its_publication(tmp_path: Path, store: Store) -> None:
+    bench = make_rerun(tmp_path, store)
+    before, others = files_of(bench, "job-1"), stored_files(bench, "job-10")
+    assert len(before) == 6
+    assert not stages.publish_results(bench, ["job-1"]).errors
+    assert files_of(bench, "job-1") == files_of_segments(bench.inbox.result("job-1") or {})
+    assert len(files_of(bench, "job-1")) == 2
+    assert stored_files(bench, "job-10") == others
+
+
+def test_a_publication_that_dies_leaves_every_file_that_is_named(tmp_path: Path) -> None:
+    """Killed before each of its writes; the next publication removes what is left."""
+    for lives in range(20):
+        bench = make_rerun(tmp_path)
+        dying = make_bench(tmp_path, UnreliableStore(bench.store, lives))
+        with suppress(Killed):
+            stages.publish_results(dying, ["job-1"])
+        assert files_of_segments(bench.inbox.result("job-1") or {}) <= files_of(bench, "job-1")
+        stages.publish_results(make_bench(tmp_path, bench.store), ["job-1"])
+        assert len(files_of(bench, "job-1")) == 2
+
+
+def test_of_two_runs_at_once_the_files_of_the_last_published_stay(tmp_path: Path) -> None:
+    """The other publishes, at the first moment at which its word is the last."""
+    other = result_document(make_job("job-1"), make_found("#...", ".#..", "..#."), make_timing())
+    for moment in range(20):
+        bench = make_rerun(tmp_path)
+        publish_other = partial(bench.inbox.finish, "job-1", other, "completed", NOON)
+        stages.publish_results(make_bench(tmp_path, Meanwhile(bench.store, moment, publish_other)), ["job-1"])
+        if (bench.inbox.result("job-1") or {})["segments"] == other["segments"]:
+            assert files_of(bench, "job-1") == files_of_segments(other)
+            return
+    raise AssertionError("the other never had the last word")
+
+
+def test_a_result_stays_published_if_what_is_left_over_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_rerun(tmp_path)
+
+    def away(prefix: str) -> None:
+        raise StoreUnavailable("The bucket does not answer.")
+
+    monkeypatch.setattr(bench.store, "list", away)
+    assert not stages.publish_results(bench, ["job-1"]).errors
+    assert len((bench.inbox.result("job-1") or {})["segments"]) == 1
+
+
+def test_one_bad_picture_fails_alone_in_its_batch(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path)
+    accept_upload(bench, "good-1")
+    accept_upload(bench, "bad", picture_bytes(make_scene_picture())[:-40])
+    accept_upload(bench, "good-2")
+    reports = run_stages(bench, "good-1", "bad", "good-2")
+    assert isinstance(reports[0].errors["bad"], TruncatedImage)
+    assert set(reports[-1].metadata) == {"good-1", "good-2"}
+    assert bench.inbox.result("bad") is None
+
+
+def test_a_picture_without_segments_is_completed(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path)
+    accept_upload(bench, "job-1", picture_bytes(make_scene_picture(boxes=0)))
+    run_stages(bench, "job-1")
+    assert (bench.inbox.result("job-1") or {})["segments"] == []
+
+
+class _ChokesOnMany(BarSegmenter):
+    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+        if len(images) > 1:
+            raise ModelOutOfMemory("too many")
+        return super().segment(images)
+
+
+def test_a_call_that_fails_for_many_pictures_is_made_for_each(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path, segmenter=_ChokesOnMany())
+    for uuid in ("a", "b", "c"):
+        accept_upload(bench, uuid)
+    assert set(run_stages(bench, "a", "b", "c")[-1].metadata) == {"a", "b", "c"}
+
+
+def test_each_job_gets_the_model_it_asked_for(tmp_path: Path) -> None:
+    asked: list[str] = []
+    bench = make_bench(tmp_path)
+    bench.models._load = lambda name, _settings: asked.append(name) or BarSegmenter()
+    accept_upload(bench, "a", model="demo-yolo")
+    accept_upload(bench, "b", model="yolov8n-seg")
+    run_stages(bench, "a", "b")
+    assert [(bench.inbox.result(uuid) or {})["model"] for uuid in "ab"] == ["demo-yolo", "yolov8n-seg"]
+    assert sorted(asked) == ["demo-yolo", "yolov8n-seg"]
+
+
+class _NotesParameters(BarSegmenter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[int, Parameters | None]] = []
+
+    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+        self.asked.append((len(images), parameters))
+        return super().segment(images, parameters)
+
+
+def test_jobs_share_a_call_only_if_they_set_the_same_parameters(tmp_path: Path) -> None:
+    segmenter = _NotesParameters()
+    bench = make_bench(tmp_path, segmenter=segmenter)
+    for uuid, parameters in {"a": {}, "b": {"confidence": 0.5}, "c": {}, "d": {"confidence": 0.5}}.items():
+        accept_upload(bench, uuid, parameters=parameters)
+    assert not run_stages(bench, "a", "b", "c", "d")[1].errors
+    pictures = {confidence: sum(count for count, asked in segmenter.asked if asked.get("confidence") == confidence)
+                for confidence in (None, 0.5)}  # fmt: skip
+    assert pictures == {None: 2, 0.5: 2}
+
+
+def test_fewer_points_find_fewer_things(tmp_path: Path) -> None:
+    """The whole way with a real SAM-2: what a job asks for reaches the network, and its answer shows it."""
+    bench = make_bench(tmp_path)
+    bench.models._load = load_segmenter
+    scene = picture_bytes(make_scene(seed=3).image)
+    accept_upload(bench, "few", scene, model="demo-sam2", parameters={"points_per_side": 2}, rle=True)
+    accept_upload(bench, "usual", scene, model="demo-sam2")
+    assert not run_stages(bench, "few", "usual")[1].errors
+    few, usual = (bench.inbox.result(uuid) or {} for uuid in ("few", "usual"))
+    assert 0 < len(few["segments"]) < len(usual["segments"])
+    assert few["parameters"] == {"points_per_side": 2}
+    assert [mask_to_rle(mask) for mask in stored_masks(bench, "few")] == [s["rle"] for s in few["segments"]]
+
+
+def stored_masks(bench: Workbench, uuid: str) -> list[Mask]:
+    """The job's masks as its PNGs have them."""
+    names = sorted(key for key in stored_files(bench, uuid) if "/mask_images/" in key)
+    return [decode_mask_png(bench.store.get(name), 10**6) for name in names]
+
+
+def test_a_fetched_picture_is_stored_and_not_fetched_again(tmp_path: Path) -> None:
+    """The URL may answer otherwise next time; a rerun must work on the same bytes."""
+    bench = make_bench(tmp_path)
+    fetched: list[str] = []
+
+    def fetch(url: str, settings: Settings) -> bytes:
+        fetched.append(url)
+        return picture_bytes(make_scene_picture())
+
+    bench.fetch = fetch
+    bench.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
+    run_stages(bench, "job-1")
+    run_stages(bench, "job-1")
+    assert fetched == ["https://pictures.example/a.png"]
+    assert bench.store.get(keys.source("job-1", "png")) == picture_bytes(make_scene_picture())
+
+
+def test_a_surprise_is_reported_and_worth_another_attempt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bench = make_bench(tmp_path)
+    accept_upload(bench, "job-1")
+    bench.store.put(keys.source_info("job-1"), b"{}")
+    report = stages.find_segments(bench, ["job-1"])
+    assert (report.errors["job-1"].code, report.errors["job-1"].permanent) == ("internal_error", False)
+    assert "job-1" in caplog.text
+
+
+class TestRecordFailure:
+    """Which failures are final."""
+
+    @staticmethod
+    def record(bench: Workbench, error: Exception, attempt: int | None) -> bool:
+        claim = None if attempt is None else Claim("job-1", attempt, "key", NOON)
+        return stages.record_failure(bench, "job-1", error, claim)  # type: ignore[arg-type]
+
+    def test_a_permanent_error_ends_the_job(self, tmp_path: Path) -> None:
+        bench = make_bench(tmp_path)
+        accept_upload(bench, "job-1")
+        assert self.record(bench, TruncatedImage("It ends early."), attempt=1)
+        assert (bench.inbox.result("job-1") or {})["error"] == {"code": "truncated_image", "message": "It ends early."}
+
+    def test_a_passing_error_does_so_only_at_the_last_attempt(self, tmp_path: Path) -> None:
+        bench = make_bench(tmp_path, max_attempts=2)
+        accept_upload(bench, "job-1")
+        assert not self.record(bench, FetchUnavailable("Later."), attempt=1)
+        assert bench.inbox.result("job-1") is None
+        assert self.record(bench, FetchUnavailable("Later."), attempt=2)
+
+    def test_an_operators_failed_rerun_leaves_the_good_result(self, tmp_path: Path) -> None:
+        bench = make_bench(tmp_path)
+        accept_upload(bench, "job-1")
+        run_stages(bench, "job-1")
+        assert self.record(bench, TruncatedImage("It ends early."), attempt=None)
+        assert (bench.inbox.result("job-1") or {})["status"] == "completed"

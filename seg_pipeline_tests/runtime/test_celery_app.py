@@ -1,0 +1,80 @@
+"""The embedded broker: whole messages, in order, one queue per deployment."""
+
+from itertools import count
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from kombu import Queue
+
+from seg_pipeline.runtime.celery_app import (
+    EXECUTE_RUN_TASK,
+    FOLDER_POLL_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    broker_folder,
+    make_celery,
+)
+from seg_pipeline.settings import Settings
+from seg_pipeline_tests.conftest import make_settings
+
+
+def send(app: Celery, settings: Settings, run_id: str) -> None:
+    queue = settings.celery_queue
+    app.send_task(EXECUTE_RUN_TASK, args=[run_id], queue=queue, routing_key=f"{queue}.run")
+
+
+def receive(app: Celery, settings: Settings) -> str | None:
+    """The next message's run, as the worker gets it."""
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        queue = Queue(settings.celery_queue, routing_key=f"{settings.celery_queue}.#", channel=channel)
+        message = queue.get(no_ack=True)
+        return None if message is None else message.payload[0][0]
+
+
+def test_messages_come_once_and_in_order(folder_settings: Settings) -> None:
+    app = make_celery(folder_settings)
+    for run_id in ("first", "second", "third"):
+        send(app, folder_settings, run_id)
+    assert [receive(app, folder_settings) for _ in range(4)] == ["first", "second", "third", None]
+
+
+def test_half_a_message_is_never_delivered(folder_settings: Settings) -> None:
+    app = make_celery(folder_settings)
+    send(app, folder_settings, "whole")
+    (message,) = (broker_folder(folder_settings) / "messages").glob("*.msg")
+    message.rename(message.with_name(f".{message.name}.part"))
+    assert receive(app, folder_settings) is None
+
+
+def test_deployments_on_one_broker_do_not_take_each_others_runs(tmp_path: Path) -> None:
+    one, other = (make_settings(tmp_path, celery_queue=name) for name in ("one", "other"))
+    send(make_celery(one), one, "mine")
+    assert receive(make_celery(other), other) is None
+    assert receive(make_celery(one), one) == "mine"
+
+
+def test_a_broker_url_takes_the_folders_place(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, broker_url="redis://127.0.0.1:6379/0")
+    assert make_celery(settings).conf.broker_url == "redis://127.0.0.1:6379/0"
+    assert not broker_folder(settings).exists()
+
+
+def test_a_worker_that_waits_for_a_message_soon_looks_whether_it_is_to_stop(
+    folder_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock of our own: Celery asks for two seconds, and once more after it was told to stop."""
+    clock = count(step=FOLDER_POLL_SECONDS)
+    monkeypatch.setattr("kombu.transport.virtual.base.monotonic", lambda: next(clock))
+    monkeypatch.setattr("kombu.transport.virtual.base.sleep", lambda _: None)
+    with make_celery(folder_settings).connection_for_read() as connection:
+        connection.default_channel.basic_consume(folder_settings.celery_queue, True, print, "tag")
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=2.0)
+    assert next(clock) < 2 * LONGEST_WAIT_SECONDS
+
+
+@pytest.mark.parametrize("setting", ["task_acks_late", "task_ignore_result"])
+def test_nothing_is_held_back_or_kept(folder_settings: Settings, setting: str) -> None:
+    app = make_celery(folder_settings)
+    assert app.conf[setting] is True
+    assert app.conf.worker_prefetch_multiplier == 1

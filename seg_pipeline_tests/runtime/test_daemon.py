@@ -1,0 +1,41 @@
+"""What the quicker daemon relies on inside Dagster: a new release that changes it must be noticed here."""
+
+import inspect
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from dagster._daemon import sensor
+
+from seg_pipeline.definitions import defs
+from seg_pipeline.runtime import daemon
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Leaves Dagster as it was."""
+    before = sensor.MIN_INTERVAL_LOOP_TIME, sensor.is_under_min_interval
+    yield
+    sensor.MIN_INTERVAL_LOOP_TIME, sensor.is_under_min_interval = before
+
+
+def test_upstreams_loop_asks_for_both() -> None:
+    assert "MIN_INTERVAL_LOOP_TIME" in inspect.getsource(sensor.execute_sensor_iteration_loop)
+    assert "is_under_min_interval(sensor_state, sensor)" in inspect.getsource(sensor.execute_sensor_iteration)
+    parameters = list(inspect.signature(daemon._upstream_is_under_min_interval).parameters)
+    assert parameters == list(inspect.signature(daemon.is_under_min_interval).parameters)
+
+
+def test_a_sensor_that_waits_inside_may_tick_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "_upstream_is_under_min_interval", lambda *_: True)
+    daemon.quicken()
+    inbox, courier, other = (cast(Any, SimpleNamespace(name=name)) for name in ("inbox_sensor", "courier", "sweeper"))
+    assert not sensor.is_under_min_interval(cast(Any, None), inbox)
+    assert not sensor.is_under_min_interval(cast(Any, None), courier)
+    assert sensor.is_under_min_interval(cast(Any, None), other)
+    assert sensor.MIN_INTERVAL_LOOP_TIME == daemon.SENSOR_LOOP_SECONDS
+
+
+def test_the_sensors_that_wait_inside_exist() -> None:
+    assert set(daemon.WAITS_INSIDE) <= {each.name for each in defs.get_repository_def().sensor_defs}
