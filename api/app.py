@@ -4,11 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
 from api.error_responses import install_failure_handlers
 from api.middleware.lingering import LingeringClose
+from api.middleware.methods import Methods
 from api.middleware.observing import Observing
 from api.openapi import openapi_of
 from api.readiness import Readiness
@@ -35,11 +37,13 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         redoc_url=None,
         lifespan=_lifespan,
         redirect_slashes=False,
+        servers=[{"url": urlsplit(settings.base_url or "").path.rstrip("/") or "/"}],
     )
     app.state.service = service
     app.state.readiness = Readiness(service)
     for routes in (segment, jobs, assets, health, documentation):
         app.include_router(routes.router)
+    app.add_middleware(Methods, routes=app.router.routes)
     app.add_middleware(LingeringClose)
     app.add_middleware(Observing, service=service)
     install_failure_handlers(app)

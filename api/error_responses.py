@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
+from api.middleware.methods import allowed_methods
 from seg_pipeline.domain import MAX_RESIZE, MAX_TTL_SECONDS
 from seg_pipeline.errors import (
     InvalidParameter,
@@ -205,13 +206,16 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, StarletteHTTPException)
-    path = request.scope["path"][:200]
+    path, docs = request.scope["path"][:200], request.app.state.service.links(request).to("/docs")
     sentence = {
-        404: f"there is nothing at {path}; see /docs.",
-        405: f"{request.method} is not allowed at {path}; see /docs.",
+        404: f"there is nothing at {path}; see {docs}.",
+        405: f"{request.scope['method']} is not allowed at {path}; see {docs}.",
     }.get(error.status_code, str(error.detail))
     code = _CODE_BY_STATUS.get(error.status_code, "invalid_request" if error.status_code < 500 else "internal_error")
-    return JSONResponse(failure_body(code, sentence), error.status_code, error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(allowed_methods(request.scope, request.app.router.routes))
+    return JSONResponse(failure_body(code, sentence), error.status_code, headers)
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:

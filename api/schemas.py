@@ -3,9 +3,16 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Json
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, Strict, ValidationInfo
 
-from seg_pipeline.domain import MAX_RESIZE, MAX_TTL_SECONDS, UUID_PATTERN, JobStatus
+from seg_pipeline.domain import (
+    MAX_RESIZE,
+    MAX_TTL_SECONDS,
+    UUID_PATTERN,
+    JobStatus,
+    number_in_text,
+    whole_number,
+)
 
 PARAMETERS_ARE = (
     "What the model shall run with instead of what is configured: of a SAM-2 points_per_side, pred_iou_thresh, "
@@ -13,7 +20,18 @@ PARAMETERS_ARE = (
 )
 RLE_IS = "Whether each segment carries its mask as COCO's compressed run lengths too."
 
-Resize = Annotated[int, Field(ge=1, le=MAX_RESIZE, description="Longer side of the cut-outs in pixels; upscales too.")]
+
+def _read_whole_number(value: object, info: ValidationInfo) -> object:
+    """In JSON a string is no number; in a query and in a form there are only strings."""
+    is_text = isinstance(value, str) and info.mode != "json"
+    return whole_number(number_in_text(str(value)) if is_text else value)
+
+
+WholeNumber = Annotated[int, Strict(), BeforeValidator(_read_whole_number)]
+
+Resize = Annotated[
+    WholeNumber, Field(ge=1, le=MAX_RESIZE, description="Longer side of the cut-outs in pixels; upscales too.")
+]
 
 
 class UploadOptions(BaseModel):
@@ -27,10 +45,10 @@ class UploadOptions(BaseModel):
     model: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
         None, description="Which model segments: a yolo*-seg or sam2 name, demo-yolo, demo-sam2; MODEL if absent."
     )
-    ttl_seconds: Annotated[int, Field(ge=1, le=MAX_TTL_SECONDS)] | None = Field(
+    ttl_seconds: Annotated[WholeNumber, Field(ge=1, le=MAX_TTL_SECONDS)] | None = Field(
         None, description="How long the result is kept; ASSET_TTL_SECONDS if absent."
     )
-    parameters: Json[dict[str, Any]] | None = Field(
+    parameters: Json[dict[str, Any] | None] | None = Field(
         None, description=f"{PARAMETERS_ARE} A JSON object.", examples=['{"confidence": 0.5}']
     )
     rle: bool | None = Field(None, description=RLE_IS)

@@ -11,6 +11,7 @@ import structlog
 from fastapi import Depends, Request
 
 from api.idle_health import Activity
+from api.links import Links
 from api.metrics import Metrics
 from api.uploads import UPLOADS_HELD, BodyReader, Hold, UploadMemory
 from seg_pipeline.jobs.heartbeats import WorkerBeat, live_workers
@@ -51,9 +52,13 @@ class Service:
         """A reader of the request's body within this service's limits."""
         return BodyReader(request, self.settings.max_image_bytes, self.settings.upload_stall_seconds, hold)
 
+    def links(self, request: Request) -> Links:
+        """Where this request's answer leads to."""
+        return Links(self.settings.base_url, request)
+
     def base_url(self, request: Request) -> str:
-        """The address that links begin with: BASE_URL, or the one that the client used."""
-        return (self.settings.base_url or str(request.base_url)).rstrip("/")
+        """The address that links begin with."""
+        return self.links(request).base_url
 
     def live_beats(self) -> list[WorkerBeat]:
         """The heartbeats of the workers that live; blocking."""

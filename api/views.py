@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import Request
 from starlette.responses import JSONResponse
 
 from api.error_responses import failure_response, no_masks_found
+from api.links import Links
 from api.service import Service
 from seg_pipeline.domain import Job, JobStatus
 from seg_pipeline.errors import JobNotFound, StoreUnavailable
@@ -52,11 +52,6 @@ def segments_response(document: dict[str, Any]) -> JSONResponse:
     return JSONResponse(document) if document["segments"] else no_masks_found()
 
 
-def accepted_response(request: Request, view: JobView, status: int) -> JSONResponse:
+def accepted_response(view: JobView, links: Links, status: int) -> JSONResponse:
     """A job, and where to ask for it."""
-    return JSONResponse(view.document, status, {"Location": job_path(request, view.document["uuid"])})
-
-
-def job_path(request: Request, uuid: str) -> str:
-    """Where the job is asked for, below a proxy's prefix if there is one."""
-    return f"{request.scope.get('root_path', '')}/jobs/{uuid}"
+    return JSONResponse(view.document, status, {"Location": links.job(view.document["uuid"])})

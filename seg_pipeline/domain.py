@@ -16,6 +16,7 @@ from seg_pipeline.errors import InvalidParameter, InvalidResize, InvalidTtl, Inv
 UUID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 _UUID = re.compile(UUID_PATTERN)
 _YOLO = re.compile(r"yolo(v?\d{1,2}|e-[\w]{1,8})[a-z]?-seg")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _SAM2 = re.compile(r"sam2(\.1)?_hiera_(tiny|small|base_plus|large)")
 DEMO_MODELS = ("demo-yolo", "demo-sam2")
 
@@ -73,6 +74,20 @@ def check_model(model: str, configured: tuple[str, ...] = ()) -> str:
     if model in configured or model in DEMO_MODELS or _YOLO.fullmatch(model) or _SAM2.fullmatch(model):
         return model
     raise UnknownModel(model)
+
+
+def whole_number(value: object) -> object:
+    """A float that is a whole number as an int: 256.0 and 36e2 are integers of JSON (JSON Schema, 6.1.1).
+    Anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def number_in_text(text: str) -> object:
+    """The number that a query or a form spells as JSON would, leading zeros allowed; else the text as it is."""
+    match = _NUMBER.fullmatch(text.strip(" "))
+    if not match:
+        return text
+    return float(match[0]) if match[1] or match[2] else int(match[0])
 
 
 @dataclass(frozen=True)

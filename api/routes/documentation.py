@@ -8,7 +8,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from api.schemas import ServiceCard
-from api.service import in_thread
+from api.service import ServiceDep, in_thread
 from seg_pipeline.errors import RequestError
 
 router = APIRouter(tags=["documentation"])
@@ -22,10 +22,16 @@ _POLICY = (
 
 
 @router.get("/", summary="What answers here", response_model=ServiceCard)
-async def card() -> Response:
+async def card(request: Request, service: ServiceDep) -> Response:
     """The service's name, and where its documentation is."""
+    links = service.links(request)
     return JSONResponse(
-        {"service": "seg-pipeline", "version": version("seg-pipeline"), "docs": "/docs", "openapi": "/openapi.json"}
+        {
+            "service": "seg-pipeline",
+            "version": version("seg-pipeline"),
+            "docs": links.to("/docs"),
+            "openapi": links.to("/openapi.json"),
+        }
     )
 
 

@@ -19,6 +19,7 @@ from api.schemas import (
     JobPage,
     JobRequest,
     UnfinishedJob,
+    WholeNumber,
 )
 from api.service import Service, ServiceDep, about_job, in_thread
 from api.views import accepted_response, view_accepted, view_job
@@ -70,7 +71,7 @@ async def post_job(request: Request, service: ServiceDep, options: Annotated[Job
     """A picture's address as JSON, or a picture in a form. The same uuid and request again is the same job."""
     accepted = await accept_job(request, service, options)
     view = await in_thread(view_accepted, service, accepted.job, service.base_url(request))
-    return accepted_response(request, view, 202 if accepted.created else 200)
+    return accepted_response(view, service.links(request), 202 if accepted.created else 200)
 
 
 @router.get(
@@ -86,7 +87,7 @@ async def list_jobs(
     request: Request,
     service: ServiceDep,
     status: Annotated[JobStatus | None, Query(description="Only these.")] = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    limit: Annotated[WholeNumber, Query(ge=1, le=1000)] = 50,
     after: Annotated[str | None, Query(max_length=200, description="The former page's `next`.")] = None,
 ) -> Response:
     """Queued, processing, failed, completed, in this order; each group by uuid."""
@@ -94,8 +95,8 @@ async def list_jobs(
     jobs = [{"uuid": job.uuid, "status": str(job.status), "since": job.since.isoformat()} for job in page.jobs]
     response = JSONResponse({"jobs": jobs, "next": page.next})
     if page.next:
-        url = request.url.include_query_params(after=page.next)
-        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+        following = service.links(request).to("/jobs", status=status, limit=limit, after=page.next)
+        response.headers["Link"] = f'<{following}>; rel="next"'
     return response
 
 

@@ -81,7 +81,7 @@ async def segment_upload(request: Request, service: Service, options: UploadOpti
         response = segments_response(answer_document(result, service.store, service.base_url(request)))
     else:
         view = await in_thread(view_accepted, service, job, service.base_url(request))
-        response = accepted_response(request, view, 202)
+        response = accepted_response(view, service.links(request), 202)
     response.headers["X-Job-Uuid"] = job.uuid
     if preference.applied:
         response.headers["Preference-Applied"] = preference.applied

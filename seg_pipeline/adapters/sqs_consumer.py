@@ -16,12 +16,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from seg_pipeline.adapters.image_fetch import check_image_url
-from seg_pipeline.domain import Job, check_model, check_uuid
+from seg_pipeline.domain import Job, check_model, check_uuid, whole_number
 from seg_pipeline.errors import (
     InvalidParameter,
     InvalidRequest,
@@ -47,6 +47,7 @@ _PARKED_BODY_CHARACTERS = 8192
 _REASON_CHARACTERS = 500
 _AWS_QUEUE = re.compile(r"https://sqs\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?/")
 _Message = dict[str, Any]
+_WholeNumber = Annotated[int, BeforeValidator(whole_number)]
 
 
 class _Body(BaseModel):
@@ -60,8 +61,8 @@ class _Body(BaseModel):
     model: str | None = None
     parameters: dict[str, Any] | None = None
     rle: bool | None = None
-    resize: int | None = None
-    ttl_seconds: int | None = None
+    resize: _WholeNumber | None = None
+    ttl_seconds: _WholeNumber | None = None
 
 
 @dataclass(frozen=True)
