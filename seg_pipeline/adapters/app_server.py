@@ -31,10 +31,9 @@ _UNSENDABLE = "APP_SERVER_URL or APP_SERVER_API_KEY has a character that cannot 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one PATCH: seconds to connect, of silence, and until its status is known; then of reading the rest."""
+    """Bounds of one PATCH: seconds from the look-up of the name until the status is known, whatever they go into;
+    then seconds and bytes of reading the rest, which changes nothing any more."""
 
-    connect_seconds: float = 5
-    silent_seconds: float = 10
     total_seconds: float = 15
     answer_seconds: float = 3
     answer_bytes: int = 64 * 2**10
@@ -94,10 +93,9 @@ class AppServer:
     @asynccontextmanager
     async def session(self) -> AsyncIterator["Session"]:
         """Connections that are kept for several PATCHes."""
-        limits = self._limits
-        timeout = httpx.Timeout(limits.silent_seconds, connect=limits.connect_seconds)
+        # httpx's own time-outs count from read to read, and would contradict `Limits`.
         async with httpx.AsyncClient(
-            verify=_ssl_context(), timeout=timeout, trust_env=False, follow_redirects=False
+            verify=_ssl_context(), timeout=None, trust_env=False, follow_redirects=False
         ) as client:
             yield Session(client, self)
 

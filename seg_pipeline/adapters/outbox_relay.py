@@ -5,9 +5,10 @@ import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from seg_pipeline.adapters.app_server import LIMITS, AppServer, Limits, Session
+from seg_pipeline.adapters.deadlines import run_promptly
 from seg_pipeline.errors import StoreError
 from seg_pipeline.jobs.backoff import Backoff, Jitter
 from seg_pipeline.jobs.deliveries import Delivery, Policy, Reply
@@ -37,6 +38,14 @@ class Round:
         _log(delivery)
 
 
+@dataclass(frozen=True)
+class _Failed:
+    """A delivery that failed, and until when its Retry-After asks for peace."""
+
+    delivery: Delivery
+    not_before: datetime
+
+
 class Courier:
     """One per process. While the app server answers, whatever it says, `AT_ONCE` deliveries are under way.
 
@@ -63,7 +72,7 @@ class Courier:
         self._backoff = Backoff(LONGEST_PROBE_PAUSE_SECONDS, jitter)
         self._down_since: datetime | None = None
         self._problem: str | None = None
-        self._failed: dict[str, Delivery] = {}
+        self._failed: dict[str, _Failed] = {}
 
     @property
     def thinks_it_is_down(self) -> bool:
@@ -87,7 +96,7 @@ class Courier:
         done = Round()
         markers = self._due()
         if markers:
-            asyncio.run(self._send_all(markers, may_start, done))
+            run_promptly(self._send_all(markers, may_start, done))
         if markers and self.thinks_it_is_down:
             self._park_overdue(done)
         return done
@@ -139,16 +148,17 @@ class Courier:
     def _note_failure(self, after: Delivery, reply: Reply, now: datetime) -> None:
         self._down_since = self._down_since or now
         self._problem = after.last_problem
-        if after.is_pending:
-            self._failed[after.uuid] = after
         at_least = min(reply.retry_after_seconds, self._policy.longest_retry_after_seconds)
+        if after.is_pending:
+            self._failed[after.uuid] = _Failed(after, now + timedelta(seconds=at_least))
         self._backoff.failed(now.timestamp(), at_least)
 
     def _recovered(self) -> list[Delivery]:
-        """Ends a row of failures. What was first tried in it, if the app server was down, need not wait any longer;
-        what had failed before has reasons of its own."""
-        since = self._down_since if self.thinks_it_is_down else None
-        failed = [delivery for delivery in self._failed.values() if since and delivery.begun_since(since)]
+        """Ends a row of failures. What was first tried in it, if the app server was down, need not wait any longer,
+        unless it was asked to; what had failed before has reasons of its own."""
+        since, now = self._down_since if self.thinks_it_is_down else None, self._clock()
+        row = [each.delivery for each in self._failed.values() if each.not_before <= now]
+        failed = [delivery for delivery in row if since and delivery.begun_since(since)]
         self._failed, self._down_since, self._problem = {}, None, None
         self._backoff.worked()
         return failed

@@ -1,11 +1,13 @@
 """The PATCH as the app server sees it, and what becomes of every way in which it can be answered."""
 
-import asyncio
 import hashlib
 import hmac
 import json
 import re
 import socket
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +15,21 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from seg_pipeline.adapters.app_server import LIMITS, AppServer, Limits, sign, verify
+from seg_pipeline.adapters.deadlines import run_promptly
 from seg_pipeline.errors import NotAnImage
 from seg_pipeline.jobs.deliveries import Reply
 from seg_pipeline.jobs.result_document import callback_document, failed_document, result_document
 from seg_pipeline.store.object_store import ObjectStore
-from seg_pipeline_tests.app_servers import Answer, app_server, drip, hang, hang_up, say
+from seg_pipeline_tests.app_servers import Answer, AppServerDouble, app_server, drip, hang, hang_up, say
 from seg_pipeline_tests.builders import make_found, make_job, make_timing
 from seg_pipeline_tests.conftest import make_settings
 
-IMPATIENT = Limits(silent_seconds=0.3, total_seconds=0.6)
+IMPATIENT = Limits(total_seconds=0.6)
 INCURIOUS = Limits(answer_seconds=0.2, answer_bytes=1000)
 DOCUMENT = {"uuid": "job-1", "status": "completed", "segments": []}
 SECRET = "a secret"
 NOW = 1_767_355_200.0
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def make_app_server(url: str, limits: Limits = LIMITS, **values: Any) -> AppServer:
@@ -40,7 +44,7 @@ def tell(server: AppServer, document: dict[str, Any] = DOCUMENT, times: int = 1)
                 await session.tell(document["uuid"], document)
             return await session.tell(document["uuid"], document)
 
-    return asyncio.run(told())
+    return run_promptly(told())
 
 
 def reply_to(answer: Answer, **values: Any) -> Reply:
@@ -90,7 +94,7 @@ def test_every_payload_fits_the_schema_in_docs(result: dict[str, Any]) -> None:
     """As the app server parses it: from the bytes that arrived."""
     with app_server() as double:
         tell(make_app_server(double.url), callback_document(result, ObjectStore.in_memory(), "http://localhost"))
-    schema = json.loads((Path(__file__).parents[2] / "docs" / "job-result.schema.json").read_text())
+    schema = json.loads((DOCS / "job-result.schema.json").read_text())
     Draft202012Validator({**schema, "anyOf": [{"$ref": "#/$defs/callback"}]}).validate(double.told[0].document)
 
 
@@ -125,6 +129,15 @@ def test_an_old_patch_does_not_verify_though_it_is_ours() -> None:
     assert not verify(SECRET, patch.headers, patch.body, NOW - 301)
 
 
+def test_each_try_is_signed_anew() -> None:
+    times = iter([NOW, NOW + 600])
+    settings = make_settings(Path("nowhere"), app_server_url="https://app.example", callback_secret=SECRET)
+    server = AppServer(settings, clock=lambda: next(times))
+    first, second = (server.patch("job-1", DOCUMENT).headers for _ in range(2))
+    assert first["x-signature-timestamp"] != second["x-signature-timestamp"]
+    assert first["x-signature"] != second["x-signature"]
+
+
 @pytest.mark.parametrize("timestamp", ["", "soon", "1e9", "\N{SUPERSCRIPT TWO}"])
 def test_a_timestamp_that_is_no_number_does_not_verify(timestamp: str) -> None:
     headers = {"x-signature-timestamp": timestamp, "x-signature": sign(SECRET, timestamp, b"{}")}
@@ -147,7 +160,7 @@ def test_other_four_hundreds_are_final(status: int) -> None:
     assert re.fullmatch(rf'the app server answered {status} .*: {{"detail": "no such mask"}}', reply.problem)
 
 
-@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [300, 302, 304, 308, 408, 409, 425, 429, 500, 502, 503, 504, 599, 600, 999])
 def test_what_may_pass_is_worth_a_retry(status: int) -> None:
     reply = reply_to(say(status))
     assert (reply.status, reply.is_delivered, reply.is_final) == (status, False, False)
@@ -173,6 +186,83 @@ def test_a_server_that_hangs_is_left() -> None:
     reply = reply_to(hang, limits=IMPATIENT)
     assert (reply.status, reply.is_final) == (None, False)
     assert reply.problem is not None
+
+
+@pytest.mark.parametrize("quiet_seconds", [5.5, 12])
+def test_an_answer_within_the_15_seconds_of_the_document_counts(quiet_seconds: float) -> None:
+    """Nothing in the client may give up before: not after 5 s of connecting, nor after 10 s of silence."""
+
+    def late(handler: Any, double: AppServerDouble) -> None:
+        double.over.wait(quiet_seconds)
+        say(204, b"")(handler, double)
+
+    assert reply_to(late).is_delivered
+
+
+def test_the_limit_is_the_documents() -> None:
+    text = (DOCS / "callbacks.md").read_text()
+    (promised,) = set(re.findall(r"no answer within (\d+) s", text))
+    assert LIMITS.total_seconds == float(promised)
+
+
+def test_a_server_that_takes_no_connection_is_left_after_the_same_time() -> None:
+    """A queue of one that is full: the kernel answers no further connection."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        waiting = [_connecting(port) for _ in range(4)]
+        reply = tell(make_app_server(f"http://127.0.0.1:{port}", IMPATIENT))
+        for each in waiting:
+            each.close()
+    assert (reply.status, reply.problem) == (None, "no answer within 0.6 s.")
+
+
+def _connecting(port: int) -> socket.socket:
+    client = socket.socket()
+    client.setblocking(False)
+    client.connect_ex(("127.0.0.1", port))
+    return client
+
+
+def test_a_server_that_reads_the_request_slowly_is_left() -> None:
+    """It takes a little now and then, so that no single write hangs."""
+    document = {**DOCUMENT, "segments": ["x" * 2**20] * 32}
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_sip, args=(listener, over), daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        reply = tell(make_app_server(url, IMPATIENT), document)
+        over.set()
+    assert (reply.status, reply.problem) == (None, "no answer within 0.6 s.")
+
+
+def _sip(listener: socket.socket, over: threading.Event) -> None:
+    connection, _ = listener.accept()
+    with connection, suppress(OSError):
+        while connection.recv(1000) and not over.wait(0.02):
+            pass
+
+
+def test_a_server_that_sends_hints_without_end_is_left() -> None:
+    reply = reply_to(drip(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"), limits=IMPATIENT)
+    assert (reply.status, reply.problem) == (None, "no answer within 0.6 s.")
+
+
+def test_a_name_that_is_never_found_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resolver's thread cannot be stopped, but nothing waits for it."""
+    release = threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        release.wait(60)
+        raise OSError("nobody answered")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    began = time.monotonic()
+    reply = tell(make_app_server("http://app.example", IMPATIENT))
+    assert (reply.status, reply.problem) == (None, "no answer within 0.6 s.")
+    assert time.monotonic() - began < 30
+    release.set()
 
 
 def test_a_server_that_sends_its_head_byte_by_byte_is_left() -> None:
@@ -249,7 +339,7 @@ def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_documents_own_check_of_the_signature_works() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "callbacks.md").read_text()
+    text = (DOCS / "callbacks.md").read_text()
     code: dict[str, Any] = {}
     exec(text.partition("```python\n")[2].partition("```")[0], code)
     server = AppServer(make_settings(Path("nowhere"), app_server_url="https://app.example", callback_secret=SECRET))

@@ -18,7 +18,7 @@ from seg_pipeline_tests.builders import end_queue_job
 from seg_pipeline_tests.conftest import make_settings
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
-IMPATIENT = Limits(silent_seconds=0.3, total_seconds=0.3)
+IMPATIENT = Limits(total_seconds=0.3)
 
 
 class Clock:
@@ -179,6 +179,29 @@ def make_courier_again(courier: Courier, url: str) -> Courier:
     """The same courier, whose server is back at its address, and need not be quick."""
     courier._app_server._base_url, courier._app_server._limits = url, Limits()
     return courier
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [("1800", 1800), ("90000", 3600)])
+def test_a_retry_after_holds_though_the_server_answers_others_before(
+    inbox: Inbox, clock: Clock, asked: str, seconds: float
+) -> None:
+    """What failed in the same row takes its old place, but nobody's request for peace is put aside."""
+    with app_server(say(503, retry_after=asked), say(500)) as server:
+        end_queue_job(inbox, "patient", ended_at=clock())
+        clock.catch_up()
+        courier = make_courier(inbox.store, server.url, clock)
+        courier.deliver()
+        began = clock()
+        uuids = end_jobs(inbox, 4, clock)
+        courier.deliver()
+        assert courier.thinks_it_is_down
+        server.answers[:] = [say()]
+        deliver_for(courier, clock, 120, step=10)
+        assert (states(inbox, uuids), states(inbox, ["patient"])) == ({"delivered"}, {"pending"})
+        while states(inbox, ["patient"]) == {"pending"}:
+            clock.pass_seconds(10)
+            courier.deliver()
+    assert seconds <= (clock() - began).total_seconds() <= seconds + 20
 
 
 def test_while_it_is_down_one_at_a_time_is_tried(inbox: Inbox, clock: Clock) -> None:

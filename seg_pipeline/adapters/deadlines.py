@@ -1,0 +1,68 @@
+"""A limit in seconds to what somebody outside may take, whatever they do with it: say nothing, or a byte a second.
+
+The time-outs of clients count from one read to the next, so a peer that trickles holds them for ever, and none of
+them counts for the look-up of a name.
+"""
+
+import asyncio
+import ctypes
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class DeadlinePassed(TimeoutError):
+    """The call did not return in time."""
+
+
+class _Abandoned(BaseException):
+    """Ends a thread that nobody waits for any more; `except Exception` in a library does not catch it."""
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """What the call gives or raises; DeadlinePassed if it takes longer.
+
+    The call has a thread of its own. After the deadline that is told to end, and does so, with its connections, as
+    soon as it wakes: upon the next byte, or at its client's own time-out.
+    """
+    future: Future[T] = Future()
+    thread = threading.Thread(target=_run, args=(future, call), name="within a deadline", daemon=True)
+    thread.start()
+    try:
+        return future.result(seconds)
+    except TimeoutError:
+        if future.done():  # the call's own
+            raise
+        _interrupt(thread)
+        raise DeadlinePassed(f"no end within {seconds:g} s.") from None
+
+
+def run_promptly(main: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run`, except that it does not wait for threads: by default the look-up of a name, which no time-out
+    of asyncio ends, is waited for after all."""
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_default_executor(_NotWaitedFor(thread_name_prefix="prompt"))
+        return runner.run(main)
+
+
+class _NotWaitedFor(ThreadPoolExecutor):
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
+
+
+def _run(future: Future[T], call: Callable[[], T]) -> None:
+    try:
+        future.set_result(call())
+    except _Abandoned:
+        pass
+    except BaseException as error:
+        future.set_exception(error)
+
+
+def _interrupt(thread: threading.Thread) -> None:
+    """Raises _Abandoned in the thread, where it next executes Python (PyThreadState_SetAsyncExc of CPython's API)."""
+    assert thread.ident is not None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_Abandoned))
