@@ -2,7 +2,7 @@
 #
 #   docker build --target cpu  -t seg-pipeline:cpu .
 #   docker build --target cuda -t seg-pipeline:cuda .     # what docker-compose.yml runs; computes on a CPU as well
-#   docker run -p 8000:8000 -p 3000:3000 -v seg-data:/data seg-pipeline:cpu
+#   docker run -p 8000:8000 -p 127.0.0.1:3000:3000 -v seg-data:/data seg-pipeline:cpu
 #
 # and `dev`, which is cpu with what tests and docker-compose-dev.yml need. docs/docker.md has the rest.
 

@@ -1,10 +1,11 @@
 """Every setting, its default and its meaning. The only module that reads the environment and `.env`."""
 
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from seg_pipeline.domain import MAX_TTL_SECONDS
@@ -55,8 +56,18 @@ class Settings(BaseSettings):
     # The door
     api_host: str = Field("127.0.0.1", description="Address the API listens on.")
     api_port: int = Field(8000, ge=1, le=65535, description="Port of the API.")
-    dagster_host: str = Field("127.0.0.1", description="Address the Dagster UI listens on; it asks for no password.")
+    dagster_host: str = Field("127.0.0.1", description="Address the Dagster UI listens on.")
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI.")
+    dagster_allowed_hosts: str | None = Field(
+        None, description="Comma-separated names the UI is reached by, besides localhost and DAGSTER_HOST."
+    )
+    dagster_password: SecretStr | None = Field(None, description="The UI asks for it (HTTP Basic); unset: open.")
+    dagster_identity_header: str | None = Field(
+        None, description="A header in which a proxy says who somebody is; without it the UI refuses."
+    )
+    dagster_proxies: str | None = Field(
+        None, description="Comma-separated addresses or networks of such proxies, besides this machine."
+    )
     base_url: str | None = Field(None, description="Public address of the API, for links; from the request if unset.")
     api_keys: SecretStr | None = Field(None, description="Comma-separated keys that may use the API; unset: open.")
     wait_seconds: float = Field(60, ge=0, le=600, description="How long POST /segment waits before it answers 202.")
@@ -99,6 +110,16 @@ class Settings(BaseSettings):
             raise ValueError("S3_ACCESS_KEY and S3_SECRET_KEY must be set together.")
         return self
 
+    @field_validator("dagster_proxies")
+    @classmethod
+    def _proxies_are_addresses(cls, text: str | None) -> str | None:
+        for word in listed(text):
+            try:
+                ip_network(word)
+            except ValueError as error:
+                raise ValueError(f"DAGSTER_PROXIES must name addresses or networks: {error}.") from error
+        return text
+
     @property
     def assets_path(self) -> Path:
         """The folder that holds `{uuid}/` when there is no bucket."""
@@ -118,6 +139,11 @@ class Settings(BaseSettings):
     def models(self) -> tuple[str, ...]:
         """The models the operator named, which may be paths."""
         return (self.model, self.queue_model)
+
+
+def listed(text: str | None) -> list[str]:
+    """The words of a comma-separated setting."""
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
 @lru_cache(maxsize=1)

@@ -13,6 +13,7 @@ BIN = Path(sys.executable).parent
 ORCHESTRATION = "defs and runtime alone know Dagster and Celery"
 MODELS = "segmenters alone know model libraries"
 WEB = "api alone knows its web framework"
+SERVING = "api and the operator's UI alone are served by uvicorn"
 OUTSIDE = "adapters, store and weights alone reach outside"
 API = "api reaches no model and no orchestration, not even through others"
 IMAGING = "domain, errors and imaging need nothing but libraries of the field"
@@ -71,6 +72,7 @@ def test_the_rules_hold(copied: Path) -> None:
         ("seg_pipeline/pipeline/stages.py", "from seg_pipeline.defs import partitions", {PIPELINE}),
         ("seg_pipeline/defs/assets.py", "def late():\n    from ultralytics import YOLO", {MODELS}),
         ("seg_pipeline/defs/sensors.py", "from fastapi import FastAPI", {WEB}),
+        ("seg_pipeline/runtime/worker.py", "import uvicorn", {SERVING}),
         ("seg_pipeline/jobs/result_document.py", "import boto3", {OUTSIDE}),
         ("seg_pipeline/adapters/app_server.py", "from seg_pipeline.segmenters import registry", {ADAPTERS}),
         ("api/views.py", "from seg_pipeline.segmenters import registry", {API}),

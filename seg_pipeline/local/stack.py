@@ -1,5 +1,6 @@
 """What `make run` starts: the API, a worker and Dagster's three processes, on one machine, with no other server."""
 
+import base64
 import contextlib
 import fcntl
 import http.client
@@ -142,10 +143,10 @@ def programs(settings: Settings) -> list[Program]:
                 is_ready=lambda: _is_ok(f"{api}/readyz"), hushed="Dependencies for step", stop_turn=1, stop_seconds=10),
         Program("code-server", [python, "-m", "dagster", *grpc], one, after=("tables",),
                 is_ready=lambda: _listens(host, code_port), stop_turn=1, **WAITS_FOR_WORK),
-        Program("webserver", [python, "-m", "dagster_webserver", *web], one, after=("code-server",),
+        Program("webserver", [python, "-m", "seg_pipeline.runtime.webserver", *web], one, after=("code-server",),
                 is_ready=lambda: _is_ok(f"{dagster}/server_info"), stop_turn=1),
         Program("daemon", [python, "-m", "seg_pipeline.runtime.daemon", "--workspace", str(workspace)], one,
-                after=("code-server",), is_ready=lambda: _daemons_beat(f"{dagster}/graphql"), stop_turn=1,
+                after=("code-server",), is_ready=lambda: _daemons_beat(settings), stop_turn=1,
                 **WAITS_FOR_WORK),
     ]  # fmt: skip
 
@@ -231,16 +232,25 @@ def _listens(host: str, port: int) -> bool:
     return True
 
 
-def _daemons_beat(graphql_url: str) -> bool:
-    """Whether the daemon's parts have all said that they are well."""
+def _daemons_beat(settings: Settings) -> bool:
+    """Whether the daemon's parts have all said that they are well; the UI is asked."""
     query = {"query": "{ instance { daemonHealth { allDaemonStatuses { healthy required } } } }"}
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json", **ui_credentials(settings)}
     try:
-        answer = ask("POST", graphql_url, json.dumps(query).encode(), headers, timeout_seconds=2)
+        url = f"{dagster_url(settings)}/graphql"
+        answer = ask("POST", url, json.dumps(query).encode(), headers, timeout_seconds=2)
         statuses = answer.body["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
     except (OSError, http.client.HTTPException, LookupError, TypeError):
         return False
     return all(status["healthy"] for status in statuses if status["required"])
+
+
+def ui_credentials(settings: Settings) -> dict[str, str]:
+    """The header by which the UI lets us in, if it asks who we are."""
+    if settings.dagster_password:
+        password = settings.dagster_password.get_secret_value().strip()
+        return {"authorization": f"Basic {base64.b64encode(f':{password}'.encode()).decode()}"}
+    return {settings.dagster_identity_header: "seg-pipeline"} if settings.dagster_identity_header else {}
 
 
 def show_sample(settings: Settings, supervisor: Supervisor, say: Say) -> Sample:

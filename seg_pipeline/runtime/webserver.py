@@ -1,0 +1,42 @@
+"""Dagster's UI behind a guard: `python -m seg_pipeline.runtime.webserver` takes `dagster-webserver`'s options.
+
+Where they are not given, DAGSTER_HOST and DAGSTER_PORT say where it listens. `ui_guard.py` says what may reach it.
+"""
+
+import uvicorn
+from dagster._core.workspace.context import IWorkspaceProcessContext
+from dagster_webserver import cli
+from dagster_webserver.app import create_app_from_workspace_process_context
+
+from seg_pipeline.runtime.ui_guard import UiGuard, UiRules
+from seg_pipeline.settings import get_settings
+
+
+def main() -> None:
+    """Runs the UI until it is stopped: upstream's command, which serves its application through `serve`."""
+    settings = get_settings()
+    cli.host_dagster_ui_with_workspace_process_context = serve
+    defaults = {"host": settings.dagster_host, "port": settings.dagster_port}
+    cli.dagster_webserver(auto_envvar_prefix="DAGSTER_WEBSERVER", default_map=defaults)
+
+
+def serve(  # noqa: PLR0913, PLR0917  as upstream calls it
+    workspace_process_context: IWorkspaceProcessContext,
+    host: str | None,
+    port: int | None,
+    path_prefix: str,
+    log_level: str,
+    live_data_poll_rate: int | None = None,
+) -> None:
+    """Serves the UI. What proxies say of their clients is not believed: the guard looks at who is connected."""
+    app = create_app_from_workspace_process_context(
+        workspace_process_context, path_prefix, live_data_poll_rate, lifespan=cli._lifespan
+    )
+    settings = get_settings()
+    host, port = host or settings.dagster_host, port or settings.dagster_port
+    guarded = UiGuard(app, UiRules.of(settings, host))
+    uvicorn.run(guarded, host=host, port=port, log_level=log_level, proxy_headers=False, server_header=False)
+
+
+if __name__ == "__main__":
+    main()
