@@ -8,7 +8,7 @@ FIND_PYTHON = for newest in 13 14; do for python in python3 python3.13 python3.1
 	&& echo "$$python" && exit; done; done
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: ## Make .venv as requirements-dev.lock says; nothing to do takes no time.
 	@python="$${PYTHON:-$$($(FIND_PYTHON))}"; test -n "$$python" || { echo "Python 3.11, 3.12, 3.13 or 3.14 is needed" \
@@ -17,6 +17,9 @@ env: ## Make .venv as requirements-dev.lock says; nothing to do takes no time.
 
 run: env ## Start everything, send a sample picture, stay up until Ctrl-C.
 	@.venv/bin/seg-pipeline up $(ARGS)
+
+run-servers: env ## The same on real servers of this machine, as in production: Redis, Postgres, two workers.
+	@.venv/bin/seg-pipeline up --servers $(ARGS)
 
 demo-queue: env ## Send a job through a local queue and bucket, and print the PATCH that the app server gets.
 	@.venv/bin/python scripts/demo_queue.py $(ARGS)

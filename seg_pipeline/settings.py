@@ -53,6 +53,12 @@ class Settings(BaseSettings):
     database_url: str | None = Field(None, description="Dagster's storage (postgresql://…); SQLite by default.")
     celery_queue: str = Field("seg-pipeline", description="Queue name; one per deployment on a shared broker.")
 
+    code_server: str = Field(
+        "127.0.0.1:4000",
+        pattern=r"^[^\s:]+:\d{1,5}$",
+        description="Where daemon and UI find the code server, if they are started one by one.",
+    )
+
     # The door
     api_host: str = Field("127.0.0.1", description="Address the API listens on.")
     api_port: int = Field(8000, ge=1, le=65535, description="Port of the API.")
@@ -89,6 +95,7 @@ class Settings(BaseSettings):
     allow_private_urls: bool = Field(False, description="Fetch from private addresses too; development only.")
 
     # How it runs
+    workers: int = Field(1, ge=1, le=64, description="Workers that `make run` starts on this machine.")
     batch_size: int = Field(32, ge=1, le=256, description="At most so many pictures in one run under load.")
     max_attempts: int = Field(3, ge=1, le=20, description="Runs a job may use before it is failed.")
     heartbeat_seconds: float = Field(2, gt=0, description="How often a worker says that it lives.")
@@ -139,6 +146,11 @@ class Settings(BaseSettings):
     def models(self) -> tuple[str, ...]:
         """The models the operator named, which may be paths."""
         return (self.model, self.queue_model)
+
+    @property
+    def wanted_models(self) -> list[str]:
+        """The models that jobs here will ask for, unless they name one themselves."""
+        return [self.model, self.queue_model] if self.sqs_queue_url else [self.model]
 
 
 def listed(text: str | None) -> list[str]:

@@ -13,8 +13,8 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, open_store
 from seg_pipeline.store.object_store import ObjectStore
-from seg_pipeline_tests.running_stack import Stack
-from seg_pipeline_tests.servers import postgres_server, redis_server
+from seg_pipeline_tests.running_stack import PROFILES, Stack
+from seg_pipeline_tests.servers import postgres_server, redis_server, require_servers
 from seg_pipeline_tests.serving import WsgiApp, serving
 
 REGION = "us-east-1"
@@ -98,8 +98,17 @@ def postgres_server_url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session", params=PROFILES)
+def profile(request: pytest.FixtureRequest) -> str:
+    """`embedded` or `servers`: a test that asks for it runs on both."""
+    if request.param == "servers":
+        require_servers()
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The whole service with the demo models, started once for all tests that ask for it; they are `slow`."""
-    with Stack(tmp_path_factory.mktemp("stack")) as running:
+def stack(tmp_path_factory: pytest.TempPathFactory, profile: str) -> Iterator[Stack]:
+    """The whole service with the demo models on each profile, started once for all tests that ask for it; they are
+    `slow`."""
+    with Stack(tmp_path_factory.mktemp("stack"), profile=profile) as running:
         yield running

@@ -13,13 +13,17 @@ from typing import Self
 from seg_pipeline.local.sample import BUNDLED, Sample, SampleFailed, ask, send_sample
 
 PATIENCE_SECONDS = 120.0
+PROFILES = ("embedded", "servers")
+"""A folder and SQLite, as on a laptop; Redis, Postgres and two workers, as in production."""
+
 ENVIRONMENT_OF_TESTS = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "PYTHONPATH")
 
 
 class Stack:
     """A running service. Addresses have no slash at the end; `pid("worker")` and the like are as they are now."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None, profile: str = "embedded") -> None:
+        self.profile = profile
         self.folder, self.data_dir = folder, folder / "data"
         api_port, dagster_port = free_ports(2)
         self.base_url, self.dagster_url = f"http://127.0.0.1:{api_port}", f"http://127.0.0.1:{dagster_port}"
@@ -39,10 +43,13 @@ class Stack:
         seen = len(self.output())
         with (self.folder / "output").open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "seg_pipeline.cli", "up", "--no-sample"],
+                [sys.executable, "-m", "seg_pipeline.cli", "up", "--no-sample", *self._options()],
                 cwd=self.folder, env=self._environment, stdout=output, stderr=output,
             )  # fmt: skip
         self.wait_for(lambda: "Ctrl-C stops everything." in self.output()[seen:], "being up")
+
+    def _options(self) -> list[str]:
+        return ["--servers"] if self.profile == "servers" else []
 
     def stop(self, number: int = signal.SIGINT) -> int:
         """Stops it, as Ctrl-C does, and checks that every process is gone; the exit code."""
@@ -72,7 +79,8 @@ class Stack:
         return (self.data_dir / "logs" / f"{name}.log").read_text(errors="replace")
 
     def pids(self) -> dict[str, int]:
-        """api, code-server, daemon, webserver and worker, as far as they run."""
+        """api, code-server, daemon, webserver and worker, as far as they run; on servers also worker-2, redis and
+        postgres."""
         files = (self.data_dir / "logs").glob("*.pid")
         return {path.stem: int(text) for path in files if (text := path.read_text())}
 

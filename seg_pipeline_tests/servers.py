@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from seg_pipeline.local.servers import listens, postgres_programs
 from seg_pipeline_tests.running_stack import free_ports
 
 
@@ -21,6 +21,14 @@ def missing(what: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} is not installed, though .ci/run should have installed it")
     pytest.skip(f"{what} is not installed")
+
+
+def require_servers() -> None:
+    """Skips the test where `make run-servers` would refuse to start."""
+    if shutil.which("redis-server") is None:
+        missing("redis-server")
+    if postgres_programs() is None:
+        missing("Postgres (initdb is neither on PATH nor in /usr/lib/postgresql)")
 
 
 @contextmanager
@@ -59,22 +67,11 @@ def postgres_server() -> Iterator[str]:
         _run([*control, "-m", "immediate", "stop"], **user)
 
 
-def postgres_programs() -> Path | None:
-    """The folder of initdb and postgres, which Debian keeps off PATH."""
-    found = shutil.which("initdb")
-    folders = [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    return next((folder for folder in folders if (folder / "initdb").exists()), None)
-
-
 def _wait_until_it_listens(port: int) -> None:
     give_up_at = time.monotonic() + 30
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            assert time.monotonic() < give_up_at, f"nothing listens on port {port}"
-            time.sleep(0.05)
+    while not listens("127.0.0.1", port):
+        assert time.monotonic() < give_up_at, f"nothing listens on port {port}"
+        time.sleep(0.05)
 
 
 def _run(command: Sequence[object], **options: Any) -> None:

@@ -20,7 +20,6 @@ import boto3
 import pytest
 import yaml
 
-from seg_pipeline.cli.main import wanted_models
 from seg_pipeline.jobs.heartbeats import WorkerBeat, write_beat
 from seg_pipeline.local import stack
 from seg_pipeline.settings import Settings
@@ -150,11 +149,12 @@ def test_the_processes_in_production_are_those_of_make_run(tmp_path: Path) -> No
     assert by_hand | {"postgres", "redis"} == compose(PRODUCTION)["services"].keys()
 
 
-def test_the_code_server_is_where_the_workspace_says() -> None:
-    server = yaml.safe_load((ROOT / "docker" / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]
-    command = compose(PRODUCTION)["services"][server["host"]]["command"]
-    assert command[command.index("--port") + 1] == str(server["port"])
-    assert command[command.index("--module-name") + 1] == stack.LOCATION_NAME == server["location_name"]
+def test_the_code_server_is_where_the_others_look_for_it() -> None:
+    """One setting, which the code server takes its port from and the others its address."""
+    services = compose(PRODUCTION)["services"]
+    host, _, port = services["daemon"]["environment"]["CODE_SERVER"].rpartition(":")
+    assert services[host]["command"][:2] == ["seg-pipeline", "code-server"]
+    assert port in services[host]["healthcheck"]["test"]
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda", "dev"])
@@ -251,5 +251,5 @@ def test_the_stand_in_gets_a_bucket_and_a_queue_with_its_dead_letters(
 def test_the_weights_that_workers_will_want_are_pulled(tmp_path: Path) -> None:
     """A queue's model is large; without a queue nobody asks for it."""
     models = {"model": "demo-yolo", "queue_model": "demo-sam2"}
-    assert wanted_models(make_settings(tmp_path, **models)) == ["demo-yolo"]
-    assert wanted_models(make_settings(tmp_path, sqs_queue_url="here", **models)) == ["demo-yolo", "demo-sam2"]
+    assert make_settings(tmp_path, **models).wanted_models == ["demo-yolo"]
+    assert make_settings(tmp_path, sqs_queue_url="here", **models).wanted_models == ["demo-yolo", "demo-sam2"]

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 from pydantic import SecretStr, ValidationError
 
+from seg_pipeline.cli.start import ABOUT, ListenOn, start
 from seg_pipeline.local.supervisor import NO_RESTART, StopRequested, SupervisorError
 from seg_pipeline.settings import Settings
 
@@ -22,14 +23,38 @@ app.add_typer(weights_app, name="weights")
 def up(
     sample: Annotated[bool, typer.Option(help="Send the bundled picture once everything is up.")] = True,
     exit_after_sample: Annotated[bool, typer.Option(help="Stop then; exit code 0 if something was found.")] = False,
+    servers: Annotated[bool, typer.Option("--servers", help="On a Redis and a Postgres of this machine.")] = False,
 ) -> None:
     """Start everything on this machine and keep it running until Ctrl-C."""
     from seg_pipeline.local import stack
 
     try:
         with contextlib.suppress(StopRequested):
-            stack.run(read_settings(), with_sample=sample, exit_after_sample=exit_after_sample, say=say)
+            stack.run(read_settings(), sample, exit_after_sample, say, own_servers=servers)
     except SupervisorError as error:
+        fail(str(error))
+
+
+def _add_start_command(name: str, about: str) -> None:
+    @app.command(name, help=about)
+    def start_one() -> None:
+        _start(name)
+
+
+for _name, _about in ABOUT.items():
+    _add_start_command(_name, _about)
+
+
+@app.command("code-server")
+def start_code_server(host: ListenOn = "127.0.0.1") -> None:
+    """Start the process that holds our definitions and evaluates the sensors, on CODE_SERVER's port."""
+    _start("code-server", host)
+
+
+def _start(name: str, listen_on: str = "127.0.0.1") -> None:
+    try:
+        start(name, read_settings(), listen_on)
+    except (SupervisorError, OSError) as error:
         fail(str(error))
 
 
@@ -87,7 +112,7 @@ def pull_weights(
     settings = read_settings()
     try:
         with shown_progress(say) as progress:
-            for name in names or wanted_models(settings):
+            for name in names or settings.wanted_models:
                 find_weights(name, settings, progress)
     except ModelError as error:
         typer.echo(str(error), err=True)
@@ -108,16 +133,11 @@ def show_parity(
 
     settings = read_settings()
     try:
-        accepted = report_parity(names or wanted_models(settings), settings, again, say)
+        accepted = report_parity(names or settings.wanted_models, settings, again, say)
     except ModelError as error:
         fail(str(error))
     if not accepted:
         raise typer.Exit(1)
-
-
-def wanted_models(settings: Settings) -> list[str]:
-    """The models that jobs here will ask for, unless they name one themselves."""
-    return [settings.model, settings.queue_model] if settings.sqs_queue_url else [settings.model]
 
 
 def read_settings() -> Settings:

@@ -1,7 +1,6 @@
 """What `make run` starts: the API, a worker and Dagster's three processes, on one machine, with no other server."""
 
 import base64
-import contextlib
 import fcntl
 import http.client
 import json
@@ -11,29 +10,37 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from seg_pipeline.local.processes import (
+    CodeServer,
+    environment_of,
+    processes,
+    usable_cores,
+    write_dagster_home,
+    write_workspace,
+)
 from seg_pipeline.local.sample import Sample, SampleFailed, abridged, ask, sample_picture, send_sample
+from seg_pipeline.local.servers import free_port, listens, with_servers
 from seg_pipeline.local.supervisor import Program, Say, Supervisor, SupervisorError
 from seg_pipeline.settings import Settings
 
+SERVERS_WORKERS = 2
 DEMO = {"model": "demo-yolo", "queue_model": "demo-sam2"}
-LOCATION_NAME = "seg_pipeline.definitions"
-"""What Dagster calls our code; its sensors' and schedules' states are kept under this name."""
-
-PROJECT = Path(__file__).parents[2]
 WEIGHTS_SECONDS = 3600.0
 WAITS_FOR_WORK: dict[str, Any] = {"stop_seconds": 1.5, "may_be_killed": True, "hushed": "dangling STARTED tick"}
 """Daemon and code server stop only after the tick in which they wait for work, up to 20 s. If that is all they do we do
 not wait for it; the next start finds the tick unfinished, says so and drops it."""
 
 
-def run(settings: Settings, with_sample: bool, exit_after_sample: bool, say: Say) -> None:
+def run(settings: Settings, with_sample: bool, exit_after_sample: bool, say: Say, own_servers: bool = False) -> None:
     """Starts everything and keeps it running, or stops it once the sample has been segmented.
 
+    With `own_servers` on a Redis and a Postgres of this machine, and with two workers if the user named no number.
     Raises StopRequested when a signal ended it, and SupervisorError with what the user should read.
     """
     began = time.monotonic()
@@ -43,13 +50,26 @@ def run(settings: Settings, with_sample: bool, exit_after_sample: bool, say: Say
         say(f"Starting with {settings.model} ...")
         if is_demo:
             say("This demo model knows only generated shapes; `MODEL=yolov8x-seg make run` takes a real one.")
-        with Supervisor(programs(settings), logs(settings), say) as supervisor:
+        settings, servers = _servers(settings) if own_servers else (settings, [])
+        with Supervisor([*servers, *after_servers(programs(settings), servers)], logs(settings), say) as supervisor:
             try:
                 supervisor.wait_until_ready()
                 say(f"Everything is up after {time.monotonic() - began:.1f} s.")
                 _serve(settings, supervisor, with_sample, exit_after_sample, say)
             finally:
                 say("Stopping ...")
+
+
+def _servers(settings: Settings) -> tuple[Settings, list[Program]]:
+    workers = settings.workers if "workers" in settings.model_fields_set else SERVERS_WORKERS
+    found = with_servers(settings.model_copy(update={"workers": workers}))
+    return found.settings, found.programs
+
+
+def after_servers(programs: Sequence[Program], servers: Sequence[Program]) -> list[Program]:
+    """The programs, each of which starts once the servers are there."""
+    names = tuple(server.name for server in servers)
+    return [replace(program, after=(*program.after, *names)) for program in programs]
 
 
 def _serve(settings: Settings, supervisor: Supervisor, with_sample: bool, exit_after_sample: bool, say: Say) -> None:
@@ -126,80 +146,34 @@ def programs(settings: Settings) -> list[Program]:
     Dagster's tables are made by one process before others look; the code server is there before those that ask it,
     since the daemon would look again only a minute later. The API is stopped first, so that nothing new comes in.
     """
-    code_port = free_port()
-    workspace = write_dagster_home(settings, code_port) / "workspace.yaml"
+    code = CodeServer("127.0.0.1", free_port())
+    home = write_dagster_home(settings)
+    commands = {name: each.command for name, each in processes(settings, code, write_workspace(home, code)).items()}
     api, dagster = base_url(settings), dagster_url(settings)
-    one, many = _environments(settings)
-    python, host = sys.executable, "127.0.0.1"
-    # Four sensors' ticks wait inside the code server, and by default it has hardly more threads than cores.
-    grpc = ["api", "grpc", "--module-name", LOCATION_NAME, "--host", host, "--port", str(code_port), "-n", "16"]
-    web = ["--host", settings.dagster_host, "--port", str(settings.dagster_port), "--workspace", str(workspace)]
+    shared = {**environment_of(settings), "DAGSTER_HOME": str(home)}
+    one = {"OMP_NUM_THREADS": "1", **shared}
+    many = {"OMP_NUM_THREADS": str(max(1, usable_cores() // settings.workers)), **shared}
+    pull = [sys.executable, "-m", "seg_pipeline.cli", "weights", "pull"]
+    tables = [sys.executable, "-m", "seg_pipeline.runtime.preparation", "tables", "broker"]
     return [
-        Program("weights", [python, "-m", "seg_pipeline.cli", "weights", "pull"], one, once=True,
-                shown="^downloading ", ready_within_seconds=WEIGHTS_SECONDS),
-        Program("tables", [python, "-m", "seg_pipeline.runtime.dagster_storage"], one, once=True),
-        Program("api", [python, "-m", "api.main"], one, is_ready=lambda: _is_ok(f"{api}/livez"), stop_seconds=8),
-        Program("worker", [python, "-m", "seg_pipeline.runtime.worker"], many, after=("weights", "tables"),
-                is_ready=lambda: _is_ok(f"{api}/readyz"), hushed="Dependencies for step", stop_turn=1, stop_seconds=10),
-        Program("code-server", [python, "-m", "dagster", *grpc], one, after=("tables",),
-                is_ready=lambda: _listens(host, code_port), stop_turn=1, **WAITS_FOR_WORK),
-        Program("webserver", [python, "-m", "seg_pipeline.runtime.webserver", *web], one, after=("code-server",),
-                is_ready=lambda: _is_ok(f"{dagster}/server_info"), stop_turn=1),
-        Program("daemon", [python, "-m", "seg_pipeline.runtime.daemon", "--workspace", str(workspace)], one,
-                after=("code-server",), is_ready=lambda: _daemons_beat(settings), stop_turn=1,
-                **WAITS_FOR_WORK),
+        Program("weights", pull, one, once=True, shown="^downloading ", ready_within_seconds=WEIGHTS_SECONDS),
+        Program("tables", tables, one, once=True),
+        Program("api", commands["api"], one, is_ready=lambda: _is_ok(f"{api}/livez"), stop_seconds=8),
+        *(Program(name, commands["worker"], many, after=("weights", "tables"), stop_turn=1, stop_seconds=10,
+                  is_ready=lambda: _is_ok(f"{api}/readyz"), hushed="Dependencies for step")
+          for name in worker_names(settings.workers)),
+        Program("code-server", commands["code-server"], one, after=("tables",), stop_turn=1,
+                is_ready=lambda: listens(code.host, code.port), **WAITS_FOR_WORK),
+        Program("webserver", commands["webserver"], one, after=("code-server",), stop_turn=1,
+                is_ready=lambda: _is_ok(f"{dagster}/server_info")),
+        Program("daemon", commands["daemon"], one, after=("code-server",), stop_turn=1,
+                is_ready=lambda: _daemons_beat(settings), **WAITS_FOR_WORK),
     ]  # fmt: skip
 
 
-def free_port() -> int:
-    """A port on this machine that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def write_dagster_home(settings: Settings, code_port: int) -> Path:
-    """Dagster's folder with its configuration and the address of the code server; absolute."""
-    home = settings.data_dir.absolute() / "dagster"
-    home.mkdir(parents=True, exist_ok=True)
-    (home / "dagster.yaml").write_bytes((PROJECT / "dagster.yaml").read_bytes())
-    server = {"host": "127.0.0.1", "port": code_port, "location_name": LOCATION_NAME}
-    (home / "workspace.yaml").write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
-    return home
-
-
-def _environments(settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
-    """For a process that computes little, and for the worker: they differ in the threads that they may take."""
-    shared = {
-        **os.environ,
-        **_without_proxy(os.environ),
-        **_changed(settings),
-        "DAGSTER_HOME": str(settings.data_dir.absolute() / "dagster"),
-        "PYTHONUNBUFFERED": "1",
-    }
-    shared.pop("PYTHONDONTWRITEBYTECODE", None)  # without compiled files every start takes twice as long
-    return {"OMP_NUM_THREADS": "1", **shared}, {"OMP_NUM_THREADS": str(usable_cores()), **shared}
-
-
-def _without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
-    """The processes talk to one another directly, whatever proxy this machine uses for the rest (gRPC asks too)."""
-    names = {"NO_PROXY": environment.get("NO_PROXY", ""), "no_proxy": environment.get("no_proxy", "")}
-    return {name: ",".join(filter(None, [hosts, "localhost", "127.0.0.1", "::1"])) for name, hosts in names.items()}
-
-
-def _changed(settings: Settings) -> dict[str, str]:
-    """What the children could not read from the environment and `.env` themselves."""
-    names = ("model", "queue_model", "api_host", "api_port", "dagster_host", "dagster_port")
-    paths = {"DATA_DIR": str(settings.data_dir.absolute()), "WEIGHTS_DIR": str(settings.weights_dir.absolute())}
-    return {name.upper(): str(getattr(settings, name)) for name in names} | paths
-
-
-def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """The cores that this process may use, also in a container with a limit (cgroup v2), which torch does not see."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        share, period = quota.read_text().split()
-        cores = min(cores, max(1, round(int(share) / int(period))))
-    return cores
+def worker_names(workers: int) -> list[str]:
+    """What the workers of one machine are called: the first has no number."""
+    return ["worker", *(f"worker-{number}" for number in range(2, workers + 1))]
 
 
 def base_url(settings: Settings) -> str:
@@ -222,14 +196,6 @@ def _is_ok(url: str) -> bool:
         return ask("GET", url, timeout_seconds=1).status == 200
     except (OSError, http.client.HTTPException):
         return False
-
-
-def _listens(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def _daemons_beat(settings: Settings) -> bool:

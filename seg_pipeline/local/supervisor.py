@@ -55,7 +55,8 @@ class Program:
 
     One that runs `once` is ready when it has ended with 0. Warnings are shown unless they match `hushed`, other lines
     if they match `shown`; the log has everything. Those with a lower `stop_turn` are stopped first; after
-    `stop_seconds` a program is killed with all that it started, quietly if it `may_be_killed` without loss.
+    `stop_seconds` a program is killed with all that it started, quietly if it `may_be_killed` without loss. It runs as
+    `user`, which only root may ask for.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Program:
     stop_turn: int = 0
     stop_seconds: float = 5.0
     may_be_killed: bool = False
+    user: str | None = None
 
 
 class LogFile:
@@ -153,6 +155,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            user=program.user,
         )
         assert self._process.stdout is not None
         self._reader = self.output.follow(self._process.stdout)

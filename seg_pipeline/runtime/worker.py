@@ -32,6 +32,7 @@ from seg_pipeline.errors import StoreError
 from seg_pipeline.jobs.heartbeats import WorkerBeat, all_workers, live_workers, remove_beat, write_beat
 from seg_pipeline.runtime.allocator import keep_freed_memory
 from seg_pipeline.runtime.celery_app import EXECUTE_RUN_TASK, make_celery
+from seg_pipeline.runtime.dagster_home import make_dagster_home_ready
 from seg_pipeline.runtime.execution import execute, interrupt_if_cancelled
 from seg_pipeline.settings import get_settings
 
@@ -249,6 +250,10 @@ def make_worker() -> Celery:
 
 def main() -> None:
     """Runs the worker until SIGTERM, which lets the run in hand finish first."""
+    try:
+        make_dagster_home_ready(get_settings())
+    except OSError as error:
+        sys.exit(f"worker: {error}")
     import seg_pipeline.definitions  # noqa: F401  loaded before the fork, so that a new child is quick
 
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -65,7 +65,7 @@ def pictures(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, aws_endpoint: str) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory, aws_endpoint: str, profile: str) -> Iterator[World]:
     names = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": REGION}
     queue = boto3.client("sqs", endpoint_url=aws_endpoint, **names)  # type: ignore[call-overload]
     url = queue.create_queue(QueueName=f"queue-{secrets.token_hex(6)}")["QueueUrl"]
@@ -75,7 +75,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, aws_endpoint: str) -> Iterat
             "APP_SERVER_URL": server.url, "APP_SERVER_API_KEY": "key-1", "CALLBACK_SECRET": SECRET,
             "ALLOW_PRIVATE_URLS": "true",
         }  # fmt: skip
-        with Stack(tmp_path_factory.mktemp("queue"), {**settings, **ANY_KEYS}) as stack:
+        with Stack(tmp_path_factory.mktemp("queue"), {**settings, **ANY_KEYS}, profile) as stack:
             yield World(stack, queue, url, server, address)
 
 

@@ -12,13 +12,20 @@ from pathlib import Path
 import pytest
 from pydantic_settings import SettingsConfigDict
 
+from seg_pipeline.local.processes import usable_cores
 from seg_pipeline.local.sample import BUNDLED, Sample, abridged, ask, sample_picture
-from seg_pipeline.local.stack import check_ports, only_one, usable_cores, with_demo_models
+from seg_pipeline.local.stack import check_ports, only_one, with_demo_models
 from seg_pipeline.local.supervisor import SupervisorError
 from seg_pipeline.settings import Settings
 from seg_pipeline_tests.running_stack import Stack, free_ports, has_processes
 
 PROGRAMS = {"api", "code-server", "daemon", "webserver", "worker"}
+SERVERS = {"postgres", "redis", "worker-2"}
+
+
+def programs_of(stack: Stack) -> set[str]:
+    """What runs on the stack's profile."""
+    return PROGRAMS | SERVERS if stack.profile == "servers" else PROGRAMS
 
 
 def up(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -76,18 +83,19 @@ def test_every_process_comes_back_when_it_is_killed_and_finds_the_others(stack: 
     before, pids = stack.output(), stack.pids()
     for name in pids:
         stack.kill(name)
-    stack.wait_for(lambda: stack.pids().keys() >= PROGRAMS and not pids.items() & stack.pids().items(), "new processes")
+    programs = programs_of(stack)
+    stack.wait_for(lambda: stack.pids().keys() >= programs and not pids.items() & stack.pids().items(), "new processes")
     stack.wait_for(stack.is_ready, "being ready again")
     assert stack.send_sample().found > 0
     lines = stack.output().removeprefix(before).splitlines()
-    assert sorted(line.split()[0] for line in lines if "was ended by SIGKILL" in line) == sorted(PROGRAMS)
+    assert sorted(line.split()[0] for line in lines if "was ended by SIGKILL" in line) == sorted(programs)
 
 
 @pytest.mark.slow
-def test_killing_the_supervisor_leaves_nothing_in_the_way_of_the_next_start(tmp_path: Path) -> None:
-    stack = Stack(tmp_path)
+def test_killing_the_supervisor_leaves_nothing_in_the_way_of_the_next_start(tmp_path: Path, profile: str) -> None:
+    stack = Stack(tmp_path, profile=profile)
     stack.start()
-    assert stack.pids().keys() == PROGRAMS
+    assert stack.pids().keys() == programs_of(stack)
     groups = set(stack.pids().values())
     stack.process.kill()
     stack.process.wait()

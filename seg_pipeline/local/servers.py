@@ -1,0 +1,171 @@
+"""The servers of production on this machine: Redis and Postgres from the PATH, as two more supervised programs.
+
+`make run-servers` is the way to try the profile of `docker-compose.yml` without containers. Each listens on a free port
+of the loopback alone, asks for a password of its own, and keeps its data beside the service's.
+"""
+
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from seg_pipeline.local.supervisor import Program, SupervisorError
+from seg_pipeline.settings import Settings
+
+HOST = "127.0.0.1"
+USER = "seg"
+DATABASE = "postgres"  # initdb makes it
+DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
+"""Debian keeps initdb and postgres off PATH, in a folder for each version."""
+
+
+@dataclass(frozen=True)
+class Servers:
+    """What is started, and the settings that lead the service there."""
+
+    programs: list[Program]
+    settings: Settings
+
+
+def with_servers(settings: Settings) -> Servers:
+    """Redis unless BROKER_URL names a broker, and Postgres unless DATABASE_URL names a database.
+
+    Raises SupervisorError with a sentence if one of them is not installed.
+    """
+    _check_installed(settings)
+    password = _password(settings.data_dir / "servers.password")
+    programs: list[Program] = []
+    found: dict[str, str] = {}
+    if settings.broker_url is None:
+        port = free_port()
+        programs.append(_redis(settings.data_dir.absolute() / "redis", port, password))
+        found["broker_url"] = f"redis://:{password}@{HOST}:{port}/0"
+    if settings.database_url is None:
+        port = free_port()
+        programs.append(_postgres(settings.data_dir.absolute(), port, password))
+        found["database_url"] = f"postgresql://{USER}:{password}@{HOST}:{port}/{DATABASE}"
+    return Servers(programs, settings.model_copy(update=found))
+
+
+def free_port() -> int:
+    """A port on this machine that nobody listens on now."""
+    with socket.create_server((HOST, 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether somebody accepts connections there."""
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def postgres_programs() -> Path | None:
+    """The folder of initdb and postgres, of the newest version that is installed; None without one."""
+    found = shutil.which("initdb")
+    folders = [Path(found).parent] if found else sorted(DEBIAN_POSTGRES.glob("*/bin"), key=_version)
+    return next((folder for folder in reversed(folders) if (folder / "initdb").exists()), None)
+
+
+def _version(folder: Path) -> float:
+    return float(folder.parent.name) if folder.parent.name.replace(".", "").isdigit() else 0.0
+
+
+def _check_installed(settings: Settings) -> None:
+    missing = []
+    if settings.broker_url is None and shutil.which("redis-server") is None:
+        missing.append("redis-server (set BROKER_URL to use a Redis elsewhere)")
+    if settings.database_url is None and postgres_programs() is None:
+        missing.append("postgresql (set DATABASE_URL to use a Postgres elsewhere)")
+    if missing:
+        names = " and ".join(missing)
+        raise SupervisorError(f"{names} not installed; on Debian and Ubuntu: apt-get install redis-server postgresql.")
+
+
+def _password(path: Path) -> str:
+    """The servers' password on this machine, made once; only the owner may read it."""
+    if path.exists():
+        return path.read_text(encoding="ascii").strip()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    password = secrets.token_hex(16)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(password)
+    return password
+
+
+def _redis(folder: Path, port: int, password: str) -> Program:
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "redis.conf"
+    config.touch(mode=0o600)
+    lines = {
+        "bind": HOST,
+        "port": port,
+        "dir": f'"{folder}"',
+        "requirepass": password,
+        "appendonly": "yes",
+        "maxmemory-policy": "noeviction",
+    }
+    config.write_text("".join(f"{name} {value}\n" for name, value in lines.items()))
+    return Program("redis", ["redis-server", str(config)], is_ready=lambda: listens(HOST, port), stop_turn=2)
+
+
+def _postgres(data_dir: Path, port: int, password: str) -> Program:
+    """The server, whose folder is made here on its first start."""
+    programs, user = postgres_programs(), _postgres_user()
+    assert programs is not None
+    folder = _postgres_folder(data_dir, user, password)
+    if not (folder / "PG_VERSION").exists():
+        _make_database(programs / "initdb", folder, user, password)
+    options = ["-c", f"listen_addresses={HOST}", "-c", "unix_socket_directories="]
+    return Program(
+        "postgres", [str(programs / "postgres"), "-D", str(folder), "-p", str(port), *options],
+        is_ready=lambda: listens(HOST, port), stop_turn=2, user=user,
+        hushed="terminating connection|shutting down|not properly shut down|Connection reset",
+    )  # fmt: skip
+
+
+def _postgres_user() -> str | None:
+    """Whom Postgres runs as, since it refuses to be root; None: as ourselves."""
+    if os.geteuid() != 0:
+        return None
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"
+
+
+def _postgres_folder(data_dir: Path, user: str | None, password: str) -> Path:
+    """Beside our data, or below /var/tmp where the other user may not enter our folder. The password is in its name,
+    because a data folder that was removed and made anew has another."""
+    if user is None or all(parent.stat().st_mode & 0o001 for parent in (data_dir, *data_dir.parents)):
+        return data_dir / "postgres"
+    name = sha256(f"{data_dir} {password}".encode()).hexdigest()[:12]
+    return Path("/var/tmp") / f"seg-pipeline-{name}" / "postgres"
+
+
+def _make_database(initdb: Path, folder: Path, user: str | None, password: str) -> None:
+    """Made beside its place and moved there whole, so that a start that dies half way leaves nothing half made."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name("postgres.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(mode=0o700)
+    secret = unfinished.with_name("postgres.password")
+    secret.touch(mode=0o600)
+    secret.write_text(password)
+    if user:
+        for path in (unfinished, secret):
+            shutil.chown(path, user)
+    command = [initdb, "-D", unfinished, "-U", USER, "--auth=scram-sha-256", f"--pwfile={secret}", "-E", "UTF8"]
+    done = subprocess.run(
+        [*map(str, command), "--locale=C"], user=user, cwd="/", capture_output=True, text=True, check=False
+    )
+    secret.unlink()
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise SupervisorError(f"Postgres' folder {folder} cannot be made: {reason}")
+    unfinished.replace(folder)
