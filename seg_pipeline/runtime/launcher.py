@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
-from celery import Celery
-from dagster import DagsterRunStatus
+from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.launcher import LaunchRunContext, RunLauncher
-from dagster._serdes import ConfigurableClassData
-from dagster_celery.launcher import CeleryRunLauncher
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG
 
 from seg_pipeline.runtime.celery_app import EXECUTE_RUN_TASK, make_celery
@@ -15,21 +13,26 @@ from seg_pipeline.runtime.upkeep import UPKEEP_TAG, start_upkeep
 from seg_pipeline.settings import get_settings
 
 
-class WarmRunLauncher(CeleryRunLauncher):
-    """dagster-celery's launcher with our own application, our own task and a cancel that ends as cancelled.
+class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
+    """Sends a run's id to the broker, on dagster-celery's queue tag or the default queue.
 
-    Upstream's revokes the Celery task, which needs a control channel, and never reports that the run is being
-    cancelled, so that it ends as failed.
+    Not a subclass of dagster-celery's launcher. That one cancels by revoking the Celery task, which needs a control
+    channel and ends the run as failed. It also offers to resume runs and to check on them, by tags that a task of ours
+    never sets. Both are left to the base here, which offers neither: recovery watches the heartbeats and asks for a new
+    run.
     """
-
-    celery: Celery
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
         self._inst_data = inst_data
         settings = get_settings()
         self.default_queue = settings.celery_queue
         self.celery = make_celery(settings)
-        RunLauncher.__init__(self)  # type: ignore[arg-type]  # past upstream's __init__, which makes its own app
+        super().__init__()
+
+    @property
+    def inst_data(self) -> ConfigurableClassData | None:
+        """What dagster.yaml said."""
+        return self._inst_data
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -63,13 +66,3 @@ class WarmRunLauncher(CeleryRunLauncher):
         if waiting:
             self._instance.report_run_canceled(run, "Cancelled before a worker had begun it.")
         return True
-
-    @property
-    def supports_resume_run(self) -> bool:
-        """A run is never resumed: the sweeper asks for a new one."""
-        return False
-
-    @property
-    def supports_check_run_worker_health(self) -> bool:
-        """The sweeper watches heartbeats instead."""
-        return False
