@@ -14,7 +14,8 @@ SegPipelineError
 │   └── FetchUnavailable                       worth a retry
 ├── ModelError
 │   ├── WeightsMissing                         for good
-│   └── ModelFailed  └── ModelOutOfMemory      worth a retry
+│   ├── ModelFailed  └── ModelOutOfMemory      worth a retry
+│   └── DeviceBroken                           worth a retry, in another process
 ├── StoreError
 │   ├── ObjectNotFound  └── InvalidKey         nothing can have this key
 │   └── StoreUnavailable  └── StoreFull        worth a retry
@@ -23,8 +24,8 @@ SegPipelineError
 ├── JobCancelled            an operator's word
 └── UnexpectedError         a fault of ours, worth a retry
 
-`code` is the word a client switches on; `permanent` says that trying again cannot help. A message is one
-sentence that names the value, the limit and what to do.
+`code` is the word a client switches on; `permanent` says that trying again cannot help, `counts_as_attempt` that the
+job may be what is wrong. A message is one sentence that names the value, the limit and what to do.
 """
 
 
@@ -33,6 +34,7 @@ class SegPipelineError(Exception):
 
     code = "error"
     permanent = True
+    counts_as_attempt = True
 
 
 class RequestError(SegPipelineError):
@@ -213,6 +215,14 @@ class ModelOutOfMemory(ModelFailed):
     code = "model_out_of_memory"
 
 
+class DeviceBroken(ModelError):
+    """The device gave up on this process, which can use it no more."""
+
+    code = "device_broken"
+    permanent = False
+    counts_as_attempt = False
+
+
 class StoreError(SegPipelineError):
     """The place where jobs and files live did not do what was asked."""
 
@@ -237,6 +247,7 @@ class StoreUnavailable(StoreError):
 
     code = "store_unavailable"
     permanent = False
+    counts_as_attempt = False
 
 
 class StoreFull(StoreUnavailable):
@@ -253,12 +264,12 @@ class QueueUnavailable(SegPipelineError):
 
 
 class WorkerLost(SegPipelineError):
-    """The job's worker died, or its run was lost, on every attempt; the picture may be what kills it."""
+    """The job's worker died while it worked on that job alone, on every attempt; the picture may be what kills it."""
 
     code = "worker_lost"
 
     def __init__(self, uuid: str, attempts: int) -> None:
-        super().__init__(f"job {uuid} was lost with its worker on each of {attempts} attempts; it is given up.")
+        super().__init__(f"job {uuid} ended its worker on each of {attempts} attempts; it is given up.")
 
 
 class JobCancelled(SegPipelineError):

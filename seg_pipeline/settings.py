@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     # How it runs
     workers: int = Field(1, ge=1, le=64, description="Workers that `make run` starts on this machine.")
     batch_size: int = Field(32, ge=1, le=256, description="At most so many pictures in one run under load.")
-    max_attempts: int = Field(3, ge=1, le=20, description="Runs a job may use before it is failed.")
+    max_attempts: int = Field(3, ge=1, le=20, description="Runs that a job may spoil before it is failed.")
     heartbeat_seconds: float = Field(2, gt=0, description="How often a worker says that it lives.")
     worker_stale_seconds: float = Field(15, gt=0, description="A worker silent for so long counts as dead.")
 

@@ -18,6 +18,7 @@ from seg_pipeline.defs.run_config import FIRST_OP, GRAPH, RUN_KEY_TAG, uuids_in_
 from seg_pipeline.errors import SegPipelineError
 from seg_pipeline.jobs.repository import Claim
 from seg_pipeline.pipeline import stages
+from seg_pipeline.pipeline.run_context import RunInHand
 from seg_pipeline.pipeline.stages import Metadata, StageReport, Workbench
 
 CALLBACK = "callback"
@@ -84,13 +85,21 @@ def _run_stage(context: dg.OpExecutionContext, name: str, stage: Stage, uuids: l
     """
     bench: Workbench = context.resources.workbench
     if "asset" in context.selected_output_names:
-        bench.line.planned = _stages_of(context.run)
+        bench.line.planned, bench.line.run = _stages_of(context.run), _run_in_hand(context)
+        uuids = stages.jobs_of_this_run(bench, uuids) if name == FIRST_OP else uuids
         report = stage(bench, uuids)
         _log_materializations(context, bench, name, report)
         _settle_errors(context, bench, uuids, report)
         uuids = report.passed
     if uuids and "passed" in context.selected_output_names:
         yield dg.Output(uuids, "passed")
+
+
+def _run_in_hand(context: dg.OpExecutionContext) -> RunInHand:
+    run = context.run
+    is_operators = run.parent_run_id is not None  # "re-execute" copies the tags of the run that a sensor asked for
+    run_key = None if is_operators else run.tags.get(RUN_KEY_TAG)
+    return RunInHand(run.run_id, run_key, len(_jobs_of_run(context)))
 
 
 def _stages_of(run: dg.DagsterRun) -> frozenset[str]:
@@ -126,14 +135,14 @@ def _settle_errors(context: dg.OpExecutionContext, bench: Workbench, uuids: list
     if len(uuids) > 1 or not report.errors:
         return
     ((uuid, error),) = report.errors.items()
-    final = stages.record_failure(bench, uuid, error, _claim_of_this_run(context, bench, uuid))
+    final = stages.record_failure(bench, uuid, error, _claim_of_this_run(bench, uuid))
     raise dg.Failure(description=str(error), metadata=_failure_metadata(uuid, error, final), allow_retries=False)
 
 
-def _claim_of_this_run(context: dg.OpExecutionContext, bench: Workbench, uuid: str) -> Claim | None:
+def _claim_of_this_run(bench: Workbench, uuid: str) -> Claim | None:
     """The claim that asked for this run; None if an operator did."""
     claim = bench.inbox.claim_of(uuid)
-    return claim if claim and claim.run_key == context.run.tags.get(RUN_KEY_TAG) else None
+    return claim if claim and claim.run_key == bench.line.run.run_key else None
 
 
 def _failure_metadata(uuid: str, error: SegPipelineError, final: bool) -> Metadata:

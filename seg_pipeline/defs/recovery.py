@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -10,9 +10,10 @@ from dagster import DagsterRunStatus, RunRecord, RunsFilter
 
 from seg_pipeline.defs.run_config import RUN_KEY_TAG
 from seg_pipeline.errors import JobCancelled, SegPipelineError, WorkerLost
+from seg_pipeline.jobs.evidence import read_evidence
 from seg_pipeline.jobs.heartbeats import live_workers
 from seg_pipeline.jobs.recovery import RunState, RunView, Surroundings, Verdict, judge
-from seg_pipeline.jobs.repository import Claim, new_run_key
+from seg_pipeline.jobs.repository import Claim
 from seg_pipeline.pipeline.stages import Workbench, fail_job
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Swept:
 
 
 def sweep(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Swept:
-    """Judges every job under way, closes dead runs, and claims the next attempt of what is to be asked for again."""
+    """Judges every job under way, closes dead runs, and claims again what is to be asked for again."""
     claims = bench.inbox.inflight()
     if not claims:
         return Swept()
@@ -59,50 +60,62 @@ def sweep(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Swep
     around = _surroundings(bench, instance, now)  # after the runs: a run is named in a beat before it starts
     swept = Swept(under_way=len(claims))
     for run_key, group in by_run_key.items():
-        verdict = judge(group[0], runs.get(run_key), around)
-        if verdict is not Verdict.WAIT and _close_if_dead(instance, runs.get(run_key), verdict):
+        verdict = _verdict(bench, instance, group, runs.get(run_key), around)
+        if verdict is not Verdict.WAIT:
             for claim in group:
                 _carry_out(verdict, claim, bench, swept, now)
     return swept
 
 
+def _verdict(
+    bench: Workbench, instance: dg.DagsterInstance, group: list[Claim], run: RunView | None, around: Surroundings
+) -> Verdict:
+    """What to do about the jobs of a run, which is closed if it was dead; WAIT if it changed since it was looked at."""
+    evidence = read_evidence(bench.store, group[0].uuid) if run and len(group) == 1 else None
+    verdict = judge(group[0], run, around, evidence)
+    if run is None or verdict not in (Verdict.CLOSE, Verdict.CLOSE_AND_CANCEL):
+        return verdict
+    if not _close(instance, run, verdict):
+        return Verdict.WAIT
+    if verdict is Verdict.CLOSE_AND_CANCEL:
+        return Verdict.CANCEL
+    return judge(group[0], replace(run, state=RunState.FAILED, ended_at=around.now), around, evidence)
+
+
 def _carry_out(verdict: Verdict, claim: Claim, bench: Workbench, swept: Swept, now: datetime) -> None:
     if bench.inbox.settle(claim.uuid):
         swept.settled += 1
-    elif verdict in (Verdict.CANCEL, Verdict.CLOSE_AND_CANCEL):
+    elif verdict is Verdict.CANCEL:
         _fail(bench, claim, JobCancelled(claim.uuid), swept)
-    elif verdict is Verdict.ASK_AGAIN:
-        _ask_again(bench, claim, claim.attempt, swept, now)
-    elif claim.attempt >= bench.settings.max_attempts:
+    elif verdict is Verdict.GIVE_UP:
         _fail(bench, claim, WorkerLost(claim.uuid, claim.attempt), swept)
     else:
-        _ask_again(bench, claim, claim.attempt + 1, swept, now)
+        _ask_again(bench, _next_claim(verdict, claim, now), swept)
 
 
-def _ask_again(bench: Workbench, claim: Claim, attempt: int, swept: Swept, now: datetime) -> None:
-    """Claims an attempt in a run of its own; past the limit of a tick the job waits for the next one."""
+def _next_claim(verdict: Verdict, claim: Claim, now: datetime) -> Claim:
+    """Of a run of the job's own, but of the same one if the job was to have its own and no run was made of it."""
+    if verdict is Verdict.NEXT_ATTEMPT:
+        return claim.next_attempt(now)
+    if verdict is Verdict.ASK_AGAIN and claim.batch == 1 and claim.run_key:
+        return replace(claim, claimed_at=now)
+    return claim.after_loss(now)
+
+
+def _ask_again(bench: Workbench, claim: Claim, swept: Swept) -> None:
+    """Claims the job; past the limit of a tick it waits for the next one."""
     if len(swept.retries) >= RETRIES_PER_TICK:
         return
-    asked_before = attempt == claim.attempt and claim.batch == 1
-    run_key = claim.run_key if asked_before else new_run_key(claim.uuid, attempt, now)
-    again = bench.inbox.reclaim(claim, run_key, attempt)
-    if again is None:
-        swept.settled += 1
+    if bench.inbox.reclaim(claim):
+        swept.retries.append(claim)
     else:
-        swept.retries.append(again)
+        swept.settled += 1
 
 
 def _fail(bench: Workbench, claim: Claim, error: SegPipelineError, swept: Swept) -> None:
     logger.warning("job %s: %s", claim.uuid, error)
     fail_job(bench.inbox, claim.uuid, error)
     swept.failed += 1
-
-
-def _close_if_dead(instance: dg.DagsterInstance, view: RunView | None, verdict: Verdict) -> bool:
-    """Ends the run if it was judged dead; False if it changed since it was looked at, and is to be judged anew."""
-    if view is None or verdict not in (Verdict.CLOSE_AND_RETRY, Verdict.CLOSE_AND_CANCEL):
-        return True
-    return _close(instance, view, verdict)
 
 
 def _close(instance: dg.DagsterInstance, view: RunView, verdict: Verdict) -> bool:
@@ -122,8 +135,8 @@ def _close(instance: dg.DagsterInstance, view: RunView, verdict: Verdict) -> boo
 def _runs_by_key(instance: dg.DagsterInstance, run_keys: dict[str, list[Claim]]) -> dict[str, RunView]:
     """The runs that claims asked for: those in progress by one query, of the others each by its own."""
     records = instance.get_run_records(RunsFilter(statuses=_IN_PROGRESS), limit=2000)
-    found = {record.dagster_run.tags.get(RUN_KEY_TAG, ""): record for record in records}
-    for run_key in run_keys.keys() - found.keys():
+    found = {key: record for record in records if (key := record.dagster_run.tags.get(RUN_KEY_TAG)) in run_keys}
+    for run_key in filter(None, run_keys.keys() - found.keys()):
         if newest := instance.get_run_records(RunsFilter(tags={RUN_KEY_TAG: run_key}), limit=1):
             found[run_key] = newest[0]
     return {run_key: _view(record) for run_key, record in found.items()}
@@ -136,6 +149,7 @@ def _surroundings(bench: Workbench, instance: dg.DagsterInstance, now: datetime)
         now=now,
         beats=live_workers(bench.store, now, bench.settings.worker_stale_seconds),
         youngest_begun=_utc(youngest[0].create_timestamp) if youngest else None,
+        max_attempts=bench.settings.max_attempts,
     )
 
 

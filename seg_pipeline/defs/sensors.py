@@ -19,6 +19,8 @@ JOBS_PER_TICK = 512
 SWEEP_SECONDS = 2.0
 STORE_PAUSE_SECONDS = 1.0
 ROOM_PAUSE_SECONDS = 0.1
+HEARTBEATS_MISSED = 2
+"""So many beats' time recovery waits after the store was away: no worker could beat, and each would look dead."""
 UPKEEP_RUNS = 8
 """Runs of other jobs that may be in progress beside ours."""
 
@@ -121,7 +123,11 @@ def sweeper(
     context: dg.SensorEvaluationContext, workbench: dg.ResourceParam[Workbench]
 ) -> dg.SensorResult | dg.SkipReason:
     """One tick: list what is under way, judge it, ask again for what is lost; time and again, as each tick is a row."""
-    swept = _sweep_until_something_is_lost(workbench, context.instance)
+    try:
+        swept = _sweep_until_something_is_lost(workbench, context.instance)
+    except StoreUnavailable as error:
+        time.sleep(HEARTBEATS_MISSED * workbench.settings.heartbeat_seconds)
+        return dg.SkipReason(f"The store is away, so nothing is known of the workers: {error}")
     if not swept.retries:
         return dg.SkipReason(swept.summary())
     known = set(context.instance.get_dynamic_partitions("jobs"))

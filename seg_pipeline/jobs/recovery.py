@@ -1,7 +1,12 @@
-"""What becomes of a job that was asked for: pure judgement for the sweeper, the net under everything.
+"""What becomes of a job that was asked for: the pure verdict of recovery, the net under everything.
 
 A run can fail, vanish, never be launched, lose its message in the broker or its worker. Each ends the same way: the
-run is closed and the job asked for again, alone, until its attempts are used up.
+run is closed, and each of its jobs is asked for again, alone. Who is to blame decides how often:
+
+- The job, if it was alone in its run and being decoded, segmented or encoded when the worker died, or if its own error
+  ended the run. `Evidence` says so. Such an attempt counts, and after `max_attempts` the job is given up.
+- Nobody, in every other case: a batch, a model that loads, the broker, the database, the store. The job is never given
+  up for that, but the pauses between its runs grow to a minute.
 """
 
 from collections.abc import Collection
@@ -9,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from seg_pipeline.jobs.evidence import Evidence
 from seg_pipeline.jobs.heartbeats import WorkerBeat
 from seg_pipeline.jobs.repository import Claim
 
@@ -22,11 +28,16 @@ OVERTAKEN_GRACE = timedelta(seconds=60)
 """How much younger a run must be that began before this one, for this one's message to count as lost."""
 
 RETRY_PAUSE = timedelta(seconds=5)
-"""Pause before the second attempt of a failed job; it doubles with each."""
+"""Pause before the third attempt of a job that is to blame; it doubles with each."""
+
+LOSS_PAUSE = timedelta(seconds=1)
+"""Pause after the second run that was lost without anybody to blame; it doubles with each."""
+
+LONGEST_LOSS_PAUSE = timedelta(minutes=1)
 
 
 class RunState(StrEnum):
-    """A run's state as far as the sweeper cares."""
+    """A run's state as far as recovery cares."""
 
     WAITING = "waiting"
     STARTED = "started"
@@ -50,20 +61,24 @@ class Verdict(StrEnum):
     """What to do about a run that was asked for."""
 
     WAIT = "wait"
-    ASK_AGAIN = "ask again"  # no run was made of it: the same attempt once more
-    RETRY = "retry"  # the next attempt
-    CLOSE_AND_RETRY = "close and retry"  # the run is dead: report it failed, then ask again
-    CANCEL = "cancel"  # an operator said so: the job fails as cancelled
+    CLOSE = "close"  # the run is dead: report it failed, then judge it as a failed one
     CLOSE_AND_CANCEL = "close and cancel"
+    ASK_AGAIN = "ask again"  # no run was made of it: the same once more
+    RETRY = "retry"  # another run; nobody is to blame for the last
+    NEXT_ATTEMPT = "next attempt"  # another run; the job is to blame for the last
+    GIVE_UP = "give up"  # the job was to blame for the last of its attempts
+    CANCEL = "cancel"  # an operator said so: the job fails as cancelled
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a run is judged by: the live workers' beats, and when the youngest run that began was created."""
+    """What a run is judged by: the live workers' beats, when the youngest run that began was created, and how many
+    attempts a job has."""
 
     now: datetime
     beats: Collection[WorkerBeat]
     youngest_begun: datetime | None = None
+    max_attempts: int = 3
 
     def runs_at_work(self) -> set[str]:
         """Runs that live workers name."""
@@ -83,27 +98,47 @@ class Surroundings:
         return self.youngest_begun is not None and self.youngest_begun - run.created_at > OVERTAKEN_GRACE
 
 
-_BY_STATE = {RunState.SUCCEEDED: Verdict.RETRY, RunState.CANCELLED: Verdict.CANCEL}
+def judge(claim: Claim, run: RunView | None, around: Surroundings, evidence: Evidence | None = None) -> Verdict:
+    """What to do about the run that a claim asked for, given that the job has no result.
 
-
-def judge(claim: Claim, run: RunView | None, around: Surroundings) -> Verdict:
-    """What to do about the run that a claim asked for, given that the job has no result."""
+    `evidence` is what is known of the claim's job, if it was alone in its run.
+    """
     if run is None:
         return Verdict.WAIT if around.now - claim.claimed_at < LAUNCH_GRACE else Verdict.ASK_AGAIN
-    if run.state is RunState.WAITING:
-        return Verdict.CLOSE_AND_RETRY if around.lost_its_message(run) else Verdict.WAIT
-    if run.state in (RunState.STARTED, RunState.CANCELLING):
-        return Verdict.WAIT if run.run_id in around.runs_at_work() else _close_verdict(run)
-    if run.state is RunState.FAILED:
-        rested = around.now - (run.ended_at or run.created_at) >= retry_pause(claim.attempt)
-        return Verdict.RETRY if rested else Verdict.WAIT
-    return _BY_STATE[run.state]
+    match run.state:
+        case RunState.WAITING:
+            return Verdict.CLOSE if around.lost_its_message(run) else Verdict.WAIT
+        case RunState.STARTED:
+            return Verdict.WAIT if run.run_id in around.runs_at_work() else Verdict.CLOSE
+        case RunState.CANCELLING:
+            return Verdict.WAIT if run.run_id in around.runs_at_work() else Verdict.CLOSE_AND_CANCEL
+        case RunState.CANCELLED:
+            return Verdict.CANCEL
+        case RunState.SUCCEEDED | RunState.FAILED:
+            return _judge_ended(claim, run, around, evidence)
 
 
-def _close_verdict(run: RunView) -> Verdict:
-    return Verdict.CLOSE_AND_RETRY if run.state is RunState.STARTED else Verdict.CLOSE_AND_CANCEL
+def is_to_blame(run: RunView, evidence: Evidence | None) -> bool:
+    """Whether the job itself ended the run."""
+    return evidence is not None and evidence.run_id == run.run_id
+
+
+def _judge_ended(claim: Claim, run: RunView, around: Surroundings, evidence: Evidence | None) -> Verdict:
+    to_blame = is_to_blame(run, evidence)
+    if to_blame and claim.attempt >= around.max_attempts:
+        return Verdict.GIVE_UP
+    pause = retry_pause(claim.attempt) if to_blame else loss_pause(claim.losses)
+    if pause and around.now - (run.ended_at or run.created_at) < pause:
+        return Verdict.WAIT
+    return Verdict.NEXT_ATTEMPT if to_blame else Verdict.RETRY
 
 
 def retry_pause(attempt: int) -> timedelta:
-    """How long to wait after an attempt failed: none after the first, which may have been a batch's, then doubling."""
+    """How long to wait after an attempt that counted: not at all after the first, then longer each time."""
     return RETRY_PAUSE * (2 ** (attempt - 2)) if attempt > 1 else timedelta(0)
+
+
+def loss_pause(losses: int) -> timedelta:
+    """How long to wait after a run that was lost through nobody's fault, when `losses` of the job's runs had been lost
+    so before: not at all after the first, then longer each time, up to a minute."""
+    return min(LONGEST_LOSS_PAUSE, LOSS_PAUSE * (2 ** (min(losses, 16) - 1))) if losses else timedelta(0)

@@ -51,13 +51,30 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Claim:
-    """A job that a run was asked for: the `attempt`-th (from 1), in a run of `batch` jobs."""
+    """A job that a run was asked for, in a run of `batch` jobs.
+
+    `attempt` (from 1) counts the runs that the job is to blame for, this one included; `losses` those before it that
+    were lost through nobody's fault.
+    """
 
     uuid: str
     attempt: int
     run_key: str
     claimed_at: datetime
     batch: int = 1
+    losses: int = 0
+
+    def next_attempt(self, now: datetime) -> Self:
+        """The claim of a run of its own, after one that the job was to blame for."""
+        return self._next(self.attempt + 1, self.losses, now)
+
+    def after_loss(self, now: datetime) -> Self:
+        """The claim of a run of its own, after one that was lost through nobody's fault."""
+        return self._next(self.attempt, self.losses + 1, now)
+
+    def _next(self, attempt: int, losses: int, now: datetime) -> Self:
+        run_key = new_run_key(self.uuid, attempt + losses, now)
+        return replace(self, attempt=attempt, losses=losses, run_key=run_key, claimed_at=now, batch=1)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""
@@ -96,10 +113,10 @@ class ExpiredJob:
     key: str
 
 
-def new_run_key(uuid: str, attempt: int, now: datetime) -> str:
-    """What a run is known by to Dagster, which makes no second run of a key. The time is in it because a uuid may be
-    used again once its job is deleted or expired, while the old job's runs are still kept."""
-    return f"{uuid}:{attempt}@{now.timestamp():.0f}"
+def new_run_key(uuid: str, number: int, now: datetime) -> str:
+    """What the job's run of that number (from 1) is known by to Dagster, which makes no second run of a key. The time
+    is in it because a uuid may be used again once its job is deleted or expired, while the old job's runs are kept."""
+    return f"{uuid}:{number}@{now.timestamp():.0f}"
 
 
 def fingerprint(data: bytes) -> str:
@@ -174,22 +191,34 @@ class Inbox:
         info = self.store.head(keys.inflight(uuid))
         return self._read_claim(info) if info else None
 
-    def reclaim(self, claim: Claim, run_key: str, attempt: int | None = None) -> Claim | None:
-        """The next attempt, or the one given, in a run of its own; None if the job is finished or deleted by now."""
-        if self.settle(claim.uuid):
-            return None
-        if self._request(claim.uuid) is None:
-            self.store.delete(keys.inflight(claim.uuid))
-            return None
-        again = Claim(claim.uuid, attempt or claim.attempt + 1, run_key, datetime.now(UTC))
-        self.store.put(keys.inflight(claim.uuid), _to_bytes(again.to_json()))
-        return again
+    def is_claimed_for(self, uuid: str, run_key: str) -> bool:
+        """Whether this is the run that the job waits for; not if it is finished, deleted or another run's by now."""
+        return (self._read(keys.inflight(uuid)) or {}).get("run_key") == run_key
 
-    def finish(self, uuid: str, document: dict[str, Any], status: str, expires_at: datetime) -> bool:
+    def reclaim(self, again: Claim) -> bool:
+        """Replaces the job's claim by this one; False if the job is finished or deleted by now."""
+        if self.settle(again.uuid):
+            return False
+        if self._request(again.uuid) is None:
+            self.store.delete(keys.inflight(again.uuid))
+            return False
+        self.store.put(keys.inflight(again.uuid), _to_bytes(again.to_json()))
+        return True
+
+    def finish(
+        self,
+        uuid: str,
+        document: dict[str, Any],
+        status: str,
+        expires_at: datetime,
+        *,
+        keep_earlier: bool = False,
+    ) -> bool:
         """Publishes the result and takes the job out of flight; False, and nothing is kept, if it has been deleted.
 
         `result.json` is the document with `status` (completed or failed) and `expires_at` set to these. Finishing
-        again replaces the result; markers of its former status and expiry are removed.
+        again replaces the result; markers of its former status and expiry are removed. With `keep_earlier` an earlier
+        result stays instead, so that of several runs of a job the app server hears from the first alone.
         """
         result = {**document, "status": _outcome(status), "expires_at": expires_at.isoformat()}
         request, former = self.store.at_once([partial(self._read, keys.request(uuid)), partial(self.result, uuid)])
@@ -197,7 +226,7 @@ class Inbox:
         if job is None and self.store.head(keys.request(uuid)) is None:
             self.sweep(uuid)
             return False
-        self.store.put(keys.result(uuid), _to_bytes(result))
+        result = self._write_result(uuid, result, keep_earlier)
         self._settle(uuid, result, job)
         if former and (stale := _expiry_key(uuid, former)) != _expiry_key(uuid, result):
             self.store.delete(stale)
@@ -417,6 +446,16 @@ class Inbox:
             return None
         except (KeyError, TypeError, ValueError):
             return Claim(_name(info), 1, "", info.last_modified)
+
+    def _write_result(self, uuid: str, result: dict[str, Any], keep_earlier: bool) -> dict[str, Any]:
+        """The result that stands: this one, or the earlier one if there is one to keep."""
+        if keep_earlier:
+            if self.store.create(keys.result(uuid), _to_bytes(result)):
+                return result
+            if (earlier := self.result(uuid)) is not None:
+                return earlier
+        self.store.put(keys.result(uuid), _to_bytes(result))
+        return result
 
     def _settle(self, uuid: str, result: dict[str, Any], job: Job | None) -> None:
         """Completes the end of a job whose result is stored; `job` may have been read before it was."""

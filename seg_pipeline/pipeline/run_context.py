@@ -85,6 +85,20 @@ class Piece:
     users: int = 1
 
 
+@dataclass(frozen=True)
+class RunInHand:
+    """Which run it is, and over how many jobs. `run_key` is what it was asked for by; None if an operator asked."""
+
+    run_id: str = ""
+    run_key: str | None = None
+    jobs: int = 0
+
+    @property
+    def may_be_blamed_on_its_job(self) -> bool:
+        """Whether its worker's death would count against a job: one that is alone in a run that we asked for."""
+        return self.run_key is not None and self.jobs == 1
+
+
 class Line:
     """What belongs to one run. `planned` names the stages that the run has; of others nothing is done ahead.
 
@@ -92,9 +106,11 @@ class Line:
     """
 
     def __init__(self, room_bytes: int, encoders: Executor) -> None:
+        self.run = RunInHand()
         self.planned: frozenset[str] = frozenset()
         self.room = Room(room_bytes)
         self.waiters = ThreadPoolExecutor(WAITERS, "wait")
+        self.evidence_writer = ThreadPoolExecutor(1, "evidence")
         self._encoders = encoders
         self._encoding: list[Future[Any]] = []
         self.outcomes: dict[tuple[str, str], Outcome] = {}
@@ -164,15 +180,16 @@ class Line:
         """So many will let go of the picture, not one."""
         self.piece(uuid).users = users
 
-    def let_go(self, uuid: str) -> None:
-        """The picture goes, and its room is free, when the last of its users has said so."""
+    def let_go(self, uuid: str) -> bool:
+        """The picture goes, and its room is free, when the last of its users has said so; whether this was the last."""
         piece = self.piece(uuid)
         with self._lock:
             piece.users -= 1
             if piece.users > 0:
-                return
+                return False
             size, piece.held_bytes, piece.picture = piece.held_bytes, 0, None
         self.room.give_back(size)
+        return True
 
     @contextmanager
     def timed(self, uuid: str, stage: str) -> Iterator[None]:
@@ -211,6 +228,7 @@ class Line:
         """Stops, and waits until nothing is written any more."""
         self.stop()
         wait(self._encoding)
+        self.evidence_writer.shutdown()
 
 
 def mask_bytes(found: Found) -> int:

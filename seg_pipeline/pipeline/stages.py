@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Self
 from seg_pipeline.adapters.image_fetch import fetch_image
 from seg_pipeline.domain import Job, JobStatus, RgbImage, Segment
 from seg_pipeline.errors import (
+    DeviceBroken,
     JobNotFound,
     NothingToTell,
     ObjectNotFound,
@@ -32,6 +33,7 @@ from seg_pipeline.imaging.cutouts import crop_name, cut_out
 from seg_pipeline.imaging.images import ImageHeader, decode, encode_original, identify
 from seg_pipeline.imaging.masks import decode_mask_png, encode_mask_png, order_by_area
 from seg_pipeline.imaging.overlays import overlay
+from seg_pipeline.jobs.evidence import Evidence, remove_evidence, write_evidence
 from seg_pipeline.jobs.repository import Claim, Inbox
 from seg_pipeline.jobs.result_document import (
     Document,
@@ -83,6 +85,8 @@ class Workbench:
     store: Store
     models: WarmModels
     fetch: Callable[[str, Settings], bytes] = fetch_image
+    broken: str | None = None
+    """Why this process can serve no further job; None while it can."""
 
     def __post_init__(self) -> None:
         self.inbox = Inbox(self.store)
@@ -189,25 +193,40 @@ def record_callbacks(bench: Workbench, uuids: Sequence[str]) -> StageReport:
     return _each(bench, uuids, lambda line, uuid: _record_callback(bench, line, uuid))
 
 
+def jobs_of_this_run(bench: Workbench, uuids: Sequence[str]) -> list[str]:
+    """Of the jobs that the run was asked for, those that still wait for it. Another run has the others, or has finished
+    them: this one came late. What an operator asked for is done."""
+    run_key = bench.line.run.run_key
+    if run_key is None:
+        return list(uuids)
+    claimed = bench.store.at_once([partial(bench.inbox.is_claimed_for, uuid, run_key) for uuid in uuids])
+    return [uuid for uuid, is_ours in zip(uuids, claimed, strict=True) if is_ours]
+
+
 def record_failure(bench: Workbench, uuid: str, error: SegPipelineError, claim: Claim | None) -> bool:
     """Finishes a job as failed if another attempt cannot help or none is left; says whether it did.
 
     An operator's rerun (no claim) that fails leaves an earlier good result as it is.
     """
-    attempts_left = claim is not None and claim.attempt < bench.settings.max_attempts
-    if attempts_left and not error.permanent:
+    if claim is not None and not error.permanent and _has_another_attempt(bench, claim, error):
+        if error.counts_as_attempt:
+            run_id = bench.line.run.run_id
+            write_evidence(bench.store, uuid, Evidence(run_id, "failed", error.code))
         return False
-    fail_job(bench.inbox, uuid, error, bench.line.timing(uuid), keep_completed=claim is None)
+    earlier = bench.inbox.result(uuid)
+    if claim is not None or not earlier or earlier["status"] != JobStatus.COMPLETED:
+        fail_job(bench.inbox, uuid, error, bench.line.timing(uuid), keep_earlier=claim is not None)
     return True
 
 
+def _has_another_attempt(bench: Workbench, claim: Claim, error: SegPipelineError) -> bool:
+    return claim.attempt < bench.settings.max_attempts or not error.counts_as_attempt
+
+
 def fail_job(
-    inbox: Inbox, uuid: str, error: SegPipelineError, timing: Timing | None = None, *, keep_completed: bool = False
+    inbox: Inbox, uuid: str, error: SegPipelineError, timing: Timing | None = None, *, keep_earlier: bool = True
 ) -> None:
     """Writes the failed job's document, so that its client is told. A job that was deleted stays so."""
-    earlier = inbox.result(uuid)
-    if keep_completed and earlier and earlier["status"] == JobStatus.COMPLETED:
-        return
     try:
         job = inbox.job(uuid)
     except JobNotFound:
@@ -215,7 +234,8 @@ def fail_job(
         return
     now = datetime.now(UTC)
     document = failed_document(job, error, timing or Timing(now, now))
-    inbox.finish(uuid, document, JobStatus.FAILED, datetime.fromisoformat(document["expires_at"]))
+    expires_at = datetime.fromisoformat(document["expires_at"])
+    inbox.finish(uuid, document, JobStatus.FAILED, expires_at, keep_earlier=keep_earlier)
 
 
 def _prepare_source(bench: Workbench, line: Line, uuid: str) -> Metadata:
@@ -224,11 +244,41 @@ def _prepare_source(bench: Workbench, line: Line, uuid: str) -> Metadata:
         data = _source_bytes(bench, job)
         header = identify(data, bench.settings.max_image_pixels)
     with line.holding(uuid, _decoded_bytes(header)) as piece, line.timed(uuid, SOURCE):
-        piece.picture = decode(data, bench.settings.max_image_pixels)
+        with _on_record(bench, line, uuid, SOURCE):
+            piece.picture = decode(data, bench.settings.max_image_pixels)
         info = _store_source(bench, job, data, header)
     if SEGMENTS not in line.planned:
         line.let_go(uuid)
     return {**info, "seconds": line.seconds(uuid, SOURCE), "image_url": job.image_url or "(upload)"}
+
+
+@contextmanager
+def _on_record(bench: Workbench, line: Line, uuid: str, stage: str) -> Iterator[None]:
+    """What happens inside may end the worker, and the job is to blame if it does."""
+    _record_work(bench, line, uuid, stage)
+    try:
+        yield
+    finally:
+        _forget_work(bench, line, uuid)
+
+
+def _record_work(bench: Workbench, line: Line, uuid: str, stage: str) -> None:
+    """Returns when the store knows that the job is worked on, if it is alone in its run."""
+    if line.run.may_be_blamed_on_its_job:
+        evidence = Evidence(line.run.run_id, stage)
+        line.evidence_writer.submit(write_evidence, bench.store, uuid, evidence).result()
+
+
+def _forget_work(bench: Workbench, line: Line, uuid: str) -> None:
+    """Nobody waits for it: the one writer does everything in its order."""
+    if line.run.may_be_blamed_on_its_job:
+        line.evidence_writer.submit(remove_evidence, bench.store, uuid)
+
+
+def _let_go(bench: Workbench, line: Line, uuid: str) -> None:
+    """Lets go of the job's picture; whoever is the last has done all that it may be blamed for."""
+    if line.let_go(uuid):
+        _forget_work(bench, line, uuid)
 
 
 def _source_bytes(bench: Workbench, job: Job) -> bytes:
@@ -272,7 +322,7 @@ def _send_for_pictures(bench: Workbench, line: Line, stage: str, uuids: Iterable
 def _fetch_picture(bench: Workbench, line: Line, uuid: str) -> None:
     data = bench.stored_source(uuid)
     header = identify(data, bench.settings.max_image_pixels)
-    with line.holding(uuid, _decoded_bytes(header)) as piece:
+    with line.holding(uuid, _decoded_bytes(header)) as piece, _on_record(bench, line, uuid, SOURCE):
         bench.job(line, uuid)
         piece.picture = decode(data, bench.settings.max_image_pixels)
 
@@ -320,6 +370,8 @@ def _segment(bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[str]) 
     try:
         founds, notes = _call_model(bench, line, asked, uuids)
     except Exception as error:
+        if isinstance(error, DeviceBroken):
+            bench.broken = str(error)
         _segment_each(bench, line, asked, uuids, error)
     else:
         for uuid, found in founds.items():
@@ -329,7 +381,7 @@ def _segment(bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[str]) 
 def _segment_each(bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[str], error: Exception) -> None:
     if len(uuids) == 1:
         line.outcomes[SEGMENTS, uuids[0]] = _raising(error)
-        line.let_go(uuids[0])
+        _let_go(bench, line, uuids[0])
         return
     for uuid in uuids:
         _segment(bench, line, asked, [uuid])
@@ -338,6 +390,8 @@ def _segment_each(bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[s
 def _call_model(bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[str]) -> tuple[dict[str, Found], Notes]:
     pictures = {uuid: picture for uuid in uuids if (picture := line.piece(uuid).picture) is not None}
     with bench.models.borrow(asked.model) as segmenter:
+        for uuid in pictures:
+            _record_work(bench, line, uuid, SEGMENTS)
         begin = time.perf_counter()
         answers = segmenter.segment(list(pictures.values()), dict(asked.parameters))
         seconds = (time.perf_counter() - begin) / len(pictures)
@@ -362,7 +416,7 @@ def _send_on(bench: Workbench, line: Line, uuid: str, found: Found, notes: Notes
     if CUTOUTS in line.planned:
         _cut(bench, line, uuid, found)
     else:
-        line.let_go(uuid)
+        _let_go(bench, line, uuid)
 
 
 def _store_segments(bench: Workbench, line: Line, uuid: str, found: Found, notes: Notes) -> Metadata:
@@ -417,7 +471,7 @@ def _write_part(bench: Workbench, line: Line, uuid: str, part: Part) -> int:
         with line.timed(uuid, CUTOUTS):
             return bench.put_all(part())
     finally:
-        line.let_go(uuid)
+        _let_go(bench, line, uuid)
 
 
 def _cutouts_metadata(line: Line, job: Job, cutouts: int, written: Iterable[Future[int]]) -> Metadata:
@@ -433,7 +487,8 @@ def _cutouts_metadata(line: Line, job: Job, cutouts: int, written: Iterable[Futu
 def _publish_result(bench: Workbench, line: Line, uuid: str, awaited: set[str]) -> Metadata:
     found, job = line.piece(uuid).found or bench.stored_found(uuid), bench.job(line, uuid)
     document = result_document(job, found, line.timing(uuid))
-    if bench.inbox.finish(uuid, document, JobStatus.COMPLETED, datetime.fromisoformat(document["expires_at"])):
+    expires_at, is_ours = datetime.fromisoformat(document["expires_at"]), line.run.run_key is not None
+    if bench.inbox.finish(uuid, document, JobStatus.COMPLETED, expires_at, keep_earlier=is_ours):
         _remove_surplus(bench, uuid, document)
     line.piece(uuid).published = True
     if job.callback and bench.settings.app_server_url:

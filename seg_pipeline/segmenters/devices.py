@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from seg_pipeline.errors import ModelError, ModelFailed, ModelOutOfMemory
+from seg_pipeline.errors import DeviceBroken, ModelError, ModelFailed, ModelOutOfMemory
 
 
 def pick_device(device: str) -> str:
@@ -37,19 +37,20 @@ def has_bf16() -> bool:
 
 @contextmanager
 def running_errors(name: str) -> Iterator[None]:
-    """Raises ModelOutOfMemory or ModelFailed for whatever torch and a model's library raise."""
+    """Raises ModelOutOfMemory, DeviceBroken or ModelFailed for whatever torch and a model's library raise."""
     try:
         yield
     except Exception as error:
         if is_out_of_memory(error):
             give_memory_back()
             raise ModelOutOfMemory(f"the memory did not suffice for {name}; try a smaller model.") from error
+        raise_if_broken(error)
         raise ModelFailed(f"{name} failed on the picture: {type(error).__name__}: {first_line(error)}") from error
 
 
 @contextmanager
 def loading_errors(weights_path: Path, kind: str, device: str) -> Iterator[None]:
-    """Raises ModelError if the file is not of this kind, ModelOutOfMemory if it does not fit."""
+    """Raises ModelError if the file is not of this kind, ModelOutOfMemory if it does not fit, or DeviceBroken."""
     try:
         yield
     except ModelError:
@@ -57,7 +58,14 @@ def loading_errors(weights_path: Path, kind: str, device: str) -> Iterator[None]
     except Exception as error:
         if is_out_of_memory(error):
             raise ModelOutOfMemory(f"the memory did not suffice to load {weights_path.name} on {device}.") from error
+        raise_if_broken(error)
         raise ModelError(f"{weights_path.name} cannot be loaded as {kind} weights: {first_line(error)}") from error
+
+
+def raise_if_broken(error: Exception) -> None:
+    """Raises DeviceBroken after an error upon which CUDA answers every further call of the process with an error."""
+    if "CUDA error" in str(error):
+        raise DeviceBroken(f"this process can use the GPU no more: {first_line(error)}") from error
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -120,6 +120,11 @@ def delivery(uuid: str) -> str:
     return asset(uuid, "delivery.json")
 
 
+def evidence(uuid: str) -> str:
+    """What a run that had the job alone was doing with it."""
+    return asset(uuid, "evidence.json")
+
+
 def inbox(uuid: str) -> str:
     """An accepted job that nobody has taken."""
     return f"{INBOX}{uuid}"

@@ -17,8 +17,9 @@ from seg_pipeline.defs.resources import PassedJobs
 from seg_pipeline.defs.run_config import uuids_in_config
 from seg_pipeline.defs.sensors import inbox_sensor, sweeper
 from seg_pipeline.errors import StoreUnavailable
+from seg_pipeline.jobs.evidence import Evidence, write_evidence
 from seg_pipeline.jobs.heartbeats import WorkerBeat, write_beat
-from seg_pipeline.jobs.repository import new_run_key
+from seg_pipeline.jobs.repository import Claim, new_run_key
 from seg_pipeline.pipeline.stages import Workbench
 from seg_pipeline_tests.builders import NOON, accept_upload, make_bench
 
@@ -175,10 +176,60 @@ def test_the_sweeper_gives_a_job_up_after_its_last_attempt(tmp_path: Path, insta
     bench = make_quick_bench(tmp_path, max_attempts=2)
     accept_upload(bench, "a")
     (claim,) = bench.inbox.claim(["a"], "a:2", attempt=2)
-    make_run(instance, bench, "a:2", dg.DagsterRunStatus.STARTED)
+    run = make_run(instance, bench, "a:2", dg.DagsterRunStatus.STARTED)
+    write_evidence(bench.store, "a", Evidence(run.run_id, "segments"))
     swept = sweep(bench, instance, claim.claimed_at)
     assert (swept.failed, swept.retries) == (1, [])
     assert (bench.inbox.result("a") or {})["error"]["code"] == "worker_lost"
+
+
+def test_a_job_that_ended_its_worker_gets_its_next_attempt(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    bench = make_quick_bench(tmp_path)
+    accept_upload(bench, "a")
+    (claim,) = bench.inbox.claim(["a"], "a:1")
+    run = make_run(instance, bench, "a:1", dg.DagsterRunStatus.STARTED)
+    write_evidence(bench.store, "a", Evidence(run.run_id, "source_image"))
+    (again,) = sweep(bench, instance, claim.claimed_at).retries
+    assert (again.attempt, again.losses) == (2, 0)
+
+
+@pytest.mark.parametrize("uuids", [["a"], ["a", "b"]])
+def test_a_job_is_not_given_up_for_a_worker_that_something_else_ended(
+    tmp_path: Path, instance: dg.DagsterInstance, uuids: list[str]
+) -> None:
+    """Its last attempt stays its last, however often that happens; each time after a longer pause."""
+    bench = make_quick_bench(tmp_path, max_attempts=2)
+    for uuid in uuids:
+        accept_upload(bench, uuid)
+    claim, *_ = bench.inbox.claim(uuids, "a:2", attempt=2)
+    now = claim.claimed_at
+    for losses in range(1, 12):
+        make_run(instance, bench, claim.run_key, dg.DagsterRunStatus.STARTED)
+        while not (retries := sweep(bench, instance, now).retries):
+            now += timedelta(seconds=5)
+        claim, *others = retries
+        assert {(each.attempt, each.losses, each.batch) for each in retries} == {(2, losses, 1)}
+        for other in others:
+            bench.inbox.finish(other.uuid, {}, "completed", NOON)
+    assert bench.inbox.result("a") is None
+
+
+def test_a_store_that_was_away_does_not_make_workers_look_dead(
+    tmp_path: Path, tick: Tick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They could not beat meanwhile, and get the time to."""
+    bench = make_quick_bench(tmp_path)
+
+    def away() -> list[Claim]:
+        raise StoreUnavailable("The bucket does not answer.")
+
+    slept: list[float] = []
+    monkeypatch.setattr(bench.inbox, "inflight", away)
+    monkeypatch.setattr("seg_pipeline.defs.sensors.time.sleep", slept.append)
+    skipped = tick(sweeper, bench)
+    assert isinstance(skipped, dg.SkipReason)
+    assert "The bucket does not answer." in (skipped.skip_message or "")
+    assert slept == [2 * bench.settings.heartbeat_seconds]
 
 
 def test_the_sweeper_completes_a_finish_that_died_half_way(tmp_path: Path, instance: dg.DagsterInstance) -> None:

@@ -1,22 +1,34 @@
-"""The sweeper's judgement: every way for a run to die ends in another attempt, and nothing living is touched."""
+"""Recovery's verdict: every way for a run to die ends in another run, and nothing living is touched."""
 
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from seg_pipeline.jobs.evidence import Evidence
 from seg_pipeline.jobs.heartbeats import WorkerBeat
-from seg_pipeline.jobs.recovery import RunState, RunView, Surroundings, Verdict, judge, retry_pause
+from seg_pipeline.jobs.recovery import (
+    RunState,
+    RunView,
+    Surroundings,
+    Verdict,
+    is_to_blame,
+    judge,
+    loss_pause,
+    retry_pause,
+)
 from seg_pipeline.jobs.repository import Claim
 from seg_pipeline_tests.builders import NOON
+
+DECODING = Evidence("run-1", "source_image")
 
 
 def seconds(count: float) -> timedelta:
     return timedelta(seconds=count)
 
 
-def make_claim(attempt: int = 1, age: float = 0) -> Claim:
-    return Claim("job-1", attempt, f"job-1:{attempt}", NOON - seconds(age))
+def make_claim(attempt: int = 1, age: float = 0, losses: int = 0) -> Claim:
+    return Claim("job-1", attempt, f"job-1:{attempt}", NOON - seconds(age), losses=losses)
 
 
 def make_run(state: RunState, age: float = 30, ended: float | None = None) -> RunView:
@@ -28,8 +40,14 @@ def make_beat(run_id: str | None = None, idle_for: float | None = None) -> Worke
     return WorkerBeat("worker-1", 1, "here", NOON, NOON, run_id=run_id, idle_since=idle_since)
 
 
-def verdict(run: RunView | None, *beats: WorkerBeat, claim: Claim | None = None, **around: Any) -> Verdict:
-    return judge(claim or make_claim(), run, Surroundings(NOON, beats, **around))
+def verdict(
+    run: RunView | None,
+    *beats: WorkerBeat,
+    claim: Claim | None = None,
+    evidence: Evidence | None = None,
+    **around: Any,
+) -> Verdict:
+    return judge(claim or make_claim(), run, Surroundings(NOON, beats, **around), evidence)
 
 
 def test_a_run_that_a_live_worker_names_is_left_alone() -> None:
@@ -37,8 +55,8 @@ def test_a_run_that_a_live_worker_names_is_left_alone() -> None:
 
 
 def test_a_started_run_that_no_worker_names_has_lost_its_worker() -> None:
-    assert verdict(make_run(RunState.STARTED), make_beat(run_id="another")) is Verdict.CLOSE_AND_RETRY
-    assert verdict(make_run(RunState.STARTED)) is Verdict.CLOSE_AND_RETRY
+    assert verdict(make_run(RunState.STARTED), make_beat(run_id="another")) is Verdict.CLOSE
+    assert verdict(make_run(RunState.STARTED)) is Verdict.CLOSE
 
 
 def test_a_run_may_wait_in_the_broker_for_as_long_as_every_worker_is_busy() -> None:
@@ -50,7 +68,7 @@ def test_a_run_may_wait_while_there_is_no_worker_at_all() -> None:
 
 
 def test_a_run_that_an_idle_worker_does_not_take_has_lost_its_message() -> None:
-    assert verdict(make_run(RunState.WAITING, age=30), make_beat(idle_for=30)) is Verdict.CLOSE_AND_RETRY
+    assert verdict(make_run(RunState.WAITING, age=30), make_beat(idle_for=30)) is Verdict.CLOSE
 
 
 def test_a_worker_that_has_only_just_become_idle_may_still_take_the_run() -> None:
@@ -60,7 +78,7 @@ def test_a_worker_that_has_only_just_become_idle_may_still_take_the_run() -> Non
 
 def test_a_run_that_much_younger_ones_overtook_has_lost_its_message() -> None:
     run = make_run(RunState.WAITING, age=100)
-    assert verdict(run, make_beat(run_id="x"), youngest_begun=NOON - seconds(10)) is Verdict.CLOSE_AND_RETRY
+    assert verdict(run, make_beat(run_id="x"), youngest_begun=NOON - seconds(10)) is Verdict.CLOSE
     assert verdict(run, make_beat(run_id="x"), youngest_begun=NOON - seconds(90)) is Verdict.WAIT
 
 
@@ -73,16 +91,46 @@ def test_a_job_that_its_batch_left_out_is_tried_again_at_once() -> None:
     assert verdict(make_run(RunState.SUCCEEDED)) is Verdict.RETRY
 
 
+@pytest.mark.parametrize(
+    ("evidence", "to_blame"),
+    [
+        (None, False),  # a batch, a model that loads, the time between two stages
+        (Evidence("run-1", "source_image"), True),  # decoded, and alone
+        (Evidence("run-1", "segments"), True),
+        (Evidence("run-1", "failed", "fetch_unavailable"), True),  # its own error
+        (Evidence("run-0", "segments"), False),  # what an earlier run left
+    ],
+)
+def test_a_job_is_to_blame_for_a_run_that_left_evidence_alone(evidence: Evidence | None, to_blame: bool) -> None:
+    assert is_to_blame(make_run(RunState.FAILED), evidence) is to_blame
+
+
 @pytest.mark.parametrize(("attempt", "ended", "expected"), [
-    (1, 0, Verdict.RETRY), (2, 4, Verdict.WAIT), (2, 5, Verdict.RETRY), (3, 9, Verdict.WAIT), (3, 10, Verdict.RETRY),
+    (1, 0, Verdict.NEXT_ATTEMPT), (2, 4, Verdict.WAIT), (2, 5, Verdict.NEXT_ATTEMPT), (3, 9, Verdict.WAIT),
+    (3, 10, Verdict.NEXT_ATTEMPT), (4, 0, Verdict.GIVE_UP), (5, 0, Verdict.GIVE_UP),
 ])  # fmt: skip
-def test_a_failed_attempt_is_followed_by_a_growing_pause(attempt: int, ended: float, expected: Verdict) -> None:
+def test_attempts_that_a_job_is_to_blame_for_are_counted(attempt: int, ended: float, expected: Verdict) -> None:
+    """A growing pause lies between them, and the last is the end."""
     run = make_run(RunState.FAILED, age=60, ended=ended)
-    assert verdict(run, claim=make_claim(attempt)) is expected
+    assert verdict(run, claim=make_claim(attempt), evidence=DECODING, max_attempts=4) is expected
+
+
+@pytest.mark.parametrize("state", [RunState.FAILED, RunState.SUCCEEDED])
+@pytest.mark.parametrize(("losses", "ended", "expected"), [
+    (0, 0, Verdict.RETRY), (1, 0.5, Verdict.WAIT), (1, 1, Verdict.RETRY), (3, 3, Verdict.WAIT), (3, 4, Verdict.RETRY),
+    (100, 59, Verdict.WAIT), (100, 60, Verdict.RETRY), (10**9, 60, Verdict.RETRY),
+])  # fmt: skip
+def test_a_job_is_never_given_up_for_what_it_is_not_to_blame_for(
+    state: RunState, losses: int, ended: float, expected: Verdict
+) -> None:
+    """Redis, Postgres, a killed batch: however often. So that nothing spins, the pauses grow to a minute."""
+    run = make_run(state, age=100, ended=ended)
+    assert verdict(run, claim=make_claim(3, losses=losses), max_attempts=3) is expected
 
 
 def test_pauses_double() -> None:
     assert [retry_pause(attempt).total_seconds() for attempt in (1, 2, 3, 4)] == [0, 5, 10, 20]
+    assert [loss_pause(losses).total_seconds() for losses in (0, 1, 2, 3, 6, 7, 8)] == [0, 1, 2, 4, 32, 60, 60]
 
 
 def test_an_operators_cancel_is_final() -> None:

@@ -17,11 +17,11 @@ import pytest
 from seg_pipeline.domain import JobStatus
 from seg_pipeline.errors import InvalidKey, InvalidRequest, JobConflict, JobNotFound, StoreFull
 from seg_pipeline.jobs.deliveries import Policy, Reply
-from seg_pipeline.jobs.repository import Accepted, Claim, ExpiredJob, Inbox, Page, fingerprint
+from seg_pipeline.jobs.repository import Accepted, Claim, ExpiredJob, Inbox, Page, fingerprint, new_run_key
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys, open_store
 from seg_pipeline.store.object_store import ObjectStore
-from seg_pipeline_tests.builders import NOON, make_beat, make_job
+from seg_pipeline_tests.builders import NOON, make_beat, make_job, make_queue_job
 from seg_pipeline_tests.store.writers import accept_at_once, claim_at_once, finish_at_once, work_for_ever
 from seg_pipeline_tests.unreliable import Killed, Meanwhile, Turns, UnreliableStore
 
@@ -29,6 +29,7 @@ SPAWN = get_context("spawn")
 PICTURE = b"picture"
 LATER = NOON + timedelta(hours=1)
 AN_HOUR = timedelta(hours=1)
+END = NOON.replace(year=2100)
 
 
 @pytest.fixture
@@ -403,19 +404,50 @@ def test_a_claim_is_read_back_from_json_of_newer_versions() -> None:
 def test_the_next_attempt_is_a_run_of_its_own(inbox: Inbox) -> None:
     accept(inbox, "a", "b")
     first, _ = inbox.claim(["a", "b"], "a:1")
-    second = inbox.reclaim(first, "a:2")
-    assert second is not None
-    assert (second.attempt, second.run_key, second.batch) == (2, "a:2", 1)
-    assert second.claimed_at >= first.claimed_at
+    second = first.next_attempt(LATER)
+    assert inbox.reclaim(second)
+    assert (second.attempt, second.losses, second.batch) == (2, 0, 1)
+    assert (second.run_key, second.claimed_at) == (new_run_key("a", 2, LATER), LATER)
     assert inbox.claim_of("a") == second
-    assert inbox.reclaim(second, "a:2", attempt=2).attempt == 2  # type: ignore[union-attr]
+
+
+def test_a_run_that_was_lost_is_followed_by_the_same_attempt(inbox: Inbox) -> None:
+    """Under another key all the same: Dagster makes no second run of one."""
+    accept(inbox, "a", "b")
+    first, _ = inbox.claim(["a", "b"], "a:1")
+    once = first.after_loss(LATER)
+    twice = once.after_loss(LATER)
+    assert inbox.reclaim(once)
+    assert inbox.reclaim(twice)
+    assert inbox.claim_of("a") == twice
+    assert (twice.attempt, twice.losses, twice.batch) == (1, 2, 1)
+    assert len({first.run_key, once.run_key, twice.run_key, twice.next_attempt(LATER).run_key}) == 4
+
+
+def test_a_claim_of_an_older_version_is_read(inbox: Inbox) -> None:
+    accept(inbox, "a")
+    older = {"uuid": "a", "attempt": 2, "run_key": "k", "claimed_at": NOON.isoformat()}
+    inbox.store.put(keys.inflight("a"), json.dumps(older).encode())
+    assert inbox.claim_of("a") == Claim("a", 2, "k", NOON)
+
+
+def test_a_job_is_one_run_s_alone(inbox: Inbox) -> None:
+    """A run that comes late finds its jobs with another, finished or gone."""
+    accept(inbox, "a")
+    (claim,) = inbox.claim(["a"], "a:1")
+    assert inbox.is_claimed_for("a", "a:1")
+    inbox.reclaim(claim.after_loss(LATER))
+    assert not inbox.is_claimed_for("a", "a:1")
+    finish(inbox, "b")
+    assert not inbox.is_claimed_for("b", "b:1")
+    assert not inbox.is_claimed_for("never-heard-of", "a:1")
 
 
 def test_a_job_that_was_finished_meanwhile_is_not_asked_for_again(inbox: Inbox) -> None:
     accept(inbox, "a")
     (claim,) = inbox.claim(["a"], "a:1")
     inbox.finish("a", {}, "completed", LATER)
-    assert inbox.reclaim(claim, "a:2") is None
+    assert not inbox.reclaim(claim.after_loss(LATER))
     assert inbox.inflight() == []
 
 
@@ -423,7 +455,7 @@ def test_a_job_that_was_deleted_meanwhile_is_not_asked_for_again(inbox: Inbox) -
     accept(inbox, "a")
     (claim,) = inbox.claim(["a"], "a:1")
     inbox.delete("a")
-    assert inbox.reclaim(claim, "a:2") is None
+    assert not inbox.reclaim(claim.after_loss(LATER))
     assert all_keys(inbox) == set()
 
 
@@ -485,6 +517,39 @@ def test_of_two_runs_that_finish_a_job_at_once_the_last_word_counts_everywhere()
     assert len([*inbox.expired(LATER + AN_HOUR, 10)]) == 1
 
 
+def test_of_several_runs_that_were_asked_for_the_first_to_finish_a_job_has_the_word(inbox: Inbox) -> None:
+    """A worker that only seemed dead finishes it too. The app server must not hear another story from each."""
+    inbox.accept(make_queue_job("a"))
+    inbox.finish("a", {"uuid": "a", "run": 1}, "completed", LATER, keep_earlier=True)
+    first, delivery = inbox.result("a"), inbox.outbox.delivery("a")
+    assert inbox.finish("a", {"uuid": "a", "run": 2}, "failed", LATER + AN_HOUR, keep_earlier=True)
+    assert (inbox.result("a"), inbox.outbox.delivery("a")) == (first, delivery)
+    assert inbox.status("a") is JobStatus.COMPLETED
+
+
+@pytest.mark.parametrize("moment", range(12))
+def test_of_two_runs_that_finish_a_job_at_once_one_has_the_word_everywhere(moment: int) -> None:
+    """Whatever the other has done by then: one result, one delivery, which is of that result."""
+    inbox = Inbox(ObjectStore.in_memory())
+    inbox.accept(make_queue_job("a"))
+
+    def other() -> None:
+        inbox.finish("a", {"uuid": "a", "run": 2}, "failed", LATER + AN_HOUR, keep_earlier=True)
+
+    ours = Inbox(Meanwhile(inbox.store, moment, other))
+    ours.finish("a", {"uuid": "a", "run": 1}, "completed", LATER, keep_earlier=True)
+    told = [parcel for marker in inbox.outbox.waiting(END, 10) if (parcel := inbox.outbox.take(marker, END))]
+    assert [parcel.result for parcel in told] == [inbox.result("a")]
+    assert {keys.done(str(inbox.status("a")), "a")} == {key for key in all_keys(inbox) if key.startswith(keys.DONE)}
+
+
+def test_a_result_that_a_power_cut_left_empty_is_written_again(inbox: Inbox) -> None:
+    accept(inbox, "a")
+    inbox.store.put(keys.result("a"), b"")
+    inbox.finish("a", {"uuid": "a"}, "completed", LATER, keep_earlier=True)
+    assert inbox.status("a") is JobStatus.COMPLETED
+
+
 def test_a_job_that_nobody_claimed_may_be_finished(inbox: Inbox) -> None:
     """An operator materialises its partition while it waits."""
     accept(inbox, "a")
@@ -540,7 +605,7 @@ def test_an_unreadable_result_is_none(inbox: Inbox, document: bytes) -> None:
     assert inbox.result("a") is None
     assert inbox.status("a") is JobStatus.QUEUED
     assert not inbox.settle("a")
-    assert inbox.reclaim(claim, "a:2")
+    assert inbox.reclaim(claim.after_loss(LATER))
 
 
 # Asking
@@ -1156,7 +1221,7 @@ def test_killed_processes_lose_no_job(folder_settings: Settings) -> None:
         worker.join(60)
     for claim in inbox.inflight():
         if not inbox.settle(claim.uuid):
-            assert inbox.reclaim(claim, "again")
+            assert inbox.reclaim(claim.after_loss(LATER))
             inbox.finish(claim.uuid, {}, "completed", LATER)
     for claim in inbox.claim(inbox.waiting(10_000), "rest"):
         inbox.finish(claim.uuid, {}, "completed", LATER)

@@ -50,8 +50,7 @@ class History:
     def sweep(self, uuid: str, number: int, lives: int | None) -> None:
         for claim in self.inbox.inflight():
             with suppress(Killed):
-                again = self.until_killed(lives).reclaim(claim, "again")
-                assert again is None or again.attempt == claim.attempt + 1
+                self.until_killed(lives).reclaim(claim.after_loss(NOON))
 
     def finish(self, uuid: str, number: int, lives: int | None) -> None:
         """Claimed or not: an operator may run any job at any time."""
@@ -101,7 +100,7 @@ class History:
         for claim in self.inbox.claim(self.inbox.waiting(10), "last"):
             self.inbox.finish(claim.uuid, {}, "completed", END)
         for claim in self.inbox.inflight():
-            if self.inbox.reclaim(claim, "very last"):
+            if self.inbox.reclaim(claim.after_loss(NOON)):
                 self.inbox.finish(claim.uuid, {}, "completed", END)
         assert self.inbox.waiting(10) == []
         assert self.inbox.inflight() == []

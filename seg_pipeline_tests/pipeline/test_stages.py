@@ -1,21 +1,33 @@
 """The story of a job on a real store, with a segmenter that needs no network."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import Mask, Parameters, RgbImage, Segment
-from seg_pipeline.errors import FetchUnavailable, ModelOutOfMemory, StoreUnavailable, TruncatedImage
+from seg_pipeline.errors import (
+    DeviceBroken,
+    FetchUnavailable,
+    ModelFailed,
+    ModelOutOfMemory,
+    StoreFull,
+    StoreUnavailable,
+    TruncatedImage,
+)
 from seg_pipeline.imaging.masks import decode_mask_png, mask_to_rle
+from seg_pipeline.jobs.evidence import Evidence, read_evidence
 from seg_pipeline.jobs.repository import Claim
 from seg_pipeline.jobs.result_document import files_of_segments, result_document
 from seg_pipeline.pipeline import stages
+from seg_pipeline.pipeline.run_context import RunInHand
 from seg_pipeline.pipeline.stages import StageReport, Workbench
 from seg_pipeline.segmenters.registry import load_segmenter
+from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.builders import (
@@ -267,6 +279,106 @@ def test_a_surprise_is_reported_and_worth_another_attempt(tmp_path: Path, caplog
     assert "job-1" in caplog.text
 
 
+class WatchfulSegmenter(BarSegmenter):
+    """Notes what is on record about a job while it is segmented."""
+
+    def __init__(self, seen: Callable[[], object]) -> None:
+        super().__init__()
+        self._seen = seen
+
+    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+        self._seen()
+        return super().segment(images, parameters)
+
+
+class TestEvidence:
+    """What a worker that is killed outright leaves about the job that it had: only while that may be what killed it."""
+
+    @pytest.fixture
+    def seen(self) -> list[tuple[str, str | None]]:
+        """What was done, and the stage that was on record meanwhile."""
+        return []
+
+    @pytest.fixture
+    def bench(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: list[tuple[str, str | None]]
+    ) -> stages.Workbench:
+        def look(what: str) -> None:
+            evidence = read_evidence(bench.store, "job-1")
+            assert evidence is None or evidence.run_id == "run-1"
+            seen.append((what, evidence and evidence.stage))
+
+        def watched(what: str, work: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any) -> Any:
+                look(what)
+                return work(*arguments)
+
+            return call
+
+        def load(name: str, settings: Settings) -> WatchfulSegmenter:
+            look("load")
+            return WatchfulSegmenter(lambda: look("segment"))
+
+        bench = make_bench(tmp_path)
+        bench.models = WarmModels(bench.settings, load)
+        for name in ("decode", "encode_original", "overlay", "cut_out", "result_document"):
+            monkeypatch.setattr(stages, name, watched(name, getattr(stages, name)))
+        return bench
+
+    def run(self, bench: stages.Workbench, *uuids: str, run_key: str | None = "key") -> None:
+        for uuid in uuids:
+            accept_upload(bench, uuid)
+        bench.line.planned = frozenset({"source_image", "segments", "cutouts"})
+        bench.line.run = RunInHand("run-1", run_key, len(uuids))
+        run_stages(bench, *uuids)
+
+    def test_a_lone_job_is_on_record_while_it_is_worked_on(
+        self, bench: stages.Workbench, seen: list[tuple[str, str | None]]
+    ) -> None:
+        """And not while a model loads, nor when all that is left is to write its result."""
+        self.run(bench, "job-1")
+        assert dict(seen) == {
+            "decode": "source_image", "load": None, "segment": "segments", "encode_original": "segments",
+            "overlay": "segments", "cut_out": "segments", "result_document": None,
+        }  # fmt: skip
+        assert read_evidence(bench.store, "job-1") is None
+
+    @pytest.mark.parametrize(("uuids", "run_key"), [(("job-1", "job-2"), "key"), (("job-1",), None)])
+    def test_a_batch_is_not_and_neither_is_an_operators_run(
+        self, bench: stages.Workbench, seen: list[tuple[str, str | None]], uuids: tuple[str, ...], run_key: str | None
+    ) -> None:
+        self.run(bench, *uuids, run_key=run_key)
+        assert {stage for _, stage in seen} == {None}
+
+    def test_a_job_whose_model_fails_is_no_longer_on_record(self, tmp_path: Path) -> None:
+        class Failing(BarSegmenter):
+            def segment(self, images: Any, parameters: Any = None) -> Any:
+                raise ModelFailed("It failed.")
+
+        bench = make_bench(tmp_path, segmenter=Failing())
+        self.run(bench, "job-1")
+        assert read_evidence(bench.store, "job-1") is None
+
+
+class TestJobsOfThisRun:
+    """A run may come late: its message was taken for lost, or a tick was resumed after a minute."""
+
+    def test_what_another_run_was_asked_for_is_left_to_it(self, tmp_path: Path) -> None:
+        bench = make_bench(tmp_path)
+        for uuid in ("mine", "other", "finished"):
+            accept_upload(bench, uuid)
+        _, other, _ = bench.inbox.claim(["mine", "other", "finished"], "key")
+        bench.inbox.reclaim(other.after_loss(NOON))
+        bench.inbox.finish("finished", {}, "completed", NOON)
+        bench.line.run = RunInHand("run-1", "key", 3)
+        assert stages.jobs_of_this_run(bench, ["mine", "other", "finished", "deleted"]) == ["mine"]
+
+    def test_an_operator_gets_what_he_asks_for(self, tmp_path: Path) -> None:
+        bench = make_bench(tmp_path)
+        accept_upload(bench, "job-1")
+        assert stages.jobs_of_this_run(bench, ["job-1"]) == ["job-1"]
+
+
 class TestRecordFailure:
     """Which failures are final."""
 
@@ -287,6 +399,28 @@ class TestRecordFailure:
         assert not self.record(bench, FetchUnavailable("Later."), attempt=1)
         assert bench.inbox.result("job-1") is None
         assert self.record(bench, FetchUnavailable("Later."), attempt=2)
+
+    def test_a_passing_error_is_on_record_so_that_the_attempt_counts(self, tmp_path: Path) -> None:
+        bench = make_bench(tmp_path)
+        accept_upload(bench, "job-1")
+        bench.line.run = RunInHand("run-1", "key", 1)
+        self.record(bench, FetchUnavailable("Later."), attempt=1)
+        assert read_evidence(bench.store, "job-1") == Evidence("run-1", "failed", "fetch_unavailable")
+
+    @pytest.mark.parametrize("error", [StoreUnavailable("Away."), StoreFull("Full."), DeviceBroken("Gone.")])
+    def test_what_is_no_fault_of_a_job_never_ends_it(self, tmp_path: Path, error: Exception) -> None:
+        bench = make_bench(tmp_path, max_attempts=1)
+        accept_upload(bench, "job-1")
+        assert not self.record(bench, error, attempt=9)
+        assert bench.inbox.result("job-1") is None
+        assert read_evidence(bench.store, "job-1") is None
+
+    def test_a_run_that_comes_late_does_not_fail_a_finished_job(self, tmp_path: Path) -> None:
+        bench = make_bench(tmp_path)
+        accept_upload(bench, "job-1")
+        run_stages(bench, "job-1")
+        assert self.record(bench, TruncatedImage("It ends early."), attempt=1)
+        assert (bench.inbox.result("job-1") or {})["status"] == "completed"
 
     def test_an_operators_failed_rerun_leaves_the_good_result(self, tmp_path: Path) -> None:
         bench = make_bench(tmp_path)
