@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 
 from api.error_responses import install_failure_handlers
+from api.middleware.hosts import AllowedHosts
 from api.middleware.lingering import LingeringClose
 from api.middleware.methods import Methods
 from api.middleware.observing import Observing
@@ -44,6 +45,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     for routes in (segment, jobs, assets, health, documentation):
         app.include_router(routes.router)
     app.add_middleware(Methods, routes=app.router.routes)
+    app.add_middleware(AllowedHosts, settings=settings)
     app.add_middleware(LingeringClose)
     app.add_middleware(Observing, service=service)
     install_failure_handlers(app)

@@ -1,38 +1,57 @@
 """Who may ask: the API_KEYS, when there are any."""
 
-import hmac
+import time
 from typing import Annotated
 
-from fastapi import Depends, Security
+import structlog
+from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from api.error_responses import Unauthorized
-from api.service import ServiceDep
-from seg_pipeline.settings import Settings
+from api.error_responses import LinkRefused, RateLimited, Unauthorized
+from api.service import Service, ServiceDep
+from seg_pipeline.jobs.file_links import is_genuine
 
 _header = APIKeyHeader(name="x-api-key", auto_error=False, description="One of API_KEYS, where they are set.")
 _bearer = HTTPBearer(auto_error=False, description="The same key as a bearer token.")
 
+HeaderKey = Annotated[str | None, Security(_header)]
+BearerKey = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 
-async def require_key(
-    service: ServiceDep,
-    key: Annotated[str | None, Security(_header)],
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-) -> None:
-    """Passes if API_KEYS is not set or the request carries one of them; else Unauthorized."""
-    if service.settings.api_keys is None:
-        return
-    given = (key or (bearer.credentials if bearer else "")).encode()
-    # Every key is compared, so that the time tells nothing about which one was close.
-    matches = [hmac.compare_digest(given, known.encode()) for known in api_keys(service.settings)]
-    if not any(matches):
+
+async def require_key(service: ServiceDep, key: HeaderKey, bearer: BearerKey) -> None:
+    """Passes if API_KEYS is not set or the request carries one of them; else Unauthorized, RateLimited."""
+    if service.api_keys.are_set and not _is_client(service, key or (bearer.credentials if bearer else "")):
         raise Unauthorized("this service needs a key: send it as x-api-key or as Authorization: Bearer.")
 
 
-def api_keys(settings: Settings) -> list[str]:
-    """The keys of API_KEYS, which are separated by commas."""
-    text = settings.api_keys.get_secret_value() if settings.api_keys else ""
-    return [key.strip() for key in text.split(",") if key.strip()]
+async def require_link_or_key(request: Request, service: ServiceDep, key: HeaderKey, bearer: BearerKey) -> None:
+    """Passes if links are open, or with a signed link or a key; else LinkRefused, RateLimited."""
+    if service.settings.asset_link_secret is None or _is_signed(request, service):
+        return
+    if not (service.api_keys.are_set and _is_client(service, key or (bearer.credentials if bearer else ""))):
+        raise LinkRefused
+
+
+def _is_client(service: Service, given: str) -> bool:
+    """Whether this is a client's key; from here on every log line of the request names the client."""
+    client = service.api_keys.find(given)
+    if client is None:
+        return False
+    structlog.contextvars.bind_contextvars(client=client.name)
+    wait_seconds = service.api_keys.wait_seconds(client)
+    if wait_seconds:
+        raise RateLimited(client.name, wait_seconds)
+    return True
+
+
+def _is_signed(request: Request, service: Service) -> bool:
+    secret = service.settings.asset_link_secret
+    query = request.query_params
+    key = request.scope["path"].removeprefix("/")
+    return secret is not None and is_genuine(
+        secret.get_secret_value(), key, query.get("expires", ""), query.get("signature", ""), time.time()
+    )
 
 
 RequireKey = Depends(require_key)
+RequireLinkOrKey = Depends(require_link_or_key)

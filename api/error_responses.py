@@ -5,6 +5,7 @@ The body is `{"error": "<sentence>", "code": "<code>"}`, with the job's `uuid` w
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 STATUS_BY_CODE = {
     # The request
+    "invalid_host": 400,
     "invalid_request": 422,
     "invalid_uuid": 422,
     "invalid_resize": 422,
@@ -40,6 +42,7 @@ STATUS_BY_CODE = {
     "invalid_url": 422,
     "unknown_model": 422,
     "unauthorized": 401,
+    "link_refused": 403,
     "job_not_found": 404,
     "asset_not_found": 404,
     "not_found": 404,
@@ -51,6 +54,8 @@ STATUS_BY_CODE = {
     "nothing_to_tell": 409,
     "body_too_large": 413,
     "unsupported_body": 415,
+    "unknown_host": 421,
+    "rate_limited": 429,
     # The picture
     "invalid_image": 400,
     "empty_image": 400,
@@ -103,6 +108,43 @@ class Unauthorized(RequestError):
     """The request carries none of the API_KEYS."""
 
     code = "unauthorized"
+
+
+class RateLimited(RequestError):
+    """A key has been used more often than API_RATES lets it."""
+
+    code = "rate_limited"
+
+    def __init__(self, name: str, wait_seconds: float) -> None:
+        self.headers = {"Retry-After": str(math.ceil(wait_seconds))}
+        super().__init__(f"key {name} has used up its requests; send the next in {math.ceil(wait_seconds)} s.")
+
+
+class InvalidHost(RequestError):
+    """The request does not say once and clearly which host it is for (RFC 9112, section 3.2)."""
+
+    code = "invalid_host"
+
+    def __init__(self) -> None:
+        super().__init__("a request needs one Host header, such as localhost:8000.")
+
+
+class UnknownHost(RequestError):
+    """The request came under a name that may be somebody else's."""
+
+    code = "unknown_host"
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"there is nothing at {host[:80]!r}; use the service's own name or address (ALLOWED_HOSTS).")
+
+
+class LinkRefused(RequestError):
+    """A link to a file has no signature of ours, or has expired."""
+
+    code = "link_refused"
+
+    def __init__(self) -> None:
+        super().__init__("this link is not signed or has expired; GET /jobs/{uuid} has fresh ones.")
 
 
 class AssetNotFound(RequestError):
@@ -196,7 +238,7 @@ async def _on_reported(request: Request, error: Exception) -> Response:
     if status_of(code) >= 500:
         log.warning("%s %s failed (%s): %s", request.method, request.scope["path"], code, error)
     sentence = _STORE_SENTENCES.get(code, str(error))
-    return failure_response(code, sentence, getattr(request.state, "uuid", None))
+    return failure_response(code, sentence, getattr(request.state, "uuid", None), getattr(error, "headers", None))
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:

@@ -30,6 +30,8 @@ _SENTENCES = {
     "model_failed": "The model did not segment the picture.",
     "nothing_to_tell": "job abc123 has not ended yet; the app server will be told when it has.",
     "not_an_image": "The 12 bytes are no picture of a known format (AVIF, BMP, GIF, JPEG, PNG, TIFF, WEBP).",
+    "link_refused": "this link is not signed or has expired; GET /jobs/{uuid} has fresh ones.",
+    "rate_limited": "key shop has used up its requests; send the next in 2 s.",
     "store_full": "The store has no space left; nothing of this request was kept.",
     "store_unavailable": "The store cannot be reached; try again in a moment.",
     "too_many_pixels": "The picture has 20000x20000 = 400000000 pixels, more than MAX_IMAGE_PIXELS = 50000000.",
@@ -41,7 +43,7 @@ _SENTENCES = {
     "worker_lost": "The worker died on every attempt.",
 }
 
-EVERYWHERE = ("unauthorized", "store_unavailable", "internal_error")
+EVERYWHERE = ("unauthorized", "rate_limited", "store_unavailable", "internal_error")
 UPLOADING = (
     *("empty_image", "not_an_image", "truncated_image", "animated_image", "image_too_large", "too_many_pixels"),
     *("invalid_request", "invalid_uuid", "invalid_ttl", "invalid_resize", "unknown_model", "invalid_parameter"),

@@ -10,10 +10,12 @@ import anyio.to_thread
 import structlog
 from fastapi import Depends, Request
 
+from api.api_keys import ApiKeys
 from api.idle_health import Activity
 from api.links import Links
 from api.metrics import Metrics
 from api.uploads import UPLOADS_HELD, BodyReader, Hold, UploadMemory
+from seg_pipeline.jobs.file_links import FileLinks, file_links
 from seg_pipeline.jobs.heartbeats import WorkerBeat, live_workers
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.settings import Settings
@@ -33,6 +35,8 @@ class Service:
     activity: Activity
     upload_memory: UploadMemory
     metrics: Metrics
+    api_keys: ApiKeys
+    files: FileLinks
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: int = 0
 
@@ -46,6 +50,8 @@ class Service:
             Activity(settings.health_idle_seconds),
             UploadMemory(UPLOADS_HELD * settings.max_image_bytes),
             Metrics(),
+            ApiKeys(settings),
+            file_links(store, settings),
         )
 
     def body_reader(self, request: Request, hold: Hold) -> BodyReader:

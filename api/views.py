@@ -33,7 +33,7 @@ def view_job(service: Service, uuid: str, base_url: str) -> JobView:
         result = service.inbox.result(uuid)
     if result is None:
         raise JobNotFound(uuid)
-    return JobView(answer_document(result, service.store, base_url), is_finished=True)
+    return JobView(answer_document(result, service.files, base_url), is_finished=True)
 
 
 def view_accepted(service: Service, job: Job, base_url: str) -> JobView:

@@ -75,7 +75,23 @@ class Settings(BaseSettings):
         None, description="Comma-separated addresses or networks of such proxies, besides this machine."
     )
     base_url: str | None = Field(None, description="Public address of the API, for links; from the request if unset.")
-    api_keys: SecretStr | None = Field(None, description="Comma-separated keys that may use the API; unset: open.")
+    allowed_hosts: str | None = Field(
+        None,
+        description="Comma-separated names that the API answers to beside BASE_URL's; by default all, "
+        "or none that a stranger could register while API_HOST is this machine alone.",
+    )
+    api_keys: SecretStr | None = Field(
+        None, description="Comma-separated keys that may use the API, each key or name:key; unset: open."
+    )
+    api_rates: str | None = Field(
+        None,
+        pattern=r"^\s*([A-Za-z0-9_.*-]+\s*=\s*[1-9][0-9]{0,6}\s*(,\s*|$))+$",
+        description="Requests a minute by a key's name, such as shop=60,*=600; unset: no limit.",
+    )
+    asset_link_secret: SecretStr | None = Field(
+        None, description="Signs the links to files, which then expire and lead to the API; unset: they are open."
+    )
+    asset_link_seconds: int = Field(3600, ge=1, le=MAX_TTL_SECONDS, description="How long a signed link holds.")
     wait_seconds: float = Field(60, ge=0, le=600, description="How long POST /segment waits before it answers 202.")
     health_idle_seconds: int = Field(120, ge=0, description="/health fails this long after the last request; 0: off.")
     upload_stall_seconds: float = Field(60, gt=0, description="An upload that stalls for so long is refused.")

@@ -1,4 +1,4 @@
-"""The files of finished jobs. No key is asked for: links go to browsers, and who knows a uuid may see its files."""
+"""The files of finished jobs. Links go to browsers, which have no keys: a uuid or a signed link is enough."""
 
 import re
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response, StreamingResponse
 
+from api.auth import RequireLinkOrKey
 from api.error_responses import AssetNotFound
 from api.openapi import failures
 from api.service import Service, ServiceDep, about_job, in_thread
@@ -67,10 +68,11 @@ class Asset:
     "/assets/{uuid}/{name:path}",
     summary="A file of a finished job",
     response_class=Response,
+    dependencies=[RequireLinkOrKey],
     responses={
         200: {"description": "The file.", "content": {"image/webp": {}, "image/png": {}}},
         304: {"description": "Unchanged since the ETag in `If-None-Match`."},
-        **failures("asset_not_found", "store_unavailable", "internal_error"),
+        **failures("asset_not_found", "link_refused", "rate_limited", "store_unavailable", "internal_error"),
     },
 )
 async def get_asset(
@@ -80,7 +82,8 @@ async def get_asset(
     name: Annotated[str, Path(description="original.webp, overlay.webp, mask_images/…, crops/… or source.….")],
 ) -> Response:
     """Masks, cut-outs, overlay and original, from the moment the job has finished until it expires. No key is asked
-    for, also where API_KEYS are set, since links go to browsers: who knows a job's uuid may see its files."""
+    for, also where API_KEYS are set, since links go to browsers: who knows a job's uuid may see its files. Where
+    ASSET_LINK_SECRET is set, the link's own signature or a key is asked for."""
     asset = await in_thread(find_asset, service, uuid, name)
     about_job(request, uuid)
     if _knows(request.headers.get("if-none-match", ""), asset.etag):
@@ -92,7 +95,7 @@ async def get_asset(
     return StreamingResponse(await in_thread(_stream, service, asset.info.key), headers=headers, media_type=media_type)
 
 
-router.head("/assets/{uuid}/{name:path}", include_in_schema=False)(get_asset)
+router.head("/assets/{uuid}/{name:path}", include_in_schema=False, dependencies=[RequireLinkOrKey])(get_asset)
 
 
 def find_asset(service: Service, uuid: str, name: str) -> Asset:

@@ -51,7 +51,7 @@ async def readyz(request: Request) -> Response:
     response_class=Response,
     responses={
         200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."},
-        **failures("unauthorized"),
+        **failures("unauthorized", "rate_limited"),
     },
 )
 async def prometheus(service: ServiceDep) -> Response:

@@ -78,7 +78,7 @@ async def segment_upload(request: Request, service: Service, options: UploadOpti
     job = (await accept_upload(request, service, options, resize)).job
     result = await wait_for_result(request, service, job.uuid, preference.seconds)
     if result:
-        response = segments_response(answer_document(result, service.store, service.base_url(request)))
+        response = segments_response(answer_document(result, service.files, service.base_url(request)))
     else:
         view = await in_thread(view_accepted, service, job, service.base_url(request))
         response = accepted_response(view, service.links(request), 202)

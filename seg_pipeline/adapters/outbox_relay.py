@@ -12,6 +12,7 @@ from seg_pipeline.adapters.deadlines import run_promptly
 from seg_pipeline.errors import StoreError
 from seg_pipeline.jobs.backoff import Backoff, Jitter
 from seg_pipeline.jobs.deliveries import Delivery, Policy, Reply
+from seg_pipeline.jobs.file_links import file_links
 from seg_pipeline.jobs.outbox import Marker, Outbox, Parcel
 from seg_pipeline.jobs.result_document import callback_document
 from seg_pipeline.settings import Settings
@@ -63,7 +64,7 @@ class Courier:
         limits: Limits = LIMITS,
     ) -> None:
         self.outbox = Outbox(store)
-        self._store = store
+        self._links = file_links(store, settings)
         self._base_url = settings.public_url
         self._app_server = AppServer(settings, limits)
         self._policy = Policy(settings.callback_give_up_seconds, settings.parked_ttl_seconds)
@@ -140,7 +141,7 @@ class Courier:
 
     async def _reply(self, parcel: Parcel, session: Session) -> Reply:
         try:
-            return await session.tell(parcel.job.uuid, callback_document(parcel.result, self._store, self._base_url))
+            return await session.tell(parcel.job.uuid, callback_document(parcel.result, self._links, self._base_url))
         except Exception as error:  # whatever is wrong with one must not hold up the others
             logger.exception("job %s: its callback failed in a way nobody foresaw", parcel.job.uuid)
             return Reply(0.0, problem=f"an unexpected {type(error).__name__} occurred; the log has the details.")

@@ -16,6 +16,7 @@ import dagster as dg
 from seg_pipeline.defs.partitions import job_partitions
 from seg_pipeline.defs.run_config import FIRST_OP, GRAPH, RUN_KEY_TAG, uuids_in_config
 from seg_pipeline.errors import SegPipelineError
+from seg_pipeline.jobs.file_links import file_links
 from seg_pipeline.jobs.repository import Claim
 from seg_pipeline.pipeline import stages
 from seg_pipeline.pipeline.run_context import RunInHand
@@ -116,11 +117,11 @@ def _log_materializations(context: dg.OpExecutionContext, bench: Workbench, name
 
 def _with_links(bench: Workbench, metadata: Metadata) -> dict[str, Any]:
     """The metadata with each `…_key` as a link that opens the file, and each `…_path` as one to the API."""
-    base_url = bench.settings.public_url
+    base_url, files = bench.settings.public_url, file_links(bench.store, bench.settings)
     links: dict[str, Any] = {}
     for name, value in metadata.items():
         if name.endswith("_key"):
-            links[name.removesuffix("_key")] = dg.MetadataValue.url(bench.store.url(value, base_url))
+            links[name.removesuffix("_key")] = dg.MetadataValue.url(files.url(value, base_url))
         elif name.endswith("_path"):
             links[name.removesuffix("_path")] = dg.MetadataValue.url(f"{base_url}{value}")
         else:

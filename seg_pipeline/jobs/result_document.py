@@ -13,8 +13,8 @@ from seg_pipeline.domain import Job, JobStatus, Mask, Segment
 from seg_pipeline.errors import SegPipelineError
 from seg_pipeline.imaging.cutouts import crop_name
 from seg_pipeline.imaging.masks import center_point, contains, interior_point, mask_to_rle
+from seg_pipeline.jobs.file_links import FileLinks
 from seg_pipeline.store import keys
-from seg_pipeline.store.objects import Store
 
 Document = dict[str, Any]
 
@@ -101,8 +101,8 @@ def failed_document(job: Job, error: SegPipelineError, timing: Timing) -> Docume
     }
 
 
-def answer_document(result: Document, store: Store, base_url: str) -> Document:
-    """What clients get for a finished job; `base_url` is the API's address, for links where there is no bucket."""
+def answer_document(result: Document, links: FileLinks, base_url: str) -> Document:
+    """What clients get for a finished job; `base_url` is the API's address, for links that lead to it."""
     crops = [segment["crop_key"] for segment in result["segments"]]
     files = [result["original_key"], *crops] if result["status"] == JobStatus.COMPLETED else []
     private = ("segments", "original_key", "overlay_key")
@@ -111,10 +111,10 @@ def answer_document(result: Document, store: Store, base_url: str) -> Document:
         "uuid": result["uuid"],
         "status": result["status"],
         "model": result["model"],
-        "file_names": [store.file_name(key) for key in files],
-        "urls": [store.url(key, base_url) for key in files],
-        "segments": _public_segments(result, store, base_url),
-        "overlay_url": store.url(overlay, base_url) if overlay else None,
+        "file_names": [links.file_name(key) for key in files],
+        "urls": [links.url(key, base_url) for key in files],
+        "segments": _public_segments(result, links, base_url),
+        "overlay_url": links.url(overlay, base_url) if overlay else None,
         **{name: value for name, value in result.items() if name not in private},
     }
 
@@ -134,12 +134,12 @@ def unfinished_document(job: Job, status: JobStatus) -> Document:
     }
 
 
-def callback_document(result: Document, store: Store, base_url: str) -> Document:
+def callback_document(result: Document, links: FileLinks, base_url: str) -> Document:
     """The PATCH to the app server: uuid, status and segments; a failed job's with the reason and no segments."""
     payload = {
         "uuid": result["uuid"],
         "status": result["status"],
-        "segments": _public_segments(result, store, base_url),
+        "segments": _public_segments(result, links, base_url),
     }
     return payload if result["error"] is None else {**payload, "error": result["error"]}
 
@@ -194,10 +194,10 @@ def _stored_segment(job: Job, index: int, segment: Segment) -> Document:
     }
 
 
-def _public_segments(result: Document, store: Store, base_url: str) -> list[Document]:
+def _public_segments(result: Document, links: FileLinks, base_url: str) -> list[Document]:
     """The segments with addresses in the place of keys, the seed's fields first and in its order."""
     return [
-        {name.replace("_key", "_url"): store.url(value, base_url) if name.endswith("_key") else value
+        {name.replace("_key", "_url"): links.url(value, base_url) if name.endswith("_key") else value
          for name, value in segment.items()}
         for segment in result["segments"]
     ]  # fmt: skip

@@ -1,5 +1,6 @@
 """`/assets`: a finished job's published files, and nothing else."""
 
+import re
 import socket
 from collections.abc import Iterator
 from datetime import datetime
@@ -139,3 +140,41 @@ def raw_get(client: httpx.Client, path: str) -> tuple[int, bytes]:
         connection.sendall(b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path.encode())
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     return int(answer.split(b" ", 2)[1]), answer.partition(b"\r\n\r\n")[2]
+
+
+@pytest.fixture
+def signed(serve: Serve, api_store: Store) -> httpx.Client:
+    """An API that signs its links, with a finished job `mine`."""
+    client = serve(asset_link_secret="secret", api_keys="shop:key", wait_seconds=0)
+    client.post("/segment", params={"uuid": "mine"}, content=picture_bytes(), headers={"x-api-key": "key"})
+    finish_job(api_store, "mine", DRAWING)
+    return client
+
+
+def test_every_link_of_an_answer_is_signed_and_opens_its_file(signed: httpx.Client) -> None:
+    answer = signed.get("/jobs/mine", headers={"x-api-key": "key"})
+    urls = re.findall(r'"(http://[^"]+)"', answer.text)
+    assert len(urls) == 5
+    for url in urls:
+        assert "&signature=" in url
+        assert signed.get(url).status_code == signed.head(url).status_code == 200
+
+
+def test_without_a_signature_or_a_key_files_are_closed(signed: httpx.Client) -> None:
+    link = signed.get("/jobs/mine", headers={"x-api-key": "key"}).json()["overlay_url"]
+    path = "/assets/mine/overlay.webp"
+    assert signed.get(path, headers={"x-api-key": "key"}).status_code == 200
+    assert signed.get(link.replace("overlay", "original")).status_code == 403
+    for refused in (path, f"{path}?expires=9999999999&signature=00", link[:-1], "/assets/other/overlay.webp"):
+        for method in ("GET", "HEAD"):
+            assert signed.request(method, refused).status_code == 403
+    assert signed.get(path).json()["code"] == "link_refused"
+    assert signed.get(path, headers={"x-api-key": "other"}).status_code == 403
+
+
+def test_without_keys_a_signature_alone_opens(serve: Serve, api_store: Store) -> None:
+    client = serve(asset_link_secret="secret", wait_seconds=0)
+    client.post("/segment", params={"uuid": "mine"}, content=picture_bytes())
+    finish_job(api_store, "mine", DRAWING)
+    assert client.get("/assets/mine/overlay.webp").status_code == 403
+    assert client.get(client.get("/jobs/mine").json()["overlay_url"]).status_code == 200

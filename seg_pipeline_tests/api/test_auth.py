@@ -1,10 +1,14 @@
 """API_KEYS: who may ask."""
 
+from pathlib import Path
+
+import httpx
 import pytest
 
 from seg_pipeline.store import Store
-from seg_pipeline_tests.api.serving import Serve
+from seg_pipeline_tests.api.serving import Serve, eventually
 from seg_pipeline_tests.api.stand_ins import DRAWING, finish_job
+from seg_pipeline_tests.api.test_main import main_running
 from seg_pipeline_tests.builders import picture_bytes
 
 OPEN = {"/", "/health", "/livez", "/readyz", "/openapi.json", "/docs", "/assets/{uuid}/{name:path}"}
@@ -51,3 +55,35 @@ def test_a_refused_upload_is_not_read(serve: Serve) -> None:
     response = serve(api_keys="second").post("/segment", content=bytes(2**20))
     assert response.status_code == 401
     assert response.headers["connection"] == "close"
+
+
+def test_a_key_with_a_name_is_the_key_alone_or_both(serve: Serve) -> None:
+    """Keys that hold a colon were keys before keys had names."""
+    client = serve(api_keys="shop:s3cret, plain, old:with:colons")
+    for key in ("s3cret", "shop:s3cret", "plain", "old:with:colons", "with:colons"):
+        assert client.get("/jobs", headers={"x-api-key": key}).status_code == 200
+    for key in ("shop", "shop:", ":s3cret", "old", "colons", "key-2"):
+        assert client.get("/jobs", headers={"x-api-key": key}).status_code == 401
+
+
+def test_a_key_that_asks_too_often_is_told_when_to_come_again_and_others_are_served(serve: Serve) -> None:
+    client = serve(api_keys="shop:a,shop:b,other:c", api_rates="shop=3")
+    statuses = [client.get("/jobs", headers={"x-api-key": key}).status_code for key in "aba"]
+    assert statuses == [200, 200, 200]
+    refused = client.get("/jobs", headers={"x-api-key": "b"})
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+    assert "shop" in refused.json()["error"]
+    assert 1 <= int(refused.headers["retry-after"]) <= 20
+    assert all(client.get("/jobs", headers={"x-api-key": "c"}).status_code == 200 for _ in range(10))
+    assert client.get("/jobs", headers={"x-api-key": "d"}).status_code == 401
+
+
+def test_the_name_of_a_key_is_on_the_lines_of_its_requests(tmp_path: Path) -> None:
+    with main_running(tmp_path, API_KEYS="shop:s3cret") as (_, url):
+        response = httpx.post(f"{url}/segment?uuid=mine", content=picture_bytes(), headers={
+            "x-api-key": "s3cret", "Prefer": "respond-async"})  # fmt: skip
+        assert response.status_code == 202
+        eventually(lambda: "accepted" in (tmp_path / "log").read_text())
+    lines = [line for line in (tmp_path / "log").read_text().splitlines() if "mine" in line]
+    assert lines
+    assert all("shop" in line and "s3cret" not in line for line in lines)

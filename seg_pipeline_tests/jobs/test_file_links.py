@@ -1,0 +1,54 @@
+"""Links to files that hold for a while and for that file alone."""
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from seg_pipeline.jobs.file_links import SignedLinks, file_links, is_genuine, sign
+from seg_pipeline.settings import Settings
+from seg_pipeline.store import Store
+from seg_pipeline.store.object_store import ObjectStore
+
+KEY = "assets/a/original.webp"
+
+
+def links(ttl_seconds: int = 60) -> SignedLinks:
+    return SignedLinks(ObjectStore.in_memory(), "secret", ttl_seconds, lambda: 1000.5)
+
+
+def test_a_link_holds_until_it_expires() -> None:
+    url = urlsplit(links().url(KEY, "http://localhost:8000/seg/"))
+    assert f"{url.scheme}://{url.netloc}{url.path}" == f"http://localhost:8000/seg/{KEY}"
+    query = {name: values[0] for name, values in parse_qs(url.query).items()}
+    assert query["expires"] == "1060"
+    assert is_genuine("secret", KEY, now=1060, **query)
+    assert not is_genuine("secret", KEY, now=1061, **query)
+
+
+def test_a_link_is_for_one_file_one_end_and_one_secret() -> None:
+    signature = sign("secret", KEY, "1060")
+    assert is_genuine("secret", KEY, "1060", signature, 0)
+    assert not is_genuine("secret", "assets/b/original.webp", "1060", signature, 0)
+    assert not is_genuine("secret", KEY, "1061", signature, 0)
+    assert not is_genuine("other", KEY, "1060", signature, 0)
+
+
+@pytest.mark.parametrize("expires", ["", "-1", "1e9", "١٠٦٠", "1060.0", " 1060"])
+def test_an_end_that_is_no_number_of_seconds_is_none(expires: str) -> None:
+    assert not is_genuine("secret", KEY, expires, sign("secret", KEY, expires), 0)
+
+
+@pytest.mark.parametrize("signature", ["", "é", "0" * 64, "a" * 10_000])
+def test_what_was_not_signed_here_is_refused(signature: str) -> None:
+    assert not is_genuine("secret", KEY, "1060", signature, 0)
+
+
+def test_without_a_secret_links_are_the_stores(store: Store) -> None:
+    assert file_links(store, Settings(_env_file=None)) is store
+
+
+def test_in_a_bucket_signed_links_lead_here_and_names_stay(bucket_store: Store) -> None:
+    """The bucket can then be closed to everybody."""
+    signed = file_links(bucket_store, Settings(_env_file=None, asset_link_secret="secret"))
+    assert signed.url(KEY, "http://localhost:8000").startswith(f"http://localhost:8000/{KEY}?expires=")
+    assert signed.file_name(KEY) == bucket_store.file_name(KEY)
