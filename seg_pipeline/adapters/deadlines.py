@@ -22,12 +22,18 @@ class _Abandoned(BaseException):
     """Ends a thread that nobody waits for any more; `except Exception` in a library does not catch it."""
 
 
+_left_behind: set[threading.Thread] = set()
+
+
 def within(seconds: float, call: Callable[[], T]) -> T:
     """What the call gives or raises; DeadlinePassed if it takes longer.
 
     The call has a thread of its own. After the deadline that is told to end, and does so, with its connections, as
-    soon as it wakes: upon the next byte, or at its client's own time-out.
+    soon as it wakes: upon the next byte, or at its client's own time-out. Where that meets a destructor, Python prints
+    the exception and goes on; so whoever calls next tells it again.
     """
+    for left in [*_left_behind]:
+        _interrupt(left)
     future: Future[T] = Future()
     thread = threading.Thread(target=_run, args=(future, call), name="within a deadline", daemon=True)
     thread.start()
@@ -36,6 +42,7 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     except TimeoutError:
         if future.done():  # the call's own
             raise
+        _left_behind.add(thread)
         _interrupt(thread)
         raise DeadlinePassed(f"no end within {seconds:g} s.") from None
 
@@ -64,5 +71,7 @@ def _run(future: Future[T], call: Callable[[], T]) -> None:
 
 def _interrupt(thread: threading.Thread) -> None:
     """Raises _Abandoned in the thread, where it next executes Python (PyThreadState_SetAsyncExc of CPython's API)."""
-    assert thread.ident is not None
+    if not thread.is_alive() or thread.ident is None:
+        _left_behind.discard(thread)
+        return
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_Abandoned))

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from seg_pipeline.adapters.deadlines import DeadlinePassed, within
 from seg_pipeline.adapters.image_fetch import check_image_url
 from seg_pipeline.domain import Job, check_model, check_uuid, whole_number
 from seg_pipeline.errors import (
@@ -41,6 +42,9 @@ logger = logging.getLogger(__name__)
 MAX_BODY_BYTES = 64 * 2**10
 MAX_WAIT_SECONDS = 20
 """SQS' own limit to a long poll."""
+
+ANSWER_SECONDS = 10.0
+"""For any other request, and for what a long poll takes longer than it was asked to."""
 
 _BATCH = 10
 _PARKED_BODY_CHARACTERS = 8192
@@ -131,18 +135,22 @@ class SqsIntake:
     Credentials come by boto3's own chain: AWS_PROFILE in development, the instance's role in production.
     """
 
-    def __init__(self, settings: Settings, inbox: Inbox) -> None:
+    def __init__(self, settings: Settings, inbox: Inbox, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._settings = settings
         self._inbox = inbox
+        self._answer_seconds = answer_seconds
         self._queue_url = settings.sqs_queue_url or ""
 
     def pull(self, wait_seconds: float = MAX_WAIT_SECONDS) -> Pulled:
         """Waits for messages, at most 20 s, and takes up to ten. Raises QueueUnavailable."""
         with _queue_errors(self._queue_url):
-            answer = self._client.receive_message(
+            seconds = int(min(MAX_WAIT_SECONDS, max(0.0, wait_seconds)))
+            answer = self._ask(
+                "receive_message",
+                within_seconds=seconds + self._answer_seconds,
                 QueueUrl=self._queue_url,
                 MaxNumberOfMessages=_BATCH,
-                WaitTimeSeconds=int(min(MAX_WAIT_SECONDS, max(0.0, wait_seconds))),
+                WaitTimeSeconds=seconds,
             )
         messages = answer.get("Messages", [])
         return self._take_all(messages) if messages else Pulled()
@@ -212,20 +220,20 @@ class SqsIntake:
                 url = self._dead_letter_url()
                 if url:
                     ordered = {"MessageGroupId": "parked", "MessageDeduplicationId": message_id}
-                    fifo = ordered if url.endswith(".fifo") else {}
-                    self._client.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=attributes, **fifo)
+                    fifo: _Message = ordered if url.endswith(".fifo") else {}
+                    self._ask("send_message", QueueUrl=url, MessageBody=body, MessageAttributes=attributes, **fifo)
             except ClientError as error:
                 if not _is_refusal(error):
                     raise
                 logger.warning("message %s is parked, but not in the dead-letter queue: %s", message_id, error)
 
     def _dead_letter_url(self) -> str | None:
-        asked = self._client.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=["RedrivePolicy"])
+        asked = self._ask("get_queue_attributes", QueueUrl=self._queue_url, AttributeNames=["RedrivePolicy"])
         policy = json.loads(asked.get("Attributes", {}).get("RedrivePolicy") or "{}")
         _, _, _, _, account, name = (policy.get("deadLetterTargetArn") or ":::::").split(":")
         if not name:
             return None
-        found = self._client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)
+        found = self._ask("get_queue_url", QueueName=name, QueueOwnerAWSAccountId=account)
         return str(found["QueueUrl"])
 
     def _delete(self, messages: Sequence[_Message]) -> None:
@@ -235,9 +243,15 @@ class SqsIntake:
             {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]} for number, message in enumerate(messages)
         ]
         with _queue_errors(self._queue_url):
-            answer = self._client.delete_message_batch(QueueUrl=self._queue_url, Entries=entries)
+            answer = self._ask("delete_message_batch", QueueUrl=self._queue_url, Entries=entries)
         for failure in answer.get("Failed", []):
             logger.warning("a message was not deleted and will come again: %s", failure.get("Message"))
+
+    def _ask(self, operation: str, within_seconds: float | None = None, **request: Any) -> Any:
+        """One request to SQS. Its deadline covers what botocore's time-outs do not: the look-up of the name, the
+        credentials, and an answer that trickles."""
+        seconds = within_seconds or self._answer_seconds
+        return within(seconds, lambda: getattr(self._client, operation)(**request))
 
     @cached_property
     def _client(self) -> Any:
@@ -277,7 +291,7 @@ def _queue_errors(queue_url: str) -> Iterator[None]:
 
     try:
         yield
-    except (BotoCoreError, ClientError) as error:
+    except (BotoCoreError, ClientError, DeadlinePassed) as error:
         raise QueueUnavailable(f"the queue {queue_url} cannot be used: {_printable(str(error))[:300]}") from error
 
 

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
     from seg_pipeline.settings import Settings
 
+CONNECT_SECONDS = 5.0
+REQUEST_SECONDS = 30.0
+"""One request from its beginning to the last byte of its answer, however steadily the bytes come."""
+
+RETRY_SECONDS = 15.0
+"""No try begins later than that after the first, so that a call ends within 45 s: a sensor's tick has a minute."""
+
 _PIECE_BYTES = 256 * 1024
 _PAGE = 1000
 _REQUESTS = 16
@@ -224,12 +231,12 @@ def _s3(settings: "Settings") -> S3Store:
         credential_provider=_credentials(settings),
         client_options={
             "allow_http": (settings.s3_endpoint_url or "").startswith("http://"),
-            "connect_timeout": timedelta(seconds=5),
-            "timeout": timedelta(seconds=30),
+            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+            "timeout": timedelta(seconds=REQUEST_SECONDS),
         },
         retry_config={
             "max_retries": 4,
-            "retry_timeout": timedelta(seconds=30),
+            "retry_timeout": timedelta(seconds=RETRY_SECONDS),
             "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2), "base": 2},
         },
     )
@@ -255,13 +262,25 @@ class _FixedCredentials:
         return self._credential
 
 
+def _impatient(profile: str | None) -> Any:
+    """A session whose own requests, for a role's credentials, are given up sooner than botocore does by itself."""
+    from botocore.config import Config
+    from botocore.session import Session
+
+    session = Session(profile=profile)
+    session.set_default_client_config(
+        Config(connect_timeout=CONNECT_SECONDS, read_timeout=10, retries={"total_max_attempts": 2})
+    )
+    return session
+
+
 def _boto3_credentials(settings: "Settings") -> Any:
     """boto3's chain: environment, profile, container, instance role."""
     import boto3
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     with translated(f"bucket {settings.s3_bucket}"):
-        session = boto3.Session(profile_name=settings.aws_profile, region_name=settings.aws_region)
+        session = boto3.Session(botocore_session=_impatient(settings.aws_profile), region_name=settings.aws_region)
         if session.get_credentials() is None:
             raise StoreUnavailable(
                 f"no credentials for bucket {settings.s3_bucket}: set S3_ACCESS_KEY and S3_SECRET_KEY, or AWS_PROFILE."

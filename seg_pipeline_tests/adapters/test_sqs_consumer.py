@@ -3,6 +3,8 @@
 import json
 import secrets
 import socket
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.builders import end_queue_job
 from seg_pipeline_tests.conftest import REGION, make_settings
+from seg_pipeline_tests.strangers import MANNERS, Manner, silent, stranger
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
 URL = "https://cdn.example.com/images/sample.jpg"
@@ -403,6 +406,30 @@ def test_a_server_that_is_away_is_told(client: Any, tmp_path: Path) -> None:
         endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(QueueUnavailable, match="Could not connect"):
         pull_from(tmp_path, sqs_queue_url=f"{endpoint}/1/q", sqs_endpoint_url=endpoint)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # see `within`
+@pytest.mark.parametrize("manner", MANNERS)
+def test_a_queue_that_holds_us_is_left(client: Any, tmp_path: Path, manner: Manner) -> None:
+    """A sensor's tick waits for it, and botocore's own time-outs begin anew with every byte."""
+    with stranger(manner) as address:
+        settings = make_settings(tmp_path, sqs_queue_url=f"{address}/1/jobs", sqs_endpoint_url=address)
+        consumer = SqsIntake(settings, Inbox(ObjectStore.in_memory()), answer_seconds=0.5)
+        with pytest.raises(QueueUnavailable, match=r"no end within 0\.5 s"):
+            consumer.pull(0)
+        if manner is not silent:  # which ends at botocore's own time-out
+            assert eventually_no_thread("within a deadline")
+    assert eventually_no_thread("within a deadline")
+
+
+def eventually_no_thread(name: str) -> bool:
+    """Whether threads of that name are gone within 40 s."""
+    give_up_at = time.monotonic() + 40
+    while any(thread.name == name for thread in threading.enumerate()):
+        if time.monotonic() > give_up_at:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def test_missing_credentials_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

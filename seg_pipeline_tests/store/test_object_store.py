@@ -13,9 +13,10 @@ from werkzeug.wrappers import Request, Response
 
 from seg_pipeline.errors import StoreFull, StoreUnavailable
 from seg_pipeline.settings import Settings
-from seg_pipeline.store import Store, open_store
+from seg_pipeline.store import Store, object_store, open_store
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.serving import serving
+from seg_pipeline_tests.strangers import MANNERS, Manner, stranger
 
 KEY = "assets/job-1/original.webp"
 
@@ -119,6 +120,23 @@ def test_a_server_that_is_away_is_told_in_one_line() -> None:
         bucket(url).get(KEY)
     assert "\n" not in str(caught.value)
     assert caught.value.permanent is False
+
+
+@pytest.mark.parametrize("manner", MANNERS)
+def test_a_server_that_holds_us_is_left(manner: Manner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers and sensors' ticks wait for it; what counts is the whole request, not the time between two bytes."""
+    monkeypatch.setattr(object_store, "REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(object_store, "RETRY_SECONDS", 0.3)
+    with stranger(manner) as address:
+        store = bucket(address)
+        for call in (lambda: store.get("assets/a/result.json"), lambda: store.list("inbox/")):
+            with pytest.raises(StoreUnavailable):
+                call()
+
+
+def test_a_call_of_the_bucket_leaves_a_tick_time_to_say_so() -> None:
+    """Dagster cuts a tick off after a minute; ours raises before, and the tick says why."""
+    assert object_store.RETRY_SECONDS + object_store.REQUEST_SECONDS < 60
 
 
 def test_a_refusal_names_no_secret() -> None:
