@@ -28,9 +28,11 @@ from dagster._daemon import sensor
 from dagster._daemon.cli import run_command
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
+from dagster_webserver import cli as webserver_cli
 from kombu.transport import filesystem, virtual
 
 from seg_pipeline.runtime.launcher import WarmRunLauncher
+from seg_pipeline.runtime.webserver import serve
 
 PRODUCT = Path(__file__).parents[2] / "seg_pipeline"
 FOREIGN = ("dagster._", "dagster_celery", "dagster_postgres", "dagster_webserver", "celery", "kombu", "billiard")
@@ -57,6 +59,7 @@ IMPORTED = {
     "dagster._core.storage.runs.base: RunStorage",
     "dagster._core.storage.schedules: SqliteScheduleStorage",
     "dagster._core.storage.schedules.base: ScheduleStorage",
+    "dagster._core.workspace.context: IWorkspaceProcessContext",
     "dagster._daemon: sensor",
     "dagster._daemon.cli: run_command",
     "dagster._serdes: ConfigurableClass",
@@ -65,8 +68,11 @@ IMPORTED = {
     "dagster_postgres: PostgresEventLogStorage",
     "dagster_postgres: PostgresRunStorage",
     "dagster_postgres: PostgresScheduleStorage",
+    "dagster_webserver: cli",
+    "dagster_webserver.app: create_app_from_workspace_process_context",
     "kombu: Connection",
     "kombu: Queue",
+    "kombu.exceptions: OperationalError",
     "kombu.transport: TRANSPORT_ALIASES",
     "kombu.transport: filesystem",
     "kombu.transport: virtual",
@@ -80,6 +86,7 @@ REACHED_INTO = {
     "_has_asset_key_col_on_connection",
     "_has_instigators_table",
     "_instance",
+    "_lifespan",
     "_rlock",
     "_wlock",
 }
@@ -137,6 +144,15 @@ def test_the_daemon_reads_its_pause_and_its_rule_from_its_module() -> None:
     names = {name for _, each in inspect.getmembers(sensor, inspect.isfunction) for name in each.__code__.co_names}
     assert "is_under_min_interval" in names
     assert callable(run_command)
+
+
+def test_the_webserver_serves_its_application_through_its_module() -> None:
+    """Which is where ours takes its place, behind a guard."""
+    theirs = webserver_cli.host_dagster_ui_with_workspace_process_context
+    assert [*inspect.signature(serve).parameters] == [*inspect.signature(theirs).parameters]
+    functions = [each for _, each in inspect.getmembers(webserver_cli, inspect.isfunction)]
+    assert theirs.__name__ in {name for each in functions for name in each.__code__.co_names}
+    assert callable(webserver_cli._lifespan)
 
 
 @pytest.mark.parametrize(
