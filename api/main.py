@@ -16,6 +16,7 @@ from api.logs import configure_logging
 from api.service import Service
 from seg_pipeline.errors import StoreError
 from seg_pipeline.settings import Settings, get_settings
+from seg_pipeline.store.private_folder import make_private
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ def main() -> None:
     configure_logging()
     try:
         settings = get_settings()
+        if not settings.s3_bucket:
+            make_private(settings.data_dir)
         server, listener = make_server(create_app(settings)), listen(settings)
     except (ValidationError, StoreError, OSError) as error:
         sys.exit(f"api: {_one_line(error)}")

@@ -2,14 +2,14 @@
 
 import contextlib
 import logging
-import re
 import sys
 from importlib.metadata import version
 from typing import Annotated, NoReturn
 
 import typer
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
+from seg_pipeline.cli.masking import shown
 from seg_pipeline.cli.start import ABOUT, ListenOn, start
 from seg_pipeline.local.supervisor import NO_RESTART, StopRequested, SupervisorError
 from seg_pipeline.settings import Settings
@@ -79,7 +79,7 @@ def show_settings(
     table = Table("setting", "value", "", "meaning", box=None, pad_edge=False)
     for name, field in Settings.model_fields.items():
         origin = "set" if name in settings.model_fields_set else ""
-        table.add_row(name.upper(), masked(getattr(settings, name)), origin, field.description)
+        table.add_row(name.upper(), shown(name, getattr(settings, name)), origin, field.description)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
@@ -146,15 +146,6 @@ def read_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         fail("; ".join(f"{_setting_of(each['loc'])}: {each['msg']}" for each in error.errors()))
-
-
-def masked(value: object) -> str:
-    """A setting's value to be shown: no secret, and no password in an address."""
-    if value is None:
-        return "-"
-    if isinstance(value, SecretStr):
-        return "********"
-    return re.sub(r"://[^/@]*@", "://********@", str(value))
 
 
 def say(line: str) -> None:

@@ -28,6 +28,7 @@ from seg_pipeline.local.sample import Sample, SampleFailed, abridged, ask, sampl
 from seg_pipeline.local.servers import free_port, listens, with_servers
 from seg_pipeline.local.supervisor import Program, Say, Supervisor, SupervisorError
 from seg_pipeline.settings import Settings
+from seg_pipeline.store.private_folder import make_private
 
 SERVERS_WORKERS = 2
 DEMO = {"model": "demo-yolo", "queue_model": "demo-sam2"}
@@ -119,7 +120,7 @@ def _check_port(name: str, host: str, port: int) -> None:
 def only_one(data_dir: Path) -> Iterator[None]:
     """Holds the data folder against a second start; raises SupervisorError if one is running."""
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        make_private(data_dir)
         with (data_dir / "seg-pipeline.pid").open("a+", encoding="ascii") as file:
             _take(file, data_dir)
             yield

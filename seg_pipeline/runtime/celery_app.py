@@ -17,6 +17,7 @@ from kombu.utils.encoding import str_to_bytes
 from kombu.utils.json import dumps
 
 from seg_pipeline.settings import Settings
+from seg_pipeline.store.private_folder import make_private
 
 EXECUTE_RUN_TASK = "seg_pipeline.execute_run"
 FOLDER_POLL_SECONDS = 0.05
@@ -65,6 +66,7 @@ def broker_folder(settings: Settings) -> Path:
 
 
 def _folder_options(settings: Settings) -> dict[str, object]:
+    make_private(settings.data_dir)
     root = broker_folder(settings)
     for name in ("messages", "taken", "control"):
         (root / name).mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from seg_pipeline.runtime.dagster_home import make_dagster_home_ready
 from seg_pipeline.runtime.dagster_storage import postgres_url, prepare
 from seg_pipeline.settings import Settings, get_settings
 from seg_pipeline.store import open_store
+from seg_pipeline.store.private_folder import make_private
 
 PATIENCE_SECONDS = 30.0
 TRY_SECONDS = 5.0
@@ -105,7 +106,7 @@ def _retrying(step: Callable[[], None]) -> None:
 @contextmanager
 def _folder_lock(data_dir: Path) -> Iterator[None]:
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        make_private(data_dir)
         with (data_dir / "tables.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -140,6 +141,7 @@ def _host(url: str) -> str:
 def main() -> None:
     """Takes the steps that the command line names."""
     try:
+        make_private(get_settings().data_dir)
         make_dagster_home_ready(get_settings())
         make_ready(sys.argv[1:], get_settings())
     except (NotReady, OSError) as error:
