@@ -65,6 +65,9 @@ STATUS_BY_CODE = {
     "no_masks_found": 400,
     "image_too_large": 413,
     "too_many_pixels": 413,
+    "image_too_costly": 413,
+    "unsupported_image": 400,
+    "undecodable_image": 400,
     # The picture's server
     "url_refused": 400,
     "fetch_failed": 502,
@@ -77,6 +80,7 @@ STATUS_BY_CODE = {
     "model_out_of_memory": 500,
     "weights_missing": 500,
     "worker_lost": 500,
+    "decoder_lost": 500,
     "store_failed": 500,
     "object_not_found": 500,
     "busy": 503,

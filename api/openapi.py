@@ -35,6 +35,8 @@ _SENTENCES = {
     "store_full": "The store has no space left; nothing of this request was kept.",
     "store_unavailable": "The store cannot be reached; try again in a moment.",
     "too_many_pixels": "The picture has 20000x20000 = 400000000 pixels, more than MAX_IMAGE_PIXELS = 50000000.",
+    "unsupported_image": "The picture is a camera's raw file (DNG); export it as JPEG, PNG or TIFF.",
+    "image_too_costly": "The JPEG picture has more than 100 scans; save it anew, with fewer passes.",
     "truncated_image": "The JPEG picture is truncated or damaged: image file is truncated.",
     "unauthorized": "this service needs a key: send it as x-api-key or as Authorization: Bearer.",
     "unknown_model": "model 'yolo' is unknown; name a yolo*-seg model such as yolov8x-seg.",
@@ -45,7 +47,8 @@ _SENTENCES = {
 
 EVERYWHERE = ("unauthorized", "rate_limited", "store_unavailable", "internal_error")
 UPLOADING = (
-    *("empty_image", "not_an_image", "truncated_image", "animated_image", "image_too_large", "too_many_pixels"),
+    *("empty_image", "not_an_image", "unsupported_image", "truncated_image", "animated_image"),
+    *("image_too_large", "too_many_pixels", "image_too_costly"),
     *("invalid_request", "invalid_uuid", "invalid_ttl", "invalid_resize", "unknown_model", "invalid_parameter"),
     *("body_too_slow", "job_conflict", "busy", "store_full"),
 )

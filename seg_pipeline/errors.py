@@ -8,7 +8,8 @@ SegPipelineError
 │   ├── JobNotFound
 │   └── NothingToTell       the app server is not to be told of the job, or not yet
 ├── ImageError              the picture's fault
-│   ├── EmptyImage  ├── NotAnImage  ├── TruncatedImage  ├── AnimatedImage  ├── ImageTooLarge  └── TooManyPixels
+│   ├── EmptyImage  ├── NotAnImage  ├── UnsupportedImage  ├── TruncatedImage  ├── AnimatedImage
+│   ├── ImageTooLarge  ├── TooManyPixels  ├── ImageTooCostly  └── UndecodableImage
 ├── FetchError              the picture could not be had
 │   ├── UrlRefused  ├── FetchRejected          for good
 │   └── FetchUnavailable                       worth a retry
@@ -20,6 +21,7 @@ SegPipelineError
 │   ├── ObjectNotFound  └── InvalidKey         nothing can have this key
 │   └── StoreUnavailable  └── StoreFull        worth a retry
 ├── QueueUnavailable        SQS cannot be reached; worth a retry
+├── DecoderLost             its process was ended from outside; worth a retry
 ├── WorkerLost              a job's worker died more often than it may; for good
 ├── JobCancelled            an operator's word
 └── UnexpectedError         a fault of ours, worth a retry
@@ -142,6 +144,12 @@ class NotAnImage(ImageError):
     code = "not_an_image"
 
 
+class UnsupportedImage(ImageError):
+    """A whole picture of a kind that is not read: a camera's raw file, a rare compression."""
+
+    code = "unsupported_image"
+
+
 class TruncatedImage(ImageError):
     """The picture begins well but cannot be decoded to its end."""
 
@@ -164,6 +172,25 @@ class TooManyPixels(ImageError):
     """More pixels than MAX_IMAGE_PIXELS, as the header says, before anything is decoded."""
 
     code = "too_many_pixels"
+
+
+class ImageTooCostly(ImageError):
+    """Its decoding takes more memory, time or parts than a picture of its size needs."""
+
+    code = "image_too_costly"
+
+
+class UndecodableImage(ImageError):
+    """It ended the process that decoded it."""
+
+    code = "undecodable_image"
+
+
+class DecoderLost(SegPipelineError):
+    """The process that decodes pictures was ended from outside, or does not answer."""
+
+    code = "decoder_lost"
+    permanent = False
 
 
 class FetchError(SegPipelineError):

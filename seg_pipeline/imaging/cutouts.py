@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seg_pipeline.domain import BoolMask, Mask, RgbImage, check_resize
-from seg_pipeline.imaging.images import WEBP_MAX_SIDE, encode_webp, large_ones_in_turn, scaled_size, strips
+from seg_pipeline.imaging.images import WEBP_MAX_SIDE, encode_webp, large_ones_in_turn, scaled_size
+from seg_pipeline.imaging.pixels import strips
 
 _NEARBY = (31, 31)
 

@@ -1,16 +1,18 @@
 """Bytes to pixels and back: what a picture is, its pixels upright in RGB, and the original as WEBP.
 
-Every function is safe in threads and sets nothing process-wide. Only the formats in `FORMATS` are ever tried, so
-bytes cannot reach the decoders of Pillow that run other programs (EPS) or are seldom looked after.
+Every function is safe in threads. Only the formats in `FORMATS` are ever tried, so bytes cannot reach the decoders of
+Pillow that run other programs (EPS) or are seldom looked after. A worker decodes strangers' bytes by `decoder_pool`,
+which calls these functions in processes with limits.
 """
 
-import logging
+import errno
+import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,6 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
-    ImageCms,
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
@@ -28,15 +29,25 @@ from PIL import (
 )
 
 from seg_pipeline.domain import RgbImage
-from seg_pipeline.errors import AnimatedImage, EmptyImage, NotAnImage, TooManyPixels, TruncatedImage
-
-_logger = logging.getLogger(__name__)
+from seg_pipeline.errors import (
+    AnimatedImage,
+    EmptyImage,
+    ImageError,
+    NotAnImage,
+    TooManyPixels,
+    TruncatedImage,
+    UnsupportedImage,
+)
+from seg_pipeline.imaging.formats import bmff, jpeg, jxl, png, tiff
+from seg_pipeline.imaging.pixels import Allocate, Facts, alpha, floats_to_rgb, new_array, strip_of, strips, upright_rgb
 
 FORMATS = {
     "AVIF": "avif",
     "BMP": "bmp",
     "GIF": "gif",
+    "HEIF": "heic",
     "JPEG": "jpg",
+    "JXL": "jxl",
     "PNG": "png",
     "TIFF": "tiff",
     "WEBP": "webp",
@@ -49,33 +60,21 @@ WEBP_MAX_SIDE = 16383
 LARGE_PIXELS = 25_000_000
 """Pictures and cut-outs of more pixels are decoded and encoded one at a time, however many threads there are."""
 
-STRIP_PIXELS = 4_000_000
-"""What is done to pixels is done to strips of about so many, so that no second copy of a large picture is made."""
+_END_OF_JPEG = b"\xff\xd9"
+_FILLER = bytes(range(1, 97))
+"""No marker, and a code that decodes to something in whatever table."""
 
-_PLUGINS: dict[str, Callable[..., ImageFile.ImageFile]] = {
-    "AVIF": AvifImagePlugin.AvifImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
-    "JPEG": JpegImagePlugin.jpeg_factory,
-    "PNG": PngImagePlugin.PngImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
-}
+MAX_UNKNOWN_SHARE = 0.01
+"""A JPEG without its end is whole if at most this share of its pixels depends on what would have followed."""
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""EXIF orientation to what turns the picture upright; 1 is upright."""
+_SIGNATURES = {"JPEG": (b"\xff\xd8\xff",), "PNG": (png.SIGNATURE,), "GIF": (b"GIF87a", b"GIF89a"), "BMP": (b"BM",)}
 
-_SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
+_RAW_SIGNATURES = {b"FUJIFILMCCD-RAW": "Fujifilm RAF", b"FOVb": "Sigma X3F", b"\0MRM": "Minolta MRW"}
 
-_EXIF_ORIENTATION = 0x0112
+_UNSUPPORTED = re.compile(r"unsupported|not supported|unknown pixel mode|unknown raw mode|cannot handle|not implemented"
+                          r"|not available|no codec", re.IGNORECASE)  # fmt: skip
+"""How decoders say that a file is whole and beyond them."""
+
 
 _large_one = threading.Lock()
 
@@ -88,15 +87,33 @@ class ImageHeader:
     extension: str
     width: int
     height: int
+    notes: tuple[str, ...] = ()
+
+
+class Decoded(NamedTuple):
+    """A picture's pixels, and what a sender may want to know about how they were read."""
+
+    pixels: RgbImage
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A picture that has passed the checks of its header; nothing is decoded yet."""
+
+    header: ImageHeader
+    data: bytes
+    picture: ImageFile.ImageFile | None = None
+    directory: tiff.Directory | None = None
 
 
 def identify(data: bytes, max_pixels: int) -> ImageHeader:
     """Reads the header alone, so that a hostile picture costs nothing.
 
-    Raises EmptyImage, NotAnImage, TruncatedImage (a header that breaks off), AnimatedImage or TooManyPixels.
+    Raises EmptyImage, NotAnImage, UnsupportedImage, TruncatedImage (a header that breaks off), AnimatedImage,
+    TooManyPixels or ImageTooCostly.
     """
-    format_, picture = _open(data, max_pixels)
-    return ImageHeader(format_, FORMATS[format_], *picture.size)
+    return _open(data, max_pixels, pixels=False).header
 
 
 def decode(data: bytes, max_pixels: int) -> RgbImage:
@@ -104,22 +121,29 @@ def decode(data: bytes, max_pixels: int) -> RgbImage:
 
     Raises what `identify` raises, and TruncatedImage for pixels that are missing or damaged.
     """
-    return _decode(data, max_pixels, _upright_rgb)
+    return read(data, max_pixels).pixels
+
+
+def read(data: bytes, max_pixels: int, allocate: Allocate | None = None) -> Decoded:
+    """As `decode`, with notes; the pixels are put where `allocate` says."""
+    source = _open(data, max_pixels)
+    with large_ones_in_turn(source.header.width * source.header.height), _faults(source.header.format):
+        return _read(source, max_pixels, allocate or new_array)
 
 
 def decode_alpha(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     """How opaque each pixel is, `(H, W) uint8`, as stored. Raises as `decode` does."""
-    return _decode(data, max_pixels, _alpha)
+    source = _open(data, max_pixels)
+    with large_ones_in_turn(source.header.width * source.header.height), _faults(source.header.format):
+        return alpha(_loaded(source))
 
 
 def verify(data: bytes, max_pixels: int) -> None:
     """Raises TruncatedImage for a PNG whose checksums do not fit; `decode` may miss that, as it stops reading when it
     has all rows. Else raises what `identify` raises."""
-    format_, picture = _open(data, max_pixels)
-    try:
-        picture.verify()
-    except Exception as error:  # see _decode
-        raise TruncatedImage(f"The {format_} picture is damaged: {_reason(error)}.") from error
+    header = identify(data, max_pixels)
+    with _faults(header.format):
+        _plugin(header.format)(BytesIO(data), "").verify()
 
 
 def encode_original(image: RgbImage) -> bytes:
@@ -134,12 +158,6 @@ def large_ones_in_turn(pixels: int) -> AbstractContextManager[object]:
     """To hold while a picture of so many pixels is decoded or encoded: what that needs of memory, a few times the
     picture, is then needed once in a process. Not to be nested."""
     return _large_one if pixels > LARGE_PIXELS else nullcontext()
-
-
-def strips(height: int, width: int) -> Iterator[slice]:
-    """Rows in groups of about `STRIP_PIXELS`, in order."""
-    rows = max(1, STRIP_PIXELS // max(width, 1))
-    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
 def encode_webp(picture: Image.Image, quality: int, method: int = 2) -> bytes:
@@ -163,48 +181,141 @@ def scaled_size(size_wh: tuple[int, int], longer_side: int) -> tuple[int, int]:
     return width, height
 
 
-def _decode(data: bytes, max_pixels: int, pixels_of: Callable[[Image.Image], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    format_, picture = _open(data, max_pixels)
+def warm_up() -> None:
+    """Loads every decoder, in a process that does nothing but decode; each then keeps to one thread."""
+    import cv2
+
+    cv2.setNumThreads(0)
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    Image.preinit()
+    for format_ in FORMATS:
+        _plugin(format_)
+
+
+@contextmanager
+def _faults(format_: str, what: str = "picture is") -> Iterator[None]:
+    """Decoders raise whatever they like: what is beyond them is unsupported, all else is damage."""
     try:
-        with large_ones_in_turn(picture.width * picture.height):
-            picture.load()
-            return pixels_of(picture)
-    except MemoryError:
+        yield
+    except (MemoryError, ImageError):
         raise
-    except Exception as error:  # decoders raise whatever they like on damaged bytes
-        raise TruncatedImage(f"The {format_} picture is truncated or damaged: {_reason(error)}.") from error
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError from error
+        raise _fault_of(error, format_, what) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooManyPixels(f"The picture has more pixels than can be read: {_reason(error)}.") from error
+    except Exception as error:
+        raise _fault_of(error, format_, what) from error
 
 
-def _open(data: bytes, max_pixels: int) -> tuple[str, ImageFile.ImageFile]:
-    """The format and the picture that is not decoded yet; passed the checks on frames and pixels."""
+def _fault_of(error: Exception, format_: str, what: str) -> ImageError:
+    if _UNSUPPORTED.search(str(error)) or isinstance(error, NotImplementedError):
+        return UnsupportedImage(
+            f"The {format_} picture is of a kind that is not read ({_reason(error)}); save it as JPEG or PNG."
+        )
+    return TruncatedImage(f"The {format_} {what} truncated or damaged: {_reason(error)}.")
+
+
+def _open(data: bytes, max_pixels: int, *, pixels: bool = True) -> _Source:
+    """The picture, past the checks on its parts, frames and pixels."""
     if not data:
         raise EmptyImage("The picture is empty: no bytes arrived.")
     format_ = _format_of(data)
-    try:
+    if format_ == "TIFF":
+        return _open_tiff(data, max_pixels)
+    if format_ == "JXL":
+        return _open_jxl(data, max_pixels)
+    if format_ == "JPEG":
+        jpeg.check_header(data)
+    elif format_ == "PNG":
+        data = png.essential(data, pixels=pixels)
+    return _open_with_pillow(format_, data, max_pixels)
+
+
+def _open_with_pillow(format_: str, data: bytes, max_pixels: int) -> _Source:
+    with _faults(format_, "picture's header is"):
         # Not Image.open: its bomb check warns and refuses by a process-wide limit, ours is `max_pixels`.
-        picture = _PLUGINS[format_](BytesIO(data), "")
-        animated = getattr(picture, "is_animated", False) and picture.format != "MPO"
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooManyPixels(f"The picture has more pixels than can be read: {_reason(error)}.") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # see _decode
-        raise TruncatedImage(f"The {format_} picture's header is truncated or damaged: {_reason(error)}.") from error
-    _check_pixels(picture.size, max_pixels)
+        picture = _plugin(format_)(BytesIO(data), "")
+        _check_pixels(picture.size, max_pixels)
+        frames = getattr(picture, "n_frames", 1) if format_ == "HEIF" else 1
+        animated = format_ != "HEIF" and getattr(picture, "is_animated", False) and picture.format != "MPO"
+    _check_frames(format_, animated)
+    notes = (f"The file has {frames} pictures; its primary one was taken.",) if frames > 1 else ()
+    return _Source(_header(format_, picture.size, notes), data, picture)
+
+
+def _open_tiff(data: bytes, max_pixels: int) -> _Source:
+    found = tiff.read_header(data)
+    _check_pixels(found.picture.size_wh, max_pixels)
+    notes = (f"The TIFF has {found.pages} pages; the first was taken.",) if found.pages > 1 else ()
+    return _Source(_header("TIFF", found.picture.size_wh, notes), data, directory=found.picture)
+
+
+def _open_jxl(data: bytes, max_pixels: int) -> _Source:
+    size, animated = jxl.header_of(data)
+    _check_pixels(size, max_pixels)
+    _check_frames("JXL", animated)
+    return _Source(_header("JXL", size), data)
+
+
+def _header(format_: str, size_wh: tuple[int, int], notes: tuple[str, ...] = ()) -> ImageHeader:
+    return ImageHeader(format_, FORMATS[format_], *size_wh, notes)
+
+
+def _check_frames(format_: str, animated: bool) -> None:
     if animated:
         raise AnimatedImage(f"The {format_} picture has more than one frame; send a single one.")
-    return format_, picture
+
+
+def _plugin(format_: str) -> Callable[..., ImageFile.ImageFile]:
+    """What opens a format; the libraries of two are loaded when a picture of theirs comes."""
+    if format_ == "HEIF":
+        from pi_heif import HeifImageFile, options
+
+        options.DECODE_THREADS = 1
+        return HeifImageFile
+    if format_ == "JXL":
+        from pillow_jxl import JpegXLImagePlugin
+
+        JpegXLImagePlugin.DECODE_THREADS = 0
+        return JpegXLImagePlugin.JXLImageFile
+    return {
+        "AVIF": AvifImagePlugin.AvifImageFile,
+        "BMP": BmpImagePlugin.BmpImageFile,
+        "GIF": GifImagePlugin.GifImageFile,
+        "JPEG": JpegImagePlugin.jpeg_factory,
+        "PNG": PngImagePlugin.PngImageFile,
+        "TIFF": TiffImagePlugin.TiffImageFile,
+        "WEBP": WebPImagePlugin.WebPImageFile,
+    }[format_]
 
 
 def _format_of(data: bytes) -> str:
     """The one format whose signature the bytes begin with."""
-    for format_ in FORMATS:
-        accept = Image.OPEN[format_][1]
-        # AVIF answers with a sentence, not True, where Pillow was built without its decoder.
-        if accept is not None and accept(data[:16]) is True:
+    for format_, signatures in _SIGNATURES.items():
+        if data.startswith(signatures):
             return format_
+    if tiff.is_tiff(data):
+        return "TIFF"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if jxl.is_jxl(data):
+        return "JXL"
+    format_of_media = bmff.format_of(data)
+    if format_of_media:
+        return format_of_media
+    raise _no_picture(data)
+
+
+def _no_picture(data: bytes) -> ImageError:
+    for signature, name in _RAW_SIGNATURES.items():
+        if data.startswith(signature):
+            return UnsupportedImage(f"The picture is a camera's raw file ({name}); export it as JPEG, PNG or TIFF.")
+    if data[:2] == b"II" and data[6:10] == b"HEAP":
+        return UnsupportedImage("The picture is a camera's raw file (Canon CRW); export it as JPEG, PNG or TIFF.")
     known = ", ".join(FORMATS)
-    raise NotAnImage(f"The {len(data)} bytes are no picture of a known format ({known}).")
+    return NotAnImage(f"The {len(data)} bytes are no picture of a known format ({known}).")
 
 
 def _check_pixels(size_wh: tuple[int, int], max_pixels: int) -> None:
@@ -218,114 +329,59 @@ def _check_pixels(size_wh: tuple[int, int], max_pixels: int) -> None:
         )
 
 
-def _upright_rgb(picture: Image.Image) -> RgbImage:
-    """As the EXIF orientation says, strip by strip where the strips do not depend on one another."""
-    turn = _turn_of(picture)
-    if picture.mode.startswith("I") or picture.mode == "F":
-        return np.array(_to_rgb(picture if turn is None else picture.transpose(turn)))
-    width, height = picture.size
-    upright = np.empty((width, height, 3) if turn in _SIDEWAYS else (height, width, 3), dtype=np.uint8)
-    stored = _as_stored(upright, turn)
+def _read(source: _Source, max_pixels: int, allocate: Allocate) -> Decoded:
+    if source.directory and source.directory.has_wide_floats:
+        return Decoded(floats_to_rgb(source.data, source.directory, allocate), source.header.notes)
+    picture, notes = _loaded_jpeg(source) if source.header.format == "JPEG" else (_loaded(source), ())
+    _check_pixels(picture.size, max_pixels)  # an AVIF's or HEIF's own frames may be larger than its header says
+    facts = Facts.of(source.header.format, source.data, source.directory)
+    return Decoded(upright_rgb(picture, facts, allocate), source.header.notes + notes)
+
+
+def _loaded(source: _Source) -> Image.Image:
+    if source.header.format == "TIFF":
+        _know_more_layouts()
+    picture = source.picture or _plugin(source.header.format)(BytesIO(source.data), "")
+    picture.load()
+    return picture.convert("LA") if picture.mode == "La" else picture
+
+
+def _know_more_layouts() -> None:
+    """Pillow has the modes for these grey TIFFs, and lacks the lines that connect them: associated alpha, numbers of
+    more than 8 bits of which 0 is white."""
+    for order, letter in ((b"II", ""), (b"MM", "B")):
+        wide = {(1, 12): ("I;16", "I;12"), (1, 16): (f"I;16{letter}",) * 2, (2, 16): ("I", f"I;16{letter}S")}
+        for (sample_format, bits), modes in wide.items():
+            TiffImagePlugin.OPEN_INFO.setdefault((order, 0, (sample_format,), 1, (bits,), ()), modes)
+        TiffImagePlugin.OPEN_INFO.setdefault((order, 1, (1,), 1, (12,), ()), ("I;16", "I;12"))
+        TiffImagePlugin.OPEN_INFO.setdefault((order, 1, (1,), 1, (8, 8), (1,)), ("La", "La"))
+
+
+def _loaded_jpeg(source: _Source) -> tuple[Image.Image, tuple[str, ...]]:
+    """A JPEG may lack its end, as cameras' streams that are cut into frames do."""
+    jpeg.check_scans(source.data)
+    if not jpeg.without_its_end(source.data):
+        return _loaded(source), ()
+    begin = source.data.rstrip(b"\xff")
+    picture, other = (_plugin("JPEG")(BytesIO(begin + tail), "") for tail in (_END_OF_JPEG, _FILLER + _END_OF_JPEG))
+    picture.load()
+    other.load()
+    unknown = _share_that_differs(picture, other)
+    if unknown > MAX_UNKNOWN_SHARE:
+        raise TruncatedImage(
+            f"The JPEG picture is truncated or damaged: {unknown:.0%} of its pixels are behind the end of the file."
+        )
+    return picture, ("The JPEG's end is missing; its pixels are there.",)
+
+
+def _share_that_differs(one: Image.Image, other: Image.Image) -> float:
+    """What is missing shows where the bytes behind the end make a difference."""
+    width, height = one.size
+    differing = 0
     for rows in strips(height, width):
-        stored[rows] = np.asarray(_to_rgb(_strip(picture, rows)))
-    return upright
-
-
-def _alpha(picture: Image.Image) -> NDArray[np.uint8]:
-    width, height = picture.size
-    alpha = np.empty((height, width), dtype=np.uint8)
-    for rows in strips(height, width):
-        alpha[rows] = np.asarray(_strip(picture, rows).convert("RGBA").getchannel("A"))
-    return alpha
-
-
-def _strip(picture: Image.Image, rows: slice) -> Image.Image:
-    whole = rows == slice(0, picture.height)
-    return picture if whole else picture.crop((0, rows.start, picture.width, rows.stop))
-
-
-def _turn_of(picture: Image.Image) -> Image.Transpose | None:
-    """What turns the picture upright; an EXIF block that cannot be read leaves it as it is."""
-    try:
-        orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:
-        return None
-    return _TURNS.get(orientation) if isinstance(orientation, int) else None
-
-
-def _as_stored(upright: RgbImage, turn: Image.Transpose | None) -> RgbImage:
-    """The upright pixels in the order in which the file has them; a view."""
-    across = upright.transpose(1, 0, 2)
-    return {
-        None: upright,
-        Image.Transpose.FLIP_LEFT_RIGHT: upright[:, ::-1],
-        Image.Transpose.ROTATE_180: upright[::-1, ::-1],
-        Image.Transpose.FLIP_TOP_BOTTOM: upright[::-1],
-        Image.Transpose.TRANSPOSE: across,
-        Image.Transpose.ROTATE_270: across[::-1],
-        Image.Transpose.TRANSVERSE: across[::-1, ::-1],
-        Image.Transpose.ROTATE_90: across[:, ::-1],
-    }[turn]
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    """Any mode as RGB."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        return _wide_grey_to_rgb(np.asarray(picture), picture.info.get("transparency"))
-    if picture.has_transparency_data:
-        return _to_srgb(_flatten(picture.convert("RGBA")), picture.info.get("icc_profile"))
-    return _to_srgb(picture, picture.info.get("icc_profile"))
-
-
-def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """By the embedded colour profile, as phones (Display P3) and printers (CMYK) write them; without one, or with
-    one that is damaged or not this picture's, by the plain formulas."""
-    if picture.mode not in ("L", "RGB", "CMYK", "LAB"):
-        picture = picture.convert("RGB")
-    try:
-        source = _profile(picture.mode, profile)
-        if source is not None:
-            srgb = ImageCms.createProfile("sRGB")
-            picture = ImageCms.profileToProfile(picture, source, srgb, outputMode="RGB") or picture
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        _logger.info("Ignoring a colour profile that does not fit the picture or is damaged.")
-    return picture.convert("RGB")
-
-
-def _profile(mode: str, profile: bytes | None) -> ImageCms.ImageCmsProfile | None:
-    """The profile to convert from, or None where there is nothing to convert."""
-    if mode == "LAB":
-        return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-    if not profile:
-        return None
-    opened = ImageCms.ImageCmsProfile(BytesIO(profile))
-    return None if "sRGB" in ImageCms.getProfileDescription(opened) else opened
-
-
-def _flatten(picture: Image.Image) -> Image.Image:
-    white = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(white, picture).convert("RGB")
-
-
-def _wide_grey_to_rgb(grey: NDArray[Any], transparent: object) -> Image.Image:
-    """16-bit grey by its high byte, as Pillow does for 16-bit RGB; wider integers and floats from their own range.
-    The one grey that a PNG may name transparent becomes white."""
-    if grey.dtype.itemsize == 2 or (grey.dtype.kind == "i" and grey.min() >= 0 and 255 < grey.max() <= 65535):
-        eight_bits = (grey.astype(np.uint16) >> 8).astype(np.uint8)
-    else:
-        eight_bits = _stretch(grey.astype(np.float64))
-    if isinstance(transparent, int):
-        eight_bits[grey == transparent] = 255
-    return Image.fromarray(eight_bits).convert("RGB")
-
-
-def _stretch(grey: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """The finite values' range to 0 to 255; a flat picture is black."""
-    finite = grey[np.isfinite(grey)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-    with np.errstate(over="ignore", invalid="ignore"):
-        scaled = (np.nan_to_num(grey, nan=low, posinf=high, neginf=low) - low) * (255 / ((high - low) or 1))
-    return np.clip(np.nan_to_num(scaled), 0, 255).astype(np.uint8)
+        apart = np.asarray(strip_of(one, rows)) != np.asarray(strip_of(other, rows))
+        differing += int(np.count_nonzero(apart.any(axis=-1) if apart.ndim == 3 else apart))
+    return differing / (width * height)
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from seg_pipeline.domain import BoolMask, Box, Mask, Segment
 from seg_pipeline.errors import NotAnImage
-from seg_pipeline.imaging.images import decode_alpha, strips, verify
+from seg_pipeline.imaging.images import decode_alpha, verify
+from seg_pipeline.imaging.pixels import strips
 
 # Colour 0 is black and wholly transparent, colour 1 black; tRNS may leave opaque colours out.
 _PALETTE = bytes(6)

@@ -30,7 +30,8 @@ from seg_pipeline.errors import (
     UnexpectedError,
 )
 from seg_pipeline.imaging.cutouts import crop_name, cut_out
-from seg_pipeline.imaging.images import ImageHeader, decode, encode_original, identify
+from seg_pipeline.imaging.decoder_pool import Decoder, shared_decoders
+from seg_pipeline.imaging.images import Decoded, ImageHeader, encode_original
 from seg_pipeline.imaging.masks import decode_mask_png, encode_mask_png, order_by_area
 from seg_pipeline.imaging.overlays import overlay
 from seg_pipeline.jobs.evidence import Evidence, remove_evidence, write_evidence
@@ -87,6 +88,7 @@ class Workbench:
     fetch: Callable[[str, Settings], bytes] = fetch_image
     broken: str | None = None
     """Why this process can serve no further job; None while it can."""
+    decoder: Decoder = field(default_factory=shared_decoders)
 
     def __post_init__(self) -> None:
         self.inbox = Inbox(self.store)
@@ -120,6 +122,14 @@ class Workbench:
             self._line = None
             line.stop()
             raise
+
+    def identify(self, data: bytes) -> ImageHeader:
+        """What the picture says of itself; raises ImageError."""
+        return self.decoder.identify(data, self.settings.max_image_pixels)
+
+    def decode(self, data: bytes, header: ImageHeader) -> Decoded:
+        """The picture's pixels; raises ImageError."""
+        return self.decoder.read(data, self.settings.max_image_pixels, header)
 
     def job(self, line: Line, uuid: str) -> Job:
         """The job as it was asked for, read once a run; raises JobNotFound."""
@@ -242,11 +252,11 @@ def _prepare_source(bench: Workbench, line: Line, uuid: str) -> Metadata:
     with line.timed(uuid, SOURCE):
         job = bench.job(line, uuid)
         data = _source_bytes(bench, job)
-        header = identify(data, bench.settings.max_image_pixels)
+        header = bench.identify(data)
     with line.holding(uuid, _decoded_bytes(header)) as piece, line.timed(uuid, SOURCE):
         with _on_record(bench, line, uuid, SOURCE):
-            piece.picture = decode(data, bench.settings.max_image_pixels)
-        info = _store_source(bench, job, data, header)
+            piece.picture, notes = bench.decode(data, header)
+        info = _store_source(bench, job, data, header, notes)
     if SEGMENTS not in line.planned:
         line.let_go(uuid)
     return {**info, "seconds": line.seconds(uuid, SOURCE), "image_url": job.image_url or "(upload)"}
@@ -291,7 +301,7 @@ def _source_bytes(bench: Workbench, job: Job) -> bytes:
         return bench.fetch(job.image_url or "", bench.settings)
 
 
-def _store_source(bench: Workbench, job: Job, data: bytes, header: ImageHeader) -> Metadata:
+def _store_source(bench: Workbench, job: Job, data: bytes, header: ImageHeader, notes: tuple[str, ...]) -> Metadata:
     extension = job.source_extension or header.extension
     if job.image_url is not None:
         bench.store.put(keys.source(job.uuid, extension), data)
@@ -302,6 +312,7 @@ def _store_source(bench: Workbench, job: Job, data: bytes, header: ImageHeader) 
         "height": header.height,
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
+        **({"notes": " ".join(notes)} if notes else {}),
     }
     bench.store.put(keys.source_info(job.uuid), json.dumps(info).encode())
     return info
@@ -321,10 +332,10 @@ def _send_for_pictures(bench: Workbench, line: Line, stage: str, uuids: Iterable
 
 def _fetch_picture(bench: Workbench, line: Line, uuid: str) -> None:
     data = bench.stored_source(uuid)
-    header = identify(data, bench.settings.max_image_pixels)
+    header = bench.identify(data)
     with line.holding(uuid, _decoded_bytes(header)) as piece, _on_record(bench, line, uuid, SOURCE):
         bench.job(line, uuid)
-        piece.picture = decode(data, bench.settings.max_image_pixels)
+        piece.picture = bench.decode(data, header).pixels
 
 
 def _fetch_picture_and_found(bench: Workbench, line: Line, uuid: str) -> Found:

@@ -22,11 +22,14 @@ OUTBOX = "outbox/"
 CHECKS = "checks/"
 
 _CONTENT_TYPES = {
+    "avif": "image/avif",
     "bmp": "image/bmp",
     "gif": "image/gif",
+    "heic": "image/heic",
     "jpeg": "image/jpeg",
     "jpg": "image/jpeg",
     "json": "application/json",
+    "jxl": "image/jxl",
     "png": "image/png",
     "tif": "image/tiff",
     "tiff": "image/tiff",

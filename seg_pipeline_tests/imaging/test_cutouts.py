@@ -10,7 +10,7 @@ from PIL import Image
 
 from seg_pipeline.domain import Mask
 from seg_pipeline.errors import InvalidResize
-from seg_pipeline.imaging import images
+from seg_pipeline.imaging import pixels
 from seg_pipeline.imaging.cutouts import crop_name, cut_out
 from seg_pipeline.imaging.images import WEBP_MAX_SIDE
 from seg_pipeline_tests.builders import bits, make_mask, make_picture
@@ -129,5 +129,5 @@ def test_a_large_cut_out_is_made_in_strips_and_is_the_same_to_the_byte(monkeypat
     picture, mask = make_picture(150, 120), disc(120, 40)
     wide = Mask((150, 120), mask.box, mask.bits)
     whole = cut_out(picture, wide, resize)
-    monkeypatch.setattr(images, "STRIP_PIXELS", 700)
+    monkeypatch.setattr(pixels, "STRIP_PIXELS", 700)
     assert cut_out(picture, wide, resize) == whole

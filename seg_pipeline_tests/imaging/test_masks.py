@@ -16,7 +16,7 @@ from pycocotools import mask as coco
 
 from seg_pipeline.domain import Box, Mask, Segment
 from seg_pipeline.errors import ImageError, NotAnImage, TooManyPixels
-from seg_pipeline.imaging import images
+from seg_pipeline.imaging import pixels
 from seg_pipeline.imaging.masks import (
     boxes_meet,
     center_point,
@@ -140,7 +140,7 @@ class TestPng:
             decode_mask_png(own[:19] + bytes([255]) + own[20:], LIMIT)
 
     def test_a_mask_that_fills_a_picture_larger_than_a_strip_is_the_same(self, monkeypatch):
-        monkeypatch.setattr(images, "STRIP_PIXELS", 100)
+        monkeypatch.setattr(pixels, "STRIP_PIXELS", 100)
         mask = blob(61, 47, seed=1)
         assert np.array_equal(rgba(encode_mask_png(mask))[..., 3] > 0, mask.full())
 

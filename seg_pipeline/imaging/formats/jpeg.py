@@ -1,0 +1,64 @@
+"""JPEG (ITU T.81): how many parts it has, and whether its end is there."""
+
+import re
+from collections.abc import Iterator
+
+from seg_pipeline.errors import ImageTooCostly
+
+MAX_SEGMENTS = 4_096
+"""Marker segments before the first scan; a colour profile and XMP of 32 MB make 512."""
+
+MAX_FILL_BYTES = 65_536
+MAX_SCANS = 100
+"""Each scan goes over the whole picture again; encoders write 1 to about 20."""
+
+_MARKER = re.compile(rb"\xff+[^\x00\xff]")
+_MARKER_BEHIND_SCAN = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xDA)}
+
+
+def check_header(data: bytes) -> None:
+    """Raises ImageTooCostly for more segments or fill bytes before the first scan than a picture needs."""
+    fill = at = 0
+    for segments, (begin, marker) in enumerate(_markers(data)):
+        fill += begin - at
+        if segments >= MAX_SEGMENTS or fill > MAX_FILL_BYTES:
+            raise ImageTooCostly(
+                f"The JPEG picture has more than {MAX_SEGMENTS} segments, or {MAX_FILL_BYTES} bytes between them, "
+                "before its pixels; save it anew."
+            )
+        if marker in (_START_OF_SCAN, _END_OF_IMAGE):
+            return
+        at = _end_of_segment(data, begin, marker)
+
+
+def check_scans(data: bytes) -> None:
+    """Raises ImageTooCostly for more scans than encoders write."""
+    scans = 0
+    for _, marker in _markers(data):
+        scans += marker == _START_OF_SCAN
+        if scans > MAX_SCANS:
+            raise ImageTooCostly(f"The JPEG picture has more than {MAX_SCANS} scans; save it anew, with fewer passes.")
+        if marker == _END_OF_IMAGE:
+            return
+
+
+def without_its_end(data: bytes) -> bool:
+    """Whether the marker that ends a JPEG is missing."""
+    return all(marker != _END_OF_IMAGE for _, marker in _markers(data))
+
+
+def _markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """Where each marker's code stands, and the code, in order."""
+    at, pattern = 2, _MARKER
+    while found := pattern.search(data, at):
+        begin, marker = found.end() - 1, data[found.end() - 1]
+        yield begin, marker
+        at = _end_of_segment(data, begin, marker)
+        pattern = _MARKER_BEHIND_SCAN if marker == _START_OF_SCAN or 0xD0 <= marker <= 0xD7 else _MARKER
+
+
+def _end_of_segment(data: bytes, begin: int, marker: int) -> int:
+    length = 0 if marker in _WITHOUT_LENGTH else max(2, int.from_bytes(data[begin + 1 : begin + 3], "big"))
+    return begin + 1 + length
