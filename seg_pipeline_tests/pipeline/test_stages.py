@@ -321,7 +321,8 @@ class TestEvidence:
 
         bench = make_bench(tmp_path)
         bench.models = WarmModels(bench.settings, load)
-        for name in ("decode", "encode_original", "overlay", "cut_out", "result_document"):
+        monkeypatch.setattr(bench, "decode", watched("decode", bench.decode))
+        for name in ("encode_original", "overlay", "cut_out", "result_document"):
             monkeypatch.setattr(stages, name, watched(name, getattr(stages, name)))
         return bench
 
