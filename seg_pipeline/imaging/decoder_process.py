@@ -68,7 +68,7 @@ class Limits:
 
     def outgrown(self) -> bool:
         """Whether a picture has left so much memory behind that the next ones would suffer."""
-        return bool(self._memory_at_rest) and (_address_space() or 0) - self._memory_at_rest > HEADER_BYTES
+        return self._memory_at_rest is not None and (_address_space() or 0) - self._memory_at_rest > HEADER_BYTES
 
     def _allow(self, memory: int, seconds: int) -> None:
         used = resource.getrusage(resource.RUSAGE_SELF)

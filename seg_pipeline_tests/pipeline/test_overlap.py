@@ -14,6 +14,7 @@ import pytest
 
 from seg_pipeline.domain import Parameters, RgbImage, Segment
 from seg_pipeline.errors import StoreUnavailable
+from seg_pipeline.imaging.images import Decoded, ImageHeader
 from seg_pipeline.pipeline import stages
 from seg_pipeline.pipeline.stages import StageReport, Workbench
 from seg_pipeline.settings import Settings
@@ -151,19 +152,19 @@ def test_a_large_batch_is_decoded_only_as_far_ahead_as_fits_into_memory(
     """And each picture once: what was decoded is not dropped to be decoded again."""
     picture = make_scene_picture(boxes=1)
     monkeypatch.setattr(stages, "PICTURES_IN_MEMORY_BYTES", 3 * picture.nbytes)
-    decode, alive, most, decoded = stages.decode, set(), [0], []
+    bench = make_bench(tmp_path)
+    decode, alive, most, decoded = bench.decode, set(), [0], []
 
-    def counting(data: bytes, max_pixels: int) -> RgbImage:
-        image = decode(data, max_pixels).copy()
+    def counting(data: bytes, header: ImageHeader) -> Decoded:
+        image = decode(data, header).pixels.copy()
         number = len(decoded)
         decoded.append(number)
         alive.add(number)
         weakref.finalize(image, alive.discard, number)
         most[0] = max(most[0], len(alive))
-        return image
+        return Decoded(image)
 
-    monkeypatch.setattr(stages, "decode", counting)
-    bench = make_bench(tmp_path)
+    monkeypatch.setattr(bench, "decode", counting)
     uuids = [f"job-{index}" for index in range(20)]
     for uuid in uuids:
         accept_upload(bench, uuid, picture_bytes(picture))
