@@ -21,6 +21,10 @@ class SampleFailed(Exception):
     """The sample was not segmented; the message says why."""
 
 
+class ApiAway(SampleFailed):
+    """The API did not answer, or was ended while it did; it may be back."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a server said; `body` is whatever JSON it was, or None."""
@@ -60,22 +64,25 @@ def ask(method: str, url: str, body: bytes | None = None, headers: Mapping[str, 
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_seconds)
     try:
-        connection.request(method, parts.path or "/", body, dict(headers or {}))
+        path = parts._replace(scheme="", netloc="").geturl() or "/"
+        connection.request(method, path, body, dict(headers or {}))
         response = connection.getresponse()
         return Answer(response.status, dict(response.getheaders()), _json_or_none(response.read()))
     finally:
         connection.close()
 
 
-def send_sample(base_url: str, picture: Path, api_key: str | None = None) -> Sample:
-    """POSTs the picture to /segment and waits until its job is finished. Raises SampleFailed.
+def send_sample(base_url: str, picture: Path, api_key: str | None = None, uuid: str | None = None) -> Sample:
+    """POSTs the picture to /segment and waits until its job is finished. Raises SampleFailed, ApiAway among them: with
+    the same uuid it may be sent again, and is the same job.
 
     A picture in which nothing is found is answered too: its document has no segments.
     """
     began = time.monotonic()
     headers = {"x-api-key": api_key} if api_key else {}
     try:
-        answer = ask("POST", f"{base_url}/segment", picture.read_bytes(), headers, PATIENCE_SECONDS)
+        url = f"{base_url}/segment?uuid={uuid}" if uuid else f"{base_url}/segment"
+        answer = ask("POST", url, picture.read_bytes(), headers, PATIENCE_SECONDS)
         while answer.status == 202 or _is_unfinished(answer):
             if time.monotonic() - began > PATIENCE_SECONDS:
                 raise SampleFailed(f"the sample was not segmented within {PATIENCE_SECONDS:g} s.")
@@ -83,7 +90,7 @@ def send_sample(base_url: str, picture: Path, api_key: str | None = None) -> Sam
             job_url = urljoin(base_url, f"/jobs/{answer.body['uuid']}")
             answer = ask("GET", job_url, headers=headers)
     except (OSError, http.client.HTTPException) as error:
-        raise SampleFailed(f"the API at {base_url} did not answer: {error or type(error).__name__}.") from error
+        raise ApiAway(f"the API at {base_url} did not answer: {error or type(error).__name__}.") from error
     return Sample(_document(answer), time.monotonic() - began)
 
 

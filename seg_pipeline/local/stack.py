@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import secrets
 import socket
 import sys
 import threading
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +26,7 @@ from seg_pipeline.local.processes import (
     write_dagster_home,
     write_workspace,
 )
-from seg_pipeline.local.sample import Sample, SampleFailed, abridged, ask, sample_picture, send_sample
+from seg_pipeline.local.sample import ApiAway, Sample, SampleFailed, abridged, ask, sample_picture, send_sample
 from seg_pipeline.local.servers import free_port, listens, with_servers
 from seg_pipeline.local.supervisor import Program, Say, Supervisor, SupervisorError
 from seg_pipeline.settings import Settings
@@ -33,6 +35,9 @@ from seg_pipeline.store.private_folder import make_private
 SERVERS_WORKERS = 2
 DEMO = {"model": "demo-yolo", "queue_model": "demo-sam2"}
 WEIGHTS_SECONDS = 3600.0
+SAMPLE_SECONDS = 120.0
+"""For so long the sample is sent again when the API was ended under it."""
+
 WAITS_FOR_WORK: dict[str, Any] = {"stop_seconds": 1.5, "may_be_killed": True, "hushed": "dangling STARTED tick"}
 """Daemon and code server stop only after the tick in which they wait for work, up to 20 s. If that is all they do we do
 not wait for it; the next start finds the tick unfinished, says so and drops it."""
@@ -75,10 +80,10 @@ def after_servers(programs: Sequence[Program], servers: Sequence[Program]) -> li
 
 def _serve(settings: Settings, supervisor: Supervisor, with_sample: bool, exit_after_sample: bool, say: Say) -> None:
     if exit_after_sample:
-        check_found(show_sample(settings, supervisor, say))
+        check_sample(settings, supervisor, say)
         return
     if with_sample:
-        show_sample(settings, supervisor, say)
+        try_sample(settings, supervisor, say)
     show_addresses(settings, say)
     supervisor.run_until(lambda: False)
 
@@ -220,6 +225,22 @@ def ui_credentials(settings: Settings) -> dict[str, str]:
     return {settings.dagster_identity_header: "seg-pipeline"} if settings.dagster_identity_header else {}
 
 
+def check_sample(settings: Settings, supervisor: Supervisor, say: Say) -> None:
+    """Shows the sample; raises SupervisorError if it fails or has no segments."""
+    try:
+        check_found(show_sample(settings, supervisor, say))
+    except SampleFailed as error:
+        raise SupervisorError(f"the sample failed: {error}") from error
+
+
+def try_sample(settings: Settings, supervisor: Supervisor, say: Say) -> None:
+    """Shows the sample; one that fails is a line, since the service is up all the same."""
+    try:
+        show_sample(settings, supervisor, say)
+    except SampleFailed as error:
+        say(f"The sample failed: {error}")
+
+
 def show_sample(settings: Settings, supervisor: Supervisor, say: Say) -> Sample:
     """Sends the sample, prints its answer, and sends it again for the time with a warm model."""
     picture = sample_picture(settings.model)
@@ -245,21 +266,26 @@ def _essence(document: Mapping[str, Any]) -> str:
 
 
 def _send(settings: Settings, picture: Path, supervisor: Supervisor) -> Sample:
-    """Sends it from a thread, so that the processes are looked after meanwhile."""
+    """Sends it from a thread, so that the processes are looked after meanwhile, and once more whenever the API was
+    ended. Raises SampleFailed."""
     keys = settings.api_keys.get_secret_value().split(",") if settings.api_keys else [None]
-    outcome: list[Sample | SampleFailed] = []
-    _in_background(lambda: outcome.append(_try(lambda: send_sample(base_url(settings), picture, keys[0]))))
-    supervisor.run_until(lambda: bool(outcome))
-    if isinstance(outcome[0], SampleFailed):
-        raise SupervisorError(f"the sample failed: {outcome[0]}")
-    return outcome[0]
+    uuid, give_up_at = f"sample-{secrets.token_hex(8)}", time.monotonic() + SAMPLE_SECONDS
+    while True:
+        outcome: list[Sample | SampleFailed] = []
+        _in_background(partial(_try_into, outcome, lambda: send_sample(base_url(settings), picture, keys[0], uuid)))
+        supervisor.run_until(partial(bool, outcome))
+        if isinstance(outcome[0], Sample):
+            return outcome[0]
+        if not isinstance(outcome[0], ApiAway) or time.monotonic() > give_up_at:
+            raise outcome[0]
+        supervisor.wait_until_ready()
 
 
-def _try(send: Callable[[], Sample]) -> Sample | SampleFailed:
+def _try_into(outcome: list[Sample | SampleFailed], send: Callable[[], Sample]) -> None:
     try:
-        return send()
+        outcome.append(send())
     except SampleFailed as error:
-        return error
+        outcome.append(error)
 
 
 def _in_background(work: Callable[[], object]) -> None:

@@ -26,8 +26,12 @@ CHECK_SECONDS = 0.3
 """Between two looks whether a program is ready; each may be a request that it logs."""
 
 QUICK_DEATH_SECONDS = 30.0
-PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0)
-"""Before each restart after a quick death; one more death in a row is the last."""
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 30.0
+"""Between a death and the restart: twice as long after each quick death in a row, and short again after a long life."""
+
+STARTS = 5
+"""So often a program is started that dies quickly and has never been ready; one that has been is restarted for ever."""
 
 NO_RESTART = 78
 """EX_CONFIG of sysexits.h: a program that exits so says that another start would end the same way."""
@@ -234,6 +238,7 @@ class Keeper:
         self._log = LogFile(log_dir / f"{program.name}.log")
         self._pid_file = log_dir / f"{program.name}.pid"
         self._say, self._watcher = say, watcher
+        self._was_ready = False
         self._quick_deaths = 0
         self._resume_at = 0.0
         self._check_at = 0.0
@@ -249,7 +254,7 @@ class Keeper:
         return self.child is not None and self.child.exit_code() is None
 
     def tick(self, ready: set[str]) -> None:
-        """Looks after the program once; raises SupervisorError when it gives up."""
+        """Looks after the program once; raises SupervisorError when it gives up, on what has never been ready alone."""
         now = time.monotonic()
         if self._may_start(ready, now):
             self._start()
@@ -278,7 +283,11 @@ class Keeper:
         try:
             self.child = Child(self.program, self._log, self._say)
         except OSError as error:
-            raise SupervisorError(f"{self.program.name} cannot be started: {error}.") from error
+            cause = f"{self.program.name} cannot be started: {error}"
+            if not self._was_ready:
+                raise SupervisorError(f"{cause}.") from error
+            self._restart_later(cause, 0)
+            return
         self._watcher.watch(self.child.pid)
         self._pid_file.write_text(f"{self.child.pid}\n")
         self.state = State.STARTING
@@ -286,10 +295,13 @@ class Keeper:
     def _look_whether_ready(self, now: float) -> None:
         assert self.child is not None
         if not self.program.once and self.program.is_ready():
-            self.state = State.READY
+            self.state, self._was_ready = State.READY, True
         elif now - self.child.began > self.program.ready_within_seconds:
-            seconds = self.program.ready_within_seconds
-            raise SupervisorError(f"{self.program.name} was not ready within {seconds:g} s; {self._log.path} has more.")
+            cause = f"{self.program.name} was not ready within {self.program.ready_within_seconds:g} s"
+            if not self._was_ready:
+                raise SupervisorError(f"{cause}; {self._log.path} has more.")
+            self._end_group(self.child)
+            self._restart_later(cause, 0)
 
     def _end_group(self, child: Child) -> None:
         child.kill()
@@ -303,19 +315,23 @@ class Keeper:
         if self.program.once and code == 0:
             self.state = State.READY
             return
-        self._quick_deaths = self._quick_deaths + 1 if age < QUICK_DEATH_SECONDS else 1
         cause = f"{self.program.name} {_how_it_ended(code)}"
-        if code == NO_RESTART or self.program.once or self._quick_deaths > len(PAUSES_SECONDS):
+        if not self._was_ready and (code == NO_RESTART or self.program.once or self._quick_deaths + 1 >= STARTS):
             raise SupervisorError(self._last_words(cause, child))
-        pause = PAUSES_SECONDS[self._quick_deaths - 1]
-        self._say(f"{cause} after {age:.0f} s; starting it again in {pause:g} s ({self._log.path})")
+        self._restart_later(f"{cause} after {age:.0f} s", age)
+
+    def _restart_later(self, cause: str, age: float) -> None:
+        """Says so, and starts the program again after a pause; `age` is how long it lived."""
+        self._quick_deaths = self._quick_deaths + 1 if age < QUICK_DEATH_SECONDS else 1
+        pause = pause_seconds(self._quick_deaths)
+        self._say(f"{cause}; starting it again in {pause:g} s ({self._log.path})")
         self._resume_at, self.state = time.monotonic() + pause, State.PAUSING
 
     def _last_words(self, cause: str, child: Child) -> str:
         lines = list(child.output.last_lines)
         if child.exit_code() == NO_RESTART and lines:
             return lines[-1]
-        times = f" {self._quick_deaths} times in a row" if self._quick_deaths > 1 else ""
+        times = f" {self._quick_deaths + 1} times in a row" if self._quick_deaths else ""
         return "\n".join([f"{cause}{times}; {self._log.path} ends:", *(f"  {line[:400]}" for line in lines[-5:])])
 
 
@@ -406,6 +422,11 @@ class Supervisor:
             time.sleep(TICK_SECONDS / 2)
         for keeper in keepers:
             keeper.close()
+
+
+def pause_seconds(quick_deaths: int) -> float:
+    """Before the restart after so many quick deaths in a row (from 1)."""
+    return float(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(quick_deaths - 1, 16)))
 
 
 def _how_it_ended(code: int) -> str:

@@ -14,7 +14,14 @@ import pytest
 
 from seg_pipeline.local import supervisor as supervising
 from seg_pipeline.local.orphan_guard import groups_left
-from seg_pipeline.local.supervisor import LogFile, Program, StopRequested, Supervisor, SupervisorError
+from seg_pipeline.local.supervisor import (
+    LogFile,
+    Program,
+    StopRequested,
+    Supervisor,
+    SupervisorError,
+    pause_seconds,
+)
 
 PATIENCE_SECONDS = 20.0
 
@@ -43,7 +50,9 @@ def signal_handlers() -> Iterator[None]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No time to lose between restarts."""
-    monkeypatch.setattr(supervising, "PAUSES_SECONDS", (0.05, 0.05))
+    monkeypatch.setattr(supervising, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(supervising, "LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(supervising, "STARTS", 3)
 
 
 def make_program(name: str, code: str, **values: object) -> Program:
@@ -63,8 +72,60 @@ def test_a_program_that_dies_is_restarted_and_said_so_in_one_line(tmp_path: Path
     assert said[0].startswith("clock was ended by SIGKILL after 0 s; starting it again in 0.05 s")
 
 
+def test_a_program_that_was_ready_once_is_restarted_for_ever(tmp_path: Path, quick: None) -> None:
+    """Killed as often as one likes, each time before it is ready again, also if it says that a restart is no use."""
+    marker = tmp_path / "was-here"
+    code = (
+        "import pathlib, sys, time\n"
+        f"marker = pathlib.Path({str(marker)!r})\n"
+        "if marker.exists():\n"
+        "    sys.exit(78)\n"
+        "marker.touch()\n"
+        "time.sleep(600)"
+    )
+    said: list[str] = []
+    with Supervisor([make_program("mill", code, is_ready=marker.exists)], tmp_path, said.append) as supervisor:
+        supervisor.wait_until_ready()
+        os.kill(supervisor.pids()["mill"], signal.SIGKILL)
+        supervisor.run_until(_soon(lambda: len(said) > 2 * supervising.STARTS))
+        marker.unlink()
+        supervisor.wait_until_ready()
+    assert all(line.startswith("mill ") and "starting it again in 0.05 s" in line for line in said)
+
+
+def test_a_program_that_is_not_ready_in_time_is_restarted_if_it_was_once(tmp_path: Path, quick: None) -> None:
+    answers = iter([True])
+    said: list[str] = []
+    program = make_program("mill", FOREVER, is_ready=lambda: next(answers, False), ready_within_seconds=0.3)
+    with Supervisor([program], tmp_path, said.append) as supervisor:
+        supervisor.wait_until_ready()
+        first = supervisor.pids()["mill"]
+        os.kill(first, signal.SIGKILL)
+        supervisor.run_until(_soon(lambda: len(said) > 2))
+        assert not _is_alive(first)
+    assert said[1].startswith("mill was not ready within 0.3 s; starting it again in 0.05 s")
+
+
+def test_pauses_grow_to_half_a_minute() -> None:
+    deaths = [1, 2, 3, 6, 7, 100, 10**9]
+    assert [pause_seconds(count) for count in deaths] == [0.5, 1, 2, 16, 30, 30, 30]
+
+
+def test_a_long_life_makes_the_next_pause_short_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervising, "FIRST_PAUSE_SECONDS", 0.05)
+    said: list[str] = []
+    with Supervisor([make_program("clock", FOREVER)], tmp_path, said.append) as supervisor:
+        for lives, quick_death_seconds in enumerate([60, 60, 0], 1):
+            supervisor.wait_until_ready()
+            monkeypatch.setattr(supervising, "QUICK_DEATH_SECONDS", quick_death_seconds)
+            os.kill(supervisor.pids()["clock"], signal.SIGKILL)
+            supervisor.run_until(_soon(lambda lives=lives: len(said) == lives))
+    assert [line.partition("again in ")[2].split()[0] for line in said] == ["0.05", "0.1", "0.05"]
+
+
 def test_a_program_that_keeps_dying_is_given_up_with_its_last_lines(tmp_path: Path, quick: None) -> None:
-    program = make_program("mill", "import sys; print('no grain in sight', file=sys.stderr); sys.exit(3)")
+    code = "import sys; print('no grain in sight', file=sys.stderr); sys.exit(3)"
+    program = make_program("mill", code, is_ready=lambda: False)
     said: list[str] = []
     with (
         pytest.raises(SupervisorError, match=r"mill ended with exit code 3 3 times in a row; .*\n  no grain in sight"),
@@ -76,7 +137,8 @@ def test_a_program_that_keeps_dying_is_given_up_with_its_last_lines(tmp_path: Pa
 
 def test_giving_one_up_stops_the_others(tmp_path: Path, quick: None) -> None:
     """A service of which a part is missing for good should be seen to be down."""
-    programs = [make_program("clock", FOREVER), make_program("mill", "raise SystemExit('broken')")]
+    broken = make_program("mill", "raise SystemExit('broken')", is_ready=lambda: False)
+    programs = [make_program("clock", FOREVER), broken]
     clocks: list[int] = []
     with pytest.raises(SupervisorError, match="broken"), Supervisor(programs, tmp_path, _nobody) as supervisor:
         supervisor.run_until(_soon(lambda: _noted(clocks, supervisor.pids().get("clock"))))
@@ -85,7 +147,8 @@ def test_giving_one_up_stops_the_others(tmp_path: Path, quick: None) -> None:
 
 
 def test_a_program_that_says_that_a_restart_is_no_use_has_the_last_word(tmp_path: Path) -> None:
-    program = make_program("mill", "import sys; print('the mill needs a river'); sys.exit(78)")
+    code = "import sys; print('the mill needs a river'); sys.exit(78)"
+    program = make_program("mill", code, is_ready=lambda: False)
     said: list[str] = []
     with (
         pytest.raises(SupervisorError, match=r"^the mill needs a river$"),

@@ -1,0 +1,94 @@
+"""The sample of `make run`, sent to a small API of our own that dies, refuses or answers."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from seg_pipeline.local import stack
+from seg_pipeline.local.sample import BUNDLED, SampleFailed, send_sample
+from seg_pipeline.local.supervisor import Program, Supervisor, SupervisorError
+from seg_pipeline.settings import Settings
+from seg_pipeline_tests.conftest import make_settings
+from seg_pipeline_tests.running_stack import free_ports
+
+API = """
+import json, os, pathlib, signal, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+port, folder, deaths, status, answer = int(sys.argv[1]), pathlib.Path(sys.argv[2]), *map(json.loads, sys.argv[3:])
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        uuid = self.path.partition("uuid=")[2]
+        with (folder / "sent").open("a") as sent:
+            sent.write(uuid + "\\n")
+        if len((folder / "sent").read_text().splitlines()) <= deaths:
+            os.kill(os.getpid(), signal.SIGKILL)
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+HTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+FOUND = '{"status": "completed", "segments": [1]}'
+REFUSED = '{"error": "The disk is full.", "code": "store_full"}'
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """A supervisor takes the signals of its process; pytest wants them back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings with a free port for the API."""
+    return make_settings(tmp_path, api_port=free_ports(1)[0], model="demo-yolo")
+
+
+def make_api(settings: Settings, folder: Path, deaths: int = 0, status: int = 200, answer: str = FOUND) -> Program:
+    arguments = [str(settings.api_port), str(folder), str(deaths), str(status), answer]
+    is_ready = lambda: stack.listens("127.0.0.1", settings.api_port)  # noqa: E731
+    return Program("api", [sys.executable, "-c", API, *arguments], is_ready=is_ready)
+
+
+def sent(folder: Path) -> list[str]:
+    """The uuids that were sent."""
+    return (folder / "sent").read_text().splitlines()
+
+
+def test_a_sample_is_sent_again_as_the_same_job_when_the_api_is_killed_under_it(
+    tmp_path: Path, settings: Settings
+) -> None:
+    said: list[str] = []
+    with Supervisor([make_api(settings, tmp_path, deaths=2)], tmp_path / "logs", said.append) as supervisor:
+        supervisor.wait_until_ready()
+        assert stack.show_sample(settings, supervisor, said.append).found == 1
+    first = sent(tmp_path)[0]
+    assert first.startswith("sample-")
+    assert [uuid == first for uuid in sent(tmp_path)] == [True, True, True, False]  # the last is the second sample
+    assert sum("api was ended by SIGKILL" in line for line in said) == 2
+
+
+def test_a_sample_that_fails_is_a_line_and_not_the_end(tmp_path: Path, settings: Settings) -> None:
+    said: list[str] = []
+    api = make_api(settings, tmp_path, status=507, answer=REFUSED)
+    with Supervisor([api], tmp_path / "logs", said.append) as supervisor:
+        supervisor.wait_until_ready()
+        stack.try_sample(settings, supervisor, said.append)
+        with pytest.raises(SupervisorError, match="the sample failed: The disk is full"):
+            stack.check_sample(settings, supervisor, said.append)
+    assert said == ["The sample failed: The disk is full."]
+
+
+def test_an_api_that_is_not_there_is_told_from_one_that_refuses(settings: Settings) -> None:
+    with pytest.raises(SampleFailed, match="did not answer"):
+        send_sample(stack.base_url(settings), BUNDLED)
