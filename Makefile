@@ -1,6 +1,6 @@
 # `make` lists the targets. Only Python 3.11 or later and make are needed; everything else lands in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help env run demo-queue test bench lint format lock clean
+.PHONY: help env run run-servers demo-queue test chaos bench lint format lock clean
 
 # The first that fits; wheels for macOS are complete up to 3.13, so a newer one comes last.
 FIND_PYTHON = for newest in 13 14; do for python in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -26,6 +26,9 @@ demo-queue: env ## Send a job through a local queue and bucket, and print the PA
 
 test: env ## Run every test; ARGS="-k supervisor" for some.
 	@.venv/bin/python -m pytest $(ARGS)
+
+chaos: env ## Kill and take away everything while 300 jobs are under way, on both profiles; ARGS="--profile servers".
+	@.venv/bin/python -m seg_pipeline_tests.chaos $(ARGS)
 
 bench: env ## Measure what the product costs, in an hour; ARGS="history --write" for a part, into docs/benchmarks.md.
 	@.venv/bin/python -m benchmarks $(ARGS)

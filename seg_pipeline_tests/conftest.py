@@ -1,44 +1,25 @@
 """Real stores for every test: a folder, memory, and S3 as a moto server speaks it over HTTP."""
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import boto3
 import pytest
-from moto.server import DomainDispatcherApplication, create_backend_app
 
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, open_store
 from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline_tests.aws import REGION, aws_server
 from seg_pipeline_tests.running_stack import PROFILES, Stack
 from seg_pipeline_tests.servers import postgres_server, redis_server, require_servers
-from seg_pipeline_tests.serving import WsgiApp, serving
-
-REGION = "us-east-1"
-
-
-class _AtomicCreates:
-    """moto looks and writes in two steps; S3 does not, so conditional writes are let in one at a time."""
-
-    def __init__(self, app: WsgiApp) -> None:
-        self._app = app
-        self._lock = Lock()
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        if "HTTP_IF_NONE_MATCH" not in environ:
-            return self._app(environ, start_response)
-        with self._lock:
-            return self._app(environ, start_response)
 
 
 @pytest.fixture(scope="session")
 def aws_endpoint() -> Iterator[str]:
     """The URL of an AWS stand-in (S3, SQS) that takes any credentials."""
-    app = _AtomicCreates(DomainDispatcherApplication(create_backend_app))
-    with serving(app) as url:
+    with aws_server() as url:
         yield url
 
 
