@@ -97,7 +97,8 @@ def install_packages(lock: Path) -> None:
 
 def install_project() -> None:
     """The project itself, from where it lies."""
-    editable = ["--no-deps", "--no-build-isolation", "--editable", ROOT]
+    # A path would be read as a requirement, and a `#` in it as its end.
+    editable = ["--no-deps", "--no-build-isolation", "--editable", "."]
     run([*uv_pip(), "install", "--quiet", "--python", PYTHON, *editable], "the project itself could not be installed")
 
 
@@ -141,8 +142,8 @@ def answer_of(command: list) -> "str | None":
 
 
 def run(command: list, failure: str) -> None:
-    """Runs a step; its own messages are shown."""
-    if subprocess.run(command, env=step_environment(), check=False).returncode:
+    """Runs a step in the project's folder; its own messages are shown."""
+    if subprocess.run(command, cwd=ROOT, env=step_environment(), check=False).returncode:
         raise InstallFailed(f"make: {failure}; the lines above say why.")
 
 

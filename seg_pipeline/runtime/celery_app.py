@@ -9,6 +9,7 @@ import time
 import uuid
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from celery import Celery
 from kombu import Connection, Queue
@@ -88,7 +89,7 @@ def _broker_config(settings: Settings) -> dict[str, object]:
         return {"broker_url": settings.broker_url, "broker_transport_options": {"visibility_timeout": 6 * 3600}}
     return {
         # The folder is named twice: connections are pooled by URL, which the options do not count for.
-        "broker_url": f"atomicfolder://localhost/{broker_folder(settings)}",
+        "broker_url": f"atomicfolder://localhost/{quote(str(broker_folder(settings)))}",
         "broker_transport_options": _folder_options(settings),
     }
 

@@ -9,6 +9,8 @@ from dagster._core.scheduler.instigation import InstigatorState
 from dagster._daemon import sensor
 from dagster._daemon.cli import run_command
 
+from seg_pipeline.runtime.literal_paths import take_paths_literally
+
 SENSOR_LOOP_SECONDS = 0.2
 WAITS_INSIDE = ("inbox_sensor", "courier")
 """Sensors whose next tick may begin as soon as the last one has ended; the loop's pause lies between all the same."""
@@ -18,6 +20,7 @@ _upstream_is_under_min_interval = sensor.is_under_min_interval
 
 def main() -> None:
     """Runs the daemon until it is stopped."""
+    take_paths_literally()
     quicken()
     run_command()
 

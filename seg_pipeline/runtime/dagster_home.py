@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from seg_pipeline.local.processes import write_dagster_home
+from seg_pipeline.runtime.literal_paths import take_paths_literally
 from seg_pipeline.settings import Settings
 
 
@@ -15,6 +16,7 @@ def make_dagster_home_ready(settings: Settings) -> Path:
     """
     if not os.environ.get("DAGSTER_HOME"):
         os.environ["DAGSTER_HOME"] = str(write_dagster_home(settings))
+    take_paths_literally()
     home = Path(os.environ["DAGSTER_HOME"])
     if not (home / "dagster.yaml").is_file():
         raise FileNotFoundError(

@@ -27,6 +27,7 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 from sqlalchemy.engine import Connection, Engine
 
+from seg_pipeline.runtime.literal_paths import take_paths_literally
 from seg_pipeline.settings import get_settings
 
 SQLITE_BUSY_SECONDS = 30
@@ -162,6 +163,7 @@ class SegPipelineStorage(DagsterStorage[DagsterInstance], ConfigurableClass):
 
     @cached_property
     def _storages(self) -> Storages:
+        take_paths_literally()  # in the code server too, which is upstream's program and is handed its instance
         settings = get_settings()
         if settings.database_url:
             return _postgres_storages(postgres_url(settings.database_url))
@@ -245,6 +247,7 @@ def _events_of(instance: DagsterInstance) -> SqlEventLogStorage:
 def prepare() -> None:
     """Creates the tables. Run it alone before the first start: two processes that create them at once leave them
     broken."""
+    take_paths_literally()
     with DagsterInstance.get() as instance:
         instance.get_runs(limit=1)
 

@@ -14,6 +14,7 @@ import threading
 from dagster import DagsterInstance
 
 from seg_pipeline.runtime.execution import execute, interrupt_if_cancelled
+from seg_pipeline.runtime.literal_paths import take_paths_literally
 from seg_pipeline.settings import get_settings
 
 UPKEEP_TAG = "seg_pipeline/upkeep"
@@ -31,6 +32,7 @@ def start_upkeep(run_id: str) -> None:
 def main() -> None:
     """Executes the run."""
     (run_id,) = sys.argv[1:]
+    take_paths_literally()
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Dagster listens to it during the run
     with DagsterInstance.get() as instance:

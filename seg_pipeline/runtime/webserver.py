@@ -8,6 +8,7 @@ from dagster._core.workspace.context import IWorkspaceProcessContext
 from dagster_webserver import cli
 from dagster_webserver.app import create_app_from_workspace_process_context
 
+from seg_pipeline.runtime.literal_paths import take_paths_literally
 from seg_pipeline.runtime.ui_guard import UiGuard, UiRules
 from seg_pipeline.settings import get_settings
 
@@ -15,6 +16,7 @@ from seg_pipeline.settings import get_settings
 def main() -> None:
     """Runs the UI until it is stopped: upstream's command, which serves its application through `serve`."""
     settings = get_settings()
+    take_paths_literally()
     cli.host_dagster_ui_with_workspace_process_context = serve
     defaults = {"host": settings.dagster_host, "port": settings.dagster_port}
     cli.dagster_webserver(auto_envvar_prefix="DAGSTER_WEBSERVER", default_map=defaults)

@@ -16,6 +16,7 @@ from seg_pipeline.runtime.celery_app import (
 )
 from seg_pipeline.settings import Settings
 from seg_pipeline_tests.conftest import make_settings
+from seg_pipeline_tests.odd_names import ODD_NAMES
 
 
 def send(app: Celery, settings: Settings, run_id: str) -> None:
@@ -78,3 +79,11 @@ def test_nothing_is_held_back_or_kept(folder_settings: Settings, setting: str) -
     app = make_celery(folder_settings)
     assert app.conf[setting] is True
     assert app.conf.worker_prefetch_multiplier == 1
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_the_folders_name_is_not_read_as_a_url(tmp_path: Path, name: str) -> None:
+    settings = make_settings(tmp_path / name)
+    send(make_celery(settings), settings, "mine")
+    assert receive(make_celery(settings), settings) == "mine"
+    assert [each.name for each in tmp_path.iterdir()] == [name]

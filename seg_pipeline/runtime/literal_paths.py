@@ -1,0 +1,41 @@
+"""Folders may have any name, also one with `[ ] ? % #` in it. Dagster reads the path of dagster.yaml as a pattern,
+finds nothing, and takes its defaults without a word; it makes URLs of its databases' paths without escaping them, so
+that they lie beside the folder; and Alembic's configuration takes a `%` for the beginning of a placeholder.
+"""
+
+import glob
+from collections.abc import Mapping
+from pathlib import Path
+
+import sqlalchemy as db
+from alembic.config import Config
+from dagster._core.instance import config as instance_config
+from dagster._core.storage.event_log.sqlite import consolidated_sqlite_event_log
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
+from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
+from dagster_shared.yaml_utils import load_yaml_from_globs
+
+_SQLITE_STORAGES = (consolidated_sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage)
+_upstream_set_main_option = Config.set_main_option
+
+
+def take_paths_literally() -> None:
+    """Puts our ways of reading a path in the place of upstream's. Before the first instance is made."""
+    instance_config.load_yaml_from_globs = _load_yaml  # type: ignore[assignment]
+    for module in _SQLITE_STORAGES:
+        module.create_db_conn_string = sqlite_url  # type: ignore[attr-defined]
+    Config.set_main_option = _set_main_option  # type: ignore[method-assign]
+
+
+def sqlite_url(folder: str, name: str) -> str:
+    """The URL of a database in a folder, which SQLAlchemy (from 2.1 on) reads back as the path that it was."""
+    path = Path(folder).absolute() / f"{name}.db"
+    return db.URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+
+
+def _load_yaml(path: str) -> Mapping[object, object]:
+    return load_yaml_from_globs(glob.escape(path))
+
+
+def _set_main_option(self: Config, name: str, value: str) -> None:
+    _upstream_set_main_option(self, name, value.replace("%", "%%"))
