@@ -7,13 +7,16 @@ in no order, and tells a full disk from other errors in prose alone.
 import errno
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
+from typing import BinaryIO
 
 from seg_pipeline.errors import ObjectNotFound, StoreUnavailable
 from seg_pipeline.store import keys
@@ -44,11 +47,15 @@ class FolderStore:
 
     def put(self, key: str, data: bytes) -> None:
         """See Store."""
-        self._write(key, data, _replace)
+        self._write(key, partial(_write_file, data), _replace)
+
+    def put_file(self, key: str, file: BinaryIO) -> None:
+        """See Store; on the same file system the file gets the object's name, elsewhere it is copied."""
+        self._write(key, partial(_take_over, file), _replace)
 
     def create(self, key: str, data: bytes) -> bool:
         """See Store."""
-        return self._write(key, data, _link)
+        return self._write(key, partial(_write_file, data), _link)
 
     def get(self, key: str) -> bytes:
         """See Store."""
@@ -73,6 +80,10 @@ class FolderStore:
         keys.check_prefix(prefix)
         with translated(prefix):
             return [*islice(self._objects(prefix, after or ""), limit)]
+
+    def count(self, prefix: str) -> int:
+        """See Store."""
+        return sum(not name.endswith("/") for name, _ in self._entries(prefix))
 
     def list_folders(self, prefix: str, after: str | None = None, limit: int | None = None) -> Sequence[str]:
         """See Store."""
@@ -136,11 +147,11 @@ class FolderStore:
             raise ObjectNotFound(f"no object {key}.")
         return descriptor
 
-    def _write(self, key: str, data: bytes, publish: Callable[[Path, Path], bool]) -> bool:
+    def _write(self, key: str, fill: Callable[[Path, bool], None], publish: Callable[[Path, Path], bool]) -> bool:
         keys.check_key(key)
         try:
             with translated(key):
-                return _write_beside(self._path(key), data, publish, synced=_is_only_copy(key))
+                return _write_beside(self._path(key), fill, publish, synced=_is_only_copy(key))
         except ObjectNotFound as error:  # a file or a link stands where the key needs a folder
             raise StoreUnavailable(f"the store cannot write {key}: {error}") from error
 
@@ -212,12 +223,14 @@ def _listed_name(entry: "os.DirEntry[str]") -> str | None:
     return entry.name if entry.is_file(follow_symlinks=False) else None
 
 
-def _write_beside(path: Path, data: bytes, publish: Callable[[Path, Path], bool], synced: bool) -> bool:
+def _write_beside(
+    path: Path, fill: Callable[[Path, bool], None], publish: Callable[[Path, Path], bool], synced: bool
+) -> bool:
     for left in reversed(range(_TRIES)):
         path.parent.mkdir(parents=True, exist_ok=True)
         half = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
         try:
-            _write_file(half, data, synced)
+            fill(half, synced)
             done = publish(half, path)
         except FileNotFoundError:  # somebody removed the folder after we made it
             if not left:
@@ -232,13 +245,41 @@ def _write_beside(path: Path, data: bytes, publish: Callable[[Path, Path], bool]
     raise AssertionError("unreachable")
 
 
-def _write_file(path: Path, data: bytes, synced: bool) -> None:
+def _write_file(data: bytes, path: Path, synced: bool) -> None:
     with path.open("xb", buffering=0) as file:
         view = memoryview(data)
         while view:
             view = view[file.write(view) :]
         if synced and data:
             os.fsync(file.fileno())
+
+
+def _take_over(file: BinaryIO, path: Path, synced: bool) -> None:
+    """Makes the path a name of the open file, or a copy of it where the system cannot do that."""
+    try:
+        _name_file(file, path)
+    except OSError:
+        file.seek(0)
+        with path.open("xb") as copy:
+            shutil.copyfileobj(file, copy, _PIECE_BYTES)
+            copy.flush()
+            _sync_file(copy, synced)
+    else:
+        _sync_file(file, synced)
+
+
+def _name_file(file: BinaryIO, path: Path) -> None:
+    """A name for a file that has none; `os.link` follows the link in /proc only if it is given a folder too."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.link(f"/proc/self/fd/{file.fileno()}", path.name, dst_dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _sync_file(file: BinaryIO, synced: bool) -> None:
+    if synced:
+        os.fsync(file.fileno())
 
 
 def _replace(half: Path, path: Path) -> bool:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import obstore
 from obstore.exceptions import AlreadyExistsError
@@ -34,6 +34,8 @@ RETRY_SECONDS = 15.0
 
 _PIECE_BYTES = 256 * 1024
 _PAGE = 1000
+_PART_BYTES = 8 * 2**20
+_files_at_once = threading.BoundedSemaphore(4)
 _REQUESTS = 16
 """At most so many requests of `at_once` are under way in a process."""
 
@@ -43,7 +45,8 @@ class ObjectStore:
 
     S3 itself makes writes atomic and durable, and shows them to every reader at once; `create` is a PUT with
     `If-None-Match: *`, which AWS, MinIO, R2 and Ceph (from Squid on) honour; `check` refuses a server that ignores
-    it. An object is one PUT, never a multipart upload, so that nothing half-written stays behind.
+    it. An object is one PUT, so that nothing half-written stays behind; only a file of more than
+    8 MiB goes in parts, which a killed process leaves in the bucket, unseen, until its lifecycle rule ends them.
 
     A process whose parent had already used such a store must not use one: obstore's threads do not survive a fork,
     and calls would hang in the child and, from then on, in the parent. It gets StoreUnavailable instead.
@@ -69,6 +72,19 @@ class ObjectStore:
         """See Store."""
         with translated(keys.check_key(key)):
             self._put(key, data, "overwrite")
+
+    def put_file(self, key: str, file: BinaryIO) -> None:
+        """See Store; a large one goes in parts, and few at once, since parts are in memory."""
+        with translated(keys.check_key(key)), _files_at_once:
+            file.seek(0)
+            obstore.put(
+                self._objects,
+                key,
+                file,
+                attributes={"Content-Type": keys.content_type(key)},
+                chunk_size=_PART_BYTES,
+                max_concurrency=2,
+            )
 
     def create(self, key: str, data: bytes) -> bool:
         """See Store. False also if our own first try was written but its answer was lost."""
@@ -106,6 +122,11 @@ class ObjectStore:
                     break
                 found.append(info)
         return found
+
+    def count(self, prefix: str) -> int:
+        """See Store."""
+        with translated(keys.check_prefix(prefix)):
+            return sum(len(page) for page in obstore.list(self._objects, prefix, chunk_size=_PAGE))
 
     def list_folders(self, prefix: str, after: str | None = None, limit: int | None = None) -> Sequence[str]:
         """See Store; with a limit, objects are read until it is reached, else the folders alone."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -33,6 +33,11 @@ class Store(Protocol):
         """Writes or replaces; the content type follows from the key's extension."""
         ...
 
+    def put_file(self, key: str, file: BinaryIO) -> None:
+        """Writes or replaces with what the file (of this machine, open and complete) holds; it is not in memory at
+        once. The file may become the object itself: nothing may be written to it afterwards."""
+        ...
+
     def create(self, key: str, data: bytes) -> bool:
         """Writes if there is no such object yet; says whether it did. Of several callers one alone gets True."""
         ...
@@ -51,6 +56,10 @@ class Store(Protocol):
 
     def list(self, prefix: str, after: str | None = None, limit: int | None = None) -> list[ObjectInfo]:
         """Objects whose keys begin with the prefix (which ends in `/`), sorted by key, those past `after` alone."""
+        ...
+
+    def count(self, prefix: str) -> int:
+        """How many objects lie directly below the prefix; cheaper than listing them."""
         ...
 
     def list_folders(self, prefix: str, after: str | None = None, limit: int | None = None) -> Sequence[str]:

@@ -3,9 +3,11 @@
 import re
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from api.spool import open_nameless
 from seg_pipeline.errors import InvalidKey, ObjectNotFound
 from seg_pipeline.store import Store
 
@@ -25,6 +27,31 @@ def test_a_second_put_replaces_the_first(store: Store) -> None:
     store.put(KEY, b"long picture")
     store.put(KEY, b"short")
     assert store.get(KEY) == b"short"
+
+
+def test_a_file_becomes_an_object_and_replaces_another(store: Store, tmp_path: Path) -> None:
+    """In parts too, where it is large; the file that was given has nothing to do with it any more."""
+    for data in (b"", b"picture", bytes(range(256)) * 80_000):
+        with open_nameless(tmp_path / "uploads") as file:
+            file.write(data)
+            store.put_file(KEY, file)
+            store.put_file(KEY, file)
+        assert store.get(KEY) == data
+    assert [*(tmp_path / "uploads").iterdir()] == []
+
+
+def test_a_file_with_a_name_becomes_an_object_too(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "named").write_bytes(b"picture")
+    with (tmp_path / "named").open("rb") as file:
+        store.put_file(KEY, file)
+    (tmp_path / "named").unlink()
+    assert store.get(KEY) == b"picture"
+
+
+def test_objects_are_counted_without_those_in_folders_below(store: Store) -> None:
+    for name in ("a", "b", "c"):
+        store.put(f"inbox/{name}", b"")
+    assert (store.count("inbox/"), store.count("inflight/")) == (3, 0)
 
 
 def test_an_object_may_be_empty(store: Store) -> None:
