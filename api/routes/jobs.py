@@ -24,7 +24,7 @@ from api.schemas import (
 from api.service import Service, ServiceDep, about_job, in_thread
 from api.views import accepted_response, view_accepted, view_job
 from seg_pipeline.domain import JobStatus, check_uuid
-from seg_pipeline.errors import NothingToTell
+from seg_pipeline.errors import JobNotFound, NothingToTell
 from seg_pipeline.jobs.repository import Page
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], dependencies=[RequireKey])
@@ -158,6 +158,12 @@ def _page(service: Service, status: JobStatus | None, after: str | None, limit: 
 
 
 def _delete(service: Service, uuid: str) -> None:
-    if service.inbox.status(uuid, service.live_beats()) is JobStatus.PROCESSING:
+    try:
+        status = service.inbox.status(uuid, service.live_beats())
+    except JobNotFound:
+        if not service.inbox.delete(uuid):  # else an acceptance had died half way
+            raise
+        return
+    if status is JobStatus.PROCESSING:
         raise JobInProgress(f"job {uuid} is being worked on; delete it when it has finished.")
     service.inbox.delete(uuid)

@@ -19,14 +19,24 @@ import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from io import SEEK_END
 from itertools import islice
-from typing import Any, Self, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar
 
 from seg_pipeline.domain import Job, JobStatus, check_uuid
-from seg_pipeline.errors import InvalidRequest, InvalidUuid, JobConflict, JobNotFound, ObjectNotFound, StoreUnavailable
+from seg_pipeline.errors import (
+    InvalidRequest,
+    InvalidUuid,
+    JobConflict,
+    JobNotFound,
+    ObjectNotFound,
+    StoreError,
+    StoreUnavailable,
+)
 from seg_pipeline.jobs.heartbeats import WorkerBeat
 from seg_pipeline.jobs.outbox import Outbox
 from seg_pipeline.store import ObjectInfo, Store, keys
@@ -37,6 +47,9 @@ R = TypeVar("R")
 _OUTCOMES = (JobStatus.COMPLETED, JobStatus.FAILED)
 _TRIES = 5
 _PAGE = 1000
+_ACCEPTED_WITHIN = timedelta(seconds=60)
+"""An acceptance that has come no further than its request by then has died."""
+
 _SOURCES = 10
 """More than a job ever has: one, and what it is."""
 
@@ -134,13 +147,15 @@ class Inbox:
         self.store = store
         self.outbox = Outbox(store)
 
-    def accept(self, job: Job, data: bytes | None = None) -> Accepted:
+    def accept(self, job: Job, data: bytes | BinaryIO | None = None) -> Accepted:
         """Makes the job durable and visible to the sensor; once it returns, the job cannot get lost.
 
         The same request again, also at the same time elsewhere, gives the first job and `created=False`, and completes
         an acceptance that died half way; if the app server waits for the second only, it is told of the first. Another
         request under the same uuid raises JobConflict, and nothing is
-        written. An upload needs its bytes in `data`, whose fingerprint is the job's `source_sha256`.
+        written; but where an acceptance died half way, a minute later it takes its place. If the store fails, what
+        this call began is taken back. An upload needs its bytes in `data` (or in an open file, see `Store.put_file`),
+        whose fingerprint is the job's `source_sha256`.
         """
         if (data is None) != (job.source_sha256 is None):
             raise ValueError(f"job {job.uuid}: an upload needs its bytes, a job with image_url has none")
@@ -151,9 +166,10 @@ class Inbox:
             if job.callback and not accepted.created:
                 accepted = Accepted(self._promise_callback(accepted.job), created=False)
             is_new = turn > 0 or accepted.created or not self._is_known(job.uuid)
-            self._store_source(accepted.job, data, is_new)
-            if is_new:
-                self.store.create(keys.inbox(job.uuid), b"")
+            with self._withdrawn_if_it_fails(accepted, data):
+                self._store_source(accepted.job, data, is_new)
+                if is_new:
+                    self.store.create(keys.inbox(job.uuid), b"")
             # A deletion of the uuid's former job may have taken its request, which we took for ours: then once more.
             if self.store.head(keys.request(job.uuid)):
                 return accepted
@@ -338,17 +354,55 @@ class Inbox:
             self.store.put(keys.request(job.uuid), _to_bytes(job.to_json()))  # it was there, and no job
             return Accepted(job, created=True)
         if first is not None and not first.asks_the_same_as(job):
-            raise JobConflict(job.uuid)
+            if not self._is_abandoned(job.uuid):
+                raise JobConflict(job.uuid)
+            self.sweep(job.uuid)
+            return None
         return Accepted(first, created=False) if first else None
 
-    def _store_source(self, job: Job, data: bytes | None, is_new: bool) -> None:
+    @contextmanager
+    def _withdrawn_if_it_fails(self, accepted: Accepted, data: bytes | BinaryIO | None) -> Iterator[None]:
+        """Takes an acceptance back that this call began and the store did not let it end, as far as the store does."""
+        try:
+            yield
+        except StoreError:
+            if accepted.created:
+                with suppress(StoreError):
+                    self._withdraw(accepted.job, data)
+            raise
+
+    def _withdraw(self, job: Job, data: bytes | BinaryIO | None) -> None:
+        """Removes request and source of a job without a marker. Whoever accepted the same job meanwhile has made one:
+        then it is theirs, and both are put back."""
+        if self._is_known(job.uuid):
+            return
+        for key in self._sources(job.uuid):
+            if key != keys.request(job.uuid):
+                self.store.delete(key)
+        self._delete_request(job.uuid)
+        if self.store.head(keys.inbox(job.uuid)):
+            self._store_source(job, data, is_new=True)
+
+    def _is_abandoned(self, uuid: str) -> bool:
+        """Whether a request is there that nothing leads to, and so old that nobody is about to complete it."""
+        request = self.store.head(keys.request(uuid))
+        is_old = request is not None and request.last_modified < datetime.now(UTC) - _ACCEPTED_WITHIN
+        return is_old and not self._is_known(uuid)
+
+    def _store_source(self, job: Job, data: bytes | BinaryIO | None, is_new: bool) -> None:
         """Writes an upload's bytes; of a job that is known they are there, if nobody is about to delete it."""
         if data is None:
             return
         key = keys.source(job.uuid, job.source_extension or "bin")
         info = None if is_new else self.store.head(key)
-        if info is None or info.size != len(data):
+        if info is None or info.size != _size(data):
+            self._put_source(key, data)
+
+    def _put_source(self, key: str, data: bytes | BinaryIO) -> None:
+        if isinstance(data, bytes):
             self.store.put(key, data)
+        else:
+            self.store.put_file(key, data)
 
     def _delete(self, uuid: str, sources: Iterable[str], *markers: str) -> bool:
         """Removes what there is, and the markers given with those that are always removed.
@@ -523,6 +577,10 @@ class Inbox:
         for prefix in prefixes:
             names = (_name(info) for info in self._each(prefix))
             yield from (name.partition("-")[2] for name in names) if prefix == keys.EXPIRY else names
+
+
+def _size(data: bytes | BinaryIO) -> int:
+    return len(data) if isinstance(data, bytes) else data.seek(0, SEEK_END)
 
 
 def _job(document: dict[str, Any] | None) -> Job | None:

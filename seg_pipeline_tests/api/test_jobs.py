@@ -257,3 +257,14 @@ def test_without_an_app_server_there_is_nobody_to_tell(serve: Serve, api_store: 
     end_queue_job(Inbox(api_store), "mine")
     answer = serve().post("/jobs/mine/callback")
     assert (answer.status_code, answer.json()["code"]) == (409, "nothing_to_tell")
+
+
+def test_half_an_acceptance_is_no_job_but_can_be_deleted(serve: Serve, api_store: Store) -> None:
+    """The process died after the request was written; the uuid must be free again for whoever asks."""
+    client = serve(wait_seconds=0)
+    client.post("/jobs", files={"image": ("a.png", PICTURE)}, data={"uuid": "mine"})
+    api_store.delete(keys.inbox("mine"))
+    assert client.get("/jobs/mine").status_code == 404
+    assert [client.delete("/jobs/mine").status_code for _ in range(2)] == [204, 404]
+    assert api_store.list(keys.ASSETS) == []
+    assert client.post("/jobs", json={"uuid": "mine", "image_url": URL}).status_code == 202

@@ -306,6 +306,65 @@ def test_a_full_store_is_told_and_nothing_half_accepted_is_seen(inbox: Inbox, mo
     assert inbox.status("job-1") is JobStatus.QUEUED
 
 
+class FullStore(UnreliableStore):
+    """A store that has no space left for one key."""
+
+    def __init__(self, store: Store, full: str) -> None:
+        super().__init__(store)
+        self._full = full
+
+    def __getattr__(self, name: str) -> Any:
+        method = super().__getattr__(name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if name in ("put", "create") and self._full in args[0]:
+                raise StoreFull("no space left")
+            return method(*args, **kwargs)
+
+        return call
+
+
+@pytest.mark.parametrize("full", ["request.json", "source.png", keys.INBOX])
+def test_a_full_store_keeps_nothing_and_the_uuid_is_free_for_any_request(store: Store, full: str) -> None:
+    """Half an acceptance once was no job for GET and DELETE, and a conflict for every other request."""
+    with pytest.raises(StoreFull):
+        Inbox(FullStore(store, full)).accept(make_job("job-1"), PICTURE)
+    assert all_keys(Inbox(store)) == set()
+    assert Inbox(store).accept(make_job("job-1", resize=64), PICTURE).created
+
+
+def test_an_acceptance_that_is_taken_back_leaves_what_others_made_of_it_meanwhile() -> None:
+    """The same request twice, and there was no space for the first one's marker: the second one's job is whole."""
+    for moment in count():
+        store = ObjectStore.in_memory()
+        between = Meanwhile(store, moment, lambda store=store: Inbox(store).accept(make_job("job-1"), PICTURE))
+        with suppress(StoreFull):
+            Inbox(FullStore(between, keys.INBOX)).accept(make_job("job-1"), PICTURE)
+        if not between.happened:
+            break
+        inbox = Inbox(store)
+        assert inbox.waiting(10) == ["job-1"], moment
+        assert inbox.job("job-1") == make_job("job-1"), moment
+        assert store.get(keys.source("job-1", "png")) == PICTURE, moment
+    assert moment > 5
+
+
+def test_another_request_replaces_an_acceptance_that_died_a_while_ago(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox.store.create(keys.request("job-1"), json.dumps(make_job("job-1").to_json()).encode())
+    inbox.store.put(keys.source("job-1", "png"), b"of the first")
+    other = make_job("job-1", source_extension="jpg", resize=64)
+    with pytest.raises(JobConflict):
+        inbox.accept(other, PICTURE)
+    monkeypatch.setattr("seg_pipeline.jobs.repository._ACCEPTED_WITHIN", timedelta(seconds=-60))
+    assert inbox.accept(other, PICTURE) == Accepted(other, created=True)
+    assert (inbox.job("job-1"), inbox.waiting(10)) == (other, ["job-1"])
+    assert keys.source("job-1", "png") not in all_keys(inbox)
+    with pytest.raises(JobConflict):
+        inbox.accept(make_job("job-1"), PICTURE)
+
+
 @pytest.mark.parametrize("uuid", ["", "../a", "a/b", ".", "a" * 1000])
 def test_a_bad_uuid_is_no_job(inbox: Inbox, uuid: str) -> None:
     for ask in (inbox.job, inbox.status):
