@@ -221,7 +221,7 @@ def _open(data: bytes, max_pixels: int, *, pixels: bool = True) -> _Source:
     """The picture, past the checks on its parts, frames and pixels."""
     if not data:
         raise EmptyImage("The picture is empty: no bytes arrived.")
-    format_ = _format_of(data)
+    format_ = format_of(data)
     if format_ == "TIFF":
         return _open_tiff(data, max_pixels)
     if format_ == "JXL":
@@ -237,25 +237,25 @@ def _open_with_pillow(format_: str, data: bytes, max_pixels: int) -> _Source:
     with _faults(format_, "picture's header is"):
         # Not Image.open: its bomb check warns and refuses by a process-wide limit, ours is `max_pixels`.
         picture = _plugin(format_)(BytesIO(data), "")
-        _check_pixels(picture.size, max_pixels)
+        check_pixels(picture.size, max_pixels)
         frames = getattr(picture, "n_frames", 1) if format_ == "HEIF" else 1
         animated = format_ != "HEIF" and getattr(picture, "is_animated", False) and picture.format != "MPO"
-    _check_frames(format_, animated)
+    check_frames(format_, animated)
     notes = (f"The file has {frames} pictures; its primary one was taken.",) if frames > 1 else ()
     return _Source(_header(format_, picture.size, notes), data, picture)
 
 
 def _open_tiff(data: bytes, max_pixels: int) -> _Source:
     found = tiff.read_header(data)
-    _check_pixels(found.picture.size_wh, max_pixels)
+    check_pixels(found.picture.size_wh, max_pixels)
     notes = (f"The TIFF has {found.pages} pages; the first was taken.",) if found.pages > 1 else ()
     return _Source(_header("TIFF", found.picture.size_wh, notes), data, directory=found.picture)
 
 
 def _open_jxl(data: bytes, max_pixels: int) -> _Source:
     size, animated = jxl.header_of(data)
-    _check_pixels(size, max_pixels)
-    _check_frames("JXL", animated)
+    check_pixels(size, max_pixels)
+    check_frames("JXL", animated)
     return _Source(_header("JXL", size), data)
 
 
@@ -263,7 +263,8 @@ def _header(format_: str, size_wh: tuple[int, int], notes: tuple[str, ...] = ())
     return ImageHeader(format_, FORMATS[format_], *size_wh, notes)
 
 
-def _check_frames(format_: str, animated: bool) -> None:
+def check_frames(format_: str, animated: bool) -> None:
+    """Raises AnimatedImage."""
     if animated:
         raise AnimatedImage(f"The {format_} picture has more than one frame; send a single one.")
 
@@ -291,8 +292,8 @@ def _plugin(format_: str) -> Callable[..., ImageFile.ImageFile]:
     }[format_]
 
 
-def _format_of(data: bytes) -> str:
-    """The one format whose signature the bytes begin with."""
+def format_of(data: bytes) -> str:
+    """The one format whose signature the bytes begin with; raises NotAnImage, UnsupportedImage or AnimatedImage."""
     for format_, signatures in _SIGNATURES.items():
         if data.startswith(signatures):
             return format_
@@ -318,7 +319,8 @@ def _no_picture(data: bytes) -> ImageError:
     return NotAnImage(f"The {len(data)} bytes are no picture of a known format ({known}).")
 
 
-def _check_pixels(size_wh: tuple[int, int], max_pixels: int) -> None:
+def check_pixels(size_wh: tuple[int, int], max_pixels: int) -> None:
+    """Raises TruncatedImage for a side below 1, TooManyPixels beyond the limit."""
     width, height = size_wh
     if width < 1 or height < 1:
         raise TruncatedImage(f"The picture's header says {width}x{height} pixels; both sides must be at least 1.")
@@ -333,7 +335,7 @@ def _read(source: _Source, max_pixels: int, allocate: Allocate) -> Decoded:
     if source.directory and source.directory.has_wide_floats:
         return Decoded(floats_to_rgb(source.data, source.directory, allocate), source.header.notes)
     picture, notes = _loaded_jpeg(source) if source.header.format == "JPEG" else (_loaded(source), ())
-    _check_pixels(picture.size, max_pixels)  # an AVIF's or HEIF's own frames may be larger than its header says
+    check_pixels(picture.size, max_pixels)  # an AVIF's or HEIF's own frames may be larger than its header says
     facts = Facts.of(source.header.format, source.data, source.directory)
     return Decoded(upright_rgb(picture, facts, allocate), source.header.notes + notes)
 

@@ -24,13 +24,18 @@ def check_header(data: bytes) -> None:
     for segments, (begin, marker) in enumerate(_markers(data)):
         fill += begin - at
         if segments >= MAX_SEGMENTS or fill > MAX_FILL_BYTES:
-            raise ImageTooCostly(
-                f"The JPEG picture has more than {MAX_SEGMENTS} segments, or {MAX_FILL_BYTES} bytes between them, "
-                "before its pixels; save it anew."
-            )
+            raise too_many_segments()
         if marker in (_START_OF_SCAN, _END_OF_IMAGE):
             return
         at = _end_of_segment(data, begin, marker)
+
+
+def too_many_segments() -> ImageTooCostly:
+    """What is said of a header that no picture needs."""
+    return ImageTooCostly(
+        f"The JPEG picture has more than {MAX_SEGMENTS} segments, or {MAX_FILL_BYTES} bytes between them, "
+        "before its pixels; save it anew."
+    )
 
 
 def check_scans(data: bytes) -> None:
