@@ -53,6 +53,7 @@ STATUS_BY_CODE = {
     "job_in_progress": 409,
     "nothing_to_tell": 409,
     "body_too_large": 413,
+    "too_many_requests": 429,
     "unsupported_body": 415,
     "unknown_host": 421,
     "rate_limited": 429,
@@ -181,8 +182,14 @@ class JobInProgress(RequestError):
     code = "job_in_progress"
 
 
+class TooManyRequests(RequestError):
+    """The client has as much under way as one client may."""
+
+    code = "too_many_requests"
+
+
 class Busy(SegPipelineError):
-    """The uploads being read fill the memory set aside for them."""
+    """The service has as much under way, or as little space left, as it may."""
 
     code = "busy"
     permanent = False
@@ -201,7 +208,7 @@ def failure_body(code: str, sentence: str, uuid: str | None = None) -> dict[str,
 def failure_response(
     code: str, sentence: str, uuid: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """The answer for an error code; 401 and 503 carry the headers that clients look for."""
+    """The answer for an error code; 401, 429 and 503 carry the headers that clients look for."""
     status = status_of(code)
     return JSONResponse(failure_body(code, sentence, uuid), status, {**_headers_for(status), **(headers or {})})
 
@@ -234,7 +241,7 @@ def install_failure_handlers(app: FastAPI) -> None:
 def _headers_for(status: int) -> dict[str, str]:
     if status == 401:
         return {"WWW-Authenticate": "Bearer"}
-    return {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else {}
+    return {"Retry-After": str(RETRY_AFTER_SECONDS)} if status in (429, 503) else {}
 
 
 async def _on_reported(request: Request, error: Exception) -> Response:

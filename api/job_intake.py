@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -9,14 +11,16 @@ import structlog
 from fastapi import Request
 from pydantic import ValidationError
 
+from api.admission import client_of
 from api.error_responses import UnsupportedBody, request_error
 from api.schemas import JobOptions, JobRequest, UploadOptions
 from api.service import Service, about_job, in_thread
-from api.uploads import is_multipart, media_type
+from api.spool import Spool
+from api.uploads import BodyReader, announced_bytes, is_multipart, media_type
 from seg_pipeline.domain import Job, check_model
 from seg_pipeline.errors import InvalidRequest
-from seg_pipeline.imaging.images import identify
-from seg_pipeline.jobs.repository import Accepted, fingerprint
+from seg_pipeline.imaging.headers import scan_header
+from seg_pipeline.jobs.repository import Accepted
 
 MAX_JSON_BYTES = 64 * 2**10
 
@@ -32,21 +36,21 @@ def uuid7() -> str:
 
 async def accept_upload(request: Request, service: Service, options: UploadOptions, resize: int | None) -> Accepted:
     """Reads a picture (raw or in a form) and puts its job into the inbox; `resize` is the path's."""
-    with service.upload_memory.hold() as hold:
-        reader = service.body_reader(request, hold)
+    async with _receiving(request, service) as (reader, spool):
         if not is_multipart(request):
-            return await _accept(request, service, _resized(options, resize), await reader.image())
-        form = await reader.form()
-        return await _accept(request, service, _resized(merge_fields(options, form.fields), resize), form.data or b"")
+            await reader.image(spool)
+            return await _accept(request, service, _resized(options, resize), spool)
+        form = await reader.form(spool, UploadOptions.model_fields)
+        return await _accept(request, service, _resized(merge_fields(options, form.fields), resize), spool)
 
 
 async def accept_job(request: Request, service: Service, options: JobOptions) -> Accepted:
     """Reads a job (JSON, or a form with a picture or an address) and puts it into the inbox."""
-    with service.upload_memory.hold() as hold:
-        reader = service.body_reader(request, hold)
+    async with _receiving(request, service) as (reader, spool):
         if is_multipart(request):
-            form = await reader.form()
-            return await _accept(request, service, merge_fields(options, form.fields), form.data)
+            form = await reader.form(spool, JobOptions.model_fields)
+            picture = spool if form.has_picture else None
+            return await _accept(request, service, merge_fields(options, form.fields), picture)
         if media_type(request) != "application/json":
             raise UnsupportedBody(
                 "POST /jobs reads application/json with an image_url, or multipart/form-data with a picture; "
@@ -74,7 +78,7 @@ def merge_json(options: JobOptions, body: bytes) -> JobOptions:
     return options.model_copy(update=_given(asked))
 
 
-def make_job(service: Service, options: JobOptions, data: bytes | None) -> Job:
+def make_job(service: Service, options: JobOptions, picture: Spool | None) -> Job:
     """The job, checked as far as it can be without decoding or fetching. Raises RequestError or ImageError."""
     settings = service.settings
     common: dict[str, Any] = {
@@ -85,15 +89,15 @@ def make_job(service: Service, options: JobOptions, data: bytes | None) -> Job:
         "parameters": options.parameters or {},
         "rle": options.rle or False,
     }
-    if (data is None) == (options.image_url is None):
+    if (picture is None) == (options.image_url is None):
         raise InvalidRequest("send either a picture or an image_url, and not both.")
-    if data is None:
+    if picture is None:
         from seg_pipeline.adapters.image_fetch import check_image_url
 
         check_image_url(str(options.image_url))
         return Job(image_url=options.image_url, **common)
-    header = identify(data, settings.max_image_pixels)
-    return Job(source_sha256=fingerprint(data), source_extension=header.extension, **common)
+    header = scan_header(picture.file, settings.max_image_pixels)
+    return Job(source_sha256=picture.sha256, source_extension=header.extension, **common)
 
 
 def _resized(options: UploadOptions, resize: int | None) -> JobOptions:
@@ -105,11 +109,24 @@ def _given(options: UploadOptions) -> dict[str, Any]:
     return {name: value for name, value in options if value is not None}
 
 
-async def _accept(request: Request, service: Service, options: JobOptions, data: bytes | None) -> Accepted:
-    job = await in_thread(make_job, service, options, data)
+@asynccontextmanager
+async def _receiving(request: Request, service: Service) -> AsyncIterator[tuple[BodyReader, Spool]]:
+    """A reader of the body, and where its picture goes. Raises TooManyRequests or Busy before anything is read."""
+    admission, settings = service.admission, service.settings
+    with admission.uploads.hold(client_of(request)) as slot:
+        await in_thread(admission.check, announced_bytes(request))
+        with Spool(settings.uploads_path, admission.space.check) as spool:
+            limits = settings.max_image_bytes, settings.upload_stall_seconds
+            yield BodyReader(request, *limits, admission.turns, slot), spool
+
+
+async def _accept(request: Request, service: Service, options: JobOptions, picture: Spool | None) -> Accepted:
+    job = await in_thread(make_job, service, options, picture)
     about_job(request, job.uuid)
-    accepted = await in_thread(service.inbox.accept, job, data)
+    accepted = await in_thread(service.inbox.accept, job, picture.file if picture else None)
+    if accepted.created:
+        service.admission.backlog.add()
     structlog.get_logger(__name__).info(
-        "accepted" if accepted.created else "known already", model=job.model, bytes=len(data or b"")
+        "accepted" if accepted.created else "known already", model=job.model, bytes=picture.size if picture else 0
     )
     return accepted

@@ -2,15 +2,18 @@
 
 import logging
 import os
+import resource
 import socket
 import sys
 from contextlib import suppress
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
 from api.app import create_app
+from api.connections import Connections
 from api.http_protocol import GuardedProtocol
 from api.logs import configure_logging
 from api.service import Service
@@ -23,8 +26,8 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS = 5
 """How long a closing server waits for answers that are under way."""
 
-MAX_CONNECTIONS = 512
-"""More get a plain 503 from the server itself, which never touches the app."""
+FILES_BESIDE = 256
+"""Open files that are no connections and no uploads: the store's, the log's, the libraries'."""
 
 
 class Server(uvicorn.Server):
@@ -57,13 +60,14 @@ def main() -> None:
 
 def make_server(app: FastAPI) -> Server:
     """The app in its server."""
+    settings = app.state.service.settings
     config = uvicorn.Config(
         app,
-        http=GuardedProtocol,
+        http=partial(GuardedProtocol, connections=Connections(_connection_limit(settings))),  # type: ignore[arg-type]
         log_config=None,
         ws="none",
         server_header=False,
-        limit_concurrency=MAX_CONNECTIONS,
+        forwarded_allow_ips=settings.forwarded_allow_ips,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     return Server(config, app.state.service)
@@ -78,6 +82,16 @@ def listen(settings: Settings) -> socket.socket:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise OSError(f"cannot listen on {host} port {port} ({reason}); set API_PORT or API_HOST.") from error
+
+
+def _connection_limit(settings: Settings) -> int:
+    """MAX_CONNECTIONS, or fewer where the system lets this process open fewer files: an upload needs two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    possible = settings.max_connections if hard == resource.RLIM_INFINITY else (hard - FILES_BESIDE) // 2
+    if possible < settings.max_connections:
+        log.warning("MAX_CONNECTIONS is %s here, not %s: see `ulimit -n`", possible, settings.max_connections)
+    return max(16, min(possible, settings.max_connections))
 
 
 def _one_line(error: Exception) -> str:

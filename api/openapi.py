@@ -14,7 +14,7 @@ _SENTENCES = {
     "asset_not_found": "job abc123 has no file crops/x.webp, or it has expired.",
     "body_too_large": "a JSON body may have 65536 bytes; send a picture as multipart/form-data.",
     "body_too_slow": "the body stalled for 60 s or took ten times that in all; send it again.",
-    "busy": "too many uploads are being read at once; try again in a moment.",
+    "busy": "the service has 1000 uploads under way already; try again in a moment.",
     "empty_image": "The picture is empty: no bytes arrived.",
     "image_too_large": "the picture has more than MAX_IMAGE_BYTES = 33554432 bytes.",
     "internal_error": "something went wrong here; the log has the details.",
@@ -34,6 +34,7 @@ _SENTENCES = {
     "rate_limited": "key shop has used up its requests; send the next in 2 s.",
     "store_full": "The store has no space left; nothing of this request was kept.",
     "store_unavailable": "The store cannot be reached; try again in a moment.",
+    "too_many_requests": "you have 500 uploads under way already; try again in a moment.",
     "too_many_pixels": "The picture has 20000x20000 = 400000000 pixels, more than MAX_IMAGE_PIXELS = 50000000.",
     "unsupported_image": "The picture is a camera's raw file (DNG); export it as JPEG, PNG or TIFF.",
     "image_too_costly": "The JPEG picture has more than 100 scans; save it anew, with fewer passes.",
@@ -50,7 +51,7 @@ UPLOADING = (
     *("empty_image", "not_an_image", "unsupported_image", "truncated_image", "animated_image"),
     *("image_too_large", "too_many_pixels", "image_too_costly"),
     *("invalid_request", "invalid_uuid", "invalid_ttl", "invalid_resize", "unknown_model", "invalid_parameter"),
-    *("body_too_slow", "job_conflict", "busy", "store_full"),
+    *("body_too_slow", "job_conflict", "too_many_requests", "busy", "store_full"),
 )
 
 

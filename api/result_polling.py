@@ -7,14 +7,13 @@ from typing import Any
 import anyio
 from fastapi import Request
 
+from api.admission import client_of
+from api.error_responses import Busy, TooManyRequests
 from api.service import Service, in_thread
 from seg_pipeline.errors import StoreUnavailable
 
 FIRST_PAUSE_SECONDS = 0.03
 LONGEST_PAUSE_SECONDS = 1.0
-MAX_WAITING = 256
-"""Requests that may wait at once; more get their 202 at once, the job is accepted all the same."""
-
 
 Result = dict[str, Any]
 """What `result.json` holds."""
@@ -51,13 +50,13 @@ async def wait_for_result(request: Request, service: Service, uuid: str, seconds
     Looks again after a tenth of the time already waited, 30 ms at first and a second at most. A store that cannot be
     read is looked at again: the job is accepted, and only the answer is late.
     """
-    if seconds <= 0 or service.waiting >= MAX_WAITING:
+    if seconds <= 0:
         return None
-    service.waiting += 1
     try:
-        return await _poll(request, service, uuid, time.monotonic(), seconds)
-    finally:
-        service.waiting -= 1
+        with service.admission.waits.hold(client_of(request)):
+            return await _poll(request, service, uuid, time.monotonic(), seconds)
+    except (Busy, TooManyRequests):  # the job is accepted all the same
+        return None
 
 
 async def _poll(request: Request, service: Service, uuid: str, started: float, seconds: float) -> Result | None:

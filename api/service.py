@@ -10,11 +10,11 @@ import anyio.to_thread
 import structlog
 from fastapi import Depends, Request
 
+from api.admission import Admission
 from api.api_keys import ApiKeys
 from api.idle_health import Activity
 from api.links import Links
 from api.metrics import Metrics
-from api.uploads import UPLOADS_HELD, BodyReader, Hold, UploadMemory
 from seg_pipeline.jobs.file_links import FileLinks, file_links
 from seg_pipeline.jobs.heartbeats import WorkerBeat, live_workers
 from seg_pipeline.jobs.repository import Inbox
@@ -33,12 +33,11 @@ class Service:
     store: Store
     inbox: Inbox
     activity: Activity
-    upload_memory: UploadMemory
+    admission: Admission
     metrics: Metrics
     api_keys: ApiKeys
     files: FileLinks
     closing: asyncio.Event = field(default_factory=asyncio.Event)
-    waiting: int = 0
 
     @classmethod
     def build(cls, settings: Settings, store: Store) -> "Service":
@@ -48,15 +47,11 @@ class Service:
             store,
             Inbox(store),
             Activity(settings.health_idle_seconds),
-            UploadMemory(UPLOADS_HELD * settings.max_image_bytes),
+            Admission.build(settings, store),
             Metrics(),
             ApiKeys(settings),
             file_links(store, settings),
         )
-
-    def body_reader(self, request: Request, hold: Hold) -> BodyReader:
-        """A reader of the request's body within this service's limits."""
-        return BodyReader(request, self.settings.max_image_bytes, self.settings.upload_stall_seconds, hold)
 
     def links(self, request: Request) -> Links:
         """Where this request's answer leads to."""
@@ -82,8 +77,8 @@ def about_job(request: Request, uuid: str) -> None:
     structlog.contextvars.bind_contextvars(uuid=uuid)
 
 
-def get_service(request: Request) -> Service:
-    """The app's service."""
+async def get_service(request: Request) -> Service:
+    """The app's service. A coroutine, since plain functions wait for a thread, and probes may not."""
     service: Service = request.app.state.service
     return service
 

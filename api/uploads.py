@@ -1,65 +1,23 @@
-"""Bodies, read as they arrive and refused the moment they are too large or too slow."""
+"""Bodies, read as they arrive: in turns, to the disk, and refused the moment they are too large or too slow."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
 
 import anyio
 from fastapi import Request
-from python_multipart.exceptions import FormParserError
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
 
-from api.error_responses import BodyTooLarge, BodyTooSlow, Busy
-from seg_pipeline.errors import ImageTooLarge, InvalidRequest
+from api.admission import Slot
+from api.error_responses import BodyTooLarge, BodyTooSlow
+from api.forms import Form, FormReader
+from api.read_turns import ReadTurns
+from api.service import in_thread
+from api.spool import Spool
+from seg_pipeline.errors import ImageTooLarge
 
 FORM_OVERHEAD_BYTES = 64 * 2**10
 """What a multipart form may carry beside its picture: fields, headers, boundaries."""
-
-MAX_FIELDS = 16
-MAX_FIELD_BYTES = 8 * 2**10
-UPLOADS_HELD = 8
-
-
-@dataclass(frozen=True)
-class Form:
-    """A multipart form: its text fields, and its one file's bytes if it has a file."""
-
-    fields: dict[str, str]
-    data: bytes | None
-
-
-class UploadMemory:
-    """The bytes of all uploads being read now; more than fit are refused (Busy) rather than swapped."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        self.held_bytes = 0
-
-    @contextmanager
-    def hold(self) -> Iterator["Hold"]:
-        """Counts what is added inside the block, and forgets it at the end."""
-        hold = Hold(self)
-        try:
-            yield hold
-        finally:
-            self.held_bytes -= hold.held_bytes
-
-
-class Hold:
-    """One upload's share of the memory."""
-
-    def __init__(self, memory: UploadMemory) -> None:
-        self._memory = memory
-        self.held_bytes = 0
-
-    def add(self, size: int) -> None:
-        """Takes so many bytes more, or raises Busy."""
-        if self._memory.held_bytes + size > self._memory.limit_bytes:
-            raise Busy("too many uploads are being read at once; try again in a moment.")
-        self.held_bytes += size
-        self._memory.held_bytes += size
 
 
 @dataclass(frozen=True)
@@ -69,84 +27,84 @@ class BodyReader:
     request: Request
     max_image_bytes: int
     stall_seconds: float
-    hold: Hold
+    turns: ReadTurns
+    slot: Slot
 
-    async def image(self) -> bytes:
+    async def image(self, spool: Spool) -> None:
         """The whole body as the picture's bytes; ImageTooLarge as soon as it is known to be."""
-        self._check_announced(self.max_image_bytes, self._image_too_large())
-        return await self._bytes(self.max_image_bytes, self._image_too_large())
+        await self._read(spool.write, self.max_image_bytes, self._image_too_large())
 
     async def json_bytes(self, limit_bytes: int) -> bytes:
         """The whole body, small; BodyTooLarge beyond the limit."""
+        pieces: list[bytes] = []
         error = BodyTooLarge(f"a JSON body may have {limit_bytes} bytes; send a picture as multipart/form-data.")
+        await self._read(pieces.append, limit_bytes, error)
+        return b"".join(pieces)
+
+    async def form(self, spool: Spool, known_fields: Collection[str]) -> Form:
+        """A multipart form with at most one picture (whatever its field is called), whose bytes go to the spool."""
+
+        def write(data: bytes) -> None:
+            if spool.size + len(data) > self.max_image_bytes:
+                raise self._image_too_large()
+            spool.write(data)
+
+        reader = FormReader(self.request.headers["content-type"], known_fields, write)
+        await self._read(reader.feed, self.max_image_bytes + FORM_OVERHEAD_BYTES, self._image_too_large())
+        return reader.finish()
+
+    async def _read(self, take: Callable[[bytes], None], limit_bytes: int, error: Exception) -> None:
+        """Hands the body on in pieces, in a thread. Raises the error past the limit, BodyTooSlow if it stalls or takes
+        ten stalls in all."""
         self._check_announced(limit_bytes, error)
-        return await self._bytes(limit_bytes, error)
-
-    async def form(self) -> Form:
-        """A multipart form with at most one file (whatever its field is called), which is the picture."""
-        limit = self.max_image_bytes + FORM_OVERHEAD_BYTES
-        self._check_announced(limit, self._image_too_large())
-        async with aclosing(self._chunks(limit, self._image_too_large())) as chunks:
-            parser = _ImageFormParser(self.request, chunks, self.max_image_bytes, self._image_too_large())
-            try:
-                form = await parser.parse()
-            except (MultiPartException, FormParserError, UnicodeError) as error:
-                raise InvalidRequest(f"the multipart form cannot be read: {_reason(error)}.") from error
-        return _to_form(form.multi_items())
-
-    async def _bytes(self, limit_bytes: int, error: Exception) -> bytes:
-        async with aclosing(self._chunks(limit_bytes, error)) as chunks:
-            return b"".join([chunk async for chunk in chunks])
-
-    async def _chunks(self, limit_bytes: int, error: Exception) -> AsyncGenerator[bytes, None]:
-        """The body in pieces. Raises the error past the limit, BodyTooSlow if it stalls or takes ten stalls in all."""
-        total, ends_at = 0, anyio.current_time() + 10 * self.stall_seconds
-        async with aclosing(self.request.stream()) as stream:
-            while True:
-                chunk = await self._next(stream, ends_at)
-                if chunk is None:
-                    return
-                total += len(chunk)
+        clock, total, more = _Clock(self.stall_seconds, self.slot), 0, True
+        while more:
+            async with self.turns.message(self.request.scope, self.request.receive) as message:
+                piece = _piece(message)
+                total += len(piece)
                 if total > limit_bytes:
                     raise error
-                self.hold.add(len(chunk))
-                yield chunk
-
-    async def _next(self, stream: AsyncIterator[bytes], ends_at: float) -> bytes | None:
-        deadline = min(anyio.current_time() + self.stall_seconds, ends_at)
-        with anyio.move_on_at(deadline):
-            return await anext(stream, None)
-        raise BodyTooSlow(
-            f"the body stalled for {self.stall_seconds:g} s or took ten times that in all; send it again."
-        )
+                if piece:
+                    await in_thread(take, piece)
+            more = message is None or message.get("more_body", False)
+            if more:
+                clock.tick(len(piece))
 
     def _check_announced(self, limit_bytes: int, error: Exception) -> None:
-        announced = self.request.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > limit_bytes:
+        if announced_bytes(self.request) > limit_bytes:
             raise error
 
     def _image_too_large(self) -> ImageTooLarge:
         return ImageTooLarge(f"the picture has more than MAX_IMAGE_BYTES = {self.max_image_bytes} bytes.")
 
 
-class _ImageFormParser(MultiPartParser):
-    """Starlette's parser, holding one file in memory and refusing it at its limit, not after."""
+class _Clock:
+    """When a body is given up."""
 
-    spool_max_size = 0  # never to disk: the whole upload is bounded by UploadMemory
+    def __init__(self, stall_seconds: float, slot: Slot) -> None:
+        self._slot = slot
+        self._stall_seconds = stall_seconds
+        self._ends_at = anyio.current_time() + 10 * stall_seconds
+        self._stalls_at = anyio.current_time() + stall_seconds
 
-    def __init__(
-        self, request: Request, chunks: AsyncGenerator[bytes, None], max_image_bytes: int, error: Exception
-    ) -> None:
-        super().__init__(request.headers, chunks, max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
-        self._left = max_image_bytes
-        self._error = error
+    def tick(self, received_bytes: int) -> None:
+        """Something came, or nothing did; raises BodyTooSlow when it is time, or when others need its place."""
+        self._slot.turn(received_bytes)
+        if self._slot.gave_way:
+            raise BodyTooSlow("the body came very slowly while others waited for its place; send it again.")
+        now = anyio.current_time()
+        if received_bytes:
+            self._stalls_at = now + self._stall_seconds
+        if now >= min(self._stalls_at, self._ends_at):
+            raise BodyTooSlow(
+                f"the body stalled for {self._stall_seconds:g} s or took ten times that in all; send it again."
+            )
 
-    def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._current_part.file is not None:
-            self._left -= end - start
-            if self._left < 0:
-                raise self._error
-        super().on_part_data(data, start, end)
+
+def _piece(message: Message | None) -> bytes:
+    if message and message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b"") if message else b""
 
 
 def is_multipart(request: Request) -> bool:
@@ -159,16 +117,7 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _to_form(items: list[tuple[str, Any]]) -> Form:
-    fields = {name: value for name, value in items if isinstance(value, str)}
-    files = [value for _, value in items if isinstance(value, UploadFile)]
-    if not files:
-        return Form(fields, None)
-    try:
-        return Form(fields, files[0].file.read())
-    finally:
-        files[0].file.close()
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "message", error)).rstrip(".")[:200]
+def announced_bytes(request: Request) -> int:
+    """The body's size as the client announced it; 0 if it did not."""
+    announced = request.headers.get("content-length", "")
+    return int(announced) if announced.isdecimal() else 0

@@ -75,6 +75,9 @@ class Settings(BaseSettings):
         None, description="Comma-separated addresses or networks of such proxies, besides this machine."
     )
     base_url: str | None = Field(None, description="Public address of the API, for links; from the request if unset.")
+    forwarded_allow_ips: str = Field(
+        "127.0.0.1", description="Proxies whose X-Forwarded-For is believed; commas between them, * for all."
+    )
     allowed_hosts: str | None = Field(
         None,
         description="Comma-separated names that the API answers to beside BASE_URL's; by default all, "
@@ -95,6 +98,17 @@ class Settings(BaseSettings):
     wait_seconds: float = Field(60, ge=0, le=600, description="How long POST /segment waits before it answers 202.")
     health_idle_seconds: int = Field(120, ge=0, description="/health fails this long after the last request; 0: off.")
     upload_stall_seconds: float = Field(60, gt=0, description="An upload that stalls for so long is refused.")
+    max_connections: int = Field(2000, ge=16, description="Beyond, the connections longest silent are closed.")
+    max_uploads: int = Field(1000, ge=0, description="Uploads received at once; more get 503.")
+    max_uploads_per_client: int = Field(
+        500, ge=0, description="Uploads received at once from one address; more get 429."
+    )
+    max_waiting: int = Field(512, ge=0, description="Requests waiting for a result at once; more get 202.")
+    max_waiting_per_client: int = Field(
+        256, ge=0, description="Requests waiting at once from one address; more get 202."
+    )
+    max_queued_jobs: int = Field(50_000, ge=1, description="With so many jobs unfinished, new ones get 503.")
+    min_free_bytes: int = Field(256 * 2**20, ge=0, description="Uploads that would leave less disk free get 503.")
     max_image_bytes: int = Field(32 * 2**20, ge=1, description="Larger uploads and downloads are refused.")
     max_image_pixels: int = Field(50_000_000, ge=1, description="Pictures of more pixels are refused.")
 
@@ -143,10 +157,24 @@ class Settings(BaseSettings):
                 raise ValueError(f"DAGSTER_PROXIES must name addresses or networks: {error}.") from error
         return text
 
+    @model_validator(mode="after")
+    def _connections_are_more_than_what_holds_them(self) -> "Settings":
+        if self.max_connections <= self.max_uploads + self.max_waiting:
+            raise ValueError(
+                f"MAX_CONNECTIONS = {self.max_connections} must be more than MAX_UPLOADS + MAX_WAITING = "
+                f"{self.max_uploads + self.max_waiting}: probes need some too."
+            )
+        return self
+
     @property
     def assets_path(self) -> Path:
         """The folder that holds `{uuid}/` when there is no bucket."""
         return self.assets_dir or self.data_dir / "assets"
+
+    @property
+    def uploads_path(self) -> Path:
+        """Where uploads are kept until they belong to a job."""
+        return self.data_dir / "uploads"
 
     @property
     def inbox_pause_seconds(self) -> float:

@@ -7,8 +7,17 @@ import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LINGER_SECONDS = 2.0
-LINGER_BYTES = 16 * 2**20
+from api.read_turns import ReadTurns
+
+LINGER_SECONDS = 30.0
+LINGER_SILENT_SECONDS = 2.0
+"""What is thrown away is waited for no longer than this, and in all no longer than the other."""
+
+LINGER_BYTES = 64 * 2**20
+"""As much is thrown away of a body that did not announce its size; of one that did, all."""
+
+DRAINS = 8
+"""Refused bodies that are taken from the network at the same moment."""
 
 
 class LingeringClose:
@@ -21,24 +30,25 @@ class LingeringClose:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._turns = ReadTurns(DRAINS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not _announces_body(Headers(scope=scope)):
             await self.app(scope, receive, send)
         else:
-            exchange = _Exchange(Headers(scope=scope), receive, send)
+            exchange = _Exchange(scope, receive, send, self._turns)
             await self.app(scope, exchange.receive, exchange.send)
 
 
 class _Exchange:
     """One request and its answer; knows whether the body is in."""
 
-    def __init__(self, headers: Headers, receive: Receive, send: Send) -> None:
-        self._receive, self._send = receive, send
+    def __init__(self, scope: Scope, receive: Receive, send: Send, turns: ReadTurns) -> None:
+        self._scope, self._receive, self._send, self._turns = scope, receive, send, turns
         self._body_done = False
         self._lingers = False
         # Asking for more would make the server send "100 Continue" after its answer.
-        self._client_waits = headers.get("expect", "").lower() == "100-continue"
+        self._client_waits = Headers(scope=scope).get("expect", "").lower() == "100-continue"
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -58,10 +68,19 @@ class _Exchange:
         await self._send(message)
 
     async def _drain(self) -> None:
-        dropped = 0
-        with anyio.move_on_after(LINGER_SECONDS):
-            while not self._body_done and not self._client_waits and dropped < LINGER_BYTES:
-                dropped += len((await self.receive()).get("body", b""))
+        connection = self._scope.get("state", {}).get("connection")
+        if connection:
+            connection.rest()
+        came_at = anyio.current_time()
+        ends_at, dropped = came_at + LINGER_SECONDS, 0
+        limit_bytes = int(Headers(scope=self._scope).get("content-length", LINGER_BYTES))
+        while not self._body_done and not self._client_waits and dropped < limit_bytes:
+            async with self._turns.message(self._scope, self.receive) as message:
+                now = anyio.current_time()
+                came_at = now if message else came_at
+                dropped += len(message.get("body", b"")) if message else 0
+            if now - came_at > LINGER_SILENT_SECONDS or now > ends_at:
+                return
 
 
 def _announces_body(headers: Headers) -> bool:

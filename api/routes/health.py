@@ -56,5 +56,5 @@ async def readyz(request: Request) -> Response:
 )
 async def prometheus(service: ServiceDep) -> Response:
     """Requests by route, method and status, their durations, and how many wait."""
-    service.metrics.waiting.set(service.waiting)
+    service.metrics.waiting.set(service.admission.waits.taken)
     return Response(service.metrics.exposition(), media_type=metrics.CONTENT_TYPE)

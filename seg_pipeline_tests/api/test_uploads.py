@@ -9,8 +9,6 @@ from contextlib import contextmanager, suppress
 import httpx
 import pytest
 
-from api.error_responses import Busy
-from api.uploads import UploadMemory
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.store import Store
 from seg_pipeline_tests.api.serving import Serve, eventually
@@ -98,7 +96,7 @@ def test_a_connection_that_never_says_what_it_wants_is_closed(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     """A few hundred of them would otherwise hold every connection that there is."""
-    monkeypatch.setattr("api.http_protocol.HEAD_SECONDS", 0.2)
+    monkeypatch.setattr("api.connections.HEAD_SECONDS", 0.2)
     with connected(serve()) as wire:
         wire.sendall(sent)
         assert received(wire) == b""
@@ -113,7 +111,7 @@ def test_a_head_without_end_is_cut_off(serve: Serve) -> None:
 
 
 def test_requests_on_one_connection_each_have_their_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.http_protocol.HEAD_SECONDS", 2)
+    monkeypatch.setattr("api.connections.HEAD_SECONDS", 2)
     with connected(serve()) as wire:
         for pause in (0, 2.5):
             time.sleep(pause)
@@ -175,30 +173,8 @@ def test_many_wait_at_once_without_a_thread_each(serve: Serve, api_store: Store)
     assert all(answer.json()["uuid"] == uuid for uuid, answer in answers.items())
 
 
-def test_when_too_many_wait_the_next_gets_its_address_at_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.result_polling.MAX_WAITING", 0)
-    assert serve(wait_seconds=300).post("/segment", content=PICTURE).status_code == 202
-
-
-def test_uploads_share_a_bounded_memory_and_give_it_back() -> None:
-    memory = UploadMemory(10)
-    with memory.hold() as first:
-        first.add(6)
-        with memory.hold() as second:
-            second.add(4)
-            with pytest.raises(Busy):
-                second.add(1)
-        assert memory.held_bytes == 6
-    assert memory.held_bytes == 0
-
-
-def test_an_upload_that_does_not_fit_beside_the_others_is_told_to_come_again(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("api.service.UPLOADS_HELD", 0)
-    response = serve().post("/segment", content=PICTURE)
-    assert (response.status_code, response.json()["code"]) == (503, "busy")
-    assert int(response.headers["retry-after"]) > 0
+def test_when_too_many_wait_the_next_gets_its_address_at_once(serve: Serve) -> None:
+    assert serve(wait_seconds=300, max_waiting=0).post("/segment", content=PICTURE).status_code == 202
 
 
 @contextmanager

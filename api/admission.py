@@ -1,0 +1,191 @@
+"""How much work is taken on at once. What is beyond is refused with a time to come again; a probe never is."""
+
+import ipaddress
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from starlette.requests import HTTPConnection
+
+from api.error_responses import Busy, TooManyRequests
+from api.read_turns import ReadTurns
+from seg_pipeline.errors import StoreError
+from seg_pipeline.settings import Settings
+from seg_pipeline.store import Store, keys
+
+READERS = 32
+"""Bodies that are taken from the network at the same moment."""
+
+SLOW_TURNS = 8
+SLOW_BYTES = 1024
+"""A body is slow that had so many turns without a byte, and for each of them brought less than this."""
+
+COUNT_SECONDS = 1.0
+COUNT_SHARE = 20
+"""Counting jobs takes at most one part in so many of the time."""
+
+
+@dataclass(eq=False)
+class Slot:
+    """One request's place, and how well it uses it."""
+
+    client: str
+    received_bytes: int = 0
+    empty_turns: int = 0
+    gave_way: bool = False
+    """Whether the place is somebody else's now: the request should end."""
+
+    def turn(self, received_bytes: int) -> None:
+        """Its body had a turn in being read, and brought so much."""
+        self.received_bytes += received_bytes
+        self.empty_turns += not received_bytes
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether its body brings next to nothing, for seconds in which it was waited for."""
+        return self.empty_turns >= SLOW_TURNS and self.received_bytes < self.empty_turns * SLOW_BYTES
+
+
+class Slots:
+    """Places for one kind of work, in all and for each client. Where none is left, a slow body gives way."""
+
+    def __init__(self, what: str, total: int, per_client: int) -> None:
+        self._what, self._total, self._per_client = what, total, per_client
+        self._slots: set[Slot] = set()
+        self._by_client: Counter[str] = Counter()
+
+    @property
+    def taken(self) -> int:
+        """How many are in use."""
+        return len(self._slots)
+
+    @contextmanager
+    def hold(self, client: str) -> Iterator[Slot]:
+        """Takes a place for the block. Raises TooManyRequests where the client has all of its own, else Busy."""
+        self._make_room(client)
+        slot = Slot(client)
+        self._slots.add(slot)
+        self._by_client[client] += 1
+        try:
+            yield slot
+        finally:
+            self._give_back(slot)
+
+    def _make_room(self, client: str) -> None:
+        if self._by_client[client] >= self._per_client:
+            if not self._end_a_slow_one(client):
+                raise TooManyRequests(f"you have {self._per_client} {self._what} already; try again in a moment.")
+        elif self.taken >= self._total and not self._end_a_slow_one():
+            raise Busy(f"the service has {self._total} {self._what} already; try again in a moment.")
+
+    def _end_a_slow_one(self, client: str | None = None) -> bool:
+        slow = next((slot for slot in self._slots if slot.is_slow and client in (None, slot.client)), None)
+        if slow:
+            slow.gave_way = True
+            self._give_back(slow)
+        return slow is not None
+
+    def _give_back(self, slot: Slot) -> None:
+        if slot in self._slots:
+            self._slots.discard(slot)
+            self._by_client[slot.client] -= 1
+            if not self._by_client[slot.client]:
+                del self._by_client[slot.client]
+
+
+class FreeSpace:
+    """What must stay free of the disks that uploads are written to."""
+
+    def __init__(self, folders: Sequence[Path], least_bytes: int) -> None:
+        self._folders, self._least_bytes = folders, least_bytes
+
+    def check(self, more_bytes: int) -> None:
+        """Raises Busy if so many bytes more would not leave enough."""
+        free = min(shutil.disk_usage(_existing(folder)).free for folder in self._folders)
+        if free - more_bytes < self._least_bytes:
+            raise Busy(
+                f"the disk has {free} bytes free, and MIN_FREE_BYTES = {self._least_bytes} must stay so; "
+                "try again when some has been freed."
+            )
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the one that it will be made in."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+class Backlog:
+    """How many accepted jobs have not finished: counted now and then, since that costs a listing."""
+
+    def __init__(self, store: Store, limit: int) -> None:
+        self._store, self._limit = store, limit
+        self._counted = self._added = 0
+        self._good_until = 0.0
+
+    def add(self) -> None:
+        """A job was accepted since the last count."""
+        self._added += 1
+
+    def check(self) -> None:
+        """Raises Busy if there are too many; blocking where it is time to count again."""
+        with suppress(StoreError):  # whoever writes the job says so
+            self._count_if_due()
+        waiting = self._counted + self._added
+        if waiting >= self._limit:
+            raise Busy(f"{waiting} jobs wait already, MAX_QUEUED_JOBS = {self._limit}; try again in a moment.")
+
+    def _count_if_due(self) -> None:
+        began = time.monotonic()
+        if began < self._good_until:
+            return
+        self._good_until = began + COUNT_SECONDS  # the others go on with what was counted last
+        added = self._added
+        self._counted = sum(self._store.count(prefix) for prefix in (keys.INBOX, keys.INFLIGHT))
+        self._added -= added
+        ended = time.monotonic()
+        self._good_until = ended + max(COUNT_SECONDS, COUNT_SHARE * (ended - began))
+
+
+@dataclass(frozen=True)
+class Admission:
+    """All the limits of one process."""
+
+    uploads: Slots
+    waits: Slots
+    space: FreeSpace
+    backlog: Backlog
+    turns: ReadTurns = field(default_factory=lambda: ReadTurns(READERS))
+
+    @classmethod
+    def build(cls, settings: Settings, store: Store) -> "Admission":
+        """The limits of the settings."""
+        folders = [settings.uploads_path, *([] if settings.s3_bucket else [settings.assets_path])]
+        return cls(
+            Slots("uploads under way", settings.max_uploads, settings.max_uploads_per_client),
+            Slots("requests waiting", settings.max_waiting, settings.max_waiting_per_client),
+            FreeSpace(folders, settings.min_free_bytes),
+            Backlog(store, settings.max_queued_jobs),
+        )
+
+    def check(self, announced_bytes: int) -> None:
+        """Raises Busy if a job more, or an upload of so many bytes, is too much now; blocking."""
+        self.backlog.check()
+        self.space.check(announced_bytes)
+
+
+def client_of(connection: HTTPConnection) -> str:
+    """Who asks, as far as limits go."""
+    return client_key(connection.client.host if connection.client else "")
+
+
+def client_key(host: str) -> str:
+    """The address itself, of IPv6 its network of 64 bits, which one household has."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    return host if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))

@@ -1,0 +1,82 @@
+"""All connections of the server. When there are too many, some are closed on which nobody is served."""
+
+from collections import defaultdict
+from typing import Protocol
+
+HEAD_SECONDS = 20.0
+"""From the connection, or the first byte of its next request, to the end of the head; less when many are silent."""
+
+LEAST_SHARE = 0.1
+"""Of that time, when as many are silent as may be."""
+
+
+class Connection(Protocol):
+    """What is known here of a connection."""
+
+    def hang_up(self, reason: str) -> None:
+        """Closes it at once."""
+        ...
+
+
+class Connections:
+    """Counts connections; beyond the limits the longest silent one of the client with most of them is closed.
+
+    A connection is silent while it asks nothing and is sent nothing: its head has not come, the client keeps it for
+    later, or does not read its answer. So whoever opens many loses their own first, and a probe always gets in.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open: set[Connection] = set()
+        self._silent: defaultdict[str, dict[Connection, None]] = defaultdict(dict)  # by client, the longest first
+        self._clients: dict[Connection, str] = {}
+
+    @property
+    def count(self) -> int:
+        """Those that are open."""
+        return len(self._open)
+
+    @property
+    def silent_count(self) -> int:
+        """Those of them that are silent."""
+        return len(self._clients)
+
+    @property
+    def head_seconds(self) -> float:
+        """How long a request's head may take now."""
+        used = min(1.0, self.silent_count / (self._limit / 2))
+        return HEAD_SECONDS * max(LEAST_SHARE, 1 - used)
+
+    def opened(self, connection: Connection, client: str) -> None:
+        """A client has connected, and has said nothing yet."""
+        self._open.add(connection)
+        self.silent(connection, client)
+
+    def closed(self, connection: Connection) -> None:
+        """It is gone."""
+        self._open.discard(connection)
+        self.served(connection)
+
+    def silent(self, connection: Connection, client: str) -> None:
+        """From now on nobody is served on it."""
+        if connection in self._open and connection not in self._clients:
+            self._clients[connection] = client
+            self._silent[client][connection] = None
+            self._close_some(sparing=connection)
+
+    def served(self, connection: Connection) -> None:
+        """A request has come on it, or its answer goes on."""
+        client = self._clients.pop(connection, None)
+        if client is not None:
+            del self._silent[client][connection]
+            if not self._silent[client]:
+                del self._silent[client]
+
+    def _close_some(self, sparing: Connection) -> None:
+        while self.count > self._limit or self.silent_count > self._limit // 2:
+            most = max(self._silent.values(), key=len)
+            longest = next(iter(most))
+            if longest is sparing:
+                return
+            self.closed(longest)
+            longest.hang_up("too many connections are open on which nothing is asked")
