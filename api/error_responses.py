@@ -6,7 +6,7 @@ The body is `{"error": "<sentence>", "code": "<code>"}`, with the job's `uuid` w
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -75,17 +75,18 @@ STATUS_BY_CODE = {
     "fetch_rejected": 502,
     "fetch_unavailable": 502,
     # Ours
+    "device_broken": 500,
     "error": 500,
     "internal_error": 500,
     "model_failed": 500,
     "model_out_of_memory": 500,
-    "weights_missing": 500,
     "worker_lost": 500,
     "decoder_lost": 500,
     "store_failed": 500,
     "object_not_found": 500,
     "busy": 503,
     "queue_unavailable": 503,
+    "weights_missing": 503,
     "store_unavailable": 503,
     "store_full": 507,
 }
@@ -99,7 +100,7 @@ _STORE_SENTENCES = {
     "store_unavailable": "The store cannot be reached; try again in a moment.",
 }
 
-_FIELD_ERRORS = {
+_FIELD_ERRORS: dict[str, Callable[[Any], InvalidRequest]] = {
     "uuid": InvalidUuid,
     "model": UnknownModel,
     "resize": lambda value: InvalidResize(value, MAX_RESIZE),

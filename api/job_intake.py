@@ -83,7 +83,7 @@ def make_job(service: Service, options: JobOptions, picture: Spool | None) -> Jo
     settings = service.settings
     common: dict[str, Any] = {
         "uuid": options.uuid or uuid7(),
-        "model": check_model(options.model or settings.model, settings.models),
+        "model": check_model(options.model or settings.model, settings.offered_models),
         "resize": options.resize,
         "ttl_seconds": options.ttl_seconds or settings.asset_ttl_seconds,
         "parameters": options.parameters or {},

@@ -2,10 +2,11 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from pathlib import PurePath
 from typing import Any, Self
 
 import numpy as np
@@ -15,9 +16,7 @@ from seg_pipeline.errors import InvalidParameter, InvalidResize, InvalidTtl, Inv
 
 UUID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 _UUID = re.compile(UUID_PATTERN)
-_YOLO = re.compile(r"yolo(v?\d{1,2}|e-[\w]{1,8})[a-z]?-seg")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
-_SAM2 = re.compile(r"sam2(\.1)?_hiera_(tiny|small|base_plus|large)")
 DEMO_MODELS = ("demo-yolo", "demo-sam2")
 
 MAX_RESIZE = 8192
@@ -68,12 +67,17 @@ def check_ttl_seconds(ttl_seconds: int) -> int:
     return ttl_seconds
 
 
-def check_model(model: str, configured: tuple[str, ...] = ()) -> str:
-    """A model's name if this service can know it: a published YOLO-seg or SAM-2, a demo model, or one that the
-    operator configured (the only way to a path, so that no client names a file of the server)."""
-    if model in configured or model in DEMO_MODELS or _YOLO.fullmatch(model) or _SAM2.fullmatch(model):
+def check_model(model: str, offered: Sequence[str] = ()) -> str:
+    """A model's name if it is a demo model or one that the operator offers: so no client names a file of the server,
+    and none has gigabytes of weights downloaded."""
+    if model in offered or model in DEMO_MODELS:
         return model
-    raise UnknownModel(model)
+    raise UnknownModel(model, [*(name for name in offered if shown_model(name) == name), *DEMO_MODELS])
+
+
+def shown_model(model: str) -> str:
+    """What clients are told of a model: of a path, which the operator alone may name, the last part."""
+    return PurePath(model).name
 
 
 def whole_number(value: object) -> object:
@@ -160,7 +164,9 @@ def check_parameters(model: str, parameters: Mapping[str, Any]) -> Parameters:
 
 def _read_parameter(model: str, name: str, value: object, known: Mapping[str, Range | Switch]) -> int | float:
     if name not in known:
-        raise InvalidParameter(f"parameter {name[:80]!r} is unknown to {model[:80]}, which has {', '.join(known)}.")
+        raise InvalidParameter(
+            f"parameter {name[:80]!r} is unknown to {shown_model(model)[:80]}, which has {', '.join(known)}."
+        )
     number = known[name].read(value)
     if number is None:
         raise InvalidParameter(f"parameter {name} {str(value)[:40]} must be {known[name]}.")

@@ -30,6 +30,11 @@ SegPipelineError
 job may be what is wrong. A message is one sentence that names the value, the limit and what to do.
 """
 
+import re
+from collections.abc import Iterable
+
+_FOLDERS = re.compile(r"(?<![\w:/.~-])/(?:[^/\s'\":;,]+/)+(?=[^/\s])")
+
 
 class SegPipelineError(Exception):
     """Anything this service reports on purpose."""
@@ -79,15 +84,13 @@ class InvalidTtl(InvalidRequest):
 
 
 class UnknownModel(InvalidRequest):
-    """No such model."""
+    """No such model, or it is not offered here."""
 
     code = "unknown_model"
 
-    def __init__(self, model: object) -> None:
-        super().__init__(
-            f"model {str(model)[:80]!r} is unknown; name a yolo*-seg model such as yolov8x-seg, a SAM-2 such as "
-            "sam2.1_hiera_large, demo-yolo or demo-sam2."
-        )
+    def __init__(self, model: object, offered: Iterable[str] = ()) -> None:
+        names = ", ".join(dict.fromkeys(offered)) or "one that MODELS lists"
+        super().__init__(f"model {str(model)[:80]!r} is not offered here; name {names}, or leave it out.")
 
 
 class InvalidParameter(InvalidRequest):
@@ -313,3 +316,8 @@ class UnexpectedError(SegPipelineError):
 
     code = "internal_error"
     permanent = False
+
+
+def without_folders(text: str) -> str:
+    """A foreign error's words with every absolute path cut to its last part: clients need not know our folders."""
+    return _FOLDERS.sub("", text)

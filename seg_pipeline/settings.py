@@ -22,6 +22,9 @@ class Settings(BaseSettings):
     # What segments
     model: str = Field("yolov8x-seg", description="Model for uploads: any yolo*-seg name, or a path to weights.")
     queue_model: str = Field("sam2.1_hiera_large", description="Model for jobs that come by SQS.")
+    models: str | None = Field(
+        None, description="Comma-separated models that jobs may name beside MODEL, QUEUE_MODEL and the demo models."
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N; auto takes CUDA where there is one.")
     weights_dir: Path = Field(Path("models/weights"), description="Where downloaded weights are kept.")
     inference_mode: InferenceMode = Field(
@@ -187,9 +190,9 @@ class Settings(BaseSettings):
         return self.base_url or f"http://localhost:{self.api_port}"
 
     @property
-    def models(self) -> tuple[str, ...]:
-        """The models the operator named, which may be paths."""
-        return (self.model, self.queue_model)
+    def offered_models(self) -> tuple[str, ...]:
+        """The models that the operator named, which may be paths; jobs may ask for no others but the demo models."""
+        return tuple(dict.fromkeys((self.model, self.queue_model, *listed(self.models))))
 
     @property
     def wanted_models(self) -> list[str]:

@@ -24,7 +24,14 @@ from seg_pipeline.domain import (
     check_ttl_seconds,
     check_uuid,
 )
-from seg_pipeline.errors import InvalidParameter, InvalidResize, InvalidTtl, InvalidUuid, UnknownModel
+from seg_pipeline.errors import (
+    InvalidParameter,
+    InvalidResize,
+    InvalidTtl,
+    InvalidUuid,
+    UnknownModel,
+    without_folders,
+)
 from seg_pipeline_tests.builders import NOON, bits, drawn, make_job, make_mask
 
 full_frames = arrays(np.bool_, st.tuples(st.integers(1, 20), st.integers(1, 20)))
@@ -60,19 +67,15 @@ class TestLimits:
 
 
 class TestModel:
-    @pytest.mark.parametrize(
-        "model", ["yolov8x-seg", "yolo11n-seg", "sam2.1_hiera_large", "sam2_hiera_tiny", "demo-yolo", "demo-sam2"]
-    )
-    def test_published_and_demo_models_are_known(self, model):
-        assert check_model(model) == model
+    @pytest.mark.parametrize("model", ["yolov8x-seg", "demo-yolo", "demo-sam2", "/models/mine.pt"])
+    def test_what_the_operator_offers_and_demo_models_can_be_had(self, model):
+        assert check_model(model, ("yolov8x-seg", "/models/mine.pt")) == model
 
-    @pytest.mark.parametrize("model", ["", "yolov8x", "../../etc/passwd", "/models/mine.pt", "yolov8x-seg.pt", "demo"])
-    def test_a_client_cannot_name_a_file(self, model):
-        with pytest.raises(UnknownModel):
-            check_model(model)
-
-    def test_an_operator_can(self):
-        assert check_model("/models/mine.pt", configured=("/models/mine.pt",)) == "/models/mine.pt"
+    @pytest.mark.parametrize("model", ["", "yolov8n-seg", "../../etc/passwd", "/models/yours.pt", "mine.pt", "demo"])
+    def test_nothing_else_can_and_the_refusal_names_no_file_of_the_server(self, model):
+        with pytest.raises(UnknownModel, match="name yolov8x-seg, demo-yolo, demo-sam2, or leave it out") as refusal:
+            check_model(model, ("yolov8x-seg", "/models/mine.pt"))
+        assert "/models/mine.pt" not in str(refusal.value)
 
 
 UPSTREAMS_RICHEST = {  # of its automatic mask generator's notebook
@@ -222,3 +225,20 @@ class TestJob:
 
     def test_it_expires_its_ttl_after_it_finished(self):
         assert make_job(ttl_seconds=90).expires_at(NOON) == NOON + timedelta(seconds=90)
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (
+            "[Errno 2] No such file or directory: '/srv/data/x/model.pt'",
+            "[Errno 2] No such file or directory: 'model.pt'",
+        ),
+        ("cannot open /var/lib/a.b/c", "cannot open c"),
+        ("https://example.com/a/b.png was refused", "https://example.com/a/b.png was refused"),
+        ("3/4 of 1/2", "3/4 of 1/2"),
+        ("see assets/a/b.webp", "see assets/a/b.webp"),
+    ],
+)
+def test_foreign_words_lose_our_folders(words: str, kept: str) -> None:
+    assert without_folders(words) == kept

@@ -109,7 +109,7 @@ def _asked(asked: _Body, settings: Settings) -> Asked:
         raise InvalidRequest("image_url and imageUrl name two pictures; send one of them.")
     defaults = {"model": settings.queue_model, "resize": None, "ttl_seconds": settings.asset_ttl_seconds}
     named = {name: value for name in defaults if (value := getattr(asked, name)) is not None}
-    check_model(named.get("model", settings.queue_model), settings.models)
+    check_model(named.get("model", settings.queue_model), settings.offered_models)
     job = Job(
         uuid=check_uuid(asked.uuid),
         parameters=asked.parameters or {},

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Annotated, NoReturn
 
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from seg_pipeline.cli.masking import shown
 from seg_pipeline.cli.start import ABOUT, ListenOn, start
 from seg_pipeline.local.supervisor import NO_RESTART, StopRequested, SupervisorError
-from seg_pipeline.settings import Settings
+from seg_pipeline.settings import Settings, listed
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 weights_app = typer.Typer(no_args_is_help=True, help="The models' weights.")
@@ -102,7 +103,8 @@ def pull_weights(
 ) -> None:
     """Make sure that models' weights are here; download them if they are nowhere yet.
 
-    Without a name those that a worker will want: MODEL's, and QUEUE_MODEL's if there is a queue.
+    Without a name those that a worker will want: MODEL's, QUEUE_MODEL's if there is a queue, and those that MODELS
+    lists. One of the last that cannot be had is a warning: it is refused until it is here.
     """
     from seg_pipeline.cli.download_progress import shown_progress
     from seg_pipeline.errors import ModelError
@@ -114,6 +116,9 @@ def pull_weights(
         with shown_progress(say) as progress:
             for name in names or settings.wanted_models:
                 find_weights(name, settings, progress)
+            for name in () if names else listed(settings.models):
+                with warned(ModelError):
+                    find_weights(name, settings, progress)
     except ModelError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(NO_RESTART) from None
@@ -130,9 +135,12 @@ def show_parity(
     """
     from seg_pipeline.cli.parity_table import report_parity
     from seg_pipeline.errors import ModelError
+    from seg_pipeline.segmenters.weights.locate import find_weights
 
     settings = read_settings()
     try:
+        for name in names or settings.wanted_models:
+            find_weights(name, settings)
         accepted = report_parity(names or settings.wanted_models, settings, again, say)
     except ModelError as error:
         fail(str(error))
@@ -146,6 +154,15 @@ def read_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         fail("; ".join(f"{_setting_of(each['loc'])}: {each['msg']}" for each in error.errors()))
+
+
+@contextlib.contextmanager
+def warned(kind: type[Exception]) -> Iterator[None]:
+    """Prints an error of this kind as a warning."""
+    try:
+        yield
+    except kind as error:
+        typer.echo(f"WARNING {error}", err=True)
 
 
 def say(line: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from seg_pipeline.domain import Job, JobStatus, Mask, Segment
+from seg_pipeline.domain import Job, JobStatus, Mask, Segment, shown_model
 from seg_pipeline.errors import SegPipelineError
 from seg_pipeline.imaging.cutouts import crop_name
 from seg_pipeline.imaging.masks import center_point, contains, interior_point, mask_to_rle
@@ -105,12 +105,12 @@ def answer_document(result: Document, links: FileLinks, base_url: str) -> Docume
     """What clients get for a finished job; `base_url` is the API's address, for links that lead to it."""
     crops = [segment["crop_key"] for segment in result["segments"]]
     files = [result["original_key"], *crops] if result["status"] == JobStatus.COMPLETED else []
-    private = ("segments", "original_key", "overlay_key")
+    private = ("segments", "original_key", "overlay_key", "model")
     overlay = result["overlay_key"]
     return {
         "uuid": result["uuid"],
         "status": result["status"],
-        "model": result["model"],
+        "model": shown_model(result["model"]),
         "file_names": [links.file_name(key) for key in files],
         "urls": [links.url(key, base_url) for key in files],
         "segments": _public_segments(result, links, base_url),
@@ -124,7 +124,7 @@ def unfinished_document(job: Job, status: JobStatus) -> Document:
     return {
         "uuid": job.uuid,
         "status": str(status),
-        "model": job.model,
+        "model": shown_model(job.model),
         "file_names": [],
         "urls": [],
         "segments": [],

@@ -28,6 +28,7 @@ from seg_pipeline.errors import (
     SegPipelineError,
     StoreError,
     UnexpectedError,
+    without_folders,
 )
 from seg_pipeline.imaging.cutouts import crop_name, cut_out
 from seg_pipeline.imaging.decoder_pool import Decoder, shared_decoders
@@ -573,4 +574,6 @@ def _errors_into(report: StageReport, uuid: str) -> Iterator[None]:
         report.errors[uuid] = error
     except Exception as error:
         logger.exception("job %s failed in a way nobody foresaw", uuid)
-        report.errors[uuid] = UnexpectedError(f"An unexpected {type(error).__name__} occurred: {error}")
+        report.errors[uuid] = UnexpectedError(
+            f"An unexpected {type(error).__name__} occurred: {without_folders(str(error))}"
+        )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from seg_pipeline.errors import DeviceBroken, ModelError, ModelFailed, ModelOutOfMemory
+from seg_pipeline.errors import DeviceBroken, ModelError, ModelFailed, ModelOutOfMemory, without_folders
 
 
 def pick_device(device: str) -> str:
@@ -77,8 +77,8 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """The error's own words, shortened."""
-    return next(iter(str(error).splitlines()), "no message")[:200]
+    """The error's own words, shortened, without our folders: clients read them."""
+    return without_folders(next(iter(str(error).splitlines()), "no message"))[:200]
 
 
 def give_memory_back() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from seg_pipeline.segmenters import Segmenter
 from seg_pipeline.segmenters.parity import gate
-from seg_pipeline.segmenters.weights.locate import find_weights, weights_sha256
+from seg_pipeline.segmenters.weights.locate import locate_weights, weights_sha256
 from seg_pipeline.settings import InferenceMode, Settings
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def load_segmenter(name: str, settings: Settings) -> Segmenter:
 def load_in_mode(name: str, settings: Settings, mode: InferenceMode) -> Segmenter:
     """The model in `exact` or `turbo`, whatever is configured and whether or not it is as good here."""
     load = _load_sam2 if _is_sam2(name) else _load_yolo
-    return load(name, find_weights(name, settings), settings, mode)
+    return load(name, locate_weights(name, settings), settings, mode)
 
 
 def parity_verdict(
@@ -52,7 +52,7 @@ def parity_folder(settings: Settings) -> Path:
 
 def parity_subject(name: str, settings: Settings) -> gate.Subject:
     """What a verdict on this model is about, on this machine as it is. Raises WeightsMissing."""
-    weights_path = find_weights(name, settings)
+    weights_path = locate_weights(name, settings)
     from seg_pipeline.segmenters.devices import describe_device, pick_device
 
     sam2 = _is_sam2(name)

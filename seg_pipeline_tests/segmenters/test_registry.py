@@ -48,7 +48,7 @@ def test_a_sam2_loads_with_the_settings_parameters(tmp_path: Path) -> None:
 
 
 def test_a_sam2_that_was_never_published_has_no_weights(tmp_path: Path) -> None:
-    with pytest.raises(WeightsMissing, match="nobody publishes"):
+    with pytest.raises(WeightsMissing, match="are not here yet"):
         load_segmenter("sam2.1_hiera_huge", make_settings(tmp_path))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 
-from seg_pipeline.domain import DEMO_MODELS
+from seg_pipeline.domain import DEMO_MODELS, shown_model
 from seg_pipeline.errors import WeightsMissing
 from seg_pipeline.settings import Settings
 
@@ -72,6 +72,22 @@ def published_url(name: str, settings: Settings) -> str | None:
     return published_yolo_url(name, settings.weights_dir)
 
 
+def locate_weights(name: str, settings: Settings) -> Path:
+    """The file with the weights of a model. Nothing is downloaded: that is no work for who has jobs to do.
+
+    Raises WeightsMissing, which clients may read: where we looked is in the log alone.
+    """
+    places = _places(name, settings)
+    for path in places:
+        if path.is_file():
+            return _verified(path)
+    logger.warning("the weights of %s are not at %s", name, " or ".join(map(str, places)))
+    bare = shown_model(name)
+    if _is_path(name):
+        raise WeightsMissing(f"the weights {bare} are not there; their operator has to put them back.")
+    raise WeightsMissing(f"the weights of {bare} are not here yet; `seg-pipeline weights pull {bare}` brings them.")
+
+
 def find_weights(
     name: str,
     settings: Settings,
@@ -101,8 +117,10 @@ def _places(name: str, settings: Settings) -> list[Path]:
         return [BUNDLED / f"{name}.pt"]
     if not _is_path(name):
         return [settings.weights_dir / f"{name}.pt"]
-    if name not in settings.models:
-        raise WeightsMissing(f"model {name} is a path, and paths come from the settings MODEL and QUEUE_MODEL alone.")
+    if name not in settings.offered_models:
+        raise WeightsMissing(
+            f"model {name} is a path, and paths come from the settings MODEL, QUEUE_MODEL and MODELS alone."
+        )
     return [Path(name), settings.weights_dir / name]
 
 
@@ -122,7 +140,7 @@ def _verified(path: Path) -> Path:
     record = _record(path)
     if record.is_file() and record.read_text().split()[:1] != [weights_sha256(path)]:
         raise WeightsMissing(
-            f"{path} is not the file that was downloaded: its SHA-256 differs from {record.name}; delete both to "
+            f"{path.name} is not the file that was downloaded: its SHA-256 differs from {record.name}; delete both to "
             "download it again, or that record to keep your own file."
         )
     return path

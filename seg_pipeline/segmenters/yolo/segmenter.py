@@ -370,7 +370,7 @@ def _load_checkpoint(weights_path: Path) -> dict[str, Any]:
     from ultralytics.nn.tasks import torch_safe_load
 
     if "'" in str(weights_path):
-        raise ModelError(f"{weights_path} has a ' in its path, which ultralytics would drop; move the file.")
+        raise ModelError(f"{weights_path.name} has a ' in its path, which ultralytics would drop; move the file.")
     checkpoint, _ = torch_safe_load(weights_path, safe_only=True)
     return dict(checkpoint)
 

@@ -73,6 +73,16 @@ def test_nobody_else_may_name_a_path(tmp_path: Path) -> None:
             find_weights(name, make_settings(tmp_path))
 
 
+def test_a_job_downloads_nothing_and_its_error_shows_no_folder(tmp_path: Path) -> None:
+    """A worker that downloads keeps every other job waiting; where it looked is for the log."""
+    with pytest.raises(WeightsMissing, match="seg-pipeline weights pull yolov8n-seg") as refusal:
+        locate.locate_weights("yolov8n-seg", make_settings(tmp_path, models="yolov8n-seg"))
+    own = str(tmp_path / "own.pt")
+    with pytest.raises(WeightsMissing, match=r"the weights own\.pt are not there") as of_a_path:
+        locate.locate_weights(own, make_settings(tmp_path, models=own))
+    assert str(tmp_path) not in f"{refusal.value} {of_a_path.value}"
+
+
 def test_weights_are_downloaded_once_and_their_hash_recorded(host: FileHost, tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
     path = fetch(host, settings)
