@@ -67,6 +67,7 @@ STATUS_BY_CODE = {
     "image_too_large": 413,
     "too_many_pixels": 413,
     "image_too_costly": 413,
+    "output_too_large": 413,
     "unsupported_image": 400,
     "undecodable_image": 400,
     # The picture's server

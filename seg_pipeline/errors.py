@@ -4,6 +4,7 @@ SegPipelineError
 ├── RequestError            the caller's to mend
 │   ├── InvalidRequest      ├── InvalidUuid  ├── InvalidResize  ├── InvalidTtl  ├── UnknownModel
 │   │                       ├── InvalidParameter  └── InvalidUrl
+│   ├── OutputTooLarge      more pixels of cut-outs than a job may make
 │   ├── JobConflict         the uuid stands for another request
 │   ├── JobNotFound
 │   └── NothingToTell       the app server is not to be told of the job, or not yet
@@ -103,6 +104,12 @@ class InvalidUrl(InvalidRequest):
     """The image_url is no http, https or s3 address."""
 
     code = "invalid_url"
+
+
+class OutputTooLarge(RequestError):
+    """What was asked for makes more pixels than MAX_OUTPUT_PIXELS."""
+
+    code = "output_too_large"
 
 
 class JobConflict(RequestError):

@@ -114,6 +114,10 @@ class Settings(BaseSettings):
     min_free_bytes: int = Field(256 * 2**20, ge=0, description="Uploads that would leave less disk free get 503.")
     max_image_bytes: int = Field(32 * 2**20, ge=1, description="Larger uploads and downloads are refused.")
     max_image_pixels: int = Field(50_000_000, ge=1, description="Pictures of more pixels are refused.")
+    max_segments: int = Field(1_000, ge=1, description="Of more segments in a picture the surest stay.")
+    max_output_pixels: int = Field(
+        500_000_000, ge=1, description="A job whose cut-outs have more pixels in all is failed."
+    )
 
     # The queue and the app server
     sqs_queue_url: str | None = Field(None, description="Queue of jobs; none without it.")

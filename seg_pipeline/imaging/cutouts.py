@@ -19,6 +19,11 @@ def crop_name(uuid: str, index: int) -> str:
     return f"{sha256(f'{uuid}/{index}'.encode()).hexdigest()[:32]}.webp"
 
 
+def cut_out_size(mask: Mask, resize: int | None) -> tuple[int, int]:
+    """Width and height of a segment's cut-out."""
+    return scaled_size((mask.box.width, mask.box.height), min(resize or max(mask.bits.shape), WEBP_MAX_SIDE))
+
+
 def cut_out(image: RgbImage, mask: Mask, resize: int | None = None) -> bytes:
     """The masked pixels as RGBA WEBP (colour lossy, alpha exact), as large as the mask's box.
 
@@ -28,7 +33,7 @@ def cut_out(image: RgbImage, mask: Mask, resize: int | None = None) -> bytes:
     if image.shape[1::-1] != mask.resolution_wh:
         raise ValueError(f"the mask is of a picture of {mask.resolution_wh}, not {image.shape[1::-1]}")
     check_resize(resize)
-    size = scaled_size((mask.box.width, mask.box.height), min(resize or max(mask.bits.shape), WEBP_MAX_SIDE))
+    size = cut_out_size(mask, resize)
     with large_ones_in_turn(max(mask.bits.size, size[0] * size[1])):
         rgba = _rgba(image[mask.box.slices], mask.bits)
         if size != (mask.box.width, mask.box.height):

@@ -81,6 +81,8 @@ class Piece:
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     started_at: datetime | None = None
     published: bool = False
+    left_out: int = 0
+    """Segments that the model found and that are not kept."""
     held_bytes: int = 0
     users: int = 1
 

@@ -25,6 +25,7 @@ from seg_pipeline.errors import (
     JobNotFound,
     NothingToTell,
     ObjectNotFound,
+    OutputTooLarge,
     SegPipelineError,
     StoreError,
     UnexpectedError,
@@ -47,6 +48,7 @@ from seg_pipeline.jobs.result_document import (
     result_document,
     segments_document,
 )
+from seg_pipeline.pipeline.output_budget import check_output, surest
 from seg_pipeline.pipeline.run_context import Line, Outcome, make_encoders, mask_bytes
 from seg_pipeline.segmenters import Notes
 from seg_pipeline.segmenters.warm import WarmModels
@@ -411,7 +413,9 @@ def _call_model(bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[str
     founds = {}
     for (uuid, picture), segments in zip(pictures.items(), answers, strict=True):
         line.add_seconds(uuid, SEGMENTS, seconds)
-        founds[uuid] = _found(asked.model, weights_sha256, picture, seconds, segments)
+        kept = surest(segments, bench.settings.max_segments)
+        founds[uuid] = _found(asked.model, weights_sha256, picture, seconds, kept)
+        line.piece(uuid).left_out = len(segments) - len(kept)
     return founds, notes
 
 
@@ -445,6 +449,7 @@ def _store_segments(bench: Workbench, line: Line, uuid: str, found: Found, notes
         "model_seconds": found.seconds,
         "mask_seconds": line.seconds(uuid, "masks"),
         "mask_bytes": written,
+        **({"segments_left_out": line.piece(uuid).left_out} if line.piece(uuid).left_out else {}),
         **notes,
     }
 
@@ -453,6 +458,12 @@ def _cut(bench: Workbench, line: Line, uuid: str, found: Found) -> None:
     """Has the encoders write the job's pictures, several at once; its own goes when the last of them is done."""
     job, picture = bench.job(line, uuid), line.piece(uuid).picture
     assert picture is not None
+    try:
+        check_output(job, found.segments, bench.settings.max_output_pixels)
+    except OutputTooLarge as error:
+        line.outcomes[CUTOUTS, uuid] = _raising(error)
+        _let_go(bench, line, uuid)
+        return
     parts = _pictures_of(job, picture, found)
     line.share(uuid, len(parts))
     written = [line.encode(_write_part, bench, line, uuid, part) for part in parts]

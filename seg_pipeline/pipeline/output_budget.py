@@ -1,0 +1,32 @@
+"""How much one job may make: segments, and pixels of cut-outs."""
+
+from collections.abc import Sequence
+
+from seg_pipeline.domain import Job, Segment
+from seg_pipeline.errors import OutputTooLarge
+from seg_pipeline.imaging.cutouts import cut_out_size
+
+
+def surest(segments: Sequence[Segment], limit: int) -> list[Segment]:
+    """The segments with the best scores, as many as may stay, in their former order."""
+    if len(segments) <= limit:
+        return list(segments)
+    best = sorted(range(len(segments)), key=lambda index: -_score(segments[index]))[:limit]
+    return [segments[index] for index in sorted(best)]
+
+
+def check_output(job: Job, segments: Sequence[Segment], limit: int) -> None:
+    """Raises OutputTooLarge for cut-outs of more pixels in all than `limit`."""
+    sizes = [cut_out_size(segment.mask, job.resize) for segment in segments]
+    pixels = sum(width * height for width, height in sizes)
+    if pixels > limit:
+        asked = f"at resize = {job.resize}" if job.resize else "at their natural size"
+        raise OutputTooLarge(
+            f"The {len(segments)} cut-outs {asked} have {pixels} pixels, more than MAX_OUTPUT_PIXELS = {limit}; "
+            "ask for a smaller resize or fewer segments."
+        )
+
+
+def _score(segment: Segment) -> float:
+    scores = (segment.confidence, segment.predicted_iou, segment.stability_score)
+    return next((score for score in scores if score is not None), 0.0)
