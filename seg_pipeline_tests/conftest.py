@@ -79,6 +79,14 @@ def postgres_server_url() -> Iterator[str]:
         yield url
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With a test process for each core: tests on one profile share a running service, so one process has them all."""
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        if "profile" in params:
+            item.add_marker(pytest.mark.xdist_group(params["profile"]))
+
+
 @pytest.fixture(scope="session", params=PROFILES)
 def profile(request: pytest.FixtureRequest) -> str:
     """`embedded` or `servers`: a test that asks for it runs on both."""

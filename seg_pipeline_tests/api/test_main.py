@@ -27,7 +27,7 @@ import api.app, api.main
 from seg_pipeline.settings import Settings
 api.app.create_app(Settings(_env_file=None))
 heavy = {"boto3", "celery", "cv2", "dagster", "matplotlib", "pandas", "pycocotools", "sam2", "scipy", "sqlalchemy",
-         "supervision", "torch", "torchvision", "ultralytics", "seg_pipeline.segmenters", "seg_pipeline.defs"}
+         "torch", "torchvision", "ultralytics", "seg_pipeline.segmenters", "seg_pipeline.defs"}
 print(sorted(heavy & set(sys.modules)))
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) // 1024)
 print(f"{time.perf_counter() - started:.2f} s")

@@ -155,7 +155,7 @@ def test_a_cancelled_run_ends_as_cancelled_and_its_jobs_say_so(stack: Stack, lar
     with ThreadPoolExecutor(8) as senders:
         list(senders.map(lambda uuid: queue(stack, larger, uuid), uuids))
     # So much that it lasts longer than a heartbeat, by which the worker notices.
-    run_id = wait_until_a_batch_is_processed(stack, uuids, at_least=20)
+    run_id = wait_until_a_batch_is_processed(stack, uuids, at_least=10)
     graphql(stack, "mutation($id: String!) { terminateRun(runId: $id) { __typename } }", id=run_id)
     assert wait_for_end(stack, run_id) == "CANCELED"
     stack.wait_for(lambda: statuses(stack, uuids) <= {"completed", "failed"}, "end of every job")
