@@ -17,7 +17,7 @@ from api.schemas import JobOptions, JobRequest, UploadOptions
 from api.service import Service, about_job, in_thread
 from api.spool import Spool
 from api.uploads import BodyReader, announced_bytes, is_multipart, media_type
-from seg_pipeline.domain import Job, check_model
+from seg_pipeline.domain import Job, check_client_uuid, check_model
 from seg_pipeline.errors import InvalidRequest
 from seg_pipeline.imaging.headers import scan_header
 from seg_pipeline.jobs.repository import Accepted
@@ -82,7 +82,7 @@ def make_job(service: Service, options: JobOptions, picture: Spool | None) -> Jo
     """The job, checked as far as it can be without decoding or fetching. Raises RequestError or ImageError."""
     settings = service.settings
     common: dict[str, Any] = {
-        "uuid": options.uuid or uuid7(),
+        "uuid": check_client_uuid(options.uuid) if options.uuid else uuid7(),
         "model": check_model(options.model or settings.model, settings.offered_models),
         "resize": options.resize,
         "ttl_seconds": options.ttl_seconds or settings.asset_ttl_seconds,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import PurePath
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from seg_pipeline.errors import InvalidParameter, InvalidResize, InvalidTtl, Inv
 UUID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 _UUID = re.compile(UUID_PATTERN)
 _NUMBER = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+_QUEUES = "queue-"
 DEMO_MODELS = ("demo-yolo", "demo-sam2")
 
 MAX_RESIZE = 8192
@@ -49,6 +51,18 @@ def check_uuid(uuid: str) -> str:
     not be RFC 4122's.
     """
     if not isinstance(uuid, str) or not _UUID.fullmatch(uuid):
+        raise InvalidUuid(uuid)
+    return uuid
+
+
+def queue_uuid(uuid: str) -> str:
+    """The uuid of a queue's job whose own a client has taken; clients may send none of this form."""
+    return f"{_QUEUES}{sha256(uuid.encode()).hexdigest()[:40]}"
+
+
+def check_client_uuid(uuid: str) -> str:
+    """The uuid, if a client may give it to a job; else InvalidUuid."""
+    if re.fullmatch(rf"{_QUEUES}[0-9a-f]{{40}}", check_uuid(uuid)):
         raise InvalidUuid(uuid)
     return uuid
 
@@ -286,6 +300,7 @@ class Job:
     """What was asked for: `request.json`. The image is an upload (`source_sha256`) or a URL, never both.
 
     `parameters` stand in for the configured ones of its model; with `rle` its segments carry their run lengths.
+    `told_as` is the uuid that the app server knows it by, if a client had taken that for a job of its own.
     """
 
     uuid: str
@@ -299,6 +314,7 @@ class Job:
     callback: bool = False
     parameters: Parameters = field(default_factory=dict)
     rle: bool = False
+    told_as: str | None = None
     accepted_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def __post_init__(self) -> None:
@@ -308,6 +324,16 @@ class Job:
         object.__setattr__(self, "parameters", check_parameters(self.model, self.parameters))
         if (self.image_url is None) == (self.source_sha256 is None):
             raise ValueError(f"job {self.uuid} needs an image_url or an upload, and not both")
+
+    @property
+    def callback_uuid(self) -> str:
+        """The uuid under which the app server is told of it."""
+        return self.told_as or self.uuid
+
+    @property
+    def is_the_queues(self) -> bool:
+        """Whether a message asked for it, whoever did first."""
+        return self.via == "sqs" or self.callback
 
     def asks_the_same_as(self, other: "Job") -> bool:
         """Whether both would give the same answer, so that one uuid can stand for them."""

@@ -121,7 +121,8 @@ async def get_job(request: Request, service: ServiceDep, uuid: Uuid) -> Response
     },
 )
 async def delete_job(request: Request, service: ServiceDep, uuid: Uuid) -> Response:
-    """Queued and finished jobs go at once; one that a worker has is refused with 409."""
+    """Queued and finished jobs go at once; one that a worker has, or that the app server waits for, is refused with
+    409."""
     about_job(request, check_uuid(uuid))
     await in_thread(_delete, service, uuid)
     return Response(status_code=204)
@@ -166,4 +167,14 @@ def _delete(service: Service, uuid: str) -> None:
         return
     if status is JobStatus.PROCESSING:
         raise JobInProgress(f"job {uuid} is being worked on; delete it when it has finished.")
+    if _is_awaited(service, uuid):
+        raise JobInProgress(f"the app server has not been told of job {uuid} yet; delete it when it has.")
     service.inbox.delete(uuid)
+
+
+def _is_awaited(service: Service, uuid: str) -> bool:
+    """Whether the app server still waits for the job: a client must not keep its answer from it."""
+    if service.settings.app_server_url is None or not service.inbox.job(uuid).callback:
+        return False
+    delivery = service.inbox.outbox.delivery(uuid)
+    return delivery is None or delivery.is_pending

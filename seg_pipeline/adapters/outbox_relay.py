@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from seg_pipeline.adapters.app_server import LIMITS, AppServer, Limits, Session
 from seg_pipeline.adapters.deadlines import run_promptly
@@ -141,10 +142,14 @@ class Courier:
 
     async def _reply(self, parcel: Parcel, session: Session) -> Reply:
         try:
-            return await session.tell(parcel.job.uuid, callback_document(parcel.result, self._links, self._base_url))
+            return await session.tell(parcel.job.callback_uuid, self._document(parcel))
         except Exception as error:  # whatever is wrong with one must not hold up the others
             logger.exception("job %s: its callback failed in a way nobody foresaw", parcel.job.uuid)
             return Reply(0.0, problem=f"an unexpected {type(error).__name__} occurred; the log has the details.")
+
+    def _document(self, parcel: Parcel) -> dict[str, Any]:
+        document = callback_document(parcel.result, self._links, self._base_url)
+        return {**document, "uuid": parcel.job.callback_uuid}
 
     def _note_failure(self, after: Delivery, reply: Reply, now: datetime) -> None:
         self._down_since = self._down_since or now

@@ -22,7 +22,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from seg_pipeline.adapters.deadlines import DeadlinePassed, within
 from seg_pipeline.adapters.image_fetch import check_image_url
-from seg_pipeline.domain import Job, check_model, check_uuid, whole_number
+from seg_pipeline.domain import Job, check_model, check_uuid, queue_uuid, whole_number
 from seg_pipeline.errors import (
     InvalidParameter,
     InvalidRequest,
@@ -76,9 +76,18 @@ class Asked:
     job: Job
     left_open: frozenset[str] = frozenset()
 
-    def like(self, first: Job) -> Job:
-        """The same job with another's values for what was left open: our defaults may have changed since."""
-        return replace(self.job, **{name: getattr(first, name) for name in self.left_open})
+    def beside(self, first: Job) -> Job:
+        """What to do when another job has the uuid.
+
+        One of the queue is probably this one, from before our defaults changed: then its values stand for what was
+        left open. A client's must not keep the app server from its answer: then this one goes by a uuid of its own.
+        """
+        if first.is_the_queues:
+            return replace(self.job, **{name: getattr(first, name) for name in self.left_open})
+        logger.warning(
+            "job %s: a client has taken this uuid; the queue's job is %s", first.uuid, queue_uuid(first.uuid)
+        )
+        return replace(self.job, uuid=queue_uuid(first.uuid), told_as=first.uuid)
 
 
 @dataclass(frozen=True)
@@ -190,7 +199,7 @@ class SqsIntake:
             accepted = self._inbox.accept(job)
         except JobConflict:
             with suppress(JobNotFound, InvalidParameter):  # the latter: its parameters are not of the first's model
-                job = asked.like(self._inbox.job(job.uuid))
+                job = asked.beside(self._inbox.job(job.uuid))
             accepted = self._inbox.accept(job)
         logger.info("job %s: %s the queue", job.uuid, "accepted from" if accepted.created else "known already to")
         return job.uuid

@@ -108,6 +108,17 @@ def test_a_failed_job_is_told_with_its_reason(inbox: Inbox, server: AppServerDou
     }
 
 
+def test_a_job_whose_uuid_a_client_had_taken_is_told_under_that_uuid(
+    inbox: Inbox, server: AppServerDouble, clock: Clock
+) -> None:
+    end_queue_job(inbox, "queue-1", clock(), told_as="job-1")
+    clock.catch_up()
+    make_courier(inbox.store, server.url, clock).deliver()
+    (told,) = server.told
+    assert (told.uuid, told.document["uuid"]) == ("job-1", "job-1")
+    assert "/assets/queue-1/" in told.document["segments"][0]["mask_url"]
+
+
 def test_what_was_told_is_not_told_again(inbox: Inbox, server: AppServerDouble, clock: Clock) -> None:
     end_jobs(inbox, 3, clock)
     courier = make_courier(inbox.store, server.url, clock)

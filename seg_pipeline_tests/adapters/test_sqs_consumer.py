@@ -15,12 +15,13 @@ import pytest
 
 from seg_pipeline.adapters import sqs_consumer
 from seg_pipeline.adapters.sqs_consumer import Pulled, SqsIntake, parse_message
+from seg_pipeline.domain import Job
 from seg_pipeline.errors import InvalidRequest, QueueUnavailable, StoreFull, StoreUnavailable
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
-from seg_pipeline_tests.builders import end_queue_job
+from seg_pipeline_tests.builders import end_queue_job, make_job
 from seg_pipeline_tests.conftest import REGION, make_settings
 from seg_pipeline_tests.strangers import MANNERS, Manner, silent, stranger
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
@@ -246,6 +247,47 @@ def test_a_known_uuid_with_another_request_is_parked_and_the_first_goes_on(queue
     assert "exists with a different request" in reason
     assert (queue.inbox.job("job-1").image_url, queue.inbox.waiting(10)) == (URL, ["job-1"])
     assert queue.left() == []
+
+
+# A uuid that a client took first
+
+
+def as_a_client(queue: Queue, **asked: Any) -> Job:
+    return queue.inbox.accept(make_job("job-1", **{"image_url": URL + "?mine", "model": "demo-yolo", **asked})).job
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"image_url": URL}, {"image_url": URL, "model": "sam2.1_hiera_large", "ttl_seconds": 1}]
+)
+def test_a_message_whose_uuid_a_client_has_taken_is_a_job_of_its_own(queue: Queue, asked: Any) -> None:
+    """Else anybody who guesses a uuid keeps the app server from its answer, or chooses its model."""
+    clients = as_a_client(queue, **asked)
+    queue.send({"uuid": "job-1", "image_url": URL})
+    pulled = queue.pull()
+    (uuid,) = pulled.accepted
+    job = queue.inbox.job(uuid)
+    assert (pulled.parked, queue.left()) == ((), [])
+    assert uuid != "job-1"
+    assert (job.callback_uuid, job.image_url, job.model) == ("job-1", URL, "sam2.1_hiera_large")
+    assert queue.inbox.job("job-1") == clients
+    assert set(queue.inbox.waiting(10)) == {"job-1", uuid}
+
+
+def test_the_same_message_again_is_the_same_job_beside_the_clients(queue: Queue) -> None:
+    as_a_client(queue)
+    queue.send({"uuid": "job-1", "image_url": URL})
+    first = queue.pull().accepted
+    before = everything(queue)
+    queue.send({"uuid": "job-1", "image_url": URL})
+    assert queue.pull().accepted == first
+    assert everything(queue) == before
+
+
+def test_what_a_client_asked_to_the_letter_is_one_job_for_both(queue: Queue) -> None:
+    as_a_client(queue, image_url=URL, model="sam2.1_hiera_large")
+    queue.send({"uuid": "job-1", "image_url": URL})
+    assert queue.pull().accepted == ("job-1",)
+    assert queue.inbox.job("job-1").callback == (queue.settings.app_server_url is not None)
 
 
 # What can never become a job

@@ -1,20 +1,22 @@
 """`/jobs`: sent now, asked for later."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
 
 from api.schemas import CallbackRecorded, FinishedJob, RunLengths, SegmentView, UnfinishedJob
+from seg_pipeline.domain import queue_uuid
 from seg_pipeline.errors import FetchRejected
 from seg_pipeline.imaging.masks import mask_to_rle
-from seg_pipeline.jobs.deliveries import Policy
+from seg_pipeline.jobs.deliveries import Policy, Reply
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.api.stand_ins import DRAWING, beat, finish_job
-from seg_pipeline_tests.builders import NOON, end_queue_job, make_mask, make_queue_job, picture_bytes
+from seg_pipeline_tests.builders import NOON, end_queue_job, make_job, make_mask, make_queue_job, picture_bytes
 
 PICTURE = picture_bytes()
 URL = "https://cdn.example.com/sample.jpg"
@@ -268,3 +270,27 @@ def test_half_an_acceptance_is_no_job_but_can_be_deleted(serve: Serve, api_store
     assert [client.delete("/jobs/mine").status_code for _ in range(2)] == [204, 404]
     assert api_store.list(keys.ASSETS) == []
     assert client.post("/jobs", json={"uuid": "mine", "image_url": URL}).status_code == 202
+
+
+def test_a_client_cannot_take_a_uuid_that_is_kept_for_the_queue(doorman: httpx.Client) -> None:
+    """A message whose own uuid is taken goes by one of these."""
+    response = doorman.post("/jobs", json={"uuid": queue_uuid("abc123"), "image_url": URL})
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_uuid")
+
+
+def test_a_job_that_the_app_server_waits_for_cannot_be_deleted_before_it_is_told(
+    serve: Serve, api_store: Store
+) -> None:
+    """Else any client that knows its uuid keeps the app server from its answer."""
+    client, inbox = serve(app_server_url="http://127.0.0.1:1"), Inbox(api_store)
+    inbox.accept(make_job("job-1", image_url=URL, via="sqs", callback=True))
+    assert client.delete("/jobs/job-1").status_code == 409
+    finish_job(api_store, "job-1", DRAWING)
+    refused = client.delete("/jobs/job-1")
+    assert (refused.status_code, refused.json()["code"]) == (409, "job_in_progress")
+    now = datetime.now(UTC)
+    delivery = inbox.outbox.delivery("job-1")
+    assert delivery
+    told = delivery.after(Reply(0.1, status=204), now, Policy(60, 60), None, lambda: 0.5)
+    inbox.outbox.note(told, delivery)
+    assert client.delete("/jobs/job-1").status_code == 204
