@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime
 
 import anyio.to_thread
 from anyio import CapacityLimiter
 
 from api.service import Service
 from seg_pipeline.errors import StoreError
+from seg_pipeline.jobs.heartbeats import all_workers
 from seg_pipeline.store import keys
 
 CACHE_SECONDS = 1.0
@@ -56,12 +58,19 @@ def _check_inbox(service: Service) -> str:
 
 
 def _check_worker(service: Service) -> str:
+    """A worker that says that it can do nothing is none; what it says stands until another lives."""
+    silence = service.settings.worker_stale_seconds
     try:
-        beats = service.live_beats()
+        beats = all_workers(service.store)
     except StoreError as error:
         return f"the workers' heartbeats cannot be read: {error}"
-    silence = service.settings.worker_stale_seconds
-    return "ok" if beats else f"no worker has given a sign of life for {silence:g} s; jobs are accepted and wait."
+    live = [beat for beat in beats if beat.is_live(datetime.now(UTC), silence)]
+    if any(beat.problem is None for beat in live):
+        return "ok"
+    if problems := [beat for beat in live or beats if beat.problem]:
+        latest = max(problems, key=lambda beat: beat.beat_at)
+        return f"no worker can work: {latest.problem}; jobs are accepted and wait."
+    return f"no worker has given a sign of life for {silence:g} s; jobs are accepted and wait."
 
 
 def _unanswered(sentence: str) -> dict[str, str]:

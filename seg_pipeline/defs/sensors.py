@@ -70,7 +70,8 @@ def _wait_for_jobs(bench: Workbench, instance: dg.DagsterInstance) -> tuple[list
     while time.monotonic() < deadline:
         uuids = bench.inbox.waiting(JOBS_PER_TICK)
         if uuids:
-            workers = len(live_workers(bench.store, datetime.now(UTC), settings.worker_stale_seconds))
+            beats = live_workers(bench.store, datetime.now(UTC), settings.worker_stale_seconds)
+            workers = sum(beat.problem is None for beat in beats)
             room = room_for_runs(_runs_in_progress(instance, workers), workers)
             if not room:
                 room = _wait_for_room(instance, workers, deadline)

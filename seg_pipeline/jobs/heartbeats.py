@@ -13,7 +13,10 @@ _TIMES = ("beat_at", "idle_since", "started_at")
 
 @dataclass(frozen=True)
 class WorkerBeat:
-    """What a worker was doing at `beat_at`: the run and the jobs it works on, and the models it holds in memory."""
+    """What a worker was doing at `beat_at`: the run and the jobs it works on, and the models it holds in memory.
+
+    `problem` is a sentence that says why it can do nothing; such a worker is not idle.
+    """
 
     name: str
     pid: int
@@ -24,6 +27,7 @@ class WorkerBeat:
     uuids: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     idle_since: datetime | None = None
+    problem: str | None = None
 
     def is_live(self, now: datetime, stale_seconds: float) -> bool:
         """Whether it was heard of within `stale_seconds`; a clock that runs ahead of ours does not count against it."""

@@ -105,6 +105,11 @@ class Workbench:
             self._line = Line(PICTURES_IN_MEMORY_BYTES, self._encoders)
         return self._line
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the run in hand came as far as its first stage."""
+        return self._line is not None
+
     @contextmanager
     def run(self) -> Iterator[None]:
         """One run: at its end nothing of it is left in memory, and nothing writes any more."""

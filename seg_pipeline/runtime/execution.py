@@ -19,6 +19,23 @@ def execute(instance: DagsterInstance, run_id: str) -> None:
         signal.signal(signal.SIGTERM, terminate)  # Dagster leaves SIGINT's handler there
 
 
+def why_it_failed(instance: DagsterInstance, run_id: str) -> str | None:
+    """The first line of what a run failed of; None if it did not fail."""
+    records = instance.get_records_for_run(run_id, of_type=DagsterEventType.RUN_FAILURE, limit=1).records
+    event = records[0].event_log_entry.dagster_event if records else None
+    if event is None:
+        return None
+    error = event.job_failure_data.error
+    while error and error.cause:
+        error = error.cause
+    return first_line(error.message if error else event.message)
+
+
+def first_line(text: object) -> str:
+    """Enough of an error for a sentence."""
+    return next(iter(str(text).strip().splitlines()), "no message")[:300]
+
+
 def interrupt_if_cancelled(instance: DagsterInstance, run_id: str) -> bool:
     """Wakes Dagster's own interrupt handling in the main thread if the run was cancelled; says whether it was."""
     run = instance.get_run_by_id(run_id)

@@ -13,7 +13,7 @@ import threading
 
 from dagster import DagsterInstance
 
-from seg_pipeline.runtime.execution import execute, interrupt_if_cancelled
+from seg_pipeline.runtime.execution import execute, first_line, interrupt_if_cancelled
 from seg_pipeline.runtime.literal_paths import take_paths_literally
 from seg_pipeline.settings import get_settings
 
@@ -47,7 +47,10 @@ def main() -> None:
 
 def _watch(instance: DagsterInstance, run_id: str, ended: threading.Event) -> None:
     while not ended.wait(get_settings().heartbeat_seconds):
-        interrupt_if_cancelled(instance, run_id)
+        try:
+            interrupt_if_cancelled(instance, run_id)
+        except Exception as error:  # the database is away; the next look may tell
+            logger.warning("whether run %s is cancelled is not known yet: %s", run_id, first_line(error))
 
 
 if __name__ == "__main__":

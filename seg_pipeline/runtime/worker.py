@@ -12,11 +12,13 @@ import signal
 import socket
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property, partial
+from itertools import count
 from typing import Any
 
 from billiard import current_process
@@ -29,11 +31,12 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from seg_pipeline.defs.resources import workbench
 from seg_pipeline.defs.run_config import uuids_of_run
 from seg_pipeline.errors import StoreError
+from seg_pipeline.jobs.backoff import growing_pause
 from seg_pipeline.jobs.heartbeats import WorkerBeat, all_workers, live_workers, remove_beat, write_beat
 from seg_pipeline.runtime.allocator import keep_freed_memory
 from seg_pipeline.runtime.celery_app import EXECUTE_RUN_TASK, make_celery
 from seg_pipeline.runtime.dagster_home import make_dagster_home_ready
-from seg_pipeline.runtime.execution import execute, interrupt_if_cancelled
+from seg_pipeline.runtime.execution import execute, first_line, interrupt_if_cancelled, why_it_failed
 from seg_pipeline.settings import get_settings
 
 logger = logging.getLogger(__name__)
@@ -51,6 +54,12 @@ _OPTIONS = (
 )
 
 
+UNBEGUN_RUNS = 3
+"""So many runs in a row that fail before their first stage say that it is the worker which is at fault."""
+
+LONGEST_STORAGE_PAUSE_SECONDS = 10.0
+
+
 class Pulse(threading.Thread):
     """Says every few seconds that this process lives and what it works on."""
 
@@ -65,15 +74,31 @@ class Pulse(threading.Thread):
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self.worker_name = name
+        self.problem: str | None = None
 
     def run(self) -> None:
         """Beats until stopped. A store that is away is no reason to die: the beat grows stale until it is back."""
         while not self._stopping.is_set():
             self._beat_quietly()
-            self._bench.models.unload_idle()
-            if self._run_id and interrupt_if_cancelled(child.instance, self._run_id):
-                logger.info("run %s is cancelled", self._run_id)
+            self._look_after_the_run()
             self._stopping.wait(self._settings.heartbeat_seconds)
+
+    def _look_after_the_run(self) -> None:
+        """Stops a cancelled run and unloads idle models. Whatever goes wrong here, a database that is away above all,
+        must not end the thread: the worker would count as dead, and its jobs be done twice."""
+        run_id = self._run_id
+        try:
+            self._bench.models.unload_idle()
+            if run_id and interrupt_if_cancelled(child.instance, run_id):
+                logger.info("run %s is cancelled", run_id)
+        except Exception as error:
+            logger.warning("whether run %s is cancelled is not known yet: %s", run_id, first_line(error))
+
+    def give_up(self, problem: str) -> None:
+        """Ends the thread. The last beat stays, and says why."""
+        self._stopping.set()
+        self.problem = problem
+        self._beat_quietly()
 
     def stop(self) -> None:
         """Ends the thread and takes the beat away, so that nobody waits for it to grow stale."""
@@ -111,13 +136,16 @@ class Pulse(threading.Thread):
             run_id=self._run_id,
             uuids=tuple(self._uuids),
             models=tuple(self._bench.models.loaded()),
-            idle_since=self._idle_since,
+            idle_since=None if self.problem else self._idle_since,
             started_at=self._started_at,
+            problem=self.problem,
         )
 
 
 class Child:
     """What the executing process keeps from run to run."""
+
+    unbegun_runs = 0
 
     @cached_property
     def instance(self) -> DagsterInstance:
@@ -132,13 +160,13 @@ class Child:
 
 child = Child()
 
-_failed_to_begin = mmap.mmap(-1, 1)
-"""One byte that parent and children share: 1 after a child could not be prepared."""
+_has_failed = mmap.mmap(-1, 1)
+"""One byte that parent and children share: 1 after a child could not be prepared, or took itself out."""
 
 
 def execute_run(run_id: str) -> None:
     """Executes a run that was launched. One that is finished or gone is left alone, since deliveries may repeat."""
-    run = child.instance.get_run_by_id(run_id)
+    run = _look_up(run_id)
     if run is None or run.is_finished:
         logger.info("run %s is over; its late delivery is ignored", run_id)
     elif run.status in (DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING):
@@ -147,9 +175,49 @@ def execute_run(run_id: str) -> None:
         _execute(run)
 
 
+def _look_up(run_id: str) -> DagsterRun | None:
+    """The run, as soon as Dagster's storage answers. Without it a worker can do nothing, and says so; were it to take
+    one run after the other, each would be lost."""
+    for failures in count(1):
+        try:
+            run = child.instance.get_run_by_id(run_id)
+        except Exception as error:
+            child.pulse.problem = f"Dagster's storage does not answer: {first_line(error)}"
+            logger.warning("run %s has to wait: %s", run_id, child.pulse.problem)
+            time.sleep(growing_pause(failures, LONGEST_STORAGE_PAUSE_SECONDS))
+        else:
+            child.pulse.problem = None
+            return run
+    raise AssertionError("unreachable")
+
+
 def _execute(run: DagsterRun) -> None:
-    with child.pulse.during(run.run_id, uuids_of_run(run)), workbench().run():
-        execute(child.instance, run.run_id)
+    """Executes it. A worker whose runs cannot even begin takes itself out, and one that has lost its GPU."""
+    bench = workbench()
+    with child.pulse.during(run.run_id, uuids_of_run(run)), bench.run():
+        reason = _run_to_its_end(run.run_id)
+        child.unbegun_runs = 0 if bench.has_begun or reason is None else child.unbegun_runs + 1
+    if bench.broken:
+        _take_out(bench.broken)
+    if child.unbegun_runs >= UNBEGUN_RUNS:
+        _take_out(f"{UNBEGUN_RUNS} runs in a row failed before their first stage, the last of: {reason}")
+
+
+def _run_to_its_end(run_id: str) -> str | None:
+    """Why the run failed, if it did before its first stage or could not say so itself."""
+    try:
+        execute(child.instance, run_id)
+        return None if workbench().has_begun else why_it_failed(child.instance, run_id)
+    except Exception as error:
+        logger.warning("run %s could not be executed: %s: %s", run_id, type(error).__name__, first_line(error))
+        return first_line(error)
+
+
+def _take_out(problem: str) -> None:
+    """Ends the worker, so that another is started in its place; until then the last beat says why."""
+    logger.critical("this worker takes itself out: %s", problem)
+    child.pulse.give_up(problem)
+    _fail_parent()
 
 
 def _close_abandoned(run: DagsterRun) -> None:
@@ -167,6 +235,8 @@ def _close_abandoned(run: DagsterRun) -> None:
 def _begin_child(lifeline: tuple[int, int], **_: Any) -> None:
     """Prepares a new child. Celery only logs what a signal's receiver raises, and a half prepared child would take
     runs: so a failure ends the whole worker."""
+    if _has_failed[0]:
+        os._exit(os.EX_SOFTWARE)  # the parent was quicker to fork than to stop
     try:
         end_with_parent(*lifeline)
         _free_locks_of_the_dead()
@@ -180,7 +250,7 @@ def _begin_child(lifeline: tuple[int, int], **_: Any) -> None:
 
 def _fail_parent() -> None:
     """Ends parent and child with exit code 70 (EX_SOFTWARE)."""
-    _failed_to_begin[0] = 1
+    _has_failed[0] = 1
     os.kill(os.getppid(), signal.SIGTERM)
     os._exit(os.EX_SOFTWARE)
 
@@ -268,7 +338,7 @@ def _leave() -> None:
     """Ends the parent, whose child is gone and whose connections are closed. The usual way would first wait for a
     thread of the pool that sleeps for a second at a time, and then take the loaded libraries apart."""
     logging.shutdown()
-    os._exit(os.EX_SOFTWARE if _failed_to_begin[0] else os.EX_OK)
+    os._exit(os.EX_SOFTWARE if _has_failed[0] else os.EX_OK)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """Probes: alive, ready, idle."""
 
 import time
+from datetime import UTC, datetime
 
 import pytest
 
 from seg_pipeline.errors import StoreUnavailable
+from seg_pipeline.jobs.heartbeats import write_beat
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.api.stand_ins import FailingStore, beat
+from seg_pipeline_tests.builders import NOON, make_beat
 
 
 def test_health_fails_once_nobody_has_asked_for_a_while(serve: Serve) -> None:
@@ -44,6 +47,16 @@ def test_without_a_live_worker_it_says_so(serve: Serve) -> None:
     assert response.status_code == 503
     assert response.json()["checks"]["store"] == "ok"
     assert "no worker" in response.json()["checks"]["worker"]
+
+
+def test_a_worker_that_says_that_it_can_do_nothing_is_none(serve: Serve, api_store: Store) -> None:
+    """What it said stands when it is gone, too, and until another lives."""
+    write_beat(api_store, make_beat("long-gone", NOON, problem="there is no GPU"))
+    assert "no worker can work: there is no GPU; jobs" in serve().get("/readyz").json()["checks"]["worker"]
+    write_beat(api_store, make_beat("here", datetime.now(UTC), problem="there is no storage"))
+    assert "no worker can work: there is no storage; jobs" in serve().get("/readyz").json()["checks"]["worker"]
+    beat(api_store)
+    assert serve().get("/readyz").json()["checks"]["worker"] == "ok"
 
 
 @pytest.mark.parametrize(("prefix", "missing"), [("", "store"), (keys.INBOX, "inbox"), (keys.WORKERS, "worker")])

@@ -4,12 +4,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from seg_pipeline.jobs.heartbeats import all_workers
 from seg_pipeline.runtime import worker
+from seg_pipeline.settings import Settings
+from seg_pipeline.store import open_store
+from seg_pipeline_tests.builders import make_bench
+from seg_pipeline_tests.conftest import make_settings
 
 
 class Gone(BaseException):
@@ -73,6 +79,91 @@ def test_a_worker_whose_child_cannot_be_prepared_ends_and_says_why(
     assert ended.returncode == os.EX_SOFTWARE
     assert "the worker cannot start" in ended.stderr
     assert "ZeroDivisionError" in ended.stderr
+
+
+RUNS_WITHOUT_CODE = """
+import dagster as dg
+from seg_pipeline.runtime.celery_app import EXECUTE_RUN_TASK, make_celery
+from seg_pipeline.runtime.dagster_home import make_dagster_home_ready
+from seg_pipeline.settings import get_settings
+
+@dg.job
+def nothing():
+    pass
+
+settings = get_settings()
+make_dagster_home_ready(settings)
+with dg.DagsterInstance.get() as instance:
+    for _ in range(4):
+        run = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTING)
+        make_celery(settings).send_task(EXECUTE_RUN_TASK, args=[run.run_id], queue=settings.celery_queue)
+"""
+
+
+def test_a_worker_whose_runs_cannot_begin_takes_itself_out_and_says_why(tmp_path: Path) -> None:
+    """No definitions, no storage, no memory: whatever it is, it would spoil one run after the other."""
+    settings = make_settings(tmp_path)
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    environment = {**inherited, "DATA_DIR": str(settings.data_dir)}
+    subprocess.run([sys.executable, "-c", RUNS_WITHOUT_CODE], env=environment, timeout=120, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-m", "seg_pipeline.runtime.worker"], env=environment,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert ended.returncode == os.EX_SOFTWARE, ended.stderr
+    why = "3 runs in a row failed before their first stage, the last of: "
+    assert f"this worker takes itself out: {why}" in ended.stderr
+    (beat,) = all_workers(open_store(settings))
+    assert (beat.problem or "").startswith(why)
+    assert "does not include an origin" in (beat.problem or "")
+    assert beat.idle_since is None
+
+
+class Storage:
+    """A Dagster instance that is away for the first few questions."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+
+    def get_run_by_id(self, run_id: str) -> str:
+        if self.failures:
+            self.failures -= 1
+            raise OSError("connection refused\nmore of it")
+        return f"the run {run_id}"
+
+
+def test_a_worker_waits_for_dagsters_storage_with_its_run_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so meanwhile. If it went on, each message that it takes would be a lost run."""
+    pulse = SimpleNamespace(problem=None)
+    slept: list[str | None] = []
+    monkeypatch.setattr(worker, "child", SimpleNamespace(instance=Storage(3), pulse=pulse))
+    monkeypatch.setattr("time.sleep", lambda _: slept.append(pulse.problem))
+    assert worker._look_up("run-1") == "the run run-1"
+    assert slept == 3 * ["Dagster's storage does not answer: connection refused"]
+    assert pulse.problem is None
+
+
+def test_a_heartbeat_outlives_a_database_that_is_away(
+    folder_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks there for a cancel. Without a beat the worker would count as dead, and its jobs be done twice."""
+
+    def away(*_: object) -> bool:
+        looked.set()
+        raise OSError("connection refused")
+
+    looked = threading.Event()
+    monkeypatch.setattr(worker, "get_settings", lambda: folder_settings)
+    monkeypatch.setattr(worker, "workbench", lambda: make_bench(folder_settings.data_dir))
+    monkeypatch.setattr(worker, "child", SimpleNamespace(instance=None))
+    monkeypatch.setattr(worker, "interrupt_if_cancelled", away)
+    pulse = worker.Pulse("worker-1")
+    with pulse.during("run-1", ["a"]):
+        pulse.start()
+        assert looked.wait(30)
+        assert pulse.is_alive()
+    pulse.stop()
+    pulse.join(30)
 
 
 FAMILY = """
