@@ -20,10 +20,14 @@ from celery.concurrency.prefork import process_destructor
 from celery.signals import Signal, worker_process_init, worker_process_shutdown
 from dagster import DagsterInstance
 from dagster._cli.api import _execute_run_command_body
+from dagster._core.instance import config as instance_config
 from dagster._core.launcher import RunLauncher
 from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
+from dagster._core.storage.event_log.sqlite import consolidated_sqlite_event_log
 from dagster._core.storage.runs import SqliteRunStorage
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules import SqliteScheduleStorage
+from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 from dagster._daemon import sensor
 from dagster._daemon.cli import run_command
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
@@ -46,6 +50,7 @@ IMPORTED = {
     "celery.signals: worker_process_shutdown",
     "dagster._cli.api: _execute_run_command_body",
     "dagster._core.instance: RUNLESS_RUN_ID",
+    "dagster._core.instance: config",
     "dagster._core.launcher: LaunchRunContext",
     "dagster._core.launcher: RunLauncher",
     "dagster._core.remote_representation.external: RemoteSensor",
@@ -55,10 +60,13 @@ IMPORTED = {
     "dagster._core.storage.event_log: SqlEventLogStorage",
     "dagster._core.storage.event_log.base: EventLogStorage",
     "dagster._core.storage.event_log.schema: SqlEventLogStorageTable",
+    "dagster._core.storage.event_log.sqlite: consolidated_sqlite_event_log",
     "dagster._core.storage.runs: SqliteRunStorage",
     "dagster._core.storage.runs.base: RunStorage",
+    "dagster._core.storage.runs.sqlite: sqlite_run_storage",
     "dagster._core.storage.schedules: SqliteScheduleStorage",
     "dagster._core.storage.schedules.base: ScheduleStorage",
+    "dagster._core.storage.schedules.sqlite: sqlite_schedule_storage",
     "dagster._core.workspace.context: IWorkspaceProcessContext",
     "dagster._daemon: sensor",
     "dagster._daemon.cli: run_command",
@@ -135,6 +143,14 @@ def test_a_launcher_knows_its_instance() -> None:
         assert launcher._instance is instance
 
 
+def test_paths_are_read_by_functions_that_are_bound_in_their_modules() -> None:
+    """`literal_paths` puts its own there, so each must still be looked up there when it is called."""
+    assert "load_yaml_from_globs" in instance_config.dagster_instance_config.__code__.co_names
+    for module in (consolidated_sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
+        assert "create_db_conn_string(" in inspect.getsource(module)
+        assert callable(vars(module)["create_db_conn_string"])
+
+
 def test_the_daemon_reads_its_pause_and_its_rule_from_its_module() -> None:
     """Both are replaced there, so a copy that is bound elsewhere would go on with upstream's."""
     assert isinstance(sensor.MIN_INTERVAL_LOOP_TIME, int | float)
@@ -150,8 +166,9 @@ def test_the_webserver_serves_its_application_through_its_module() -> None:
     """Which is where ours takes its place, behind a guard."""
     theirs = webserver_cli.host_dagster_ui_with_workspace_process_context
     assert [*inspect.signature(serve).parameters] == [*inspect.signature(theirs).parameters]
-    functions = [each for _, each in inspect.getmembers(webserver_cli, inspect.isfunction)]
-    assert theirs.__name__ in {name for each in functions for name in each.__code__.co_names}
+    command = webserver_cli.dagster_webserver.callback
+    assert command is not None
+    assert theirs.__name__ in inspect.unwrap(command).__code__.co_names
     assert callable(webserver_cli._lifespan)
 
 
