@@ -1,6 +1,8 @@
 """All connections of the server. When there are too many, some are closed on which nobody is served."""
 
+import time
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Protocol
 
 HEAD_SECONDS = 20.0
@@ -8,6 +10,10 @@ HEAD_SECONDS = 20.0
 
 LEAST_SHARE = 0.1
 """Of that time, when as many are silent as may be."""
+
+
+GRACE_SECONDS = 1.0
+"""Nobody is silent who has just come: a thousand clients at once connect first and ask then."""
 
 
 class Connection(Protocol):
@@ -23,12 +29,13 @@ class Connections:
 
     A connection is silent while it asks nothing and is sent nothing: its head has not come, the client keeps it for
     later, or does not read its answer. So whoever opens many loses their own first, and a probe always gets in.
+    Those that have just become silent stay, up to twice the limits.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit, self._clock = limit, clock
         self._open: set[Connection] = set()
-        self._silent: defaultdict[str, dict[Connection, None]] = defaultdict(dict)  # by client, the longest first
+        self._silent: defaultdict[str, dict[Connection, float]] = defaultdict(dict)  # by client: since when
         self._clients: dict[Connection, str] = {}
 
     @property
@@ -61,7 +68,7 @@ class Connections:
         """From now on nobody is served on it."""
         if connection in self._open and connection not in self._clients:
             self._clients[connection] = client
-            self._silent[client][connection] = None
+            self._silent[client][connection] = self._clock()
             self._close_some(sparing=connection)
 
     def served(self, connection: Connection) -> None:
@@ -73,10 +80,14 @@ class Connections:
                 del self._silent[client]
 
     def _close_some(self, sparing: Connection) -> None:
-        while self.count > self._limit or self.silent_count > self._limit // 2:
+        while self._is_over(self._limit):
             most = max(self._silent.values(), key=len)
-            longest = next(iter(most))
-            if longest is sparing:
+            longest, since = next(iter(most.items()))
+            has_just_come = self._clock() - since < GRACE_SECONDS and not self._is_over(2 * self._limit)
+            if longest is sparing or has_just_come:
                 return
             self.closed(longest)
             longest.hang_up("too many connections are open on which nothing is asked")
+
+    def _is_over(self, limit: int) -> bool:
+        return self.count > limit or self.silent_count > limit // 2

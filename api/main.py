@@ -85,10 +85,14 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def _connection_limit(settings: Settings) -> int:
-    """MAX_CONNECTIONS, or fewer where the system lets this process open fewer files: an upload needs two."""
+    """MAX_CONNECTIONS, or fewer where the system lets this process open too few files for twice as many."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    possible = settings.max_connections if hard == resource.RLIM_INFINITY else (hard - FILES_BESIDE) // 2
+    possible = (
+        settings.max_connections
+        if hard == resource.RLIM_INFINITY
+        else (hard - FILES_BESIDE - settings.max_uploads) // 2
+    )
     if possible < settings.max_connections:
         log.warning("MAX_CONNECTIONS is %s here, not %s: see `ulimit -n`", possible, settings.max_connections)
     return max(16, min(possible, settings.max_connections))

@@ -38,6 +38,7 @@ PARTS: dict[str, Measure] = {
     "queue": _by("queueing"),
     "seeds_way": _by("seeds_way"),
     "orchestration": _by("orchestration"),
+    "overload": _by("overload"),
     "memory": _by("memory"),
     "encoding": _by("encoding"),
     "automatic_masks": _by("automatic_masks"),
