@@ -15,13 +15,13 @@ from pydantic import ValidationError
 from api.app import create_app
 from api.connections import Connections
 from api.http_protocol import GuardedProtocol
-from api.logs import configure_logging
 from api.service import Service
 from seg_pipeline.errors import StoreError
 from seg_pipeline.settings import Settings, get_settings
 from seg_pipeline.store.private_folder import make_private
+from seg_pipeline.telemetry.logs import configure_logging
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("api.main")
 
 GRACE_SECONDS = 5
 """How long a closing server waits for answers that are under way."""
@@ -45,7 +45,7 @@ class Server(uvicorn.Server):
 
 def main() -> None:
     """Serves until SIGINT or SIGTERM; what keeps it from starting is one line."""
-    configure_logging()
+    configure_logging("api")
     try:
         settings = get_settings()
         if not settings.s3_bucket:

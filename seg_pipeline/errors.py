@@ -7,6 +7,7 @@ SegPipelineError
 │   ├── OutputTooLarge      more pixels of cut-outs than a job may make
 │   ├── JobConflict         the uuid stands for another request
 │   ├── JobNotFound
+│   ├── ParkedNotFound  ├── NotReplayable
 │   └── NothingToTell       the app server is not to be told of the job, or not yet
 ├── ImageError              the picture's fault
 │   ├── EmptyImage  ├── NotAnImage  ├── UnsupportedImage  ├── TruncatedImage  ├── AnimatedImage
@@ -28,13 +29,22 @@ SegPipelineError
 └── UnexpectedError         a fault of ours, worth a retry
 
 `code` is the word a client switches on; `permanent` says that trying again cannot help, `counts_as_attempt` that the
-job may be what is wrong. A message is one sentence that names the value, the limit and what to do.
+job may be what is wrong, `fault` whether the one who sent the job can mend it, or we must. A message is one sentence
+that names the value, the limit and what to do.
 """
 
 import re
 from collections.abc import Iterable
+from enum import StrEnum
 
 _FOLDERS = re.compile(r"(?<![\w:/.~-])/(?:[^/\s'\":;,]+/)+(?=[^/\s])")
+
+
+class Fault(StrEnum):
+    """Who can mend it: the client (its request, its picture, the picture's host), or we."""
+
+    CLIENT = "client"
+    OURS = "ours"
 
 
 class SegPipelineError(Exception):
@@ -43,12 +53,14 @@ class SegPipelineError(Exception):
     code = "error"
     permanent = True
     counts_as_attempt = True
+    fault = Fault.OURS
 
 
 class RequestError(SegPipelineError):
     """The request cannot be served as it was asked."""
 
     code = "invalid_request"
+    fault = Fault.CLIENT
 
 
 class InvalidRequest(RequestError):
@@ -130,6 +142,21 @@ class JobNotFound(RequestError):
         super().__init__(f"job {uuid} does not exist or has expired.")
 
 
+class ParkedNotFound(RequestError):
+    """Nothing of this name is parked, or not any more."""
+
+    code = "parked_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"nothing is parked as {name[:80]!r}; it may have been replayed or dropped already.")
+
+
+class NotReplayable(RequestError):
+    """What is parked is not here whole, or there is nothing to try again."""
+
+    code = "not_replayable"
+
+
 class NothingToTell(RequestError):
     """There is nothing to tell the app server about this job, or nobody to tell."""
 
@@ -140,6 +167,7 @@ class ImageError(SegPipelineError):
     """The bytes are not a picture that can be segmented."""
 
     code = "invalid_image"
+    fault = Fault.CLIENT
 
 
 class EmptyImage(ImageError):
@@ -207,6 +235,7 @@ class FetchError(SegPipelineError):
     """The image_url did not give the picture."""
 
     code = "fetch_failed"
+    fault = Fault.CLIENT
 
 
 class UrlRefused(FetchError):
@@ -313,6 +342,7 @@ class JobCancelled(SegPipelineError):
     """An operator cancelled the job's run."""
 
     code = "cancelled"
+    fault = Fault.CLIENT
 
     def __init__(self, uuid: str) -> None:
         super().__init__(f"job {uuid} was cancelled by an operator; materialise its partition to run it again.")
@@ -328,3 +358,17 @@ class UnexpectedError(SegPipelineError):
 def without_folders(text: str) -> str:
     """A foreign error's words with every absolute path cut to its last part: clients need not know our folders."""
     return _FOLDERS.sub("", text)
+
+
+def fault_of(code: str) -> Fault:
+    """Whose fault an error with this code is; ours if nobody knows the code."""
+    return Fault.CLIENT if code in codes_of(Fault.CLIENT) else Fault.OURS
+
+
+def codes_of(fault: Fault) -> tuple[str, ...]:
+    """The codes of all errors that are this one's fault, sorted."""
+    return tuple(sorted({error.code for error in _tree(SegPipelineError) if error.fault is fault}))
+
+
+def _tree(error: type[SegPipelineError]) -> list[type[SegPipelineError]]:
+    return [error, *(each for child in error.__subclasses__() for each in _tree(child))]

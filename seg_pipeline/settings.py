@@ -131,6 +131,12 @@ class Settings(BaseSettings):
     )
     allow_private_urls: bool = Field(False, description="Fetch from private addresses too; development only.")
 
+    # Who is told when something is wrong
+    alert_webhook_url: SecretStr | None = Field(
+        None, description='Gets a POST of {"text": …}, as Slack takes it, for alarms and faults of ours.'
+    )
+    oldest_job_seconds: int = Field(600, ge=1, description="A job that waits longer than this is an alarm.")
+
     # How it runs
     workers: int = Field(1, ge=1, le=64, description="Workers that `make run` starts on this machine.")
     batch_size: int = Field(32, ge=1, le=256, description="At most so many pictures in one run under load.")

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,8 +17,11 @@ from seg_pipeline.jobs.deliveries import Delivery, Policy, Reply
 from seg_pipeline.jobs.file_links import file_links
 from seg_pipeline.jobs.outbox import Marker, Outbox, Parcel
 from seg_pipeline.jobs.result_document import callback_document
+from seg_pipeline.monitoring.service_state import AppServerState, note_app_server_state, read_app_server_state
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store
+from seg_pipeline.telemetry import metrics
+from seg_pipeline.telemetry.logs import about
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +41,7 @@ class Round:
     def add(self, delivery: Delivery) -> None:
         """Notes what became of one."""
         (self.put_off if delivery.is_pending else self.ended).append(delivery)
+        metrics.CALLBACKS.labels("retried" if delivery.is_pending else str(delivery.state)).inc()
         _log(delivery)
 
 
@@ -74,6 +79,8 @@ class Courier:
         self._backoff = Backoff(LONGEST_PROBE_PAUSE_SECONDS, jitter)
         self._down_since: datetime | None = None
         self._problem: str | None = None
+        self._has_answered = False
+        self._known_state: AppServerState | None = None
         self._failed: dict[str, _Failed] = {}
 
     @property
@@ -101,7 +108,31 @@ class Courier:
             run_promptly(self._send_all(markers, may_start, done))
         if markers and self.thinks_it_is_down:
             self._park_overdue(done)
+        if markers:
+            with suppress(StoreError):  # the next round notes it
+                self._note_state()
         return done
+
+    def _note_state(self) -> None:
+        """Says in the store when an outage begins and ends, for `/metrics` and the alarms. One that another process has
+        seen begin goes on until there is an answer."""
+        known = self._known_state or read_app_server_state(self.outbox.store)
+        state = known
+        if self._down_since is None and self._has_answered:
+            state = AppServerState()
+        elif self._down_since and self.thinks_it_is_down:
+            state = AppServerState(known.down_since or self._down_since, self._problem)
+        if state.down_since != known.down_since:
+            note_app_server_state(self.outbox.store, state)
+            self._log_change(known, state)
+        self._known_state = state
+
+    def _log_change(self, known: AppServerState, state: AppServerState) -> None:
+        if state.down_since:
+            logger.error("the app server is down since %s: %s", state.down_since.isoformat(), state.problem)
+        elif known.down_since:
+            seconds = (self._clock() - known.down_since).total_seconds()
+            logger.warning("the app server answers again, after %.0f s", seconds)
 
     def _due(self) -> list[Marker]:
         if self.wait_seconds() > 0:
@@ -120,21 +151,28 @@ class Courier:
             if not may_start() or self.wait_seconds() > 0:
                 return
             try:
-                parcel = await asyncio.to_thread(self.outbox.take, marker, self._clock())
-                if parcel:
-                    await self._tell(parcel, session, done)
+                with about(marker.uuid):
+                    await self._take_and_tell(marker, session, done)
             except StoreError as error:  # a pause too: what is sent now could not be recorded
-                logger.warning("job %s: its delivery cannot be recorded: %s", marker.uuid, error)
+                with about(marker.uuid):
+                    logger.warning("job %s: its delivery cannot be recorded: %s", marker.uuid, error)
                 self._backoff.failed(self._now())
                 return
 
+    async def _take_and_tell(self, marker: Marker, session: Session, done: Round) -> None:
+        parcel = await asyncio.to_thread(self.outbox.take, marker, self._clock())
+        if parcel:
+            await self._tell(parcel, session, done)
+
     async def _tell(self, parcel: Parcel, session: Session, done: Round) -> None:
         reply = await self._reply(parcel, session)
+        metrics.CALLBACK_SECONDS.observe(reply.seconds)
         now = self._clock()
         after = parcel.delivery.after(reply, now, self._policy, parcel.keep_until(now), self._jitter)
         await asyncio.to_thread(self.outbox.note, after, parcel.delivery)
         done.add(after)
         if reply.is_delivered or reply.is_final:
+            self._failed.pop(after.uuid, None)
             for delivery in self._recovered():
                 await asyncio.to_thread(self.outbox.note, delivery.hurried(), delivery)
         else:
@@ -166,6 +204,7 @@ class Courier:
         row = [each.delivery for each in self._failed.values() if each.not_before <= now]
         failed = [delivery for delivery in row if since and delivery.begun_since(since)]
         self._failed, self._down_since, self._problem = {}, None, None
+        self._has_answered = True
         self._backoff.worked()
         return failed
 
@@ -178,7 +217,8 @@ class Courier:
                 reason = f"given up after {self._policy.give_up_seconds:g} s; the app server is down: {self._problem}"
                 parked = parcel.delivery.parked(reason, now, self._policy)
                 self.outbox.note(parked, parcel.delivery)
-                done.add(parked)
+                with about(parked.uuid):
+                    done.add(parked)
 
     def _now(self) -> float:
         return self._clock().timestamp()

@@ -36,6 +36,8 @@ from seg_pipeline.errors import (
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import keys
+from seg_pipeline.telemetry import metrics
+from seg_pipeline.telemetry.logs import about
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +49,6 @@ ANSWER_SECONDS = 10.0
 """For any other request, and for what a long poll takes longer than it was asked to."""
 
 _BATCH = 10
-_PARKED_BODY_CHARACTERS = 8192
 _REASON_CHARACTERS = 500
 _AWS_QUEUE = re.compile(r"https://sqs\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?/")
 _Message = dict[str, Any]
@@ -138,6 +139,25 @@ def _body_error(error: ValidationError) -> InvalidRequest:
     return InvalidRequest(f"the message's {first['loc'][0]}: {first['msg']}.")
 
 
+def accept_message(body: str, settings: Settings, inbox: Inbox) -> str:
+    """Puts the job that a message asks for into the inbox; its uuid. RequestError if it can never be one."""
+    asked = parse_message(body, settings)
+    with about(asked.job.uuid):
+        return _accept(asked, inbox)
+
+
+def _accept(asked: Asked, inbox: Inbox) -> str:
+    job = asked.job
+    try:
+        accepted = inbox.accept(job)
+    except JobConflict:
+        with suppress(JobNotFound, InvalidParameter):  # the latter: its parameters are not of the first's model
+            job = asked.beside(inbox.job(job.uuid))
+        accepted = inbox.accept(job)
+    logger.info("job %s: %s the queue", job.uuid, "accepted from" if accepted.created else "known already to")
+    return job.uuid
+
+
 class SqsIntake:
     """The door between SQS_QUEUE_URL and the inbox; one per process, since its client keeps connections.
 
@@ -185,24 +205,14 @@ class SqsIntake:
     def _take(self, message: _Message, accepted: list[str], parked: list[str]) -> None:
         body = str(message.get("Body", ""))
         try:
-            accepted.append(self._accept(parse_message(body, self._settings)))
+            accepted.append(accept_message(body, self._settings, self._inbox))
+            metrics.QUEUE_MESSAGES.labels("accepted").inc()
         except StoreError:
             raise
         except Exception as error:  # also what nobody foresaw: a message that cannot be taken must not loop
             reason = error if isinstance(error, RequestError) else _unforeseen(error)
             self._park(message, body, reason)
             parked.append(str(reason))
-
-    def _accept(self, asked: Asked) -> str:
-        job = asked.job
-        try:
-            accepted = self._inbox.accept(job)
-        except JobConflict:
-            with suppress(JobNotFound, InvalidParameter):  # the latter: its parameters are not of the first's model
-                job = asked.beside(self._inbox.job(job.uuid))
-            accepted = self._inbox.accept(job)
-        logger.info("job %s: %s the queue", job.uuid, "accepted from" if accepted.created else "known already to")
-        return job.uuid
 
     def _park(self, message: _Message, body: str, error: RequestError) -> None:
         """In the store first: the dead-letter queue is for those who have one."""
@@ -211,11 +221,13 @@ class SqsIntake:
             "message_id": message_id,
             "code": error.code,
             "reason": str(error),
-            "body": body[:_PARKED_BODY_CHARACTERS],
+            "body": body[:MAX_BODY_BYTES],
+            "is_cut": len(body) > MAX_BODY_BYTES,
             "parked_at": datetime.now(UTC).isoformat(),
         }
         name = message_id if keys.is_key(message_id) else hashlib.sha256(body.encode("utf-8", "replace")).hexdigest()
         self._inbox.store.put(keys.parked(name), json.dumps(parked).encode())
+        metrics.QUEUE_MESSAGES.labels("parked").inc()
         logger.warning("message %s is parked: %s", message_id, error)
         self._to_dead_letter_queue(message_id, body, str(error))
 

@@ -109,8 +109,9 @@ def pull_weights(
     from seg_pipeline.cli.download_progress import shown_progress
     from seg_pipeline.errors import ModelError
     from seg_pipeline.segmenters.weights.locate import find_weights
+    from seg_pipeline.telemetry.logs import configure_logging
 
-    logging.basicConfig(level=logging.ERROR, format="%(message)s")  # a try that failed is no news, the last one is
+    configure_logging("weights", level=logging.ERROR)  # a try that failed is no news, the last one is
     settings = read_settings()
     try:
         with shown_progress(say) as progress:

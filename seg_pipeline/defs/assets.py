@@ -8,6 +8,7 @@ The last one, `callback`, sees to it that the app server will be told. It runs f
 (Dagster skips the step of a run without one), and turns nothing green: the sensor `courier` does, when it has told.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ from seg_pipeline.jobs.repository import Claim
 from seg_pipeline.pipeline import stages
 from seg_pipeline.pipeline.run_context import RunInHand
 from seg_pipeline.pipeline.stages import Metadata, StageReport, Workbench
+from seg_pipeline.telemetry.logs import about
+
+logger = logging.getLogger(__name__)
 
 CALLBACK = "callback"
 STAGES = (FIRST_OP, "segments", "cutouts", "result", CALLBACK)
@@ -66,8 +70,7 @@ def _next_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
 def _last_op(context: dg.OpExecutionContext, jobs: Any) -> Outputs:
     uuids = _jobs_of_run(context) if jobs is None else jobs
     report = stages.record_callbacks(context.resources.workbench, uuids)
-    for uuid, error in report.errors.items():
-        context.log.warning(f"job {uuid}: {error}")
+    _log_errors(report)
     if report.errors and len(uuids) == 1:
         raise dg.Failure(description=str(report.errors[uuids[0]]), allow_retries=False)
     yield from ()
@@ -131,13 +134,18 @@ def _with_links(bench: Workbench, metadata: Metadata) -> dict[str, Any]:
 
 def _settle_errors(context: dg.OpExecutionContext, bench: Workbench, uuids: list[str], report: StageReport) -> None:
     """In a batch, the sweeper tries each bad job again in a run of its own; a lone one ends this run as failed."""
-    for uuid, error in report.errors.items():
-        context.log.warning(f"job {uuid}: {error}")
+    _log_errors(report)
     if len(uuids) > 1 or not report.errors:
         return
     ((uuid, error),) = report.errors.items()
     final = stages.record_failure(bench, uuid, error, _claim_of_this_run(bench, uuid))
     raise dg.Failure(description=str(error), metadata=_failure_metadata(uuid, error, final), allow_retries=False)
+
+
+def _log_errors(report: StageReport) -> None:
+    for uuid, error in report.errors.items():
+        with about(uuid):
+            logger.warning("job %s: %s", uuid, error)
 
 
 def _claim_of_this_run(bench: Workbench, uuid: str) -> Claim | None:

@@ -13,12 +13,14 @@ import dagster as dg
 
 from seg_pipeline.defs.partitions import job_partitions
 from seg_pipeline.jobs.heartbeats import all_workers, live_workers, remove_beat
+from seg_pipeline.monitoring.service_state import PruneState, note_prune
 from seg_pipeline.pipeline.stages import Workbench
 from seg_pipeline.runtime.celery_app import broker_folder
 from seg_pipeline.runtime.dagster_storage import delete_event, runless_events
 from seg_pipeline.runtime.upkeep import UPKEEP_TAG
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import keys
+from seg_pipeline.telemetry.snapshots import MetricSnapshots
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class Pruned:
     parked: int = 0
     broker_messages: int = 0
     heartbeats: int = 0
+    metric_folds: int = 0
     failures: int = 0
     first_failure: str = ""
 
@@ -66,6 +69,8 @@ def pruned(
     """Prunes, and reports the counts; fails in the end if something could not be removed."""
     begin = time.perf_counter()
     counts = prune(workbench, context.instance, datetime.now(UTC), config.dry_run)
+    if not config.dry_run:
+        note_prune(workbench.store, PruneState(datetime.now(UTC), counts.failures))
     seconds = round(time.perf_counter() - begin, 3)
     metadata = {**asdict(counts), "dry_run": config.dry_run, "seconds": seconds}
     if counts.failures:
@@ -96,6 +101,7 @@ def prune(
         "parked": (_parked(bench, now), AT_ONCE),
         "broker_messages": (_broker_messages(bench.settings, now), 1),
         "heartbeats": (_heartbeats(bench, now), 1),
+        "metric_folds": (_metric_folds(bench, now), 1),
     }
     for name, (removals, at_once) in steps.items():
         in_time = takewhile(lambda _: time.monotonic() < deadline, islice(removals, PER_PRUNE))
@@ -218,3 +224,10 @@ def _heartbeats(bench: Workbench, now: datetime) -> Iterator[Removal]:
     for beat in all_workers(bench.store):
         if now - beat.beat_at > timedelta(days=1):
             yield partial(remove_beat, bench.store, beat.name)
+
+
+def _metric_folds(bench: Workbench, now: datetime) -> Iterator[Removal]:
+    """The counts of processes that have ended, each in a file of its own; their sum stays."""
+    snapshots = MetricSnapshots(bench.store)
+    if any(snapshot.is_over(now) for snapshot in snapshots.all()):
+        yield partial(snapshots.fold, now)

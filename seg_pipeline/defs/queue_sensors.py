@@ -30,7 +30,7 @@ def build_queue_sensor(settings: Settings) -> dg.SensorDefinition:
     @dg.sensor(
         name="queue",
         minimum_interval_seconds=1,
-        default_status=_running_if(settings.sqs_queue_url),
+        default_status=running_if(settings.sqs_queue_url),
         description="Puts the queue's messages into the inbox and deletes them then. Runs where SQS_QUEUE_URL is set.",
     )
     def queue(context: dg.SensorEvaluationContext, collector: dg.ResourceParam[Collector]) -> dg.SkipReason:
@@ -48,7 +48,7 @@ def build_courier_sensor(settings: Settings) -> dg.SensorDefinition:
         name="courier",
         asset_selection=dg.AssetSelection.assets(CALLBACK),
         minimum_interval_seconds=1,
-        default_status=_running_if(settings.app_server_url),
+        default_status=running_if(settings.app_server_url),
         description="Tells the app server of jobs that came by the queue. Runs where APP_SERVER_URL is set.",
     )
     def courier(
@@ -78,6 +78,11 @@ def event_of(delivery: Delivery) -> dg.AssetMaterialization | dg.AssetObservatio
     known = {name: value for name, value in metadata.items() if value is not None}
     kind = dg.AssetMaterialization if delivery.state is DeliveryState.DELIVERED else dg.AssetObservation
     return kind(CALLBACK, partition=delivery.uuid, metadata=known)
+
+
+def running_if(setting: object) -> dg.DefaultSensorStatus:
+    """Running where the setting is set."""
+    return dg.DefaultSensorStatus.RUNNING if setting else dg.DefaultSensorStatus.STOPPED
 
 
 def _deliver(courier: Courier, settings: Settings) -> list[Delivery]:
@@ -119,10 +124,6 @@ def _summary(courier: Courier, ended: list[Delivery]) -> str:
 
 def _tick_seconds(settings: Settings) -> float:
     return min(settings.tick_seconds, LONGEST_TICK_SECONDS)
-
-
-def _running_if(setting: str | None) -> dg.DefaultSensorStatus:
-    return dg.DefaultSensorStatus.RUNNING if setting else dg.DefaultSensorStatus.STOPPED
 
 
 def _seconds(duration: timedelta) -> float:

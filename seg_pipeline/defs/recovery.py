@@ -15,6 +15,7 @@ from seg_pipeline.jobs.heartbeats import live_workers
 from seg_pipeline.jobs.recovery import RunState, RunView, Surroundings, Verdict, judge
 from seg_pipeline.jobs.repository import Claim
 from seg_pipeline.pipeline.stages import Workbench, fail_job
+from seg_pipeline.telemetry.logs import about
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ def sweep(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Swep
         verdict = _verdict(bench, instance, group, runs.get(run_key), around)
         if verdict is not Verdict.WAIT:
             for claim in group:
-                _carry_out(verdict, claim, bench, swept, now)
+                with about(claim.uuid):
+                    _carry_out(verdict, claim, bench, swept, now)
     return swept
 
 

@@ -12,7 +12,7 @@ put right when its time comes. Between a PATCH and its record a process may die 
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -119,6 +119,14 @@ class Outbox:
         delivery = Delivery.begin(uuid, _fingerprint(result), now or datetime.now(UTC))
         self._replace(self.delivery(uuid), delivery)
         return delivery
+
+    def release(self, uuid: str) -> None:
+        """Lets a parked delivery go: it holds the job's files no longer, and nobody is to look at it."""
+        delivery = self.delivery(uuid)
+        if delivery and delivery.state is DeliveryState.PARKED:
+            if delivery.due_at:  # first: without that, nobody would know the marker's name
+                self.store.delete(_key(delivery.due_at, uuid))
+            self.store.put(keys.delivery(uuid), _to_bytes(replace(delivery, due_at=None).to_json()))
 
     def uuids(self) -> set[str]:
         """Jobs whose files must stay: not delivered yet, or delivered late or parked not long ago."""

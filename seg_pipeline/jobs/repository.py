@@ -40,6 +40,7 @@ from seg_pipeline.errors import (
 from seg_pipeline.jobs.heartbeats import WorkerBeat
 from seg_pipeline.jobs.outbox import Outbox
 from seg_pipeline.store import ObjectInfo, Store, keys
+from seg_pipeline.telemetry import metrics
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -172,6 +173,7 @@ class Inbox:
                     self.store.create(keys.inbox(job.uuid), b"")
             # A deletion of the uuid's former job may have taken its request, which we took for ours: then once more.
             if self.store.head(keys.request(job.uuid)):
+                metrics.JOBS_ACCEPTED.labels(job.via).inc(accepted.created)
                 return accepted
         raise StoreUnavailable(f"job {job.uuid} is being deleted again and again; try later.")
 
@@ -246,6 +248,7 @@ class Inbox:
         self._settle(uuid, result, job)
         if former and (stale := _expiry_key(uuid, former)) != _expiry_key(uuid, result):
             self.store.delete(stale)
+        metrics.job_finished(result, job.via if job else "unknown")
         last = self.result(uuid)
         if last and last != result:  # another run finished the job at the same time, and its word is the last
             self._settle(uuid, last, job)

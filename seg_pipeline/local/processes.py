@@ -50,12 +50,14 @@ def processes(
 ) -> dict[str, Process]:
     """Every process that stays, by its name. The code server listens on the address `listen_on`; daemon and UI find it
     by the file `workspace` (see `write_workspace`)."""
-    grpc = ["api", "grpc", "--module-name", LOCATION_NAME, "--host", listen_on, "--port", str(code.port)]
+    grpc = ["--module-name", LOCATION_NAME, "--host", listen_on, "--port", str(code.port)]
     web = ["--host", settings.dagster_host, "--port", str(settings.dagster_port), "--workspace", str(workspace)]
     return {
         "api": Process("api.main", (), ("store",)),
         "worker": Process("seg_pipeline.runtime.worker", (), ("tables", "broker", "store", "weights")),
-        "code-server": Process("dagster", [*grpc, "-n", TICK_THREADS], ("tables", "broker", "store")),
+        "code-server": Process(
+            "seg_pipeline.runtime.code_server", [*grpc, "-n", TICK_THREADS], ("tables", "broker", "store")
+        ),
         "webserver": Process("seg_pipeline.runtime.webserver", web, ("tables",)),
         "daemon": Process("seg_pipeline.runtime.daemon", ["--workspace", str(workspace)], ("tables", "broker")),
     }

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from seg_pipeline.local import orphan_guard
+from seg_pipeline.local.log_lines import LogLine, read_log_line
 from seg_pipeline.local.orphan_guard import signal_group
 
 TICK_SECONDS = 0.1
@@ -38,9 +39,7 @@ NO_RESTART = 78
 
 LOG_BYTES = 5_000_000
 LINES_SHOWN_A_MINUTE = 6
-
-_ALARMING = re.compile(r"\b(WARNING|ERROR|CRITICAL|FATAL)\b|\blevel=(warning|error|critical)\b")
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+LEFT_OUT_SAID_AFTER_SECONDS = 20.0
 
 Say = Callable[[str], None]
 
@@ -107,12 +106,14 @@ class LogFile:
 
 
 class Output:
-    """Reads what a program prints: all of it into the log, its last lines kept, its warnings shown."""
+    """Reads what a program prints: all of it into the log as JSON, its last lines kept, its warnings shown."""
 
     def __init__(self, program: Program, log: LogFile, say: Say) -> None:
         self.last_lines: deque[str] = deque(maxlen=20)
         self._program, self._log, self._say = program, log, say
         self._shown: deque[float] = deque(maxlen=LINES_SHOWN_A_MINUTE)
+        self._left_out = 0
+        self._lock = threading.Lock()
 
     def follow(self, pipe: IO[bytes]) -> threading.Thread:
         """Reads until the last process that holds the pipe is gone."""
@@ -120,30 +121,44 @@ class Output:
         thread.start()
         return thread
 
+    def say_what_was_left_out(self, at_once: bool = False) -> None:
+        """How many warnings were not shown; a while after the last one that was, or at once."""
+        with self._lock:
+            count, is_over = (
+                self._left_out,
+                time.monotonic() - self._shown[-1] >= LEFT_OUT_SAID_AFTER_SECONDS if self._shown else True,
+            )
+            if not count or not (is_over or at_once):
+                return
+            self._left_out = 0
+        self._say(f"{self._program.name}: … {count} more {'line' if count == 1 else 'lines'} in {self._log.path}")
+
     def _read(self, pipe: IO[bytes]) -> None:
         with pipe:
             while data := pipe.readline(65_536):
-                self._log.write(data)
-                self._take(_COLOURS.sub("", data.decode(errors="replace")).rstrip())
+                if line := read_log_line(data, self._program.name):
+                    self._log.write(line.to_bytes())
+                    self._take(line)
 
-    def _take(self, line: str) -> None:
-        if line:
-            self.last_lines.append(line)
-            if self._program.shown and re.search(self._program.shown, line):
-                self._say(line)
-            elif self._is_alarming(line) and self._may_show():
-                self._say(f"{self._program.name}: {line[:400]}")
+    def _take(self, line: LogLine) -> None:
+        self.last_lines.append(line.event)
+        if self._program.shown and re.search(self._program.shown, line.event):
+            self._say(line.event)
+        elif self._is_alarming(line) and self._may_show():
+            self._say(f"{self._program.name}: {line.readable(sys.stdout.isatty())}")
 
-    def _is_alarming(self, line: str) -> bool:
-        hushed = self._program.hushed and re.search(self._program.hushed, line)
-        return bool(_ALARMING.search(line)) and not hushed
+    def _is_alarming(self, line: LogLine) -> bool:
+        hushed = self._program.hushed and re.search(self._program.hushed, line.event)
+        return line.is_alarming and not hushed
 
     def _may_show(self) -> bool:
         now = time.monotonic()
-        if len(self._shown) == self._shown.maxlen and now - self._shown[0] < 60:
-            return False
-        self._shown.append(now)
-        return True
+        with self._lock:
+            if len(self._shown) == self._shown.maxlen and now - self._shown[0] < 60:
+                self._left_out += 1
+                return False
+            self._shown.append(now)
+            return True
 
 
 class Child:
@@ -256,6 +271,8 @@ class Keeper:
     def tick(self, ready: set[str]) -> None:
         """Looks after the program once; raises SupervisorError when it gives up, on what has never been ready alone."""
         now = time.monotonic()
+        if self.child is not None:
+            self.child.output.say_what_was_left_out()
         if self._may_start(ready, now):
             self._start()
         elif self.child is not None and (code := self.child.exit_code()) is not None:
@@ -305,6 +322,7 @@ class Keeper:
 
     def _end_group(self, child: Child) -> None:
         child.kill()
+        child.output.say_what_was_left_out(at_once=True)
         self._watcher.forget(child.pid)
         self._pid_file.unlink(missing_ok=True)
         self.child = None

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from seg_pipeline.domain import Job, RgbImage
 from seg_pipeline.jobs.result_document import Found, Timing
+from seg_pipeline.telemetry.logs import InheritingPool, about
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ ENCODERS = max(2, os.cpu_count() or 1)
 
 def make_encoders() -> ThreadPoolExecutor:
     """Threads for encoding, which outlive the runs: OpenCV needs some 12 ms to set itself up in each thread."""
-    return ThreadPoolExecutor(ENCODERS, "encode")
+    return InheritingPool(ENCODERS, "encode")
 
 
 Outcome = Callable[[], dict[str, Any]]
@@ -111,8 +112,8 @@ class Line:
         self.run = RunInHand()
         self.planned: frozenset[str] = frozenset()
         self.room = Room(room_bytes)
-        self.waiters = ThreadPoolExecutor(WAITERS, "wait")
-        self.evidence_writer = ThreadPoolExecutor(1, "evidence")
+        self.waiters = InheritingPool(WAITERS, "wait")
+        self.evidence_writer = InheritingPool(1, "evidence")
         self._encoders = encoders
         self._encoding: list[Future[Any]] = []
         self.outcomes: dict[tuple[str, str], Outcome] = {}
@@ -124,11 +125,17 @@ class Line:
         self._found_room_bytes = room_bytes
         self._lock = threading.Lock()
 
-    def encode(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Has an encoder do the work."""
-        future = self._encoders.submit(work, *arguments)
+    def encode(self, uuid: str, work: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Has an encoder do the work for a job."""
+        with about(uuid):
+            future = self._encoders.submit(work, *arguments)
         self._encoding.append(future)
         return future
+
+    def prepare(self, uuid: str, work: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Has a waiter do the work for a job."""
+        with about(uuid):
+            return self.waiters.submit(work, *arguments)
 
     def piece(self, uuid: str) -> Piece:
         """The job's piece, empty at first."""

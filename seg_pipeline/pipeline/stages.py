@@ -54,6 +54,8 @@ from seg_pipeline.segmenters import Notes
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys
+from seg_pipeline.telemetry import metrics
+from seg_pipeline.telemetry.logs import about
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +169,7 @@ def prepare_sources(bench: Workbench, uuids: Sequence[str]) -> StageReport:
     """Gets each picture, from its upload or its URL, checks that it decodes, and stores it as received. The model
     begins with those that are there."""
     with bench.at_work() as line:
-        sources = {uuid: line.waiters.submit(_prepare_source, bench, line, uuid) for uuid in uuids}
+        sources = {uuid: line.prepare(uuid, _prepare_source, bench, line, uuid) for uuid in uuids}
         if SEGMENTS in line.planned:
             for uuid, source in sources.items():
                 line.send_for(uuid, source)
@@ -306,7 +308,8 @@ def _source_bytes(bench: Workbench, job: Job) -> bytes:
     try:
         return bench.stored_source(job.uuid)
     except ObjectNotFound:
-        return bench.fetch(job.image_url or "", bench.settings)
+        with metrics.fetching():
+            return bench.fetch(job.image_url or "", bench.settings)
 
 
 def _store_source(bench: Workbench, job: Job, data: bytes, header: ImageHeader, notes: tuple[str, ...]) -> Metadata:
@@ -335,7 +338,7 @@ def _send_for_pictures(bench: Workbench, line: Line, stage: str, uuids: Iterable
     fetch = _fetch_picture_and_found if stage == CUTOUTS else _fetch_picture
     for uuid in uuids:
         if uuid not in line.on_the_way and (stage, uuid) not in line.outcomes:
-            line.send_for(uuid, line.waiters.submit(fetch, bench, line, uuid))
+            line.send_for(uuid, line.prepare(uuid, fetch, bench, line, uuid))
 
 
 def _fetch_picture(bench: Workbench, line: Line, uuid: str) -> None:
@@ -418,6 +421,7 @@ def _call_model(bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[str
     founds = {}
     for (uuid, picture), segments in zip(pictures.items(), answers, strict=True):
         line.add_seconds(uuid, SEGMENTS, seconds)
+        metrics.MODEL_SECONDS.labels(asked.model).observe(seconds)
         kept = surest(segments, bench.settings.max_segments)
         founds[uuid] = _found(asked.model, weights_sha256, picture, seconds, kept)
         line.piece(uuid).left_out = len(segments) - len(kept)
@@ -433,7 +437,7 @@ def _send_on(bench: Workbench, line: Line, uuid: str, found: Found, notes: Notes
     """Has the encoders write what was found and, if the run goes so far, cut it out."""
     line.keep_found(uuid, found)
     line.hold_more(uuid, mask_bytes(found))
-    line.outcomes[SEGMENTS, uuid] = line.encode(_store_segments, bench, line, uuid, found, notes).result
+    line.outcomes[SEGMENTS, uuid] = line.encode(uuid, _store_segments, bench, line, uuid, found, notes).result
     if CUTOUTS in line.planned:
         _cut(bench, line, uuid, found)
     else:
@@ -471,7 +475,7 @@ def _cut(bench: Workbench, line: Line, uuid: str, found: Found) -> None:
         return
     parts = _pictures_of(job, picture, found)
     line.share(uuid, len(parts))
-    written = [line.encode(_write_part, bench, line, uuid, part) for part in parts]
+    written = [line.encode(uuid, _write_part, bench, line, uuid, part) for part in parts]
     line.outcomes[CUTOUTS, uuid] = partial(_cutouts_metadata, line, job, len(found.segments), written)
 
 
@@ -559,7 +563,7 @@ def _seconds_between(begin: datetime, end: str) -> float:
 def _each(bench: Workbench, uuids: Sequence[str], work: Callable[[Line, str], Metadata]) -> StageReport:
     """Does the work for each job, side by side."""
     with bench.at_work() as line:
-        futures = {uuid: line.waiters.submit(work, line, uuid) for uuid in uuids}
+        futures = {uuid: line.prepare(uuid, work, line, uuid) for uuid in uuids}
         return _report({uuid: future.result for uuid, future in futures.items()})
 
 
@@ -589,7 +593,8 @@ def _errors_into(report: StageReport, uuid: str) -> Iterator[None]:
     except SegPipelineError as error:
         report.errors[uuid] = error
     except Exception as error:
-        logger.exception("job %s failed in a way nobody foresaw", uuid)
+        with about(uuid):
+            logger.exception("job %s failed in a way nobody foresaw", uuid)
         report.errors[uuid] = UnexpectedError(
             f"An unexpected {type(error).__name__} occurred: {without_folders(str(error))}"
         )

@@ -10,6 +10,7 @@ from dagster._daemon import sensor
 from dagster._daemon.cli import run_command
 
 from seg_pipeline.runtime.literal_paths import take_paths_literally
+from seg_pipeline.runtime.process_logs import take_over_logs
 
 SENSOR_LOOP_SECONDS = 0.2
 WAITS_INSIDE = ("inbox_sensor", "courier")
@@ -20,6 +21,7 @@ _upstream_is_under_min_interval = sensor.is_under_min_interval
 
 def main() -> None:
     """Runs the daemon until it is stopped."""
+    take_over_logs("daemon")
     take_paths_literally()
     quicken()
     run_command()

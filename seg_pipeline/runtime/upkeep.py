@@ -16,6 +16,7 @@ from dagster import DagsterInstance
 from seg_pipeline.runtime.execution import execute, first_line, interrupt_if_cancelled
 from seg_pipeline.runtime.literal_paths import take_paths_literally
 from seg_pipeline.settings import get_settings
+from seg_pipeline.telemetry.logs import about
 
 UPKEEP_TAG = "seg_pipeline/upkeep"
 """Jobs with this tag are executed so."""
@@ -33,9 +34,11 @@ def main() -> None:
     """Executes the run."""
     (run_id,) = sys.argv[1:]
     take_paths_literally()
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    from seg_pipeline.runtime.process_logs import take_over_logs
+
+    take_over_logs("upkeep")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Dagster listens to it during the run
-    with DagsterInstance.get() as instance:
+    with about(run_id=run_id), DagsterInstance.get() as instance:
         ended = threading.Event()
         watch = threading.Thread(target=_watch, args=(instance, run_id, ended), name="watch", daemon=True)
         watch.start()

@@ -9,12 +9,14 @@ from dagster_webserver import cli
 from dagster_webserver.app import create_app_from_workspace_process_context
 
 from seg_pipeline.runtime.literal_paths import take_paths_literally
+from seg_pipeline.runtime.process_logs import take_over_logs
 from seg_pipeline.runtime.ui_guard import UiGuard, UiRules
 from seg_pipeline.settings import get_settings
 
 
 def main() -> None:
     """Runs the UI until it is stopped: upstream's command, which serves its application through `serve`."""
+    take_over_logs("webserver")
     settings = get_settings()
     take_paths_literally()
     cli.host_dagster_ui_with_workspace_process_context = serve
@@ -37,7 +39,15 @@ def serve(  # noqa: PLR0913, PLR0917  as upstream calls it
     settings = get_settings()
     host, port = host or settings.dagster_host, port or settings.dagster_port
     guarded = UiGuard(app, UiRules.of(settings, host))
-    uvicorn.run(guarded, host=host, port=port, log_level=log_level, proxy_headers=False, server_header=False)
+    uvicorn.run(
+        guarded,
+        host=host,
+        port=port,
+        log_config=None,
+        log_level=log_level,
+        proxy_headers=False,
+        server_header=False,
+    )
 
 
 if __name__ == "__main__":

@@ -37,7 +37,10 @@ from seg_pipeline.runtime.allocator import keep_freed_memory
 from seg_pipeline.runtime.celery_app import EXECUTE_RUN_TASK, make_celery
 from seg_pipeline.runtime.dagster_home import make_dagster_home_ready
 from seg_pipeline.runtime.execution import execute, first_line, interrupt_if_cancelled, why_it_failed
+from seg_pipeline.runtime.process_logs import take_over_logs
 from seg_pipeline.settings import get_settings
+from seg_pipeline.telemetry.logs import about
+from seg_pipeline.telemetry.snapshots import Reporter
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +160,11 @@ class Child:
         """The heartbeat of this process."""
         return Pulse(f"{socket.gethostname()}-{os.getpid()}")
 
+    @cached_property
+    def reporter(self) -> Reporter:
+        """Reports what this process counts."""
+        return Reporter(workbench().store, "worker", get_settings().heartbeat_seconds)
+
 
 child = Child()
 
@@ -193,8 +201,9 @@ def _look_up(run_id: str) -> DagsterRun | None:
 
 def _execute(run: DagsterRun) -> None:
     """Executes it. A worker whose runs cannot even begin takes itself out, and one that has lost its GPU."""
-    bench = workbench()
-    with child.pulse.during(run.run_id, uuids_of_run(run)), bench.run():
+    bench, uuids = workbench(), uuids_of_run(run)
+    alone = uuids[0] if len(uuids) == 1 else None
+    with about(alone, run.run_id), child.pulse.during(run.run_id, uuids), bench.run():
         reason = _run_to_its_end(run.run_id)
         child.unbegun_runs = 0 if bench.has_begun or reason is None else child.unbegun_runs + 1
     if bench.broken:
@@ -243,6 +252,7 @@ def _begin_child(lifeline: tuple[int, int], **_: Any) -> None:
         keep_freed_memory()
         _forget_dead_neighbours()
         child.pulse.start()
+        child.reporter.start()
     except Exception:
         logger.critical("the worker cannot start, because its child cannot be prepared", exc_info=True)
         _fail_parent()
@@ -277,6 +287,7 @@ def _end_child(exitcode: int, **_: Any) -> None:
     """The pool has told the child to go, and has every result. It would sleep for another second, so that its parent
     could read a message that a parent which is stopping reads no more, and which the exit code says as well."""
     child.pulse.stop()
+    child.reporter.close()
     if exitcode == os.EX_OK:
         os._exit(exitcode)
 
@@ -326,8 +337,7 @@ def main() -> None:
         sys.exit(f"worker: {error}")
     import seg_pipeline.definitions  # noqa: F401  loaded before the fork, so that a new child is quick
 
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("seg_pipeline").setLevel(logging.INFO)
+    take_over_logs("worker")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SecurityWarning)  # in a container, being root is nothing special
         make_worker().worker_main([*_OPTIONS, f"--queues={get_settings().celery_queue}"])

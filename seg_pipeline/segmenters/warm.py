@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from seg_pipeline.segmenters import Segmenter
 from seg_pipeline.segmenters.tiling import load_tiled_segmenter
 from seg_pipeline.settings import Settings
+from seg_pipeline.telemetry import metrics
 
 MAX_LOADED = 2
 """More models than this are not kept at once; the one unused for longest goes first."""
@@ -53,7 +54,8 @@ class WarmModels:
         with place.lock:
             if place.segmenter is None:
                 self._make_room(name)
-                place.segmenter = self._load(name, self._settings)
+                with metrics.MODEL_LOAD_SECONDS.labels(name).time():
+                    place.segmenter = self._load(name, self._settings)
                 logger.info("loaded %s on %s", name, place.segmenter.device)
             try:
                 yield place.segmenter

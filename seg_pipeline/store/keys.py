@@ -19,6 +19,11 @@ EXPIRY = "expiry/"
 WORKERS = "workers/"
 PARKED = "parked/"
 OUTBOX = "outbox/"
+METRICS = "metrics/"
+METRICS_PAST = "metrics-past/"
+APP_SERVER_STATE = "state/app-server"
+PRUNE_STATE = "state/prune"
+ALARMS_STATE = "state/alarms"
 CHECKS = "checks/"
 
 _CONTENT_TYPES = {
@@ -161,6 +166,21 @@ def worker(name: str) -> str:
 def parked(name: str) -> str:
     """Something that could not become a job or be delivered, with the reason."""
     return f"{PARKED}{name}"
+
+
+def is_parked_callback(key: str) -> bool:
+    """Whether it names a parked callback, and not a message."""
+    return key.startswith(f"{PARKED}callback-")
+
+
+def metrics(process: str) -> str:
+    """What a process has counted."""
+    return f"{METRICS}{process}"
+
+
+def metrics_past(generation: int) -> str:
+    """What the processes that are gone have counted; the last generation counts."""
+    return f"{METRICS_PAST}{generation:012d}"
 
 
 def content_type(key: str) -> str:

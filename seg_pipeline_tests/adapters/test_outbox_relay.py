@@ -11,8 +11,10 @@ import pytest
 from seg_pipeline.adapters.app_server import Limits
 from seg_pipeline.adapters.outbox_relay import AT_ONCE, Courier, Round
 from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.monitoring.service_state import AppServerState, note_app_server_state, read_app_server_state
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline.telemetry.snapshots import current_samples
 from seg_pipeline_tests.app_servers import Answer, AppServerDouble, app_server, hang, hang_up, say
 from seg_pipeline_tests.builders import end_queue_job
 from seg_pipeline_tests.conftest import make_settings
@@ -350,3 +352,49 @@ def test_every_line_of_the_log_names_the_job_and_none_a_secret(
     lines = [each.getMessage() for each in caplog.records if each.name == "seg_pipeline.adapters.outbox_relay"]
     assert all("job-00" in line for line in lines)
     assert "key-1" not in caplog.text
+
+
+def test_the_one_that_found_the_server_again_is_not_told_twice(inbox: Inbox, clock: Clock) -> None:
+    with app_server(hang_up, hang_up, hang_up, say()) as server:
+        (uuid,) = end_jobs(inbox, 1, clock)
+        deliver_for(make_courier(inbox.store, server.url, clock), clock, 200, 10)
+    assert server.uuids().count(uuid) == 4
+    assert states(inbox, [uuid]) == {"delivered"}
+
+
+def test_an_outage_is_noted_from_its_first_failure_until_the_next_answer(inbox: Inbox, clock: Clock) -> None:
+    with app_server(hang_up, hang_up, hang_up, say()) as server:
+        end_jobs(inbox, 1, clock)
+        began, courier = clock(), make_courier(inbox.store, server.url, clock)
+        seen = []
+        for _ in range(20):
+            courier.deliver()
+            seen.append(read_app_server_state(inbox.store).down_since)
+            clock.pass_seconds(10)
+    assert set(seen) == {None, began}
+    assert (seen[0], seen[-1]) == (None, None)
+
+
+def test_an_outage_goes_on_when_the_process_is_another(inbox: Inbox, clock: Clock) -> None:
+    """Until there is an answer; one failure of its own says nothing yet."""
+    note_app_server_state(inbox.store, AppServerState(clock(), "it hung up"))
+    began = clock()
+    with app_server(hang_up, say()) as server:
+        end_jobs(inbox, 1, clock)
+        courier = make_courier(inbox.store, server.url, clock)
+        courier.deliver()
+        assert read_app_server_state(inbox.store).down_since == began
+        deliver_for(courier, clock, 100, 10)
+    assert read_app_server_state(inbox.store) == AppServerState()
+
+
+def test_what_became_of_callbacks_is_counted(inbox: Inbox, clock: Clock) -> None:
+    def counts() -> list[float]:
+        outcomes = ("delivered", "retried", "parked")
+        return [current_samples()["seg_callbacks_total", (("outcome", outcome),)] for outcome in outcomes]
+
+    before = counts()
+    with app_server(hang_up, say(), say(422)) as server:
+        end_jobs(inbox, 2, clock)
+        deliver_for(make_courier(inbox.store, server.url, clock), clock, 100, 10)
+    assert [now - then for now, then in zip(counts(), before, strict=True)] == [1, 1, 1]

@@ -1,14 +1,15 @@
 """What the log says of a request."""
 
 import io
+import json
 import logging
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
-from api.logs import configure_logging
 from seg_pipeline.store import Store
+from seg_pipeline.telemetry.logs import configure_logging
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.api.stand_ins import DRAWING, FakeWorker
 from seg_pipeline_tests.builders import picture_bytes
@@ -20,7 +21,7 @@ def log() -> Iterator[io.StringIO]:
     root, stream = logging.getLogger(), io.StringIO()
     handlers, level = root.handlers[:], root.level
     root.handlers.clear()
-    configure_logging(stream)
+    configure_logging("api", stream)
     yield stream
     root.handlers[:], root.level = handlers, level
     structlog.reset_defaults()
@@ -32,9 +33,9 @@ def test_every_line_about_a_job_carries_its_uuid(serve: Serve, api_store: Store,
     with FakeWorker(api_store, DRAWING):
         client.post("/segment?uuid=mine", content=picture_bytes())
     client.get("/livez")
-    lines = log.getvalue().splitlines()
-    accepted, access, probe = [line for line in lines if "logger=api." in line or "logger=uvicorn.access" in line]
-    assert "event=accepted uuid=mine" in accepted
-    assert access.endswith("uuid=mine")
-    assert "/livez" in probe
-    assert "uuid=" not in probe
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    accepted, access, probe = [line for line in lines if line["logger"].startswith(("api.", "uvicorn.access"))]
+    assert (accepted["event"], accepted["uuid"], accepted["process"]) == ("accepted", "mine", "api")
+    assert access["uuid"] == "mine"
+    assert "/livez" in probe["event"]
+    assert "uuid" not in probe

@@ -1,6 +1,7 @@
 """The supervisor over small programs of our own: what it restarts, when it gives up, and that nothing outlives it."""
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -258,14 +259,14 @@ def test_a_signal_asks_for_the_end(tmp_path: Path) -> None:
 def test_warnings_are_shown_and_all_the_rest_is_in_the_log(tmp_path: Path) -> None:
     code = (
         "import time\n"
-        "for line in 'INFO: quiet', '\\x1b[31mERROR\\x1b[0m: loud', 'level=warning event=odd', 'error-free':\n"
+        "for line in 'INFO: quiet', '\\x1b[31mERROR\\x1b[0m: loud', '{odd WARNING', 'error-free':\n"
         "    print(line, flush=True)\n"
         "time.sleep(600)"
     )
     said: list[str] = []
     with Supervisor([make_program("mill", code)], tmp_path, said.append) as supervisor:
         supervisor.run_until(_soon(lambda: "error-free" in _log_of(tmp_path, "mill")))
-    assert said == ["mill: ERROR: loud", "mill: level=warning event=odd"]
+    assert said == ["mill: ERROR: loud", "mill: {odd WARNING"]
     assert "INFO: quiet" in _log_of(tmp_path, "mill")
 
 
@@ -281,7 +282,7 @@ def test_a_flood_of_warnings_does_not_bury_the_terminal(tmp_path: Path) -> None:
     said: list[str] = []
     code = "print('WARNING: again\\n' * 1000 + 'over', flush=True); import time; time.sleep(600)"
     with Supervisor([make_program("mill", code)], tmp_path, said.append) as supervisor:
-        supervisor.run_until(_soon(lambda: _log_of(tmp_path, "mill").endswith("over\n")))
+        supervisor.run_until(_soon(lambda: '"over"}' in _log_of(tmp_path, "mill")))
     assert len(said) == supervising.LINES_SHOWN_A_MINUTE
 
 
@@ -397,3 +398,26 @@ def _wait_for(happened: Callable[[], bool]) -> None:
     soon = _soon(happened)
     while not soon():
         time.sleep(0.05)
+
+
+def test_the_file_is_json_and_the_terminal_is_told_what_it_does_not_show(tmp_path: Path) -> None:
+    code = "import time\nfor n in range(10): print('WARNING number', n, flush=True)\nprint('quiet', flush=True)\n"
+    said: list[str] = []
+    with Supervisor([make_program("mill", code + "time.sleep(600)")], tmp_path, said.append) as supervisor:
+        supervisor.run_until(_soon(lambda: "quiet" in (tmp_path / "mill.log").read_text()))
+        os.kill(supervisor.pids()["mill"], signal.SIGKILL)
+        supervisor.run_until(_soon(lambda: any("more" in line for line in said)))
+    lines = [json.loads(line) for line in (tmp_path / "mill.log").read_text().splitlines()]
+    assert [line["level"] for line in lines] == ["warning"] * 10 + ["info"]
+    assert said[:6] == [f"mill: WARNING number {number}" for number in range(6)]
+    assert said[6] == f"mill: … 4 more lines in {tmp_path / 'mill.log'}"
+
+
+def test_what_was_left_out_is_told_while_the_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervising, "LEFT_OUT_SAID_AFTER_SECONDS", 0.2)
+    code = "import time\nfor n in range(8): print('ERROR number', n, flush=True)\ntime.sleep(600)"
+    said: list[str] = []
+    with Supervisor([make_program("mill", code)], tmp_path, said.append) as supervisor:
+        supervisor.run_until(_soon(lambda: any("more" in line for line in said)))
+        assert supervisor.pids()
+    assert said[-1] == f"mill: … 2 more lines in {tmp_path / 'mill.log'}"

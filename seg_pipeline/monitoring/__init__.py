@@ -1,0 +1,1 @@
+"""How the service as a whole stands, and what of that is an alarm."""

@@ -1,0 +1,131 @@
+"""What is wrong with the service at the moment: judgement over its state, and what was judged before."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NamedTuple, Self
+
+from seg_pipeline.errors import ObjectNotFound
+from seg_pipeline.monitoring.service_state import ServiceState
+from seg_pipeline.settings import Settings
+from seg_pipeline.store import Store, keys
+
+REPEATED_AFTER = timedelta(hours=1)
+"""A verdict that stands still is reported again this often."""
+
+PRUNE_LATE_AFTER = timedelta(hours=2, minutes=15)
+"""It runs every hour, and for 40 minutes at most."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one thing is as it should be, with a sentence and the figures that it was judged by."""
+
+    name: str
+    passed: bool
+    sentence: str
+    figures: Mapping[str, float]
+
+
+def nothing_parked(state: ServiceState, _: Settings) -> Verdict:
+    """No message and no callback waits for a person."""
+    figures = {"messages": state.parked_messages, "callbacks": state.parked_callbacks}
+    sentence = "Nothing is parked."
+    if state.parked:
+        sentence = (
+            f"{state.parked_messages} messages and {state.parked_callbacks} callbacks are parked; "
+            "GET /parked lists them with their reasons."
+        )
+    return Verdict("nothing_parked", not state.parked, sentence, figures)
+
+
+def app_server_answers(state: ServiceState, _: Settings) -> Verdict:
+    """The app server takes what it is told."""
+    seconds = state.app_server_down_seconds
+    down = state.app_server.down_since is not None
+    sentence = "The app server answers, or was not asked yet."
+    if down:
+        sentence = f"The app server has been down for {seconds:.0f} s: {state.app_server.problem}"
+    return Verdict("app_server_answers", not down, sentence, {"down_seconds": round(seconds, 1)})
+
+
+def oldest_job_is_young(state: ServiceState, settings: Settings) -> Verdict:
+    """No job waits longer than OLDEST_JOB_SECONDS."""
+    age, limit = state.oldest_job_seconds, settings.oldest_job_seconds
+    figures = {"oldest_seconds": round(age, 1), "waiting": state.waiting.count, "in_flight": state.in_flight.count}
+    is_old = age > limit
+    verb = "waits for" if is_old else "is young:"
+    sentence = f"The oldest job {verb} {age:.0f} s; the limit is {limit} s, and {state.workers} workers live."
+    return Verdict("oldest_job_is_young", not is_old, sentence, figures)
+
+
+def prune_is_on_time(state: ServiceState, _: Settings) -> Verdict:
+    """The hourly prune has come to its end not long ago, and left nothing behind."""
+    if state.prune is None:
+        return Verdict("prune_is_on_time", True, "No prune was due yet.", {})
+    age = state.at - state.prune.ended_at
+    late = age > PRUNE_LATE_AFTER
+    figures = {"seconds_ago": round(age.total_seconds(), 1), "failures": state.prune.failures}
+    sentence = f"The last prune ended {age.total_seconds() / 60:.0f} minutes ago"
+    sentence += f", and could not remove {state.prune.failures} things." if state.prune.failures else "."
+    return Verdict("prune_is_on_time", not late and not state.prune.failures, sentence, figures)
+
+
+CHECKS: dict[str, Callable[[ServiceState, Settings], Verdict]] = {
+    check.__name__: check for check in (nothing_parked, app_server_answers, oldest_job_is_young, prune_is_on_time)
+}
+"""Every alarm, by name."""
+
+
+def judge(state: ServiceState, settings: Settings) -> list[Verdict]:
+    """All verdicts, in the order of `CHECKS`."""
+    return [check(state, settings) for check in CHECKS.values()]
+
+
+class Change(NamedTuple):
+    """An alarm that begins or ends, as a line for people."""
+
+    begins: bool
+    line: str
+
+
+@dataclass
+class AlarmMemory:
+    """What was judged before: since when checks fail, when each was last reported, and lines that nobody got yet."""
+
+    failing: dict[str, str] = field(default_factory=dict)
+    reported: dict[str, str] = field(default_factory=dict)
+    untold: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, store: Store) -> Self:
+        """What `write` wrote; empty if there is none."""
+        try:
+            known = json.loads(store.get(keys.ALARMS_STATE))
+            return cls(**{name: known[name] for name in cls.__dataclass_fields__ if name in known})
+        except (ObjectNotFound, TypeError, ValueError):
+            return cls()
+
+    def write(self, store: Store) -> None:
+        """Keeps it for the next look, in whatever process."""
+        store.put(keys.ALARMS_STATE, json.dumps(self.__dict__).encode())
+
+    def is_due(self, verdict: Verdict, now: datetime) -> bool:
+        """Whether the verdict is to be reported: it has changed, or its last report is old."""
+        last = self.reported.get(verdict.name)
+        has_changed = verdict.passed == (verdict.name in self.failing)
+        return last is None or has_changed or now - datetime.fromisoformat(last) > REPEATED_AFTER
+
+    def take(self, verdict: Verdict, now: datetime) -> Change | None:
+        """Notes the verdict as reported; what begins or ends with it."""
+        self.reported[verdict.name] = now.isoformat()
+        since = self.failing.get(verdict.name)
+        if not verdict.passed and since is None:
+            self.failing[verdict.name] = now.isoformat()
+            return Change(True, f"ALARM {verdict.name}: {verdict.sentence}")
+        if verdict.passed and since is not None:
+            del self.failing[verdict.name]
+            seconds = (now - datetime.fromisoformat(since)).total_seconds()
+            return Change(False, f"{verdict.name} is well again after {seconds:.0f} s. {verdict.sentence}")
+        return None

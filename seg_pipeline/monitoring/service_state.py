@@ -1,0 +1,161 @@
+"""How the service stands, read from the store: what `/metrics` shows and alarms go by.
+
+Nothing here grows with the jobs that are done. What waits is listed, `LISTED` of each kind at most.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from seg_pipeline.errors import ObjectNotFound
+from seg_pipeline.jobs.heartbeats import WorkerBeat, live_workers
+from seg_pipeline.store import ObjectInfo, Store, keys
+
+LISTED = 20_000
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Things that wait: how many, and for how long the first of them has."""
+
+    count: int = 0
+    oldest_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class AppServerState:
+    """What the outbox relay knows of the app server: since when it has been down, None if it answers, and why."""
+
+    down_since: datetime | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class PruneState:
+    """The last prune that came to its end, and how much it could not remove."""
+
+    ended_at: datetime
+    failures: int = 0
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """The service at one moment. `callbacks_due` are deliveries whose time has come, whether or not it is their first
+    attempt; `processing` are the jobs that live workers name."""
+
+    at: datetime
+    waiting: Waiting
+    in_flight: Waiting
+    processing: int
+    workers: int
+    runs_in_hand: int
+    callbacks_due: Waiting
+    parked_messages: int
+    parked_callbacks: int
+    app_server: AppServerState
+    prune: PruneState | None
+
+    @property
+    def oldest_job_seconds(self) -> float:
+        """For how long the job has waited that has waited longest, in the inbox or in a run."""
+        return max(self.waiting.oldest_seconds, self.in_flight.oldest_seconds)
+
+    @property
+    def parked(self) -> int:
+        """Everything that somebody has to look at."""
+        return self.parked_messages + self.parked_callbacks
+
+    @property
+    def app_server_down_seconds(self) -> float:
+        """0 if it answers, or was not asked."""
+        since = self.app_server.down_since
+        return max(0.0, (self.at - since).total_seconds()) if since else 0.0
+
+
+def read_service_state(store: Store, stale_seconds: float, now: datetime | None = None) -> ServiceState:
+    """Looks at everything once. Raises StoreUnavailable."""
+    moment = now or datetime.now(UTC)
+    prefixes = (keys.INBOX, keys.INFLIGHT, keys.OUTBOX, keys.PARKED)
+    listings: list[Callable[[], list[ObjectInfo]]] = [partial(store.list, prefix, None, LISTED) for prefix in prefixes]
+    inbox, inflight, outbox, parked = store.at_once(listings)
+    workers = live_workers(store, moment, stale_seconds)
+    callbacks = sum(keys.is_parked_callback(info.key) for info in parked)
+    return ServiceState(
+        at=moment,
+        waiting=_waiting(inbox, moment),
+        in_flight=_waiting(inflight, moment),
+        processing=_jobs_in_hand(workers),
+        workers=len(workers),
+        runs_in_hand=sum(beat.run_id is not None for beat in workers),
+        callbacks_due=_due(outbox, moment),
+        parked_messages=len(parked) - callbacks,
+        parked_callbacks=callbacks,
+        app_server=read_app_server_state(store),
+        prune=read_prune_state(store),
+    )
+
+
+def note_app_server_state(store: Store, state: AppServerState) -> None:
+    """Writes what the relay found; call it when that changes."""
+    since = state.down_since.isoformat() if state.down_since else None
+    store.put(keys.APP_SERVER_STATE, json.dumps({"down_since": since, "problem": state.problem}).encode())
+
+
+def read_app_server_state(store: Store) -> AppServerState:
+    """What the relay wrote last."""
+    document = _read(store, keys.APP_SERVER_STATE)
+    try:
+        since = document.get("down_since")
+        return AppServerState(datetime.fromisoformat(since) if since else None, document.get("problem"))
+    except (TypeError, ValueError):
+        return AppServerState()
+
+
+def note_prune(store: Store, state: PruneState) -> None:
+    """Writes that a prune has come to its end."""
+    document = {"ended_at": state.ended_at.isoformat(), "failures": state.failures}
+    store.put(keys.PRUNE_STATE, json.dumps(document).encode())
+
+
+def note_first_start(store: Store, now: datetime) -> None:
+    """Has the first prune awaited from now on, if none has ever ended."""
+    store.create(keys.PRUNE_STATE, json.dumps({"ended_at": now.isoformat(), "failures": 0}).encode())
+
+
+def read_prune_state(store: Store) -> PruneState | None:
+    """The last prune; None if none has ended yet."""
+    document = _read(store, keys.PRUNE_STATE)
+    try:
+        return PruneState(datetime.fromisoformat(document["ended_at"]), int(document.get("failures", 0)))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _read(store: Store, key: str) -> dict[str, Any]:
+    try:
+        document = json.loads(store.get(key))
+    except (ObjectNotFound, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _waiting(infos: Sequence[ObjectInfo], now: datetime) -> Waiting:
+    if not infos:
+        return Waiting()
+    first = min(info.last_modified for info in infos)
+    return Waiting(len(infos), max(0.0, (now - first).total_seconds()))
+
+
+def _due(infos: Sequence[ObjectInfo], now: datetime) -> Waiting:
+    """The markers' names begin with the microsecond in which each is due."""
+    moment = now.timestamp()
+    names = (info.key.removeprefix(keys.OUTBOX).partition("-")[0] for info in infos)
+    due = [at for name in names if name.isdecimal() and (at := int(name) / 1e6) <= moment]
+    return Waiting(len(due), moment - min(due)) if due else Waiting()
+
+
+def _jobs_in_hand(workers: Sequence[WorkerBeat]) -> int:
+    return len({uuid for beat in workers for uuid in beat.uuids})

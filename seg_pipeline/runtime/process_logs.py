@@ -1,0 +1,84 @@
+"""Sends what Dagster and Celery log the one way (`telemetry.logs`), in place of the handlers that they bring.
+
+Of a run, our own warnings become events that the UI shows (`RUN_EVENTS` in `dagster.yaml`), and Dagster's own events
+from WARNING on become lines of the log.
+"""
+
+import copy
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import dagster as dg
+import dagster._utils.log as upstream
+from celery.signals import setup_logging
+from dagster._core.execution import context_creation_job, host_mode
+from dagster._core.log_manager import LOG_RECORD_EVENT_ATTR
+
+from seg_pipeline.telemetry.logs import configure_logging
+
+RUN_EVENTS = logging.getLogger("run_events")
+"""What this logger gets during a run is an event of the run, and nothing else: a run sets its level, and would silence
+`seg_pipeline` below WARNING if that were the one."""
+
+
+def take_over_logs(process: str) -> None:
+    """Configures this process's log. To be called before Dagster's commands are run."""
+    configure_logging(process)
+    _replace_everywhere("configure_loggers", upstream.configure_loggers, _keep_ours)
+    for module in (context_creation_job, host_mode):
+        module.default_system_loggers = _run_loggers  # type: ignore[attr-defined]
+    setup_logging.connect(_celery_keeps_ours, weak=False)
+    _pass_warnings_on_to_runs()
+
+
+def _replace_everywhere(name: str, original: object, replacement: object) -> None:
+    """In the module that defines it and in those that have imported it by its name."""
+    for module in [*sys.modules.values()]:
+        if isinstance(module, ModuleType) and module.__dict__.get(name) is original:
+            setattr(module, name, replacement)
+
+
+def _keep_ours(handler: str = "default", formatter: str = "colored", log_level: str | int = "INFO") -> None:
+    """In the place of Dagster's `configure_loggers`: its loggers' lines go up to our handler."""
+    for name in ("dagster", "dagster-webserver"):
+        logging.getLogger(name).setLevel(log_level)
+
+
+def _celery_keeps_ours(**_: Any) -> None:
+    """Celery configures no logging where somebody listens to this signal."""
+
+
+def _run_loggers(_: dg.DagsterInstance | None) -> Sequence[tuple[dg.LoggerDefinition, Mapping[str, object]]]:
+    """In the place of the logger that prints a run's events in colours."""
+    return [(_run_logger, {})]
+
+
+@dg.logger
+def _run_logger(_: dg.InitLoggerContext) -> logging.Logger:
+    """A run's own events in the process's log."""
+    return _RunLogger("dagster.run", logging.WARNING)
+
+
+class _RunLogger(logging.Logger):
+    """Hands Dagster's events on. What our own code said or raised on purpose has been a line already."""
+
+    def handle(self, record: logging.LogRecord) -> None:
+        event = getattr(record, LOG_RECORD_EVENT_ATTR, None)
+        error = getattr(getattr(event, "event_specific_data", None), "error", None)
+        if event is not None and getattr(error, "cls_name", None) != dg.Failure.__name__:
+            logging.getLogger(self.name).handle(record)
+
+
+class _ToRunEvents(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        RUN_EVENTS.handle(copy.copy(record))  # Dagster writes into what it gets
+
+
+def _pass_warnings_on_to_runs() -> None:
+    RUN_EVENTS.propagate = False
+    ours = logging.getLogger("seg_pipeline")
+    if not any(isinstance(handler, _ToRunEvents) for handler in ours.handlers):
+        ours.addHandler(_ToRunEvents(logging.WARNING))

@@ -1,0 +1,103 @@
+"""One log for all processes: a JSON object a line in files, readable colours on terminals.
+
+`docs/log-line.schema.json` describes a line. `uuid` and `run_id` are on every line about a job: whoever begins to work
+on one binds them (`about`), and the threads of an `InheritingPool` get them along.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
+from typing import Any, TextIO, TypeVar
+
+import structlog
+from structlog.contextvars import bound_contextvars
+
+T = TypeVar("T")
+
+FIRST_KEYS = ("timestamp", "level", "process", "logger", "event", "uuid", "run_id")
+"""The fields that a reader looks for first; others follow."""
+
+
+HEARD = ("api", "seg_pipeline", "dagster", "dagster-webserver", "uvicorn")
+"""Of these loggers everything from INFO on is a line; of other libraries, warnings."""
+
+
+def configure_logging(process: str, stream: TextIO | None = None, level: int = logging.INFO) -> None:
+    """Sends structlog's and the standard library's lines, warnings too, to stderr (or another stream)."""
+    shared = _shared_processors(process)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_renderers(handler.stream))
+    )
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    for name in HEARD:
+        logging.getLogger(name).setLevel(level)
+    logging.captureWarnings(True)
+
+
+@contextmanager
+def about(uuid: str | None = None, run_id: str | None = None) -> Iterator[None]:
+    """Every line that is written inside names the job and the run, as far as they are given."""
+    known = {name: value for name, value in (("uuid", uuid), ("run_id", run_id)) if value is not None}
+    with bound_contextvars(**known):
+        yield
+
+
+class InheritingPool(ThreadPoolExecutor):
+    """Threads whose lines name what those of the thread would that asked for the work."""
+
+    def submit(self, work: Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
+        """As its parent does."""
+        return super().submit(copy_context().run, work, *arguments, **named)
+
+
+def _shared_processors(process: str) -> list[structlog.types.Processor]:
+    def add_process(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+        event["process"] = process
+        return event
+
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        add_process,
+        _from_dagster,
+    ]
+
+
+def _from_dagster(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """A line of a Dagster run says in fields what Dagster writes in front of its text."""
+    meta = getattr(event.get("_record"), "dagster_meta", None)
+    if meta:
+        event["event"] = meta.get("orig_message") or event["event"]
+        fields = {"run_id": meta.get("run_id"), "step": meta.get("step_key"), "job": meta.get("job_name")}
+        event.update({name: value for name, value in fields.items() if value})
+        if error := getattr(getattr(meta.get("dagster_event"), "event_specific_data", None), "error", None):
+            event["exception"] = error.to_string()
+    return event
+
+
+def _renderers(stream: TextIO) -> list[structlog.types.Processor]:
+    remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    if stream.isatty():
+        return [remove_meta, structlog.dev.ConsoleRenderer()]
+    return [
+        remove_meta,
+        structlog.processors.format_exc_info,
+        _in_order,
+        structlog.processors.JSONRenderer(default=str),
+    ]
+
+
+def _in_order(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    first = {name: event[name] for name in FIRST_KEYS if name in event}
+    return {**first, **event}
