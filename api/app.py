@@ -15,8 +15,9 @@ from api.middleware.methods import Methods
 from api.middleware.observing import Observing
 from api.openapi import openapi_of
 from api.readiness import Readiness
-from api.routes import assets, documentation, health, jobs, segment
+from api.routes import assets, documentation, health, jobs, parked, segment
 from api.service import Service
+from api.service_metrics import ServiceMetrics
 from seg_pipeline.settings import Settings, get_settings
 from seg_pipeline.store import Store, open_store
 
@@ -42,7 +43,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     )
     app.state.service = service
     app.state.readiness = Readiness(service)
-    for routes in (segment, jobs, assets, health, documentation):
+    app.state.service_metrics = ServiceMetrics(service)
+    for routes in (segment, jobs, parked, assets, health, documentation):
         app.include_router(routes.router)
     app.add_middleware(Methods, routes=app.router.routes)
     app.add_middleware(AllowedHosts, settings=settings)
@@ -55,6 +57,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Whoever still waits when the server closes is answered."""
+    """Counts are reported meanwhile. Whoever still waits when the server closes is answered."""
+    app.state.service_metrics.begin()
     yield
     app.state.service.closing.set()
+    await app.state.service_metrics.end()

@@ -1,6 +1,16 @@
 """What Prometheus reads: requests by route, how long they took, how many are under way. No label names a job."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from collections.abc import Iterator, Sequence
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -32,6 +42,17 @@ class Metrics:
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)
 
-    def exposition(self) -> bytes:
-        """The text that Prometheus scrapes."""
-        return generate_latest(self._registry)
+    def exposition(self, of_service: Sequence[Metric] = ()) -> bytes:
+        """The text that Prometheus scrapes: this process's metrics, and those of the service as a whole."""
+        return generate_latest(self._registry) + generate_latest(_Collected(of_service))
+
+
+class _Collected(CollectorRegistry):
+    """Metrics that were collected already."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        super().__init__()
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._families

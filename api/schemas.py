@@ -224,6 +224,45 @@ class ServiceCard(BaseModel):
     openapi: str
 
 
+class ParkedItem(BaseModel):
+    """What waits for a person: a message with its `body`, or a callback or marker with its job's `uuid`."""
+
+    name: str
+    kind: Literal["message", "callback", "marker"]
+    reason: str
+    parked_at: datetime
+    code: str | None = Field(None, description="Why a message cannot be a job.")
+    uuid: str | None = None
+    body: str | None = None
+
+
+class ParkedPage(BaseModel):
+    """Some of what is parked; `next` goes into `after`."""
+
+    parked: list[ParkedItem]
+    next: str | None
+
+
+class Replayed(BaseModel):
+    """What was tried again, and the job that it is about."""
+
+    name: str
+    uuid: str
+
+
+PARKED_PAGE_EXAMPLE: dict[str, Any] = {
+    "parked": [
+        {
+            "name": "callback-abc123",
+            "kind": "callback",
+            "reason": "the app server answered 422 Unprocessable Entity.",
+            "parked_at": "2025-01-06T12:00:00.900000+00:00",
+            "uuid": "abc123",
+        }
+    ],
+    "next": None,
+}
+
 ANSWER_EXAMPLE: dict[str, Any] = {
     "uuid": "01938f9e-54b2-7cc1-a8a4-0d3b9c7a11f0",
     "status": "completed",

@@ -54,7 +54,8 @@ async def readyz(request: Request) -> Response:
         **failures("unauthorized", "rate_limited"),
     },
 )
-async def prometheus(service: ServiceDep) -> Response:
-    """Requests by route, method and status, their durations, and how many wait."""
+async def prometheus(request: Request, service: ServiceDep) -> Response:
+    """The service's figures from all processes, and this API's own requests; `docs/operating.md` lists them."""
     service.metrics.waiting.set(service.admission.waits.taken)
-    return Response(service.metrics.exposition(), media_type=metrics.CONTENT_TYPE)
+    families = await request.app.state.service_metrics.families()
+    return Response(service.metrics.exposition(families), media_type=metrics.CONTENT_TYPE)

@@ -1,0 +1,101 @@
+"""What waits for a person: messages that could not become jobs, callbacks that could not be delivered."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from api.auth import RequireKey
+from api.openapi import EVERYWHERE, failures
+from api.schemas import PARKED_PAGE_EXAMPLE, ParkedPage, Replayed
+from api.service import Service, ServiceDep, in_thread
+from seg_pipeline.adapters.sqs_consumer import accept_message
+from seg_pipeline.errors import NothingToTell
+from seg_pipeline.jobs import parked as parking
+from seg_pipeline.jobs.parked import ParkedItems, ParkedKind
+
+router = APIRouter(prefix="/parked", tags=["parked"], dependencies=[RequireKey])
+
+Name = Annotated[str, Path(description="The `name` in the listing.")]
+
+
+@router.get(
+    "",
+    summary="List what is parked",
+    response_model=ParkedPage,
+    responses={
+        200: {"description": "A page.", "content": {"application/json": {"example": PARKED_PAGE_EXAMPLE}}},
+        **failures("invalid_request", *EVERYWHERE),
+    },
+)
+async def list_parked(
+    request: Request,
+    service: ServiceDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    after: Annotated[str | None, Query(max_length=200, description="The former page's `next`.")] = None,
+) -> Response:
+    """Messages with their bodies and callbacks with their jobs' uuids, each with the reason; by name."""
+    page = await in_thread(_page, service, after, limit)
+    response = JSONResponse({"parked": [each.to_json() for each in page.parked], "next": page.next})
+    if page.next:
+        url = request.url.include_query_params(after=page.next)
+        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+    return response
+
+
+@router.post(
+    "/{name}/replay",
+    summary="Try it again",
+    status_code=202,
+    response_model=Replayed,
+    responses={
+        202: {
+            "description": "A message is a job now; a callback is recorded, and sent in a moment.",
+            "content": {"application/json": {"example": {"name": "callback-abc123", "uuid": "abc123"}}},
+        },
+        **failures(
+            *("parked_not_found", "not_replayable", "nothing_to_tell", "job_not_found", "job_conflict"),
+            *("invalid_request", "unknown_model", "store_full", *EVERYWHERE),
+        ),
+    },
+)
+async def replay(service: ServiceDep, name: Name) -> Response:
+    """A message is read as if it came from the queue again; one that still cannot be a job stays parked and is answered
+    with the reason. A callback is told again from the beginning. What is not parked any more is a 404."""
+    uuid = await in_thread(_replay, service, name)
+    return JSONResponse({"name": name, "uuid": uuid}, 202)
+
+
+@router.delete(
+    "/{name}",
+    summary="Drop it",
+    status_code=204,
+    response_class=Response,
+    responses={204: {"description": "Nobody will be told any more."}, **failures("parked_not_found", *EVERYWHERE)},
+)
+async def drop(service: ServiceDep, name: Name) -> Response:
+    """Takes it off the list for good. A callback's job is kept no longer than others are."""
+    await in_thread(_drop, service, name)
+    return Response(status_code=204)
+
+
+def _page(service: Service, after: str | None, limit: int) -> parking.ParkedPage:
+    return ParkedItems(service.store).page(after, limit)
+
+
+def _replay(service: Service, name: str) -> str:
+    items = ParkedItems(service.store)
+    parked = items.get(name)
+    if parked.kind is ParkedKind.CALLBACK:
+        if service.settings.app_server_url is None:
+            raise NothingToTell("APP_SERVER_URL is not set: there is nobody to tell.")
+        items.replay_callback(parked)
+        return parked.uuid or ""
+    uuid = accept_message(items.message_of(parked), service.settings, service.inbox)
+    items.forget(parked)
+    return uuid
+
+
+def _drop(service: Service, name: str) -> None:
+    items = ParkedItems(service.store)
+    items.drop(items.get(name))
