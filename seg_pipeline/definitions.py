@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from seg_pipeline.defs.alarms import alarm_checks, alarms_sensor, build_failure_alerts_sensor, check_job, service_asset
 from seg_pipeline.defs.assets import segmentation_assets
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.pruning import prune_job, prune_schedule, pruned
@@ -17,9 +18,17 @@ from seg_pipeline.settings import get_settings
 
 # At module level: a worker keeps the last definitions it loaded, and a function would be called again per job.
 defs = dg.Definitions(
-    assets=[segmentation_assets, pruned],
-    jobs=[segment_images, prune_job],
-    sensors=[build_queue_sensor(get_settings()), inbox_sensor, sweeper, build_courier_sensor(get_settings())],
+    assets=[segmentation_assets, pruned, service_asset],
+    asset_checks=alarm_checks,
+    jobs=[segment_images, prune_job, check_job],
+    sensors=[
+        build_queue_sensor(get_settings()),
+        inbox_sensor,
+        sweeper,
+        build_courier_sensor(get_settings()),
+        alarms_sensor,
+        build_failure_alerts_sensor(get_settings()),
+    ],
     schedules=[prune_schedule],
     resources={
         "workbench": workbench_resource,

@@ -1,0 +1,122 @@
+"""What turns red in Dagster when the service as a whole is not well, and whom that is told.
+
+The asset `service` carries a check for each alarm. The sensor `alarms` judges them all every half minute from the
+store, without a run: a change is a new evaluation of the check, and the begin of an alarm is a failed tick as well.
+The sensor `failure_alerts` looks at failed runs and posts those whose fault is ours.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from seg_pipeline.adapters.alert_webhook import send_alert
+from seg_pipeline.defs.failed_runs import FailureMemory, failure_of
+from seg_pipeline.defs.queue_sensors import running_if
+from seg_pipeline.monitoring.alarms import CHECKS, AlarmMemory, Verdict, judge
+from seg_pipeline.monitoring.service_state import ServiceState, note_first_start, read_service_state
+from seg_pipeline.pipeline.stages import Workbench
+from seg_pipeline.runtime.upkeep import UPKEEP_TAG
+from seg_pipeline.settings import Settings
+
+SERVICE = dg.AssetKey("service")
+ALARM_SECONDS = 30
+LINES_KEPT = 20
+"""Of what could not be posted, the last lines are tried again."""
+
+service_asset = dg.AssetSpec(
+    SERVICE, group_name="upkeep", description="The service as a whole; its checks are the alarms (docs/operating.md)."
+)
+
+
+def _check(name: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=SERVICE, name=name, description=CHECKS[name].__doc__, required_resource_keys={"workbench"})
+    def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        bench: Workbench = context.resources.workbench
+        verdict = CHECKS[name](_state_of(bench), bench.settings)
+        return dg.AssetCheckResult(passed=verdict.passed, metadata=_metadata(verdict))
+
+    return check
+
+
+alarm_checks = [_check(name) for name in CHECKS]
+
+check_job = dg.define_asset_job(
+    "check_service",
+    selection=dg.AssetSelection.checks_for_assets(SERVICE),
+    executor_def=dg.in_process_executor,
+    description="Judges all alarms now; the sensor `alarms` does so every half minute, without a run.",
+    tags={UPKEEP_TAG: "process"},
+)
+
+
+class AlarmBegan(Exception):
+    """Turns a tick red; its message says why."""
+
+
+@dg.sensor(
+    name="alarms",
+    minimum_interval_seconds=ALARM_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Judges the checks of `service` every half minute; its tick is red when an alarm begins.",
+)
+def alarms_sensor(context: dg.SensorEvaluationContext, workbench: dg.ResourceParam[Workbench]) -> dg.SkipReason:
+    """One tick: judge, report what changed, tell the people on duty. A store that is away turns it red too."""
+    store, now = workbench.store, datetime.now(UTC)
+    note_first_start(store, now)
+    verdicts = judge(_state_of(workbench), workbench.settings)
+    memory = AlarmMemory.read(store)
+    due = [verdict for verdict in verdicts if memory.is_due(verdict, now)]
+    changes = [change for verdict in due if (change := memory.take(verdict, now))]
+    for verdict in due:
+        context.instance.report_runless_asset_event(_evaluation(verdict))
+    memory.untold = _tell(workbench.settings, [*memory.untold, *(change.line for change in changes)])
+    memory.write(store)  # a cursor would not outlive a red tick
+    if begun := [change.line for change in changes if change.begins]:
+        raise AlarmBegan(" ".join(begun))
+    ended = [change.line for change in changes]
+    return dg.SkipReason(" ".join([*ended, *(verdict.sentence for verdict in verdicts)]))
+
+
+def build_failure_alerts_sensor(settings: Settings) -> dg.SensorDefinition:
+    """The sensor that posts what failed by a fault of ours; it runs where ALERT_WEBHOOK_URL is set."""
+
+    @dg.sensor(
+        name="failure_alerts",
+        minimum_interval_seconds=ALARM_SECONDS,
+        default_status=running_if(settings.alert_webhook_url),
+        description="Posts runs that failed by a fault of ours to ALERT_WEBHOOK_URL, each kind once an hour.",
+    )
+    def failure_alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        if settings.alert_webhook_url is None:
+            return dg.SkipReason("ALERT_WEBHOOK_URL is not set: there is nobody to tell.")
+        now = datetime.now(UTC)
+        memory = FailureMemory.read(context.cursor, now)
+        failures = [failure_of(context.instance, run) for run in memory.take_new_runs(context.instance)]
+        for failure in failures:
+            memory.count(failure, now)
+        memory.untold = _tell(settings, [*memory.untold, *memory.due_lines(now)])
+        ours = sum(failure.is_ours for failure in failures)
+        summary = f"{len(failures)} runs failed, {ours} of them by a fault of ours."
+        return dg.SensorResult(cursor=memory.cursor(), skip_reason=dg.SkipReason(summary))
+
+    return failure_alerts
+
+
+def _state_of(bench: Workbench) -> ServiceState:
+    return read_service_state(bench.store, bench.settings.worker_stale_seconds)
+
+
+def _metadata(verdict: Verdict) -> dict[str, Any]:
+    return {"says": verdict.sentence, **verdict.figures}
+
+
+def _evaluation(verdict: Verdict) -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(SERVICE, verdict.name, verdict.passed, metadata=_metadata(verdict))
+
+
+def _tell(settings: Settings, lines: Sequence[str]) -> list[str]:
+    """Posts the lines; those that are to be posted again."""
+    lines = lines[-LINES_KEPT:]
+    return [] if not lines or send_alert(settings, "\n".join(lines)) else [*lines]

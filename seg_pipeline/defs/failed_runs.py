@@ -1,0 +1,122 @@
+"""Runs that failed, and which of them are our fault: what `failure_alerts` posts."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+import dagster as dg
+
+from seg_pipeline.errors import Fault, fault_of
+
+RUNS_PER_TICK = 100
+REPEATED_AFTER = timedelta(hours=1)
+"""The same kind of failure is posted this often; those between are counted in the next post."""
+
+OVERLAP = timedelta(seconds=2)
+"""Runs are looked at again for so long: processes that end runs need not write in the order of their clocks."""
+
+OUTSIDE_ITS_STEPS = "run_failed"
+"""In the place of an error's code: the run's worker was lost, or it never began."""
+
+LONGEST_SENTENCE = 400
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that failed: the error's code, whose fault that is, and the sentence. `is_final`: its job is given up."""
+
+    run_id: str
+    job: str
+    code: str
+    sentence: str
+    is_final: bool = True
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is worth waking somebody: no client can mend it, and no further attempt will."""
+        return self.is_final and fault_of(self.code) is Fault.OURS
+
+
+def failure_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Failure:
+    """Why the run failed, as its failed step says; else by what its last event says."""
+    failed = dg.DagsterEventType.STEP_FAILURE
+    records = instance.get_records_for_run(run.run_id, of_type=failed, limit=1, ascending=False).records
+    event = records[0].event_log_entry.dagster_event if records else None
+    if event is None:
+        return Failure(run.run_id, run.job_name, OUTSIDE_ITS_STEPS, "it ended outside its steps; see its last event.")
+    data = event.step_failure_data
+    metadata = data.user_failure_data.metadata if data.user_failure_data else {}
+    told = {name: value.value for name, value in metadata.items()}
+    sentence = data.user_failure_data.description if data.user_failure_data else _first_line(data.error)
+    code = str(told.get("code", "internal_error"))
+    return Failure(run.run_id, run.job_name, code, str(sentence)[:LONGEST_SENTENCE], bool(told.get("final", True)))
+
+
+@dataclass
+class FailureMemory:
+    """The sensor's cursor: up to where runs were looked at, when each kind was posted, and how many came since."""
+
+    updated_after: str
+    seen: list[str] = field(default_factory=list)
+    posted: dict[str, str] = field(default_factory=dict)
+    counted: dict[str, int] = field(default_factory=dict)
+    latest: dict[str, str] = field(default_factory=dict)
+    untold: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, cursor: str | None, now: datetime) -> Self:
+        """What `cursor` wrote; without one, runs are looked at from now on."""
+        try:
+            known = json.loads(cursor or "")
+            return cls(**{name: known[name] for name in cls.__dataclass_fields__ if name in known})
+        except (TypeError, ValueError):
+            return cls(now.isoformat())
+
+    def cursor(self) -> str:
+        """The text that `read` reads."""
+        return json.dumps(self.__dict__)
+
+    def take_new_runs(self, instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+        """The runs that failed since the last look, the earliest first; at most `RUNS_PER_TICK`."""
+        since = datetime.fromisoformat(self.updated_after)
+        filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since - OVERLAP)
+        limit = RUNS_PER_TICK + len(self.seen)
+        records = instance.get_run_records(filters, limit=limit, order_by="update_timestamp", ascending=True)
+        fresh = [record.dagster_run for record in records if record.dagster_run.run_id not in self.seen]
+        latest = max([since, *(_utc(record.update_timestamp) for record in records)])
+        again = [record for record in records if _utc(record.update_timestamp) > latest - OVERLAP]
+        self.updated_after, self.seen = latest.isoformat(), [record.dagster_run.run_id for record in again]
+        return fresh
+
+    def count(self, failure: Failure, now: datetime) -> None:
+        """Notes a failure of ours, to be posted now or later."""
+        if failure.is_ours:
+            self.counted[failure.code] = self.counted.get(failure.code, 0) + 1
+            self.latest[failure.code] = f"run {failure.run_id} of {failure.job}: {failure.sentence}"
+
+    def due_lines(self, now: datetime) -> list[str]:
+        """A line for each kind that was not posted lately; these count as posted."""
+        lines = []
+        for code in [code for code in self.counted if self._is_due(code, now)]:
+            count = self.counted.pop(code)
+            more = f" ({count} since the last message)" if count > 1 else ""
+            lines.append(f"FAILED {code}{more}: {self.latest.pop(code)}")
+            self.posted[code] = now.isoformat()
+        return lines
+
+    def _is_due(self, code: str, now: datetime) -> bool:
+        last = self.posted.get(code)
+        return last is None or now - datetime.fromisoformat(last) >= REPEATED_AFTER
+
+
+def _first_line(error: Any) -> str:
+    """Of the exception that began it: Dagster wraps it in its own."""
+    while error and error.cause:
+        error = error.cause
+    text = str(error.message if error else "the step failed").strip()
+    return text.splitlines()[0] if text else "the step failed"
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

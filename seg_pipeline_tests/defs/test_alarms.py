@@ -1,0 +1,227 @@
+"""What turns red in Dagster, and who is told."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from seg_pipeline.definitions import defs
+from seg_pipeline.defs.alarms import (
+    SERVICE,
+    AlarmBegan,
+    alarm_checks,
+    alarms_sensor,
+    build_failure_alerts_sensor,
+    check_job,
+    service_asset,
+)
+from seg_pipeline.defs.jobs import segment_images
+from seg_pipeline.monitoring.service_state import AppServerState, note_app_server_state
+from seg_pipeline.pipeline.stages import Workbench
+from seg_pipeline.segmenters.warm import WarmModels
+from seg_pipeline.settings import Settings
+from seg_pipeline.store import keys
+from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline_tests.builders import NOON
+from seg_pipeline_tests.conftest import make_settings
+from seg_pipeline_tests.webhooks import Webhook, webhook
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance in memory."""
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+@pytest.fixture
+def people() -> Iterator[Webhook]:
+    """Those on duty."""
+    with webhook() as double:
+        yield double
+
+
+@pytest.fixture
+def bench(people: Webhook) -> Workbench:
+    """A service with a webhook and nothing to do."""
+    settings = make_settings(Path("nowhere"), alert_webhook_url=people.url)
+    return Workbench(settings, ObjectStore.in_memory(), WarmModels(settings))
+
+
+def tick(bench: Workbench, instance: dg.DagsterInstance) -> str:
+    """One tick of `alarms`: what it says, or why it is red."""
+    context = dg.build_sensor_context(instance=instance, resources={"workbench": bench})
+    try:
+        result: Any = alarms_sensor(context)
+    except AlarmBegan as error:
+        return f"RED {error}"
+    return str(result.skip_message)
+
+
+def checks(instance: dg.DagsterInstance) -> dict[str, bool]:
+    """The last evaluation of each check."""
+    found = {}
+    for definition in alarm_checks:
+        (key,) = definition.check_keys
+        (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+        event = record.event and record.event.dagster_event
+        assert event
+        assert event.asset_check_evaluation_data
+        found[key.name] = event.asset_check_evaluation_data.passed
+    return found
+
+
+def test_a_quiet_service_is_green_and_nobody_is_told(
+    bench: Workbench, instance: dg.DagsterInstance, people: Webhook
+) -> None:
+    assert tick(bench, instance).startswith("Nothing is parked.")
+    assert set(checks(instance).values()) == {True}
+    assert people.texts == []
+
+
+def test_an_outage_is_red_once_and_ends_with_a_line(
+    bench: Workbench, instance: dg.DagsterInstance, people: Webhook
+) -> None:
+    tick(bench, instance)
+    note_app_server_state(bench.store, AppServerState(NOON, "it hangs up"))
+    red, grey = tick(bench, instance), tick(bench, instance)
+    assert red.startswith("RED ALARM app_server_answers: The app server has been down for")
+    assert not grey.startswith("RED")
+    assert checks(instance)["app_server_answers"] is False
+    note_app_server_state(bench.store, AppServerState())
+    assert tick(bench, instance).startswith("app_server_answers is well again after")
+    assert checks(instance)["app_server_answers"] is True
+    assert [text.partition(":")[0] for text in people.texts][:1] == ["ALARM app_server_answers"]
+    assert len(people.texts) == 2
+
+
+def test_a_verdict_that_stands_still_is_not_reported_again(bench: Workbench, instance: dg.DagsterInstance) -> None:
+    """A row of Dagster's tables each half minute would be a million a year."""
+    for _ in range(3):
+        tick(bench, instance)
+    (key,) = alarm_checks[0].check_keys
+    assert len(instance.event_log_storage.get_asset_check_execution_history(key, limit=10)) == 1
+
+
+def test_people_who_cannot_be_reached_are_told_later(
+    bench: Workbench, instance: dg.DagsterInstance, people: Webhook
+) -> None:
+    bench.store.put(keys.parked("m-1"), b"{}")
+    people.status = 503
+    assert tick(bench, instance).startswith("RED ALARM nothing_parked")
+    people.status = 200
+    tick(bench, instance)
+    assert [text.partition(":")[0] for text in people.texts] == ["ALARM nothing_parked", "ALARM nothing_parked"]
+    tick(bench, instance)
+    assert len(people.texts) == 2
+
+
+def test_a_check_can_be_executed_by_hand(bench: Workbench, instance: dg.DagsterInstance) -> None:
+    bench.store.put(keys.parked("m-1"), b"{}")
+    resources = {"workbench": dg.ResourceDefinition.hardcoded_resource(bench)}
+    own = dg.Definitions([service_asset], asset_checks=alarm_checks, jobs=[check_job], resources=resources)
+    result = own.resolve_job_def("check_service").execute_in_process(instance=instance)
+    assert {each.check_name: each.passed for each in result.get_asset_check_evaluations()} == {
+        "nothing_parked": False,
+        "app_server_answers": True,
+        "oldest_job_is_young": True,
+        "prune_is_on_time": True,
+    }
+
+
+def test_a_segmentation_run_executes_no_check() -> None:
+    """It would be a step of every job."""
+    nodes = defs.resolve_job_def(segment_images.name).graph.node_dict
+    assert list(nodes) == ["segmentation"]
+    assert SERVICE not in defs.resolve_job_def(segment_images.name).asset_layer.executable_asset_keys
+
+
+# Runs that failed
+
+
+def failing_job(instance: dg.DagsterInstance, error: Exception) -> None:
+    """A run that fails with this error."""
+
+    @dg.op
+    def fail() -> None:
+        raise error
+
+    @dg.job(name="segment_images")
+    def job() -> None:
+        fail()
+
+    job.execute_in_process(instance=instance, raise_on_error=False)
+
+
+def reported(code: str, sentence: str, final: bool = True) -> dg.Failure:
+    """How a stage ends the run of a lone job."""
+    return dg.Failure(sentence, metadata={"job": "job-1", "code": code, "final": final}, allow_retries=False)
+
+
+def tick_alerts(settings: Settings, instance: dg.DagsterInstance, cursor: str | None) -> str:
+    """One tick of `failure_alerts`; the cursor for the next."""
+    context = dg.build_sensor_context(instance=instance, cursor=cursor)
+    result = build_failure_alerts_sensor(settings)(context)
+    assert isinstance(result, dg.SensorResult)
+    assert result.cursor
+    return result.cursor
+
+
+def test_only_final_failures_of_ours_are_posted(
+    bench: Workbench, instance: dg.DagsterInstance, people: Webhook
+) -> None:
+    cursor = tick_alerts(bench.settings, instance, None)
+    failing_job(instance, reported("not_an_image", "it is no picture."))
+    failing_job(instance, reported("store_unavailable", "it is tried again.", final=False))
+    failing_job(instance, reported("model_failed", "the model fell over."))
+    failing_job(instance, ValueError("nobody foresaw this"))
+    tick_alerts(bench.settings, instance, cursor)
+    (text,) = people.texts
+    lines = sorted(text.splitlines())
+    assert len(lines) == 2
+    assert lines[0].startswith("FAILED internal_error: run ")
+    assert "nobody foresaw this" in lines[0]
+    assert lines[1].startswith("FAILED model_failed: run ")
+    assert lines[1].endswith("the model fell over.")
+
+
+def test_the_same_failure_is_posted_once_and_then_counted(
+    bench: Workbench, instance: dg.DagsterInstance, people: Webhook
+) -> None:
+    cursor = tick_alerts(bench.settings, instance, None)
+    for _ in range(3):
+        failing_job(instance, reported("model_failed", "the model fell over."))
+        cursor = tick_alerts(bench.settings, instance, cursor)
+    assert len(people.texts) == 1
+    memory = json.loads(cursor)
+    assert memory["counted"] == {"model_failed": 2}
+    memory["posted"]["model_failed"] = NOON.isoformat()
+    cursor = tick_alerts(bench.settings, instance, json.dumps(memory))
+    assert people.texts[1].startswith("FAILED model_failed (2 since the last message): run ")
+    assert json.loads(cursor)["counted"] == {}
+
+
+def test_no_run_is_looked_at_twice_and_none_is_missed(
+    bench: Workbench, instance: dg.DagsterInstance, people: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if more failed than a tick looks at."""
+    monkeypatch.setattr("seg_pipeline.defs.failed_runs.RUNS_PER_TICK", 2)
+    cursor = tick_alerts(bench.settings, instance, None)
+    for number in range(5):
+        failing_job(instance, reported("model_failed", f"number {number}."))
+    for _ in range(4):
+        cursor = tick_alerts(bench.settings, instance, cursor)
+    assert len(people.texts) == 1
+    assert json.loads(cursor)["counted"]["model_failed"] + 1 + (2 - 1) == 5
+
+
+def test_runs_before_the_first_tick_are_no_news(
+    bench: Workbench, instance: dg.DagsterInstance, people: Webhook
+) -> None:
+    memory = {"updated_after": "2099-01-01T00:00:00+00:00"}
+    failing_job(instance, reported("model_failed", "long ago."))
+    tick_alerts(bench.settings, instance, json.dumps(memory))
+    assert people.texts == []
