@@ -12,10 +12,10 @@ from types import ModuleType
 from typing import Any
 
 import dagster as dg
-import dagster._utils.log as upstream
 from celery.signals import setup_logging
 from dagster._core.execution import context_creation_job, host_mode
 from dagster._core.log_manager import LOG_RECORD_EVENT_ATTR
+from dagster._utils import log as upstream
 
 from seg_pipeline.telemetry.logs import configure_logging
 

@@ -14,7 +14,7 @@ import boto3
 import pytest
 
 from seg_pipeline.adapters import sqs_consumer
-from seg_pipeline.adapters.sqs_consumer import Pulled, SqsIntake, parse_message
+from seg_pipeline.adapters.sqs_consumer import MAX_BODY_BYTES, Pulled, SqsIntake, parse_message
 from seg_pipeline.domain import Job
 from seg_pipeline.errors import InvalidRequest, QueueUnavailable, StoreFull, StoreUnavailable
 from seg_pipeline.jobs.repository import Inbox
@@ -307,7 +307,8 @@ def test_a_bad_message_is_parked_with_its_reason_and_does_not_come_back(queue: Q
 def test_an_endless_body_is_parked_in_part(queue: Queue) -> None:
     queue.send("x" * 200_000)
     queue.pull()
-    assert len(parked(queue)[0]["body"]) == 8192
+    assert len(parked(queue)[0]["body"]) == MAX_BODY_BYTES
+    assert parked(queue)[0]["is_cut"]
 
 
 def test_what_nobody_foresaw_is_parked_too(

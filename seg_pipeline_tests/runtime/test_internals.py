@@ -20,17 +20,20 @@ from celery.concurrency.prefork import process_destructor
 from celery.signals import Signal, worker_process_init, worker_process_shutdown
 from dagster import DagsterInstance
 from dagster._cli.api import _execute_run_command_body
+from dagster._core.execution import context_creation_job, host_mode
 from dagster._core.instance import config as instance_config
 from dagster._core.launcher import RunLauncher
+from dagster._core.log_manager import LOG_RECORD_METADATA_ATTR, DagsterLogRecordMetadata
 from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
 from dagster._core.storage.event_log.sqlite import consolidated_sqlite_event_log
 from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules import SqliteScheduleStorage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
-from dagster._daemon import sensor
+from dagster._daemon import controller, sensor
 from dagster._daemon.cli import run_command
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster._utils import log
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 from dagster_webserver import cli as webserver_cli
 from kombu.transport import filesystem, virtual
@@ -46,13 +49,18 @@ IMPORTED = {
     "billiard.util: set_pdeathsig",
     "celery: Celery",
     "celery.exceptions: SecurityWarning",
+    "celery.signals: setup_logging",
     "celery.signals: worker_process_init",
     "celery.signals: worker_process_shutdown",
     "dagster._cli.api: _execute_run_command_body",
+    "dagster._cli.api: grpc_command",
+    "dagster._core.execution: context_creation_job",
+    "dagster._core.execution: host_mode",
     "dagster._core.instance: RUNLESS_RUN_ID",
     "dagster._core.instance: config",
     "dagster._core.launcher: LaunchRunContext",
     "dagster._core.launcher: RunLauncher",
+    "dagster._core.log_manager: LOG_RECORD_EVENT_ATTR",
     "dagster._core.remote_representation.external: RemoteSensor",
     "dagster._core.scheduler.instigation: InstigatorState",
     "dagster._core.storage.base_storage: DagsterStorage",
@@ -72,6 +80,7 @@ IMPORTED = {
     "dagster._daemon.cli: run_command",
     "dagster._serdes: ConfigurableClass",
     "dagster._serdes: ConfigurableClassData",
+    "dagster._utils: log",
     "dagster_celery.tags: DAGSTER_CELERY_QUEUE_TAG",
     "dagster_postgres: PostgresEventLogStorage",
     "dagster_postgres: PostgresRunStorage",
@@ -273,3 +282,18 @@ def _assigned(tree: ast.AST) -> Iterator[str]:
     """What is set on `self`; on anything else it is theirs, such as a storage's engine."""
     stores = (each for each in ast.walk(tree) if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store))
     yield from (each.attr for each in stores if ast.unparse(each.value) == "self")
+
+
+def test_the_log_is_configured_by_one_function_that_we_can_replace() -> None:
+    """`process_logs` puts its own in the place of each name that refers to it."""
+    assert [*inspect.signature(log.configure_loggers).parameters] == ["handler", "formatter", "log_level"]
+    assert controller.configure_loggers is log.configure_loggers
+    for module in (context_creation_job, host_mode):
+        assert [*inspect.signature(module.default_system_loggers).parameters] == ["instance"]
+
+
+def test_a_line_of_a_run_says_which_run_it_is_of() -> None:
+    """`telemetry.logs` makes fields of what Dagster writes in front of its text."""
+    keys = DagsterLogRecordMetadata.__annotations__.keys()
+    assert {"run_id", "job_name", "step_key", "orig_message", "dagster_event"} <= keys
+    assert LOG_RECORD_METADATA_ATTR == "dagster_meta"
