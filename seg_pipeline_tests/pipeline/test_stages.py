@@ -362,6 +362,19 @@ class TestEvidence:
         assert read_evidence(bench.store, "job-1") is None
 
 
+def test_a_gpu_that_gives_up_is_no_fault_of_a_picture_s_and_the_worker_knows(tmp_path: Path) -> None:
+    class Broken(BarSegmenter):
+        def segment(self, images: Any, parameters: Any = None) -> Any:
+            raise DeviceBroken("This process can use the GPU no more.")
+
+    bench = make_bench(tmp_path, segmenter=Broken())
+    accept_upload(bench, "job-1")
+    accept_upload(bench, "job-2")
+    run_stages(bench, "job-1", "job-2")
+    assert bench.broken == "This process can use the GPU no more."
+    assert [bench.inbox.result(uuid) for uuid in ("job-1", "job-2")] == [None, None]
+
+
 class TestJobsOfThisRun:
     """A run may come late: its message was taken for lost, or a tick was resumed after a minute."""
 
