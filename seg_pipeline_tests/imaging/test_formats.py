@@ -88,6 +88,11 @@ class TestPng:
         with pytest.raises(UnsupportedImage, match="Apple"):
             identify(files.png(SIZE, 8, 2, self.ROWS, before=files.png_chunk(b"CgBI", b"1234")), LIMIT)
 
+    def test_a_chunk_whose_name_was_damaged_is_damage(self) -> None:
+        damaged = files.png(SIZE, 8, 2, self.ROWS).replace(b"IDAT", b"IDAX")
+        with pytest.raises(TruncatedImage, match="IDAX: the checksum is wrong"):
+            identify(damaged, LIMIT)
+
     def test_more_chunks_than_any_encoder_writes_are_refused(self):
         many = files.png_chunk(b"tEXt", b"") * png.MAX_CHUNKS
         with pytest.raises(ImageTooCostly, match="chunks"):

@@ -42,15 +42,15 @@ def essential(data: bytes, *, pixels: bool = True) -> bytes:
     """The picture without what does not matter for its pixels: as libpng and browsers do, a flawed or endless comment
     is passed over. Without `pixels` it ends where they begin.
 
-    Raises TruncatedImage for a file without pixels, UnsupportedImage for a critical chunk that nobody defines, and
-    ImageTooCostly for more chunks than a picture needs.
+    Raises TruncatedImage for a file without pixels or with a damaged chunk, UnsupportedImage for a critical chunk that
+    nobody defines, and ImageTooCostly for more chunks than a picture needs.
     """
     kept: list[bytes | memoryview] = [SIGNATURE]
     for count, chunk in enumerate(chunks(data)):
         if count >= MAX_CHUNKS:
             raise ImageTooCostly(f"The PNG picture has more than {MAX_CHUNKS} chunks; save it anew.")
         if not chunk.is_ancillary and chunk.name not in _CRITICAL:
-            raise UnsupportedImage(_unknown_chunk(chunk.name))
+            raise _unknown_chunk(chunk)
         if _matters(chunk):
             kept.append(chunk.whole)
         if chunk.name == b"IDAT" and not pixels:
@@ -103,7 +103,11 @@ def _tells_the_orientation(chunk: Chunk) -> bool:
         return False
 
 
-def _unknown_chunk(name: bytes) -> str:
-    if name == b"CgBI":
-        return "The PNG picture is in Apple's own form for apps (CgBI); send an ordinary PNG."
-    return f"The PNG picture needs a decoder for its chunk {name.decode('ascii', 'replace')}; save it as a plain PNG."
+def _unknown_chunk(chunk: Chunk) -> TruncatedImage | UnsupportedImage:
+    """A wrong checksum says that it is another chunk, whose name was damaged."""
+    name = chunk.name.decode("ascii", "replace")
+    if not chunk.is_intact:
+        return TruncatedImage(f"The PNG picture is damaged at its chunk {name}: the checksum is wrong.")
+    if name == "CgBI":
+        return UnsupportedImage("The PNG picture is in Apple's own form for apps (CgBI); send an ordinary PNG.")
+    return UnsupportedImage(f"The PNG picture needs a decoder for its chunk {name}; save it as a plain PNG.")
