@@ -8,11 +8,8 @@ from starlette.responses import JSONResponse, Response
 from api.auth import RequireKey
 from api.error_responses import JobInProgress
 from api.job_intake import accept_job
-from api.openapi import EVERYWHERE, UPLOADING, failures, unfinished
+from api.openapi import EVERYWHERE, UPLOADING, failures, shown, unfinished
 from api.schemas import (
-    ANSWER_EXAMPLE,
-    PAGE_EXAMPLE,
-    QUEUED_EXAMPLE,
     CallbackRecorded,
     FinishedJob,
     JobOptions,
@@ -23,19 +20,24 @@ from api.schemas import (
 )
 from api.service import Service, ServiceDep, about_job, in_thread
 from api.views import accepted_response, view_accepted, view_job
-from seg_pipeline.domain import JobStatus, check_uuid
+from seg_pipeline.domain import UUID_PATTERN, JobStatus, check_uuid
 from seg_pipeline.errors import JobNotFound, NothingToTell
 from seg_pipeline.jobs.repository import Page
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], dependencies=[RequireKey])
 
-Uuid = Annotated[str, Path(description="The job's id: 1 to 64 letters, digits, `-` and `_`.")]
+Uuid = Annotated[
+    str,
+    Path(
+        description="The job's id: 1 to 64 letters, digits, `-` and `_`.",
+        json_schema_extra={"pattern": f"^{UUID_PATTERN}$"},
+    ),
+]
 
-_EXAMPLES = {"finished": {"value": ANSWER_EXAMPLE}, "queued": {"value": QUEUED_EXAMPLE}}
 _ONE_JOB: dict[str, Any] = {
     "model": FinishedJob | UnfinishedJob,
     "description": "The job as it stands.",
-    "content": {"application/json": {"examples": _EXAMPLES}},
+    "content": shown("finished", "queued"),
 }
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -63,7 +65,7 @@ _BODY: dict[str, Any] = {
     status_code=202,
     responses={
         200: _ONE_JOB | {"description": "The same job was sent before; this is how it stands."},
-        202: unfinished("Accepted; it cannot get lost from here on.", QUEUED_EXAMPLE),
+        202: unfinished("Accepted; it cannot get lost from here on."),
         **failures(*UPLOADING, *EVERYWHERE, "body_too_large", "unsupported_body", "invalid_url", "url_refused"),
     },
 )
@@ -79,7 +81,7 @@ async def post_job(request: Request, service: ServiceDep, options: Annotated[Job
     summary="List jobs",
     response_model=JobPage,
     responses={
-        200: {"description": "A page of jobs.", "content": {"application/json": {"example": PAGE_EXAMPLE}}},
+        200: {"description": "A page of jobs.", "content": shown("page")},
         **failures("invalid_request", *EVERYWHERE),
     },
 )

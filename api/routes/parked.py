@@ -6,8 +6,8 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from api.auth import RequireKey
-from api.openapi import EVERYWHERE, failures
-from api.schemas import PARKED_PAGE_EXAMPLE, ParkedPage, Replayed
+from api.openapi import EVERYWHERE, failures, shown
+from api.schemas import ParkedPage, Replayed, WholeNumber
 from api.service import Service, ServiceDep, in_thread
 from seg_pipeline.adapters.sqs_consumer import accept_message
 from seg_pipeline.errors import NothingToTell
@@ -24,22 +24,22 @@ Name = Annotated[str, Path(description="The `name` in the listing.")]
     summary="List what is parked",
     response_model=ParkedPage,
     responses={
-        200: {"description": "A page.", "content": {"application/json": {"example": PARKED_PAGE_EXAMPLE}}},
+        200: {"description": "A page.", "content": shown("parked")},
         **failures("invalid_request", *EVERYWHERE),
     },
 )
 async def list_parked(
     request: Request,
     service: ServiceDep,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    limit: Annotated[WholeNumber, Query(ge=1, le=1000)] = 50,
     after: Annotated[str | None, Query(max_length=200, description="The former page's `next`.")] = None,
 ) -> Response:
     """Messages with their bodies and callbacks with their jobs' uuids, each with the reason; by name."""
     page = await in_thread(_page, service, after, limit)
     response = JSONResponse({"parked": [each.to_json() for each in page.parked], "next": page.next})
     if page.next:
-        url = request.url.include_query_params(after=page.next)
-        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+        following = service.links(request).to("/parked", limit=limit, after=page.next)
+        response.headers["Link"] = f'<{following}>; rel="next"'
     return response
 
 

@@ -9,7 +9,7 @@ from api.auth import RequireKey
 from api.job_intake import accept_upload
 from api.openapi import EVERYWHERE, UPLOADING, failures, finished, unfinished
 from api.result_polling import read_preference, wait_for_result
-from api.schemas import ANSWER_EXAMPLE, QUEUED_EXAMPLE, Resize, UploadOptions
+from api.schemas import Resize, UploadOptions
 from api.service import Service, ServiceDep, in_thread
 from api.views import accepted_response, segments_response, view_accepted
 from seg_pipeline.jobs.result_document import answer_document
@@ -17,8 +17,8 @@ from seg_pipeline.jobs.result_document import answer_document
 router = APIRouter(tags=["segment"], dependencies=[RequireKey])
 
 _RESPONSES = {
-    200: finished("The segments: the original first, then a cut-out each.", ANSWER_EXAMPLE),
-    202: unfinished("Accepted, not finished within the time to wait.", QUEUED_EXAMPLE),
+    200: finished("The segments: the original first, then a cut-out each."),
+    202: unfinished("Accepted, not finished within the time to wait."),
     **failures(
         *("no_masks_found", *UPLOADING, *EVERYWHERE),
         *("model_failed", "model_out_of_memory", "weights_missing", "worker_lost"),
