@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 
 from api.error_responses import Busy, TooManyRequests
 from api.read_turns import ReadTurns
-from seg_pipeline.errors import StoreError
+from seg_pipeline.errors import StoreError, StoreFull
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys
 
@@ -23,6 +23,8 @@ READERS = 32
 SLOW_TURNS = 8
 SLOW_BYTES = 1024
 """A body is slow that had so many turns without a byte, and for each of them brought less than this."""
+
+SMALL_DISK_SHARE = 50
 
 COUNT_SECONDS = 1.0
 COUNT_SHARE = 20
@@ -98,19 +100,22 @@ class Slots:
 
 
 class FreeSpace:
-    """What must stay free of the disks that uploads are written to."""
+    """What must stay free of the disks that uploads are written to; of a small one, a fiftieth is enough."""
 
     def __init__(self, folders: Sequence[Path], least_bytes: int) -> None:
         self._folders, self._least_bytes = folders, least_bytes
 
     def check(self, more_bytes: int) -> None:
-        """Raises Busy if so many bytes more would not leave enough."""
-        free = min(shutil.disk_usage(_existing(folder)).free for folder in self._folders)
-        if free - more_bytes < self._least_bytes:
-            raise Busy(
-                f"the disk has {free} bytes free, and MIN_FREE_BYTES = {self._least_bytes} must stay so; "
-                "try again when some has been freed."
-            )
+        """Raises StoreFull if so many bytes more do not fit, Busy if they would not leave enough."""
+        for folder in self._folders:
+            disk = shutil.disk_usage(_existing(folder))
+            if disk.free < more_bytes:
+                raise StoreFull(f"{more_bytes} bytes more do not fit beside {folder}: {disk.free} are free.")
+            if disk.free - more_bytes < min(self._least_bytes, disk.total // SMALL_DISK_SHARE):
+                raise Busy(
+                    f"the disk has {disk.free} bytes free, and MIN_FREE_BYTES = {self._least_bytes} must stay so "
+                    f"(of a small disk one part in {SMALL_DISK_SHARE}); try again when some has been freed."
+                )
 
 
 def _existing(folder: Path) -> Path:

@@ -50,7 +50,7 @@ class Spool:
     def write(self, data: bytes) -> None:
         """Takes the next bytes. Raises StoreFull, or Busy where too little space is left."""
         if self.size >= self._checked_at:
-            self._check_space(CHECK_EVERY_BYTES)
+            self._check_space(len(data))
             self._checked_at = self.size + CHECK_EVERY_BYTES
         with translated("the upload"):
             view = memoryview(data)

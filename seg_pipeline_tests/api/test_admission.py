@@ -1,17 +1,20 @@
 """How much is taken on at once, and what is said of the rest."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from api.admission import SLOW_TURNS, Backlog, FreeSpace, Slots, client_key
 from api.error_responses import Busy, TooManyRequests
+from seg_pipeline.errors import StoreFull
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.builders import picture_bytes
 
 PICTURE = picture_bytes()
+MIB = 2**20
 
 
 def test_a_client_has_its_own_limit_and_all_have_one() -> None:
@@ -53,10 +56,20 @@ def test_a_household_is_one_client(host: str, key: str) -> None:
 
 def test_some_of_the_disk_stays_free(tmp_path: Path) -> None:
     FreeSpace([tmp_path, tmp_path / "not yet"], 0).check(1)
-    with pytest.raises(Busy, match=f"MIN_FREE_BYTES = {2**60}"):
-        FreeSpace([tmp_path], 2**60).check(0)
-    with pytest.raises(Busy):
+    with pytest.raises(StoreFull, match="do not fit"):
         FreeSpace([tmp_path], 0).check(2**60)
+
+
+def test_of_a_small_disk_less_stays_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A volume of 64 MB could take nothing at all otherwise."""
+    usage = shutil.disk_usage(tmp_path)._replace(total=64 * MIB, free=2 * MIB)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    space = FreeSpace([tmp_path], 256 * MIB)
+    space.check(MIB // 2)
+    with pytest.raises(Busy, match=f"MIN_FREE_BYTES = {256 * MIB}"):
+        space.check(MIB)
+    with pytest.raises(StoreFull):
+        space.check(3 * MIB)
 
 
 def test_jobs_are_counted_now_and_then_and_guessed_between() -> None:
@@ -72,12 +85,15 @@ def test_jobs_are_counted_now_and_then_and_guessed_between() -> None:
         backlog.check()
 
 
-@pytest.mark.parametrize("values", [{"max_queued_jobs": 1}, {"min_free_bytes": 2**60}], ids=["queue", "disk"])
+@pytest.mark.parametrize("what", ["queue", "disk"])
 def test_who_cannot_be_taken_on_is_told_when_to_come_again_and_leaves_nothing(
-    serve: Serve, api_store: Store, values: dict[str, int]
+    serve: Serve, api_store: Store, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api_store.put(keys.inbox("other"), b"")
-    client = serve(wait_seconds=0, **values)
+    client = serve(wait_seconds=0, max_queued_jobs=1 if what == "queue" else 100)
+    if what == "disk":
+        usage = shutil.disk_usage("/")._replace(free=MIB)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     asked = {"uuid": "mine", "image_url": "https://example.com/a.png"}
     for response in (client.post("/segment?uuid=mine", content=PICTURE), client.post("/jobs", json=asked)):
         assert (response.status_code, response.json()["code"]) == (503, "busy")
