@@ -67,7 +67,7 @@ def _of_the_request() -> Iterator[SegPipelineError]:
     yield InvalidUrl("image_url 'ftp://example.com/a.png' must begin with http://, https:// or s3:// and a host.")
     yield JobConflict(JOB)
     yield JobNotFound(JOB)
-    yield JobInProgress(f"job {JOB} is being worked on; delete it when it has finished.")
+    yield JobInProgress(f"the app server has not been told of job {JOB} yet; delete it when it has.")
     yield ParkedNotFound(f"callback-{JOB}")
     yield NotReplayable(f"the message {JOB} was too long to be kept whole; drop it and send another.")
     yield NothingToTell(f"job {JOB} has not ended yet; the app server will be told when it has.")

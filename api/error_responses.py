@@ -180,16 +180,16 @@ class UnsupportedBody(RequestError):
     code = "unsupported_body"
 
 
-class JobInProgress(RequestError):
-    """A worker has the job; it cannot be deleted now."""
-
-    code = "job_in_progress"
-
-
 class TooManyRequests(RequestError):
     """The client has as much under way as one client may."""
 
     code = "too_many_requests"
+
+
+class JobInProgress(RequestError):
+    """The app server waits for the job; it cannot be deleted now."""
+
+    code = "job_in_progress"
 
 
 class Busy(SegPipelineError):

@@ -345,7 +345,7 @@ class JobCancelled(SegPipelineError):
     fault = Fault.CLIENT
 
     def __init__(self, uuid: str) -> None:
-        super().__init__(f"job {uuid} was cancelled by an operator; materialise its partition to run it again.")
+        super().__init__(f"job {uuid} was cancelled; send it again, or materialise its partition.")
 
 
 class UnexpectedError(SegPipelineError):

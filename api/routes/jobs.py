@@ -118,16 +118,19 @@ async def get_job(request: Request, service: ServiceDep, uuid: Uuid) -> Response
     status_code=204,
     response_class=Response,
     responses={
+        202: unfinished("A worker has it, and stops within seconds; it then is a failed job, `cancelled`."),
         204: {"description": "Gone, with all its files."},
         **failures("invalid_uuid", "job_not_found", "job_in_progress", *EVERYWHERE),
     },
 )
 async def delete_job(request: Request, service: ServiceDep, uuid: Uuid) -> Response:
-    """Queued and finished jobs go at once; one that a worker has, or that the app server waits for, is refused with
-    409."""
+    """Queued and finished jobs go at once; one that a worker has is cancelled, and goes when it is deleted again. One
+    that the app server waits for is refused with 409."""
     about_job(request, check_uuid(uuid))
-    await in_thread(_delete, service, uuid)
-    return Response(status_code=204)
+    if await in_thread(_delete, service, uuid):
+        return Response(status_code=204)
+    view = await in_thread(view_job, service, uuid, service.base_url(request))
+    return accepted_response(view, service.links(request), 202)
 
 
 @router.post(
@@ -160,18 +163,21 @@ def _page(service: Service, status: JobStatus | None, after: str | None, limit: 
     return service.inbox.page(status, after, limit, service.live_beats())
 
 
-def _delete(service: Service, uuid: str) -> None:
+def _delete(service: Service, uuid: str) -> bool:
+    """Whether the job is gone; else it is being cancelled."""
     try:
         status = service.inbox.status(uuid, service.live_beats())
     except JobNotFound:
         if not service.inbox.delete(uuid):  # else an acceptance had died half way
             raise
-        return
-    if status is JobStatus.PROCESSING:
-        raise JobInProgress(f"job {uuid} is being worked on; delete it when it has finished.")
+        return True
     if _is_awaited(service, uuid):
         raise JobInProgress(f"the app server has not been told of job {uuid} yet; delete it when it has.")
+    if status is JobStatus.PROCESSING:
+        service.inbox.ask_to_cancel(uuid)
+        return False
     service.inbox.delete(uuid)
+    return True
 
 
 def _is_awaited(service: Service, uuid: str) -> bool:

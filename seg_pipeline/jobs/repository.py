@@ -303,7 +303,7 @@ class Inbox:
 
         A job that is accepted under the uuid meanwhile stays.
         """
-        return self._delete(uuid, self._sources(uuid), keys.inbox(uuid))
+        return self._delete(uuid, self._sources(uuid), keys.inbox(uuid), keys.cancel(uuid))
 
     def expire(self, job: ExpiredJob) -> None:
         """Deletes a job that `expired` gave, and its marker; not what the uuid stands for if that is another by now."""
@@ -313,6 +313,22 @@ class Inbox:
         elif _expiry_key(job.uuid, result) == job.key:
             self.delete(job.uuid)
         self.store.delete(job.key)
+
+    def ask_to_cancel(self, uuid: str) -> None:
+        """Has whoever works on the job stop, and end it as cancelled. Raises JobNotFound."""
+        self.store.put(keys.cancel(uuid), self.job(uuid).accepted_at.isoformat().encode())
+
+    def asked_to_cancel(self, uuids: Collection[str]) -> frozenset[str]:
+        """Those of the jobs that are to be cancelled; one request whatever their number, if none is."""
+        asked = {_name(info) for info in self.store.list(keys.CANCELS)} & set(uuids)
+        return frozenset(uuid for uuid in asked if self._is_to_be_cancelled(uuid))
+
+    def _is_to_be_cancelled(self, uuid: str) -> bool:
+        """Whether the marker is about this job, and not about one that had its uuid before."""
+        job = self._request(uuid)
+        with suppress(ObjectNotFound):
+            return job is not None and self.store.get(keys.cancel(uuid)).decode() == job.accepted_at.isoformat()
+        return False
 
     def sweep(self, uuid: str) -> None:
         """Removes what a deletion or an acceptance that died half way has left, or a late run; never a living job."""
@@ -531,7 +547,8 @@ class Inbox:
         if not is_awaited and now and now.callback:
             self.outbox.record(uuid, result)
         # Once the indexes are there, and not before: until then these are what leads to the job.
-        self.store.at_once([partial(self.store.delete, key) for key in (keys.inflight(uuid), keys.inbox(uuid))])
+        markers = (keys.inflight(uuid), keys.inbox(uuid), keys.cancel(uuid))
+        self.store.at_once([partial(self.store.delete, key) for key in markers])
 
     def _entries(
         self, wanted: JobStatus | None, cursor: "_Cursor", live: Collection[str]

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from seg_pipeline.domain import Job, RgbImage
+from seg_pipeline.errors import JobCancelled
 from seg_pipeline.jobs.result_document import Found, Timing
 from seg_pipeline.telemetry.logs import InheritingPool, about
 
@@ -110,6 +111,10 @@ class Line:
 
     def __init__(self, room_bytes: int, encoders: Executor) -> None:
         self.run = RunInHand()
+        self.cancelled: frozenset[str] = frozenset()
+        self._writers = 0
+        self._stopped = False
+        self._writers_changed = threading.Condition()
         self.planned: frozenset[str] = frozenset()
         self.room = Room(room_bytes)
         self.waiters = InheritingPool(WAITERS, "wait")
@@ -136,6 +141,27 @@ class Line:
         """Has a waiter do the work for a job."""
         with about(uuid):
             return self.waiters.submit(work, *arguments)
+
+    def check(self, uuid: str) -> None:
+        """Raises CancelledError once the line is stopped, and JobCancelled for a job that is wanted no more. To be
+        called between steps that each take long."""
+        if self._stopped:
+            raise CancelledError("the run is over, and nobody needs what it still makes")
+        if uuid in self.cancelled:
+            raise JobCancelled(uuid)
+
+    @contextmanager
+    def writing(self, uuid: str) -> Iterator[None]:
+        """To hold while a job's files are written; `end` waits for it. Raises as `check` does."""
+        with self._writers_changed:
+            self.check(uuid)
+            self._writers += 1
+        try:
+            yield
+        finally:
+            with self._writers_changed:
+                self._writers -= 1
+                self._writers_changed.notify_all()
 
     def piece(self, uuid: str) -> Piece:
         """The job's piece, empty at first."""
@@ -227,7 +253,10 @@ class Line:
         return Timing(piece.started_at or now, now, dict(piece.seconds))
 
     def stop(self) -> None:
-        """Begins nothing more. What is being fetched is dropped when it comes, what is being written is completed."""
+        """Begins nothing more. What is being fetched or encoded is dropped when it is there, what is being written is
+        completed."""
+        with self._writers_changed:
+            self._stopped = True
         self.room.close()
         self.waiters.shutdown(wait=False, cancel_futures=True)
         for future in self._encoding:
@@ -236,7 +265,8 @@ class Line:
     def end(self) -> None:
         """Stops, and waits until nothing is written any more."""
         self.stop()
-        wait(self._encoding)
+        with self._writers_changed:
+            self._writers_changed.wait_for(lambda: not self._writers)
         self.evidence_writer.shutdown()
 
 

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ from seg_pipeline.adapters.image_fetch import fetch_image
 from seg_pipeline.domain import Job, JobStatus, RgbImage, Segment
 from seg_pipeline.errors import (
     DeviceBroken,
+    JobCancelled,
     JobNotFound,
     NothingToTell,
     ObjectNotFound,
@@ -132,6 +133,15 @@ class Workbench:
             self._line = None
             line.stop()
             raise
+
+    def look_for_cancels(self, uuids: Collection[str]) -> bool:
+        """Has the jobs that are wanted no more dropped between two steps; whether that is all of them. Raises
+        StoreError."""
+        line = self._line
+        if line is None or not uuids:
+            return False
+        line.cancelled = self.inbox.asked_to_cancel(uuids)
+        return line.cancelled == set(uuids)
 
     def identify(self, data: bytes) -> ImageHeader:
         """What the picture says of itself; raises ImageError."""
@@ -261,6 +271,7 @@ def fail_job(
 def _prepare_source(bench: Workbench, line: Line, uuid: str) -> Metadata:
     with line.timed(uuid, SOURCE):
         job = bench.job(line, uuid)
+        line.check(uuid)
         data = _source_bytes(bench, job)
         header = bench.identify(data)
     with line.holding(uuid, _decoded_bytes(header)) as piece, line.timed(uuid, SOURCE):
@@ -370,10 +381,22 @@ def _segment_arrivals(bench: Workbench, line: Line, until: Callable[[], bool] = 
         if until():
             return
         groups: dict[_Asked, list[str]] = defaultdict(list)
-        for uuid in _arrived(line, SEGMENTS):
+        for uuid in _still_wanted(bench, line, _arrived(line, SEGMENTS)):
             groups[_Asked.of(bench.job(line, uuid))].append(uuid)
         for asked, group in groups.items():
             _segment(bench, line, asked, group)
+
+
+def _still_wanted(bench: Workbench, line: Line, uuids: Iterable[str]) -> Iterator[str]:
+    """Those that were not cancelled on their way; the others have failed in this stage."""
+    for uuid in uuids:
+        try:
+            line.check(uuid)
+        except JobCancelled as error:
+            line.outcomes[SEGMENTS, uuid] = _raising(error)
+            _let_go(bench, line, uuid)
+        else:
+            yield uuid
 
 
 class _Asked(NamedTuple):
@@ -447,9 +470,10 @@ def _send_on(bench: Workbench, line: Line, uuid: str, found: Found, notes: Notes
 def _store_segments(bench: Workbench, line: Line, uuid: str, found: Found, notes: Notes) -> Metadata:
     """Masks first: the document that counts them is never there without them."""
     with line.timed(uuid, "masks"):
-        masks = enumerate(segment.mask for segment in found.segments)
-        written = bench.put_all({keys.mask(uuid, index): encode_mask_png(mask) for index, mask in masks})
-        bench.store.put(keys.segments(uuid), json.dumps(segments_document(found)).encode())
+        masks = dict(_masks(line, uuid, found))
+        with line.writing(uuid):
+            written = bench.put_all(masks)
+            bench.store.put(keys.segments(uuid), json.dumps(segments_document(found)).encode())
     return {
         "segments": len(found.segments),
         "labels": ", ".join(sorted({segment.label for segment in found.segments if segment.label})),
@@ -463,6 +487,12 @@ def _store_segments(bench: Workbench, line: Line, uuid: str, found: Found, notes
     }
 
 
+def _masks(line: Line, uuid: str, found: Found) -> Iterator[tuple[str, bytes]]:
+    for index, segment in enumerate(found.segments):
+        line.check(uuid)
+        yield keys.mask(uuid, index), encode_mask_png(segment.mask)
+
+
 def _cut(bench: Workbench, line: Line, uuid: str, found: Found) -> None:
     """Has the encoders write the job's pictures, several at once; its own goes when the last of them is done."""
     job, picture = bench.job(line, uuid), line.piece(uuid).picture
@@ -473,7 +503,7 @@ def _cut(bench: Workbench, line: Line, uuid: str, found: Found) -> None:
         line.outcomes[CUTOUTS, uuid] = _raising(error)
         _let_go(bench, line, uuid)
         return
-    parts = _pictures_of(job, picture, found)
+    parts = _pictures_of(line, job, picture, found)
     line.share(uuid, len(parts))
     written = [line.encode(uuid, _write_part, bench, line, uuid, part) for part in parts]
     line.outcomes[CUTOUTS, uuid] = partial(_cutouts_metadata, line, job, len(found.segments), written)
@@ -482,7 +512,7 @@ def _cut(bench: Workbench, line: Line, uuid: str, found: Found) -> None:
 Part = Callable[[], dict[str, bytes]]
 
 
-def _pictures_of(job: Job, picture: RgbImage, found: Found) -> list[Part]:
+def _pictures_of(line: Line, job: Job, picture: RgbImage, found: Found) -> list[Part]:
     """The files of the stage by key, in parts that each take about as long."""
     names = [keys.crop(job.uuid, crop_name(job.uuid, index)) for index in range(len(found.segments))]
     crops = [*zip(names, found.segments, strict=True)]
@@ -490,18 +520,25 @@ def _pictures_of(job: Job, picture: RgbImage, found: Found) -> list[Part]:
     return [
         lambda: {keys.original(job.uuid): encode_original(picture)},
         lambda: {keys.overlay(job.uuid): overlay(picture, found.segments)},
-        *(partial(_crops, job, picture, chunk) for chunk in chunks),
+        *(partial(_crops, line, job, picture, chunk) for chunk in chunks),
     ]
 
 
-def _crops(job: Job, picture: RgbImage, crops: Iterable[tuple[str, Segment]]) -> dict[str, bytes]:
-    return {name: cut_out(picture, segment.mask, job.resize) for name, segment in crops}
+def _crops(line: Line, job: Job, picture: RgbImage, crops: Iterable[tuple[str, Segment]]) -> dict[str, bytes]:
+    files = {}
+    for name, segment in crops:
+        line.check(job.uuid)
+        files[name] = cut_out(picture, segment.mask, job.resize)
+    return files
 
 
 def _write_part(bench: Workbench, line: Line, uuid: str, part: Part) -> int:
     try:
         with line.timed(uuid, CUTOUTS):
-            return bench.put_all(part())
+            line.check(uuid)
+            files = part()
+            with line.writing(uuid):
+                return bench.put_all(files)
     finally:
         _let_go(bench, line, uuid)
 

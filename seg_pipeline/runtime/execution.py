@@ -37,12 +37,22 @@ def first_line(text: object) -> str:
 
 
 def interrupt_if_cancelled(instance: DagsterInstance, run_id: str) -> bool:
-    """Wakes Dagster's own interrupt handling in the main thread if the run was cancelled; says whether it was."""
-    run = instance.get_run_by_id(run_id)
-    cancelled = run is not None and (run.status in CANCELLED or (not run.is_finished and _was_told(instance, run_id)))
+    """Interrupts the run if it was cancelled; says whether it was."""
+    cancelled = is_cancelled(instance, run_id)
     if cancelled:
-        os.kill(os.getpid(), signal.SIGINT)
+        interrupt()
     return cancelled
+
+
+def is_cancelled(instance: DagsterInstance, run_id: str) -> bool:
+    """Whether an operator has cancelled the run."""
+    run = instance.get_run_by_id(run_id)
+    return run is not None and (run.status in CANCELLED or (not run.is_finished and _was_told(instance, run_id)))
+
+
+def interrupt() -> None:
+    """Wakes Dagster's own interrupt handling in the main thread, which ends the run as cancelled."""
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _was_told(instance: DagsterInstance, run_id: str) -> bool:

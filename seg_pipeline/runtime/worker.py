@@ -36,7 +36,7 @@ from seg_pipeline.jobs.heartbeats import WorkerBeat, all_workers, live_workers, 
 from seg_pipeline.runtime.allocator import keep_freed_memory
 from seg_pipeline.runtime.celery_app import EXECUTE_RUN_TASK, make_celery
 from seg_pipeline.runtime.dagster_home import make_dagster_home_ready
-from seg_pipeline.runtime.execution import execute, first_line, interrupt_if_cancelled, why_it_failed
+from seg_pipeline.runtime.execution import execute, first_line, interrupt, is_cancelled, why_it_failed
 from seg_pipeline.runtime.process_logs import take_over_logs
 from seg_pipeline.settings import get_settings
 from seg_pipeline.telemetry.logs import about
@@ -92,8 +92,8 @@ class Pulse(threading.Thread):
         run_id = self._run_id
         try:
             self._bench.models.unload_idle()
-            if run_id and interrupt_if_cancelled(child.instance, run_id):
-                logger.info("run %s is cancelled", run_id)
+            if run_id and (is_cancelled(child.instance, run_id) or self._bench.look_for_cancels(self._uuids)):
+                self._interrupt(run_id)
         except Exception as error:
             logger.warning("whether run %s is cancelled is not known yet: %s", run_id, first_line(error))
 
@@ -129,6 +129,13 @@ class Pulse(threading.Thread):
                 write_beat(self._bench.store, self._beat())
         except StoreError as error:
             logger.warning("no heartbeat written: %s", error)
+
+    def _interrupt(self, run_id: str) -> None:
+        """Stops the run in hand; while a model is loaded, the next beat does."""
+        with self._bench.models.not_loading() as free:
+            if free:
+                logger.info("run %s is cancelled", run_id)
+                interrupt()
 
     def _beat(self) -> WorkerBeat:
         return WorkerBeat(

@@ -39,6 +39,7 @@ class WarmModels:
     ) -> None:
         self._settings = settings
         self._load = load
+        self._loading = threading.RLock()
         self._clock = clock
         self._places: dict[str, _Place] = {}
         self._guard = threading.Lock()
@@ -54,13 +55,24 @@ class WarmModels:
         with place.lock:
             if place.segmenter is None:
                 self._make_room(name)
-                with metrics.MODEL_LOAD_SECONDS.labels(name).time():
+                with self._loading, metrics.MODEL_LOAD_SECONDS.labels(name).time():
                     place.segmenter = self._load(name, self._settings)
                 logger.info("loaded %s on %s", name, place.segmenter.device)
             try:
                 yield place.segmenter
             finally:
                 place.last_used = self._clock()
+
+    @contextmanager
+    def not_loading(self) -> Iterator[bool]:
+        """Whether no model is being loaded, and none will be meanwhile. Who interrupts the thread that loads leaves
+        libraries half imported, which no later import mends."""
+        free = self._loading.acquire(blocking=False)
+        try:
+            yield free
+        finally:
+            if free:
+                self._loading.release()
 
     def unload_idle(self, now: float | None = None) -> list[str]:
         """Unloads the models unused for `idle_unload_seconds`, those in use excepted; which they were.

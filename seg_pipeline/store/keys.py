@@ -24,6 +24,7 @@ METRICS_PAST = "metrics-past/"
 APP_SERVER_STATE = "state/app-server"
 PRUNE_STATE = "state/prune"
 ALARMS_STATE = "state/alarms"
+CANCELS = "cancels/"
 CHECKS = "checks/"
 
 _CONTENT_TYPES = {
@@ -141,6 +142,11 @@ def inbox(uuid: str) -> str:
 def inflight(uuid: str) -> str:
     """A job that a run was asked for; JSON with attempt and run key."""
     return f"{INFLIGHT}{uuid}"
+
+
+def cancel(uuid: str) -> str:
+    """A job in flight that its client wants no more; holds when the job was accepted."""
+    return f"{CANCELS}{uuid}"
 
 
 def done(status: str, uuid: str) -> str:

@@ -220,13 +220,14 @@ def test_a_queued_job_and_a_finished_one_are_deleted_with_their_files(serve: Ser
     assert client.get("/assets/done/original.webp").status_code == 404
 
 
-def test_a_job_that_a_worker_has_is_not_deleted_under_its_feet(serve: Serve, api_store: Store) -> None:
+def test_a_job_that_a_worker_has_is_cancelled_and_not_deleted_under_its_feet(serve: Serve, api_store: Store) -> None:
     client = serve()
     client.post("/jobs", json={"uuid": "mine", "image_url": URL})
     beat(api_store, "mine")
     response = client.delete("/jobs/mine")
-    assert (response.status_code, response.json()["code"]) == (409, "job_in_progress")
+    assert (response.status_code, response.json()["status"]) == (202, "processing")
     assert client.get("/jobs/mine").json()["status"] == "processing"
+    assert Inbox(api_store).asked_to_cancel(["mine", "other"]) == {"mine"}
 
 
 def test_a_parked_callback_is_replayed(serve: Serve, api_store: Store) -> None:

@@ -1,6 +1,6 @@
 """Room for pictures, and who gives it back when."""
 
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from threading import Event
 
 import numpy as np
@@ -114,5 +114,5 @@ class TestLine:
         line.stop()
         go_on.set()
         line.end()
-        assert all(future.done() for future in written)
+        wait(written, PATIENCE_SECONDS)
         assert any(future.cancelled() for future in written)

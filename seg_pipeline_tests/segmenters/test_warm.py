@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,22 @@ def test_unloading_gives_memory_back_to_the_system(tmp_path: Path) -> None:
     assert loaded - unloaded > network_mb * 0.7
     assert again - at_last > network_mb * 0.7
     assert at_last < unloaded + network_mb * 0.3
+
+
+def test_a_model_that_is_being_loaded_is_seen_and_one_that_is_lent_is_no_matter() -> None:
+    """An interrupt in the middle of a load would leave torch half imported, for good."""
+    seen = []
+
+    def is_free() -> bool:
+        with models.not_loading() as free:
+            return free
+
+    def load(name: str, _: Settings) -> CountingSegmenter:
+        with ThreadPoolExecutor(1) as other:
+            seen.append(other.submit(is_free).result())
+        return CountingSegmenter(name)
+
+    models = WarmModels(Settings(_env_file=None), load)
+    with models.borrow("demo-yolo"):
+        seen.append(is_free())
+    assert seen == [False, True]

@@ -1,0 +1,144 @@
+"""A job that is wanted no more stops between two steps, writes nothing after that, and harms no other of its run."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seg_pipeline.domain import Job, RgbImage
+from seg_pipeline.errors import JobNotFound
+from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.pipeline import stages
+from seg_pipeline.store import Store, keys
+from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline_tests.builders import (
+    NOON,
+    BarSegmenter,
+    accept_upload,
+    make_bench,
+    make_job,
+    make_scene_picture,
+    picture_bytes,
+)
+from seg_pipeline_tests.pipeline.test_overlap import run_stages
+
+WIDE = 128
+
+
+class TestAJobOfABatch:
+    @pytest.fixture
+    def bench(self, tmp_path: Path) -> stages.Workbench:
+        bench = make_bench(tmp_path)
+        for uuid, width in {"unwanted": WIDE, "wanted": 64}.items():
+            accept_upload(bench, uuid, picture_bytes(make_scene_picture(boxes=4, width=width)))
+        return bench
+
+    def cancel(self, bench: stages.Workbench) -> None:
+        bench.inbox.ask_to_cancel("unwanted")
+        assert not bench.look_for_cancels(["unwanted", "wanted"]), "not all of the run is"
+
+    def test_before_its_picture_is_decoded(self, bench: stages.Workbench) -> None:
+        bench.line.planned = frozenset()
+        self.cancel(bench)
+        report = stages.prepare_sources(bench, ["unwanted", "wanted"])
+        assert (report.errors["unwanted"].code, report.passed) == ("cancelled", ["wanted"])
+
+    def test_before_the_model(self, bench: stages.Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+        stages.prepare_sources(bench, ["unwanted", "wanted"])
+        self.cancel(bench)
+        report = stages.find_segments(bench, ["unwanted", "wanted"])
+        assert (report.errors["unwanted"].code, report.passed) == ("cancelled", ["wanted"])
+        assert not bench.store.head(keys.segments("unwanted"))
+
+    def test_between_two_cut_outs(self, bench: stages.Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+        cut = stages.cut_out
+
+        def cancel_and_cut(picture: RgbImage, *rest: Any) -> bytes:
+            if picture.shape[1] == WIDE:
+                self.cancel(bench)
+            return cut(picture, *rest)
+
+        monkeypatch.setattr(stages, "cut_out", cancel_and_cut)
+        reports = run_stages(bench, "unwanted", "wanted")
+        assert reports["cutouts"].errors["unwanted"].code == "cancelled"
+        assert set(reports["result"].metadata) == {"wanted"}
+
+
+def test_a_run_whose_only_job_is_cancelled_is_to_be_interrupted(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path)
+    accept_upload(bench, "job-1")
+    assert bench.line
+    assert not bench.look_for_cancels(["job-1"])
+    bench.inbox.ask_to_cancel("job-1")
+    assert bench.look_for_cancels(["job-1"])
+    assert not bench.look_for_cancels([])
+
+
+def test_an_interrupted_run_is_over_though_a_cut_out_takes_long_and_nothing_is_written_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encoding cannot be stopped in the middle: its result is dropped."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> bytes:
+        begun.set()
+        assert go_on.wait(60)
+        return b"late"
+
+    monkeypatch.setattr(stages, "cut_out", slow)
+    bench = make_bench(tmp_path)
+    accept_upload(bench, "job-1")
+    with pytest.raises(KeyboardInterrupt), bench.run():  # noqa: PT012
+        bench.line.planned = frozenset({"source_image", "segments", "cutouts"})
+        stages.prepare_sources(bench, ["job-1"])
+        stages.find_segments(bench, ["job-1"])
+        assert begun.wait(60)
+        raise KeyboardInterrupt
+    before = {info.key for info in bench.store.list(keys.asset("job-1", ""))}
+    go_on.set()
+    bench._encoders.shutdown()
+    assert {info.key for info in bench.store.list(keys.asset("job-1", ""))} == before
+
+
+class TestTheMarker:
+    @pytest.fixture
+    def inbox(self) -> Inbox:
+        return Inbox(ObjectStore.in_memory())
+
+    @pytest.fixture
+    def store(self, inbox: Inbox) -> Store:
+        return inbox.store
+
+    def accepted(self, inbox: Inbox, **asked: Any) -> Job:
+        return inbox.accept(make_job(image_url="https://pictures.example/a.png", **asked)).job
+
+    def test_is_gone_when_the_job_has_ended_or_is_deleted(self, inbox: Inbox) -> None:
+        for end in (lambda: inbox.finish("job-1", {}, "failed", NOON), lambda: inbox.delete("job-1")):
+            self.accepted(inbox)
+            inbox.ask_to_cancel("job-1")
+            end()
+            assert inbox.store.list(keys.CANCELS) == []
+
+    def test_of_a_former_job_does_not_cancel_a_new_one_of_the_same_uuid(self, inbox: Inbox) -> None:
+        self.accepted(inbox)
+        inbox.ask_to_cancel("job-1")
+        late = inbox.store.get(keys.cancel("job-1"))
+        inbox.delete("job-1")
+        self.accepted(inbox, accepted_at=NOON.replace(hour=13))
+        inbox.store.put(keys.cancel("job-1"), late)
+        assert inbox.asked_to_cancel(["job-1"]) == frozenset()
+
+    def test_is_not_written_for_a_job_that_nobody_knows(self, inbox: Inbox) -> None:
+        with pytest.raises(JobNotFound):
+            inbox.ask_to_cancel("job-1")
+
+
+def test_the_segmenter_of_the_builders_is_called_for_what_is_wanted_alone(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path, segmenter=(segmenter := BarSegmenter()))
+    accept_upload(bench, "job-1")
+    stages.prepare_sources(bench, ["job-1"])
+    bench.inbox.ask_to_cancel("job-1")
+    bench.look_for_cancels(["job-1"])
+    assert stages.find_segments(bench, ["job-1"]).errors["job-1"].code == "cancelled"
+    assert segmenter.calls == []
