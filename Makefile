@@ -31,6 +31,9 @@ CORES ?= auto
 chaos: env ## Kill and take away everything while 300 jobs are under way, on both profiles; ARGS="--profile servers".
 	@.venv/bin/python -m seg_pipeline_tests.chaos $(ARGS)
 
+fuzz: env ## Send 3,000 hostile pictures through the whole service; ARGS="--seed 2 --write" for others, into docs/reliability.md.
+	@PYTHONPATH=. .venv/bin/python scripts/fuzz.py $(ARGS)
+
 bench: env ## Measure what the product costs, in an hour; ARGS="history --write" for a part, into docs/benchmarks.md.
 	@.venv/bin/python -m benchmarks $(ARGS)
 

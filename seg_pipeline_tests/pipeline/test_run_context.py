@@ -109,7 +109,7 @@ class TestLine:
             begun.set()
             go_on.wait(PATIENCE_SECONDS)
 
-        written = [line.encode(work) for _ in range(100)]
+        written = [line.encode("job-1", work) for _ in range(100)]
         assert begun.wait(PATIENCE_SECONDS)
         line.stop()
         go_on.set()
