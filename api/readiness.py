@@ -4,10 +4,7 @@ import asyncio
 import time
 from datetime import UTC, datetime
 
-import anyio.to_thread
-from anyio import CapacityLimiter
-
-from api.service import Service
+from api.service import Service, in_probe_thread
 from seg_pipeline.errors import StoreError
 from seg_pipeline.jobs.heartbeats import all_workers
 from seg_pipeline.store import keys
@@ -23,19 +20,13 @@ class Readiness:
         self._service = service
         self._task: asyncio.Task[dict[str, str]] | None = None
         self._started = 0.0
-        self._limiter: CapacityLimiter | None = None
-
-    async def _check(self) -> dict[str, str]:
-        # Not in the threads of the others, who may all wait.
-        self._limiter = self._limiter or CapacityLimiter(1)
-        return await anyio.to_thread.run_sync(check_all, self._service, limiter=self._limiter)
 
     async def checks(self) -> dict[str, str]:
         """`ok` or a sentence for each of store, inbox and worker."""
         fresh = time.monotonic() - self._started < CACHE_SECONDS
         if self._task is None or (self._task.done() and not fresh):
             self._started = time.monotonic()
-            self._task = asyncio.create_task(self._check())
+            self._task = asyncio.create_task(in_probe_thread(check_all, self._service))
         done, _ = await asyncio.wait({self._task}, timeout=PATIENCE_SECONDS)
         return self._task.result() if done else _unanswered(f"the store did not answer within {PATIENCE_SECONDS:g} s.")
 

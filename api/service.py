@@ -71,6 +71,11 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs))
 
 
+async def in_probe_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The same for probes, in threads of their own: however many requests wait for one, a probe does not."""
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
 def about_job(request: Request, uuid: str) -> None:
     """From here on every log line and every failure of this request names the job."""
     request.state.uuid = uuid

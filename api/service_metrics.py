@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
-from api.service import Service, in_thread
+from api.service import Service, in_probe_thread, in_thread
 from seg_pipeline.errors import StoreError
 from seg_pipeline.monitoring.service_state import ServiceState, read_service_state
 from seg_pipeline.telemetry import metrics
@@ -93,7 +93,7 @@ class ServiceMetrics:
         is_fresh = time.monotonic() - self._begun < self._good_for
         if self._task is None or (self._task.done() and not is_fresh):
             self._begun, self._good_for = time.monotonic(), CACHE_SECONDS
-            self._task = asyncio.create_task(in_thread(self._read))
+            self._task = asyncio.create_task(in_probe_thread(self._read))
         done, _ = await asyncio.wait({self._task}, timeout=PATIENCE_SECONDS)
         return self._task.result() if done else [_store_up(False), *self._counts()]
 

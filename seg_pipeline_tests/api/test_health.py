@@ -1,16 +1,20 @@
 """Probes: alive, ready, idle."""
 
+import threading
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.jobs.heartbeats import write_beat
 from seg_pipeline.store import Store, keys
-from seg_pipeline_tests.api.serving import Serve
+from seg_pipeline_tests.api.serving import Serve, eventually
 from seg_pipeline_tests.api.stand_ins import FailingStore, beat
-from seg_pipeline_tests.builders import NOON, make_beat
+from seg_pipeline_tests.builders import NOON, make_beat, picture_bytes
+
+PICTURE = picture_bytes()
 
 
 def test_health_fails_once_nobody_has_asked_for_a_while(serve: Serve) -> None:
@@ -101,3 +105,28 @@ def test_metrics_count_by_route_and_never_by_job(serve: Serve) -> None:
     assert 'method="other"' in text
     assert "uuid}" in text
     assert "some-uuid" not in text
+
+
+def test_probes_answer_while_every_thread_waits_for_the_store(serve: Serve, api_store: Store) -> None:
+    """A store that takes its time over uploads; the process is alive, and can say so."""
+    go_on = threading.Event()
+
+    class Stuck:
+        def __getattr__(self, name: str) -> Any:
+            method = getattr(api_store, name)
+            if name != "create":
+                return method
+            return lambda *args: go_on.wait(60) and method(*args)
+
+    client = serve(Stuck(), wait_seconds=0)
+    posts = [threading.Thread(target=client.post, args=("/segment",), kwargs={"content": PICTURE}) for _ in range(60)]
+    for post in posts:
+        post.start()
+    try:
+        eventually(lambda: "seg_api_requests_under_way 60.0" in client.get("/metrics").text)
+        assert [client.get(path).status_code for path in ("/livez", "/health", "/metrics")] == [200] * 3
+        assert client.get("/readyz").json()["checks"]["store"] == "ok"
+    finally:
+        go_on.set()
+        for post in posts:
+            post.join()
