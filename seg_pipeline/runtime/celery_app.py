@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from celery import Celery
+from celery import Celery, bootsteps
+from celery.worker import state as worker_state
 from kombu import Connection, Queue
 from kombu.transport import TRANSPORT_ALIASES, filesystem, virtual
 from kombu.utils.encoding import str_to_bytes
@@ -22,6 +23,7 @@ from seg_pipeline.store.private_folder import make_private
 
 EXECUTE_RUN_TASK = "seg_pipeline.execute_run"
 FOLDER_POLL_SECONDS = 0.05
+ACK_CHECK_SECONDS = 2.0
 LONGEST_WAIT_SECONDS = 0.2
 """A worker looks whether it is to stop between two waits for a message, and waits once more when it is; Celery asks for
 waits of two seconds."""
@@ -56,6 +58,38 @@ class FolderTransport(filesystem.Transport):
     def drain_events(self, connection: Connection, timeout: float | None = None, **kwargs: Any) -> None:
         """Waits for a message, for a while at most; then raises TimeoutError, upon which the worker asks again."""
         super().drain_events(connection, None if timeout is None else min(timeout, LONGEST_WAIT_SECONDS), **kwargs)
+
+
+class ReconnectAfterFailedAck(bootsteps.StartStopStep):
+    """Has a worker connect anew once it has nothing in hand and may take nothing all the same.
+
+    A message whose acknowledgement failed with the connection counts as being in hand for ever. As one message at a
+    time may be, the worker would never ask for another, nor notice that the connection is gone.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._look: Any = None
+
+    def start(self, parent: Any) -> None:
+        """Looks every few seconds, if the worker is one that waits on an event loop."""
+        if parent.hub:
+            self._look = parent.timer.call_repeatedly(ACK_CHECK_SECONDS, _check_acks, (parent,))
+
+    def stop(self, parent: Any) -> None:
+        """Looks no more."""
+        if self._look:
+            self._look.cancel()
+            self._look = None
+
+
+def _check_acks(consumer: Any) -> None:
+    """Raises ConnectionResetError, upon which the worker connects anew."""
+    has_work = worker_state.reserved_requests or worker_state.active_requests
+    if not has_work and not consumer.task_consumer.channel.qos.can_consume():
+        raise ConnectionResetError("a run's message could not be acknowledged")
 
 
 TRANSPORT_ALIASES["atomicfolder"] = f"{__name__}:FolderTransport"
@@ -97,6 +131,7 @@ def _broker_config(settings: Settings) -> dict[str, object]:
 def make_celery(settings: Settings) -> Celery:
     """The application with its broker and its one queue; no task is registered yet."""
     app = Celery("seg_pipeline")
+    app.steps["consumer"].add(ReconnectAfterFailedAck)
     app.conf.update(
         _broker_config(settings),
         task_queues=[Queue(settings.celery_queue, routing_key=f"{settings.celery_queue}.#")],

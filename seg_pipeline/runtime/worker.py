@@ -24,7 +24,7 @@ from typing import Any
 from billiard import current_process
 from billiard.util import set_pdeathsig
 from celery import Celery
-from celery.exceptions import SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.signals import worker_process_init, worker_process_shutdown
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
@@ -347,6 +347,8 @@ def main() -> None:
     take_over_logs("worker")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SecurityWarning)  # in a container, being root is nothing special
+        # At each lost connection: that a later version may stop the run in hand then. Ours goes on.
+        warnings.simplefilter("ignore", CPendingDeprecationWarning)
         make_worker().worker_main([*_OPTIONS, f"--queues={get_settings().celery_queue}"])
     _leave()
 

@@ -2,6 +2,7 @@
 
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from celery import Celery
@@ -11,6 +12,7 @@ from seg_pipeline.runtime.celery_app import (
     EXECUTE_RUN_TASK,
     FOLDER_POLL_SECONDS,
     LONGEST_WAIT_SECONDS,
+    _check_acks,
     broker_folder,
     make_celery,
 )
@@ -87,3 +89,20 @@ def test_the_folders_name_is_not_read_as_a_url(tmp_path: Path, name: str) -> Non
     send(make_celery(settings), settings, "mine")
     assert receive(make_celery(settings), settings) == "mine"
     assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
+def test_a_message_that_could_not_be_acknowledged_makes_the_worker_connect_anew(tmp_path: Path, redis_url: str) -> None:
+    """It counts as being in hand for ever. The worker would wait until somebody restarts it."""
+    settings = make_settings(tmp_path, broker_url=f"{redis_url}7", celery_queue=tmp_path.name)
+    app = make_celery(settings)
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        queue = Queue(settings.celery_queue, routing_key=f"{settings.celery_queue}.#", channel=channel)
+        channel.basic_qos(0, 1, False)
+        consumer = SimpleNamespace(task_consumer=SimpleNamespace(channel=channel))
+        send(app, settings, "run-1")
+        _check_acks(consumer)
+        message = queue.get()
+        with pytest.raises(ConnectionResetError):
+            _check_acks(consumer)
+        message.ack()
+        _check_acks(consumer)
