@@ -387,4 +387,5 @@ def _share_that_differs(one: Image.Image, other: Image.Image) -> float:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).rstrip(".")[:200] or type(error).__name__
+    """What the decoder says, without its advice on how to build it."""
+    return str(error).partition(" Please ")[0].rstrip(".")[:200] or type(error).__name__
