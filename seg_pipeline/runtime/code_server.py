@@ -4,6 +4,7 @@ It holds our definitions and evaluates the sensors, and reports what they count.
 """
 
 from seg_pipeline.defs.resources import workbench
+from seg_pipeline.runtime.literal_paths import take_paths_literally
 from seg_pipeline.runtime.process_logs import take_over_logs
 from seg_pipeline.settings import get_settings
 from seg_pipeline.telemetry.snapshots import start_reporter
@@ -13,6 +14,7 @@ def main() -> None:
     """Serves until it is stopped."""
     from dagster._cli.api import grpc_command
 
+    take_paths_literally()
     take_over_logs("code-server")
     start_reporter(workbench().store, "code-server", get_settings().heartbeat_seconds)
     grpc_command()

@@ -163,7 +163,7 @@ class SegPipelineStorage(DagsterStorage[DagsterInstance], ConfigurableClass):
 
     @cached_property
     def _storages(self) -> Storages:
-        take_paths_literally()  # in the code server too, which is upstream's program and is handed its instance
+        take_paths_literally()
         settings = get_settings()
         if settings.database_url:
             return _postgres_storages(postgres_url(settings.database_url))

@@ -5,10 +5,11 @@ that they lie beside the folder; and Alembic's configuration takes a `%` for the
 
 import glob
 from collections.abc import Mapping
+from configparser import ConfigParser
 from pathlib import Path
 
 import sqlalchemy as db
-from alembic.config import Config
+from alembic import config as alembic_config
 from dagster._core.instance import config as instance_config
 from dagster._core.storage.event_log.sqlite import consolidated_sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
@@ -16,7 +17,13 @@ from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 from dagster_shared.yaml_utils import load_yaml_from_globs
 
 _SQLITE_STORAGES = (consolidated_sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage)
-_upstream_set_main_option = Config.set_main_option
+
+
+class _LiteralParser(ConfigParser):
+    """Has no placeholders; Dagster's files for Alembic need none."""
+
+    def __init__(self, defaults: Mapping[str, str]) -> None:
+        super().__init__(defaults, interpolation=None)
 
 
 def take_paths_literally() -> None:
@@ -24,7 +31,7 @@ def take_paths_literally() -> None:
     instance_config.load_yaml_from_globs = _load_yaml  # type: ignore[assignment]
     for module in _SQLITE_STORAGES:
         module.create_db_conn_string = sqlite_url  # type: ignore[attr-defined]
-    Config.set_main_option = _set_main_option  # type: ignore[method-assign]
+    alembic_config.ConfigParser = _LiteralParser  # type: ignore[assignment, misc]
 
 
 def sqlite_url(folder: str, name: str) -> str:
@@ -35,7 +42,3 @@ def sqlite_url(folder: str, name: str) -> str:
 
 def _load_yaml(path: str) -> Mapping[object, object]:
     return load_yaml_from_globs(glob.escape(path))
-
-
-def _set_main_option(self: Config, name: str, value: str) -> None:
-    _upstream_set_main_option(self, name, value.replace("%", "%%"))

@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
@@ -369,9 +370,10 @@ def _load_checkpoint(weights_path: Path) -> dict[str, Any]:
     it holds more than data and ultralytics' own classes."""
     from ultralytics.nn.tasks import torch_safe_load
 
-    if "'" in str(weights_path):
-        raise ModelError(f"{weights_path.name} has a ' in its path, which ultralytics would drop; move the file.")
-    checkpoint, _ = torch_safe_load(weights_path, safe_only=True)
+    with TemporaryDirectory(prefix="seg-weights-") as folder:
+        link = Path(folder) / "weights.pt"  # ultralytics drops a ' from a path, and takes what follows a ? for a query
+        link.symlink_to(weights_path.absolute())
+        checkpoint, _ = torch_safe_load(link, safe_only=True)
     return dict(checkpoint)
 
 
