@@ -18,6 +18,8 @@ from api.http_protocol import GuardedProtocol
 from api.service import Service
 from seg_pipeline.errors import StoreError
 from seg_pipeline.settings import Settings, get_settings
+from seg_pipeline.store import open_store
+from seg_pipeline.store.format import refuse_newer
 from seg_pipeline.store.private_folder import make_private
 from seg_pipeline.telemetry.logs import configure_logging
 
@@ -50,6 +52,7 @@ def main() -> None:
         settings = get_settings()
         if not settings.s3_bucket:
             make_private(settings.data_dir)
+        refuse_newer(open_store(settings))
         server, listener = make_server(create_app(settings)), listen(settings)
     except (ValidationError, StoreError, OSError) as error:
         sys.exit(f"api: {_one_line(error)}")

@@ -20,7 +20,8 @@ SegPipelineError
 │   ├── ModelFailed  └── ModelOutOfMemory      worth a retry
 │   └── DeviceBroken                           worth a retry, in another process
 ├── StoreError
-│   ├── ObjectNotFound  └── InvalidKey         nothing can have this key
+│   ├── ObjectNotFound  ├── InvalidKey         nothing can have this key
+│   ├── StoreTooNew                            a newer version has written it
 │   └── StoreUnavailable  └── StoreFull        worth a retry
 ├── QueueUnavailable        SQS cannot be reached; worth a retry
 ├── DecoderLost             its process was ended from outside; worth a retry
@@ -306,6 +307,18 @@ class InvalidKey(ObjectNotFound):
 
     def __init__(self, key: object) -> None:
         super().__init__(f"{str(key)[:80]!r} is no key: use segments of letters, digits, '_', '-', '.' and '@'.")
+
+
+class StoreTooNew(StoreError):
+    """A newer version of this service has written the store, in a way that this one does not know."""
+
+    code = "store_too_new"
+
+    def __init__(self, found: object, known: int, written_by: object) -> None:
+        super().__init__(
+            f"the store has format {str(found)[:20]}, written by version {str(written_by)[:20]}; this version reads"
+            f" formats up to {known}: start the newer version again, or set another DATA_DIR or S3_BUCKET."
+        )
 
 
 class StoreUnavailable(StoreError):

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from seg_pipeline.errors import StoreError
 from seg_pipeline.local.processes import (
     CodeServer,
     environment_of,
@@ -30,6 +31,8 @@ from seg_pipeline.local.sample import ApiAway, Sample, SampleFailed, abridged, a
 from seg_pipeline.local.servers import free_port, listens, with_servers
 from seg_pipeline.local.supervisor import Program, Say, Supervisor, SupervisorError
 from seg_pipeline.settings import Settings
+from seg_pipeline.store import open_store
+from seg_pipeline.store.format import refuse_newer
 from seg_pipeline.store.private_folder import make_private
 
 SERVERS_WORKERS = 2
@@ -52,6 +55,7 @@ def run(settings: Settings, with_sample: bool, exit_after_sample: bool, say: Say
     began = time.monotonic()
     settings, is_demo = with_demo_models(settings)
     with only_one(settings.data_dir):
+        check_store(settings)
         check_ports(settings)
         say(f"Starting with {settings.model} ...")
         if is_demo:
@@ -99,6 +103,14 @@ def with_demo_models(settings: Settings) -> tuple[Settings, bool]:
 def logs(settings: Settings) -> Path:
     """The folder of the processes' logs."""
     return settings.data_dir / "logs"
+
+
+def check_store(settings: Settings) -> None:
+    """Raises SupervisorError if a newer version has written what is there."""
+    try:
+        refuse_newer(open_store(settings))
+    except StoreError as error:
+        raise SupervisorError(str(error)) from error
 
 
 def check_ports(settings: Settings) -> None:

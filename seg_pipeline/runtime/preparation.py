@@ -14,12 +14,13 @@ from pathlib import Path
 import sqlalchemy as db
 from kombu.exceptions import OperationalError
 
-from seg_pipeline.errors import ModelError, StoreError
+from seg_pipeline.errors import ModelError, StoreError, StoreTooNew
 from seg_pipeline.runtime.celery_app import make_celery
 from seg_pipeline.runtime.dagster_home import make_dagster_home_ready
 from seg_pipeline.runtime.dagster_storage import postgres_url, prepare
 from seg_pipeline.settings import Settings, get_settings
 from seg_pipeline.store import open_store
+from seg_pipeline.store.format import check_format
 from seg_pipeline.store.private_folder import make_private
 
 PATIENCE_SECONDS = 30.0
@@ -57,9 +58,11 @@ def check_broker(settings: Settings) -> None:
 
 
 def check_store(settings: Settings) -> None:
-    """Asks the store for something that is not there."""
+    """Asks the store whether this version can read what is in it."""
     try:
-        open_store(settings).head("state/probe")
+        check_format(open_store(settings))
+    except StoreTooNew as error:
+        raise Unusable(str(error)) from error
     except StoreError as error:
         raise NotReady(f"{error} Set DATA_DIR, or S3_BUCKET and what it needs.") from error
 

@@ -26,6 +26,8 @@ PRUNE_STATE = "state/prune"
 ALARMS_STATE = "state/alarms"
 CANCELS = "cancels/"
 CHECKS = "checks/"
+FORMAT = "format.json"
+"""Which layout of keys and documents the store has; see `format.py`."""
 
 _CONTENT_TYPES = {
     "avif": "image/avif",

@@ -14,9 +14,11 @@ from pydantic_settings import SettingsConfigDict
 
 from seg_pipeline.local.processes import usable_cores
 from seg_pipeline.local.sample import BUNDLED, Sample, abridged, ask, sample_picture
-from seg_pipeline.local.stack import check_ports, only_one, with_demo_models
+from seg_pipeline.local.stack import check_ports, check_store, only_one, with_demo_models
 from seg_pipeline.local.supervisor import SupervisorError
 from seg_pipeline.settings import Settings
+from seg_pipeline.store import keys, open_store
+from seg_pipeline_tests.conftest import make_settings
 from seg_pipeline_tests.running_stack import Stack, free_ports, has_processes
 
 PROGRAMS = {"api", "code-server", "daemon", "webserver", "worker"}
@@ -227,3 +229,10 @@ class _WithoutEnvironment(Settings):
 
 def _settings(**values: object) -> Settings:
     return _WithoutEnvironment(**values)  # type: ignore[arg-type]
+
+
+def test_what_a_newer_version_has_written_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    open_store(settings).put(keys.FORMAT, b'{"format": 99, "written_by": "9.1"}')
+    with pytest.raises(SupervisorError, match=r"format 99, written by version 9\.1; .* start the newer version again"):
+        check_store(settings)

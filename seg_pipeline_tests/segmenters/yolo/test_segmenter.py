@@ -1,5 +1,6 @@
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from seg_pipeline.domain import Mask, RgbImage
 from seg_pipeline.errors import ModelError, ModelFailed, ModelOutOfMemory
 from seg_pipeline.segmenters import Segmenter
 from seg_pipeline.segmenters.yolo.segmenter import Letterbox, YoloSegmenter, decode_mask
+from seg_pipeline_tests.odd_names import ODD_NAMES
 from seg_pipeline_tests.segmenters.models import save_untrained_yolo
 
 SIZES_WH = [(640, 480), (480, 640), (1920, 1080), (1, 1), (1, 3000), (3000, 2), (161, 97), (5, 4)]
@@ -205,6 +207,13 @@ assert not ONLINE and not AUTOINSTALL and not Events().enabled
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(home.rglob("*")) == list(here.rglob("*")) == []
+
+
+def test_the_weights_folder_may_have_any_name(untrained_weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "".join(ODD_NAMES)
+    folder.mkdir()
+    weights = Path(shutil.copy(untrained_weights, folder))
+    assert make_segmenter(weights).name
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
