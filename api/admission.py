@@ -149,7 +149,7 @@ class Backlog:
             return
         self._good_until = began + COUNT_SECONDS  # the others go on with what was counted last
         added = self._added
-        self._counted = sum(self._store.count(prefix) for prefix in (keys.INBOX, keys.INFLIGHT))
+        self._counted = sum(self._store.count(prefix) for prefix in (keys.FETCHING, keys.INBOX, keys.INFLIGHT))
         self._added -= added
         ended = time.monotonic()
         self._good_until = ended + max(COUNT_SECONDS, COUNT_SHARE * (ended - began))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from api.service import Service, in_probe_thread
 from seg_pipeline.errors import StoreError
-from seg_pipeline.jobs.heartbeats import all_workers
+from seg_pipeline.jobs.heartbeats import all_workers, live_fetchers
 from seg_pipeline.store import keys
 
 CACHE_SECONDS = 1.0
@@ -37,7 +37,12 @@ def check_all(service: Service) -> dict[str, str]:
         service.store.check()
     except StoreError as error:
         return _unanswered(f"the store cannot be written: {error}")
-    return {"store": "ok", "inbox": _check_inbox(service), "worker": _check_worker(service)}
+    return {
+        "store": "ok",
+        "inbox": _check_inbox(service),
+        "worker": _check_worker(service),
+        "fetcher": _check_fetcher(service),
+    }
 
 
 def _check_inbox(service: Service) -> str:
@@ -64,5 +69,17 @@ def _check_worker(service: Service) -> str:
     return f"no worker has given a sign of life for {silence:g} s; jobs are accepted and wait."
 
 
+def _check_fetcher(service: Service) -> str:
+    """Uploads need none, so its absence counts while there is something to fetch."""
+    silence = service.settings.worker_stale_seconds
+    try:
+        if not service.store.list(keys.FETCHING, limit=1) or live_fetchers(service.store, stale_seconds=silence):
+            return "ok"
+    except StoreError as error:
+        return f"the fetchers' heartbeats cannot be read: {error}"
+    return f"no fetcher has given a sign of life for {silence:g} s; jobs with an image_url are accepted and wait."
+
+
 def _unanswered(sentence: str) -> dict[str, str]:
-    return {"store": sentence, "inbox": "not checked without the store.", "worker": "not checked without the store."}
+    unknown = dict.fromkeys(("inbox", "worker", "fetcher"), "not checked without the store.")
+    return {"store": sentence, **unknown}

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, Strict
 from seg_pipeline.domain import (
     MAX_RESIZE,
     MAX_TTL_SECONDS,
+    MAX_URL_LENGTH,
     UUID_PATTERN,
     JobStatus,
     number_in_text,
@@ -58,7 +59,7 @@ class JobOptions(UploadOptions):
     """The same for `POST /jobs`, which takes `resize` here and not in its path."""
 
     resize: Resize | None = None
-    image_url: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
+    image_url: Annotated[str, Field(min_length=1, max_length=MAX_URL_LENGTH)] | None = Field(
         None, description="Where the picture is, instead of an upload: http(s):// or s3://."
     )
 
@@ -81,7 +82,7 @@ class JobRequest(JobOptions):
         },
     )
 
-    image_url: Annotated[str, Field(min_length=1, max_length=4096)] = Field(
+    image_url: Annotated[str, Field(min_length=1, max_length=MAX_URL_LENGTH)] = Field(
         description="Where the picture is: http(s):// or s3://."
     )
     parameters: dict[str, Any] | None = Field(None, description=PARAMETERS_ARE, examples=[{"points_per_side": 64}])
@@ -206,7 +207,7 @@ class Readiness(BaseModel):
     """Whether jobs can be accepted and will be worked on."""
 
     status: Literal["ready", "unavailable"]
-    checks: dict[str, str] = Field(description="store, inbox and worker: `ok`, or a sentence.")
+    checks: dict[str, str] = Field(description="store, inbox, worker and fetcher: `ok`, or a sentence.")
 
 
 class Health(BaseModel):

@@ -36,6 +36,7 @@ PARTS: dict[str, Measure] = {
     "latency": _by("latency"),
     "throughput": _by("throughput"),
     "queue": _by("queueing"),
+    "starvation": _by("starvation"),
     "seeds_way": _by("seeds_way"),
     "orchestration": _by("orchestration"),
     "overload": _by("overload"),

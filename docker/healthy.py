@@ -1,4 +1,5 @@
-"""Ends with 0 if this container is well: `healthy.py URL` asks its service, `healthy.py worker` looks for a heartbeat.
+"""Ends with 0 if this container is well: `healthy.py URL` asks its service, `healthy.py worker` or `fetcher` looks for
+its heartbeat.
 
 A service that is not ends it with 1 and a line.
 """
@@ -14,7 +15,7 @@ TIMEOUT_SECONDS = 4
 
 def main(what: str) -> None:
     """Looks once."""
-    failure = worker_failure() if what == "worker" else http_failure(what)
+    failure = beat_failure(what) if what in ("worker", "fetcher") else http_failure(what)
     if failure:
         sys.exit(failure)
 
@@ -30,15 +31,17 @@ def http_failure(url: str) -> str | None:
         return f"{url}: {error}"
 
 
-def worker_failure() -> str | None:
-    """Why this host's worker is not well, or None. Raises StoreError if the store is away."""
-    from seg_pipeline.jobs.heartbeats import live_workers
+def beat_failure(what: str) -> str | None:
+    """Why this host's worker or fetcher is not well, or None. Raises StoreError if the store is away."""
+    from seg_pipeline.jobs.heartbeats import live_fetchers, live_workers
     from seg_pipeline.settings import get_settings
     from seg_pipeline.store import open_store
 
     settings, host = get_settings(), socket.gethostname()
-    beats = live_workers(open_store(settings), datetime.now(UTC), settings.worker_stale_seconds)
-    return None if any(beat.host == host for beat in beats) else f"no worker of {host} has beaten of late"
+    live = live_workers if what == "worker" else live_fetchers
+    beats = live(open_store(settings), datetime.now(UTC), settings.worker_stale_seconds)
+    hosts = {beat.host for beat in beats}
+    return None if host in hosts else f"no {what} of {host} has beaten of late"
 
 
 if __name__ == "__main__":

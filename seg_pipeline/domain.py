@@ -23,6 +23,8 @@ DEMO_MODELS = ("demo-yolo", "demo-sam2")
 
 MAX_RESIZE = 8192
 MAX_TTL_SECONDS = 30 * 24 * 3600
+MAX_URL_LENGTH = 8192
+"""Characters of an image_url, by whichever way it comes."""
 
 RgbImage = NDArray[np.uint8]
 """A picture as `(H, W, 3) uint8`, red first, upright."""

@@ -15,6 +15,8 @@ SegPipelineError
 ├── FetchError              the picture could not be had
 │   ├── UrlRefused  ├── FetchRejected          for good
 │   └── FetchUnavailable                       worth a retry
+│       ├── FetchGivenUp                       for good: its tries are used up
+│       └── PictureOnItsWay                    the job goes on when it has come
 ├── ModelError
 │   ├── WeightsMissing                         for good
 │   ├── ModelFailed  └── ModelOutOfMemory      worth a retry
@@ -237,6 +239,8 @@ class FetchError(SegPipelineError):
 
     code = "fetch_failed"
     fault = Fault.CLIENT
+    status: int | None = None
+    """What the server answered, if it did."""
 
 
 class UrlRefused(FetchError):
@@ -256,6 +260,26 @@ class FetchUnavailable(FetchError):
 
     code = "fetch_unavailable"
     permanent = False
+    retry_after_seconds = 0.0
+    """What the server asked for."""
+
+
+class FetchGivenUp(FetchUnavailable):
+    """The server could not be reached or failed, time and again."""
+
+    permanent = True
+
+
+class PictureOnItsWay(FetchUnavailable):
+    """A run was asked for before the picture was in the store. Nothing is wrong with the job."""
+
+    counts_as_attempt = False
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(
+            f"the picture of job {uuid} is not in the store. It is being fetched, and a run of the job follows; "
+            "a job that has ended can be materialised again once its picture is there."
+        )
 
 
 class ModelError(SegPipelineError):

@@ -129,7 +129,18 @@ class Settings(BaseSettings):
     parked_ttl_seconds: int = Field(
         7 * 86_400, ge=1, description="What could not be delivered or understood is kept for so long."
     )
+
+    # Pictures that jobs name by their addresses
     allow_private_urls: bool = Field(False, description="Fetch from private addresses too; development only.")
+    s3_sources: str | None = Field(
+        None,
+        description="Buckets, or bucket/prefix, that jobs may name as s3://, comma-separated. Unset: none; without "
+        "S3_BUCKET all that S3_ACCESS_KEY may read.",
+    )
+    fetches_at_once: int = Field(128, ge=1, le=1024, description="Pictures that a fetcher fetches at the same time.")
+    fetches_per_host: int = Field(8, ge=1, description="Of these at most so many from one host.")
+    fetch_seconds: float = Field(60, gt=0, description="How long a fetch may take in all, redirects among it.")
+    fetch_attempts: int = Field(4, ge=1, le=20, description="Fetches before a picture counts as out of reach.")
 
     # Who is told when something is wrong
     alert_webhook_url: SecretStr | None = Field(
@@ -146,7 +157,7 @@ class Settings(BaseSettings):
 
     tick_seconds: float = Field(20, gt=0, le=45, description="How long a sensor's tick waits for work.")
     inbox_poll_seconds: float | None = Field(
-        None, gt=0, le=10, description="How often a waiting tick looks into the inbox; 0.05 in a folder, 1 in a bucket."
+        None, gt=0, le=10, description="How often sensor and fetcher look for jobs; 0.05 in a folder, 1 in a bucket."
     )
 
     # What goes when

@@ -1,6 +1,7 @@
 """Small real things for tests, each with only what the test is about spelled out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from seg_pipeline.domain import BoolMask, Job, Mask, Parameters, RgbImage, Segment
-from seg_pipeline.errors import NotAnImage
+from seg_pipeline.errors import NotAnImage, SegPipelineError
+from seg_pipeline.jobs.fetches import FetchRecord, FetchState
 from seg_pipeline.jobs.heartbeats import WorkerBeat
 from seg_pipeline.jobs.repository import Inbox, fingerprint
 from seg_pipeline.jobs.result_document import Found, Timing, failed_document, result_document
@@ -138,6 +140,25 @@ def accept_upload(bench: Workbench, uuid: str, data: bytes | None = None, **aske
     data = picture_bytes(make_scene_picture()) if data is None else data
     job = Job(uuid, **{"model": "demo-yolo", "source_sha256": fingerprint(data), "source_extension": "png", **asked})
     return bench.inbox.accept(job, data).job
+
+
+def bring_picture(
+    inbox: Inbox, uuid: str = "job-1", data: bytes = b"picture", error: SegPipelineError | None = None
+) -> None:
+    """What a fetcher does for a job with an address: its picture is in the store, or why there is none."""
+    job, record = inbox.job(uuid), FetchRecord(attempts=1, host="pictures.example:443", seconds=0.25)
+    if error:
+        inbox.fetches.failed(job, record.failed(error))
+    else:
+        inbox.fetches.fetched(job, data, replace(record, state=FetchState.FETCHED, status=200, size=len(data)))
+
+
+def accept_address(bench: Workbench, uuid: str, data: bytes | None = None, **asked: Any) -> Job:
+    """A job in the inbox whose picture was fetched."""
+    data = picture_bytes(make_scene_picture()) if data is None else data
+    job = bench.inbox.accept(make_job(uuid, **{"image_url": "https://pictures.example/a.png?sig=secret", **asked})).job
+    bring_picture(bench.inbox, uuid, data)
+    return job
 
 
 def stored_files(bench: Workbench, uuid: str) -> dict[str, bytes]:

@@ -20,7 +20,7 @@ import boto3
 import pytest
 import yaml
 
-from seg_pipeline.jobs.heartbeats import WorkerBeat, write_beat
+from seg_pipeline.jobs.heartbeats import FetcherBeat, WorkerBeat, write_beat, write_fetcher_beat
 from seg_pipeline.local import stack
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import open_store
@@ -223,9 +223,18 @@ def test_a_worker_is_healthy_while_it_beats(tmp_path: Path, monkeypatch: pytest.
     healthy, settings, now = script("healthy"), make_settings(tmp_path), datetime.now(UTC)
     monkeypatch.setattr("seg_pipeline.settings.get_settings", lambda: settings)
     write_beat(open_store(settings), WorkerBeat("other", 1, "elsewhere", beat_at=now, started_at=now))
-    assert "no worker of" in healthy.worker_failure()
+    assert "no worker of" in healthy.beat_failure("worker")
     write_beat(open_store(settings), WorkerBeat("own", 1, socket.gethostname(), beat_at=now, started_at=now))
-    assert healthy.worker_failure() is None
+    assert healthy.beat_failure("worker") is None
+
+
+def test_a_fetcher_is_healthy_while_it_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    healthy, settings, now = script("healthy"), make_settings(tmp_path), datetime.now(UTC)
+    monkeypatch.setattr("seg_pipeline.settings.get_settings", lambda: settings)
+    write_fetcher_beat(open_store(settings), FetcherBeat("other", 1, "elsewhere", now))
+    assert "no fetcher of" in healthy.beat_failure("fetcher")
+    write_fetcher_beat(open_store(settings), FetcherBeat("own", 1, socket.gethostname(), now))
+    assert healthy.beat_failure("fetcher") is None
 
 
 def test_the_stand_in_gets_a_bucket_and_a_queue_with_its_dead_letters(

@@ -35,10 +35,10 @@ async def livez() -> Response:
     "/readyz",
     summary="Would a job be accepted and worked on?",
     response_model=Readiness,
-    responses={503: {"model": Readiness, "description": "Which of store, inbox and worker is missing."}},
+    responses={503: {"model": Readiness, "description": "Which of store, inbox, worker and fetcher is missing."}},
 )
 async def readyz(request: Request) -> Response:
-    """Store, inbox and a live worker, checked at most once a second."""
+    """Store, inbox, a live worker, and a live fetcher if there is a picture to fetch; checked at most once a second."""
     checks = await request.app.state.readiness.checks()
     ready = all(check == "ok" for check in checks.values())
     return JSONResponse({"status": "ready" if ready else "unavailable", "checks": checks}, 200 if ready else 503)

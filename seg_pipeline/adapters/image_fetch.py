@@ -1,31 +1,40 @@
-"""An image from a URL that somebody else chose: http, https or s3, within bounds of time, size and address.
+"""A picture from an address that somebody else chose: http, https or s3, within bounds of time, size and network.
 
 What goes out is one GET with no credentials of ours, never through a proxy (which would connect where we may not).
-`s3://bucket/key` is read with the credentials of the store, so it reaches whatever those may read.
+`s3://bucket/key` is read with the credentials of the store, from the buckets that the operator allows.
 """
 
-import random
+import asyncio
+import hashlib
 import re
 import ssl
 import time
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+import unicodedata
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import httpcore
 import httpx
 
-from seg_pipeline.adapters.public_network import PublicNetwork, Resolve, resolve_host
+from seg_pipeline.adapters.content_encoding import Decoder, UndecodableBody, UnknownEncoding
+from seg_pipeline.adapters.public_network import PublicNetwork
+from seg_pipeline.domain import MAX_URL_LENGTH
 from seg_pipeline.errors import FetchError, FetchRejected, FetchUnavailable, ImageTooLarge, InvalidUrl, UrlRefused
 from seg_pipeline.settings import Settings
+from seg_pipeline.store import keys
 
-MAX_URL_LENGTH = 8192
+S3_AT_ONCE = 16
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_REDIRECTS = (301, 302, 303, 307, 308)
-_BUSY = (408, 425, 429)
+_REDIRECTS = (300, 301, 302, 303, 307, 308)
+_WITHOUT_CONTENT = (204, 205)
+_BUSY = (202, 408, 425, 429)
+"""Not now: 202 says that the picture is yet to be made."""
+
+_LONGEST_RETRY_AFTER_SECONDS = 60
 _HEADERS = [
     (b"User-Agent", b"seg-pipeline"),
     (b"Accept", b"*/*"),
@@ -35,19 +44,39 @@ _HEADERS = [
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How long a fetch may take and how often it may be led on or begin anew."""
+class FetchLimits:
+    """How long a fetch may take, in parts and in all, and how often it may be led on."""
 
     connect_seconds: float = 5
     read_seconds: float = 10
     total_seconds: float = 60
     redirects: int = 5
-    tries: int = 3
-    pause_seconds: float = 0.5
-    """Before the second try, give or take half; doubled before each one after it."""
 
 
-LIMITS = Limits()
+@dataclass(frozen=True)
+class FetchedBody:
+    """What an address gave: how many bytes, their SHA-256, and who answered how.
+
+    `address` is the last one, after redirects, without query and fragment.
+    """
+
+    size: int
+    sha256: str
+    host: str
+    address: str
+    status: int
+
+
+class S3Object(NamedTuple):
+    """An object of a bucket."""
+
+    bucket: str
+    key: str
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"s3://{self.bucket}/{self.key}"
 
 
 def check_image_url(url: str) -> str:
@@ -59,43 +88,77 @@ def check_image_url(url: str) -> str:
     return url
 
 
-def fetch_image(url: str, settings: Settings, resolve: Resolve = resolve_host, limits: Limits = LIMITS) -> bytes:
-    """The bytes at the URL, at most MAX_IMAGE_BYTES; whether they are an image is for `images` to say.
+def public_address(url: str | None) -> str:
+    """An address that may be shown and logged: without user, password, query and fragment, where secrets are."""
+    return _without_secrets(url or "")[:500]
 
-    Raises InvalidUrl, UrlRefused, FetchRejected and ImageTooLarge for good, FetchUnavailable once the tries are used
-    up. No message holds the URL's query, where signatures are.
-    """
-    give_up_at = time.monotonic() + limits.total_seconds
+
+def host_of(url: str) -> str:
+    """Who is asked for the picture: `host:port`, or `s3://bucket`."""
     if _is_s3(url):
-        bucket, key = _parse_s3(url)
-        return _retrying(lambda: _get_s3(bucket, key, settings, limits, give_up_at), limits, give_up_at)
+        return f"s3://{_parse_s3(url).bucket}"
     parsed = _parse_http(url)
-    network = PublicNetwork(give_up_at, resolve, settings.allow_private_urls)
-    return _retrying(lambda: _follow(parsed, network, settings.max_image_bytes, limits), limits, give_up_at)
+    return f"{parsed.host}:{_port(parsed)}"
+
+
+async def fetch_image(
+    url: str, body: BinaryIO, settings: Settings, network: PublicNetwork, limits: FetchLimits | None = None
+) -> FetchedBody:
+    """Writes the bytes at the URL into `body`, at most MAX_IMAGE_BYTES; whether they are an image is for `images`.
+
+    One try. Raises InvalidUrl, UrlRefused, FetchRejected and ImageTooLarge for good, FetchUnavailable where another
+    try may help. No message holds the URL's query, where signatures are.
+    """
+    limits = limits or FetchLimits(total_seconds=settings.fetch_seconds)
+    try:
+        async with asyncio.timeout(limits.total_seconds):
+            if _is_s3(url):
+                return await _fetch_s3(url, body, settings, limits)
+            return await _follow(_parse_http(url), body, network, settings.max_image_bytes, limits)
+    except TimeoutError as error:
+        raise FetchUnavailable(
+            f"{_masked(url)} could not be fetched: the time for all of it ({limits.total_seconds:g} s) is over."
+        ) from error
 
 
 def _is_s3(url: str) -> bool:
     return str(url)[:5].lower() == "s3://"
 
 
-def _parse_s3(url: str) -> tuple[str, str]:
+def _parse_s3(url: str) -> S3Object:
     """Bucket and key, the key as it stands: S3 addresses are not percent-encoded, and may hold spaces."""
     bucket, _, key = url[5:].partition("/")
-    if not (_BUCKET.fullmatch(bucket) and 0 < len(key.encode()) <= 1024 and key.isprintable()):
-        raise InvalidUrl(f"image_url {_masked(url)} must be s3://bucket/key, with a key of at most 1024 bytes.")
-    return bucket, key
+    if not (_BUCKET.fullmatch(bucket) and 0 < _utf8_length(key) <= 1024 and not _has_controls(key)):
+        raise InvalidUrl(
+            f"image_url {_masked(url)} must be s3://bucket/key, the key of 1 to 1024 bytes without control characters."
+        )
+    return S3Object(bucket, key)
+
+
+def _utf8_length(text: str) -> int:
+    """0 for what cannot be written in UTF-8: half of a surrogate pair."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        return 0
+
+
+def _has_controls(text: str) -> bool:
+    """Whether a name holds what no name does. Spaces of all scripts and joiners of emoji do stand in names."""
+    return any(unicodedata.category(letter) == "Cc" for letter in text)
 
 
 def _parse_http(url: str) -> httpx.URL:
-    if not isinstance(url, str) or not url.isprintable() or re.search(r"[\s\\]", url) or len(url) > MAX_URL_LENGTH:
+    if not isinstance(url, str) or len(url) > MAX_URL_LENGTH or _has_controls(url) or re.search(r"[ \\]", url):
         raise InvalidUrl(
             f"image_url {_masked(url)} must be at most {MAX_URL_LENGTH} characters without spaces and backslashes."
         )
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
+        host = parsed.host
+    except (httpx.InvalidURL, UnicodeError) as error:  # the latter: a host that begins with xn-- and is no name
         raise InvalidUrl(f"image_url {_masked(url)} is not a URL.") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not host:
         raise InvalidUrl(f"image_url {_masked(url)} must begin with http://, https:// or s3:// and a host.")
     if parsed.userinfo:
         raise InvalidUrl(f"image_url {_masked(url)} must not hold a user name or password.")
@@ -104,56 +167,83 @@ def _parse_http(url: str) -> httpx.URL:
     return parsed
 
 
+def _port(url: httpx.URL) -> int:
+    return url.port or {"http": 80, "https": 443}[url.scheme]
+
+
+def _without_secrets(url: object) -> str:
+    bare = re.sub(r"//[^/?#]*@", "//…@", str(url))
+    if _is_s3(bare):  # its key may hold any of these
+        return bare
+    return re.split(r"[?#]", bare, maxsplit=1)[0]
+
+
 def _masked(url: object) -> str:
-    """Enough of a URL to know it by: no user, password, query or fragment, where secrets are."""
-    text = re.sub(r"//[^/?#]*@", "//…@", str(url))
-    bare = re.split(r"[?#]", text, maxsplit=1)[0]
-    return repr(bare[:200]) if bare == text else f"{bare[:200]!r} (with a query)"
+    """Enough of a URL to know it by: no user, password, query or fragment."""
+    bare = _without_secrets(url)
+    has_query = not _is_s3(bare) and any(mark in str(url) for mark in "?#")
+    return f"{bare[:200]!r} (with a query)" if has_query else repr(bare[:200])
 
 
-def _retrying(get: Callable[[], bytes], limits: Limits, give_up_at: float) -> bytes:
-    """What `get` gives, tried again while it raises FetchUnavailable and there is time."""
-    pause = limits.pause_seconds
-    for _ in range(limits.tries - 1):
-        try:
-            return get()
-        except FetchUnavailable:
-            jittered = random.uniform(0.5, 1.5) * pause
-            if time.monotonic() + jittered >= give_up_at:
-                raise
-            time.sleep(jittered)
-            pause *= 2
-    return get()
-
-
-def _follow(url: httpx.URL, network: PublicNetwork, max_bytes: int, limits: Limits) -> bytes:
+async def _follow(
+    url: httpx.URL, body: BinaryIO, network: PublicNetwork, max_bytes: int, limits: FetchLimits
+) -> FetchedBody:
     """The body at the end of the redirects; each of them is checked as the first address was."""
     for _ in range(limits.redirects + 1):
-        answer = _get(url, network, max_bytes, limits)
-        if isinstance(answer, bytes):
+        answer = await _get(url, body, network, max_bytes, limits)
+        if isinstance(answer, FetchedBody):
             return answer
         url = answer
     raise FetchRejected(f"{_masked(url)} is the end of more than {limits.redirects} redirects; send the last address.")
 
 
-def _get(url: httpx.URL, network: PublicNetwork, max_bytes: int, limits: Limits) -> bytes | httpx.URL:
+async def _get(
+    url: httpx.URL, body: BinaryIO, network: PublicNetwork, max_bytes: int, limits: FetchLimits
+) -> FetchedBody | httpx.URL:
     """The body, or where it redirects to."""
     timeout = {"connect": limits.connect_seconds, "read": limits.read_seconds, "write": limits.read_seconds}
     target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
     headers = [(b"Host", url.netloc), *_HEADERS]
-    with (
-        _fetch_errors(url),
-        httpcore.ConnectionPool(_ssl_context(), network_backend=network) as pool,
-        pool.stream("GET", target, headers=headers, extensions={"timeout": timeout}) as response,
-    ):
-        fields = {name.lower(): value for name, value in response.headers}
-        if response.status in _REDIRECTS:
-            return _redirected(url, fields.get(b"location"))
-        if response.status != 200:
-            raise _status_error(url, response.status)
-        body = _Body(url, max_bytes, fields.get(b"content-encoding", b"").decode("latin-1"))
-        body.expect(fields.get(b"content-length", b"").decode("latin-1"))
-        return body.collect(response.iter_stream())
+    with _fetch_errors(url):
+        async with (
+            httpcore.AsyncConnectionPool(_ssl_context(), network_backend=network) as pool,
+            pool.stream("GET", target, headers=headers, extensions={"timeout": timeout}) as response,
+        ):
+            fields = _Fields(response.headers)
+            if response.status in _REDIRECTS:
+                return _redirected(url, fields.first(b"location"))
+            if not _is_whole(response.status, fields):
+                raise _status_error(url, response.status, fields.text(b"retry-after"))
+            writer = _BodyWriter(url, body, max_bytes, fields.all(b"content-encoding"))
+            writer.expect(fields.text(b"content-length"))
+            async for chunk in response.aiter_stream():
+                writer.write(chunk)
+            return writer.end(url.host, response.status)
+
+
+class _Fields:
+    """The header fields of an answer, by their names in lower case."""
+
+    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self._headers = [(name.lower(), value) for name, value in headers]
+
+    def first(self, name: bytes) -> bytes | None:
+        return next((value for known, value in self._headers if known == name), None)
+
+    def text(self, name: bytes) -> str:
+        return (self.first(name) or b"").decode("latin-1").strip()
+
+    def all(self, name: bytes) -> str:
+        """A list that may stand in one field or in several."""
+        return ",".join(value.decode("latin-1") for known, value in self._headers if known == name)
+
+
+def _is_whole(status: int, fields: _Fields) -> bool:
+    """Whether the answer is the picture: also as a proxy changed it (203), or as a part (206) that is all of it."""
+    if status != 206:
+        return 200 <= status < 300 and status not in (*_WITHOUT_CONTENT, *_BUSY)
+    extent = re.fullmatch(r"bytes 0-(\d+)/(\d+)", fields.text(b"content-range"))
+    return extent is not None and int(extent[1]) + 1 == int(extent[2])
 
 
 def _redirected(url: httpx.URL, location: bytes | None) -> httpx.URL:
@@ -161,51 +251,66 @@ def _redirected(url: httpx.URL, location: bytes | None) -> httpx.URL:
         raise FetchRejected(f"{_masked(url)} redirects to nowhere.")
     try:
         return _parse_http(str(url.join(location.decode("utf-8", "replace"))))
-    except (InvalidUrl, httpx.InvalidURL) as error:
+    except (InvalidUrl, httpx.InvalidURL, UnicodeError) as error:
         raise UrlRefused(f"{_masked(url)} redirects to what is no http or https address of a host.") from error
 
 
-def _status_error(url: object, status: int) -> FetchError:
+def _status_error(url: object, status: int, retry_after: str = "") -> FetchError:
+    error: FetchError
     if status in _BUSY or status >= 500:
-        return FetchUnavailable(f"{_masked(url)} answered {status}; it may be back later.")
-    return FetchRejected(f"{_masked(url)} answered {status} instead of the picture.")
+        error = FetchUnavailable(f"{_masked(url)} answered {status}; it may be back later.")
+        error.retry_after_seconds = _seconds(retry_after)
+    else:
+        error = FetchRejected(f"{_masked(url)} answered {status} instead of the picture.")
+    error.status = status
+    return error
 
 
-class _Body:
-    """The bytes of one answer, decoded, never more than `max_bytes` of them in memory."""
+def _seconds(retry_after: str) -> float:
+    """What a server asks for in `Retry-After`, within reason; 0 for a date or nothing."""
+    if not retry_after.isdecimal():
+        return 0
+    return min(int(retry_after[:6]), _LONGEST_RETRY_AFTER_SECONDS)
 
-    def __init__(self, url: object, max_bytes: int, encoding: str) -> None:
+
+class _BodyWriter:
+    """Writes one answer's bytes, decoded, and never more than `max_bytes` of them."""
+
+    def __init__(self, url: object, body: BinaryIO, max_bytes: int, encodings: str) -> None:
         self._url = url
+        self._body = body
         self._max_bytes = max_bytes
-        self._data = bytearray()
-        self._decoder: Any = None
-        if encoding.lower() in ("gzip", "x-gzip", "deflate"):
-            self._decoder = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
-        elif encoding.lower() not in ("", "identity"):
-            raise FetchRejected(f"{_masked(url)} sends the encoding {encoding[:20]!r} though none was asked for.")
+        self._size = 0
+        self._sha256 = hashlib.sha256()
+        try:
+            self._decoder = Decoder(encodings)
+        except UnknownEncoding as error:
+            raise FetchRejected(
+                f"{_masked(url)} sends the encoding {error.name[:20]!r} though none was asked for."
+            ) from error
 
     def expect(self, content_length: str) -> None:
         """Refuses what is announced as too large before it comes."""
-        if content_length.isdigit() and int(content_length) > self._max_bytes:
+        if content_length.isdecimal() and int(content_length[:20]) > self._max_bytes:
             raise self._too_large()
 
-    def collect(self, chunks: Iterable[bytes]) -> bytes:
-        for chunk in chunks:
-            self._data += self._decoded(chunk)
-            if len(self._data) > self._max_bytes:
-                raise self._too_large()
-        if self._decoder is not None and not self._decoder.eof:
-            raise FetchUnavailable(f"{_masked(self._url)} ended before its end.")
-        return bytes(self._data)
-
-    def _decoded(self, chunk: bytes) -> bytes:
-        if self._decoder is None:
-            return chunk
-        room = self._max_bytes - len(self._data) + 1
+    def write(self, chunk: bytes) -> None:
+        """Takes the next bytes as they came."""
         try:
-            return bytes(self._decoder.decompress(chunk, room))
-        except zlib.error as error:
+            for piece in self._decoder.decode(chunk):
+                self._size += len(piece)
+                if self._size > self._max_bytes:
+                    raise self._too_large()
+                self._sha256.update(piece)
+                self._body.write(piece)
+        except UndecodableBody as error:
             raise FetchRejected(f"{_masked(self._url)} is not compressed as it says.") from error
+
+    def end(self, host: str, status: int) -> FetchedBody:
+        """What was written, once all of it has come."""
+        if not self._decoder.is_complete:
+            raise FetchUnavailable(f"{_masked(self._url)} ended before its end.")
+        return FetchedBody(self._size, self._sha256.hexdigest(), host, public_address(str(self._url)), status)
 
     def _too_large(self) -> ImageTooLarge:
         return ImageTooLarge(f"{_masked(self._url)} has more than MAX_IMAGE_BYTES ({self._max_bytes}).")
@@ -233,16 +338,58 @@ def _ssl_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _get_s3(bucket: str, key: str, settings: Settings, limits: Limits, give_up_at: float) -> bytes:
+async def _fetch_s3(url: str, body: BinaryIO, settings: Settings, limits: FetchLimits) -> FetchedBody:
+    source = _parse_s3(url)
+    _check_s3_allowed(source, settings)
+    give_up_at = time.monotonic() + limits.total_seconds
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_s3_threads(), _get_s3, source, body, settings, limits, give_up_at)
+
+
+def _check_s3_allowed(source: S3Object, settings: Settings) -> None:
+    """Raises UrlRefused unless the operator lets clients name this object.
+
+    Never a file of the service itself. Without S3_SOURCES: what keys reach that were set for nothing else.
+    """
+    url = source.url
+    if source.bucket == settings.s3_bucket and source.key.startswith(keys.PREFIXES):
+        raise UrlRefused(f"{_masked(url)} is where this service keeps its own files; send a picture of yours.")
+    if settings.s3_sources is None:
+        allowed = settings.s3_access_key is not None and settings.s3_bucket is None
+    else:
+        allowed = any(_is_below(url, allowed) for allowed in settings.s3_sources.split(","))
+    if not allowed:
+        raise UrlRefused(f"{_masked(url)} is in no bucket that S3_SOURCES names; have its operator add it there.")
+
+
+def _is_below(url: str, allowed: str) -> bool:
+    """Whether an object's address is within what is allowed: a bucket, or a bucket and the beginning of its keys."""
+    allowed = allowed.strip().removeprefix("s3://")
+    bucket, slash, _ = allowed.partition("/")
+    return bool(bucket) and url.startswith(f"s3://{allowed}" if slash else f"s3://{bucket}/")
+
+
+@lru_cache(maxsize=1)
+def _s3_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(S3_AT_ONCE, "s3-source")
+
+
+def _get_s3(
+    source: S3Object, body: BinaryIO, settings: Settings, limits: FetchLimits, give_up_at: float
+) -> FetchedBody:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    url = f"s3://{bucket}/{key}"
+    url = source.url
     try:
-        found = _s3_client(settings, limits).get_object(Bucket=bucket, Key=key)
-        body = _Body(url, settings.max_image_bytes, found.get("ContentEncoding", ""))
-        body.expect(str(found["ContentLength"]))
+        found = _s3_client(settings, limits).get_object(Bucket=source.bucket, Key=source.key)
+        writer = _BodyWriter(url, body, settings.max_image_bytes, found.get("ContentEncoding", ""))
+        writer.expect(str(found["ContentLength"]))
         with closing(found["Body"]) as stream:
-            return body.collect(_until(stream.iter_chunks(2**16), url, give_up_at))
+            for chunk in stream.iter_chunks(2**16):
+                if time.monotonic() > give_up_at:  # whoever waited for this thread has gone
+                    raise FetchUnavailable(f"{_masked(url)} could not be fetched: the time for all of it is over.")
+                writer.write(chunk)
+        return writer.end(f"s3://{source.bucket}", 200)
     except ClientError as error:
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
         raise _status_error(url, status) from error
@@ -250,22 +397,18 @@ def _get_s3(bucket: str, key: str, settings: Settings, limits: Limits, give_up_a
         raise FetchUnavailable(f"{_masked(url)} could not be fetched: {type(error).__name__}") from error
 
 
-def _until(chunks: Iterable[bytes], url: object, give_up_at: float) -> Iterator[bytes]:
-    for chunk in chunks:
-        if time.monotonic() > give_up_at:
-            raise FetchUnavailable(f"{_masked(url)} could not be fetched: the time for all of it is over")
-        yield chunk
-
-
 @lru_cache(maxsize=4)
-def _s3_client(settings: Settings, limits: Limits) -> Any:
+def _s3_client(settings: Settings, limits: FetchLimits) -> Any:
     """A client with the store's endpoint and credentials, or boto3's own chain without them."""
     import boto3
     from botocore.config import Config
 
     access_key, secret_key = settings.s3_access_key, settings.s3_secret_key
     config = Config(
-        connect_timeout=limits.connect_seconds, read_timeout=limits.read_seconds, retries={"total_max_attempts": 1}
+        connect_timeout=limits.connect_seconds,
+        read_timeout=limits.read_seconds,
+        retries={"total_max_attempts": 1},
+        max_pool_connections=S3_AT_ONCE,
     )
     return boto3.Session(profile_name=settings.aws_profile, region_name=settings.aws_region).client(
         "s3",

@@ -5,13 +5,12 @@ the cloud's metadata, itself. The name is resolved once, all its addresses are c
 address that was checked, so neither a redirect nor a second DNS answer leads elsewhere.
 """
 
+import asyncio
 import ipaddress
 import socket
-import ssl
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +34,14 @@ _NOT_FOR_US = tuple(
     )
 )
 
+NAMES_AT_ONCE = 512
+"""So many names are looked up at the same time. One that nobody answers for keeps a thread for up to a minute."""
+
 Resolve = Callable[[str, int], Sequence[str]]
 """The addresses of a host for a port, best first; OSError if there are none."""
+
+Admit = Callable[[str, int], None]
+"""Called with the address and port of a connection before it is made; what it raises prevents the connection."""
 
 
 def is_public(address: str) -> bool:
@@ -59,98 +64,91 @@ def resolve_host(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(answer[4][0]) for answer in answers))
 
 
+class Resolver:
+    """Looks names up, each in a thread of its own: the system's resolver knows no time limit."""
+
+    def __init__(self, resolve: Resolve = resolve_host, at_once: int = NAMES_AT_ONCE) -> None:
+        self._resolve = resolve
+        self._free = threading.BoundedSemaphore(at_once)
+
+    async def addresses(self, host: str, port: int, seconds: float | None) -> Sequence[str]:
+        """The host's addresses; OSError if there are none, or none is known after so many seconds."""
+        if not self._free.acquire(blocking=False):
+            raise OSError("too many names are being looked up")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Sequence[str]] = loop.create_future()
+        threading.Thread(target=self._run, args=(host, port, loop, answer), name="resolve", daemon=True).start()
+        async with asyncio.timeout(seconds):
+            return await answer
+
+    def _run(
+        self, host: str, port: int, loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[Sequence[str]]"
+    ) -> None:
+        try:
+            found, problem = self._resolve(host, port), None
+        except Exception as error:
+            found, problem = [], error
+        finally:
+            self._free.release()
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(_settle, answer, found, problem)
+
+
+def _settle(answer: "asyncio.Future[Sequence[str]]", found: Sequence[str], problem: Exception | None) -> None:
+    if answer.done():  # nobody waits any more
+        return
+    if problem is None:
+        answer.set_result(found)
+    else:
+        answer.set_exception(problem)
+
+
+def _admit_all(_address: str, _port: int) -> None:
+    pass
+
+
 @dataclass(frozen=True)
-class PublicNetwork(httpcore.NetworkBackend):
-    """Connects to public addresses alone, and lets nothing last past `give_up_at` on the monotonic clock.
+class PublicNetwork(httpcore.AsyncNetworkBackend):
+    """Connects to public addresses alone. Raises UrlRefused for a host with any other, unless private ones are
+    allowed. A limit for the whole of a fetch is its caller's to set."""
 
-    Raises UrlRefused for a host with any other address, unless private ones are allowed.
-    """
-
-    give_up_at: float
-    resolve: Resolve = resolve_host
+    resolver: Resolver
     allow_private: bool = False
+    admit: Admit = _admit_all
 
-    def connect_tcp(
+    async def connect_tcp(
         self,
         host: str,
         port: int,
         timeout: float | None = None,
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
+    ) -> httpcore.AsyncNetworkStream:
         """A connection to one of the host's checked addresses."""
         failure: Exception = httpcore.ConnectError("the name has no address")
-        for address in self._checked_addresses(host, port, timeout)[:MAX_ADDRESSES]:
+        addresses = (await self._checked_addresses(host, port, timeout))[:MAX_ADDRESSES]
+        for address in addresses[:1]:
+            self.admit(address, port)
+        for address in addresses:
             try:
-                stream = httpcore.SyncBackend().connect_tcp(address, port, self._left(timeout))
-                return _Bounded(stream, self.give_up_at)
+                return await httpcore.AnyIOBackend().connect_tcp(address, port, timeout)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
 
-    def connect_unix_socket(self, *_: Any, **__: Any) -> httpcore.NetworkStream:
+    async def connect_unix_socket(self, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
         """Never."""
         raise UrlRefused("a socket of this machine is not for clients to ask.")
 
-    def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:
         """Part of the interface."""
-        time.sleep(seconds)
+        await asyncio.sleep(seconds)
 
-    def _checked_addresses(self, host: str, port: int, timeout: float | None) -> Sequence[str]:
+    async def _checked_addresses(self, host: str, port: int, timeout: float | None) -> Sequence[str]:
         try:
-            addresses = _within(self._left(timeout), lambda: self.resolve(host, port))
+            addresses = await self.resolver.addresses(host, port, timeout)
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"{host} cannot be resolved") from error
         if not self.allow_private and not all(is_public(address) for address in addresses):
             raise UrlRefused(f"{host} is not a public address of the internet; send a URL that anybody could fetch.")
         return addresses
-
-    def _left(self, timeout: float | None) -> float:
-        return _seconds_left(self.give_up_at, timeout, httpcore.ConnectTimeout)
-
-
-class _Bounded(httpcore.NetworkStream):
-    """A stream of which no operation lasts past `give_up_at`: a server that sends a byte now and then ends too."""
-
-    def __init__(self, stream: httpcore.NetworkStream, give_up_at: float) -> None:
-        self._stream = stream
-        self._give_up_at = give_up_at
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _seconds_left(self._give_up_at, timeout, httpcore.ReadTimeout))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, _seconds_left(self._give_up_at, timeout, httpcore.WriteTimeout))
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        left = _seconds_left(self._give_up_at, timeout, httpcore.ConnectTimeout)
-        return _Bounded(self._stream.start_tls(ssl_context, server_hostname, left), self._give_up_at)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-def _seconds_left(give_up_at: float, timeout: float | None, expired: type[Exception]) -> float:
-    left = give_up_at - time.monotonic()
-    if left <= 0:
-        raise expired("the time for all of it is over")
-    return left if timeout is None else min(left, timeout)
-
-
-def _within(seconds: float, call: Callable[[], Sequence[str]]) -> Sequence[str]:
-    """What the call gives, or TimeoutError (an OSError); the system's resolver knows no time limit of its own."""
-    done: Future[Sequence[str]] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(call())
-        except Exception as error:
-            done.set_exception(error)
-
-    threading.Thread(target=run, name="resolve", daemon=True).start()
-    return done.result(seconds)

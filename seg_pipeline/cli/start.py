@@ -17,6 +17,7 @@ from seg_pipeline.settings import Settings
 ABOUT = {
     "api": "Start the API, which accepts jobs, answers and serves the files.",
     "worker": "Start a worker, which executes runs, one at a time, with the models in memory.",
+    "fetcher": "Start a fetcher, which brings the pictures that jobs name by their addresses.",
     "daemon": "Start Dagster's daemon, which asks for ticks and launches runs. Never start two.",
     "webserver": "Start the Dagster UI.",
 }

@@ -12,7 +12,7 @@ from itertools import islice, takewhile
 import dagster as dg
 
 from seg_pipeline.defs.partitions import job_partitions
-from seg_pipeline.jobs.heartbeats import all_workers, live_workers, remove_beat
+from seg_pipeline.jobs.heartbeats import all_fetchers, all_workers, live_workers, remove_beat, remove_fetcher_beat
 from seg_pipeline.monitoring.service_state import PruneState, note_prune
 from seg_pipeline.pipeline.stages import Workbench
 from seg_pipeline.runtime.celery_app import broker_folder
@@ -220,10 +220,13 @@ def _broker_messages(settings: Settings, now: datetime) -> Iterator[Removal]:
 
 
 def _heartbeats(bench: Workbench, now: datetime) -> Iterator[Removal]:
-    """Beats of workers that have been silent for a day."""
+    """Beats of workers and fetchers that have been silent for a day."""
     for beat in all_workers(bench.store):
         if now - beat.beat_at > timedelta(days=1):
             yield partial(remove_beat, bench.store, beat.name)
+    for fetcher in all_fetchers(bench.store):
+        if now - fetcher.beat_at > timedelta(days=1):
+            yield partial(remove_fetcher_beat, bench.store, fetcher.name)
 
 
 def _metric_folds(bench: Workbench, now: datetime) -> Iterator[Removal]:

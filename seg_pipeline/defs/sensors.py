@@ -50,13 +50,13 @@ def inbox_sensor(
 
 
 def _ask_for_runs(bench: Workbench, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:
-    uuids, workers = _wait_for_jobs(bench, instance)
-    if not uuids:
+    batches = _wait_for_batches(bench, instance)
+    if not batches:
         return dg.SkipReason(f"No job to ask for in the {bench.settings.tick_seconds:g} s of this tick.")
-    batches = split_into_batches(uuids, workers, bench.settings.batch_size)
     claimed = [claims for batch in batches if (claims := _claim(bench, batch))]
     if not claimed:
-        return dg.SkipReason(f"The {len(uuids)} markers seen belong to jobs that are finished or under way.")
+        seen = sum(map(len, batches))
+        return dg.SkipReason(f"The {seen} markers seen belong to jobs that are finished or under way.")
     fresh = [claim.uuid for claims in claimed for claim in claims]
     return dg.SensorResult(
         run_requests=[request_run(claims) for claims in claimed],
@@ -64,21 +64,26 @@ def _ask_for_runs(bench: Workbench, instance: dg.DagsterInstance) -> dg.SensorRe
     )
 
 
-def _wait_for_jobs(bench: Workbench, instance: dg.DagsterInstance) -> tuple[list[str], int]:
-    """Jobs to claim now, oldest first, and the number of live workers; no jobs if none came in a tick's time."""
+def _wait_for_batches(bench: Workbench, instance: dg.DagsterInstance) -> list[list[str]]:
+    """Jobs to claim now, by run, oldest first; none if none came in a tick's time."""
     settings, deadline = bench.settings, time.monotonic() + bench.settings.tick_seconds
     while time.monotonic() < deadline:
-        uuids = bench.inbox.waiting(JOBS_PER_TICK)
-        if uuids:
+        if bench.inbox.waiting(1):
             beats = live_workers(bench.store, datetime.now(UTC), settings.worker_stale_seconds)
             workers = sum(beat.problem is None for beat in beats)
             room = room_for_runs(_runs_in_progress(instance, workers), workers)
             if not room:
                 room = _wait_for_room(instance, workers, deadline)
-                uuids = bench.inbox.waiting(JOBS_PER_TICK)  # meanwhile more have come, for a fuller batch
-            return uuids[: room * settings.batch_size], workers
+            return _batches(bench, room, workers)
         time.sleep(settings.inbox_pause_seconds)
-    return [], 0
+    return []
+
+
+def _batches(bench: Workbench, room: int, workers: int) -> list[list[str]]:
+    """Jobs whose picture is there, and one of those without, alone: its run fails, and should hold up nobody's."""
+    ready, failed = bench.inbox.waiting_by_picture(JOBS_PER_TICK)
+    batches = split_into_batches(ready[: room * bench.settings.batch_size], workers, bench.settings.batch_size)
+    return batches + [[uuid] for uuid in failed[: min(room, max(1, workers))]]
 
 
 def _wait_for_room(instance: dg.DagsterInstance, workers: int, deadline: float) -> int:

@@ -69,6 +69,48 @@ def live_workers(store: Store, now: datetime | None = None, stale_seconds: float
     return [beat for beat in all_workers(store) if beat.is_live(moment, stale_seconds)]
 
 
+@dataclass(frozen=True)
+class FetcherBeat:
+    """A fetcher's sign of life, and how many pictures it had in hand then."""
+
+    name: str
+    pid: int
+    host: str
+    beat_at: datetime
+    fetching: int = 0
+
+
+def write_fetcher_beat(store: Store, beat: FetcherBeat) -> None:
+    """Replaces the fetcher's last heartbeat."""
+    store.put(keys.fetcher(beat.name), json.dumps({**asdict(beat), "beat_at": beat.beat_at.isoformat()}).encode())
+
+
+def remove_fetcher_beat(store: Store, name: str) -> None:
+    """For a fetcher that ends in good order, or is dead for long."""
+    store.delete(keys.fetcher(name))
+
+
+def all_fetchers(store: Store) -> list[FetcherBeat]:
+    """Every fetcher that has not said goodbye, dead ones too, by name."""
+    beats = (_read_fetcher(store, info.key) for info in store.list(keys.FETCHERS))
+    return [beat for beat in beats if beat]
+
+
+def live_fetchers(store: Store, now: datetime | None = None, stale_seconds: float = 15) -> list[FetcherBeat]:
+    """The fetchers heard of within `stale_seconds`, by name."""
+    oldest = (now or datetime.now(UTC)) - timedelta(seconds=stale_seconds)
+    return [beat for beat in all_fetchers(store) if beat.beat_at >= oldest]
+
+
+def _read_fetcher(store: Store, key: str) -> FetcherBeat | None:
+    try:
+        document = json.loads(store.get(key))
+        known = {name: document[name] for name in FetcherBeat.__dataclass_fields__}
+        return FetcherBeat(**{**known, "beat_at": datetime.fromisoformat(document["beat_at"])})
+    except (ObjectNotFound, ValueError, TypeError, KeyError):
+        return None
+
+
 def _read(store: Store, key: str) -> WorkerBeat | None:
     try:
         return WorkerBeat.from_json(json.loads(store.get(key)))

@@ -1,10 +1,11 @@
 """The way of a job through the store: accepted, claimed, finished, expired. Markers say where each job stands.
 
-    accept   request.json → source.<ext> → inbox/{uuid}
+    accept   request.json → source.<ext> → inbox/{uuid}                       an upload
+             request.json → fetching/{uuid} … inbox/{uuid}                    an address, see `fetches`
     claim    inflight/{uuid} → no inbox/{uuid}
     finish   result.json → its delivery, if the app server waits for it (see `outbox`) → done/{status}/{uuid}
              → expiry/{time}-{uuid} → no inflight/{uuid}
-    delete   no source.<ext> → no inbox/{uuid}, no inflight/{uuid} → no result.json, no request.json
+    delete   no source.<ext> → no fetching/{uuid}, no inbox/{uuid}, no inflight/{uuid} → no result.json, no request.json
              → no other files → no indexes
 
 A process may die between any two of these writes, and several may do the same at once. So the order is such that
@@ -37,6 +38,7 @@ from seg_pipeline.errors import (
     StoreError,
     StoreUnavailable,
 )
+from seg_pipeline.jobs.fetches import FetchQueue, is_failed_marker
 from seg_pipeline.jobs.heartbeats import WorkerBeat
 from seg_pipeline.jobs.outbox import Outbox
 from seg_pipeline.store import ObjectInfo, Store, keys
@@ -52,7 +54,7 @@ _ACCEPTED_WITHIN = timedelta(seconds=60)
 """An acceptance that has come no further than its request by then has died."""
 
 _SOURCES = 10
-"""More than a job ever has: one, and what it is."""
+"""More than a job ever has: one, what it is, and what came of fetching it."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ class Inbox:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.outbox = Outbox(store)
+        self.fetches = FetchQueue(store)
 
     def accept(self, job: Job, data: bytes | BinaryIO | None = None) -> Accepted:
         """Makes the job durable and visible to the sensor; once it returns, the job cannot get lost.
@@ -170,7 +173,7 @@ class Inbox:
             with self._withdrawn_if_it_fails(accepted, data):
                 self._store_source(accepted.job, data, is_new)
                 if is_new:
-                    self.store.create(keys.inbox(job.uuid), b"")
+                    self.store.create(_first_marker(accepted.job), b"")
             # A deletion of the uuid's former job may have taken its request, which we took for ours: then once more.
             if self.store.head(keys.request(job.uuid)):
                 metrics.JOBS_ACCEPTED.labels(job.via).inc(accepted.created)
@@ -179,8 +182,14 @@ class Inbox:
 
     def waiting(self, limit: int) -> list[str]:
         """Uuids of jobs that nobody has claimed, the longest waiting first; no job is read for it."""
-        markers = sorted(self.store.list(keys.INBOX), key=lambda info: (info.last_modified, info.key))
-        return [_name(info) for info in markers[:limit]]
+        return [_name(info) for info in self._oldest_markers()[:limit]]
+
+    def waiting_by_picture(self, limit: int) -> tuple[list[str], list[str]]:
+        """The same in two: jobs whose picture is there, and those whose picture could not be had."""
+        markers = self._oldest_markers()
+        ready = [_name(info) for info in markers if not is_failed_marker(info.size)]
+        failed = [_name(info) for info in markers if is_failed_marker(info.size)]
+        return ready[:limit], failed[:limit]
 
     def job(self, uuid: str) -> Job:
         """The job as it was asked for; raises JobNotFound."""
@@ -193,7 +202,7 @@ class Inbox:
         """Moves waiting jobs in flight for one run; those are returned that this call, and no other, moved.
 
         Markers of jobs that are in flight or finished are dropped. One without a readable `request.json` is parked
-        with the reason.
+        with the reason. A job whose picture is not there (an older version fetched it in the run) goes to be fetched.
         """
         now = datetime.now(UTC)
         claims = [Claim(uuid, attempt, run_key, now, len(uuids)) for uuid in uuids]
@@ -212,6 +221,11 @@ class Inbox:
     def is_claimed_for(self, uuid: str, run_key: str) -> bool:
         """Whether this is the run that the job waits for; not if it is finished, deleted or another run's by now."""
         return (self._read(keys.inflight(uuid)) or {}).get("run_key") == run_key
+
+    def fetch_first(self, job: Job) -> None:
+        """Has the picture of a job fetched that was claimed without it; it is claimed again when that has come."""
+        self.fetches.add(job.uuid)
+        self.store.delete(keys.inflight(job.uuid))
 
     def reclaim(self, again: Claim) -> bool:
         """Replaces the job's claim by this one; False if the job is finished or deleted by now."""
@@ -303,7 +317,8 @@ class Inbox:
 
         A job that is accepted under the uuid meanwhile stays.
         """
-        return self._delete(uuid, self._sources(uuid), keys.inbox(uuid), keys.cancel(uuid))
+        markers = (keys.fetching(uuid), keys.inbox(uuid), keys.cancel(uuid))
+        return self._delete(uuid, self._sources(uuid), *markers)
 
     def expire(self, job: ExpiredJob) -> None:
         """Deletes a job that `expired` gave, and its marker; not what the uuid stands for if that is another by now."""
@@ -357,7 +372,7 @@ class Inbox:
         """
         candidates = {*self.store.list_folders(keys.ASSETS), *self._uuids(*map(_done, _OUTCOMES))}
         # The order in which a job passes them, so that none slips through between two listings.
-        known = {*self._uuids(keys.INBOX), *self._uuids(keys.INFLIGHT), *self._uuids(keys.EXPIRY)}
+        known = {*self._uuids(keys.FETCHING, keys.INBOX, keys.INFLIGHT, keys.EXPIRY)}
         for uuid in sorted(candidates - known):
             if not self.settle(uuid):
                 infos = self.store.list(keys.asset(uuid, ""))
@@ -450,7 +465,7 @@ class Inbox:
         except ObjectNotFound:
             return False
         self.store.delete(keys.request(uuid))
-        if self.store.head(keys.inbox(uuid)):
+        if any(self.store.head(key) for key in (keys.fetching(uuid), keys.inbox(uuid))):
             self.store.create(keys.request(uuid), request)
         return True
 
@@ -477,8 +492,12 @@ class Inbox:
         return self._has_marker(uuid) or self.result(uuid) is not None
 
     def _has_marker(self, uuid: str) -> bool:
-        # In this order: a claim makes the second before it removes the first.
-        return any(self.store.head(key) for key in (keys.inbox(uuid), keys.inflight(uuid)))
+        # In this order: each step makes the next marker before it removes its own. A step back leads to the first.
+        markers = (keys.fetching(uuid), keys.inbox(uuid), keys.inflight(uuid), keys.fetching(uuid))
+        return any(self.store.head(key) for key in markers)
+
+    def _oldest_markers(self) -> list[ObjectInfo]:
+        return sorted(self.store.list(keys.INBOX), key=lambda info: (info.last_modified, info.key))
 
     def _request(self, uuid: str) -> Job | None:
         return _job(self._read(keys.request(uuid)))
@@ -493,12 +512,23 @@ class Inbox:
 
     def _claim(self, claim: Claim) -> bool:
         uuid = claim.uuid
-        if self._request(uuid) is None:
+        job = self._request(uuid)
+        if job is None:
             self._park(uuid, claim.claimed_at)
             return False
-        mine = not self.settle(uuid) and self.store.create(keys.inflight(uuid), _to_bytes(claim.to_json()))
+        mine = not self.settle(uuid) and self._is_fetched(job) and self._claim_fetched(claim)
         self.store.delete(keys.inbox(uuid))
         return mine
+
+    def _is_fetched(self, job: Job) -> bool:
+        """Whether the job can be worked on; else it goes to be fetched."""
+        is_ready = self.fetches.is_ready(job)
+        if not is_ready:
+            self.fetches.add(job.uuid)
+        return is_ready
+
+    def _claim_fetched(self, claim: Claim) -> bool:
+        return self.store.create(keys.inflight(claim.uuid), _to_bytes(claim.to_json()))
 
     def _park(self, uuid: str, now: datetime) -> None:
         """Takes a marker that stands for no job out of the way, unless somebody else already has."""
@@ -547,17 +577,19 @@ class Inbox:
         if not is_awaited and now and now.callback:
             self.outbox.record(uuid, result)
         # Once the indexes are there, and not before: until then these are what leads to the job.
-        markers = (keys.inflight(uuid), keys.inbox(uuid), keys.cancel(uuid))
+        fetching = [keys.fetching(uuid)] if now is None or now.image_url else []
+        markers = [keys.inflight(uuid), keys.inbox(uuid), keys.cancel(uuid), *fetching]
         self.store.at_once([partial(self.store.delete, key) for key in markers])
 
     def _entries(
         self, wanted: JobStatus | None, cursor: "_Cursor", live: Collection[str]
     ) -> "Iterator[tuple[JobEntry, _Cursor]]":
         claimed = {_name(info) for info in self._each(keys.INFLIGHT)}
-        skipped = {  # by group: a claim under way has both markers; one marker stands for two statuses
-            0: claimed.__contains__,
-            1: live.__contains__,
-            2: lambda uuid: uuid not in live,
+        skipped = {  # by group: a job between two steps has both markers; one marker stands for two statuses
+            0: lambda uuid: uuid in claimed or self.store.head(keys.inbox(uuid)) is not None,
+            1: claimed.__contains__,
+            2: live.__contains__,
+            3: lambda uuid: uuid not in live,
         }
         for group, (prefix, status) in enumerate(_GROUPS):
             if group < cursor.group or wanted not in (None, status):
@@ -615,7 +647,13 @@ def _done(outcome: str) -> str:
     return keys.done(outcome, "")
 
 
+def _first_marker(job: Job) -> str:
+    """Where an accepted job waits first: for its picture, or for its run."""
+    return keys.fetching(job.uuid) if job.image_url else keys.inbox(job.uuid)
+
+
 _GROUPS = (
+    (keys.FETCHING, JobStatus.QUEUED),
     (keys.INBOX, JobStatus.QUEUED),
     (keys.INFLIGHT, JobStatus.QUEUED),
     (keys.INFLIGHT, JobStatus.PROCESSING),

@@ -55,6 +55,7 @@ def processes(
     return {
         "api": Process("api.main", (), ("store",)),
         "worker": Process("seg_pipeline.runtime.worker", (), ("tables", "broker", "store", "weights")),
+        "fetcher": Process("seg_pipeline.adapters.fetcher", (), ("store",)),
         "code-server": Process(
             "seg_pipeline.runtime.code_server", [*grpc, "-n", TICK_THREADS], ("tables", "broker", "store")
         ),

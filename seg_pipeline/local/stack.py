@@ -1,4 +1,4 @@
-"""What `make run` starts: the API, a worker and Dagster's three processes, on one machine, with no other server."""
+"""What `make run` starts: the API, a worker, a fetcher and Dagster's three processes, with no other server."""
 
 import base64
 import fcntl
@@ -180,6 +180,7 @@ def programs(settings: Settings) -> list[Program]:
         *(Program(name, commands["worker"], many, after=("weights", "tables"), stop_turn=1, stop_seconds=10,
                   is_ready=lambda: _is_ok(f"{api}/readyz"), hushed="Dependencies for step")
           for name in worker_names(settings.workers)),
+        Program("fetcher", commands["fetcher"], one, stop_turn=1),
         Program("code-server", commands["code-server"], one, after=("tables",), stop_turn=1,
                 is_ready=lambda: listens(code.host, code.port), **WAITS_FOR_WORK),
         Program("webserver", commands["webserver"], one, after=("code-server",), stop_turn=1,

@@ -60,7 +60,7 @@ class ServiceState:
 
     @property
     def oldest_job_seconds(self) -> float:
-        """For how long the job has waited that has waited longest, in the inbox or in a run."""
+        """For how long the job has waited that has waited longest, for its picture, in the inbox or in a run."""
         return max(self.waiting.oldest_seconds, self.in_flight.oldest_seconds)
 
     @property
@@ -78,14 +78,14 @@ class ServiceState:
 def read_service_state(store: Store, stale_seconds: float, now: datetime | None = None) -> ServiceState:
     """Looks at everything once. Raises StoreUnavailable."""
     moment = now or datetime.now(UTC)
-    prefixes = (keys.INBOX, keys.INFLIGHT, keys.OUTBOX, keys.PARKED)
+    prefixes = (keys.FETCHING, keys.INBOX, keys.INFLIGHT, keys.OUTBOX, keys.PARKED)
     listings: list[Callable[[], list[ObjectInfo]]] = [partial(store.list, prefix, None, LISTED) for prefix in prefixes]
-    inbox, inflight, outbox, parked = store.at_once(listings)
+    fetching, inbox, inflight, outbox, parked = store.at_once(listings)
     workers = live_workers(store, moment, stale_seconds)
     callbacks = sum(keys.is_parked_callback(info.key) for info in parked)
     return ServiceState(
         at=moment,
-        waiting=_waiting(inbox, moment),
+        waiting=_waiting([*fetching, *inbox], moment),
         in_flight=_waiting(inflight, moment),
         processing=_jobs_in_hand(workers),
         workers=len(workers),

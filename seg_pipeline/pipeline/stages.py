@@ -12,13 +12,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple, Self
 
-from seg_pipeline.adapters.image_fetch import fetch_image
+from seg_pipeline.adapters.image_fetch import public_address
 from seg_pipeline.domain import Job, JobStatus, RgbImage, Segment
 from seg_pipeline.errors import (
     DeviceBroken,
@@ -27,6 +27,7 @@ from seg_pipeline.errors import (
     NothingToTell,
     ObjectNotFound,
     OutputTooLarge,
+    PictureOnItsWay,
     SegPipelineError,
     StoreError,
     UnexpectedError,
@@ -38,6 +39,7 @@ from seg_pipeline.imaging.images import Decoded, ImageHeader, encode_original
 from seg_pipeline.imaging.masks import decode_mask_png, encode_mask_png, order_by_area
 from seg_pipeline.imaging.overlays import overlay
 from seg_pipeline.jobs.evidence import Evidence, remove_evidence, write_evidence
+from seg_pipeline.jobs.fetches import FetchRecord, FetchState
 from seg_pipeline.jobs.repository import Claim, Inbox
 from seg_pipeline.jobs.result_document import (
     Document,
@@ -67,6 +69,8 @@ SOURCE, SEGMENTS, CUTOUTS = "source_image", "segments", "cutouts"
 PICTURES_IN_MEMORY_BYTES = 512 * 2**20
 PICTURES_PER_CALL = 8
 CROPS_PER_PART = 8
+RERUN_FETCH_SECONDS = 10.0
+"""How long a run that an operator asked for waits for a picture that has to be fetched first. Others never wait."""
 
 
 @dataclass
@@ -91,7 +95,6 @@ class Workbench:
     settings: Settings
     store: Store
     models: WarmModels
-    fetch: Callable[[str, Settings], bytes] = fetch_image
     broken: str | None = None
     """Why this process can serve no further job; None while it can."""
     decoder: Decoder = field(default_factory=shared_decoders)
@@ -176,7 +179,7 @@ class Workbench:
 
 
 def prepare_sources(bench: Workbench, uuids: Sequence[str]) -> StageReport:
-    """Gets each picture, from its upload or its URL, checks that it decodes, and stores it as received. The model
+    """Reads each picture, uploaded or fetched before, checks that it decodes, and stores it as received. The model
     begins with those that are there."""
     with bench.at_work() as line:
         sources = {uuid: line.prepare(uuid, _prepare_source, bench, line, uuid) for uuid in uuids}
@@ -238,6 +241,8 @@ def record_failure(bench: Workbench, uuid: str, error: SegPipelineError, claim: 
 
     An operator's rerun (no claim) that fails leaves an earlier good result as it is.
     """
+    if isinstance(error, PictureOnItsWay):
+        return False
     if claim is not None and not error.permanent and _has_another_attempt(bench, claim, error):
         if error.counts_as_attempt:
             run_id = bench.line.run.run_id
@@ -273,6 +278,7 @@ def _prepare_source(bench: Workbench, line: Line, uuid: str) -> Metadata:
         job = bench.job(line, uuid)
         line.check(uuid)
         data = _source_bytes(bench, job)
+        record = bench.inbox.fetches.record_of(job) if job.image_url else None
         header = bench.identify(data)
     with line.holding(uuid, _decoded_bytes(header)) as piece, line.timed(uuid, SOURCE):
         with _on_record(bench, line, uuid, SOURCE):
@@ -280,7 +286,9 @@ def _prepare_source(bench: Workbench, line: Line, uuid: str) -> Metadata:
         info = _store_source(bench, job, data, header, notes)
     if SEGMENTS not in line.planned:
         line.let_go(uuid)
-    return {**info, "seconds": line.seconds(uuid, SOURCE), "image_url": job.image_url or "(upload)"}
+    address = public_address(job.image_url) if job.image_url else "(upload)"
+    facts = record.facts() if record else {}
+    return {**info, "seconds": line.seconds(uuid, SOURCE), "image_url": address, **facts}
 
 
 @contextmanager
@@ -313,14 +321,42 @@ def _let_go(bench: Workbench, line: Line, uuid: str) -> None:
 
 
 def _source_bytes(bench: Workbench, job: Job) -> bytes:
-    """The upload, or what an earlier attempt stored, or the URL's answer: a rerun works on the same bytes."""
+    """The upload, or what an earlier attempt stored, or what was fetched: a rerun works on the same bytes."""
     if job.source_extension is not None:
         return bench.store.get(keys.source(job.uuid, job.source_extension))
     try:
         return bench.stored_source(job.uuid)
     except ObjectNotFound:
-        with metrics.fetching():
-            return bench.fetch(job.image_url or "", bench.settings)
+        return _fetched_bytes(bench, job)
+
+
+def _fetched_bytes(bench: Workbench, job: Job) -> bytes:
+    """What the job's address gave, or the error that it gave. Raises PictureOnItsWay if neither is known."""
+    record, is_claimed = bench.inbox.fetches.record_of(job), bench.inbox.claim_of(job.uuid) is not None
+    if record and record.state is FetchState.FETCHED:
+        with suppress(ObjectNotFound):
+            return bench.inbox.fetches.picture(job, record)
+    if is_claimed and record and record.state is FetchState.FAILED:
+        raise record.error()
+    if is_claimed:
+        bench.inbox.fetch_first(job)
+        raise PictureOnItsWay(job.uuid)
+    return _fetched_again(bench, job, record)
+
+
+def _fetched_again(bench: Workbench, job: Job, record: FetchRecord | None) -> bytes:
+    """For an operator: has the picture fetched anew, also where that failed before, and waits for it a little."""
+    if record is None or record.state is not FetchState.PENDING:
+        bench.inbox.fetches.add_again(job)
+    deadline = time.monotonic() + RERUN_FETCH_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(bench.settings.inbox_pause_seconds)
+        record = bench.inbox.fetches.record_of(job)
+        if record and record.state is FetchState.FETCHED:
+            return bench.inbox.fetches.picture(job, record)
+        if record and record.state is FetchState.FAILED:
+            raise record.error()
+    raise PictureOnItsWay(job.uuid)
 
 
 def _store_source(bench: Workbench, job: Job, data: bytes, header: ImageHeader, notes: tuple[str, ...]) -> Metadata:
@@ -337,6 +373,8 @@ def _store_source(bench: Workbench, job: Job, data: bytes, header: ImageHeader, 
         **({"notes": " ".join(notes)} if notes else {}),
     }
     bench.store.put(keys.source_info(job.uuid), json.dumps(info).encode())
+    if job.image_url is not None:
+        bench.inbox.fetches.drop_bytes(job)
     return info
 
 

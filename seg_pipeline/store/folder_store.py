@@ -205,7 +205,9 @@ class _Pieces:
 
 def _is_only_copy(key: str) -> bool:
     name = key.rpartition("/")[2]
-    return key.startswith((keys.INBOX, keys.PARKED)) or name == "request.json" or name.startswith("source.")
+    markers = (keys.FETCHING, keys.INBOX, keys.PARKED)
+    is_source = name.startswith("source.") and not keys.is_fetched(key)
+    return key.startswith(markers) or name == "request.json" or is_source
 
 
 def _info(key: str, status: os.stat_result) -> ObjectInfo:

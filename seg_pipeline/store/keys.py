@@ -12,11 +12,13 @@ _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,199}"
 _KEY = re.compile(rf"{_SEGMENT}(/{_SEGMENT})*")
 
 ASSETS = "assets/"
+FETCHING = "fetching/"
 INBOX = "inbox/"
 INFLIGHT = "inflight/"
 DONE = "done/"
 EXPIRY = "expiry/"
 WORKERS = "workers/"
+FETCHERS = "fetchers/"
 PARKED = "parked/"
 OUTBOX = "outbox/"
 METRICS = "metrics/"
@@ -28,6 +30,12 @@ CANCELS = "cancels/"
 CHECKS = "checks/"
 FORMAT = "format.json"
 """Which layout of keys and documents the store has; see `format.py`."""
+
+PREFIXES = (
+    *(ASSETS, FETCHING, INBOX, INFLIGHT, DONE, EXPIRY, WORKERS, FETCHERS, PARKED, OUTBOX),
+    *(CANCELS, METRICS, METRICS_PAST, "state/", CHECKS),
+)
+"""Everything that is the service's own in a bucket that it shares with others' files."""
 
 _CONTENT_TYPES = {
     "avif": "image/avif",
@@ -136,8 +144,28 @@ def evidence(uuid: str) -> str:
     return asset(uuid, "evidence.json")
 
 
+def fetched(uuid: str, request_id: str) -> str:
+    """The bytes that the job's address gave, until a run has found them to be a picture; then they are its source."""
+    return asset(uuid, f"source.fetched-{request_id}")
+
+
+def fetch_record(uuid: str, request_id: str) -> str:
+    """What came of fetching the job's picture so far."""
+    return asset(uuid, f"source.fetch-{request_id}.json")
+
+
+def is_fetched(key: str) -> bool:
+    """Whether it is what a fetch left, which another fetch would bring again."""
+    return "/source.fetch" in key
+
+
+def fetching(uuid: str) -> str:
+    """An accepted job whose picture is yet to be fetched."""
+    return f"{FETCHING}{uuid}"
+
+
 def inbox(uuid: str) -> str:
-    """An accepted job that nobody has taken."""
+    """An accepted job, its picture in the store, that nobody has taken."""
     return f"{INBOX}{uuid}"
 
 
@@ -169,6 +197,11 @@ def outbox(due_at_microseconds: int, uuid: str) -> str:
 def worker(name: str) -> str:
     """A worker's last heartbeat."""
     return f"{WORKERS}{name}"
+
+
+def fetcher(name: str) -> str:
+    """A fetcher's last heartbeat."""
+    return f"{FETCHERS}{name}"
 
 
 def parked(name: str) -> str:

@@ -1,7 +1,7 @@
+import asyncio
 import ipaddress
 import socket
 import threading
-import time
 from collections.abc import Sequence
 
 import httpcore
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seg_pipeline.adapters.public_network import PublicNetwork, is_public, resolve_host
+from seg_pipeline.adapters.public_network import PublicNetwork, Resolver, is_public, resolve_host
 from seg_pipeline.errors import UrlRefused
 
 PUBLIC = ["93.184.216.34", "8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "2a00:1450:4001:830::200e"]
@@ -64,9 +64,21 @@ def test_no_ipv4_address_is_reached_in_the_dress_of_an_ipv6_one(address: ipaddre
 )
 def test_other_spellings_of_a_local_address_are_read_as_it(spelling: str) -> None:
     """The resolver knows more spellings than any pattern here would; so its answer is what is checked."""
-    network = PublicNetwork(time.monotonic() + 30)
+    network = PublicNetwork(Resolver())
     with pytest.raises(UrlRefused, match="is not a public address"):
-        network.connect_tcp(spelling, 80)
+        connect(network, spelling, 80)
+
+
+def connect(network: PublicNetwork, host: str, port: int, timeout: float | None = None) -> str:
+    """Connects and leaves; the address at the other end."""
+
+    async def visit() -> str:
+        stream = await network.connect_tcp(host, port, timeout)
+        address = str(stream.get_extra_info("server_addr")[0])
+        await stream.aclose()
+        return address
+
+    return asyncio.run(visit())
 
 
 def network_that_resolves_to(*addresses: str, allow_private: bool = False) -> tuple[PublicNetwork, list[str]]:
@@ -76,35 +88,33 @@ def network_that_resolves_to(*addresses: str, allow_private: bool = False) -> tu
         asked.append(host)
         return addresses
 
-    return PublicNetwork(time.monotonic() + 30, resolve, allow_private), asked
+    return PublicNetwork(Resolver(resolve), allow_private), asked
 
 
 def test_one_private_answer_among_public_ones_is_enough_to_refuse() -> None:
     network, _ = network_that_resolves_to("93.184.216.34", "2606:4700:4700::1111", "10.0.0.1")
     with pytest.raises(UrlRefused, match=r"two-faced\.example is not a public address"):
-        network.connect_tcp("two-faced.example", 80)
+        connect(network, "two-faced.example", 80)
 
 
 def test_a_refusal_does_not_tell_what_the_name_resolves_to() -> None:
     network, _ = network_that_resolves_to("10.20.30.40")
     with pytest.raises(UrlRefused) as refusal:
-        network.connect_tcp("intranet.example", 80)
+        connect(network, "intranet.example", 80)
     assert "10.20.30.40" not in str(refusal.value)
 
 
 def test_the_connection_goes_to_the_address_that_was_checked() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         network, asked = network_that_resolves_to("127.0.0.1", allow_private=True)
-        stream = network.connect_tcp("pictures.example", server.getsockname()[1], timeout=5)
-        assert stream.get_extra_info("server_addr")[0] == "127.0.0.1"
+        assert connect(network, "pictures.example", server.getsockname()[1], timeout=5) == "127.0.0.1"
         assert asked == ["pictures.example"]
-        stream.close()
 
 
 def test_an_address_that_does_not_answer_is_followed_by_the_next() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         network, _ = network_that_resolves_to("127.0.0.2", "127.0.0.1", allow_private=True)
-        network.connect_tcp("pictures.example", server.getsockname()[1], timeout=5).close()
+        assert connect(network, "pictures.example", server.getsockname()[1], timeout=5) == "127.0.0.1"
 
 
 @pytest.mark.parametrize("failure", [socket.gaierror(-2, "unknown"), UnicodeError("label too long")])
@@ -113,13 +123,13 @@ def test_a_name_without_an_address_is_a_failed_connection(failure: Exception) ->
         raise failure
 
     with pytest.raises(httpcore.ConnectError, match=r"nowhere\.example cannot be resolved"):
-        PublicNetwork(time.monotonic() + 30, resolve).connect_tcp("nowhere.example", 80)
+        connect(PublicNetwork(Resolver(resolve)), "nowhere.example", 80)
 
 
 def test_a_name_that_resolves_to_nothing_is_a_failed_connection() -> None:
     network, _ = network_that_resolves_to()
     with pytest.raises(httpcore.ConnectError):
-        network.connect_tcp("empty.example", 80)
+        connect(network, "empty.example", 80)
 
 
 def test_a_resolver_that_hangs_is_left_behind() -> None:
@@ -131,20 +141,44 @@ def test_a_resolver_that_hangs_is_left_behind() -> None:
 
     try:
         with pytest.raises(httpcore.ConnectError, match="cannot be resolved"):
-            PublicNetwork(time.monotonic() + 30, resolve).connect_tcp("slow.example", 80, timeout=0.05)
+            connect(PublicNetwork(Resolver(resolve)), "slow.example", 80, timeout=0.05)
     finally:
         release.set()
 
 
-def test_nothing_is_asked_once_the_time_is_over() -> None:
-    network = PublicNetwork(time.monotonic() - 1, lambda host, port: pytest.fail("resolved"))
-    with pytest.raises(httpcore.ConnectTimeout):
-        network.connect_tcp("late.example", 80)
+def test_only_so_many_names_are_looked_up_at_once() -> None:
+    """A server of names that hangs keeps threads, and there is an end to those."""
+    release = threading.Event()
+    resolver = Resolver(lambda *_: [str(release.wait())], at_once=2)
+
+    async def look_up(seconds: float) -> None:
+        await resolver.addresses("slow.example", 80, seconds)
+
+    try:
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                asyncio.run(look_up(0.01))
+        with pytest.raises(OSError, match="too many names"):
+            asyncio.run(look_up(30))
+    finally:
+        release.set()
+
+
+def test_who_says_no_prevents_the_connection() -> None:
+    class Busy(Exception):
+        pass
+
+    def admit(address: str, port: int) -> None:
+        raise Busy(f"{address} {port}")
+
+    network = PublicNetwork(Resolver(lambda *_: ["127.0.0.1"]), allow_private=True, admit=admit)
+    with pytest.raises(Busy, match=r"127\.0\.0\.1 80"):
+        connect(network, "pictures.example", 80)
 
 
 def test_sockets_of_this_machine_are_refused() -> None:
     with pytest.raises(UrlRefused):
-        PublicNetwork(time.monotonic() + 30).connect_unix_socket("/run/docker.sock")
+        asyncio.run(PublicNetwork(Resolver()).connect_unix_socket("/run/docker.sock"))
 
 
 def test_the_systems_resolver_gives_each_address_once() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from seg_pipeline.errors import StoreUnavailable
-from seg_pipeline.jobs.heartbeats import write_beat
+from seg_pipeline.jobs.heartbeats import FetcherBeat, write_beat, write_fetcher_beat
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.api.serving import Serve, eventually
 from seg_pipeline_tests.api.stand_ins import FailingStore, beat
@@ -43,7 +43,18 @@ def test_it_is_ready_when_store_inbox_and_a_worker_are_there(serve: Serve, api_s
     beat(api_store)
     response = serve().get("/readyz")
     assert response.status_code == 200
-    assert response.json() == {"status": "ready", "checks": {"store": "ok", "inbox": "ok", "worker": "ok"}}
+    checks = {"store": "ok", "inbox": "ok", "worker": "ok", "fetcher": "ok"}
+    assert response.json() == {"status": "ready", "checks": checks}
+
+
+def test_without_a_fetcher_it_is_not_ready_while_there_is_a_picture_to_fetch(serve: Serve, api_store: Store) -> None:
+    beat(api_store)
+    api_store.put(keys.fetching("job-1"), b"")
+    response = serve().get("/readyz")
+    assert response.status_code == 503
+    assert "no fetcher has given a sign of life" in response.json()["checks"]["fetcher"]
+    write_fetcher_beat(api_store, FetcherBeat("fetcher-1", 1, "host", datetime.now(UTC)))
+    assert serve().get("/readyz").status_code == 200
 
 
 def test_without_a_live_worker_it_says_so(serve: Serve) -> None:
@@ -63,7 +74,9 @@ def test_a_worker_that_says_that_it_can_do_nothing_is_none(serve: Serve, api_sto
     assert serve().get("/readyz").json()["checks"]["worker"] == "ok"
 
 
-@pytest.mark.parametrize(("prefix", "missing"), [("", "store"), (keys.INBOX, "inbox"), (keys.WORKERS, "worker")])
+@pytest.mark.parametrize(
+    ("prefix", "missing"), [("", "store"), (keys.INBOX, "inbox"), (keys.WORKERS, "worker"), (keys.FETCHING, "fetcher")]
+)
 def test_it_names_what_is_missing(serve: Serve, api_store: Store, prefix: str, missing: str) -> None:
     beat(api_store)
     failing = FailingStore(api_store)

@@ -14,7 +14,7 @@ import pytest
 from seg_pipeline.local.sample import BUNDLED, ask, send_sample
 from seg_pipeline_tests.running_stack import ENVIRONMENT_OF_TESTS, free_ports
 
-NAMES = ("api", "worker", "code-server", "daemon", "webserver")
+NAMES = ("api", "worker", "fetcher", "code-server", "daemon", "webserver")
 
 
 def environment(folder: Path, **settings: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The stages as Dagster sees them: steps, partitions, materialisations and failures."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from seg_pipeline.defs.resources import PassedJobs
 from seg_pipeline.defs.run_config import run_config_for
-from seg_pipeline.errors import FetchUnavailable
+from seg_pipeline.domain import Parameters, RgbImage, Segment
+from seg_pipeline.errors import FetchGivenUp, ModelOutOfMemory
 from seg_pipeline.jobs.deliveries import Policy, Reply
+from seg_pipeline.jobs.repository import Claim
 from seg_pipeline.pipeline.stages import Workbench
-from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.builders import (
     NOON,
+    BarSegmenter,
+    accept_address,
     accept_upload,
+    bring_picture,
     end_queue_job,
     make_bench,
     make_job,
@@ -127,14 +132,58 @@ def test_a_bad_picture_alone_ends_as_a_failed_run_with_one_sentence(
     assert error["code"] == "truncated_image"
 
 
-def _unreachable(url: str, settings: Settings) -> bytes:
-    raise FetchUnavailable("The server does not answer.")
+def test_a_picture_that_could_not_be_had_fails_its_own_run_at_the_first_attempt(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    bench = make_bench(tmp_path)
+    bench.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
+    bring_picture(bench.inbox, error=FetchGivenUp("The server does not answer."))
+    bench.inbox.claim(["job-1"], "job-1:1")
+    result = run_job(bench, instance, "job-1", **{"dagster/run_key": "job-1:1"})
+    failure = result.failure_data_for_node("segmentation.source_image").user_failure_data
+    assert failure.description == "The server does not answer."
+    document = bench.inbox.result("job-1") or {}
+    assert document["error"] == {"code": "fetch_unavailable", "message": "The server does not answer."}
+    assert bench.inbox.inflight() == []
+
+
+def test_a_run_without_its_picture_sends_the_job_to_be_fetched(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    """As after an upgrade, while an older version had jobs with addresses in flight."""
+    bench = make_bench(tmp_path)
+    bench.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
+    bench.store.create(keys.inflight("job-1"), json.dumps(Claim("job-1", 2, "job-1:2", NOON).to_json()).encode())
+    result = run_job(bench, instance, "job-1", **{"dagster/run_key": "job-1:2"})
+    failure = result.failure_data_for_node("segmentation.source_image").user_failure_data
+    assert "It is being fetched" in failure.description
+    assert (bench.inbox.inflight(), bench.inbox.fetches.uuids()) == ([], ["job-1"])
+    assert bench.inbox.status("job-1") == "queued"
+
+
+def test_what_source_image_shows_says_who_gave_the_picture_and_no_secret(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    bench = make_bench(tmp_path)
+    accept_address(bench, "job-1", image_url="https://pictures.example/a.png?X-Amz-Signature=topsecret")
+    result = run_job(bench, instance, "job-1")
+    (event,) = result.asset_materializations_for_node("segmentation.source_image")
+    shown = {name: value.value for name, value in event.metadata.items()}
+    assert shown["image_url"] == "https://pictures.example/a.png"
+    assert (shown["fetched_from"], shown["fetch_seconds"], shown["fetch_attempts"], shown["http_status"]) == (
+        "pictures.example:443", 0.25, 1, 200,
+    )  # fmt: skip
+    assert not any("topsecret" in str(event) for event in result.all_events)
+
+
+class _NoMemory(BarSegmenter):
+    """A model whose device is full just now."""
+
+    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+        raise ModelOutOfMemory("The memory of the GPU is full.")
 
 
 def test_a_passing_error_leaves_the_job_to_the_sweeper(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    bench = make_bench(tmp_path)
-    bench.fetch = _unreachable
-    bench.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
+    bench = make_bench(tmp_path, segmenter=_NoMemory())
+    accept_upload(bench, "job-1")
     bench.inbox.claim(["job-1"], "job-1:1")
     assert not run_job(bench, instance, "job-1", **{"dagster/run_key": "job-1:1"}).success
     assert bench.inbox.result("job-1") is None
@@ -201,9 +250,12 @@ def test_a_run_writes_the_files_of_its_own_stages_alone(
 
 def make_telling_bench(folder: Path, store: Store | None = None) -> Workbench:
     """A workbench with an app server that waits for what comes by the queue."""
-    bench = make_bench(folder, store, app_server_url="https://app.example")
-    bench.fetch = lambda *_: picture_bytes(make_scene_picture())
-    return bench
+    return make_bench(folder, store, app_server_url="https://app.example")
+
+
+def accept_queue_job(bench: Workbench, uuid: str, data: bytes | None = None) -> None:
+    """A job that came by the queue and whose picture was fetched."""
+    accept_address(bench, uuid, data, via="sqs", callback=True)
 
 
 def waiting(bench: Workbench) -> list[str]:
@@ -215,7 +267,7 @@ def test_a_job_from_the_queue_is_recorded_for_the_app_server_and_not_green_befor
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     bench = make_telling_bench(tmp_path)
-    bench.inbox.accept(make_queue_job("job-1"))
+    accept_queue_job(bench, "job-1")
     result = run_job(bench, instance, "job-1")
     assert (result.success, steps(result)) == (True, set(STAGES))
     assert waiting(bench) == ["job-1"]
@@ -228,15 +280,14 @@ def test_in_a_batch_only_those_go_on_that_the_app_server_waits_for(
 ) -> None:
     bench = make_telling_bench(tmp_path)
     accept_upload(bench, "upload")
-    bench.inbox.accept(make_queue_job("queued"))
+    accept_queue_job(bench, "queued")
     result = run_job(bench, instance, "upload", "queued")
     assert (result.success, steps(result), waiting(bench)) == (True, set(STAGES), ["queued"])
 
 
 def test_a_failed_job_is_recorded_too(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     bench = make_telling_bench(tmp_path)
-    bench.fetch = lambda *_: b"<html>"
-    bench.inbox.accept(make_queue_job("job-1"))
+    accept_queue_job(bench, "job-1", b"<html>")
     bench.inbox.claim(["job-1"], "job-1:1")
     assert not run_job(bench, instance, "job-1", **{"dagster/run_key": "job-1:1"}).success
     assert waiting(bench) == ["job-1"]
@@ -248,7 +299,7 @@ def test_an_app_server_that_was_told_while_the_run_went_on_is_not_told_twice(
 ) -> None:
     """The courier is quicker than the step."""
     bench = make_telling_bench(tmp_path)
-    bench.inbox.accept(make_queue_job("job-1"))
+    accept_queue_job(bench, "job-1")
     record = bench.inbox.outbox.record
 
     def record_and_deliver(uuid: str, result: dict[str, Any]) -> None:
@@ -295,7 +346,6 @@ def test_what_cannot_be_told_fails_the_run_and_not_the_job(
 
 def test_without_an_app_server_the_step_is_skipped(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     bench = make_bench(tmp_path)
-    bench.fetch = lambda *_: picture_bytes(make_scene_picture())
-    bench.inbox.accept(make_queue_job("job-1"))
+    accept_queue_job(bench, "job-1")
     result = run_job(bench, instance, "job-1")
     assert (result.success, steps(result)) == (True, set(SEGMENTING))

@@ -12,7 +12,7 @@ from seg_pipeline.jobs.outbox import Outbox, Parcel
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
-from seg_pipeline_tests.builders import NOON, end_queue_job, make_job, make_queue_job
+from seg_pipeline_tests.builders import NOON, bring_picture, end_queue_job, make_job, make_queue_job
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
 POLICY = Policy(give_up_seconds=3600, parked_ttl_seconds=7 * 86_400)
@@ -105,6 +105,7 @@ def test_a_process_killed_at_any_write_of_the_end_loses_no_delivery(store: Store
     """As it is mended in real life: the job is still in flight, so that the sweeper settles it or has it run again."""
     healthy = Inbox(store)
     healthy.accept(make_queue_job())
+    bring_picture(healthy)
     healthy.claim(["job-1"], "job-1:1")
     try:
         end_queue_job(Inbox(UnreliableStore(store, lives)))

@@ -21,7 +21,7 @@ from seg_pipeline.jobs.repository import Accepted, Claim, ExpiredJob, Inbox, Pag
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys, open_store
 from seg_pipeline.store.object_store import ObjectStore
-from seg_pipeline_tests.builders import NOON, make_beat, make_job, make_queue_job
+from seg_pipeline_tests.builders import NOON, bring_picture, make_beat, make_job, make_queue_job
 from seg_pipeline_tests.store.writers import accept_at_once, claim_at_once, finish_at_once, work_for_ever
 from seg_pipeline_tests.unreliable import Killed, Meanwhile, Turns, UnreliableStore
 
@@ -51,7 +51,7 @@ def finish(inbox: Inbox, *uuids: str, status: str = "completed", expires_at: dat
 
 
 def all_keys(inbox: Inbox) -> set[str]:
-    prefixes = [keys.ASSETS, keys.INBOX, keys.INFLIGHT, keys.DONE, keys.EXPIRY, keys.PARKED]
+    prefixes = [keys.ASSETS, keys.FETCHING, keys.INBOX, keys.INFLIGHT, keys.DONE, keys.EXPIRY, keys.PARKED]
     return {info.key for prefix in prefixes for info in inbox.store.list(prefix)}
 
 
@@ -83,7 +83,8 @@ def test_a_job_with_an_address_needs_no_bytes(inbox: Inbox) -> None:
     job = make_job("job-1", image_url="https://example.com/a.png", resize=256, ttl_seconds=60, via="sqs", callback=True)
     assert inbox.accept(job).created
     assert inbox.job("job-1") == job
-    assert all_keys(inbox) == {"assets/job-1/request.json", "inbox/job-1"}
+    assert inbox.status("job-1") is JobStatus.QUEUED
+    assert all_keys(inbox) == {"assets/job-1/request.json", "fetching/job-1"}
 
 
 def test_an_upload_without_bytes_is_a_mistake_of_ours(inbox: Inbox) -> None:
@@ -135,6 +136,7 @@ def claimed_job() -> Store:
     """A store with a job that came over HTTP and is in flight."""
     inbox = Inbox(ObjectStore.in_memory())
     inbox.accept(make_job("job-1", **LINK))
+    bring_picture(inbox)
     inbox.claim(["job-1"], "job-1:1")
     return inbox.store
 

@@ -1,13 +1,15 @@
 """Made-up histories of accepting, claiming, finishing and deleting, in which processes die anywhere."""
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seg_pipeline.errors import JobConflict
+from seg_pipeline.errors import FetchGivenUp, JobConflict, JobNotFound
+from seg_pipeline.jobs.fetches import FetchState
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.store import keys
 from seg_pipeline.store.object_store import ObjectStore
@@ -15,6 +17,9 @@ from seg_pipeline_tests.builders import NOON, make_job
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
 END = NOON + timedelta(days=2)
+ADDRESSES = ("b", "c")
+"""Jobs that name an address; the others are uploads."""
+
 # Doing nothing wrong must be the most likely, or no job comes far.
 LIVES = [None] * 8 + [*range(9)]
 
@@ -33,11 +38,35 @@ class History:
         return Inbox(UnreliableStore(self.store, lives))
 
     def accept(self, uuid: str, number: int, lives: int | None) -> None:
-        job = make_job(uuid, resize=64 if number == 0 else None)
+        address = {"image_url": "https://pictures.example/a.png"} if uuid in ADDRESSES else {}
+        job = make_job(uuid, resize=64 if number == 0 else None, **address)
         with suppress(Killed, JobConflict):
-            accepted = self.until_killed(lives).accept(job, b"picture")
+            accepted = self.until_killed(lives).accept(job, None if address else b"picture")
             assert not (accepted.created and uuid in self.promised)
             self.promised.add(uuid)
+
+    def fetch(self, uuid: str, number: int, lives: int | None) -> None:
+        """A fetcher's try, which brings the picture, or not yet, or finds that it cannot be had."""
+        fetches = self.until_killed(lives).fetches
+        with suppress(Killed):
+            for pending in filter(None, map(fetches.take, fetches.uuids())):
+                record = pending.record
+                if number % 3 == 0:
+                    fetches.retry(pending.job, replace(record, attempts=record.attempts + 1))
+                elif number % 3 == 1:
+                    fetches.failed(pending.job, record.failed(FetchGivenUp("It is away.")))
+                else:
+                    fetches.fetched(pending.job, b"picture", replace(record, state=FetchState.FETCHED, size=7))
+
+    def send_back(self, uuid: str, number: int, lives: int | None) -> None:
+        """A run that finds no picture, or an operator who has it fetched again."""
+        with suppress(Killed, JobNotFound):
+            job = self.inbox.job(uuid)
+            if job.image_url and number % 2:
+                self.claimed.discard(uuid)
+                self.until_killed(lives).fetch_first(job)
+            elif job.image_url:
+                self.until_killed(lives).fetches.add_again(job)
 
     def claim(self, uuid: str, number: int, lives: int | None) -> None:
         """One by one, as threads would make the place of death a matter of chance."""
@@ -81,12 +110,13 @@ class History:
                 inbox.store.delete(job.key)
 
     def no_promised_job_is_lost(self) -> None:
+        fetching = set(self.inbox.fetches.uuids())
         waiting, inflight = set(self.inbox.waiting(10)), {claim.uuid for claim in self.inbox.inflight()}
         listed = {entry.uuid for entry in self.inbox.page(None, None, 100).jobs}
         for uuid in self.promised:
             status = self.inbox.status(uuid)
-            assert uuid in waiting | inflight or self.inbox.result(uuid), status
-            assert self.store.get(keys.source(uuid, "png")) == b"picture"
+            assert uuid in waiting | inflight | fetching or self.inbox.result(uuid), status
+            assert uuid in ADDRESSES or self.store.get(keys.source(uuid, "png")) == b"picture"
             assert uuid in listed or status in ("completed", "failed")
 
     def what_ended_stays_so(self) -> None:
@@ -96,7 +126,12 @@ class History:
                 assert uuid in {entry.uuid for entry in self.inbox.page(self.inbox.status(uuid), None, 9).jobs}
 
     def ends_well(self) -> None:
-        """In the end the sweeper and a worker finish every job, and then the prune leaves nothing of it."""
+        """In the end fetcher, sweeper and worker finish every job, and then the prune leaves nothing of it."""
+        for _ in range(2):  # one whose picture had gone is fetched once more
+            self.fetch("", 2, None)
+            self.claim("", 10, None)
+        self.fetch("", 2, None)
+        assert self.inbox.fetches.uuids() == []
         for claim in self.inbox.claim(self.inbox.waiting(10), "last"):
             self.inbox.finish(claim.uuid, {}, "completed", END)
         for claim in self.inbox.inflight():
@@ -113,13 +148,15 @@ class History:
         assert self._left() == set()
 
     def _left(self) -> set[str]:
-        prefixes: list[Any] = [keys.ASSETS, keys.INBOX, keys.INFLIGHT, keys.DONE, keys.EXPIRY]
+        prefixes: list[Any] = [keys.ASSETS, keys.FETCHING, keys.INBOX, keys.INFLIGHT, keys.DONE, keys.EXPIRY]
         return {info.key for prefix in prefixes for info in self.store.list(prefix)}
 
 
 STEPS = st.tuples(
-    st.sampled_from(["accept"] * 4 + ["claim"] * 3 + ["finish"] * 3 + ["sweep", "delete", "prune"]),
-    st.sampled_from(["a", "b", "b-1"]),
+    st.sampled_from(
+        ["accept"] * 4 + ["fetch"] * 3 + ["claim"] * 3 + ["finish"] * 3 + ["sweep", "delete", "prune", "send_back"]
+    ),
+    st.sampled_from(["a", "b-1", *ADDRESSES]),
     st.integers(0, 6),
     st.sampled_from(LIVES),
 )

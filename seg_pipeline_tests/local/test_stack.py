@@ -21,7 +21,7 @@ from seg_pipeline.store import keys, open_store
 from seg_pipeline_tests.conftest import make_settings
 from seg_pipeline_tests.running_stack import Stack, free_ports, has_processes
 
-PROGRAMS = {"api", "code-server", "daemon", "webserver", "worker"}
+PROGRAMS = {"api", "code-server", "daemon", "fetcher", "webserver", "worker"}
 SERVERS = {"postgres", "redis", "worker-2"}
 
 

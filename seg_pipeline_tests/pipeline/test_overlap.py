@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seg_pipeline.domain import Parameters, RgbImage, Segment
+from seg_pipeline.domain import Job, Parameters, RgbImage, Segment
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.imaging.images import Decoded, ImageHeader
+from seg_pipeline.jobs.fetches import FetchRecord
 from seg_pipeline.pipeline import stages
 from seg_pipeline.pipeline.stages import StageReport, Workbench
-from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.builders import (
     BarSegmenter,
+    accept_address,
     accept_upload,
     make_bench,
-    make_job,
     make_scene_picture,
     picture_bytes,
     stored_files,
@@ -104,18 +104,24 @@ class _Tells(BarSegmenter):
 
 def accept_urls(bench: Workbench, *uuids: str) -> None:
     for uuid in uuids:
-        bench.inbox.accept(make_job(uuid, image_url=f"https://pictures.example/{uuid}"))
+        accept_address(bench, uuid)
 
 
-def test_the_model_does_not_wait_until_every_picture_is_fetched(tmp_path: Path) -> None:
+def read_slowly(bench: Workbench, slow: Callable[[str], bool], go_on: Event) -> None:
+    """Has the store keep some fetched pictures back until the event."""
+    picture = bench.inbox.fetches.picture
+
+    def wait_and_read(job: Job, record: FetchRecord) -> bytes:
+        assert not slow(job.uuid) or go_on.wait(PATIENCE_SECONDS), "the model waits for the store"
+        return picture(job, record)
+
+    bench.inbox.fetches.picture = wait_and_read  # type: ignore[method-assign]
+
+
+def test_the_model_does_not_wait_until_every_picture_is_read(tmp_path: Path) -> None:
     segmenter = _Tells()
     bench = make_bench(tmp_path, segmenter=segmenter)
-
-    def fetch(url: str, settings: Settings) -> bytes:
-        assert not url.endswith("slow") or segmenter.called.wait(PATIENCE_SECONDS), "the model waits for the network"
-        return picture_bytes(make_scene_picture())
-
-    bench.fetch = fetch
+    read_slowly(bench, lambda uuid: uuid == "slow", segmenter.called)
     accept_urls(bench, "slow", "quick")
     assert set(run_stages(bench, "slow", "quick")["result"].metadata) == {"slow", "quick"}
     assert segmenter.calls == [1, 1]
@@ -234,7 +240,7 @@ def test_a_picture_whose_files_cannot_be_written_fails_alone_in_its_stage(
 
 
 def test_a_cancel_in_the_middle_stops_the_line_and_the_next_run_has_one_of_its_own(tmp_path: Path) -> None:
-    """A cancel arrives in the thread that has the model; what is still being fetched then is not stored."""
+    """A cancel arrives in the thread that has the model; what is still being read then is not stored."""
     go_on, cancelling = Event(), [True]
 
     def cancel(_: int) -> None:
@@ -242,21 +248,17 @@ def test_a_cancel_in_the_middle_stops_the_line_and_the_next_run_has_one_of_its_o
             cancelling.clear()
             raise KeyboardInterrupt
 
-    def fetch(url: str, settings: Settings) -> bytes:
-        assert url.endswith("quick") or go_on.wait(PATIENCE_SECONDS)
-        return picture_bytes(make_scene_picture())
-
     bench = make_bench(tmp_path, segmenter=_Tells(cancel))
-    bench.fetch, line = fetch, bench.line
+    line = bench.line
+    read_slowly(bench, lambda uuid: uuid != "quick", go_on)
     uuids = ["quick", *(f"slow-{index}" for index in range(20))]
     accept_urls(bench, *uuids)
     with pytest.raises(KeyboardInterrupt):
         run_stages(bench, *uuids)
     go_on.set()
     line.waiters.shutdown(wait=True)
-    assert [info.key for uuid in uuids[1:] for info in bench.store.list(keys.asset(uuid, ""))] == [
-        keys.request(uuid) for uuid in uuids[1:]
-    ]
+    files = [info.key for uuid in uuids[1:] for info in bench.store.list(keys.asset(uuid, ""))]
+    assert all(key.endswith("request.json") or keys.is_fetched(key) for key in files)
     assert bench.line is not line
     assert set(run_stages(bench, *uuids)["result"].metadata) == set(uuids)
 

@@ -1,9 +1,11 @@
 """The story of a job on a real store, with a segmenter that needs no network."""
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import Mask, Parameters, RgbImage, Segment
 from seg_pipeline.errors import (
     DeviceBroken,
+    FetchGivenUp,
     FetchUnavailable,
     ModelFailed,
     ModelOutOfMemory,
@@ -33,7 +36,9 @@ from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.builders import (
     NOON,
     BarSegmenter,
+    accept_address,
     accept_upload,
+    bring_picture,
     make_bench,
     make_found,
     make_job,
@@ -253,21 +258,45 @@ def stored_masks(bench: Workbench, uuid: str) -> list[Mask]:
     return [decode_mask_png(bench.store.get(name), 10**6) for name in names]
 
 
-def test_a_fetched_picture_is_stored_and_not_fetched_again(tmp_path: Path) -> None:
+def test_a_fetched_picture_becomes_the_source_and_is_not_fetched_again(tmp_path: Path) -> None:
     """The URL may answer otherwise next time; a rerun must work on the same bytes."""
     bench = make_bench(tmp_path)
-    fetched: list[str] = []
-
-    def fetch(url: str, settings: Settings) -> bytes:
-        fetched.append(url)
-        return picture_bytes(make_scene_picture())
-
-    bench.fetch = fetch
-    bench.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
+    accept_address(bench, "job-1")
     run_stages(bench, "job-1")
-    run_stages(bench, "job-1")
-    assert fetched == ["https://pictures.example/a.png"]
+    assert not run_stages(bench, "job-1")[1].errors
     assert bench.store.get(keys.source("job-1", "png")) == picture_bytes(make_scene_picture())
+    names = {info.key.rpartition("/")[2] for info in bench.store.list(keys.asset("job-1", ""))}
+    assert {"source.png", "source.json"} <= names
+    assert not any(name.startswith("source.fetched-") for name in names)
+
+
+def test_an_operator_has_a_picture_fetched_again_that_could_not_be_had(tmp_path: Path) -> None:
+    """The host is back. A fetcher brings the picture while the run waits a little."""
+    bench = make_bench(tmp_path)
+    bench.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
+    bring_picture(bench.inbox, error=FetchGivenUp("It does not answer."))
+    stages.fail_job(bench.inbox, "job-1", FetchGivenUp("It does not answer."))
+
+    def fetch() -> None:
+        while not bench.inbox.fetches.uuids():
+            time.sleep(0.01)
+        bring_picture(bench.inbox, data=picture_bytes(make_scene_picture()))
+
+    fetcher = Thread(target=fetch, daemon=True)
+    fetcher.start()
+    assert not stages.prepare_sources(bench, ["job-1"]).errors
+    fetcher.join(60)
+    assert (bench.inbox.fetches.uuids(), bench.inbox.waiting(10)) == ([], [])
+
+
+def test_an_operators_run_waits_only_a_little_for_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "RERUN_FETCH_SECONDS", 0.1)
+    bench = make_bench(tmp_path)
+    bench.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
+    error = stages.prepare_sources(bench, ["job-1"]).errors["job-1"]
+    assert "is being fetched" in str(error)
+    assert not stages.record_failure(bench, "job-1", error, None)
+    assert bench.inbox.status("job-1") == "queued"
 
 
 def test_a_surprise_is_reported_and_worth_another_attempt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

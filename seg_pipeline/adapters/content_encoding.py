@@ -1,0 +1,116 @@
+"""What servers do to bodies under the name of `Content-Encoding`, undone as they come (RFC 9110, section 8.4)."""
+
+import re
+import zlib
+from collections.abc import Iterator
+
+_COMPRESSED = ("br", "zstd", "compress", "x-compress", "dcb", "dcz", "exi", "pack200-gzip")
+"""Encodings that exist and are not understood here. Any other word, such as `utf-8` or `aws-chunked`, is no encoding
+of the bytes: they are taken as they come, as browsers take them."""
+
+_GZIP = zlib.MAX_WBITS | 16
+_ZLIB = zlib.MAX_WBITS
+_RAW = -zlib.MAX_WBITS
+_GZIP_MAGIC = b"\x1f\x8b"
+_PIECE_BYTES = 2**16
+
+
+class UnknownEncoding(Exception):
+    """A compression that is not understood; `name` is its own."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class UndecodableBody(Exception):
+    """The bytes are not in the encoding that was named."""
+
+
+class Decoder:
+    """Undoes the encodings of one body, the last one first."""
+
+    def __init__(self, encodings: str) -> None:
+        names = [name for name in re.split(r"[\s,\"]+", encodings.lower()) if name]
+        unknown = next((name for name in names if name in _COMPRESSED), None)
+        if unknown:
+            raise UnknownEncoding(unknown)
+        self._inflaters = [_Inflater(name) for name in reversed(names) if name in ("gzip", "x-gzip", "deflate")]
+
+    def decode(self, chunk: bytes) -> Iterator[bytes]:
+        """The bytes that follow from the next chunk, in small pieces: whoever has enough stops. UndecodableBody."""
+        return self._decode(chunk, self._inflaters)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every compressed stream came to its end; a body without a byte has none."""
+        return all(inflater.is_complete for inflater in self._inflaters)
+
+    def _decode(self, chunk: bytes, inflaters: "list[_Inflater]") -> Iterator[bytes]:
+        if not inflaters:
+            yield chunk
+            return
+        for piece in inflaters[0].inflate(chunk):
+            yield from self._decode(piece, inflaters[1:])
+
+
+class _Inflater:
+    """One gzip stream, which may have several members (RFC 1952, 2.2), or one of deflate, with a head or without.
+
+    What follows the end and is no further member is passed over, as gzip itself does.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._is_gzip = name != "deflate"
+        self._stream = zlib.decompressobj(_GZIP if self._is_gzip else _ZLIB)
+        self._begun = False
+        self._head = b""
+        self._over = False
+
+    @property
+    def is_complete(self) -> bool:
+        return self._over or self._stream.eof or not (self._begun or self._head)
+
+    def inflate(self, chunk: bytes) -> Iterator[bytes]:
+        """What the next bytes hold, in pieces of at most `_PIECE_BYTES`."""
+        data, self._head = self._head + chunk, b""
+        while self._may_begin(data):
+            piece = self._decompress(data)
+            yield piece
+            data = self._stream.unconsumed_tail or self._stream.unused_data
+            if self._stream.eof:
+                self._begun = False
+            elif not data and len(piece) < _PIECE_BYTES:
+                return
+
+    def _may_begin(self, data: bytes) -> bool:
+        """Whether these bytes are to be decompressed now; too few of them wait for more."""
+        if not self._begun and len(data) < 2:
+            self._head = data
+        elif not self._over:
+            self._begin(data)
+        return self._begun
+
+    def _begin(self, data: bytes) -> None:
+        """Looks at the first bytes of a stream or of what follows one."""
+        if self._begun:
+            return
+        if self._stream.eof:
+            if not (self._is_gzip and data.startswith(_GZIP_MAGIC)):
+                self._over = True
+                return
+            self._stream = zlib.decompressobj(_GZIP)
+        elif not self._is_gzip and not _has_zlib_head(data):
+            self._stream = zlib.decompressobj(_RAW)
+        self._begun = True
+
+    def _decompress(self, data: bytes) -> bytes:
+        try:
+            return self._stream.decompress(data, _PIECE_BYTES)
+        except zlib.error as error:
+            raise UndecodableBody(str(error)) from error
+
+
+def _has_zlib_head(data: bytes) -> bool:
+    """Whether the bytes begin as RFC 1950 has it; some servers send deflate without that."""
+    return data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0

@@ -1,0 +1,315 @@
+"""The fetcher: `seg-pipeline fetcher` brings the pictures that jobs name by their addresses into the store.
+
+It alone waits for strangers. Some hundred fetches are under way at once in one thread; what came is spooled to disk, so
+that memory does not grow with them. Retries are remembered in the store (see `fetches`): a fetcher that is killed goes
+on where it was. Several share the jobs; each takes over those of one that falls silent.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, cast
+
+from seg_pipeline.adapters.fetch_schedule import (
+    SLOW_AFTER_SECONDS,
+    AddressBusy,
+    FetchSchedule,
+    FetchSlot,
+    FetchSlots,
+    ScheduledFetch,
+)
+from seg_pipeline.adapters.image_fetch import FetchLimits, fetch_image, host_of, public_address
+from seg_pipeline.adapters.public_network import PublicNetwork, Resolver
+from seg_pipeline.errors import (
+    FetchError,
+    FetchGivenUp,
+    FetchUnavailable,
+    InvalidUrl,
+    SegPipelineError,
+    StoreError,
+)
+from seg_pipeline.jobs.backoff import Jitter, growing_pause
+from seg_pipeline.jobs.fetches import FetchQueue, FetchRecord, FetchState
+from seg_pipeline.jobs.heartbeats import (
+    FetcherBeat,
+    all_fetchers,
+    live_fetchers,
+    remove_fetcher_beat,
+    write_fetcher_beat,
+)
+from seg_pipeline.settings import Settings, get_settings
+from seg_pipeline.store import Store, open_store
+from seg_pipeline.telemetry import metrics
+from seg_pipeline.telemetry.logs import about, configure_logging
+from seg_pipeline.telemetry.snapshots import start_reporter
+
+logger = logging.getLogger("seg_pipeline.fetcher")
+
+LONGEST_PAUSE_SECONDS = 60.0
+STORE_PAUSE_SECONDS = 2.0
+IN_MEMORY_BYTES = 64 * 2**10
+"""Of each picture; what is more goes to a file without a name, which goes with the process."""
+
+STORED_AT_ONCE = 4
+STORE_CALLS_AT_ONCE = 16
+READ_AT_ONCE = 64
+
+
+class Fetcher:
+    """Fetches what the store says is to be fetched, until it is told to stop. One per process, on one event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        resolver: Resolver | None = None,
+        limits: FetchLimits | None = None,
+        jitter: Jitter = random.random,
+    ) -> None:
+        self.queue = FetchQueue(store)
+        self.name = f"{socket.gethostname()}-{os.getpid()}"
+        self._store = store
+        self._settings = settings
+        self._resolver = resolver or Resolver()
+        self._limits = limits or FetchLimits(total_seconds=settings.fetch_seconds)
+        self._jitter = jitter
+        self._slots = FetchSlots(settings.fetches_at_once, settings.fetches_per_host)
+        self._schedule = FetchSchedule(self._slots)
+        self._known: dict[str, asyncio.Task[None] | None] = {}
+        self._names: Collection[str] = (self.name,)
+        self._storing = asyncio.Semaphore(STORED_AT_ONCE)
+        self._woken = asyncio.Event()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Looks for jobs, fetches, and says that it lives. What is under way at the end is begun anew by the next."""
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(STORE_CALLS_AT_ONCE, "store"))
+        loops = [asyncio.create_task(work) for work in (self._keep_looking(), self._keep_beating())]
+        try:
+            ended = asyncio.create_task(stopping.wait())
+            await asyncio.wait([ended, *loops], return_when=asyncio.FIRST_COMPLETED)
+            for loop in loops:
+                if loop.done():
+                    loop.result()
+        finally:
+            for task in (*loops, *filter(None, self._known.values())):
+                task.cancel()
+            with contextlib.suppress(StoreError):
+                await asyncio.to_thread(remove_fetcher_beat, self._store, self.name)
+
+    async def look(self) -> None:
+        """Learns of new jobs and forgets those that are gone."""
+        uuids = await asyncio.to_thread(self.queue.uuids)
+        for uuid in self._known.keys() - set(uuids):
+            self._forget(uuid)
+        fresh = [uuid for uuid in uuids if uuid not in self._known and self._is_mine(uuid)]
+        for start in range(0, len(fresh), READ_AT_ONCE):
+            await asyncio.gather(*map(self._learn_of, fresh[start : start + READ_AT_ONCE]))
+            self.begin_due()
+
+    def begin_due(self) -> None:
+        """Begins every fetch that is due and has a slot."""
+        for fetch in self._schedule.begin_due(datetime.now(UTC)):
+            slot = self._slots.take(fetch)
+            self._known[fetch.uuid] = asyncio.create_task(self._attempt(fetch, slot))
+
+    async def _keep_looking(self) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                await self.look()
+            except StoreError as error:
+                logger.warning("the store is away, and nothing is lost by that: %s", error)
+                await asyncio.sleep(STORE_PAUSE_SECONDS)
+            self.begin_due()
+            # With many thousands of jobs a look takes long; half of the time is left to the fetches.
+            await asyncio.sleep(max(self._settings.inbox_pause_seconds, time.monotonic() - began))
+
+    async def _keep_beating(self) -> None:
+        """Says that this process lives, and looks who else does."""
+        await asyncio.to_thread(self._forget_dead_neighbours)
+        while True:
+            with contextlib.suppress(StoreError):
+                await asyncio.to_thread(self._beat)
+            await asyncio.sleep(self._settings.heartbeat_seconds)
+
+    def _beat(self) -> None:
+        now, under_way = datetime.now(UTC), self._slots.quick + self._slots.slow
+        write_fetcher_beat(self._store, FetcherBeat(self.name, os.getpid(), socket.gethostname(), now, under_way))
+        live = live_fetchers(self._store, now, self._settings.worker_stale_seconds)
+        self._names = {self.name, *(beat.name for beat in live)}
+
+    def _forget_dead_neighbours(self) -> None:
+        """Removes the beats of this host's fetchers whose processes are gone, so that their jobs need not wait."""
+        with contextlib.suppress(StoreError):
+            for beat in all_fetchers(self._store):
+                if beat.host == socket.gethostname() and not _is_alive(beat.pid):
+                    remove_fetcher_beat(self._store, beat.name)
+
+    def _is_mine(self, uuid: str) -> bool:
+        """Whether the job falls to this fetcher, of those that live (rendezvous hashing)."""
+        return self.name == max(self._names, key=lambda name: hashlib.sha256(f"{name}/{uuid}".encode()).digest())
+
+    async def _learn_of(self, uuid: str) -> None:
+        pending = await asyncio.to_thread(self.queue.take, uuid)
+        if pending is not None:
+            self._known[uuid] = None
+            url = pending.job.image_url or ""
+            self._schedule.add(ScheduledFetch(pending, _host_or_none(url), pending.record.due_at))
+
+    def _forget(self, uuid: str) -> None:
+        """The job was deleted, or another fetcher was quicker."""
+        self._schedule.discard(uuid)
+        task = self._known.pop(uuid)
+        if task:
+            task.cancel()
+
+    async def _attempt(self, fetch: ScheduledFetch, slot: FetchSlot) -> None:
+        """One try, from the first connection until what came of it is in the store."""
+        slow = asyncio.get_running_loop().call_later(SLOW_AFTER_SECONDS, self._mark_slow, slot)
+        try:
+            record = await self._fetch_and_store(fetch, slot)
+            with about(fetch.uuid):
+                logger.info("job %s: %s", fetch.uuid, _told(record))
+            self._known.pop(fetch.uuid, None)
+            if record.state is FetchState.PENDING:
+                self._schedule_again(fetch, record)
+        except AddressBusy as busy:
+            self._schedule_again(replace(fetch, address=busy.address), fetch.pending.record)
+        except (StoreError, OSError) as error:  # no fault of the picture's host, so it is no try
+            logger.warning("job %s: its picture cannot be stored, and is fetched again: %s", fetch.uuid, error)
+            due_at = datetime.now(UTC) + timedelta(seconds=STORE_PAUSE_SECONDS)
+            self._schedule_again(fetch, replace(fetch.pending.record, due_at=due_at))
+        finally:
+            slow.cancel()
+            slot.free()
+            self.begin_due()
+
+    def _mark_slow(self, slot: FetchSlot) -> None:
+        slot.mark_slow()
+        self.begin_due()
+
+    def _schedule_again(self, fetch: ScheduledFetch, record: FetchRecord) -> None:
+        self._known[fetch.uuid] = None
+        self._schedule.add(replace(fetch, pending=replace(fetch.pending, record=record), due_at=record.due_at))
+
+    async def _fetch_and_store(self, fetch: ScheduledFetch, slot: FetchSlot) -> FetchRecord:
+        folder = self._settings.data_dir / "fetching"
+        folder.mkdir(parents=True, exist_ok=True)
+        with SpooledTemporaryFile(max_size=IN_MEMORY_BYTES, dir=str(folder)) as file:
+            body = cast(BinaryIO, file)
+            record = await self._fetch(fetch, slot, body)
+            self._known[fetch.uuid] = None  # its marker goes in a moment, which is no reason to cancel this
+            await self._store_outcome(fetch, record, body)
+            return record
+
+    async def _fetch(self, fetch: ScheduledFetch, slot: FetchSlot, body: BinaryIO) -> FetchRecord:
+        """The record after the try, whatever came of it."""
+        job, former, began = fetch.pending.job, fetch.pending.record, time.perf_counter()
+        network = PublicNetwork(self._resolver, self._settings.allow_private_urls, slot.connect)
+        url = job.image_url or ""
+        tried = replace(former, attempts=former.attempts + 1, host=fetch.host, address=public_address(url))
+        try:
+            with metrics.fetching():
+                fetched = await fetch_image(url, body, self._settings, network, self._limits)
+        except SegPipelineError as error:
+            return self._after_failure(replace(tried, seconds=time.perf_counter() - began), error)
+        except (AddressBusy, OSError):
+            raise
+        except Exception as error:
+            logger.exception("job %s: its picture could not be fetched in a way nobody foresaw", job.uuid)
+            unforeseen = FetchUnavailable(f"an unexpected {type(error).__name__} occurred while it was fetched.")
+            return self._after_failure(replace(tried, seconds=time.perf_counter() - began), unforeseen)
+        return replace(
+            tried,
+            state=FetchState.FETCHED,
+            seconds=time.perf_counter() - began,
+            host=fetched.host,
+            address=fetched.address,
+            status=fetched.status,
+            size=fetched.size,
+            sha256=fetched.sha256,
+        )
+
+    def _after_failure(self, record: FetchRecord, error: SegPipelineError) -> FetchRecord:
+        record = replace(record, status=error.status if isinstance(error, FetchError) else None)
+        if not isinstance(error, FetchUnavailable):
+            return record.failed(error)
+        if record.attempts >= self._settings.fetch_attempts:
+            return record.failed(FetchGivenUp(f"{str(error).rstrip('.')}; that was try {record.attempts}, the last."))
+        pause = growing_pause(record.attempts + 1, LONGEST_PAUSE_SECONDS, self._jitter)
+        due_at = datetime.now(UTC) + timedelta(seconds=max(pause, error.retry_after_seconds))
+        return replace(record, due_at=due_at, code=error.code, message=str(error))
+
+    async def _store_outcome(self, fetch: ScheduledFetch, record: FetchRecord, body: BinaryIO) -> None:
+        job = fetch.pending.job
+        if record.state is FetchState.FAILED:
+            await asyncio.to_thread(self.queue.failed, job, record)
+        elif record.state is FetchState.PENDING:
+            await asyncio.to_thread(self.queue.retry, job, record)
+        else:
+            async with self._storing:  # whole pictures are in memory here, and nowhere else
+                await asyncio.to_thread(lambda: self.queue.fetched(job, _all_of(body), record))
+
+
+def _all_of(body: BinaryIO) -> bytes:
+    body.seek(0)
+    return body.read()
+
+
+def _host_or_none(url: str) -> str:
+    """The host of an address; nothing for one that an older version took and that none is."""
+    try:
+        return host_of(url)
+    except InvalidUrl:
+        return ""
+
+
+def _told(record: FetchRecord) -> str:
+    """A try in a few words, without the address."""
+    if record.state is FetchState.FETCHED:
+        return f"{record.size} bytes from {record.host} in {record.seconds:.2f} s, try {record.attempts}"
+    hope = "for good" if record.state is FetchState.FAILED else f"the next at {record.due_at:%H:%M:%S}"
+    return f"no picture by try {record.attempts}, {hope}: {record.message}"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+async def _serve(settings: Settings) -> None:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    store = open_store(settings)
+    reporter = start_reporter(store, "fetcher", settings.heartbeat_seconds)
+    await Fetcher(store, settings).run(stopping)
+    await asyncio.to_thread(reporter.close)
+
+
+def main() -> None:
+    """Fetches until SIGTERM or SIGINT."""
+    configure_logging("fetcher")
+    asyncio.new_event_loop().run_until_complete(_serve(get_settings()))
+    logging.shutdown()
+    os._exit(os.EX_OK)  # threads may still wait for a resolver or a bucket, and nobody waits for them
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""Pictures that are to be fetched, in the store: each job's marker, its tries so far, and what came in the end.
+
+    accept    request.json → fetching/{uuid}                                 see `inbox`
+    retry     source.fetch-….json                                            tries, and when the next one is due
+    end       source.fetched-… → source.fetch-….json → inbox/{uuid} → no fetching/{uuid}
+    run       source.<ext> → source.json → no source.fetched-…               see `stages`
+
+The record is the truth. It and the bytes are named by their request, so that nothing of a deleted job is taken for its
+successor's. A fetcher may die between any two writes, and several may do the same at once: the worst that comes of it
+is a picture that is fetched twice.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from seg_pipeline.domain import Job
+from seg_pipeline.errors import (
+    FetchError,
+    FetchGivenUp,
+    FetchRejected,
+    ImageTooLarge,
+    InvalidRequest,
+    InvalidUrl,
+    ObjectNotFound,
+    SegPipelineError,
+    UrlRefused,
+)
+from seg_pipeline.store import Store, keys
+
+_FAILED_MARKER = b"failed"
+_FINAL = (InvalidUrl, UrlRefused, FetchRejected, FetchGivenUp, ImageTooLarge)
+
+
+class FetchState(StrEnum):
+    """Where a job's picture stands."""
+
+    PENDING = "pending"
+    FETCHED = "fetched"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class FetchRecord:
+    """What came of fetching a picture so far. `address` has no query; `code` and `message` are the last failure's."""
+
+    state: FetchState = FetchState.PENDING
+    attempts: int = 0
+    due_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    seconds: float = 0.0
+    host: str = ""
+    address: str = ""
+    status: int | None = None
+    size: int = 0
+    sha256: str = ""
+    code: str = ""
+    message: str = ""
+
+    def error(self) -> SegPipelineError:
+        """Why there is no picture, as the error that it was; for good."""
+        kinds = {kind.code: kind for kind in _FINAL}
+        return kinds.get(self.code, FetchError)(self.message)
+
+    def failed(self, error: SegPipelineError) -> Self:
+        """The record once there is no hope for the picture."""
+        return replace(self, state=FetchState.FAILED, code=error.code, message=str(error))
+
+    def facts(self) -> dict[str, Any]:
+        """What an operator wants to know of a fetch."""
+        return {
+            "fetch_seconds": round(self.seconds, 3),
+            "fetched_from": self.host,
+            "fetch_attempts": self.attempts,
+            "http_status": self.status or 0,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads back."""
+        return {**asdict(self), "due_at": self.due_at.isoformat()}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """The record that `to_json` wrote; unknown keys of newer versions are ignored."""
+        known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
+        read = {"state": FetchState(document["state"]), "due_at": datetime.fromisoformat(document["due_at"])}
+        return cls(**{**known, **read})
+
+
+@dataclass(frozen=True)
+class PendingFetch:
+    """A job whose picture is to be fetched, and its tries so far."""
+
+    job: Job
+    record: FetchRecord
+
+
+class FetchQueue:
+    """The fetches of a store. Safe to use from several threads and processes; all methods may be called again.
+
+    Raises StoreUnavailable when the store does not do its part.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def add(self, uuid: str) -> None:
+        """Has an accepted job's picture fetched."""
+        self.store.create(keys.fetching(uuid), b"")
+
+    def add_again(self, job: Job) -> None:
+        """The same from the beginning, whatever came of it before."""
+        self.store.delete(_record_key(job))
+        self.add(job.uuid)
+
+    def uuids(self) -> list[str]:
+        """The jobs whose pictures are to be fetched; none is read for it."""
+        return [info.key.removeprefix(keys.FETCHING) for info in self.store.list(keys.FETCHING)]
+
+    def take(self, uuid: str) -> PendingFetch | None:
+        """What is to be fetched. None if nothing is: then the marker had served its time."""
+        job = self._job(uuid)
+        if job is None or job.image_url is None:
+            self._hand_on(uuid, b"")  # what is to become of it, its claim decides
+            return None
+        record = self.record_of(job) or FetchRecord()
+        if record.state is not FetchState.PENDING and self._is_complete(job, record):
+            self._pass_on(job, record)
+            return None
+        return PendingFetch(job, record if record.state is FetchState.PENDING else FetchRecord())
+
+    def record_of(self, job: Job) -> FetchRecord | None:
+        """What came of the job's fetch so far; None if nothing did, or after a power cut."""
+        try:
+            return FetchRecord.from_json(json.loads(self.store.get(_record_key(job))))
+        except (ObjectNotFound, KeyError, TypeError, ValueError):
+            return None
+
+    def retry(self, job: Job, record: FetchRecord) -> None:
+        """Remembers a try that failed, and when the next one is due."""
+        if self._is_wanted(job):
+            self._put_record(job, record)
+
+    def fetched(self, job: Job, data: bytes, record: FetchRecord) -> None:
+        """Stores the picture's bytes and lets the job go on."""
+        if self._is_wanted(job):
+            self.store.put(keys.fetched(job.uuid, _request_id(job)), data)
+            self._put_record(job, record)
+            self._pass_on(job, record)
+
+    def failed(self, job: Job, record: FetchRecord) -> None:
+        """Records that the picture cannot be had, and lets the job go on to the run that fails with the reason."""
+        if self._is_wanted(job):
+            self._put_record(job, record)
+            self._pass_on(job, record)
+
+    def is_ready(self, job: Job) -> bool:
+        """Whether a run would find the job's picture, or the reason why there is none."""
+        if job.image_url is None or self.store.head(keys.source_info(job.uuid)):
+            return True
+        record = self.record_of(job)
+        return record is not None and record.state is not FetchState.PENDING and self._is_complete(job, record)
+
+    def picture(self, job: Job, record: FetchRecord) -> bytes:
+        """The bytes that came. ObjectNotFound if they are gone, or were cut short by a power cut."""
+        key = keys.fetched(job.uuid, _request_id(job))
+        data = self.store.get(key)
+        if len(data) != record.size:
+            raise ObjectNotFound(f"{key} has {len(data)} of {record.size} bytes.")
+        return data
+
+    def drop_bytes(self, job: Job) -> None:
+        """Removes the bytes that came, once they are the job's source."""
+        self.store.delete(keys.fetched(job.uuid, _request_id(job)))
+
+    def _is_complete(self, job: Job, record: FetchRecord) -> bool:
+        """Whether what the record tells of is there."""
+        if record.state is FetchState.FAILED or self.store.head(keys.source_info(job.uuid)):
+            return True
+        info = self.store.head(keys.fetched(job.uuid, _request_id(job)))
+        return info is not None and info.size == record.size
+
+    def _put_record(self, job: Job, record: FetchRecord) -> None:
+        self.store.put(_record_key(job), json.dumps(record.to_json()).encode())
+
+    def _is_wanted(self, job: Job) -> bool:
+        """Whether the job is still this one, and waits for its picture."""
+        if self.store.head(keys.fetching(job.uuid)) is None:
+            return False
+        now = self._job(job.uuid)
+        return now is not None and _request_id(now) == _request_id(job)
+
+    def _pass_on(self, job: Job, record: FetchRecord) -> None:
+        """Lets the job go on to its run. One that has ended already was fetched again for an operator."""
+        if self._has_ended(job.uuid):
+            self._remove_marker(job.uuid)
+        else:
+            self._hand_on(job.uuid, _FAILED_MARKER if record.state is FetchState.FAILED else b"")
+
+    def _hand_on(self, uuid: str, marker: bytes) -> None:
+        """Moves the job to the inbox, unless somebody else has, or has deleted it."""
+        if self.store.head(keys.fetching(uuid)):
+            self.store.create(keys.inbox(uuid), marker)
+            self._remove_marker(uuid)
+
+    def _remove_marker(self, uuid: str) -> None:
+        """Removes what leads to the fetch once something else leads to the job. If nothing does, the job was deleted,
+        and the marker was that of another under the same uuid: then it is put back."""
+        self.store.delete(keys.fetching(uuid))
+        # In the order in which a job passes them, so that none slips through between two looks.
+        others = (keys.inbox(uuid), keys.inflight(uuid), keys.result(uuid))
+        if not any(self.store.head(key) for key in others) and self.store.head(keys.request(uuid)):
+            self.add(uuid)
+
+    def _has_ended(self, uuid: str) -> bool:
+        try:
+            result = json.loads(self.store.get(keys.result(uuid)))
+        except (ObjectNotFound, ValueError):
+            return False
+        return isinstance(result, dict)
+
+    def _job(self, uuid: str) -> Job | None:
+        try:
+            return Job.from_json(json.loads(self.store.get(keys.request(uuid))))
+        except (ObjectNotFound, KeyError, TypeError, ValueError, InvalidRequest):
+            return None
+
+
+def is_failed_marker(size: int) -> bool:
+    """Whether an inbox marker of so many bytes is that of a job whose picture could not be had."""
+    return size == len(_FAILED_MARKER)
+
+
+def _request_id(job: Job) -> str:
+    """Tells this job's request from another under the same uuid, earlier or later."""
+    said = f"{job.accepted_at.isoformat()}\n{job.image_url}"
+    return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _record_key(job: Job) -> str:
+    return keys.fetch_record(job.uuid, _request_id(job))
