@@ -158,7 +158,7 @@ def test_a_heartbeat_outlives_a_database_that_is_away(
     monkeypatch.setattr(worker, "get_settings", lambda: folder_settings)
     monkeypatch.setattr(worker, "workbench", lambda: make_bench(folder_settings.data_dir))
     monkeypatch.setattr(worker, "child", SimpleNamespace(instance=None))
-    monkeypatch.setattr(worker, "interrupt_if_cancelled", away)
+    monkeypatch.setattr(worker, "is_cancelled", away)
     pulse = worker.Pulse("worker-1")
     with pulse.during("run-1", ["a"]):
         pulse.start()
