@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from seg_pipeline.segmenters import Segmenter
 from seg_pipeline.segmenters.parity import gate
-from seg_pipeline.segmenters.weights.locate import locate_weights, weights_sha256
+from seg_pipeline.segmenters.weights.digest import weights_sha256
+from seg_pipeline.segmenters.weights.locate import locate_weights
 from seg_pipeline.settings import InferenceMode, Settings
 
 if TYPE_CHECKING:

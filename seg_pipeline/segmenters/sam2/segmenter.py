@@ -22,7 +22,7 @@ from seg_pipeline.segmenters.sam2.decoder import FastMaskDecoder
 from seg_pipeline.segmenters.sam2.generator import AutomaticMasks, FoundMask, PointBatches
 from seg_pipeline.segmenters.sam2.parameters import Sam2Parameters, asked_parameters, default_parameters
 from seg_pipeline.segmenters.sam2.upstream import UpstreamMasks
-from seg_pipeline.segmenters.weights.locate import weights_sha256
+from seg_pipeline.segmenters.weights.digest import weights_sha256
 
 SMALLEST_CROPPED = 64
 """Pictures with a shorter side of fewer pixels are not cropped: upstream fails on crops of nothing."""
@@ -31,10 +31,6 @@ DEMO_CONFIG = Path(__file__).parents[2] / "demo" / "demo-sam2.yaml"
 
 _PUBLISHED = re.compile(r"(sam2(?:\.1)?)_hiera_(tiny|small|base_plus|large)")
 _CONFIG_SIZES = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
-
-# From upstream's `checkpoints/download_ckpts.sh`, which its package leaves out.
-_RELEASES = {"sam2": "072824", "sam2.1": "092824"}
-_CHECKPOINTS_URL = "https://dl.fbaipublicfiles.com/segment_anything_2"
 
 
 Mode = Literal["exact", "turbo", "upstream"]
@@ -154,12 +150,6 @@ def config_path(name: str) -> Path:
         raise ModelError(f"model {name} is no SAM-2 that the sam2 package knows; sam2.1_hiera_large is one.")
     family, size = published.groups()
     return Path(spec.origin).parent / "configs" / family / f"{family}_hiera_{_CONFIG_SIZES[size]}.yaml"
-
-
-def published_sam2_url(name: str) -> str | None:
-    """Where the weights of this name are published, or None if they are not."""
-    published = _PUBLISHED.fullmatch(name)
-    return f"{_CHECKPOINTS_URL}/{_RELEASES[published[1]]}/{name}.pt" if published else None
 
 
 def import_sam2() -> None:

@@ -6,7 +6,6 @@ process, prints, writes below the current folder, and upsamples every mask over 
 """
 
 import atexit
-import inspect
 import logging
 import os
 import shutil
@@ -35,7 +34,7 @@ from seg_pipeline.segmenters.devices import (
     pick_device,
     running_errors,
 )
-from seg_pipeline.segmenters.weights.locate import weights_sha256
+from seg_pipeline.segmenters.weights.digest import weights_sha256
 from seg_pipeline.segmenters.yolo.networks import Network, PlainNetwork, fast_network
 from seg_pipeline.settings import InferenceMode
 
@@ -298,19 +297,6 @@ def _mask_logits(coefficients: torch.Tensor, prototypes: torch.Tensor) -> NDArra
     channels, height, width = prototypes.shape
     logits = coefficients @ prototypes.float().view(channels, -1)
     return logits.view(-1, height, width).cpu().numpy()
-
-
-def published_yolo_url(name: str, config_dir: Path) -> str | None:
-    """Where ultralytics publishes the weights of a model of this name, or None if it does not."""
-    import_ultralytics(config_dir)
-    from ultralytics.utils import ASSETS_URL
-    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
-
-    file_name = f"{name}.pt"
-    if not name.endswith("-seg") or file_name not in GITHUB_ASSETS_NAMES:
-        return None
-    release = inspect.signature(attempt_download_asset).parameters["release"].default
-    return f"{ASSETS_URL.rsplit('/', 1)[0]}/{release}/{file_name}"
 
 
 def import_ultralytics(config_dir: Path | None = None) -> None:

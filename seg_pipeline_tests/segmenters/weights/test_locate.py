@@ -1,7 +1,6 @@
 import hashlib
 import logging
 import os
-import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import Any
 import pytest
 
 from seg_pipeline.errors import WeightsMissing
-from seg_pipeline.segmenters.weights import locate
-from seg_pipeline.segmenters.weights.locate import PUBLISHED_SHA256, find_weights, published_url, weights_sha256
+from seg_pipeline.segmenters.weights import download, locate
+from seg_pipeline.segmenters.weights import published as published_weights
+from seg_pipeline.segmenters.weights.digest import weights_sha256
+from seg_pipeline.segmenters.weights.locate import find_weights
 from seg_pipeline.settings import Settings
 from seg_pipeline_tests.segmenters.file_hosts import NAME, FileHost, make_checkpoint, serving
 
@@ -24,7 +25,7 @@ def host() -> Iterator[FileHost]:
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locate, "PAUSES_SECONDS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(download, "PAUSES_SECONDS", (0.01, 0.01, 0.01))
 
 
 def make_settings(folder: Path, **values: Any) -> Settings:
@@ -32,7 +33,7 @@ def make_settings(folder: Path, **values: Any) -> Settings:
 
 
 def fetch(host: FileHost, settings: Settings) -> Path:
-    return find_weights(NAME, settings, url_of=lambda _name, _settings: host.url)
+    return find_weights(NAME, settings, url_of=lambda _name: host.url)
 
 
 def leftovers(settings: Settings) -> set[str]:
@@ -97,7 +98,7 @@ def test_weights_are_downloaded_once_and_their_hash_recorded(host: FileHost, tmp
 
 def test_a_published_name_may_be_spelled_as_its_file(host: FileHost, tmp_path: Path) -> None:
     settings = make_settings(tmp_path, model=f"{NAME}.pt")
-    path = find_weights(f"{NAME}.pt", settings, url_of=lambda name, _: host.url if name == NAME else None)
+    path = find_weights(f"{NAME}.pt", settings, url_of=lambda name: host.url if name == NAME else None)
     assert path == settings.weights_dir / f"{NAME}.pt"
 
 
@@ -115,22 +116,12 @@ def test_what_is_not_the_published_file_is_never_used(
     """Whoever answers in upstream's place must not get a pickle opened."""
     settings = make_settings(tmp_path)
     published = hashlib.sha256(make_checkpoint(seed=1)).hexdigest()
-    monkeypatch.setitem(locate.PUBLISHED_SHA256, NAME, published)
+    monkeypatch.setitem(published_weights.PUBLISHED_SHA256, NAME, published)
     with pytest.raises(WeightsMissing, match=f"SHA-256 [0-9a-f]{{64}}, not the published {published}"):
         fetch(host, settings)
     assert leftovers(settings) == set()
     host.body = make_checkpoint(seed=1)
     assert fetch(host, settings).read_bytes() == host.body
-
-
-def test_every_published_sam2_has_its_hash(tmp_path: Path) -> None:
-    names = [
-        f"{family}_hiera_{size}" for family in ("sam2", "sam2.1") for size in ("tiny", "small", "base_plus", "large")
-    ]
-    assert [name for name in names if published_url(name, make_settings(tmp_path))] == names
-    assert list(PUBLISHED_SHA256) == names
-    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in PUBLISHED_SHA256.values())
-    assert len(set(PUBLISHED_SHA256.values())) == len(names)
 
 
 def test_a_dropped_connection_is_resumed_where_it_broke(host: FileHost, tmp_path: Path) -> None:
@@ -195,7 +186,7 @@ def test_what_is_no_checkpoint_is_never_used(body: bytes, tmp_path: Path) -> Non
 
 
 def test_a_file_past_all_bounds_is_refused(host: FileHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locate, "MAX_WEIGHTS_BYTES", 1_000_000)
+    monkeypatch.setattr(download, "MAX_WEIGHTS_BYTES", 1_000_000)
     with pytest.raises(WeightsMissing, match="over the limit of 1000000"):
         fetch(host, make_settings(tmp_path))
 
@@ -216,19 +207,6 @@ def test_without_a_network_the_sentence_says_where_it_looked_and_what_to_do(tmp_
 def test_a_name_that_nobody_publishes_is_missing_without_asking_the_network(tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing, match="nobody publishes weights under this name"):
         find_weights("yolov8q-seg", make_settings(tmp_path))
-
-
-@pytest.mark.parametrize("name", ["yolov8x-seg", "sam2.1_hiera_large", "sam2_hiera_tiny"])
-def test_published_names_have_an_address(name: str, tmp_path: Path) -> None:
-    url = published_url(name, make_settings(tmp_path))
-    assert url is not None
-    assert url.startswith("https://")
-    assert url.endswith(f"/{name}.pt")
-
-
-@pytest.mark.parametrize("name", ["yolov8x", "sam2.1_hiera_huge", "demo-sam2"])
-def test_other_names_have_none(name: str, tmp_path: Path) -> None:
-    assert published_url(name, make_settings(tmp_path)) is None
 
 
 def test_progress_is_logged_to_the_end(host: FileHost, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
