@@ -33,7 +33,7 @@ from seg_pipeline_tests.chaos.gates import Mode
 from seg_pipeline_tests.chaos.outside import Outside, outside
 from seg_pipeline_tests.running_stack import Stack
 
-MARKERS = (keys.INBOX, keys.INFLIGHT, keys.OUTBOX)
+MARKERS = (keys.FETCHING, keys.INBOX, keys.INFLIGHT, keys.OUTBOX)
 SETTLE_SECONDS = 120.0
 """What is promised: within so long of the last fault, everything is as it should be."""
 
