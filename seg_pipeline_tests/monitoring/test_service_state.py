@@ -17,7 +17,7 @@ from seg_pipeline.monitoring.service_state import (
 )
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
-from seg_pipeline_tests.builders import NOON, make_job
+from seg_pipeline_tests.builders import NOON, bring_picture, make_job
 from seg_pipeline_tests.unreliable import UnreliableStore
 
 
@@ -33,6 +33,8 @@ def test_jobs_are_counted_by_state_and_age(store: Store) -> None:
     inbox = Inbox(store)
     for name in ("a", "b", "c"):
         inbox.accept(make_job(name, image_url="https://example.com/x.png"))
+    for name in ("a", "b"):
+        bring_picture(inbox, name)
     inbox.claim(["a"], "run-1")
     now = store.list(keys.INBOX)[0].last_modified + timedelta(minutes=5)
     state = read_service_state(store, 15, now)
@@ -91,5 +93,6 @@ def test_what_is_done_is_not_looked_at() -> None:
             return self._store.list(prefix, after, limit)
 
     read_service_state(Watched(ObjectStore.in_memory()), 15, NOON)  # type: ignore[arg-type]
-    assert {prefix for prefix, _ in listed} == {keys.INBOX, keys.INFLIGHT, keys.OUTBOX, keys.PARKED, keys.WORKERS}
+    waiting = {keys.FETCHING, keys.INBOX, keys.INFLIGHT}
+    assert {prefix for prefix, _ in listed} == {*waiting, keys.OUTBOX, keys.PARKED, keys.WORKERS}
     assert {limit for prefix, limit in listed if prefix != keys.WORKERS} == {LISTED}
