@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from seg_pipeline.local.sample import BUNDLED, Sample, SampleFailed, ask, send_sample
+from seg_pipeline.local.servers import free_port
 
 PATIENCE_SECONDS = 120.0
 PROFILES = ("embedded", "servers")
@@ -118,11 +118,10 @@ class Stack:
 
 def free_ports(number: int) -> list[int]:
     """Ports that nobody listens on now, all different."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+    ports: set[int] = set()
+    while len(ports) < number:
+        ports.add(free_port())
+    return [*ports]
 
 
 def has_processes(group: int) -> bool:

@@ -4,8 +4,10 @@
 of the loopback alone, asks for a password of its own, and keeps its data beside the service's.
 """
 
+import contextlib
 import os
 import pwd
+import random
 import secrets
 import shutil
 import socket
@@ -18,6 +20,10 @@ from seg_pipeline.local.supervisor import Program, SupervisorError
 from seg_pipeline.settings import Settings
 
 HOST = "127.0.0.1"
+PORTS = range(20_000, 32_000)
+"""Below those that systems give to connections and to whoever asks for any port (RFC 6335 has them begin at 49152,
+Linux at 32768)."""
+
 USER = "seg"
 DATABASE = "postgres"  # initdb makes it
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
@@ -53,9 +59,11 @@ def with_servers(settings: Settings) -> Servers:
 
 
 def free_port() -> int:
-    """A port on this machine that nobody listens on now."""
-    with socket.create_server((HOST, 0)) as probe:
-        return int(probe.getsockname()[1])
+    """A port on this machine that nobody listens on now, and that the system hands to nobody before it is used."""
+    for port in random.sample(PORTS, len(PORTS)):
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            return port
+    raise SupervisorError(f"no port from {PORTS.start} to {PORTS.stop - 1} is free on this machine.")
 
 
 def listens(host: str, port: int) -> bool:
@@ -113,7 +121,10 @@ def _redis(folder: Path, port: int, password: str) -> Program:
         "maxmemory-policy": "noeviction",
     }
     config.write_text("".join(f"{name} {value}\n" for name, value in lines.items()))
-    return Program("redis", ["redis-server", str(config)], is_ready=lambda: listens(HOST, port), stop_turn=2)
+    return Program(
+        "redis", ["redis-server", str(config)], is_ready=lambda: listens(HOST, port), stop_turn=2,
+        hushed="Memory overcommit",
+    )  # fmt: skip
 
 
 def _postgres(data_dir: Path, port: int, password: str) -> Program:
