@@ -79,6 +79,7 @@ def postgres_server_url() -> Iterator[str]:
         yield url
 
 
+@pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With a test process for each core: tests on one profile share a running service, so one process has them all."""
     for item in items:
