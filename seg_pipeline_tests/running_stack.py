@@ -59,8 +59,18 @@ class Stack:
             code = self.process.wait(60)
         finally:
             self.process.kill()
-        assert not any(has_processes(group) for group in groups), self.output()
+        assert self._are_gone(groups), self.output()
         return code
+
+    @staticmethod
+    def _are_gone(groups: set[int], seconds: float = 10) -> bool:
+        """Whether nothing of the groups is left soon: a killed orphan stays until the system takes leave of it."""
+        give_up_at = time.monotonic() + seconds
+        while any(has_processes(group) for group in groups):
+            if time.monotonic() > give_up_at:
+                return False
+            time.sleep(0.05)
+        return True
 
     def send_sample(self) -> Sample:
         """Sends the bundled picture and waits for its segments."""
