@@ -61,9 +61,6 @@ LARGE_PIXELS = 25_000_000
 """Pictures and cut-outs of more pixels are decoded and encoded one at a time, however many threads there are."""
 
 _END_OF_JPEG = b"\xff\xd9"
-_FILLER = bytes(range(1, 97))
-"""No marker, and a code that decodes to something in whatever table."""
-
 MAX_UNKNOWN_SHARE = 0.01
 """A JPEG without its end is whole if at most this share of its pixels depends on what would have followed."""
 
@@ -364,8 +361,9 @@ def _loaded_jpeg(source: _Source) -> tuple[Image.Image, tuple[str, ...]]:
     jpeg.check_scans(source.data)
     if not jpeg.without_its_end(source.data):
         return _loaded(source), ()
-    begin = source.data.rstrip(b"\xff")
-    picture, other = (_plugin("JPEG")(BytesIO(begin + tail), "") for tail in (_END_OF_JPEG, _FILLER + _END_OF_JPEG))
+    begin, header = source.data.rstrip(b"\xff"), source.header
+    noise = jpeg.noise_behind(begin, header.width * header.height)
+    picture, other = (_plugin("JPEG")(BytesIO(begin + tail), "") for tail in (_END_OF_JPEG, noise + _END_OF_JPEG))
     picture.load()
     other.load()
     unknown = _share_that_differs(picture, other)

@@ -20,6 +20,7 @@ from seg_pipeline.errors import (
 )
 from seg_pipeline.imaging.formats import jpeg, jxl, png, tiff
 from seg_pipeline.imaging.images import decode, identify, read
+from seg_pipeline.local.sample import BUNDLED
 from seg_pipeline_tests import picture_files as files
 from seg_pipeline_tests.builders import make_picture, picture_bytes, saved
 
@@ -269,6 +270,16 @@ class TestJpeg:
         data = picture_bytes(self.NOISE, "JPEG", **options)
         with pytest.raises(TruncatedImage, match="truncated or damaged"):
             decode(data[:-missing], LIMIT)
+
+    @pytest.mark.parametrize(
+        "options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 8}], ids=str
+    )
+    @pytest.mark.parametrize("kept", [0.05, 0.3, 0.6, 0.9])
+    def test_a_jpeg_of_a_plain_scene_that_breaks_off_is_truncated(self, options, kept):
+        """Few bytes make many pixels of a drawn shape, so what is missing looks like what is there."""
+        data = picture_bytes(np.asarray(Image.open(BUNDLED).convert("RGB")), "JPEG", **options)
+        with pytest.raises(TruncatedImage, match="truncated or damaged"):
+            decode(data[: int(kept * len(data))], 1_000_000)
 
     def test_scans_without_end_are_refused(self):
         """A few kilobytes of the same scan again and again took 44 seconds."""

@@ -1,5 +1,6 @@
 """JPEG (ITU T.81): how many parts it has, and whether its end is there."""
 
+import random
 import re
 from collections.abc import Iterator
 
@@ -14,7 +15,18 @@ MAX_SCANS = 100
 
 _MARKER = re.compile(rb"\xff+[^\x00\xff]")
 _MARKER_BEHIND_SCAN = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_START_OF_SCAN, _END_OF_IMAGE, _RESTART_INTERVAL = 0xDA, 0xD9, 0xDD
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+
+_NOISE = random.Random(0).randbytes(65_536).replace(b"\xff", b"\xfe")
+_PIXELS_PER_NOISE_BYTE = 2
+"""Noise decodes to some four pixels a byte and more."""
+
+_LEAST_NOISE = 1_024
+_LEAST_UNIT_PIXELS = 64
+_NOISE_BYTES_PER_UNIT = 96
+"""A unit between restarts has 64 to 256 pixels in at most six blocks, each of some ten bytes of noise."""
+
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xDA)}
 
 
@@ -52,6 +64,27 @@ def check_scans(data: bytes) -> None:
 def without_its_end(data: bytes) -> bool:
     """Whether the marker that ends a JPEG is missing."""
     return all(marker != _END_OF_IMAGE for _, marker in _markers(data))
+
+
+def noise_behind(data: bytes, pixels: int) -> bytes:
+    """Noise that decodes to other pixels, from the end of `data` to the end of a picture of so many pixels. Restart
+    intervals each get their own noise, behind the marker that is expected there."""
+    interval, scan = 0, 0
+    for begin, marker in _markers(data):
+        if marker == _RESTART_INTERVAL:
+            interval = int.from_bytes(data[begin + 3 : begin + 5], "big")
+        scan = begin if marker == _START_OF_SCAN else scan
+    if not interval:
+        return _repeated(pixels // _PIXELS_PER_NOISE_BYTE + _LEAST_NOISE)
+    piece = _repeated(min(interval * _NOISE_BYTES_PER_UNIT, pixels // _PIXELS_PER_NOISE_BYTE + _LEAST_NOISE))
+    restarts = _RESTART.findall(data, scan)
+    first = (restarts[-1][1] - 0xD0 + 1) if restarts else 0
+    intervals = pixels // (_LEAST_UNIT_PIXELS * interval) + 1
+    return piece + b"".join(bytes((0xFF, 0xD0 + (first + number) % 8)) + piece for number in range(intervals))
+
+
+def _repeated(size: int) -> bytes:
+    return (_NOISE * (size // len(_NOISE) + 1))[:size]
 
 
 def _markers(data: bytes) -> Iterator[tuple[int, int]]:
