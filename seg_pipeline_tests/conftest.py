@@ -79,15 +79,6 @@ def postgres_server_url() -> Iterator[str]:
         yield url
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With a test process for each core: tests on one profile share a running service, so one process has them all."""
-    for item in items:
-        params = getattr(getattr(item, "callspec", None), "params", {})
-        if "profile" in params:
-            item.add_marker(pytest.mark.xdist_group(params["profile"]))
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """What a test logged may be no text; test processes send one another nothing else."""
