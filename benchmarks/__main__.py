@@ -46,6 +46,9 @@ PARTS: dict[str, Measure] = {
     "yolo": _by("yolo"),
     "large_pictures": lambda options: import_module("benchmarks.large_pictures").measure(options.folder),
     "history": _by("history"),
+    "history_servers": _by("history_servers"),
+    "soak": _by("soak"),
+    "control_plane": _by("control_plane"),
 }
 """The parts in their order; none knows of the others."""
 
@@ -115,6 +118,8 @@ _OPTIONS = {
     "rounds": "times that each side of a ratio is measured in throughput and seeds_way",
     "past_jobs": "how far history goes",
     "past_batch": "how many jobs share a run in history; 1 makes it last much longer",
+    "minutes": "how long soak lasts, once it is warm",
+    "profile": "of soak: embedded, or servers",
 }
 
 

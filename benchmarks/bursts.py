@@ -33,12 +33,13 @@ def queue_all(stack: RunningStack, pictures: Sequence[Path]) -> Burst:
     uuids = [f"{name}-{index}" for index in range(len(pictures))]
     cpu_before, begin = stack.cpu_seconds(), time.perf_counter()
     with httpx.Client(base_url=stack.url, timeout=60) as client, ThreadPoolExecutor(SENDERS) as senders:
-        list(senders.map(lambda pair: _queue(client, *pair), zip(uuids, pictures, strict=True)))
+        list(senders.map(lambda pair: queue_one(client, *pair), zip(uuids, pictures, strict=True)))
     _await(stack, uuids, begin)
     return Burst(len(uuids), time.perf_counter() - begin, stack.cpu_seconds() - cpu_before)
 
 
-def _queue(client: httpx.Client, uuid: str, picture: Path) -> None:
+def queue_one(client: httpx.Client, uuid: str, picture: Path) -> None:
+    """Sends a picture and does not wait for its result."""
     answer = client.post("/segment", params={"uuid": uuid}, content=picture.read_bytes(),
                          headers={"Prefer": "respond-async"})  # fmt: skip
     if answer.status_code != 202:

@@ -14,6 +14,8 @@ class Options:
     rounds: int = 3
     past_jobs: int = 10_000
     past_batch: int = 8
+    minutes: int = 30
+    profile: str = "embedded"
     quick: bool = False
 
     @property

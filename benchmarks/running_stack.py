@@ -4,8 +4,9 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ import httpx
 import psutil
 
 from seg_pipeline.jobs.heartbeats import live_workers
-from seg_pipeline.local.stack import free_port
+from seg_pipeline.local.servers import free_port, with_servers
+from seg_pipeline.local.supervisor import Supervisor
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import open_store
 
@@ -61,15 +63,18 @@ class RunningStack:
 
 
 @contextmanager
-def running_stack(folder: Path, model: str, **settings: object) -> Iterator[RunningStack]:
-    """Runs it with these settings while inside; raises SystemExit if it does not come up."""
+def running_stack(
+    folder: Path, model: str, arguments: Sequence[str] = (), **settings: object
+) -> Iterator[RunningStack]:
+    """Runs it with these settings while inside, `--servers` among the arguments on Redis and Postgres; raises
+    SystemExit if it does not come up."""
     folder.mkdir(parents=True, exist_ok=True)
     asked = {
         "data_dir": folder / "data", "model": model, "queue_model": model, "wait_seconds": 120,
         "api_port": free_port(), "dagster_port": free_port(), **settings,
     }  # fmt: skip
     names = {name.upper(): str(value) for name, value in asked.items()}
-    command = [sys.executable, "-m", "seg_pipeline.cli", "up", "--no-sample"]
+    command = [sys.executable, "-m", "seg_pipeline.cli", "up", "--no-sample", *arguments]
     with (folder / "up.log").open("wb") as log:
         process = subprocess.Popen(command, env={**os.environ, **names}, stdout=log, stderr=log)
         try:
@@ -79,6 +84,30 @@ def running_stack(folder: Path, model: str, **settings: object) -> Iterator[Runn
         finally:
             process.terminate()
             process.wait(timeout=60)
+
+
+@contextmanager
+def running_servers(folder: Path) -> Iterator[dict[str, str]]:
+    """A Redis and a Postgres of this machine, without the service; the variables that lead there."""
+    data = folder.absolute() / "data"
+    servers = with_servers(Settings(_env_file=None, data_dir=data))  # type: ignore[call-arg]
+    with Supervisor(servers.programs, data / "logs") as supervisor:
+        supervisor.wait_until_ready()
+        with _looked_after(supervisor):
+            yield {name.upper(): str(getattr(servers.settings, name)) for name in ("broker_url", "database_url")}
+
+
+@contextmanager
+def _looked_after(supervisor: Supervisor) -> Iterator[None]:
+    """Nobody reads what the programs print unless the supervisor ticks."""
+    is_over = threading.Event()
+    thread = threading.Thread(target=lambda: supervisor.run_until(is_over.is_set), name="servers", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def _settings(asked: Mapping[str, object]) -> Settings:
