@@ -33,7 +33,7 @@ chaos: env ## Kill and take away everything while 300 jobs are under way, on bot
 fuzz: env ## Send 3,000 hostile pictures through the whole service; ARGS="--seed 2 --write" for others, into docs/reliability.md.
 	@PYTHONPATH=. .venv/bin/python scripts/fuzz.py $(ARGS)
 
-bench: env ## Measure what the product costs, in an hour; ARGS="history --write" for a part, into docs/benchmarks.md.
+bench: env ## Measure what the product costs, in two hours; ARGS="history --write" for a part, into docs/benchmarks.md.
 	@.venv/bin/python -m benchmarks $(ARGS)
 
 lint: env ## Check style, types and who imports whom.
