@@ -18,7 +18,8 @@ def make_private(folder: Path) -> Path:
     If another user owns one of its folders, others may pass, and the rest is closed one by one.
     """
     folder.mkdir(mode=OWNER_ONLY, parents=True, exist_ok=True)
-    inside = [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    with os.scandir(folder) as entries:
+        inside = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
     is_shared = any(entry.stat(follow_symlinks=False).st_uid != os.geteuid() for entry in inside)
     _restrict(folder, MAY_PASS if is_shared else OWNER_ONLY)
     for entry in inside if is_shared else ():
