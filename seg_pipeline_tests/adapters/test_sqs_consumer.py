@@ -177,11 +177,16 @@ def test_what_can_never_be_a_job_says_why(body: Any) -> None:
 # Into the inbox
 
 
+def waiting(queue: Queue) -> list[str]:
+    """Jobs that wait for their picture, or for a run."""
+    return [*queue.inbox.fetches.uuids(), *queue.inbox.waiting(20)]
+
+
 def test_messages_become_jobs_and_are_deleted(queue: Queue) -> None:
     queue.send(*({"uuid": f"job-{number}", "image_url": URL} for number in range(3)))
     pulled = queue.pull()
     assert (sorted(pulled.accepted), pulled.parked, pulled.left) == (["job-0", "job-1", "job-2"], (), 0)
-    assert sorted(queue.inbox.waiting(10)) == sorted(pulled.accepted)
+    assert sorted(waiting(queue)) == sorted(pulled.accepted)
     assert queue.inbox.job("job-0").image_url == URL
     assert queue.left() == []
 
@@ -193,7 +198,7 @@ def test_an_empty_queue_gives_nothing(queue: Queue) -> None:
 def test_ten_at_a_time(queue: Queue) -> None:
     queue.send(*({"uuid": f"job-{number}", "image_url": URL} for number in range(12)))
     counts = []
-    while len(queue.inbox.waiting(20)) < 12:
+    while len(waiting(queue)) < 12:
         counts.append(len(queue.pull().accepted))
     assert (max(counts), sum(counts)) == (10, 12)
 
@@ -245,7 +250,7 @@ def test_a_known_uuid_with_another_request_is_parked_and_the_first_goes_on(queue
     queue.send({"uuid": "job-1", **other})
     (reason,) = queue.pull().parked
     assert "exists with a different request" in reason
-    assert (queue.inbox.job("job-1").image_url, queue.inbox.waiting(10)) == (URL, ["job-1"])
+    assert (queue.inbox.job("job-1").image_url, waiting(queue)) == (URL, ["job-1"])
     assert queue.left() == []
 
 
@@ -270,7 +275,7 @@ def test_a_message_whose_uuid_a_client_has_taken_is_a_job_of_its_own(queue: Queu
     assert uuid != "job-1"
     assert (job.callback_uuid, job.image_url, job.model) == ("job-1", URL, "sam2.1_hiera_large")
     assert queue.inbox.job("job-1") == clients
-    assert set(queue.inbox.waiting(10)) == {"job-1", uuid}
+    assert set(waiting(queue)) == {"job-1", uuid}
 
 
 def test_the_same_message_again_is_the_same_job_beside_the_clients(queue: Queue) -> None:
@@ -414,7 +419,7 @@ def test_a_process_killed_at_any_write_loses_and_doubles_nothing(queue: Queue, b
         assert queue.left() == [body]
         queue.pull()
     assert queue.left() == []
-    assert (queue.inbox.waiting(10), len(parked(queue))) == ((["abc123"], 0) if body != "hello" else ([], 1))
+    assert (waiting(queue), len(parked(queue))) == ((["abc123"], 0) if body != "hello" else ([], 1))
 
 
 def test_a_process_killed_before_it_deletes_meets_its_message_again(
@@ -425,9 +430,9 @@ def test_a_process_killed_before_it_deletes_meets_its_message_again(
         patched.setattr(SqsIntake, "_delete", failing(KeyboardInterrupt()))  # type: ignore[arg-type]
         with pytest.raises(KeyboardInterrupt):
             queue.pull()
-    assert queue.inbox.waiting(10) == ["abc123"]
+    assert waiting(queue) == ["abc123"]
     assert queue.pull().accepted == ("abc123",)
-    assert (queue.left(), queue.inbox.waiting(10)) == ([], ["abc123"])
+    assert (queue.left(), waiting(queue)) == ([], ["abc123"])
 
 
 # The queue's bad days
