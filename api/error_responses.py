@@ -79,6 +79,7 @@ STATUS_BY_CODE = {
     "fetch_unavailable": 502,
     # Ours
     "device_broken": 500,
+    "store_too_new": 500,
     "error": 500,
     "internal_error": 500,
     "model_failed": 500,

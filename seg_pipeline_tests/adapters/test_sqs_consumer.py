@@ -23,7 +23,7 @@ from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.builders import end_queue_job, make_job
 from seg_pipeline_tests.conftest import REGION, make_settings
-from seg_pipeline_tests.strangers import MANNERS, Manner, silent, stranger
+from seg_pipeline_tests.strangers import MANNERS, Manner, stranger
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
 URL = "https://cdn.example.com/images/sample.jpg"
@@ -465,8 +465,7 @@ def test_a_queue_that_holds_us_is_left(client: Any, tmp_path: Path, manner: Mann
         consumer = SqsIntake(settings, Inbox(ObjectStore.in_memory()), answer_seconds=0.5)
         with pytest.raises(QueueUnavailable, match=r"no end within 0\.5 s"):
             consumer.pull(0)
-        if manner is not silent:  # which ends at botocore's own time-out
-            assert eventually_no_thread("within a deadline")
+    # The thread that was left may stay for as long as the stranger keeps it, and no longer.
     assert eventually_no_thread("within a deadline")
 
 

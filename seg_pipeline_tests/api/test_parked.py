@@ -27,7 +27,7 @@ def test_a_message_that_can_be_a_job_by_now_becomes_one(serve: Serve, api_store:
     park_message(api_store, body=GOOD)
     client = serve()
     assert client.post("/parked/m-1/replay").json() == {"name": "m-1", "uuid": "job-9"}
-    assert Inbox(api_store).waiting(10) == ["job-9"]
+    assert Inbox(api_store).fetches.uuids() == ["job-9"]
     assert Inbox(api_store).job("job-9").via == "sqs"
     assert client.post("/parked/m-1/replay").status_code == 404
     assert client.get("/parked").json()["parked"] == []
@@ -39,7 +39,7 @@ def test_a_replay_that_died_before_it_forgot_is_the_same_job(serve: Serve, api_s
     client.post("/parked/m-1/replay")
     park_message(api_store, body=GOOD)
     assert client.post("/parked/m-1/replay").status_code == 202
-    assert Inbox(api_store).waiting(10) == ["job-9"]
+    assert Inbox(api_store).fetches.uuids() == ["job-9"]
 
 
 def test_a_message_that_still_cannot_be_a_job_stays_and_says_why(serve: Serve, api_store: Store) -> None:

@@ -180,7 +180,7 @@ def test_a_message_waits_in_the_inbox_after_a_tick(
     body = json.dumps({"uuid": "job-1", "image_url": "https://cdn.example.com/sample.jpg"})
     client.send_message(QueueUrl=queue_settings.sqs_queue_url, MessageBody=body)
     assert tick_queue(inbox, queue_settings, instance) == "Took 1 jobs from the queue."
-    assert inbox.waiting(10) == ["job-1"]
+    assert inbox.fetches.uuids() == ["job-1"]
     assert tick_queue(inbox, queue_settings, instance) == "No job came by the queue."
 
 
