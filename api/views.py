@@ -55,3 +55,11 @@ def segments_response(document: dict[str, Any]) -> JSONResponse:
 def accepted_response(view: JobView, links: Links, status: int) -> JSONResponse:
     """A job, and where to ask for it."""
     return JSONResponse(view.document, status, {"Location": links.job(view.document["uuid"])})
+
+
+def page_response(links: Links, path: str, body: dict[str, Any], **query: Any) -> JSONResponse:
+    """A page of a listing, whose `next` is also a link to the page that follows (RFC 8288)."""
+    response = JSONResponse(body)
+    if body["next"]:
+        response.headers["Link"] = f'<{links.to(path, **query, after=body["next"])}>; rel="next"'
+    return response

@@ -8,8 +8,8 @@ import socket
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import cycle
@@ -21,6 +21,7 @@ from benchmarks.pictures import write_scenes
 from benchmarks.progress import say
 from benchmarks.running_stack import RunningStack, running_stack
 from benchmarks.tables import Row, row_of
+from seg_pipeline_tests.serving import hang, trickle, wire_server
 
 BAD_JOBS, QUICK_BAD_JOBS = 300, 80
 UPLOADS, QUICK_UPLOADS = 40, 12
@@ -118,42 +119,11 @@ def _under_way(stack: RunningStack, bad: list[str], jobs: int) -> Iterator[None]
 
 def _hosts(exits: ExitStack, pictures: list[bytes]) -> tuple[str, list[str]]:
     """A good host's address, and an address on each kind of bad one."""
-    hanging, trickling = exits.enter_context(_wire_host(_hang)), exits.enter_context(_wire_host(_trickle))
+    hanging, trickling = exits.enter_context(wire_server(hang)), exits.enter_context(wire_server(trickle))
     good, failing = (exits.enter_context(_picture_host(some)) for some in (pictures, []))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         refusing = f"http://127.0.0.1:{probe.getsockname()[1]}"
     return good, [f"{hanging}/a", f"{refusing}/a", f"{trickling}/a", f"{failing}/a"]
-
-
-def _hang(wire: socket.socket) -> None:
-    while wire.recv(65536):
-        pass
-
-
-def _trickle(wire: socket.socket) -> None:
-    wire.recv(65536)
-    wire.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-    while True:
-        wire.sendall(b"x")
-        time.sleep(1)
-
-
-@contextmanager
-def _wire_host(talk: Callable[[socket.socket], None]) -> Iterator[str]:
-    def serve(wire: socket.socket) -> None:
-        with wire, suppress(OSError):
-            talk(wire)
-
-    with socket.create_server(("127.0.0.1", 0), backlog=512) as server:
-
-        def accept() -> None:
-            with suppress(OSError):
-                while True:
-                    wire, _ = server.accept()
-                    threading.Thread(target=serve, args=(wire,), daemon=True).start()
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 @contextmanager

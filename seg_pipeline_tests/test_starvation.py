@@ -2,10 +2,7 @@
 
 import json
 import socket
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,47 +10,12 @@ import pytest
 
 from seg_pipeline.local.sample import BUNDLED, ask
 from seg_pipeline_tests.running_stack import Stack
-from seg_pipeline_tests.serving import serving
+from seg_pipeline_tests.serving import hang, serving, trickle, wire_server
 
 pytestmark = pytest.mark.slow
 
 EACH = 20
 """Jobs on each kind of bad host: more than a host may have under way at once."""
-
-
-@contextmanager
-def wire_host(talk: Any) -> Iterator[str]:
-    """A server that does with each connection what it is told; the address."""
-
-    def serve(wire: socket.socket) -> None:
-        with wire, suppress(OSError):
-            talk(wire)
-
-    with socket.create_server(("127.0.0.1", 0), backlog=512) as server:
-
-        def accept() -> None:
-            with suppress(OSError):
-                while True:
-                    wire, _ = server.accept()
-                    threading.Thread(target=serve, args=(wire,), daemon=True).start()
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-
-
-def hang(wire: socket.socket) -> None:
-    """Reads, and says nothing."""
-    while wire.recv(65536):
-        pass
-
-
-def trickle(wire: socket.socket) -> None:
-    """Sends a byte now and then, for ever."""
-    wire.recv(65536)
-    wire.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-    while True:
-        wire.sendall(b"x")
-        time.sleep(0.5)
 
 
 def picture_or_failure(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -76,8 +38,8 @@ def job(stack: Stack, uuid: str) -> Any:
 
 def test_bad_hosts_hold_up_nobody_and_their_jobs_fail_with_the_reason(tmp_path: Path) -> None:
     with ExitStack() as hosts:
-        hanging = hosts.enter_context(wire_host(hang))
-        trickling = hosts.enter_context(wire_host(trickle))
+        hanging = hosts.enter_context(wire_server(hang))
+        trickling = hosts.enter_context(wire_server(trickle))
         good = hosts.enter_context(serving(picture_or_failure))
         with socket.create_server(("127.0.0.1", 0)) as probe:
             refusing = f"http://127.0.0.1:{probe.getsockname()[1]}"

@@ -19,7 +19,7 @@ from api.schemas import (
     WholeNumber,
 )
 from api.service import Service, ServiceDep, about_job, in_thread
-from api.views import accepted_response, view_accepted, view_job
+from api.views import accepted_response, page_response, view_accepted, view_job
 from seg_pipeline.domain import UUID_PATTERN, JobStatus, check_uuid
 from seg_pipeline.errors import JobNotFound, NothingToTell
 from seg_pipeline.jobs.repository import Page
@@ -95,11 +95,7 @@ async def list_jobs(
     """Queued, processing, failed, completed, in this order; each group by uuid."""
     page = await in_thread(_page, service, status, after, limit)
     jobs = [{"uuid": job.uuid, "status": str(job.status), "since": job.since.isoformat()} for job in page.jobs]
-    response = JSONResponse({"jobs": jobs, "next": page.next})
-    if page.next:
-        following = service.links(request).to("/jobs", status=status, limit=limit, after=page.next)
-        response.headers["Link"] = f'<{following}>; rel="next"'
-    return response
+    return page_response(service.links(request), "/jobs", {"jobs": jobs, "next": page.next}, status=status, limit=limit)
 
 
 @router.get(

@@ -9,6 +9,7 @@ from api.auth import RequireKey
 from api.openapi import EVERYWHERE, failures, shown
 from api.schemas import ParkedPage, Replayed, WholeNumber
 from api.service import Service, ServiceDep, in_thread
+from api.views import page_response
 from seg_pipeline.adapters.sqs_consumer import accept_message
 from seg_pipeline.errors import NothingToTell
 from seg_pipeline.jobs import parked as parking
@@ -36,11 +37,8 @@ async def list_parked(
 ) -> Response:
     """Messages with their bodies and callbacks with their jobs' uuids, each with the reason; by name."""
     page = await in_thread(_page, service, after, limit)
-    response = JSONResponse({"parked": [each.to_json() for each in page.parked], "next": page.next})
-    if page.next:
-        following = service.links(request).to("/parked", limit=limit, after=page.next)
-        response.headers["Link"] = f'<{following}>; rel="next"'
-    return response
+    body = {"parked": [each.to_json() for each in page.parked], "next": page.next}
+    return page_response(service.links(request), "/parked", body, limit=limit)
 
 
 @router.post(

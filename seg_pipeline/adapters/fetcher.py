@@ -44,6 +44,7 @@ from seg_pipeline.jobs.fetches import FetchQueue, FetchRecord, FetchState
 from seg_pipeline.jobs.heartbeats import (
     FetcherBeat,
     all_fetchers,
+    died_here,
     live_fetchers,
     remove_fetcher_beat,
     write_fetcher_beat,
@@ -153,7 +154,7 @@ class Fetcher:
         """Removes the beats of this host's fetchers whose processes are gone, so that their jobs need not wait."""
         with contextlib.suppress(StoreError):
             for beat in all_fetchers(self._store):
-                if beat.host == socket.gethostname() and not _is_alive(beat.pid):
+                if died_here(beat):
                     remove_fetcher_beat(self._store, beat.name)
 
     def _is_mine(self, uuid: str) -> bool:
@@ -281,16 +282,6 @@ def _told(record: FetchRecord) -> str:
         return f"{record.size} bytes from {record.host} in {record.seconds:.2f} s, try {record.attempts}"
     hope = "for good" if record.state is FetchState.FAILED else f"the next at {record.due_at:%H:%M:%S}"
     return f"no picture by try {record.attempts}, {hope}: {record.message}"
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 async def _serve(settings: Settings) -> None:

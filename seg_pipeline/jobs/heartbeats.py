@@ -1,6 +1,8 @@
 """Workers say in the store that they live, so that the API and the sweeper see it without Dagster or the broker."""
 
 import json
+import os
+import socket
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -100,6 +102,21 @@ def live_fetchers(store: Store, now: datetime | None = None, stale_seconds: floa
     """The fetchers heard of within `stale_seconds`, by name."""
     oldest = (now or datetime.now(UTC)) - timedelta(seconds=stale_seconds)
     return [beat for beat in all_fetchers(store) if beat.beat_at >= oldest]
+
+
+def died_here(beat: WorkerBeat | FetcherBeat) -> bool:
+    """Whether it is of a process of this host that is gone, so that nobody need wait for it to grow stale."""
+    return beat.host == socket.gethostname() and not _is_alive(beat.pid)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _read_fetcher(store: Store, key: str) -> FetcherBeat | None:

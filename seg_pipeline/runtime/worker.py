@@ -32,7 +32,7 @@ from seg_pipeline.defs.resources import workbench
 from seg_pipeline.defs.run_config import uuids_of_run
 from seg_pipeline.errors import StoreError
 from seg_pipeline.jobs.backoff import growing_pause
-from seg_pipeline.jobs.heartbeats import WorkerBeat, all_workers, live_workers, remove_beat, write_beat
+from seg_pipeline.jobs.heartbeats import WorkerBeat, all_workers, died_here, live_workers, remove_beat, write_beat
 from seg_pipeline.runtime.allocator import keep_freed_memory
 from seg_pipeline.runtime.celery_app import EXECUTE_RUN_TASK, make_celery
 from seg_pipeline.runtime.dagster_home import make_dagster_home_ready
@@ -310,21 +310,11 @@ def _free_locks_of_the_dead() -> None:
 
 def _forget_dead_neighbours() -> None:
     """Removes the beats of this host's workers whose processes are gone, so that the sweeper need not wait."""
-    store, host = workbench().store, socket.gethostname()
+    store = workbench().store
     with contextlib.suppress(StoreError):
         for beat in all_workers(store):
-            if beat.host == host and not _is_alive(beat.pid):
+            if died_here(beat):
                 remove_beat(store, beat.name)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def make_worker() -> Celery:

@@ -9,10 +9,8 @@ import gzip
 import shutil
 import socket
 import subprocess
-import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -23,6 +21,7 @@ from seg_pipeline.adapters.image_fetch import FetchLimits, fetch_image
 from seg_pipeline.adapters.public_network import PublicNetwork, Resolver
 from seg_pipeline.errors import FetchError, FetchUnavailable
 from seg_pipeline.settings import Settings
+from seg_pipeline_tests.serving import hang, wire_server
 
 PICTURE = bytes(range(256)) * 40
 TAKEN, REFUSED, LATER = "taken", "refused", "later"
@@ -156,27 +155,17 @@ def host() -> Iterator[str]:
     routes = {**PLACES, **{path_of(name): said for name, said, _ in ANSWERS}}
 
     def serve(wire: socket.socket) -> None:
-        with wire, suppress(OSError):
-            head = b""
-            while b"\r\n\r\n" not in head:
-                head += wire.recv(65536) or b"\r\n\r\n"
-            path = unquote_to_bytes(head.split(b" ")[1]).decode()
-            wire.sendall(routes.get(path, b"HTTP/1.1 404 Not Found\r\n\r\n"))
-            wire.shutdown(socket.SHUT_WR)
-            wire.settimeout(5)
-            while wire.recv(65536):
-                pass
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += wire.recv(65536) or b"\r\n\r\n"
+        path = unquote_to_bytes(head.split(b" ")[1]).decode()
+        wire.sendall(routes.get(path, b"HTTP/1.1 404 Not Found\r\n\r\n"))
+        wire.shutdown(socket.SHUT_WR)
+        wire.settimeout(5)
+        hang(wire)
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def accept() -> None:
-            with suppress(OSError):
-                while True:
-                    wire, _ = server.accept()
-                    threading.Thread(target=serve, args=(wire,), daemon=True).start()
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    with wire_server(serve) as url:
+        yield url
 
 
 def outcome(url: str) -> str:
