@@ -218,7 +218,7 @@ def settings(tmp_path: Path) -> Settings:
 def test_turbo_of_the_demo_model_finds_what_exact_finds(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     """Not that it is quicker, which a busy machine may hide: the gate then keeps exact, and says so."""
     segmenter = load_segmenter("demo-yolo", settings)
-    assert segmenter.notes["inference_mode"] == "turbo" or segmenter.notes["turbo_refused"]
+    assert segmenter.notes["inference_mode"] == "turbo" or "takes" in str(segmenter.notes["turbo_refused"])
     _, verdict = parity_verdict("demo-yolo", settings, no_progress)
     assert verdict.mean_iou >= 0.99
     assert verdict.others <= 1
