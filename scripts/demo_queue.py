@@ -129,6 +129,7 @@ def service(folder: Path, model: str, aws: str, queue_url: str, app_server_url: 
         "DATA_DIR": str(folder / "data"), "API_PORT": str(free_port()), "DAGSTER_PORT": str(free_port()),
         "MODEL": model, "QUEUE_MODEL": model, "INBOX_POLL_SECONDS": "0.1",
         "S3_BUCKET": BUCKET, "S3_ENDPOINT_URL": aws, "S3_ACCESS_KEY": "demo", "S3_SECRET_KEY": "demo",
+        "S3_SOURCES": f"{BUCKET}/sample.jpg",
         "SQS_QUEUE_URL": queue_url, "SQS_ENDPOINT_URL": aws, "AWS_REGION": REGION,
         "AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo",
         "APP_SERVER_URL": app_server_url, "APP_SERVER_API_KEY": API_KEY,

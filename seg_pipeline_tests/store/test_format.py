@@ -60,7 +60,8 @@ def test_an_older_stores_jobs_in_flight_go_on_with_their_attempt(old_store: Stor
     assert inbox.reclaim(claim.next_attempt(SOON_AFTER))
     assert [each.attempt for each in inbox.inflight()] == [3]
     claimed = inbox.claim(["waiting-fetch", "waiting-upload"], "run")
-    assert {each.uuid for each in claimed} == {"waiting-fetch", "waiting-upload"}
+    assert {each.uuid for each in claimed} == {"waiting-upload"}
+    assert inbox.fetches.uuids() == ["waiting-fetch"], "its picture is fetched before a run is asked for"
 
 
 def test_an_older_stores_outbox_is_told_once_and_keeps_what_is_to_be_kept(old_store: Store, tmp_path: Path) -> None:
