@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -136,14 +136,16 @@ def _check_port(name: str, host: str, port: int) -> None:
 @contextmanager
 def only_one(data_dir: Path) -> Iterator[None]:
     """Holds the data folder against a second start; raises SupervisorError if one is running."""
-    try:
-        make_private(data_dir)
-        with (data_dir / "seg-pipeline.pid").open("a+", encoding="ascii") as file:
+    with ExitStack() as held:
+        try:
+            make_private(data_dir)
+            file = held.enter_context((data_dir / "seg-pipeline.pid").open("a+", encoding="ascii"))
             _take(file, data_dir)
-            yield
-            file.truncate(0)
-    except OSError as error:
-        raise SupervisorError(f"the data folder {data_dir} cannot be used: {error.strerror}; set DATA_DIR.") from error
+        except OSError as error:
+            reason = f"the data folder {data_dir} cannot be used: {error.strerror}; set DATA_DIR."
+            raise SupervisorError(reason) from error
+        yield
+        file.truncate(0)
 
 
 def _take(file: IO[str], data_dir: Path) -> None:

@@ -85,22 +85,28 @@ class LogFile:
         self.path = path
         self._limit_bytes = limit_bytes
         self._lock = threading.Lock()
+        self._is_closed = False
         self._rotate()
 
     def write(self, data: bytes) -> None:
         """Appends; a full disk, or a line that comes after the end, costs lines and nothing else."""
-        with self._lock, contextlib.suppress(OSError, ValueError):
-            if self._file.tell() + len(data) > self._limit_bytes:
+        with self._lock, contextlib.suppress(OSError):
+            if self._is_closed:
+                return
+            if self._file.closed or self._file.tell() + len(data) > self._limit_bytes:
                 self._file.close()
                 self._rotate()
             self._file.write(data)
 
     def close(self) -> None:
         """Nothing is written after that."""
-        self._file.close()
+        with self._lock:
+            self._is_closed = True
+            self._file.close()
 
     def _rotate(self) -> None:
-        if self.path.exists():
+        """Begins a new file; where that fails the old one stays closed, and the next line tries again."""
+        with contextlib.suppress(FileNotFoundError):
             self.path.replace(self.path.with_name(f"{self.path.name}.1"))
         self._file = self.path.open("wb", buffering=0)
 
@@ -306,7 +312,8 @@ class Keeper:
             self._restart_later(cause, 0)
             return
         self._watcher.watch(self.child.pid)
-        self._pid_file.write_text(f"{self.child.pid}\n")
+        with contextlib.suppress(OSError):  # for people alone; a full disk is no reason to end
+            self._pid_file.write_text(f"{self.child.pid}\n")
         self.state = State.STARTING
 
     def _look_whether_ready(self, now: float) -> None:
@@ -324,7 +331,8 @@ class Keeper:
         child.kill()
         child.output.say_what_was_left_out(at_once=True)
         self._watcher.forget(child.pid)
-        self._pid_file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._pid_file.unlink()
         self.child = None
 
     def _bury(self, child: Child, code: int) -> None:

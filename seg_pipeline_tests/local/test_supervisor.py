@@ -296,6 +296,31 @@ def test_a_log_is_bounded_and_the_last_start_s_is_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mill.log", "mill.log.1"]
 
 
+def test_a_log_that_cannot_begin_anew_goes_on_once_it_can(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "mill.log", limit_bytes=10)
+    log.write(b"0123456789")
+    (tmp_path / "mill.log").unlink()
+    (tmp_path / "mill.log").mkdir()
+    (tmp_path / "mill.log.1").write_bytes(b"so that the folder cannot take its name")
+    log.write(b"lost")
+    (tmp_path / "mill.log").rmdir()
+    log.write(b"kept")
+    log.close()
+    log.write(b"late")
+    assert (tmp_path / "mill.log").read_bytes() == b"kept"
+
+
+def test_a_file_that_cannot_be_written_beside_the_logs_ends_nothing(tmp_path: Path, quick: None) -> None:
+    """A disk that is full while a program is started again."""
+    (tmp_path / "clock.pid").mkdir()
+    with Supervisor([make_program("clock", FOREVER)], tmp_path, lambda _: None) as supervisor:
+        supervisor.wait_until_ready()
+        first = supervisor.pids()["clock"]
+        os.kill(first, signal.SIGKILL)
+        supervisor.run_until(_soon(lambda: supervisor.pids().get("clock", first) != first))
+        supervisor.wait_until_ready()
+
+
 def test_killing_the_supervisor_outright_leaves_nothing_running(tmp_path: Path) -> None:
     """Out of memory, or an impatient user: ports and the GPU must be free for the next start."""
     grandchild = WITH_GRANDCHILD.format(grandchild=FOREVER, file=str(tmp_path / "pid"))
