@@ -1,4 +1,5 @@
-"""How much work is taken on at once. What is beyond is refused with a time to come again; a probe never is."""
+"""How much work is taken on at once. What is beyond is refused with a time to come again; a probe
+never is."""
 
 import ipaddress
 import shutil
@@ -22,7 +23,8 @@ READERS = 32
 
 SLOW_TURNS = 8
 SLOW_BYTES = 1024
-"""A body is slow that had so many turns without a byte, and for each of them brought less than this."""
+"""A body is slow that had so many turns without a byte, and for each of them brought less than
+this."""
 
 SMALL_DISK_SHARE = 50
 
@@ -49,11 +51,14 @@ class Slot:
     @property
     def is_slow(self) -> bool:
         """Whether its body brings next to nothing, for seconds in which it was waited for."""
-        return self.empty_turns >= SLOW_TURNS and self.received_bytes < self.empty_turns * SLOW_BYTES
+        return (
+            self.empty_turns >= SLOW_TURNS and self.received_bytes < self.empty_turns * SLOW_BYTES
+        )
 
 
 class Slots:
-    """Places for one kind of work, in all and for each client. Where none is left, a slow body gives way."""
+    """Places for one kind of work, in all and for each client. Where none is left, a slow body
+    gives way."""
 
     def __init__(self, what: str, total: int, per_client: int) -> None:
         self._what, self._total, self._per_client = what, total, per_client
@@ -67,7 +72,8 @@ class Slots:
 
     @contextmanager
     def hold(self, client: str) -> Iterator[Slot]:
-        """Takes a place for the block. Raises TooManyRequests where the client has all of its own, else Busy."""
+        """Takes a place for the block. Raises TooManyRequests where the client has all of its own,
+        else Busy."""
         self._make_room(client)
         slot = Slot(client)
         self._slots.add(slot)
@@ -80,12 +86,18 @@ class Slots:
     def _make_room(self, client: str) -> None:
         if self._by_client[client] >= self._per_client:
             if not self._end_a_slow_one(client):
-                raise TooManyRequests(f"you have {self._per_client} {self._what} already; try again in a moment.")
+                raise TooManyRequests(
+                    f"you have {self._per_client} {self._what} already; try again in a moment."
+                )
         elif self.taken >= self._total and not self._end_a_slow_one():
-            raise Busy(f"the service has {self._total} {self._what} already; try again in a moment.")
+            raise Busy(
+                f"the service has {self._total} {self._what} already; try again in a moment."
+            )
 
     def _end_a_slow_one(self, client: str | None = None) -> bool:
-        slow = next((slot for slot in self._slots if slot.is_slow and client in (None, slot.client)), None)
+        slow = next(
+            (slot for slot in self._slots if slot.is_slow and client in (None, slot.client)), None
+        )
         if slow:
             slow.gave_way = True
             self._give_back(slow)
@@ -100,21 +112,26 @@ class Slots:
 
 
 class FreeSpace:
-    """What must stay free of the disks that uploads are written to; of a small one, a fiftieth is enough."""
+    """What must stay free of the disks that uploads are written to; of a small one, a fiftieth is
+    enough."""
 
     def __init__(self, folders: Sequence[Path], least_bytes: int) -> None:
         self._folders, self._least_bytes = folders, least_bytes
 
     def check(self, more_bytes: int) -> None:
-        """Raises StoreFull if so many bytes more do not fit, Busy if they would not leave enough."""
+        """Raises StoreFull if so many bytes more do not fit, Busy if they would not leave
+        enough."""
         for folder in self._folders:
             disk = shutil.disk_usage(_existing(folder))
             if disk.free < more_bytes:
-                raise StoreFull(f"{more_bytes} bytes more do not fit beside {folder}: {disk.free} are free.")
+                raise StoreFull(
+                    f"{more_bytes} bytes more do not fit beside {folder}: {disk.free} are free."
+                )
             if disk.free - more_bytes < min(self._least_bytes, disk.total // SMALL_DISK_SHARE):
                 raise Busy(
-                    f"the disk has {disk.free} bytes free, and MIN_FREE_BYTES = {self._least_bytes} must stay so "
-                    f"(of a small disk one part in {SMALL_DISK_SHARE}); try again when some has been freed."
+                    f"the disk has {disk.free} bytes free, and MIN_FREE_BYTES = {self._least_bytes}"
+                    f" must stay so (of a small disk one part in {SMALL_DISK_SHARE}); try again"
+                    " when some has been freed."
                 )
 
 
@@ -124,7 +141,8 @@ def _existing(folder: Path) -> Path:
 
 
 class Backlog:
-    """How many accepted jobs have not finished: counted now and then, since that costs a listing."""
+    """How many accepted jobs have not finished: counted now and then, since that costs a
+    listing."""
 
     def __init__(self, store: Store, limit: int) -> None:
         self._store, self._limit = store, limit
@@ -141,7 +159,10 @@ class Backlog:
             self._count_if_due()
         waiting = self._counted + self._added
         if waiting >= self._limit:
-            raise Busy(f"{waiting} jobs wait already, MAX_QUEUED_JOBS = {self._limit}; try again in a moment.")
+            raise Busy(
+                f"{waiting} jobs wait already, MAX_QUEUED_JOBS = {self._limit}; try again in a"
+                " moment."
+            )
 
     def _count_if_due(self) -> None:
         began = time.monotonic()
@@ -149,7 +170,9 @@ class Backlog:
             return
         self._good_until = began + COUNT_SECONDS  # the others go on with what was counted last
         added = self._added
-        self._counted = sum(self._store.count(prefix) for prefix in (keys.FETCHING, keys.INBOX, keys.INFLIGHT))
+        self._counted = sum(
+            self._store.count(prefix) for prefix in (keys.FETCHING, keys.INBOX, keys.INFLIGHT)
+        )
         self._added -= added
         ended = time.monotonic()
         self._good_until = ended + max(COUNT_SECONDS, COUNT_SHARE * (ended - began))

@@ -41,7 +41,11 @@ class ApiKeys:
         self._keys = [ApiKey.parse(entry, number) for number, entry in enumerate(listed(text), 1)]
         rates = parse_rates(settings.api_rates or "")
         names = {key.name for key in self._keys}
-        self._buckets = {name: Bucket(rate, clock) for name in names if (rate := rates.get(name) or rates.get(_OTHERS))}
+        self._buckets = {
+            name: Bucket(rate, clock)
+            for name in names
+            if (rate := rates.get(name) or rates.get(_OTHERS))
+        }
 
     def find(self, given: str) -> ApiKey | None:
         """Whose key this is. All are compared, so that the time does not tell which came close."""

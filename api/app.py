@@ -23,12 +23,15 @@ from seg_pipeline.store import Store, open_store
 
 DESCRIPTION = """An image in, its segments out.
 
-`POST /segment` answers with the segments, `POST /jobs` with an address where they will be; files are below `/assets/`.
-Every failure is `{"error": "<one sentence>", "code": "<word>"}` and names the job where there is one."""
+`POST /segment` answers with the segments, `POST /jobs` with an address where they will be; files
+are below `/assets/`.
+Every failure is `{"error": "<one sentence>", "code": "<word>"}` and names the job where there is
+one."""
 
 
 def create_app(settings: Settings | None = None, store: Store | None = None) -> FastAPI:
-    """The service over a store; by default those of the environment. Nothing is asked of the store yet."""
+    """The service over a store; by default those of the environment. Nothing is asked of the store
+    yet."""
     settings = settings or get_settings()
     service = Service.build(settings, store or open_store(settings))
     app = FastAPI(

@@ -11,7 +11,9 @@ from api.error_responses import LinkRefused, RateLimited, Unauthorized
 from api.service import Service, ServiceDep
 from seg_pipeline.jobs.file_links import is_genuine
 
-_header = APIKeyHeader(name="x-api-key", auto_error=False, description="One of API_KEYS, where they are set.")
+_header = APIKeyHeader(
+    name="x-api-key", auto_error=False, description="One of API_KEYS, where they are set."
+)
 _bearer = HTTPBearer(auto_error=False, description="The same key as a bearer token.")
 
 HeaderKey = Annotated[str | None, Security(_header)]
@@ -19,21 +21,32 @@ BearerKey = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 
 
 async def require_key(service: ServiceDep, key: HeaderKey, bearer: BearerKey) -> None:
-    """Passes if API_KEYS is not set or the request carries one of them; else Unauthorized, RateLimited."""
-    if service.api_keys.are_set and not _is_client(service, key or (bearer.credentials if bearer else "")):
-        raise Unauthorized("this service needs a key: send it as x-api-key or as Authorization: Bearer.")
+    """Passes if API_KEYS is not set or the request carries one of them; else Unauthorized,
+    RateLimited."""
+    if service.api_keys.are_set and not _is_client(
+        service, key or (bearer.credentials if bearer else "")
+    ):
+        raise Unauthorized(
+            "this service needs a key: send it as x-api-key or as Authorization: Bearer."
+        )
 
 
-async def require_link_or_key(request: Request, service: ServiceDep, key: HeaderKey, bearer: BearerKey) -> None:
+async def require_link_or_key(
+    request: Request, service: ServiceDep, key: HeaderKey, bearer: BearerKey
+) -> None:
     """Passes if links are open, or with a signed link or a key; else LinkRefused, RateLimited."""
     if service.settings.asset_link_secret is None or _is_signed(request, service):
         return
-    if not (service.api_keys.are_set and _is_client(service, key or (bearer.credentials if bearer else ""))):
+    if not (
+        service.api_keys.are_set
+        and _is_client(service, key or (bearer.credentials if bearer else ""))
+    ):
         raise LinkRefused
 
 
 def _is_client(service: Service, given: str) -> bool:
-    """Whether this is a client's key; from here on every log line of the request names the client."""
+    """Whether this is a client's key; from here on every log line of the request names the
+    client."""
     client = service.api_keys.find(given)
     if client is None:
         return False
@@ -49,7 +62,11 @@ def _is_signed(request: Request, service: Service) -> bool:
     query = request.query_params
     key = request.scope["path"].removeprefix("/")
     return secret is not None and is_genuine(
-        secret.get_secret_value(), key, query.get("expires", ""), query.get("signature", ""), time.time()
+        secret.get_secret_value(),
+        key,
+        query.get("expires", ""),
+        query.get("signature", ""),
+        time.time(),
     )
 
 

@@ -1,4 +1,5 @@
-"""All connections of the server. When there are too many, some are closed on which nobody is served."""
+"""All connections of the server. When there are too many, some are closed on which nobody is
+served."""
 
 import time
 from collections import defaultdict
@@ -6,7 +7,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 HEAD_SECONDS = 20.0
-"""From the connection, or the first byte of its next request, to the end of the head; less when many are silent."""
+"""From the connection, or the first byte of its next request, to the end of the head; less when
+many are silent."""
 
 LEAST_SHARE = 0.1
 """Of that time, when as many are silent as may be."""
@@ -25,17 +27,21 @@ class Connection(Protocol):
 
 
 class Connections:
-    """Counts connections; beyond the limits the longest silent one of the client with most of them is closed.
+    """Counts connections; beyond the limits the longest silent one of the client with most of them
+    is closed.
 
-    A connection is silent while it asks nothing and is sent nothing: its head has not come, the client keeps it for
-    later, or does not read its answer. So whoever opens many loses their own first, and a probe always gets in.
-    Those that have just become silent stay, up to twice the limits.
+    A connection is silent while it asks nothing and is sent nothing: its head has not come, the
+    client keeps it for later, or does not read its answer. So whoever opens many loses their own
+    first, and a probe always gets in. Those that have just become silent stay, up to twice the
+    limits.
     """
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit, self._clock = limit, clock
         self._open: set[Connection] = set()
-        self._silent: defaultdict[str, dict[Connection, float]] = defaultdict(dict)  # by client: since when
+        self._silent: defaultdict[str, dict[Connection, float]] = defaultdict(
+            dict
+        )  # by client: since when
         self._clients: dict[Connection, str] = {}
 
     @property
@@ -83,7 +89,9 @@ class Connections:
         while self._is_over(self._limit):
             most = max(self._silent.values(), key=len)
             longest, since = next(iter(most.items()))
-            has_just_come = self._clock() - since < GRACE_SECONDS and not self._is_over(2 * self._limit)
+            has_just_come = self._clock() - since < GRACE_SECONDS and not self._is_over(
+                2 * self._limit
+            )
             if longest is sparing or has_just_come:
                 return
             self.closed(longest)

@@ -1,4 +1,5 @@
-"""The errors that the documentation shows: each is one that is raised here, with the words it is raised with."""
+"""The errors that the documentation shows: each is one that is raised here, with the words it is
+raised with."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,7 +15,13 @@ from api.error_responses import (
     Unauthorized,
     UnsupportedBody,
 )
-from seg_pipeline.domain import MAX_RESIZE, MAX_TTL_SECONDS, check_model, check_parameters, check_uuid
+from seg_pipeline.domain import (
+    MAX_RESIZE,
+    MAX_TTL_SECONDS,
+    check_model,
+    check_parameters,
+    check_uuid,
+)
 from seg_pipeline.errors import (
     AnimatedImage,
     ImageTooCostly,
@@ -64,36 +71,53 @@ def _of_the_request() -> Iterator[SegPipelineError]:
     yield InvalidRequest("send either a picture or an image_url, and not both.")
     yield InvalidResize(0, MAX_RESIZE)
     yield InvalidTtl(0, MAX_TTL_SECONDS)
-    yield InvalidUrl("image_url 'ftp://example.com/a.png' must begin with http://, https:// or s3:// and a host.")
+    yield InvalidUrl(
+        "image_url 'ftp://example.com/a.png' must begin with http://, https:// or s3:// and a host."
+    )
     yield JobConflict(JOB)
     yield JobNotFound(JOB)
-    yield JobInProgress(f"the app server has not been told of job {JOB} yet; delete it when it has.")
+    yield JobInProgress(
+        f"the app server has not been told of job {JOB} yet; delete it when it has."
+    )
     yield ParkedNotFound(f"callback-{JOB}")
-    yield NotReplayable(f"the message {JOB} was too long to be kept whole; drop it and send another.")
+    yield NotReplayable(
+        f"the message {JOB} was too long to be kept whole; drop it and send another."
+    )
     yield NothingToTell(f"job {JOB} has not ended yet; the app server will be told when it has.")
     yield AssetNotFound(f"job {JOB} has no file crops/x.webp, or it has expired.")
     yield LinkRefused()
-    yield Unauthorized("this service needs a key: send it as x-api-key or as Authorization: Bearer.")
+    yield Unauthorized(
+        "this service needs a key: send it as x-api-key or as Authorization: Bearer."
+    )
     yield RateLimited("shop", 2)
     yield TooManyRequests("you have 500 uploads under way already; try again in a moment.")
     yield BodyTooLarge("a JSON body may have 65536 bytes; send a picture as multipart/form-data.")
     yield BodyTooSlow("the body stalled for 60 s or took ten times that in all; send it again.")
     yield UnsupportedBody(
-        "POST /jobs reads application/json with an image_url, or multipart/form-data with a picture; "
-        "a bare picture goes to POST /segment."
+        "POST /jobs reads application/json with an image_url, or multipart/form-data with a"
+        " picture; a bare picture goes to POST /segment."
     )
-    yield UrlRefused("intranet.example is not a public address of the internet; send a URL that anybody could fetch.")
+    yield UrlRefused(
+        "intranet.example is not a public address of the internet; send a URL that anybody could"
+        " fetch."
+    )
 
 
 def _of_the_picture() -> Iterator[SegPipelineError]:
     yield _raised(lambda: identify(b"", 1))
     yield _raised(lambda: identify(b"no picture", 1))
     yield AnimatedImage("The GIF picture has more than one frame; send a single one.")
-    yield ImageTooCostly("The JPEG picture has more than 100 scans; save it anew, with fewer passes.")
+    yield ImageTooCostly(
+        "The JPEG picture has more than 100 scans; save it anew, with fewer passes."
+    )
     yield ImageTooLarge("the picture has more than MAX_IMAGE_BYTES = 33554432 bytes.")
-    yield TooManyPixels("The picture has 20000x20000 = 400000000 pixels, more than MAX_IMAGE_PIXELS = 50000000.")
+    yield TooManyPixels(
+        "The picture has 20000x20000 = 400000000 pixels, more than MAX_IMAGE_PIXELS = 50000000."
+    )
     yield TruncatedImage("The JPEG picture is truncated or damaged: image file is truncated.")
-    yield UnsupportedImage("The picture is a camera's raw file (DNG); export it as JPEG, PNG or TIFF.")
+    yield UnsupportedImage(
+        "The picture is a camera's raw file (DNG); export it as JPEG, PNG or TIFF."
+    )
 
 
 def _of_the_service() -> Iterator[SegPipelineError]:
@@ -104,7 +128,8 @@ def _of_the_service() -> Iterator[SegPipelineError]:
     yield ModelFailed("demo-yolo failed on the picture: RuntimeError: no message")
     yield ModelOutOfMemory("the memory did not suffice for demo-yolo; try a smaller model.")
     yield WeightsMissing(
-        "the weights of yolov8x-seg are not here yet; `seg-pipeline weights pull yolov8x-seg` brings them."
+        "the weights of yolov8x-seg are not here yet; `seg-pipeline weights pull yolov8x-seg`"
+        " brings them."
     )
     yield WorkerLost(JOB, 3)
 

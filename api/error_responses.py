@@ -1,7 +1,8 @@
-"""What went wrong, as an HTTP answer: one table from error code to status, one shape of body for all.
+"""What went wrong, as an HTTP answer: one table from error code to status, one shape of body for
+all.
 
-The body is `{"error": "<sentence>", "code": "<code>"}`, with the job's `uuid` where there is one. The first seed's
-`{"error": "No masks found"}` is kept to the letter.
+The body is `{"error": "<sentence>", "code": "<code>"}`, with the job's `uuid` where there is one.
+The first seed's `{"error": "No masks found"}` is kept to the letter.
 """
 
 import logging
@@ -109,7 +110,9 @@ _FIELD_ERRORS: dict[str, Callable[[Any], InvalidRequest]] = {
     "model": UnknownModel,
     "resize": lambda value: InvalidResize(value, MAX_RESIZE),
     "ttl_seconds": lambda value: InvalidTtl(value, MAX_TTL_SECONDS),
-    "parameters": lambda value: InvalidParameter(f"parameters {str(value)[:80]!r} must be a JSON object."),
+    "parameters": lambda value: InvalidParameter(
+        f"parameters {str(value)[:80]!r} must be a JSON object."
+    ),
     "rle": lambda value: InvalidRequest(f"rle {str(value)[:40]!r} must be true or false."),
 }
 
@@ -127,7 +130,9 @@ class RateLimited(RequestError):
 
     def __init__(self, name: str, wait_seconds: float) -> None:
         self.headers = {"Retry-After": str(math.ceil(wait_seconds))}
-        super().__init__(f"key {name} has used up its requests; send the next in {math.ceil(wait_seconds)} s.")
+        super().__init__(
+            f"key {name} has used up its requests; send the next in {math.ceil(wait_seconds)} s."
+        )
 
 
 class InvalidHost(RequestError):
@@ -145,7 +150,10 @@ class UnknownHost(RequestError):
     code = "unknown_host"
 
     def __init__(self, host: str) -> None:
-        super().__init__(f"there is nothing at {host[:80]!r}; use the service's own name or address (ALLOWED_HOSTS).")
+        super().__init__(
+            f"there is nothing at {host[:80]!r}; use the service's own name or address"
+            " (ALLOWED_HOSTS)."
+        )
 
 
 class LinkRefused(RequestError):
@@ -215,7 +223,9 @@ def failure_response(
 ) -> JSONResponse:
     """The answer for an error code; 401, 429 and 503 carry the headers that clients look for."""
     status = status_of(code)
-    return JSONResponse(failure_body(code, sentence, uuid), status, {**_headers_for(status), **(headers or {})})
+    return JSONResponse(
+        failure_body(code, sentence, uuid), status, {**_headers_for(status), **(headers or {})}
+    )
 
 
 def no_masks_found() -> JSONResponse:
@@ -254,7 +264,9 @@ async def _on_reported(request: Request, error: Exception) -> Response:
     if status_of(code) >= 500:
         log.warning("%s %s failed (%s): %s", request.method, request.scope["path"], code, error)
     sentence = _STORE_SENTENCES.get(code, str(error))
-    return failure_response(code, sentence, getattr(request.state, "uuid", None), getattr(error, "headers", None))
+    return failure_response(
+        code, sentence, getattr(request.state, "uuid", None), getattr(error, "headers", None)
+    )
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
@@ -269,7 +281,9 @@ async def _on_http(request: Request, error: Exception) -> Response:
         404: f"there is nothing at {path}; see {docs}.",
         405: f"{request.scope['method']} is not allowed at {path}; see {docs}.",
     }.get(error.status_code, str(error.detail))
-    code = _CODE_BY_STATUS.get(error.status_code, "invalid_request" if error.status_code < 500 else "internal_error")
+    code = _CODE_BY_STATUS.get(
+        error.status_code, "invalid_request" if error.status_code < 500 else "internal_error"
+    )
     headers = dict(error.headers or {})
     if error.status_code == 405:
         headers["Allow"] = ", ".join(allowed_methods(request.scope, request.app.router.routes))

@@ -1,4 +1,5 @@
-"""Multipart forms (RFC 7578), judged part by part as they arrive: which part is a field, which one is the picture."""
+"""Multipart forms (RFC 7578), judged part by part as they arrive: which part is a field, which one
+is the picture."""
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -53,7 +54,9 @@ class _Part:
     @property
     def is_text(self) -> bool:
         """Whether the sender calls it text, or nothing at all."""
-        return self.content_type in ("", "application/json") or self.content_type.startswith("text/")
+        return self.content_type in ("", "application/json") or self.content_type.startswith(
+            "text/"
+        )
 
     @property
     def is_blank(self) -> bool:
@@ -64,15 +67,20 @@ class _Part:
 class FormReader:
     """Reads a form piece by piece; its picture's bytes are handed on, never kept.
 
-    A picture is known by its file name, by a content type that is no text, or by its first bytes: clients leave out
-    one or two of these. Every method raises InvalidRequest for a form that cannot be read, and what `write` raises.
+    A picture is known by its file name, by a content type that is no text, or by its first bytes:
+    clients leave out one or two of these. Every method raises InvalidRequest for a form that cannot
+    be read, and what `write` raises.
     """
 
-    def __init__(self, content_type: str, known_fields: Collection[str], write: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, content_type: str, known_fields: Collection[str], write: Callable[[bytes], None]
+    ) -> None:
         _, parameters = parse_options_header(content_type)
         boundary = parameters.get(b"boundary")
         if not boundary:
-            raise InvalidRequest("the Content-Type names no boundary; let the HTTP library write that header.")
+            raise InvalidRequest(
+                "the Content-Type names no boundary; let the HTTP library write that header."
+            )
         self._boundary = boundary.decode("latin-1")
         self._charset = parameters.get(b"charset", b"utf-8").decode("latin-1")
         self._known_fields = known_fields
@@ -96,11 +104,15 @@ class FormReader:
         """The form, once the whole body was fed."""
         if not self._has_ended:
             raise InvalidRequest(
-                f"the multipart form breaks off after {self._received} bytes, before its closing boundary "
-                f"--{self._boundary[:80]}--; send all of it."
+                f"the multipart form breaks off after {self._received} bytes, before its closing"
+                f" boundary --{self._boundary[:80]}--; send all of it."
             )
-        charset = self._fields.pop(_CHARSET_FIELD, self._charset.encode("latin-1", "replace")).decode("latin-1")
-        return Form({name: _decode(data, charset) for name, data in self._fields.items()}, self._has_picture)
+        charset = self._fields.pop(
+            _CHARSET_FIELD, self._charset.encode("latin-1", "replace")
+        ).decode("latin-1")
+        return Form(
+            {name: _decode(data, charset) for name, data in self._fields.items()}, self._has_picture
+        )
 
     def _callbacks(self) -> "MultipartCallbacks":
         return {
@@ -117,7 +129,9 @@ class FormReader:
     def _begin_part(self) -> None:
         self._parts += 1
         if self._parts > MAX_PARTS:
-            raise InvalidRequest(f"the form has more than {MAX_PARTS} parts; send a picture and its options.")
+            raise InvalidRequest(
+                f"the form has more than {MAX_PARTS} parts; send a picture and its options."
+            )
         self._part = _Part()
 
     def _end_header(self) -> None:
@@ -127,11 +141,17 @@ class FormReader:
 
     def _end_headers(self) -> None:
         part = self._part
-        _, options = parse_options_header(part.headers.get("content-disposition", "").encode("latin-1"))
+        _, options = parse_options_header(
+            part.headers.get("content-disposition", "").encode("latin-1")
+        )
         if b"name" not in options:
-            raise InvalidRequest("a part of the form has no name: write Content-Disposition: form-data; name=...")
+            raise InvalidRequest(
+                "a part of the form has no name: write Content-Disposition: form-data; name=..."
+            )
         part.name = _decode(options[b"name"], self._charset)
-        part.filename = _decode(options[b"filename"], self._charset) if b"filename" in options else None
+        part.filename = (
+            _decode(options[b"filename"], self._charset) if b"filename" in options else None
+        )
         _check_encoding(part)
 
     def _take_data(self, data: bytes, start: int, end: int) -> None:
@@ -143,7 +163,9 @@ class FormReader:
         if part.is_picture is None and len(part.data) >= SIGNATURE_BYTES:
             self._decide(part)
         if not part.is_picture and len(part.data) > MAX_FIELD_BYTES:
-            raise InvalidRequest(f"field {part.name[:80]!r} of the form has more than {MAX_FIELD_BYTES} bytes.")
+            raise InvalidRequest(
+                f"field {part.name[:80]!r} of the form has more than {MAX_FIELD_BYTES} bytes."
+            )
 
     def _end_part(self) -> None:
         part = self._part
@@ -170,7 +192,9 @@ class FormReader:
     def _add_field(self, part: _Part) -> None:
         self._fields[part.name] = bytes(part.data)
         if len(self._fields) > MAX_FIELDS:
-            raise InvalidRequest(f"the form has more than {MAX_FIELDS} fields; send a picture and its options.")
+            raise InvalidRequest(
+                f"the form has more than {MAX_FIELDS} fields; send a picture and its options."
+            )
 
 
 def _is_picture(part: _Part, known_fields: Collection[str]) -> bool:
@@ -191,7 +215,8 @@ def _check_encoding(part: _Part) -> None:
         )
     if part.content_type.startswith("multipart/"):
         raise InvalidRequest(
-            f"part {part.name[:80]!r} of the form is a {part.content_type[:40]}; send one file a part."
+            f"part {part.name[:80]!r} of the form is a {part.content_type[:40]}; send one file a"
+            " part."
         )
 
 

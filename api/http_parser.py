@@ -39,7 +39,8 @@ class Receiver(Protocol):
 
 
 class PlainParser:
-    """Reads requests of HTTP/1.0 and 1.1; it has what uvicorn uses of `httptools.HttpRequestParser`.
+    """Reads requests of HTTP/1.0 and 1.1; it has what uvicorn uses of
+    `httptools.HttpRequestParser`.
 
     The head of a request that offers another protocol is read a second time, without the offer.
     Trailers are dropped: what comes behind a body must not become a header of its request.
@@ -136,7 +137,10 @@ class PlainParser:
 
 def _without_offers(headers: list[Header]) -> list[Header]:
     kept = [(name, value) for name, value in headers if name.lower() not in _OFFERS]
-    return [(name, _other_tokens(value)) if name.lower() == b"connection" else (name, value) for name, value in kept]
+    return [
+        (name, _other_tokens(value)) if name.lower() == b"connection" else (name, value)
+        for name, value in kept
+    ]
 
 
 def _other_tokens(connection: bytes) -> bytes:

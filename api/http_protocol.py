@@ -1,4 +1,5 @@
-"""Uvicorn's HTTP protocol with an end to its patience: it waits for a request's head for ever, and takes any size."""
+"""Uvicorn's HTTP protocol with an end to its patience: it waits for a request's head for ever, and
+takes any size."""
 
 import asyncio
 import logging
@@ -21,9 +22,9 @@ _BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Hangs up on a client that does not get to the end of its request's head or does not read its answer, which
-    otherwise would hold a connection for nothing. The body has its own limits (`uploads`), and is left in the network
-    until somebody asks for it."""
+    """Hangs up on a client that does not get to the end of its request's head or does not read its
+    answer, which otherwise would hold a connection for nothing. The body has its own limits
+    (`uploads`), and is left in the network until somebody asks for it."""
 
     def __init__(self, *, connections: Connections, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
@@ -59,7 +60,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._expect_head()
 
     def on_headers_complete(self) -> None:
-        """The head is whole; of the body, what has come with it is all until somebody asks for more."""
+        """The head is whole; of the body, what has come with it is all until somebody asks for
+        more."""
         self._in_head = False
         self._stop_timer()
         self._connections.served(self)

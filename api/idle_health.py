@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 
 class Activity:
-    """Healthy until the first request; then for as long as one is under way or the last was not long ago.
+    """Healthy until the first request; then for as long as one is under way or the last was not
+    long ago.
 
-    The model used to be loaded by the first request, so a restart of an idle service gave its memory back; whoever
-    built on that check still finds it. Safe in threads.
+    The model used to be loaded by the first request, so a restart of an idle service gave its
+    memory back; whoever built on that check still finds it. Safe in threads.
     """
 
     def __init__(self, idle_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -26,7 +27,8 @@ class Activity:
             self._last = self._clock()
 
     def end(self) -> None:
-        """It has been answered, which counts as a sign of life too: it may have waited for minutes."""
+        """It has been answered, which counts as a sign of life too: it may have waited for
+        minutes."""
         with self._lock:
             self._under_way -= 1
             self._last = self._clock()

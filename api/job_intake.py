@@ -28,20 +28,26 @@ Options = TypeVar("Options", bound=UploadOptions)
 
 
 def uuid7() -> str:
-    """A new id that sorts by time: 48 bits of milliseconds, then 74 random ones (RFC 9562, section 5.7)."""
+    """A new id that sorts by time: 48 bits of milliseconds, then 74 random ones (RFC 9562, section
+    5.7)."""
     milliseconds, random = time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10))
     value = milliseconds << 80 | random
     return str(UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62))
 
 
-async def accept_upload(request: Request, service: Service, options: UploadOptions, resize: int | None) -> Accepted:
-    """Reads a picture (raw or in a form) and puts its job into the inbox; `resize` is the path's."""
+async def accept_upload(
+    request: Request, service: Service, options: UploadOptions, resize: int | None
+) -> Accepted:
+    """Reads a picture (raw or in a form) and puts its job into the inbox; `resize` is the
+    path's."""
     async with _receiving(request, service) as (reader, spool):
         if not is_multipart(request):
             await reader.image(spool)
             return await _accept(request, service, _resized(options, resize), spool)
         form = await reader.form(spool, UploadOptions.model_fields)
-        return await _accept(request, service, _resized(merge_fields(options, form.fields), resize), spool)
+        return await _accept(
+            request, service, _resized(merge_fields(options, form.fields), resize), spool
+        )
 
 
 async def accept_job(request: Request, service: Service, options: JobOptions) -> Accepted:
@@ -53,8 +59,8 @@ async def accept_job(request: Request, service: Service, options: JobOptions) ->
             return await _accept(request, service, merge_fields(options, form.fields), picture)
         if media_type(request) != "application/json":
             raise UnsupportedBody(
-                "POST /jobs reads application/json with an image_url, or multipart/form-data with a picture; "
-                "a bare picture goes to POST /segment."
+                "POST /jobs reads application/json with an image_url, or multipart/form-data with a"
+                " picture; a bare picture goes to POST /segment."
             )
         asked = merge_json(options, await reader.json_bytes(MAX_JSON_BYTES))
         return await _accept(request, service, asked, None)
@@ -79,7 +85,8 @@ def merge_json(options: JobOptions, body: bytes) -> JobOptions:
 
 
 def make_job(service: Service, options: JobOptions, picture: Spool | None) -> Job:
-    """The job, checked as far as it can be without decoding or fetching. Raises RequestError or ImageError."""
+    """The job, checked as far as it can be without decoding or fetching. Raises RequestError or
+    ImageError."""
     settings = service.settings
     common: dict[str, Any] = {
         "uuid": check_client_uuid(options.uuid) if options.uuid else uuid7(),
@@ -111,7 +118,8 @@ def _given(options: UploadOptions) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _receiving(request: Request, service: Service) -> AsyncIterator[tuple[BodyReader, Spool]]:
-    """A reader of the body, and where its picture goes. Raises TooManyRequests or Busy before anything is read."""
+    """A reader of the body, and where its picture goes. Raises TooManyRequests or Busy before
+    anything is read."""
     admission, settings = service.admission, service.settings
     with admission.uploads.hold(client_of(request)) as slot:
         await in_thread(admission.check, announced_bytes(request))
@@ -120,13 +128,17 @@ async def _receiving(request: Request, service: Service) -> AsyncIterator[tuple[
             yield BodyReader(request, *limits, admission.turns, slot), spool
 
 
-async def _accept(request: Request, service: Service, options: JobOptions, picture: Spool | None) -> Accepted:
+async def _accept(
+    request: Request, service: Service, options: JobOptions, picture: Spool | None
+) -> Accepted:
     job = await in_thread(make_job, service, options, picture)
     about_job(request, job.uuid)
     accepted = await in_thread(service.inbox.accept, job, picture.file if picture else None)
     if accepted.created:
         service.admission.backlog.add()
     structlog.get_logger(__name__).info(
-        "accepted" if accepted.created else "known already", model=job.model, bytes=picture.size if picture else 0
+        "accepted" if accepted.created else "known already",
+        model=job.model,
+        bytes=picture.size if picture else 0,
     )
     return accepted

@@ -33,7 +33,8 @@ FILES_BESIDE = 256
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, except that requests which wait for a result are told when it closes: they answer 202 at once."""
+    """Uvicorn, except that requests which wait for a result are told when it closes: they answer
+    202 at once."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -77,18 +78,22 @@ def make_server(app: FastAPI) -> Server:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """A listening socket; OSError with a sentence if the port is taken or the address is not this machine's."""
+    """A listening socket; OSError with a sentence if the port is taken or the address is not this
+    machine's."""
     host, port = settings.api_host, settings.api_port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise OSError(f"cannot listen on {host} port {port} ({reason}); set API_PORT or API_HOST.") from error
+        raise OSError(
+            f"cannot listen on {host} port {port} ({reason}); set API_PORT or API_HOST."
+        ) from error
 
 
 def _connection_limit(settings: Settings) -> int:
-    """MAX_CONNECTIONS, or fewer where the system lets this process open too few files for twice as many."""
+    """MAX_CONNECTIONS, or fewer where the system lets this process open too few files for twice as
+    many."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     possible = (
@@ -97,7 +102,11 @@ def _connection_limit(settings: Settings) -> int:
         else (hard - FILES_BESIDE - settings.max_uploads) // 2
     )
     if possible < settings.max_connections:
-        log.warning("MAX_CONNECTIONS is %s here, not %s: see `ulimit -n`", possible, settings.max_connections)
+        log.warning(
+            "MAX_CONNECTIONS is %s here, not %s: see `ulimit -n`",
+            possible,
+            settings.max_connections,
+        )
     return max(16, min(possible, settings.max_connections))
 
 
@@ -105,7 +114,8 @@ def _one_line(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     return "; ".join(
-        f"{str(each['loc'][-1]).upper() if each['loc'] else 'settings'}: {each['msg']}" for each in error.errors()
+        f"{str(each['loc'][-1]).upper() if each['loc'] else 'settings'}: {each['msg']}"
+        for each in error.errors()
     )
 
 

@@ -1,4 +1,5 @@
-"""What Prometheus reads: requests by route, how long they took, how many are under way. No label names a job."""
+"""What Prometheus reads: requests by route, how long they took, how many are under way. No label
+names a job."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,13 +20,17 @@ _BUCKETS = (0.005, 0.02, 0.1, 0.3, 0.5, 0.8, 1.5, 3, 10, 30, 60, 120)
 
 
 class Metrics:
-    """One app's metrics, in a registry of their own so that two apps in a process do not collide."""
+    """One app's metrics, in a registry of their own so that two apps in a process do not
+    collide."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = Counter(
-            "seg_api_requests", "Requests answered.", ("method", "route", "status"), registry=self._registry
+            "seg_api_requests",
+            "Requests answered.",
+            ("method", "route", "status"),
+            registry=self._registry,
         )
         self._seconds = Histogram(
             "seg_api_request_seconds",
@@ -34,8 +39,12 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
-        self.under_way = Gauge("seg_api_requests_under_way", "Requests being answered.", registry=self._registry)
-        self.waiting = Gauge("seg_api_requests_waiting", "Requests waiting for a result.", registry=self._registry)
+        self.under_way = Gauge(
+            "seg_api_requests_under_way", "Requests being answered.", registry=self._registry
+        )
+        self.waiting = Gauge(
+            "seg_api_requests_waiting", "Requests waiting for a result.", registry=self._registry
+        )
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Counts an answered request; `route` is the route's template, never the path."""
@@ -43,7 +52,8 @@ class Metrics:
         self._seconds.labels(method, route).observe(seconds)
 
     def exposition(self, of_service: Sequence[Metric] = ()) -> bytes:
-        """The text that Prometheus scrapes: this process's metrics, and those of the service as a whole."""
+        """The text that Prometheus scrapes: this process's metrics, and those of the service as a
+        whole."""
         return generate_latest(self._registry) + generate_latest(_Collected(of_service))
 
 

@@ -1,4 +1,5 @@
-"""How routes say in OpenAPI what they can answer; the statuses come from the one table in `failures`."""
+"""How routes say in OpenAPI what they can answer; the statuses come from the one table in
+`failures`."""
 
 from typing import Any
 
@@ -19,23 +20,39 @@ from api.schemas import (
 Responses = dict[int | str, dict[str, Any]]
 
 _ERRORS = error_examples()
-_EXAMPLES = {"finished": ANSWER_EXAMPLE, "queued": QUEUED_EXAMPLE, "page": PAGE_EXAMPLE, "parked": PARKED_PAGE_EXAMPLE}
-"""Shown by reference, since FastAPI drops what is null from examples in place, and with it required fields."""
+_EXAMPLES = {
+    "finished": ANSWER_EXAMPLE,
+    "queued": QUEUED_EXAMPLE,
+    "page": PAGE_EXAMPLE,
+    "parked": PARKED_PAGE_EXAMPLE,
+}
+"""Shown by reference, since FastAPI drops what is null from examples in place, and with it required
+fields."""
 
 EVERYWHERE = ("unauthorized", "rate_limited", "store_unavailable", "internal_error")
 UPLOADING = (
     *("empty_image", "not_an_image", "unsupported_image", "truncated_image", "animated_image"),
     *("image_too_large", "too_many_pixels", "image_too_costly"),
-    *("invalid_request", "invalid_uuid", "invalid_ttl", "invalid_resize", "unknown_model", "invalid_parameter"),
+    *(
+        "invalid_request",
+        "invalid_uuid",
+        "invalid_ttl",
+        "invalid_resize",
+        "unknown_model",
+        "invalid_parameter",
+    ),
     *("body_too_slow", "job_conflict", "too_many_requests", "busy", "store_full"),
 )
 
 
 def failures(*codes: str) -> Responses:
-    """The `responses` of a route that can fail with these codes: an example each, grouped by status."""
+    """The `responses` of a route that can fail with these codes: an example each, grouped by
+    status."""
     responses: Responses = {}
     for code in codes:
-        response = responses.setdefault(status_of(code), {"model": Failure, "description": "", "content": {}})
+        response = responses.setdefault(
+            status_of(code), {"model": Failure, "description": "", "content": {}}
+        )
         examples = response["content"].setdefault("application/json", {"examples": {}})["examples"]
         examples[code] = {"value": _example(code)}
         response["description"] = ", ".join(examples)
@@ -63,12 +80,15 @@ def unfinished(description: str) -> dict[str, Any]:
         "model": UnfinishedJob,
         "description": description,
         "content": shown("queued"),
-        "headers": {"Location": {"description": "Where to ask for it.", "schema": {"type": "string"}}},
+        "headers": {
+            "Location": {"description": "Where to ask for it.", "schema": {"type": "string"}}
+        },
     }
 
 
 def openapi_of(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document without the 422 of its own that it adds to every route with a parameter."""
+    """FastAPI's document without the 422 of its own that it adds to every route with a
+    parameter."""
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
         for methods in document["paths"].values():
@@ -77,7 +97,9 @@ def openapi_of(app: FastAPI) -> dict[str, Any]:
                     del operation["responses"]["422"]
         for name in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(name, None)
-        document["components"]["examples"] = {name: {"value": value} for name, value in _EXAMPLES.items()}
+        document["components"]["examples"] = {
+            name: {"value": value} for name, value in _EXAMPLES.items()
+        }
     assert app.openapi_schema
     return app.openapi_schema
 

@@ -1,4 +1,5 @@
-"""Bodies take turns in being read, so that what the process holds of them does not grow with their number."""
+"""Bodies take turns in being read, so that what the process holds of them does not grow with their
+number."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,14 +13,16 @@ TURN_SECONDS = 0.05
 
 
 class ReadTurns:
-    """At most so many bodies are taken from the network at the same moment; each holds half a megabyte meanwhile."""
+    """At most so many bodies are taken from the network at the same moment; each holds half a
+    megabyte meanwhile."""
 
     def __init__(self, count: int) -> None:
         self._turns = asyncio.Semaphore(count)
 
     @asynccontextmanager
     async def message(self, scope: Scope, receive: Receive) -> AsyncIterator[Message | None]:
-        """What the body brings within one turn, which lasts as long as the block; None if that is nothing."""
+        """What the body brings within one turn, which lasts as long as the block; None if that is
+        nothing."""
         async with self._turns:
             yield await _received(scope, receive)
 

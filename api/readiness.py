@@ -14,7 +14,8 @@ PATIENCE_SECONDS = 5.0
 
 
 class Readiness:
-    """Checks at most once a second and one at a time, so that no number of probes can hammer or hang on the store."""
+    """Checks at most once a second and one at a time, so that no number of probes can hammer or
+    hang on the store."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -28,7 +29,11 @@ class Readiness:
             self._started = time.monotonic()
             self._task = asyncio.create_task(in_probe_thread(check_all, self._service))
         done, _ = await asyncio.wait({self._task}, timeout=PATIENCE_SECONDS)
-        return self._task.result() if done else _unanswered(f"the store did not answer within {PATIENCE_SECONDS:g} s.")
+        return (
+            self._task.result()
+            if done
+            else _unanswered(f"the store did not answer within {PATIENCE_SECONDS:g} s.")
+        )
 
 
 def check_all(service: Service) -> dict[str, str]:
@@ -54,7 +59,8 @@ def _check_inbox(service: Service) -> str:
 
 
 def _check_worker(service: Service) -> str:
-    """A worker that says that it can do nothing is none; what it says stands until another lives."""
+    """A worker that says that it can do nothing is none; what it says stands until another
+    lives."""
     silence = service.settings.worker_stale_seconds
     try:
         beats = all_workers(service.store)
@@ -73,11 +79,16 @@ def _check_fetcher(service: Service) -> str:
     """Uploads need none, so its absence counts while there is something to fetch."""
     silence = service.settings.worker_stale_seconds
     try:
-        if not service.store.list(keys.FETCHING, limit=1) or live_fetchers(service.store, stale_seconds=silence):
+        if not service.store.list(keys.FETCHING, limit=1) or live_fetchers(
+            service.store, stale_seconds=silence
+        ):
             return "ok"
     except StoreError as error:
         return f"the fetchers' heartbeats cannot be read: {error}"
-    return f"no fetcher has given a sign of life for {silence:g} s; jobs with an image_url are accepted and wait."
+    return (
+        f"no fetcher has given a sign of life for {silence:g} s; jobs with an image_url are"
+        " accepted and wait."
+    )
 
 
 def _unanswered(sentence: str) -> dict[str, str]:

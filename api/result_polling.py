@@ -1,4 +1,5 @@
-"""Waiting for a result without holding a thread, and what a client prefers to waiting (RFC 7240)."""
+"""Waiting for a result without holding a thread, and what a client prefers to waiting (RFC
+7240)."""
 
 import time
 from dataclasses import dataclass
@@ -28,8 +29,9 @@ class Preference:
 
 
 def read_preference(request: Request, wait_seconds: float) -> Preference:
-    """The `Prefer` header: `respond-async` alone waits not at all, `wait=N` at most N seconds, capped by the service's
-    own limit. Both together wait N and then answer 202, as section 4.3 has it."""
+    """The `Prefer` header: `respond-async` alone waits not at all, `wait=N` at most N seconds,
+    capped by the service's own limit. Both together wait N and then answer 202, as section 4.3 has
+    it."""
     wishes = [
         wish.partition(";")[0].strip().lower()
         for header in request.headers.getlist("prefer")
@@ -44,11 +46,13 @@ def read_preference(request: Request, wait_seconds: float) -> Preference:
     return Preference(wait_seconds, None)
 
 
-async def wait_for_result(request: Request, service: Service, uuid: str, seconds: float) -> Result | None:
+async def wait_for_result(
+    request: Request, service: Service, uuid: str, seconds: float
+) -> Result | None:
     """The job's result; None when the time is up, the client has gone, or the service is closing.
 
-    Looks again after a tenth of the time already waited, 30 ms at first and a second at most. A store that cannot be
-    read is looked at again: the job is accepted, and only the answer is late.
+    Looks again after a tenth of the time already waited, 30 ms at first and a second at most. A
+    store that cannot be read is looked at again: the job is accepted, and only the answer is late.
     """
     if seconds <= 0:
         return None
@@ -59,13 +63,22 @@ async def wait_for_result(request: Request, service: Service, uuid: str, seconds
         return None
 
 
-async def _poll(request: Request, service: Service, uuid: str, started: float, seconds: float) -> Result | None:
+async def _poll(
+    request: Request, service: Service, uuid: str, started: float, seconds: float
+) -> Result | None:
     while True:
         result = await in_thread(_result_or_none, service, uuid)
         elapsed = time.monotonic() - started
-        if result or elapsed >= seconds or service.closing.is_set() or await request.is_disconnected():
+        if (
+            result
+            or elapsed >= seconds
+            or service.closing.is_set()
+            or await request.is_disconnected()
+        ):
             return result
-        pause = min(max(FIRST_PAUSE_SECONDS, elapsed / 10), LONGEST_PAUSE_SECONDS, seconds - elapsed)
+        pause = min(
+            max(FIRST_PAUSE_SECONDS, elapsed / 10), LONGEST_PAUSE_SECONDS, seconds - elapsed
+        )
         with anyio.move_on_after(pause):
             await service.closing.wait()
 

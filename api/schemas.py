@@ -1,4 +1,5 @@
-"""What requests and answers look like: requests are checked against these, answers are documented by them."""
+"""What requests and answers look like: requests are checked against these, answers are documented
+by them."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -16,8 +17,9 @@ from seg_pipeline.domain import (
 )
 
 PARAMETERS_ARE = (
-    "What the model shall run with instead of what is configured: of a SAM-2 points_per_side, pred_iou_thresh, "
-    "stability_score_thresh, crop_n_layers and the others of its automatic masks, of a YOLO confidence."
+    "What the model shall run with instead of what is configured: of a SAM-2 points_per_side,"
+    " pred_iou_thresh, stability_score_thresh, crop_n_layers and the others of its automatic masks,"
+    " of a YOLO confidence."
 )
 RLE_IS = "Whether each segment carries its mask as COCO's compressed run lengths too."
 
@@ -31,7 +33,8 @@ def _read_whole_number(value: object, info: ValidationInfo) -> object:
 WholeNumber = Annotated[int, Strict(), BeforeValidator(_read_whole_number)]
 
 Resize = Annotated[
-    WholeNumber, Field(ge=1, le=MAX_RESIZE, description="Longer side of the cut-outs in pixels; upscales too.")
+    WholeNumber,
+    Field(ge=1, le=MAX_RESIZE, description="Longer side of the cut-outs in pixels; upscales too."),
 ]
 
 
@@ -41,10 +44,17 @@ class UploadOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     uuid: Annotated[str, Field(pattern=f"^{UUID_PATTERN}$")] | None = Field(
-        None, description="Your own id for the job; the same id and request twice is the same job. Made here if absent."
+        None,
+        description=(
+            "Your own id for the job; the same id and request twice is the same job. Made here if"
+            " absent."
+        ),
     )
     model: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
-        None, description="Which model segments: a yolo*-seg or sam2 name, demo-yolo, demo-sam2; MODEL if absent."
+        None,
+        description=(
+            "Which model segments: a yolo*-seg or sam2 name, demo-yolo, demo-sam2; MODEL if absent."
+        ),
     )
     ttl_seconds: Annotated[WholeNumber, Field(ge=1, le=MAX_TTL_SECONDS)] | None = Field(
         None, description="How long the result is kept; ASSET_TTL_SECONDS if absent."
@@ -71,7 +81,11 @@ class JobRequest(JobOptions):
         extra="forbid",
         json_schema_extra={
             "examples": [
-                {"uuid": "abc123", "image_url": "https://cdn.example.com/images/sample.jpg", "resize": 256},
+                {
+                    "uuid": "abc123",
+                    "image_url": "https://cdn.example.com/images/sample.jpg",
+                    "resize": 256,
+                },
                 {
                     "image_url": "https://cdn.example.com/images/sample.jpg",
                     "model": "sam2.1_hiera_large",
@@ -85,7 +99,9 @@ class JobRequest(JobOptions):
     image_url: Annotated[str, Field(min_length=1, max_length=MAX_URL_LENGTH)] = Field(
         description="Where the picture is: http(s):// or s3://."
     )
-    parameters: dict[str, Any] | None = Field(None, description=PARAMETERS_ARE, examples=[{"points_per_side": 64}])
+    parameters: dict[str, Any] | None = Field(
+        None, description=PARAMETERS_ARE, examples=[{"points_per_side": 64}]
+    )
 
 
 class Bbox(BaseModel):
@@ -121,7 +137,9 @@ class SegmentView(BaseModel):
     stability_score: float | None
     predicted_iou: float | None
     center_point: Point = Field(description="Centre of bbox; it may lie beside the mask.")
-    interior_point: Point | None = Field(None, description="A pixel inside the mask, where the centre is outside it.")
+    interior_point: Point | None = Field(
+        None, description="A pixel inside the mask, where the centre is outside it."
+    )
     area_percent: float = Field(description="Of the picture.")
     label: str | None
     confidence: float | None
@@ -150,7 +168,9 @@ class FinishedJob(BaseModel):
     width: int | None
     height: int | None
     resize: int | None
-    parameters: dict[str, float] | None = Field(None, description="What the job set; absent if it set nothing.")
+    parameters: dict[str, float] | None = Field(
+        None, description="What the job set; absent if it set nothing."
+    )
     accepted_at: datetime
     started_at: datetime
     completed_at: datetime
@@ -169,7 +189,9 @@ class UnfinishedJob(BaseModel):
     urls: list[str]
     segments: list[SegmentView]
     resize: int | None
-    parameters: dict[str, float] | None = Field(None, description="What the job set; absent if it set nothing.")
+    parameters: dict[str, float] | None = Field(
+        None, description="What the job set; absent if it set nothing."
+    )
     accepted_at: datetime
 
 
@@ -199,7 +221,9 @@ class Failure(BaseModel):
     """Every error, whatever its status."""
 
     error: str = Field(description="One sentence: the value, the limit and what to do.")
-    code: str | None = Field(None, description="What to switch on; absent only from `No masks found`.")
+    code: str | None = Field(
+        None, description="What to switch on; absent only from `No masks found`."
+    )
     uuid: str | None = Field(None, description="The job, where there is one.")
 
 
@@ -207,7 +231,9 @@ class Readiness(BaseModel):
     """Whether jobs can be accepted and will be worked on."""
 
     status: Literal["ready", "unavailable"]
-    checks: dict[str, str] = Field(description="store, inbox, worker and fetcher: `ok`, or a sentence.")
+    checks: dict[str, str] = Field(
+        description="store, inbox, worker and fetcher: `ok`, or a sentence."
+    )
 
 
 class Health(BaseModel):
@@ -226,7 +252,8 @@ class ServiceCard(BaseModel):
 
 
 class ParkedItem(BaseModel):
-    """What waits for a person: a message with its `body`, or a callback or marker with its job's `uuid`."""
+    """What waits for a person: a message with its `body`, or a callback or marker with its job's
+    `uuid`."""
 
     name: str
     kind: Literal["message", "callback", "marker"]
@@ -279,7 +306,9 @@ ANSWER_EXAMPLE: dict[str, Any] = {
     "segments": [
         {
             "segment_id": 0,
-            "mask_url": "http://localhost:8000/assets/01938f9e-54b2-7cc1-a8a4-0d3b9c7a11f0/mask_images/mask_000.png",
+            "mask_url": (
+                "http://localhost:8000/assets/01938f9e-54b2-7cc1-a8a4-0d3b9c7a11f0/mask_images/mask_000.png"
+            ),
             "bbox": {"x": 120, "y": 150, "width": 80, "height": 60},
             "area": 4523,
             "stability_score": None,
@@ -288,8 +317,10 @@ ANSWER_EXAMPLE: dict[str, Any] = {
             "area_percent": 1.4723,
             "label": "circle",
             "confidence": 0.94,
-            "crop_url": "http://localhost:8000/assets/01938f9e-54b2-7cc1-a8a4-0d3b9c7a11f0/crops/"
-            "209d43982bc349299f45234071d1dd3d.webp",
+            "crop_url": (
+                "http://localhost:8000/assets/01938f9e-54b2-7cc1-a8a4-0d3b9c7a11f0/crops/"
+                "209d43982bc349299f45234071d1dd3d.webp"
+            ),
         }
     ],
     "overlay_url": "http://localhost:8000/assets/01938f9e-54b2-7cc1-a8a4-0d3b9c7a11f0/overlay.webp",

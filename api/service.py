@@ -1,4 +1,5 @@
-"""What every route works with, in one record, and the one way from the event loop to blocking calls."""
+"""What every route works with, in one record, and the one way from the event loop to blocking
+calls."""
 
 import asyncio
 from collections.abc import Callable
@@ -72,7 +73,8 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
 
 
 async def in_probe_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The same for probes, in threads of their own: however many requests wait for one, a probe does not."""
+    """The same for probes, in threads of their own: however many requests wait for one, a probe
+    does not."""
     return await asyncio.to_thread(function, *args, **kwargs)
 
 
@@ -83,7 +85,8 @@ def about_job(request: Request, uuid: str) -> None:
 
 
 async def get_service(request: Request) -> Service:
-    """The app's service. A coroutine, since plain functions wait for a thread, and probes may not."""
+    """The app's service. A coroutine, since plain functions wait for a thread, and probes may
+    not."""
     service: Service = request.app.state.service
     return service
 

@@ -1,4 +1,5 @@
-"""What `/metrics` says of the service as a whole: the sum of what all processes counted, and how the store stands."""
+"""What `/metrics` says of the service as a whole: the sum of what all processes counted, and how
+the store stands."""
 
 import asyncio
 import time
@@ -11,7 +12,13 @@ from api.service import Service, in_probe_thread, in_thread
 from seg_pipeline.errors import StoreError
 from seg_pipeline.monitoring.service_state import ServiceState, read_service_state
 from seg_pipeline.telemetry import metrics
-from seg_pipeline.telemetry.snapshots import MetricSnapshots, Reporter, Samples, add_up, current_samples
+from seg_pipeline.telemetry.snapshots import (
+    MetricSnapshots,
+    Reporter,
+    Samples,
+    add_up,
+    current_samples,
+)
 
 CACHE_SECONDS = 2.0
 SHARE_OF_TIME = 0.1
@@ -23,7 +30,11 @@ Gauge = tuple[str, str, Callable[[ServiceState], float]]
 _PLAIN: Sequence[Gauge] = (
     ("seg_workers_alive", "Workers that gave a sign of life.", lambda state: state.workers),
     ("seg_runs_in_hand", "Workers that execute a run.", lambda state: state.runs_in_hand),
-    ("seg_callbacks_due", "Callbacks whose time has come.", lambda state: state.callbacks_due.count),
+    (
+        "seg_callbacks_due",
+        "Callbacks whose time has come.",
+        lambda state: state.callbacks_due.count,
+    ),
     (
         "seg_callbacks_oldest_due_age_seconds",
         "How long the first of the callbacks that are due has been so.",
@@ -42,9 +53,11 @@ def gauges_of(state: ServiceState) -> Iterator[Metric]:
     for name, about, value in _PLAIN:
         yield GaugeMetricFamily(name, about, value=value(state))
     yield _by_label("seg_jobs", "Jobs that are not finished, by state.", "state", {
-        "waiting": state.waiting.count, "in_flight": state.in_flight.count, "processing": state.processing,
+        "waiting": state.waiting.count, "in_flight": state.in_flight.count,
+        "processing": state.processing,
     })  # fmt: skip
-    yield _by_label("seg_oldest_job_age_seconds", "How long the first of them has been in its state.", "state", {
+    yield _by_label("seg_oldest_job_age_seconds",
+                    "How long the first of them has been in its state.", "state", {
         "waiting": state.waiting.oldest_seconds, "in_flight": state.in_flight.oldest_seconds,
     })  # fmt: skip
     yield _by_label("seg_parked", "What waits for a person, by kind.", "kind", {
@@ -52,8 +65,12 @@ def gauges_of(state: ServiceState) -> Iterator[Metric]:
     })  # fmt: skip
     if state.prune:
         ended, failures = state.prune.ended_at.timestamp(), state.prune.failures
-        yield GaugeMetricFamily("seg_prune_ended_timestamp_seconds", "When the last prune ended.", value=ended)
-        yield GaugeMetricFamily("seg_prune_failures", "What the last prune could not remove.", value=failures)
+        yield GaugeMetricFamily(
+            "seg_prune_ended_timestamp_seconds", "When the last prune ended.", value=ended
+        )
+        yield GaugeMetricFamily(
+            "seg_prune_failures", "What the last prune could not remove.", value=failures
+        )
 
 
 def counts_of(total: Samples) -> Iterator[Metric]:
@@ -68,7 +85,8 @@ def counts_of(total: Samples) -> Iterator[Metric]:
 
 
 class ServiceMetrics:
-    """One scrape at a time asks the store, at most every two seconds; when it is away, the last sums are served."""
+    """One scrape at a time asks the store, at most every two seconds; when it is away, the last
+    sums are served."""
 
     def __init__(self, service: Service) -> None:
         self._store = service.store
@@ -99,7 +117,10 @@ class ServiceMetrics:
 
     def _read(self) -> list[Metric]:
         try:
-            gauges = [_store_up(True), *gauges_of(read_service_state(self._store, self._stale_seconds))]
+            gauges = [
+                _store_up(True),
+                *gauges_of(read_service_state(self._store, self._stale_seconds)),
+            ]
             self._others = MetricSnapshots(self._store).total(but=self.reporter.process)
         except StoreError:
             gauges = [_store_up(False)]
@@ -107,7 +128,8 @@ class ServiceMetrics:
         return [*gauges, *self._counts()]
 
     def _counts(self) -> Iterator[Metric]:
-        """Nothing until the others' counts were read once: sums that fall are taken for a restart."""
+        """Nothing until the others' counts were read once: sums that fall are taken for a
+        restart."""
         if self._others is not None:
             yield from counts_of(add_up([self._others, current_samples()]))
 
@@ -120,7 +142,9 @@ def _by_label(name: str, about: str, label: str, values: dict[str, float]) -> Me
 
 
 def _store_up(is_up: bool) -> Metric:
-    return GaugeMetricFamily("seg_store_up", "1 if the store can be read, else 0.", value=float(is_up))
+    return GaugeMetricFamily(
+        "seg_store_up", "1 if the store can be read, else 0.", value=float(is_up)
+    )
 
 
 def _in_order(name: str, labels: tuple[tuple[str, str], ...]) -> tuple[object, ...]:

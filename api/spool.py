@@ -14,10 +14,11 @@ CHECK_EVERY_BYTES = 4 * 2**20
 
 
 class Spool:
-    """One upload's bytes as they come: written, counted and hashed. A context manager; what it holds goes with it.
+    """One upload's bytes as they come: written, counted and hashed. A context manager; what it
+    holds goes with it.
 
-    The file has no name, so that nothing is left behind however the process ends; the store may link it into its
-    folders. Not safe in threads; blocking.
+    The file has no name, so that nothing is left behind however the process ends; the store may
+    link it into its folders. Not safe in threads; blocking.
     """
 
     def __init__(self, folder: Path, check_space: Callable[[int], None]) -> None:
@@ -30,7 +31,12 @@ class Spool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         if self._file:
             self._file.close()
 
@@ -61,7 +67,8 @@ class Spool:
 
 
 def open_nameless(folder: Path) -> BinaryIO:
-    """A new file in the folder (made if need be) that has no name; it can be given one where the system knows how."""
+    """A new file in the folder (made if need be) that has no name; it can be given one where the
+    system knows how."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)

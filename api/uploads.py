@@ -1,4 +1,5 @@
-"""Bodies, read as they arrive: in turns, to the disk, and refused the moment they are too large or too slow."""
+"""Bodies, read as they arrive: in turns, to the disk, and refused the moment they are too large or
+too slow."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -37,12 +38,15 @@ class BodyReader:
     async def json_bytes(self, limit_bytes: int) -> bytes:
         """The whole body, small; BodyTooLarge beyond the limit."""
         pieces: list[bytes] = []
-        error = BodyTooLarge(f"a JSON body may have {limit_bytes} bytes; send a picture as multipart/form-data.")
+        error = BodyTooLarge(
+            f"a JSON body may have {limit_bytes} bytes; send a picture as multipart/form-data."
+        )
         await self._read(pieces.append, limit_bytes, error)
         return b"".join(pieces)
 
     async def form(self, spool: Spool, known_fields: Collection[str]) -> Form:
-        """A multipart form with at most one picture (whatever its field is called), whose bytes go to the spool."""
+        """A multipart form with at most one picture (whatever its field is called), whose bytes go
+        to the spool."""
 
         def write(data: bytes) -> None:
             if spool.size + len(data) > self.max_image_bytes:
@@ -50,12 +54,16 @@ class BodyReader:
             spool.write(data)
 
         reader = FormReader(self.request.headers["content-type"], known_fields, write)
-        await self._read(reader.feed, self.max_image_bytes + FORM_OVERHEAD_BYTES, self._image_too_large())
+        await self._read(
+            reader.feed, self.max_image_bytes + FORM_OVERHEAD_BYTES, self._image_too_large()
+        )
         return reader.finish()
 
-    async def _read(self, take: Callable[[bytes], None], limit_bytes: int, error: Exception) -> None:
-        """Hands the body on in pieces, in a thread. Raises the error past the limit, BodyTooSlow if it stalls or takes
-        ten stalls in all."""
+    async def _read(
+        self, take: Callable[[bytes], None], limit_bytes: int, error: Exception
+    ) -> None:
+        """Hands the body on in pieces, in a thread. Raises the error past the limit, BodyTooSlow if
+        it stalls or takes ten stalls in all."""
         self._check_announced(limit_bytes, error)
         clock, total, more = _Clock(self.stall_seconds, self.slot), 0, True
         while more:
@@ -75,7 +83,9 @@ class BodyReader:
             raise error
 
     def _image_too_large(self) -> ImageTooLarge:
-        return ImageTooLarge(f"the picture has more than MAX_IMAGE_BYTES = {self.max_image_bytes} bytes.")
+        return ImageTooLarge(
+            f"the picture has more than MAX_IMAGE_BYTES = {self.max_image_bytes} bytes."
+        )
 
 
 class _Clock:
@@ -88,16 +98,20 @@ class _Clock:
         self._stalls_at = anyio.current_time() + stall_seconds
 
     def tick(self, received_bytes: int) -> None:
-        """Something came, or nothing did; raises BodyTooSlow when it is time, or when others need its place."""
+        """Something came, or nothing did; raises BodyTooSlow when it is time, or when others need
+        its place."""
         self._slot.turn(received_bytes)
         if self._slot.gave_way:
-            raise BodyTooSlow("the body came very slowly while others waited for its place; send it again.")
+            raise BodyTooSlow(
+                "the body came very slowly while others waited for its place; send it again."
+            )
         now = anyio.current_time()
         if received_bytes:
             self._stalls_at = now + self._stall_seconds
         if now >= min(self._stalls_at, self._ends_at):
             raise BodyTooSlow(
-                f"the body stalled for {self._stall_seconds:g} s or took ten times that in all; send it again."
+                f"the body stalled for {self._stall_seconds:g} s or took ten times that in all;"
+                " send it again."
             )
 
 
@@ -108,7 +122,8 @@ def _piece(message: Message | None) -> bytes:
 
 
 def is_multipart(request: Request) -> bool:
-    """Whether the body is a form with files; curl's `--data-binary` calls any bytes a form without."""
+    """Whether the body is a form with files; curl's `--data-binary` calls any bytes a form
+    without."""
     return media_type(request) == "multipart/form-data"
 
 

@@ -1,7 +1,8 @@
-"""`make bench`: each figure, where it can be, a ratio taken in one run, its sides in turn; medians with spread.
+"""`make bench`: each figure, where it can be, a ratio taken in one run, its sides in turn; medians
+with spread.
 
-Prints a table for each part, and with --write puts it into docs/benchmarks.md between the part's markers. Needs a quiet
-machine: anything else that runs is in the figures.
+Prints a table for each part, and with --write puts it into docs/benchmarks.md between the part's
+markers. Needs a quiet machine: anything else that runs is in the figures.
 """
 
 import argparse
@@ -44,7 +45,9 @@ PARTS: dict[str, Measure] = {
     "encoding": _by("encoding"),
     "automatic_masks": _by("automatic_masks"),
     "yolo": _by("yolo"),
-    "large_pictures": lambda options: import_module("benchmarks.large_pictures").measure(options.folder),
+    "large_pictures": (
+        lambda options: import_module("benchmarks.large_pictures").measure(options.folder)
+    ),
     "history": _by("history"),
     "history_servers": _by("history_servers"),
     "soak": _by("soak"),
@@ -54,7 +57,8 @@ PARTS: dict[str, Measure] = {
 
 
 def main() -> int:
-    """Measures the parts that were asked for, one after the other; 1 if one of them could not be measured."""
+    """Measures the parts that were asked for, one after the other; 1 if one of them could not be
+    measured."""
     arguments = _arguments()
     failed = []
     with tempfile.TemporaryDirectory(prefix="seg-bench-") as folder:
@@ -68,7 +72,8 @@ def main() -> int:
 
 
 def _measure_part(name: str, options: Options, write: bool) -> bool:
-    """Measures, prints and writes one part; says whether that went well, since the others should not suffer."""
+    """Measures, prints and writes one part; says whether that went well, since the others should
+    not suffer."""
     say(f"{name} ...")
     options.folder.mkdir(parents=True)
     try:
@@ -97,12 +102,20 @@ def _write(name: str, text: str, findings: Findings) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all of them without one")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
-    parser.add_argument("--quick", action="store_true", help="minutes in all: fewer pictures, fewer rounds")
+    parser.add_argument(
+        "parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all of them without one"
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="put the tables into docs/benchmarks.md"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="minutes in all: fewer pictures, fewer rounds"
+    )
     for name, meaning in _OPTIONS.items():
         default = getattr(_DEFAULTS, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=meaning)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=type(default), default=default, help=meaning
+        )
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - PARTS.keys():
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
@@ -113,7 +126,9 @@ def _arguments() -> argparse.Namespace:
 
 _DEFAULTS = Options(Path())
 _OPTIONS = {
-    "model": "a YOLO-seg name or a path to weights, for footprint, latency, queue, seeds_way and memory",
+    "model": (
+        "a YOLO-seg name or a path to weights, for footprint, latency, queue, seeds_way and memory"
+    ),
     "pictures": "queued at once in throughput",
     "rounds": "times that each side of a ratio is measured in throughput and seeds_way",
     "past_jobs": "how far history goes",
@@ -125,7 +140,10 @@ _OPTIONS = {
 
 def _machine() -> str:
     day = datetime.now(UTC).date()
-    return f"{day}, {os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}, no GPU used."
+    return (
+        f"{day}, {os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}, no GPU"
+        " used."
+    )
 
 
 def _processor() -> str:

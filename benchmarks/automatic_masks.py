@@ -1,7 +1,8 @@
-"""SAM-2's automatic masks: `exact` and `turbo` against upstream's generator, picture by picture in turn.
+"""SAM-2's automatic masks: `exact` and `turbo` against upstream's generator, picture by picture in
+turn.
 
-Each side is a process of its own (`python -m benchmarks.automatic_masks`), so that its peak of memory is its own:
-upstream as it comes, upstream with the worker's allocator, and ours with it.
+Each side is a process of its own (`python -m benchmarks.automatic_masks`), so that its peak of
+memory is its own: upstream as it comes, upstream with the worker's allocator, and ours with it.
 """
 
 import json
@@ -34,7 +35,10 @@ from seg_pipeline.segmenters.weights.locate import BUNDLED
 
 AS_IT_COMES = "upstream as it comes"
 SIDES = (AS_IT_COMES, "upstream", "exact", "turbo")
-SPEED_TARGETS = {"exact": {"upstream": 3.5, AS_IT_COMES: 5}, "turbo": {"upstream": 5, AS_IT_COMES: 7}}
+SPEED_TARGETS = {
+    "exact": {"upstream": 3.5, AS_IT_COMES: 5},
+    "turbo": {"upstream": 5, AS_IT_COMES: 7},
+}
 IOU_TARGETS = {"exact": 0.9995, "turbo": 0.99}
 
 
@@ -57,7 +61,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Figures:
-    """What is kept of an answer; `ious`: those with upstream's masks, one by one, None if it has another number."""
+    """What is kept of an answer; `ious`: those with upstream's masks, one by one, None if it has
+    another number."""
 
     seconds: float
     peak_mb: float
@@ -66,10 +71,13 @@ class Figures:
 
 
 def measure(options: Options) -> list[Row]:
-    """Ratios, peaks of memory and agreement for demo-sam2 and for an untrained sam2.1_hiera_tiny."""
+    """Ratios, peaks of memory and agreement for demo-sam2 and for an untrained
+    sam2.1_hiera_tiny."""
     scenes = [f"scene {FIRST_SEED + index}" for index in range(options.scaled(8, 2))]
     pictures = [*scenes, *PHOTOGRAPHS]
-    rows = _measure_model("demo-sam2", BUNDLED / "demo-sam2.pt", [Task(each, DEMO_PARAMETERS) for each in pictures])
+    rows = _measure_model(
+        "demo-sam2", BUNDLED / "demo-sam2.pt", [Task(each, DEMO_PARAMETERS) for each in pictures]
+    )
     weights = untrained_sam2.untrained_sam2(options.models, _picture(scenes[0]))
     segmenter = Sam2Segmenter(untrained_sam2.NAME, weights, "cpu", mode="exact")
     points = options.scaled(32, 12)
@@ -90,13 +98,20 @@ def _measure_model(name: str, weights: Path, tasks: Sequence[Task]) -> list[Row]
             answers = {side: _ask(processes[side], task) for side in turn}
             for side, answer in answers.items():
                 figures[side].append(_figures(answer, answers["upstream"]))
-                say(f"automatic_masks: {name}, {side}: {answer.seconds:.2f} s, {len(answer.masks)} masks")
+                say(
+                    f"automatic_masks: {name}, {side}: {answer.seconds:.2f} s, {len(answer.masks)}"
+                    " masks"
+                )
     return [row for mode in SPEED_TARGETS for row in _rows(name, mode, figures)]
 
 
 def _figures(answer: Answer, upstream: Answer) -> Figures:
     alike = len(answer.masks) == len(upstream.masks)
-    ious = [mask_iou(*pair) for pair in zip(answer.masks, upstream.masks, strict=True)] if alike else None
+    ious = (
+        [mask_iou(*pair) for pair in zip(answer.masks, upstream.masks, strict=True)]
+        if alike
+        else None
+    )
     return Figures(answer.seconds, answer.peak_mb, len(answer.masks), ious)
 
 
@@ -106,8 +121,14 @@ def _rows(name: str, mode: str, figures: Mapping[str, list[Figures]]) -> list[Ro
         pairs = zip(figures[theirs], figures[mode], strict=True)
         same = "as it comes" if theirs == AS_IT_COMES else "with the same allocator"
         figure = f"{name}: {mode}, times as fast as upstream {same}"
-        rows.append(row_of(figure, [slow.seconds / fast.seconds for slow, fast in pairs], target=f"{target:g}"))
-    seconds = " and ".join(_range(side, [each.seconds for each in figures[side]], ".1f") for side in ("upstream", mode))
+        rows.append(
+            row_of(
+                figure, [slow.seconds / fast.seconds for slow, fast in pairs], target=f"{target:g}"
+            )
+        )
+    seconds = " and ".join(
+        _range(side, [each.seconds for each in figures[side]], ".1f") for side in ("upstream", mode)
+    )
     masks = _range("masks", [each.masks for each in figures[mode]], ".0f")
     rows.append(Row(f"{name}: seconds a picture", "", f"{seconds}; {masks}", ""))
     return [*rows, _memory_row(name, mode, figures), _agreement_row(name, mode, figures[mode])]
@@ -118,7 +139,10 @@ def _range(what: str, values: Sequence[float], digits: str) -> str:
 
 
 def _memory_row(name: str, mode: str, figures: Mapping[str, list[Figures]]) -> Row:
-    peaks = {side: max(each.peak_mb for each in figures[side]) for side in (AS_IT_COMES, "upstream", mode)}
+    peaks = {
+        side: max(each.peak_mb for each in figures[side])
+        for side in (AS_IT_COMES, "upstream", mode)
+    }
     spread = "MB: " + ", ".join(f"{side} {peak:.0f}" for side, peak in peaks.items())
     figure = f"{name}: {mode}'s peak of memory over that of upstream as it comes"
     return Row(figure, f"{peaks[mode] / peaks[AS_IT_COMES]:.2f}", spread, "1")
@@ -127,15 +151,21 @@ def _memory_row(name: str, mode: str, figures: Mapping[str, list[Figures]]) -> R
 def _agreement_row(name: str, mode: str, figures: Sequence[Figures]) -> Row:
     ious = [iou for each in figures if each.ious is not None for iou in each.ious]
     alike = sum(each.ious is not None for each in figures)
-    note = f"as many masks on {alike} of {len(figures)} pictures, {len(ious)} masks in the same order"
+    note = (
+        f"as many masks on {alike} of {len(figures)} pictures, {len(ious)} masks in the same order"
+    )
     mean = f"{statistics.mean(ious):.5f}" if ious else "no masks"
-    return Row(f"{name}: {mode}, mean IoU with upstream's masks", mean, note, f"{IOU_TARGETS[mode]:g}")
+    return Row(
+        f"{name}: {mode}, mean IoU with upstream's masks", mean, note, f"{IOU_TARGETS[mode]:g}"
+    )
 
 
 @contextmanager
 def _side(name: str, weights: Path, side: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "benchmarks.automatic_masks", side, name, str(weights)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         yield process
         assert process.stdin
         process.stdin.close()
@@ -156,7 +186,9 @@ def main() -> None:
         keep_freed_memory()
     mode: Any = "upstream" if side.startswith("upstream") else side
     segmenter = Sam2Segmenter(name, Path(weights), "cpu", mode=mode)
-    segmenter.segment([_picture(f"scene {FIRST_SEED}")], {"points_per_side": 8})  # pays for what is loaded once
+    segmenter.segment(
+        [_picture(f"scene {FIRST_SEED}")], {"points_per_side": 8}
+    )  # pays for what is loaded once
     for line in sys.stdin:
         task = json.loads(line)
         picture = _picture(task["picture"])
@@ -175,12 +207,18 @@ def _picture(name: str) -> RgbImage:
 
 def _packed(mask: Mask) -> tuple[tuple[int, int], list[int], str]:
     box = mask.box
-    return mask.resolution_wh, [box.x, box.y, box.width, box.height], np.packbits(mask.bits).tobytes().hex()
+    return (
+        mask.resolution_wh,
+        [box.x, box.y, box.width, box.height],
+        np.packbits(mask.bits).tobytes().hex(),
+    )
 
 
 def _unpacked(resolution_wh: Sequence[int], xywh: Sequence[int], packed: str) -> Mask:
     box, (width, height) = Box(*xywh), resolution_wh
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex(packed), np.uint8), count=box.width * box.height)
+    bits = np.unpackbits(
+        np.frombuffer(bytes.fromhex(packed), np.uint8), count=box.width * box.height
+    )
     return Mask((width, height), box, bits.reshape(box.height, box.width).astype(np.bool_))
 
 

@@ -1,7 +1,8 @@
-"""The other side of the throughput ratio: the same work in a plain loop in one process, without any service.
+"""The other side of the throughput ratio: the same work in a plain loop in one process, without any
+service.
 
-`python -m benchmarks.bare_loop MODEL OUT PICTURE…` prints the seconds, the CPU seconds and the number of segments; the
-model's loading is not in them.
+`python -m benchmarks.bare_loop MODEL OUT PICTURE…` prints the seconds, the CPU seconds and the
+number of segments; the model's loading is not in them.
 """
 
 import os
@@ -34,10 +35,13 @@ class Loop:
 
 
 def run_bare_loop(model: str, out: Path, pictures: Sequence[Path]) -> Loop:
-    """Loops over the pictures in a process of its own, which takes as many threads as the worker does."""
+    """Loops over the pictures in a process of its own, which takes as many threads as the worker
+    does."""
     command = [sys.executable, "-m", "benchmarks.bare_loop", model, str(out), *map(str, pictures)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(usable_cores())}
-    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+    answer = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+    ).stdout
     seconds, cpu_seconds, segments = answer.split()[-3:]
     return Loop(float(seconds), float(cpu_seconds), int(segments))
 
@@ -56,7 +60,8 @@ def main() -> None:
 
 
 def process(segmenter: Segmenter, picture: Path, out: Path, settings: Settings) -> int:
-    """One picture: decode, segment, and write every file that the service writes; how many segments there were."""
+    """One picture: decode, segment, and write every file that the service writes; how many segments
+    there were."""
     folder = out / picture.stem
     for name in ("mask_images", "crops"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -64,7 +69,9 @@ def process(segmenter: Segmenter, picture: Path, out: Path, settings: Settings) 
     segments = order_by_area(segmenter.segment([image])[0])
     for index, segment in enumerate(segments):
         (folder / f"mask_images/mask_{index:03d}.png").write_bytes(encode_mask_png(segment.mask))
-        (folder / "crops" / crop_name(picture.stem, index)).write_bytes(cut_out(image, segment.mask))
+        (folder / "crops" / crop_name(picture.stem, index)).write_bytes(
+            cut_out(image, segment.mask)
+        )
     (folder / "original.webp").write_bytes(encode_original(image))
     (folder / "overlay.webp").write_bytes(overlay(image, segments))
     return len(segments)

@@ -20,7 +20,8 @@ NOTHING_FOUND = {"error": "No masks found"}
 
 @dataclass(frozen=True)
 class Burst:
-    """What a burst took, from the first POST to the last result: seconds, and CPU seconds of all processes."""
+    """What a burst took, from the first POST to the last result: seconds, and CPU seconds of all
+    processes."""
 
     jobs: int
     seconds: float
@@ -32,7 +33,10 @@ def queue_all(stack: RunningStack, pictures: Sequence[Path]) -> Burst:
     name = secrets.token_hex(4)
     uuids = [f"{name}-{index}" for index in range(len(pictures))]
     cpu_before, begin = stack.cpu_seconds(), time.perf_counter()
-    with httpx.Client(base_url=stack.url, timeout=60) as client, ThreadPoolExecutor(SENDERS) as senders:
+    with (
+        httpx.Client(base_url=stack.url, timeout=60) as client,
+        ThreadPoolExecutor(SENDERS) as senders,
+    ):
         list(senders.map(lambda pair: queue_one(client, *pair), zip(uuids, pictures, strict=True)))
     _await(stack, uuids, begin)
     return Burst(len(uuids), time.perf_counter() - begin, stack.cpu_seconds() - cpu_before)
@@ -56,8 +60,8 @@ def _await(stack: RunningStack, uuids: Sequence[str], begin: float) -> None:
 
 
 def send_one(client: httpx.Client, picture: Path) -> tuple[float, float]:
-    """Seconds from POST to answer of a lone picture, and those of them that the model took; not a number where it found
-    nothing, since that answer does not tell."""
+    """Seconds from POST to answer of a lone picture, and those of them that the model took; not a
+    number where it found nothing, since that answer does not tell."""
     begin = time.perf_counter()
     answer = client.post("/segment", content=picture.read_bytes())
     total = time.perf_counter() - begin

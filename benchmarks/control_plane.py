@@ -1,4 +1,5 @@
-"""What a job costs outside of its stages, by the number of jobs in a run: the tick that asks for the run, and the run.
+"""What a job costs outside of its stages, by the number of jobs in a run: the tick that asks for
+the run, and the run.
 
 A part of both is spent once a run, whatever is in it, and that part is what batches make small.
 """
@@ -33,10 +34,18 @@ def _rows(child: Child, batch: int, times: int) -> list[Row]:
     for _ in range(times):
         child.measure("tick")
         child.measure("run")
-    return [_row("its tick and launch", child.costs["tick"], batch), _row("its run", child.costs["run"], batch)]
+    return [
+        _row("its tick and launch", child.costs["tick"], batch),
+        _row("its run", child.costs["run"], batch),
+    ]
 
 
 def _row(what: str, costs: list[Cost], batch: int) -> Row:
     statements = sum(cost.statements for cost in costs) / len(costs) / batch
     cpu_ms = [1000 * cost.cpu_seconds / batch for cost in costs]
-    return row_of(f"CPU a job, {batch} in a run: {what}", cpu_ms, "ms", note=f"{statements:.1f} statements a job")
+    return row_of(
+        f"CPU a job, {batch} in a run: {what}",
+        cpu_ms,
+        "ms",
+        note=f"{statements:.1f} statements a job",
+    )

@@ -35,7 +35,11 @@ class Answer:
     @property
     def is_polite_refusal(self) -> bool:
         """Whether it was refused with a time to come again and a word that says why."""
-        return self.status in (429, 503) and self.code is not None and (self.retry_after or "").isdecimal()
+        return (
+            self.status in (429, 503)
+            and self.code is not None
+            and (self.retry_after or "").isdecimal()
+        )
 
 
 async def upload_at_once(url: str, uuids: Sequence[str], body: bytes) -> list[Answer]:
@@ -44,8 +48,11 @@ async def upload_at_once(url: str, uuids: Sequence[str], body: bytes) -> list[An
 
 
 @asynccontextmanager
-async def holding(url: str, count: int, beginning: bytes, drip: bytes = b"") -> AsyncIterator[list[Wire]]:
-    """Keeps so many connections that began like this and go no further, but for a drip each second."""
+async def holding(
+    url: str, count: int, beginning: bytes, drip: bytes = b""
+) -> AsyncIterator[list[Wire]]:
+    """Keeps so many connections that began like this and go no further, but for a drip each
+    second."""
     wires = [*await asyncio.gather(*(_begun(url, beginning) for _ in range(count)))]
     dripping = asyncio.create_task(_drip(wires, drip))
     try:
@@ -58,7 +65,11 @@ async def holding(url: str, count: int, beginning: bytes, drip: bytes = b"") -> 
 
 async def ask(url: str, path: str) -> int:
     """The status of a GET on a connection of its own."""
-    return (await _exchange(url, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode(), b""))[0]
+    return (
+        await _exchange(
+            url, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode(), b""
+        )
+    )[0]
 
 
 def outcomes(answers: Sequence[Answer]) -> Counter[str]:
@@ -71,19 +82,25 @@ def _outcome(answer: Answer) -> str:
         return "accepted"
     if answer.is_polite_refusal:
         return "told to come again"
-    return f"refused with {answer.status}" if answer.code and answer.status < 500 else f"failed ({answer.status})"
+    return (
+        f"refused with {answer.status}"
+        if answer.code and answer.status < 500
+        else f"failed ({answer.status})"
+    )
 
 
 async def _upload(url: str, uuid: str, body: bytes) -> Answer:
     head = (
-        f"POST /segment?uuid={uuid} HTTP/1.1\r\nHost: x\r\nPrefer: respond-async\r\nConnection: close\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+        f"POST /segment?uuid={uuid} HTTP/1.1\r\nHost: x\r\nPrefer: respond-async\r\nConnection:"
+        f" close\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     status, headers, document = await _exchange(url, head.encode(), body)
     return Answer(uuid, status, headers.get("retry-after"), document.get("code"))
 
 
-async def _exchange(url: str, head: bytes, body: bytes) -> tuple[int, dict[str, str], dict[str, str]]:
+async def _exchange(
+    url: str, head: bytes, body: bytes
+) -> tuple[int, dict[str, str], dict[str, str]]:
     try:
         async with asyncio.timeout(SECONDS):
             reader, writer = await _begun(url, head)

@@ -1,4 +1,5 @@
-"""Masks, cut-outs and originals as files: ours against the seeds' way, in seconds and in bytes, one by one in turn."""
+"""Masks, cut-outs and originals as files: ours against the seeds' way, in seconds and in bytes, one
+by one in turn."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -32,10 +33,19 @@ class Ratio:
 
 
 def measure(options: Options) -> list[Row]:
-    """Ratios over the masks of generated scenes of 1920x1080, and over pictures of several kinds."""
-    masks = [pair for index in range(options.scaled(12, 2)) for pair in _masks_of_scene(FIRST_SEED + index)]
+    """Ratios over the masks of generated scenes of 1920x1080, and over pictures of several
+    kinds."""
+    masks = [
+        pair
+        for index in range(options.scaled(12, 2))
+        for pair in _masks_of_scene(FIRST_SEED + index)
+    ]
     pictures = [(picture,) for group in parity_pictures("yolov8n-seg") for picture in group]
-    pngs = _ratios(lambda _, mask: encode_mask_png(mask), lambda _, mask: seeds_way.mask_png(mask.full()), masks)
+    pngs = _ratios(
+        lambda _, mask: encode_mask_png(mask),
+        lambda _, mask: seeds_way.mask_png(mask.full()),
+        masks,
+    )
     crops = _ratios(cut_out, lambda image, mask: seeds_way.cut_out(image, mask.full()), masks)
     originals = _ratios(encode_original, seeds_way.original, pictures)
     return [
@@ -50,7 +60,12 @@ def _rows(name: str, ratios: list[Ratio]) -> list[Row]:
     together = sum(ratio.our_bytes for ratio in ratios) / sum(ratio.their_bytes for ratio in ratios)
     return [
         row_of(f"{name}: seconds over the seeds'", [ratio.seconds for ratio in ratios], target="1"),
-        row_of(f"{name}: bytes over the seeds'", sizes, note=f"of all together {together:.2f}", target="1"),
+        row_of(
+            f"{name}: bytes over the seeds'",
+            sizes,
+            note=f"of all together {together:.2f}",
+            target="1",
+        ),
     ]
 
 

@@ -28,9 +28,16 @@ def measure(options: Options) -> list[Row]:
 
 def _start(folder: Path) -> float:
     port = free_port()
-    environment = {**os.environ, "DATA_DIR": str(folder), "API_PORT": str(port), "MODEL": "demo-yolo"}
+    environment = {
+        **os.environ,
+        "DATA_DIR": str(folder),
+        "API_PORT": str(port),
+        "MODEL": "demo-yolo",
+    }
     begin = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "api.main"], env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "api.main"], env=environment, stderr=subprocess.DEVNULL
+    )
     try:
         while not _answers(port):
             time.sleep(0.02)
@@ -48,9 +55,14 @@ def _answers(port: int) -> bool:
 
 
 def _resident(stack: RunningStack) -> list[Row]:
-    sizes = sorted((_name(process), process.memory_info().rss / 2**20) for process in stack.processes()[1:])
+    sizes = sorted(
+        (_name(process), process.memory_info().rss / 2**20) for process in stack.processes()[1:]
+    )
     targets = {"api.main": "150 MB"}
-    return [Row(f"resident: `{name}`", f"{size:.0f} MB", "", targets.get(name, "")) for name, size in sizes]
+    return [
+        Row(f"resident: `{name}`", f"{size:.0f} MB", "", targets.get(name, ""))
+        for name, size in sizes
+    ]
 
 
 def _name(process: psutil.Process) -> str:

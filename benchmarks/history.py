@@ -1,5 +1,6 @@
-"""What a job costs when thousands have gone before it: an instance is filled by real jobs, and at every level bursts
-and lone pictures on it are compared with the same on a fresh instance, in turn. Nothing is pruned meanwhile.
+"""What a job costs when thousands have gone before it: an instance is filled by real jobs, and at
+every level bursts and lone pictures on it are compared with the same on a fresh instance, in turn.
+Nothing is pruned meanwhile.
 """
 
 import sqlite3
@@ -29,7 +30,11 @@ LONE = 5
 FILL_AT_ONCE = 500
 GROWTH_LIMIT = 1.2
 MONTH = 30 * 86_400
-KEEP_ALL = {"asset_ttl_seconds": MONTH, "run_retention_seconds": MONTH, "live_partitions": 1_000_000}
+KEEP_ALL = {
+    "asset_ttl_seconds": MONTH,
+    "run_retention_seconds": MONTH,
+    "live_partitions": 1_000_000,
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class Level:
-    """Costs after so many jobs and on a fresh instance, in turn, and the bytes that all these jobs have left."""
+    """Costs after so many jobs and on a fresh instance, in turn, and the bytes that all these jobs
+    have left."""
 
     past_jobs: int
     aged: list[Cost]
@@ -57,11 +63,18 @@ class Level:
 
 def measure(options: Options) -> Findings:
     """Ratios at every level up to the number of past jobs that was asked for."""
-    counts = QUICK_LEVELS if options.quick else [each for each in LEVELS if each <= options.past_jobs]
+    counts = (
+        QUICK_LEVELS if options.quick else [each for each in LEVELS if each <= options.past_jobs]
+    )
     levels = measure_levels(options, counts)
-    batch = f"in runs of {options.past_batch}" if options.past_batch > 1 else "each in a run of its own"
+    batch = (
+        f"in runs of {options.past_batch}" if options.past_batch > 1 else "each in a run of its own"
+    )
     rows = [row for level in levels for row in _rows(level)]
-    return Findings([*rows, *_growth(levels), Row("how these jobs were run", batch)], lambda path: _plot(levels, path))
+    return Findings(
+        [*rows, *_growth(levels), Row("how these jobs were run", batch)],
+        lambda path: _plot(levels, path),
+    )
 
 
 def _rows(level: Level) -> list[Row]:
@@ -69,18 +82,27 @@ def _rows(level: Level) -> list[Row]:
     alone = statistics.median(cost.alone_seconds for cost in level.aged)
     cpu_ms = 1000 * statistics.median(cost.cpu_seconds for cost in level.aged)
     return [
-        row_of(f"{name} seconds a job in a burst", level.ratios(lambda cost: cost.seconds), target=target),
+        row_of(f"{name} seconds a job in a burst", level.ratios(lambda cost: cost.seconds),
+               target=target),
         row_of(f"{name} CPU a job", level.ratios(lambda cost: cost.cpu_seconds), target=target,
                note=f"{cpu_ms:.0f} ms"),
-        row_of(f"{name} a lone job's seconds", level.ratios(lambda cost: cost.alone_seconds), target=target,
+        row_of(f"{name} a lone job's seconds", level.ratios(lambda cost: cost.alone_seconds),
+               target=target,
                note=f"{alone:.2f} s"),
     ]  # fmt: skip
 
 
 def _growth(levels: Sequence[Level]) -> list[Row]:
     """Bytes a job, level by level; the databases' empty tables are not in them."""
-    each = [(now.stored - before.stored) / (now.past_jobs - before.past_jobs) for before, now in pairwise(levels)]
-    return [row_of("what a job leaves in Dagster, broker and markers", [size / 1000 for size in each], "kB")]
+    each = [
+        (now.stored - before.stored) / (now.past_jobs - before.past_jobs)
+        for before, now in pairwise(levels)
+    ]
+    return [
+        row_of(
+            "what a job leaves in Dagster, broker and markers", [size / 1000 for size in each], "kB"
+        )
+    ]
 
 
 def _plot(levels: Sequence[Level], path: Path) -> None:
@@ -112,7 +134,10 @@ def _measure_level(options: Options, aged: RunningStack, picture: Path, past_job
     stored, jobs = stored_bytes(aged), aged.finished_count()
     with _instance(options, f"fresh-{past_jobs}") as fresh:
         _warm_up(fresh, picture)
-        rounds = [(_cost(aged, picture, options), _cost(fresh, picture, options)) for _ in range(options.scaled(5, 2))]
+        rounds = [
+            (_cost(aged, picture, options), _cost(fresh, picture, options))
+            for _ in range(options.scaled(5, 2))
+        ]
     level = Level(jobs, [old for old, _ in rounds], [new for _, new in rounds], stored)
     median = statistics.median(level.ratios(lambda cost: cost.cpu_seconds))
     say(f"history: after {jobs} jobs a job's CPU is {median:.2f} times that on a fresh instance")
@@ -138,14 +163,20 @@ def _fill(stack: RunningStack, picture: Path, wanted: int) -> None:
     while (missing := wanted - stack.finished_count()) > 0:
         burst = queue_all(stack, [picture] * min(missing, FILL_AT_ONCE))
         rate = burst.jobs / burst.seconds
-        say(f"history: {stack.finished_count()} jobs done, the last {burst.jobs} at {rate:.1f} a second")
+        say(
+            f"history: {stack.finished_count()} jobs done, the last {burst.jobs} at {rate:.1f} a"
+            " second"
+        )
 
 
 def stored_bytes(stack: RunningStack) -> int:
-    """What orchestration keeps: Dagster's databases, the broker's folder and the markers; not the jobs' files."""
+    """What orchestration keeps: Dagster's databases, the broker's folder and the markers; not the
+    jobs' files."""
     data = stack.settings.data_dir
     databases = [*(data / "dagster").rglob("*.db")]
-    others = (path for name in ("broker", "state") for path in (data / name).rglob("*") if path.is_file())
+    others = (
+        path for name in ("broker", "state") for path in (data / name).rglob("*") if path.is_file()
+    )
     return sum(map(_database_bytes, databases)) + sum(path.stat().st_size for path in others)
 
 

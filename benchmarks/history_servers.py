@@ -1,6 +1,8 @@
-"""What things cost on a Postgres with a long past, over the same on an empty one of the same server, in turn.
+"""What things cost on a Postgres with a long past, over the same on an empty one of the same
+server, in turn.
 
-The past is made in SQL (`past_jobs.py`); a tick, a run, a sweep, callbacks, the UI's pages and the prune are real.
+The past is made in SQL (`past_jobs.py`); a tick, a run, a sweep, callbacks, the UI's pages and the
+prune are real.
 """
 
 import os
@@ -23,7 +25,8 @@ from seg_pipeline.runtime.dagster_storage import postgres_url
 GROWTH_LIMIT = 1.3
 ROUNDS = 5
 EMPTY_PAST = 10 * (ROUNDS + 1)
-"""Runs that the empty one has, since the prune needs something to remove: as many as it takes in all rounds."""
+"""Runs that the empty one has, since the prune needs something to remove: as many as it takes in
+all rounds."""
 
 WORK = {
     "tick": "a tick with a batch: its claims, partitions and run",

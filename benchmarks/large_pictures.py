@@ -1,7 +1,8 @@
-"""What a picture of a hundred megapixels takes: peak resident memory and seconds of every stage, and how many of the
-things in it were found, with each model in a process alone.
+"""What a picture of a hundred megapixels takes: peak resident memory and seconds of every stage,
+and how many of the things in it were found, with each model in a process alone.
 
-`python -m benchmarks.large_pictures` runs it by itself, `python -m benchmarks.large_pictures demo-sam2` one model.
+`python -m benchmarks.large_pictures` runs it by itself, `python -m benchmarks.large_pictures
+demo-sam2` one model.
 """
 
 import json
@@ -28,7 +29,8 @@ from seg_pipeline.imaging.tile_merging import sampled
 PICTURE = "large.jpg"
 WIDTH, HEIGHT = 12_000, 8_400
 COMPARED_WH = (WIDTH // 4, HEIGHT // 4)
-"""What was found is held against the truth at a quarter of the size: exact enough, and a sixteenth of the memory."""
+"""What was found is held against the truth at a quarter of the size: exact enough, and a sixteenth
+of the memory."""
 
 FOUND_FROM = 0.5
 """The IoU from which on a true thing counts as found."""
@@ -37,20 +39,32 @@ LIMITS_GB = {"demo-yolo": 2.5, "demo-sam2": 3.0}
 """What the README promises for a picture of this size, all that the process holds included."""
 
 RUNS = (("demo-yolo", 2048), ("demo-sam2", 2048), ("demo-sam2", 1024))
-"""Models, and the side of the tiles: the default, and one whose tiles show demo-sam2 the small scenes as large as those
-that it was trained on."""
+"""Models, and the side of the tiles: the default, and one whose tiles show demo-sam2 the small
+scenes as large as those that it was trained on."""
 
 
 def measure(folder: Path, models: Sequence[str] = tuple(LIMITS_GB)) -> list[Row]:
     """The stages of a job with each model."""
     folder.mkdir(parents=True, exist_ok=True)
     write_large_picture(folder / PICTURE)
-    return [row for run in RUNS if run[0] in models for row in _rows(*run, _in_process_alone(*run, folder))]
+    return [
+        row
+        for run in RUNS
+        if run[0] in models
+        for row in _rows(*run, _in_process_alone(*run, folder))
+    ]
 
 
 def _in_process_alone(model: str, tile_side: int, folder: Path) -> dict[str, dict[str, float]]:
     say(f"large_pictures: {model}, tiles of {tile_side}")
-    command = [sys.executable, "-m", "benchmarks.large_pictures", model, str(tile_side), str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.large_pictures",
+        model,
+        str(tile_side),
+        str(folder),
+    ]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     figures: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
     return figures
@@ -62,22 +76,31 @@ def _rows(model: str, tile_side: int, figures: dict[str, dict[str, float]]) -> l
     name = f"100 megapixels with {model} in tiles of {tile_side}"
     return [
         Row(f"{name}, peak resident memory", f"{peak:.2f} GB", "", f"≤ {LIMITS_GB[model]} GB"),
-        *(Row(f"  {stage}", f"{was['peak_gb']:.2f} GB, {was['seconds']:.1f} s") for stage, was in figures.items()),
-        Row("  found of the fifty small scenes' things", f"{found['small']} of {found['small_true']}"),
+        *(
+            Row(f"  {stage}", f"{was['peak_gb']:.2f} GB, {was['seconds']:.1f} s")
+            for stage, was in figures.items()
+        ),
+        Row(
+            "  found of the fifty small scenes' things",
+            f"{found['small']} of {found['small_true']}",
+        ),
         Row("  found of the large scene's things", f"{found['large']} of {found['large_true']}"),
         Row("  segments that are none of these", f"{found['other']}"),
     ]
 
 
 def scenes() -> Iterator[tuple[Box, Scene]]:
-    """Fifty small scenes on the left, and one as large as the other half on the right, each with its place; the large
-    one is a quarter of its place's size."""
+    """Fifty small scenes on the left, and one as large as the other half on the right, each with
+    its place; the large one is a quarter of its place's size."""
     half = WIDTH // 2
     for index in range(50):
         row, column = divmod(index, 5)
         scene = make_scene(FIRST_SEED + index, width=half // 5, height=HEIGHT // 10)
         yield Box(column * half // 5, row * HEIGHT // 10, half // 5, HEIGHT // 10), scene
-    yield Box(half, 0, half, HEIGHT), make_scene(FIRST_SEED + 50, width=half // 4, height=HEIGHT // 4)
+    yield (
+        Box(half, 0, half, HEIGHT),
+        make_scene(FIRST_SEED + 50, width=half // 4, height=HEIGHT // 4),
+    )
 
 
 def write_large_picture(path: Path) -> None:
@@ -90,7 +113,8 @@ def write_large_picture(path: Path) -> None:
 
 
 def true_masks() -> dict[str, list[Mask]]:
-    """What can be seen of the small and of the large scenes' things, in a picture of `COMPARED_WH`."""
+    """What can be seen of the small and of the large scenes' things, in a picture of
+    `COMPARED_WH`."""
     masks: dict[str, list[Mask]] = {"small": [], "large": []}
     for place, scene in scenes():
         scale = place.width // scene.image.shape[1]
@@ -103,10 +127,14 @@ def true_masks() -> dict[str, list[Mask]]:
 def count_found(segments: Sequence[Segment]) -> dict[str, float]:
     """How many true things were found, of how many, and how many segments are none.
 
-    True masks do not overlap, so a segment finds one of them at most; two may find the same one, which is one `other`.
+    True masks do not overlap, so a segment finds one of them at most; two may find the same one,
+    which is one `other`.
     """
     masks, truth = _compared(segment.mask for segment in segments), true_masks()
-    found = {size: sum(any(_is_found(one, mask) for mask in masks) for one in truth[size]) for size in truth}
+    found = {
+        size: sum(any(_is_found(one, mask) for mask in masks) for one in truth[size])
+        for size in truth
+    }
     totals = {f"{size}_true": len(truth[size]) for size in truth}
     return {**found, **totals, "other": len(segments) - sum(found.values())}
 
@@ -121,15 +149,23 @@ def _compared(masks: Iterable[Mask]) -> list[Mask]:
 
 
 def run_stages(model_name: str, tile_side: int, folder: Path) -> dict[str, dict[str, float]]:
-    """Peak and seconds of each stage of a job for the picture in the folder, and `found`: what `count_found` says."""
+    """Peak and seconds of each stage of a job for the picture in the folder, and `found`: what
+    `count_found` says."""
     from seg_pipeline.jobs.repository import fingerprint
-    from seg_pipeline.pipeline.stages import Workbench, cut_segments, find_segments, prepare_sources, publish_results
+    from seg_pipeline.pipeline.stages import (
+        Workbench,
+        cut_segments,
+        find_segments,
+        prepare_sources,
+        publish_results,
+    )
     from seg_pipeline.segmenters.warm import WarmModels
     from seg_pipeline.settings import Settings
     from seg_pipeline.store.opening import open_store
 
     data_dir = folder / f"{model_name}-{tile_side}"
-    settings = Settings(_env_file=None, data_dir=data_dir, model=model_name, device="cpu", tile_side=tile_side,
+    settings = Settings(_env_file=None, data_dir=data_dir, model=model_name, device="cpu",
+                        tile_side=tile_side,
                         max_image_pixels=110_000_000, max_image_bytes=2**28)  # fmt: skip
     models = WarmModels(settings)
     with models.borrow(model_name) as model:
@@ -155,7 +191,10 @@ def run_stages(model_name: str, tile_side: int, folder: Path) -> dict[str, dict[
     begin = time.perf_counter()
     with bench.run():
         found = bench.stored_found(job.uuid)
-    figures["reading the masks back"] = {"peak_gb": peak_kb() / 1e6, "seconds": time.perf_counter() - begin}
+    figures["reading the masks back"] = {
+        "peak_gb": peak_kb() / 1e6,
+        "seconds": time.perf_counter() - begin,
+    }
     figures["found"] = count_found(found.segments)
     return figures
 

@@ -1,4 +1,5 @@
-"""From POST to answer, one picture at a time, minus the model's own time as the worker measured it."""
+"""From POST to answer, one picture at a time, minus the model's own time as the worker measured
+it."""
 
 import math
 import statistics
@@ -26,7 +27,8 @@ def measure(options: Options) -> list[Row]:
     return [
         Row("POST to answer minus the model's time", f"{statistics.median(overhead):.2f} s",
             f"95th percentile {p95:.2f} s, of {len(pairs)}", "0.8 s, 95th percentile 1.5 s"),
-        Row("the model's own time in these", f"{statistics.median(model for _, model in pairs):.3f} s"),
+        Row("the model's own time in these",
+            f"{statistics.median(model for _, model in pairs):.3f} s"),
     ]  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""Whether the worker grows: its resident memory after hundreds and after thousands of pictures of all sizes."""
+"""Whether the worker grows: its resident memory after hundreds and after thousands of pictures of
+all sizes."""
 
 import random
 from collections.abc import Sequence
@@ -31,7 +32,9 @@ def measure(options: Options) -> list[Row]:
 
 
 def _rows(marks: Sequence[int], sizes: Sequence[float]) -> list[Row]:
-    at_marks = ", ".join(f"{size:.0f} MB at {mark}" for mark, size in zip(marks, sizes, strict=True))
+    at_marks = ", ".join(
+        f"{size:.0f} MB at {mark}" for mark, size in zip(marks, sizes, strict=True)
+    )
     figure = f"the worker's memory after {marks[-1]} pictures, over that after {marks[1]}"
     return [Row(figure, f"{sizes[-1] / sizes[1]:.2f}", at_marks, "flat")]
 
@@ -40,4 +43,7 @@ def _pictures_of_all_sizes(folder: Path) -> list[Path]:
     """Scenes from 320 to 1,600 pixels wide, so that the allocator gets no rest."""
     sides = random.Random(0)
     sizes = [(sides.randrange(320, 1_600), sides.randrange(240, 1_200)) for _ in range(DIFFERENT)]
-    return [write_scenes(folder / str(i), 1, width, height)[0] for i, (width, height) in enumerate(sizes)]
+    return [
+        write_scenes(folder / str(i), 1, width, height)[0]
+        for i, (width, height) in enumerate(sizes)
+    ]

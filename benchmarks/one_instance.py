@@ -1,7 +1,9 @@
-"""What Dagster's processes do for a job, in one process and on one database, at a word from standard input.
+"""What Dagster's processes do for a job, in one process and on one database, at a word from
+standard input.
 
-`history_servers` starts two of these, one with a long past and one without, and has them do the same things in turn.
-Each word is answered by a line: what its work took (`Cost`), without what had to be made ready for it.
+`history_servers` starts two of these, one with a long past and one without, and has them do the
+same things in turn. Each word is answered by a line: what its work took (`Cost`), without what had
+to be made ready for it.
 """
 
 import asyncio
@@ -19,7 +21,12 @@ from typing import Any
 import dagster as dg
 import psutil
 import sqlalchemy as db
-from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorType, SensorInstigatorData
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    SensorInstigatorData,
+)
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster._daemon.sensor import _process_tick_generator
@@ -46,12 +53,14 @@ CALLBACKS = 16
 CLAIMS = 16
 UI_TIMES = 5
 
-RUNS_PAGE = """query RunsFeed { runsFeedOrError(limit: 30, view: RUNS) { ... on RunsFeedConnection { cursor hasMore
+RUNS_PAGE = """query RunsFeed {
+    runsFeedOrError(limit: 30, view: RUNS) { ... on RunsFeedConnection { cursor hasMore
     results { id runStatus creationTime startTime endTime tags { key value } jobName
         ... on Run { runId hasReExecutePermission assetSelection { path } } } } } }"""
 """As the UI asks for its page of runs."""
 
-PARTITIONS_PAGE = """query PartitionHealth { assetNodeOrError(assetKey: {path: ["result"]}) { ... on AssetNode { id
+PARTITIONS_PAGE = """query PartitionHealth {
+    assetNodeOrError(assetKey: {path: ["result"]}) { ... on AssetNode { id
     partitionKeysByDimension { name type partitionKeys }
     assetPartitionStatuses { ... on DefaultPartitionStatuses
         { materializedPartitions materializingPartitions failedPartitions } } } } }"""
@@ -61,10 +70,14 @@ PARTITIONS_PAGE = """query PartitionHealth { assetNodeOrError(assetKey: {path: [
 class OneInstance:
     """An instance's database and store, and its code as daemon and UI reach it."""
 
-    def __init__(self, instance: dg.DagsterInstance, workspace: WorkspaceProcessContext, batch: int) -> None:
+    def __init__(
+        self, instance: dg.DagsterInstance, workspace: WorkspaceProcessContext, batch: int
+    ) -> None:
         self._instance, self._workspace, self._batch = instance, workspace, batch
         self._bench, self._schema = workbench(), create_schema()
-        (picture,) = write_scenes(self._bench.settings.data_dir / "pictures", 1, width=64, height=64)
+        (picture,) = write_scenes(
+            self._bench.settings.data_dir / "pictures", 1, width=64, height=64
+        )
         self._picture = picture.read_bytes()
         self._numbers, self._pruned = count(1), 0
 
@@ -75,7 +88,8 @@ class OneInstance:
         return self.run()
 
     def tick(self) -> Cost:
-        """A tick of the inbox's sensor that finds a batch: claims, partitions, the run's rows, its launch."""
+        """A tick of the inbox's sensor that finds a batch: claims, partitions, the run's rows, its
+        launch."""
         self._accept(self._new_uuids(self._batch))
         return timed(self._tick_inbox)
 
@@ -122,7 +136,9 @@ class OneInstance:
         """Gets a past of so many jobs, of which the last are still kept."""
         copies = past_jobs // self._batch
         (run_id,) = self._instance.get_run_ids(limit=1)
-        living = range(max(1, copies - self._bench.settings.live_partitions // self._batch + 1), copies + 1)
+        living = range(
+            max(1, copies - self._bench.settings.live_partitions // self._batch + 1), copies + 1
+        )
         return timed(lambda: self._write_past(run_id, copies, living))
 
     def _write_past(self, run_id: str, copies: int, living: range) -> None:
@@ -142,7 +158,11 @@ class OneInstance:
         return [f"new-{number:05d}-{index}" for index in range(how_many)]
 
     def _accept(self, uuids: list[str]) -> None:
-        described = {"source_sha256": fingerprint(self._picture), "source_extension": "png", "model": "demo-yolo"}
+        described = {
+            "source_sha256": fingerprint(self._picture),
+            "source_extension": "png",
+            "model": "demo-yolo",
+        }
         for uuid in uuids:
             self._bench.inbox.accept(Job(uuid, **described), self._picture)
 
@@ -151,14 +171,20 @@ class OneInstance:
         (repository,) = location.get_repositories().values()
         sensor = repository.get_sensor("inbox_sensor")
         retention = self._instance.get_tick_retention_settings(InstigatorType.SENSOR)
-        state = self._instance.get_instigator_state(sensor.get_remote_origin_id(), sensor.selector_id)
+        state = self._instance.get_instigator_state(
+            sensor.get_remote_origin_id(), sensor.selector_id
+        )
         if state is None:
             state = InstigatorState(
-                sensor.get_remote_origin(), InstigatorType.SENSOR, InstigatorStatus.DECLARED_IN_CODE,
-                SensorInstigatorData(min_interval=sensor.min_interval_seconds, sensor_type=sensor.sensor_type),
+                sensor.get_remote_origin(), InstigatorType.SENSOR,
+                InstigatorStatus.DECLARED_IN_CODE,
+                SensorInstigatorData(min_interval=sensor.min_interval_seconds,
+                                     sensor_type=sensor.sensor_type),
             )  # fmt: skip
             self._instance.add_instigator_state(state)
-        tick = _process_tick_generator(self._workspace, _LOGGER, sensor, state, None, retention, None)
+        tick = _process_tick_generator(
+            self._workspace, _LOGGER, sensor, state, None, retention, None
+        )
         errors = [error for error in tick if error]
         assert not errors, errors
 
@@ -213,7 +239,9 @@ def one_instance(batch: int) -> Iterator[OneInstance]:
     settings = get_settings()
     make_dagster_home_ready(settings)
     with dg.DagsterInstance.get() as instance:
-        target = ModuleTarget(LOCATION_NAME, None, working_directory=None, location_name=LOCATION_NAME)
+        target = ModuleTarget(
+            LOCATION_NAME, None, working_directory=None, location_name=LOCATION_NAME
+        )
         with WorkspaceProcessContext(instance, target) as workspace:
             yield OneInstance(instance, workspace, batch)
 

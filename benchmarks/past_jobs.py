@@ -1,6 +1,8 @@
-"""A long past, made in SQL: the rows of one real run, copied as if many runs like it had gone before.
+"""A long past, made in SQL: the rows of one real run, copied as if many runs like it had gone
+before.
 
-Only Postgres has what this needs. What still lives is in the store as well, with its files and markers.
+Only Postgres has what this needs. What still lives is in the store as well, with its files and
+markers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -44,7 +46,14 @@ def copy_run(engine: Engine, run_id: str, copies: int) -> None:
 
 def _names(run_id: str, first: int, last: int, copies: int) -> dict[str, object]:
     pause = SPREAD_SECONDS / max(1, copies)
-    return {"run_id": run_id, "first": first, "last": last, "copies": copies, "pause": pause, "original": ORIGINAL}
+    return {
+        "run_id": run_id,
+        "first": first,
+        "last": last,
+        "copies": copies,
+        "pause": pause,
+        "original": ORIGINAL,
+    }
 
 
 _NEW = """
@@ -55,8 +64,8 @@ _NEW = """
 _COPIES = f"CROSS JOIN generate_series(CAST(:first AS int), CAST(:last AS int)) AS n {_NEW}"
 
 _COPY_RUNS = f"""
-    INSERT INTO runs (run_id, snapshot_id, pipeline_name, mode, status, run_body, partition, partition_set,
-                      create_timestamp, update_timestamp, start_time, end_time)
+    INSERT INTO runs (run_id, snapshot_id, pipeline_name, mode, status, run_body, partition,
+                      partition_set, create_timestamp, update_timestamp, start_time, end_time)
     SELECT new_id, snapshot_id, pipeline_name, mode, status,
            replace(replace(run_body, :run_id, new_id), :original, new_name),
            replace(partition, :original, new_name), partition_set,
@@ -70,14 +79,17 @@ _COPY_TAGS = f"""
     FROM run_tags {_COPIES} WHERE run_id = :run_id ORDER BY n
 """
 _COPY_EVENTS = f"""
-    INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition)
-    SELECT new_id, replace(replace(event, :run_id, new_id), :original, new_name), dagster_event_type,
+    INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp, step_key, asset_key,
+                            partition)
+    SELECT new_id, replace(replace(event, :run_id, new_id), :original, new_name),
+           dagster_event_type,
            timestamp - age, step_key, asset_key, replace(partition, :original, new_name)
     FROM event_logs {_COPIES} WHERE run_id = :run_id ORDER BY n, event_logs.id
 """
 _COPY_TICKS = """
     INSERT INTO job_ticks (job_origin_id, selector_id, status, type, timestamp, tick_body)
-    SELECT job_origin_id, selector_id, status, type, timestamp - make_interval(secs => 4 * n), tick_body
+    SELECT job_origin_id, selector_id, status, type, timestamp - make_interval(secs => 4 * n),
+           tick_body
     FROM (SELECT * FROM job_ticks WHERE status = 'SUCCESS' ORDER BY id DESC LIMIT 1) AS last_tick
     CROSS JOIN generate_series(1, :ticks) AS n
 """
@@ -85,7 +97,9 @@ _COPY_TICKS = """
 
 def register(engine: Engine, uuids: Sequence[str]) -> None:
     """Registers them as partitions, in this order."""
-    statement = "INSERT INTO dynamic_partitions (partitions_def_name, partition) VALUES ('jobs', :uuid)"
+    statement = (
+        "INSERT INTO dynamic_partitions (partitions_def_name, partition) VALUES ('jobs', :uuid)"
+    )
     with engine.connect() as connection:
         connection.execute(db.text(statement), [{"uuid": uuid} for uuid in uuids])
         connection.execute(db.text("ANALYZE dynamic_partitions"))
@@ -94,13 +108,17 @@ def register(engine: Engine, uuids: Sequence[str]) -> None:
 def age_runs(engine: Engine, count: int) -> None:
     """Makes the oldest runs so old that the next prune takes them."""
     oldest = "SELECT id FROM runs WHERE status = 'SUCCESS' ORDER BY id LIMIT :count"
-    statement = f"UPDATE runs SET create_timestamp = create_timestamp - interval '30 days' WHERE id IN ({oldest})"
+    statement = (
+        "UPDATE runs SET create_timestamp = create_timestamp - interval '30 days' WHERE id IN"
+        f" ({oldest})"
+    )
     with engine.connect() as connection:
         connection.execute(db.text(statement), {"count": count})
 
 
 def keep_alive(inbox: Inbox, finished: str, uuids: Iterable[str], expires_at: datetime) -> None:
-    """Puts each of them into the store as a finished job, with the request and the result of a real one."""
+    """Puts each of them into the store as a finished job, with the request and the result of a real
+    one."""
     request, result = inbox.store.get(keys.request(finished)), inbox.result(finished)
     assert result is not None
     for uuid in uuids:

@@ -9,6 +9,7 @@ def forget_peak() -> None:
 
 
 def peak_kb() -> int:
-    """Most resident memory since the process began or `forget_peak` was called, in the kernel's kB."""
+    """Most resident memory since the process began or `forget_peak` was called, in the kernel's
+    kB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

@@ -26,11 +26,15 @@ def plot_queue(points: Sequence[tuple[int, float, float]], path: Path) -> None:
 
 
 def plot_history(levels: Sequence[tuple[int, float, float]], limit: float, path: Path) -> None:
-    """Seconds and CPU of a job over those on a fresh instance, by the number of jobs that went before."""
+    """Seconds and CPU of a job over those on a fresh instance, by the number of jobs that went
+    before."""
     past, seconds, cpu = zip(*levels, strict=True)
 
     def draw(left: Any, right: Any) -> None:
-        for axes, ratios, name, colour in ((left, seconds, "seconds", BLUE), (right, cpu, "CPU seconds", ORANGE)):
+        for axes, ratios, name, colour in (
+            (left, seconds, "seconds", BLUE),
+            (right, cpu, "CPU seconds", ORANGE),
+        ):
             axes.plot(past, ratios, "o-", color=colour)
             axes.axhline(1, color=GREY, linewidth=0.8)
             axes.axhline(limit, color=GREY, linewidth=0.8, linestyle="--")

@@ -1,7 +1,7 @@
 """From a message in the queue to the PATCH at the app server, for one job and for a thousand.
 
-SQS is a moto server in a process of its own, whose share of the CPU is told; pictures and app server are threads of
-this one. Files go to a folder, so that no stand-in for S3 is in the figures.
+SQS is a moto server in a process of its own, whose share of the CPU is told; pictures and app
+server are threads of this one. Files go to a folder, so that no stand-in for S3 is in the figures.
 """
 
 import json
@@ -43,8 +43,9 @@ ANY_KEYS = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
 
 @dataclass(frozen=True)
 class Round:
-    """So many messages at once: seconds from each one's sending to its PATCH, seconds from the first sending to the
-    last PATCH, and the share of these that the stand-in for SQS had a core busy."""
+    """So many messages at once: seconds from each one's sending to its PATCH, seconds from the
+    first sending to the last PATCH, and the share of these that the stand-in for SQS had a core
+    busy."""
 
     latencies: list[float]
     seconds: float
@@ -72,7 +73,8 @@ def measure(options: Options) -> Findings:
     with _moto() as (endpoint, moto), _pictures(folder) as pictures, _app_server() as server:
         queue = _client(endpoint)
         url = queue.create_queue(QueueName="jobs")["QueueUrl"]
-        settings = {"sqs_queue_url": url, "sqs_endpoint_url": endpoint, "app_server_url": server.url,
+        settings = {"sqs_queue_url": url, "sqs_endpoint_url": endpoint,
+                    "app_server_url": server.url,
                     "allow_private_urls": True, **ANY_KEYS}  # fmt: skip
         with running_stack(options.folder / "stack", options.model, **settings):
             send = partial(_send, queue, url, [f"{pictures}/{name}" for name in names])
@@ -87,13 +89,21 @@ def _rows(rounds: dict[int, list[Round]]) -> list[Row]:
     for jobs, each in rounds.items():
         latencies = [seconds for one in each for seconds in one.latencies]
         p95 = statistics.quantiles(latencies, n=20)[-1]
-        median, note = f"{statistics.median(latencies):.2f} s", f"95th percentile {p95:.2f} s, of {len(latencies)}"
+        median, note = (
+            f"{statistics.median(latencies):.2f} s",
+            f"95th percentile {p95:.2f} s, of {len(latencies)}",
+        )
         rows.append(Row(f"{jobs} at once: message to PATCH", median, note))
         if jobs > 1:
-            rows.append(row_of(f"{jobs} at once: jobs a second", [one.jobs_per_second for one in each]))
+            rows.append(
+                row_of(f"{jobs} at once: jobs a second", [one.jobs_per_second for one in each])
+            )
     most = max(rounds)
     shares = [100 * one.moto_share for one in rounds[most]]
-    return [*rows, row_of(f"{most} at once: a core's time taken by the stand-in for SQS", shares, "%")]
+    return [
+        *rows,
+        row_of(f"{most} at once: a core's time taken by the stand-in for SQS", shares, "%"),
+    ]
 
 
 def _points(rounds: dict[int, list[Round]]) -> list[tuple[int, float, float]]:
@@ -114,16 +124,25 @@ def _round(send: Any, server: AppServer, moto: psutil.Process, jobs: int) -> Rou
         time.sleep(0.02 if jobs < 100 else 0.2)
     seconds = max(server.told[uuid] for uuid in sent) - begin
     latencies = [server.told[uuid] - moment for uuid, moment in sent.items()]
-    say(f"queue: {jobs} jobs in {seconds:.1f} s, {statistics.median(latencies):.2f} s from message to PATCH")
+    say(
+        f"queue: {jobs} jobs in {seconds:.1f} s, {statistics.median(latencies):.2f} s from message"
+        " to PATCH"
+    )
     return Round(latencies, seconds, (_cpu_seconds(moto) - cpu_before) / seconds)
 
 
 def _send(queue: Any, url: str, pictures: Sequence[str], uuids: Sequence[str]) -> dict[str, float]:
     """Sends a message for each, ten a call; when each was sent."""
     sent = {}
-    bodies = [json.dumps({"uuid": uuid, "image_url": picture}) for uuid, picture in zip(uuids, cycle(pictures))]
+    bodies = [
+        json.dumps({"uuid": uuid, "image_url": picture})
+        for uuid, picture in zip(uuids, cycle(pictures))
+    ]
     for start in range(0, len(uuids), 10):
-        entries = [{"Id": str(index), "MessageBody": body} for index, body in enumerate(bodies[start : start + 10])]
+        entries = [
+            {"Id": str(index), "MessageBody": body}
+            for index, body in enumerate(bodies[start : start + 10])
+        ]
         sent.update(dict.fromkeys(uuids[start : start + 10], time.perf_counter()))
         queue.send_message_batch(QueueUrl=url, Entries=entries)
     return sent
@@ -143,7 +162,9 @@ def _moto() -> Iterator[tuple[str, psutil.Process]]:
     """A stand-in for SQS: its address and its process."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     endpoint = f"http://127.0.0.1:{port}"
     try:
         _await(endpoint, process)

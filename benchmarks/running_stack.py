@@ -37,11 +37,14 @@ class RunningStack:
         return [supervisor, *supervisor.children(recursive=True)]
 
     def cpu_seconds(self) -> float:
-        """What all of them have used so far, in user and system mode, those included that have ended."""
+        """What all of them have used so far, in user and system mode, those included that have
+        ended."""
         total = 0.0
         for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
-                total += sum(process.cpu_times()[:4])  # user, system, and the same of ended children
+                total += sum(
+                    process.cpu_times()[:4]
+                )  # user, system, and the same of ended children
         return total
 
     def worker(self) -> psutil.Process:
@@ -66,8 +69,8 @@ class RunningStack:
 def running_stack(
     folder: Path, model: str, arguments: Sequence[str] = (), **settings: object
 ) -> Iterator[RunningStack]:
-    """Runs it with these settings while inside, `--servers` among the arguments on Redis and Postgres; raises
-    SystemExit if it does not come up."""
+    """Runs it with these settings while inside, `--servers` among the arguments on Redis and
+    Postgres; raises SystemExit if it does not come up."""
     folder.mkdir(parents=True, exist_ok=True)
     asked = {
         "data_dir": folder / "data", "model": model, "queue_model": model, "wait_seconds": 120,
@@ -88,20 +91,26 @@ def running_stack(
 
 @contextmanager
 def running_servers(folder: Path) -> Iterator[dict[str, str]]:
-    """A Redis and a Postgres of this machine, without the service; the variables that lead there."""
+    """A Redis and a Postgres of this machine, without the service; the variables that lead
+    there."""
     data = folder.absolute() / "data"
     servers = with_servers(Settings(_env_file=None, data_dir=data))  # type: ignore[call-arg]
     with Supervisor(servers.programs, data / "logs") as supervisor:
         supervisor.wait_until_ready()
         with _looked_after(supervisor):
-            yield {name.upper(): str(getattr(servers.settings, name)) for name in ("broker_url", "database_url")}
+            yield {
+                name.upper(): str(getattr(servers.settings, name))
+                for name in ("broker_url", "database_url")
+            }
 
 
 @contextmanager
 def _looked_after(supervisor: Supervisor) -> Iterator[None]:
     """Nobody reads what the programs print unless the supervisor ticks."""
     is_over = threading.Event()
-    thread = threading.Thread(target=lambda: supervisor.run_until(is_over.is_set), name="servers", daemon=True)
+    thread = threading.Thread(
+        target=lambda: supervisor.run_until(is_over.is_set), name="servers", daemon=True
+    )
     thread.start()
     try:
         yield

@@ -1,8 +1,9 @@
-"""Against the way of the two services that this one replaces, written anew from their descriptions: the model built for
-every request, every mask a full-frame RGBA PNG with `optimize`, every cut-out made from the whole picture, one file
-after the other.
+"""Against the way of the two services that this one replaces, written anew from their descriptions:
+the model built for every request, every mask a full-frame RGBA PNG with `optimize`, every cut-out
+made from the whole picture, one file after the other.
 
-`python -m benchmarks.seeds_way WEIGHTS OUT PICTURE…` prints the seconds of each picture; the imports are not in them.
+`python -m benchmarks.seeds_way WEIGHTS OUT PICTURE…` prints the seconds of each picture; the
+imports are not in them.
 """
 
 import io
@@ -33,7 +34,8 @@ LONE = 10
 
 
 def measure(options: Options) -> list[Row]:
-    """How many times as quick the service is, for a burst and for a lone request, on the same pictures and model."""
+    """How many times as quick the service is, for a burst and for a lone request, on the same
+    pictures and model."""
     pictures = write_scenes(options.folder / "pictures", options.scaled(BURST, LONE), WIDTH, HEIGHT)
     ratios = []
     with running_stack(options.folder / "stack", options.model) as stack:
@@ -43,7 +45,11 @@ def measure(options: Options) -> list[Row]:
             say("seeds_way: {:.1f} times in a burst, {:.1f} times alone".format(*ratios[-1]))
     in_bursts, alone = zip(*ratios, strict=True)
     return [
-        row_of(f"{len(pictures)} pictures queued at once: times as quick as the seeds' way", in_bursts, target="3"),
+        row_of(
+            f"{len(pictures)} pictures queued at once: times as quick as the seeds' way",
+            in_bursts,
+            target="3",
+        ),
         row_of("one after the other, each waited for: times as quick", alone),
     ]
 
@@ -59,7 +65,14 @@ def _round(stack: RunningStack, out: Path, pictures: Sequence[Path]) -> tuple[fl
 def run_seeds_way(model: str, out: Path, pictures: Sequence[Path]) -> list[float]:
     """Seconds of each picture, in a process of its own."""
     weights = find_weights(model, Settings(_env_file=None, model=model))
-    command = [sys.executable, "-m", "benchmarks.seeds_way", str(weights), str(out), *map(str, pictures)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.seeds_way",
+        str(weights),
+        str(out),
+        *map(str, pictures),
+    ]
     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return [*map(float, answer.split()[-len(pictures) :])]
 

@@ -1,6 +1,8 @@
-"""Whether any process grows at full load: resident memory and open files of each, at the quarters of the time.
+"""Whether any process grows at full load: resident memory and open files of each, at the quarters
+of the time.
 
-At full load two batches of jobs are in hand all the time, and beside them one picture after the other is waited for.
+At full load two batches of jobs are in hand all the time, and beside them one picture after the
+other is waited for.
 """
 
 import secrets
@@ -91,7 +93,10 @@ def measure(options: Options) -> list[Row]:
     """A row for each process, on the profile that was asked for."""
     pictures = write_scenes(options.folder / "pictures", PICTURES, width=320, height=240)
     arguments = ["--servers"] if options.profile == "servers" else []
-    settings = {"asset_ttl_seconds": ASSET_TTL_SECONDS, "run_retention_seconds": 10 * ASSET_TTL_SECONDS}
+    settings = {
+        "asset_ttl_seconds": ASSET_TTL_SECONDS,
+        "run_retention_seconds": 10 * ASSET_TTL_SECONDS,
+    }
     minutes = options.scaled(options.minutes, 1)
     with running_stack(options.folder / "stack", "demo-yolo", arguments, **settings) as stack:
         marks = _soak(stack, pictures, 60 * minutes)
@@ -116,8 +121,8 @@ def _soak(stack: RunningStack, pictures: Sequence[Path], seconds: float) -> list
 
 
 def sizes_of(stack: RunningStack) -> dict[str, Size]:
-    """Every process of the service by its name, and those below it by its name and a number, such as a worker's child;
-    Postgres, whose processes come and go with connections, as one."""
+    """Every process of the service by its name, and those below it by its name and a number, such
+    as a worker's child; Postgres, whose processes come and go with connections, as one."""
     sizes: dict[str, Size] = {}
     for name, pid in _named(stack).items():
         with suppress(psutil.NoSuchProcess):
@@ -125,14 +130,20 @@ def sizes_of(stack: RunningStack) -> dict[str, Size]:
             below = [] if name == "supervisor" else process.children(recursive=True)
             family = [_size(each) for each in (process, *below)]
             if name == "postgres":
-                family = [Size(*(sum(figures) for figures in zip(*map(astuple, family), strict=True)))]
-            sizes |= {f"{name} {number}" if number else name: size for number, size in enumerate(family)}
+                family = [
+                    Size(*(sum(figures) for figures in zip(*map(astuple, family), strict=True)))
+                ]
+            sizes |= {
+                f"{name} {number}" if number else name: size for number, size in enumerate(family)
+            }
     return sizes
 
 
 def _named(stack: RunningStack) -> dict[str, int]:
     files = (stack.settings.data_dir / "logs").glob("*.pid")
-    return {path.stem: int(text) for path in sorted(files) if (text := path.read_text())} | {"supervisor": stack.pid}
+    return {path.stem: int(text) for path in sorted(files) if (text := path.read_text())} | {
+        "supervisor": stack.pid
+    }
 
 
 def _size(process: psutil.Process) -> Size:
@@ -151,7 +162,13 @@ def _row(figure: str, name: str, marks: Sequence[Mark]) -> Row:
     known = [mark.sizes[name] for mark in marks if name in mark.sizes]
     after_a_quarter = known[1:] if len(known) == len(marks) else known
     growth = known[-1].megabytes / max(after_a_quarter[0].megabytes, 1)
-    cpu_ms = 1000 * (known[-1].cpu_seconds - known[0].cpu_seconds) / max(1, marks[-1].jobs - marks[0].jobs)
+    cpu_ms = (
+        1000
+        * (known[-1].cpu_seconds - known[0].cpu_seconds)
+        / max(1, marks[-1].jobs - marks[0].jobs)
+    )
     each = ", ".join(f"{size.megabytes:.0f}" for size in after_a_quarter)
     files = ", ".join(str(size.files) for size in after_a_quarter)
-    return Row(figure, f"{growth:.2f}", f"{each} MB; {files} files; {cpu_ms:.1f} ms of CPU a job", "flat")
+    return Row(
+        figure, f"{growth:.2f}", f"{each} MB; {files} files; {cpu_ms:.1f} ms of CPU a job", "flat"
+    )

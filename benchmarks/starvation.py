@@ -1,7 +1,9 @@
-"""Uploads and good addresses beside strangers' servers that hang, refuse, trickle and fail, each side in one run.
+"""Uploads and good addresses beside strangers' servers that hang, refuse, trickle and fail, each
+side in one run.
 
-The bad jobs are sent anew as they end, so that as many as were asked for are under way while the others are measured.
-`BROKER_URL` and `DATABASE_URL` in the environment measure the production profile.
+The bad jobs are sent anew as they end, so that as many as were asked for are under way while the
+others are measured. `BROKER_URL` and `DATABASE_URL` in the environment measure the production
+profile.
 """
 
 import socket
@@ -40,11 +42,16 @@ class Side:
 def measure(options: Options) -> list[Row]:
     """The quiet service, then the same with the bad jobs under way."""
     pictures = [path.read_bytes() for path in write_scenes(options.folder / "pictures", 20)]
-    uploads, jobs = options.scaled(UPLOADS, QUICK_UPLOADS), options.scaled(GOOD_JOBS, QUICK_GOOD_JOBS)
+    uploads, jobs = (
+        options.scaled(UPLOADS, QUICK_UPLOADS),
+        options.scaled(GOOD_JOBS, QUICK_GOOD_JOBS),
+    )
     bad_jobs = options.scaled(BAD_JOBS, QUICK_BAD_JOBS)
     with ExitStack() as hosts:
         good, bad = _hosts(hosts, pictures)
-        stack = hosts.enter_context(running_stack(options.folder / "stack", options.model, allow_private_urls=True))
+        stack = hosts.enter_context(
+            running_stack(options.folder / "stack", options.model, allow_private_urls=True)
+        )
         _one_side(stack, pictures, good, 3, 8)  # loads the model
         quiet = [_one_side(stack, pictures, good, uploads, jobs)]
         with _under_way(stack, bad, bad_jobs):
@@ -54,7 +61,9 @@ def measure(options: Options) -> list[Row]:
 
 
 def _rows(quiet: list[Side], beside: list[Side], bad_jobs: int) -> list[Row]:
-    before, during = ([seconds for side in sides for seconds in side.uploads] for sides in (quiet, beside))
+    before, during = (
+        [seconds for side in sides for seconds in side.uploads] for sides in (quiet, beside)
+    )
     rate, rate_beside = ([side.jobs_per_second for side in sides] for sides in (quiet, beside))
     slower = statistics.median(during) / statistics.median(before)
     kept = statistics.mean(rate_beside) / statistics.mean(rate)
@@ -68,9 +77,14 @@ def _rows(quiet: list[Side], beside: list[Side], bad_jobs: int) -> list[Row]:
     ]
 
 
-def _one_side(stack: RunningStack, pictures: list[bytes], good: str, uploads: int, jobs: int) -> Side:
+def _one_side(
+    stack: RunningStack, pictures: list[bytes], good: str, uploads: int, jobs: int
+) -> Side:
     with httpx.Client(base_url=stack.url, timeout=120) as client:
-        seconds = [_upload(client, picture) for _, picture in zip(range(uploads), cycle(pictures), strict=False)]
+        seconds = [
+            _upload(client, picture)
+            for _, picture in zip(range(uploads), cycle(pictures), strict=False)
+        ]
         begin = time.perf_counter()
         sent = [_send(client, f"{good}/{index}") for index in range(jobs)]
         while not all(map(stack.has_finished, sent)):
@@ -78,7 +92,10 @@ def _one_side(stack: RunningStack, pictures: list[bytes], good: str, uploads: in
                 raise SystemExit("good addresses were not done in time")
             time.sleep(0.05)
         side = Side(seconds, jobs / (time.perf_counter() - begin))
-    say(f"starvation: {statistics.median(seconds):.2f} s an upload, {side.jobs_per_second:.1f} good addresses a second")
+    say(
+        f"starvation: {statistics.median(seconds):.2f} s an upload, {side.jobs_per_second:.1f} good"
+        " addresses a second"
+    )
     return side
 
 
@@ -119,7 +136,10 @@ def _under_way(stack: RunningStack, bad: list[str], jobs: int) -> Iterator[None]
 
 def _hosts(exits: ExitStack, pictures: list[bytes]) -> tuple[str, list[str]]:
     """A good host's address, and an address on each kind of bad one."""
-    hanging, trickling = exits.enter_context(wire_server(hang)), exits.enter_context(wire_server(trickle))
+    hanging, trickling = (
+        exits.enter_context(wire_server(hang)),
+        exits.enter_context(wire_server(trickle)),
+    )
     good, failing = (exits.enter_context(_picture_host(some)) for some in (pictures, []))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         refusing = f"http://127.0.0.1:{probe.getsockname()[1]}"

@@ -24,7 +24,9 @@ class Findings:
     draw: Callable[[Path], None] | None = None
 
 
-def row_of(figure: str, values: Sequence[float], unit: str = "", target: str = "", note: str = "") -> Row:
+def row_of(
+    figure: str, values: Sequence[float], unit: str = "", target: str = "", note: str = ""
+) -> Row:
     """The median of several measurements, with the least and the most of them, to three digits."""
     low, middle, high = map(_three_digits, (min(values), statistics.median(values), max(values)))
     unit = f" {unit}" if unit else ""
@@ -39,7 +41,9 @@ def _three_digits(value: float) -> str:
 def table(rows: Sequence[Row]) -> str:
     """A Markdown table."""
     lines = ["| figure | median | spread | target |", "|---|---|---|---|"]
-    return "\n".join(lines + [f"| {row.figure} | {row.median} | {row.spread} | {row.target} |" for row in rows])
+    return "\n".join(
+        lines + [f"| {row.figure} | {row.median} | {row.spread} | {row.target} |" for row in rows]
+    )
 
 
 def replace_section(report: Path, name: str, text: str) -> None:

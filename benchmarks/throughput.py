@@ -19,18 +19,23 @@ DIFFERENT = 100
 
 
 def measure(options: Options) -> list[Row]:
-    """The service's throughput over that of the loop, round by round, with an untrained `yolov8n-seg`."""
+    """The service's throughput over that of the loop, round by round, with an untrained
+    `yolov8n-seg`."""
     model = str(untrained_yolo(options.models))
     scenes = cycle(write_scenes(options.folder / "pictures", options.scaled(DIFFERENT, 48)))
     pictures = [*islice(scenes, options.scaled(options.pictures, 48))]
     with running_stack(options.folder / "stack", model) as stack:
         queue_all(stack, pictures[:WARM_UP])
-        pairs = [_round(stack, options.folder / "bare", pictures) for _ in range(options.scaled(options.rounds, 1))]
+        pairs = [
+            _round(stack, options.folder / "bare", pictures)
+            for _ in range(options.scaled(options.rounds, 1))
+        ]
     ratios = [loop.seconds / burst.seconds for burst, loop in pairs]
     seconds = ", ".join(f"{burst.seconds:.1f} and {loop.seconds:.1f} s" for burst, loop in pairs)
     segments = statistics.mean(loop.segments for _, loop in pairs) / len(pictures)
     return [
-        row_of(f"{len(pictures)} pictures queued at once: pictures a second, over a bare loop's", ratios, "", "0.9",
+        row_of(f"{len(pictures)} pictures queued at once: pictures a second, over a bare loop's",
+               ratios, "", "0.9",
                f"{seconds}; {segments:.1f} segments a picture"),
     ]  # fmt: skip
 

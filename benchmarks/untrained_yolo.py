@@ -1,6 +1,7 @@
-"""A `yolov8n-seg` whose network is random, for timing where the published weights cannot be had: the work of the real
-one, and about as many segments a picture as it has objects. Only its last layer of scores is fitted (a linear one, to
-where things lie in generated scenes): random scores find hundreds of things in one picture and none in the next.
+"""A `yolov8n-seg` whose network is random, for timing where the published weights cannot be had:
+the work of the real one, and about as many segments a picture as it has objects. Only its last
+layer of scores is fitted (a linear one, to where things lie in generated scenes): random scores
+find hundreds of things in one picture and none in the next.
 """
 
 import math
@@ -28,11 +29,15 @@ NEVER = -30.0
 
 
 def untrained_yolo(folder: Path) -> Path:
-    """Its weights in a file, the same at every call; at the default confidence it finds a handful in a scene."""
+    """Its weights in a file, the same at every call; at the default confidence it finds a handful
+    in a scene."""
     path = folder / "yolov8n-seg-untrained.pt"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        scenes = [make_scene(FIRST_SEED + number, width=INPUT_SIZE, height=INPUT_SIZE) for number in range(SAMPLE)]
+        scenes = [
+            make_scene(FIRST_SEED + number, width=INPUT_SIZE, height=INPUT_SIZE)
+            for number in range(SAMPLE)
+        ]
         model = _random_model(scenes)
         _save(model, path)
         _shift_scores(model, _confidence_of_a_handful(path, scenes))
@@ -47,7 +52,12 @@ def _random_model(scenes: Sequence[Scene]) -> Any:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         model: Any = SegmentationModel(ARCHITECTURE, nc=CLASSES, verbose=False)
-        batch = torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2).float() / 255
+        batch = (
+            torch.from_numpy(np.stack([scene.image for scene in scenes]))
+            .permute(0, 3, 1, 2)
+            .float()
+            / 255
+        )
         _settle(model, batch)
         _fit_scores(model, batch, _centres(scenes))
     model.names = {number: f"thing {number}" for number in range(CLASSES)}
@@ -55,7 +65,8 @@ def _random_model(scenes: Sequence[Scene]) -> Any:
 
 
 def _settle(model: Any, batch: torch.Tensor) -> None:
-    """Gives the normalisations the statistics of real pictures, without which the signal dies on its way."""
+    """Gives the normalisations the statistics of real pictures, without which the signal dies on
+    its way."""
     for layer in model.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.momentum = 1.0
@@ -69,12 +80,17 @@ def _centres(scenes: Sequence[Scene]) -> torch.Tensor:
     for number, scene in enumerate(scenes):
         for thing in scene.objects:
             (x, y), _ = cv2.minEnclosingCircle(np.argwhere(thing.mask)[:, ::-1].astype(np.int32))
-            cells[number, min(int(y) // STRIDE, cells.shape[1] - 1), min(int(x) // STRIDE, cells.shape[2] - 1)] = 1
+            cells[
+                number,
+                min(int(y) // STRIDE, cells.shape[1] - 1),
+                min(int(x) // STRIDE, cells.shape[2] - 1),
+            ] = 1
     return torch.from_numpy(cells)
 
 
 def _fit_scores(model: Any, batch: torch.Tensor, wanted: torch.Tensor) -> None:
-    """Least squares from the features of the middle level to one class; the other classes and levels find nothing."""
+    """Least squares from the features of the middle level to one class; the other classes and
+    levels find nothing."""
     _, classifier, _ = (layers[-1] for layers in model.model[-1].cv3)
     seen: list[torch.Tensor] = []
     hook = classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -82,7 +98,9 @@ def _fit_scores(model: Any, batch: torch.Tensor, wanted: torch.Tensor) -> None:
     hook.remove()
     features = seen[0].permute(0, 2, 3, 1).flatten(0, 2)
     features = torch.cat([features, torch.ones(len(features), 1)], 1)
-    solution = torch.linalg.lstsq(features, wanted.flatten()[:, None], driver="gelsd").solution[:, 0]
+    solution = torch.linalg.lstsq(features, wanted.flatten()[:, None], driver="gelsd").solution[
+        :, 0
+    ]
     for layers in model.model[-1].cv3:
         layers[-1].weight.zero_()
         layers[-1].bias.fill_(NEVER)
@@ -103,7 +121,9 @@ def _confidence_of_a_handful(path: Path, scenes: Sequence[Scene]) -> float:
     return _sigmoid(score)
 
 
-def _mean_count(segmenter: YoloSegmenter, pictures: Sequence[np.ndarray], confidence: float) -> float:
+def _mean_count(
+    segmenter: YoloSegmenter, pictures: Sequence[np.ndarray], confidence: float
+) -> float:
     return statistics.mean(map(len, segmenter.segment(pictures, {"confidence": confidence})))
 
 

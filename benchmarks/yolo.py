@@ -1,4 +1,5 @@
-"""YOLO's turbo against its exact mode, whole calls of `segment`, and masks at full resolution against ultralytics' way.
+"""YOLO's turbo against its exact mode, whole calls of `segment`, and masks at full resolution
+against ultralytics' way.
 
 With the extra `openvino` installed its network is measured beside torch's.
 """
@@ -52,10 +53,20 @@ def _load(weights: Path, mode: InferenceMode) -> YoloSegmenter:
 
 def _rows(model: str, sides: Mapping[str, YoloSegmenter], count: int, rounds: int) -> list[Row]:
     pictures = [make_scene(FIRST_SEED + seed, width=640, height=480).image for seed in range(count)]
-    seconds = _in_turns({name: _call(segmenter, pictures) for name, segmenter in sides.items()}, rounds)
+    seconds = _in_turns(
+        {name: _call(segmenter, pictures) for name, segmenter in sides.items()}, rounds
+    )
     exact = seconds.pop("exact")
-    first = row_of(f"{model}, exact: a picture of {count}", [1000 * each / count for each in exact], "ms")
-    return [first, *(_ratio_row(f"{model}, {count} at once", name, exact, each) for name, each in seconds.items())]
+    first = row_of(
+        f"{model}, exact: a picture of {count}", [1000 * each / count for each in exact], "ms"
+    )
+    return [
+        first,
+        *(
+            _ratio_row(f"{model}, {count} at once", name, exact, each)
+            for name, each in seconds.items()
+        ),
+    ]
 
 
 def _call(segmenter: YoloSegmenter, pictures: Sequence[RgbImage]) -> Callable[[], object]:
@@ -63,11 +74,14 @@ def _call(segmenter: YoloSegmenter, pictures: Sequence[RgbImage]) -> Callable[[]
 
 
 def _ratio_row(what: str, name: str, exact: Sequence[float], quick: Sequence[float]) -> Row:
-    return row_of(f"{what}: exact's seconds over {name}'s", [a / b for a, b in zip(exact, quick, strict=True)])
+    return row_of(
+        f"{what}: exact's seconds over {name}'s", [a / b for a, b in zip(exact, quick, strict=True)]
+    )
 
 
 def _masks_row(rounds: int) -> Row:
-    """`retina_masks` upsamples every mask over the whole picture; ours are computed inside their boxes."""
+    """`retina_masks` upsamples every mask over the whole picture; ours are computed inside their
+    boxes."""
     from ultralytics.utils.ops import process_mask_native
 
     letterbox = Letterbox.of(FULL_HD, 640, 32)
@@ -75,7 +89,11 @@ def _masks_row(rounds: int) -> Row:
     xyxy = letterbox.boxes_to_picture(boxes)
 
     def ours() -> None:
-        logits = (coefficients @ prototypes.view(len(prototypes), -1)).view(-1, *prototypes.shape[1:]).numpy()
+        logits = (
+            (coefficients @ prototypes.view(len(prototypes), -1))
+            .view(-1, *prototypes.shape[1:])
+            .numpy()
+        )
         for each, box in zip(logits, xyxy, strict=True):
             decode_mask(each, box, letterbox)
 

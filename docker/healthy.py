@@ -1,5 +1,5 @@
-"""Ends with 0 if this container is well: `healthy.py URL` asks its service, `healthy.py worker` or `fetcher` looks for
-its heartbeat.
+"""Ends with 0 if this container is well: `healthy.py URL` asks its service, `healthy.py worker` or
+`fetcher` looks for its heartbeat.
 
 A service that is not ends it with 1 and a line.
 """
@@ -32,7 +32,8 @@ def http_failure(url: str) -> str | None:
 
 
 def beat_failure(what: str) -> str | None:
-    """Why this host's worker or fetcher is not well, or None. Raises StoreError if the store is away."""
+    """Why this host's worker or fetcher is not well, or None. Raises StoreError if the store is
+    away."""
     from seg_pipeline.jobs.heartbeats import live_fetchers, live_workers
     from seg_pipeline.settings import get_settings
     from seg_pipeline.store import open_store

@@ -1,11 +1,13 @@
-"""Installs into an image what `make` installs on a machine, in steps that an image's layers can cache apart.
+"""Installs into an image what `make` installs on a machine, in steps that an image's layers can
+cache apart.
 
     install.py packages [cpu|cuda]   what requirements.lock names
     install.py dev-packages cpu      what requirements-dev.lock names
     install.py project               the project itself, once its files are there
 
-The registry publishes torch for Linux with CUDA alone, and that links against CUDA's libraries: without them it does
-not load on a CPU either. For `cpu` those stay, and what torch opens only when it meets a GPU is left out: 2.3 GB.
+The registry publishes torch for Linux with CUDA alone, and that links against CUDA's libraries:
+without them it does not load on a CPU either. For `cpu` those stay, and what torch opens only when
+it meets a GPU is left out: 2.3 GB.
 """
 
 import compileall
@@ -44,7 +46,8 @@ def main(step: str, device: str = "cuda") -> None:
 
 
 def install_packages(lock: Path, device: str) -> None:
-    """What the lock names, or what of it a CPU needs; loaded once, which proves it and leaves compiled files."""
+    """What the lock names, or what of it a CPU needs; loaded once, which proves it and leaves
+    compiled files."""
     environment.LOCK = lock
     if device == "cpu":
         environment.install_packages(without(lock, ONLY_WITH_A_GPU))
@@ -69,7 +72,9 @@ def install_project() -> None:
     """The project and compiled files of it, since the user that runs it may write none."""
     hatchling = ["--constraints", environment.LOCK, environment.locked_version("hatchling")]
     hashed = ["--quiet", "--require-hashes", "--python", environment.PYTHON]
-    environment.run([*environment.uv_pip(), "install", *hashed, *hatchling], "hatchling could not be installed")
+    environment.run(
+        [*environment.uv_pip(), "install", *hashed, *hatchling], "hatchling could not be installed"
+    )
     environment.install_project()
     for package in ("api", "seg_pipeline"):
         compileall.compile_dir(ROOT / package, quiet=1)

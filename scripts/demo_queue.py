@@ -1,9 +1,10 @@
-"""The app server's whole way on one machine: a message in a queue, a picture in a bucket, and the PATCH that comes.
+"""The app server's whole way on one machine: a message in a queue, a picture in a bucket, and the
+PATCH that comes.
 
     make demo-queue
 
-Starts stand-ins for SQS and S3 and a tiny app server, starts the service on them, sends one job, prints what the app
-server is told, and stops everything.
+Starts stand-ins for SQS and S3 and a tiny app server, starts the service on them, sends one job,
+prints what the app server is told, and stops everything.
 """
 
 import argparse
@@ -40,7 +41,11 @@ def main() -> None:
     """Runs the demonstration; exit code 1 and a sentence if the PATCH does not come."""
     arguments = _arguments()
     model = arguments.model
-    with tempfile.TemporaryDirectory(prefix="demo-queue-") as folder, stand_ins() as aws, app_server() as (url, told):
+    with (
+        tempfile.TemporaryDirectory(prefix="demo-queue-") as folder,
+        stand_ins() as aws,
+        app_server() as (url, told),
+    ):
         queue_url = _fill(aws)
         with service(Path(folder), model, aws, queue_url, url) as dagster_url:
             began = time.monotonic()
@@ -59,15 +64,24 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make demo-queue", description=__doc__)
     parser.add_argument("--model", default="demo-yolo", help="the model for jobs from the queue")
-    parser.add_argument("--stay", action="store_true", help="keep everything up until Ctrl-C, to look at the job's way")
+    parser.add_argument(
+        "--stay",
+        action="store_true",
+        help="keep everything up until Ctrl-C, to look at the job's way",
+    )
     return parser.parse_args()
 
 
 def _stay(dagster_url: str, uuid: str) -> None:
     print(f"\nThe delivery: {dagster_url}/assets/callback?partition={uuid}&view=partitions")
-    print(f"What led to it: {dagster_url}/assets/callback?view=lineage&lineageScope=upstream&lineageDepth=4")
+    print(
+        "What led to it:"
+        f" {dagster_url}/assets/callback?view=lineage&lineageScope=upstream&lineageDepth=4"
+    )
     with suppress(KeyboardInterrupt):
-        print("Ctrl-C stops everything.", flush=True)  # whoever reads it may press it before the next line
+        print(
+            "Ctrl-C stops everything.", flush=True
+        )  # whoever reads it may press it before the next line
         threading.Event().wait()
 
 
@@ -123,12 +137,17 @@ def app_server() -> Iterator[tuple[str, "queue.Queue[Told]"]]:
 
 
 @contextmanager
-def service(folder: Path, model: str, aws: str, queue_url: str, app_server_url: str) -> Iterator[str]:
-    """The product, started as `make run` does, with its files in the bucket; the address of Dagster's pages."""
+def service(
+    folder: Path, model: str, aws: str, queue_url: str, app_server_url: str
+) -> Iterator[str]:
+    """The product, started as `make run` does, with its files in the bucket; the address of
+    Dagster's pages."""
     settings = {
-        "DATA_DIR": str(folder / "data"), "API_PORT": str(free_port()), "DAGSTER_PORT": str(free_port()),
+        "DATA_DIR": str(folder / "data"), "API_PORT": str(free_port()),
+        "DAGSTER_PORT": str(free_port()),
         "MODEL": model, "QUEUE_MODEL": model, "INBOX_POLL_SECONDS": "0.1",
-        "S3_BUCKET": BUCKET, "S3_ENDPOINT_URL": aws, "S3_ACCESS_KEY": "demo", "S3_SECRET_KEY": "demo",
+        "S3_BUCKET": BUCKET, "S3_ENDPOINT_URL": aws, "S3_ACCESS_KEY": "demo",
+        "S3_SECRET_KEY": "demo",
         "S3_SOURCES": f"{BUCKET}/sample.jpg",
         "SQS_QUEUE_URL": queue_url, "SQS_ENDPOINT_URL": aws, "AWS_REGION": REGION,
         "AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo",

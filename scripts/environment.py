@@ -1,4 +1,5 @@
-"""Makes .venv as requirements-dev.lock says, or does nothing if it is so already. Needs only the standard library.
+"""Makes .venv as requirements-dev.lock says, or does nothing if it is so already. Needs only the
+standard library.
 
 Indexes, proxies and certificates are those that pip or uv is configured with on this machine.
 """
@@ -29,7 +30,8 @@ HEAVY = (
     "dagster_webserver.app",
     "dagster._daemon.cli",
 )
-"""Imported once, which proves the installation and leaves compiled files, so that the first start is quick too."""
+"""Imported once, which proves the installation and leaves compiled files, so that the first start
+is quick too."""
 
 UV_CONFIG_FILES = (Path("/etc/uv/uv.toml"), Path.home() / ".config/uv/uv.toml")
 
@@ -41,7 +43,10 @@ class InstallFailed(Exception):
 def main() -> None:
     """Brings the environment up to date; one install at a time."""
     if not (3, 11) <= sys.version_info[:2] <= (3, 14):
-        sys.exit(f"Python 3.11, 3.12, 3.13 or 3.14 is needed; {sys.executable} is {sys.version.split()[0]}.")
+        sys.exit(
+            f"Python 3.11, 3.12, 3.13 or 3.14 is needed; {sys.executable} is"
+            f" {sys.version.split()[0]}."
+        )
     with open(ROOT / "pyproject.toml", encoding="utf-8") as turnstile:
         fcntl.flock(turnstile, fcntl.LOCK_EX)
         if not is_current():
@@ -56,7 +61,13 @@ def fingerprint() -> str:
     import tomllib  # not before the check of the version: 3.10 has none
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    parts = [str(VENV), sys.version_info[:2], project.get("project"), project.get("build-system"), _hatch(project)]
+    parts = [
+        str(VENV),
+        sys.version_info[:2],
+        project.get("project"),
+        project.get("build-system"),
+        _hatch(project),
+    ]
     digest = hashlib.sha256(json.dumps(parts).encode())
     for path in (LOCK, Path(__file__)):
         digest.update(path.read_bytes())
@@ -80,7 +91,10 @@ def install() -> None:
     STAMP.unlink(missing_ok=True)
     install_packages(LOCK)
     install_project()
-    run([PYTHON, "-c", f"import {', '.join(HEAVY)}"], "the installed packages do not load (`make clean` may help)")
+    run(
+        [PYTHON, "-c", f"import {', '.join(HEAVY)}"],
+        "the installed packages do not load (`make clean` may help)",
+    )
     STAMP.write_text(fingerprint(), encoding="utf-8")
     print(f"Made .venv in {time.monotonic() - began:.0f} s.", flush=True)
 
@@ -88,18 +102,30 @@ def install() -> None:
 def install_packages(lock: Path) -> None:
     """What a lock names and nothing else, checked by hash."""
     make_venv()
-    run([PYTHON, "-m", "pip", "install", "-qq", "--disable-pip-version-check", UV], "uv could not be installed")
+    run(
+        [PYTHON, "-m", "pip", "install", "-qq", "--disable-pip-version-check", UV],
+        "uv could not be installed",
+    )
     hashed = ["--quiet", "--require-hashes", "--python", PYTHON]
     builder = ["--constraints", LOCK, locked_version("setuptools")]
-    run([*uv_pip(), "install", *hashed, *builder], "setuptools, which builds sam2, could not be installed")
-    run([*uv_pip(), "sync", *hashed, "--no-build-isolation", lock], f"{lock.name} could not be installed")
+    run(
+        [*uv_pip(), "install", *hashed, *builder],
+        "setuptools, which builds sam2, could not be installed",
+    )
+    run(
+        [*uv_pip(), "sync", *hashed, "--no-build-isolation", lock],
+        f"{lock.name} could not be installed",
+    )
 
 
 def install_project() -> None:
     """The project itself, from where it lies."""
     # A path would be read as a requirement, and a `#` in it as its end.
     editable = ["--no-deps", "--no-build-isolation", "--editable", "."]
-    run([*uv_pip(), "install", "--quiet", "--python", PYTHON, *editable], "the project itself could not be installed")
+    run(
+        [*uv_pip(), "install", "--quiet", "--python", PYTHON, *editable],
+        "the project itself could not be installed",
+    )
 
 
 def uv_pip() -> "list[str | Path]":
@@ -118,7 +144,9 @@ def make_venv() -> None:
     if python_version(PYTHON) == python_version(Path(sys.executable)) and has_pip(PYTHON):
         return
     shutil.rmtree(VENV, ignore_errors=True)
-    hint = "the environment could not be made; on Debian and Ubuntu the package python3-venv is needed"
+    hint = (
+        "the environment could not be made; on Debian and Ubuntu the package python3-venv is needed"
+    )
     run([sys.executable, "-m", "venv", VENV], hint)
 
 
@@ -150,10 +178,15 @@ def run(command: list, failure: str) -> None:
 def step_environment() -> "dict[str, str]":
     """This process's environment, with what pip was told and uv was not."""
     quiet = {"YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false", "YOLO_CONFIG_DIR": str(VENV)}
-    # sam2 comes as source, with a CUDA extension that nothing here uses; a machine with a compiler would build it.
+    # sam2 comes as source, with a CUDA extension that nothing here uses; a machine with a compiler
+    # would build it.
     environment = {"UV_HTTP_TIMEOUT": "180", "SAM2_BUILD_CUDA": "0", **quiet, **os.environ}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    if any(path.exists() for path in UV_CONFIG_FILES) or "UV_INDEX_URL" in environment or not PYTHON.exists():
+    if (
+        any(path.exists() for path in UV_CONFIG_FILES)
+        or "UV_INDEX_URL" in environment
+        or not PYTHON.exists()
+    ):
         return environment
     for line in (answer_of([PYTHON, "-m", "pip", "config", "list"]) or "").splitlines():
         key, _, value = line.partition("=")

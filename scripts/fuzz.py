@@ -1,8 +1,8 @@
 """Sends hostile pictures of every format and flaw through a whole service, and says how each ended.
 
-`make fuzz` runs it; ARGS="--count 3000 --seed 13 --write" are the defaults but the last, which puts the table into
-docs/reliability.md. It ends with 1 if a picture was called what it is not, a process of the service died, or the
-service's memory grew.
+`make fuzz` runs it; ARGS="--count 3000 --seed 13 --write" are the defaults but the last, which puts
+the table into docs/reliability.md. It ends with 1 if a picture was called what it is not, a process
+of the service died, or the service's memory grew.
 """
 
 import argparse
@@ -18,7 +18,12 @@ import httpx
 import psutil
 
 from benchmarks.running_stack import RunningStack, running_stack
-from seg_pipeline_tests.hostile_pictures import COMPLETED, NO_MASKS, HostilePicture, hostile_pictures
+from seg_pipeline_tests.hostile_pictures import (
+    COMPLETED,
+    NO_MASKS,
+    HostilePicture,
+    hostile_pictures,
+)
 
 RELIABILITY = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"
 BEGIN, END = "<!-- fuzz -->\n", "<!-- /fuzz -->\n"
@@ -32,7 +37,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=3_000)
     parser.add_argument("--seed", type=int, default=13)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/reliability.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into docs/reliability.md"
+    )
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, running_stack(Path(folder), "demo-yolo") as stack:
         report = Report(asked.seed)
@@ -57,9 +64,14 @@ class Report:
     def run(self, stack: RunningStack, pictures: Iterable[HostilePicture]) -> None:
         """Sends the pictures from a few clients at once."""
         begun, pictures = time.monotonic(), iter(pictures)
-        with httpx.Client(base_url=stack.url, timeout=300) as client, ThreadPoolExecutor(CLIENTS) as threads:
+        with (
+            httpx.Client(base_url=stack.url, timeout=300) as client,
+            ThreadPoolExecutor(CLIENTS) as threads,
+        ):
             before, warm = stack_pids(stack), 0
-            for count, (picture, outcome) in enumerate(threads.map(lambda each: (each, send(client, each)), pictures)):
+            for count, (picture, outcome) in enumerate(
+                threads.map(lambda each: (each, send(client, each)), pictures)
+            ):
                 self._count(picture, outcome)
                 warm = memory(stack) if count == WARM_UP else warm
         self.died = len(before - stack_pids(stack))
@@ -77,16 +89,19 @@ class Report:
         total = sum(sum(counts.values()) for counts in self.outcomes.values())
         rows = [f"| {flaw} | {_shown(counts)} |" for flaw, counts in sorted(self.outcomes.items())]
         return "\n".join([
-            f"{total} pictures (seed {self.seed}) in {self.seconds:.0f} s from {CLIENTS} clients: {len(self.wrong)} "
-            f"called what they are not, {self.died} processes of the service died, and its memory grew by "
-            f"{self.grown_bytes / 2**20:.0f} MB after the first {WARM_UP}.",
+            f"{total} pictures (seed {self.seed}) in {self.seconds:.0f} s from {CLIENTS} clients: "
+            f"{len(self.wrong)} called what they are not, {self.died} processes of the service "
+            f"died, and its memory grew by {self.grown_bytes / 2**20:.0f} MB after the first "
+            f"{WARM_UP}.",
             "", "| flaw | how the pictures ended |", "|---|---|", *rows, "",
         ])  # fmt: skip
 
 
 def send(client: httpx.Client, picture: HostilePicture) -> str:
     """How one picture ended: `completed`, or the code of its refusal or failure."""
-    answer = client.post("/segment", content=picture.data, headers={"Content-Type": "application/octet-stream"})
+    answer = client.post(
+        "/segment", content=picture.data, headers={"Content-Type": "application/octet-stream"}
+    )
     document = answer.json()
     if answer.status_code == 400 and document == {"error": "No masks found"}:
         return COMPLETED
@@ -95,7 +110,11 @@ def send(client: httpx.Client, picture: HostilePicture) -> str:
 
 def stack_pids(stack: RunningStack) -> set[int]:
     """The processes that are to live as long as the service; decoders come and go."""
-    return {process.pid for process in living(stack) if "decoder_process" not in " ".join(process.cmdline())}
+    return {
+        process.pid
+        for process in living(stack)
+        if "decoder_process" not in " ".join(process.cmdline())
+    }
 
 
 def memory(stack: RunningStack) -> int:

@@ -1,4 +1,5 @@
-"""Makes docs/segments.webp: the bundled sample, its overlay, and its cut-outs, as the service itself makes them.
+"""Makes docs/segments.webp: the bundled sample, its overlay, and its cut-outs, as the service
+itself makes them.
 
 python scripts/make_readme_picture.py
 """
@@ -24,10 +25,14 @@ GAP = 12
 def main() -> None:
     """Segments the sample with the demo model and lays the outcome out beside it."""
     settings = Settings(model="demo-yolo")
-    image = decode((PROJECT / "seg_pipeline/demo/sample.jpg").read_bytes(), settings.max_image_pixels)
+    image = decode(
+        (PROJECT / "seg_pipeline/demo/sample.jpg").read_bytes(), settings.max_image_pixels
+    )
     segments = order_by_area(load_segmenter("demo-yolo", settings).segment([image])[0])
     panels = [_panel(Image.fromarray(image)), _panel(Image.open(BytesIO(overlay(image, segments))))]
-    cutouts = [Image.open(BytesIO(cut_out(image, segment.mask, CUTOUT_SIDE))) for segment in segments]
+    cutouts = [
+        Image.open(BytesIO(cut_out(image, segment.mask, CUTOUT_SIDE))) for segment in segments
+    ]
     picture = _laid_out(panels, cutouts)
     (PROJECT / "docs/segments.webp").write_bytes(encode_webp(picture, method=6))
 
@@ -38,7 +43,8 @@ def _panel(picture: Image.Image) -> Image.Image:
 
 
 def _laid_out(panels: list[Image.Image], cutouts: list[Image.Image]) -> Image.Image:
-    """The panels side by side, and the cut-outs in columns of three to the right of them, on nothing."""
+    """The panels side by side, and the cut-outs in columns of three to the right of them, on
+    nothing."""
     columns = -(-len(cutouts) // 3)
     width = sum(panel.width + GAP for panel in panels) + columns * (CUTOUT_SIDE + GAP)
     canvas = Image.new("RGBA", (width, PANEL_HEIGHT))

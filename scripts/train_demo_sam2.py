@@ -1,9 +1,11 @@
-"""Makes `seg_pipeline/demo/weights/demo-sam2.pt`: a small SAM-2, trained from nothing on generated scenes.
+"""Makes `seg_pipeline/demo/weights/demo-sam2.pt`: a small SAM-2, trained from nothing on generated
+scenes.
 
     python scripts/train_demo_sam2.py
 
-Nothing is downloaded and no GPU is needed; how the bundled weights came about stands beside them. It can be stopped
-at any time: it goes on from its last checkpoint, and `--out` always holds the best model so far.
+Nothing is downloaded and no GPU is needed; how the bundled weights came about stands beside them.
+It can be stopped at any time: it goes on from its last checkpoint, and `--out` always holds the
+best model so far.
 """
 
 import argparse
@@ -30,12 +32,17 @@ from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter, build_model
 
 BUNDLED = Path(__file__).parents[1] / "seg_pipeline" / "demo" / "weights" / "demo-sam2.pt"
 
-# Seeds below this are never trained on: tests, samples and the score at the end take theirs from there.
+# Seeds below this are never trained on: tests, samples and the score at the end take theirs from
+# there.
 FIRST_TRAINING_SEED = 2_000_000
 FIRST_CHECKING_SEED = 600_000
 
-# The buffers of a step are kept, not returned and faulted in again: half of the time. Read when a process starts.
-MALLOC = "glibc.malloc.mmap_threshold=8589934592:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456"
+# The buffers of a step are kept, not returned and faulted in again: half of the time. Read when a
+# process starts.
+MALLOC = (
+    "glibc.malloc.mmap_threshold=8589934592:glibc.malloc.trim_threshold=17179869184:"
+    "glibc.malloc.top_pad=268435456"
+)
 
 IMAGE_SIZE = 256
 MASK_STRIDE = 4
@@ -60,7 +67,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Phase:
-    """What is trained until a share of the steps is done: the input's side, pictures a step, prompts a picture."""
+    """What is trained until a share of the steps is done: the input's side, pictures a step,
+    prompts a picture."""
 
     until: float
     side: int
@@ -79,20 +87,24 @@ PHASES = (
 
 @dataclass(frozen=True, eq=False)
 class Scenes:
-    """`images` (n, S, S, 3) uint8; `index` (n, S, S) uint8, 0 for the background and k for the k-th object."""
+    """`images` (n, S, S, 3) uint8; `index` (n, S, S) uint8, 0 for the background and k for the k-th
+    object."""
 
     images: np.ndarray
     index: np.ndarray
     difficulty: np.ndarray
 
     def between(self, difficulty: tuple[float, float]) -> np.ndarray:
-        return np.flatnonzero((self.difficulty >= difficulty[0]) & (self.difficulty <= difficulty[1]))
+        return np.flatnonzero(
+            (self.difficulty >= difficulty[0]) & (self.difficulty <= difficulty[1])
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """`images` (B, 3, s, s) normalised; `points` (B, P, 2) x, y in input pixels; `truth` (B, P, s/4, s/4), the share
-    of each cell that the object under the point covers; `on_object` (B, P) bool."""
+    """`images` (B, 3, s, s) normalised; `points` (B, P, 2) x, y in input pixels; `truth` (B, P,
+    s/4, s/4), the share of each cell that the object under the point covers; `on_object` (B, P)
+    bool."""
 
     images: Tensor
     points: Tensor
@@ -121,9 +133,15 @@ def make_scenes(plan: Plan) -> Scenes:
     path = plan.work / f"scenes-{plan.scenes}.npz"
     if not path.exists():
         seeds = range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + plan.scenes)
-        with ProcessPoolExecutor(plan.threads, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-            images, index, difficulty = zip(*pool.map(make_example, seeds, chunksize=32), strict=True)
-        np.savez(path, images=np.stack(images), index=np.stack(index), difficulty=np.array(difficulty))
+        with ProcessPoolExecutor(
+            plan.threads, initializer=cv2.setNumThreads, initargs=(1,)
+        ) as pool:
+            images, index, difficulty = zip(
+                *pool.map(make_example, seeds, chunksize=32), strict=True
+            )
+        np.savez(
+            path, images=np.stack(images), index=np.stack(index), difficulty=np.array(difficulty)
+        )
     return Scenes(**np.load(path))
 
 
@@ -132,12 +150,18 @@ def batches(scenes: Scenes, phase: Phase, rng: np.random.Generator) -> Iterator[
     candidates = scenes.between(phase.difficulty)
     while True:
         chosen = rng.choice(candidates, phase.pictures, replace=False)
-        parts = [_make_part(*_vary(scenes.images[i], scenes.index[i], rng), phase, rng) for i in chosen]
-        images, points, truth, on_object = (torch.from_numpy(np.stack(part)) for part in zip(*parts, strict=True))
+        parts = [
+            _make_part(*_vary(scenes.images[i], scenes.index[i], rng), phase, rng) for i in chosen
+        ]
+        images, points, truth, on_object = (
+            torch.from_numpy(np.stack(part)) for part in zip(*parts, strict=True)
+        )
         yield Batch(images.permute(0, 3, 1, 2).contiguous(), points, truth, on_object)
 
 
-def _vary(image: np.ndarray, index: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _vary(
+    image: np.ndarray, index: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     turns, mirror = int(rng.integers(4)), 1 - 2 * int(rng.integers(2))
     image, index = np.rot90(image[:, ::mirror], turns), np.rot90(index[:, ::mirror], turns)
     return image[..., rng.permutation(3)], np.ascontiguousarray(index)
@@ -162,8 +186,8 @@ def _shrink(picture: np.ndarray, side: int) -> np.ndarray:
 
 
 def _sample_points(index: np.ndarray, prompts: int, rng: np.random.Generator) -> np.ndarray:
-    """Pixels (P, 2) x, y: a third on the background, half of them near an object, where a wrong mask looks best; the
-    others are shared fairly among the objects."""
+    """Pixels (P, 2) x, y: a third on the background, half of them near an object, where a wrong
+    mask looks best; the others are shared fairly among the objects."""
     beside = (cv2.dilate(index, np.ones((17, 17), np.uint8)) > 0) & (index == 0)
     places = {number: np.flatnonzero(index == number) for number in np.unique(index)}
     background = [places[0]] * (prompts // 6) + [np.flatnonzero(beside)] * (prompts // 6)
@@ -173,7 +197,8 @@ def _sample_points(index: np.ndarray, prompts: int, rng: np.random.Generator) ->
 
 
 class Learner(nn.Module):
-    """The network, and a head that training alone needs: an embedding of each cell, near for cells of one object."""
+    """The network, and a head that training alone needs: an embedding of each cell, near for cells
+    of one object."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -183,7 +208,8 @@ class Learner(nn.Module):
         self.scale = nn.Parameter(torch.tensor([4.0, 2.0]))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Mask logits (B, P, 4, h, w), predicted IoU (B, P, 4), logits by embedding (B, P, h, w)."""
+        """Mask logits (B, P, 4, h, w), predicted IoU (B, P, 4), logits by embedding (B, P, h,
+        w)."""
         pictures, prompts = batch.points.shape[:2]
         fine, middle, coarse = self.sam.image_encoder(batch.images)["backbone_fpn"]
         near = self._near(self.embed(fine), batch.points)
@@ -198,11 +224,19 @@ class Learner(nn.Module):
         prompts = batch.points.shape[1]
         coarse, *fine = (level.repeat_interleave(prompts, 0) for level in features)
         encoder = self.sam.sam_prompt_encoder
-        encoder.image_embedding_size, encoder.input_image_size = (side // 16, side // 16), (side, side)
+        encoder.image_embedding_size, encoder.input_image_size = (
+            (side // 16, side // 16),
+            (side, side),
+        )
         points = batch.points.flatten(0, 1)[:, None].float()
         sparse, dense = encoder((points, torch.ones(points.shape[:2], dtype=torch.int)), None, None)
         masks, iou, _, _ = self.sam.sam_mask_decoder.predict_masks(
-            coarse, encoder.get_dense_pe(), sparse, dense, repeat_image=False, high_res_features=fine
+            coarse,
+            encoder.get_dense_pe(),
+            sparse,
+            dense,
+            repeat_image=False,
+            high_res_features=fine,
         )
         return masks, iou
 
@@ -216,7 +250,8 @@ class Learner(nn.Module):
 
 @torch.no_grad()
 def _look_near_the_point(sam: Any) -> None:
-    """Lets attention between tokens and picture start out where their positions agree, which is slow to be found."""
+    """Lets attention between tokens and picture start out where their positions agree, which is
+    slow to be found."""
     decoder = sam.sam_mask_decoder.transformer
     crossing = [decoder.final_attn_token_to_image]
     for layer in decoder.layers:
@@ -239,13 +274,17 @@ def mask_loss(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def loss_of(learner: Learner, batch: Batch, aux_weight: float) -> tuple[Tensor, dict[str, float]]:
-    """The loss of a batch. Background points train the predicted IoU (towards 0) and the embedding, but no mask."""
+    """The loss of a batch. Background points train the predicted IoU (towards 0) and the embedding,
+    but no mask."""
     masks, iou, near = learner(batch)
     on, truth = batch.on_object, batch.truth
     each = mask_loss(masks[on], truth[on][:, None])
-    mask = 0.5 * each[:, 1:].min(1).values.mean() + 0.5 * each[:, 1:].mean() + 0.25 * each[:, 0].mean()
+    mask = (
+        0.5 * each[:, 1:].min(1).values.mean() + 0.5 * each[:, 1:].mean() + 0.25 * each[:, 0].mean()
+    )
     reached = _iou(masks.detach() > 0, (truth > 0.5)[:, :, None]) * on[..., None]
-    # Not the squared error: nothing is right at first, which drives the sigmoid to where that has no slope.
+    # Not the squared error: nothing is right at first, which drives the sigmoid to where that has
+    # no slope.
     quality = F.binary_cross_entropy(iou.clamp(1e-6, 1 - 1e-6), reached)
     aux = mask_loss(near, truth).mean()
     report = {"mask": mask.item(), "iou": reached[on][:, 1:].max(1).values.mean().item()}
@@ -278,7 +317,9 @@ class Run:
         decayed = [p for p in learner.parameters() if p.ndim > 1]
         rest = [p for p in learner.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": 0.03}, {"params": rest, "weight_decay": 0.0}]
-        run = cls(learner, average, torch.optim.AdamW(groups, plan.learning_rate, betas=(0.9, 0.98)))
+        run = cls(
+            learner, average, torch.optim.AdamW(groups, plan.learning_rate, betas=(0.9, 0.98))
+        )
         run.resume(plan.work / "checkpoint.pt")
         return run
 
@@ -292,7 +333,9 @@ class Run:
         self.step, self.best = state["step"], state["best"]
 
     def save(self, path: Path) -> None:
-        parts = {name: getattr(self, name).state_dict() for name in ("learner", "average", "optimizer")}
+        parts = {
+            name: getattr(self, name).state_dict() for name in ("learner", "average", "optimizer")
+        }
         torch.save({**parts, "step": self.step, "best": self.best}, path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
 
@@ -339,16 +382,24 @@ def train_phase(run: Run, plan: Plan, phase: Phase, scenes: Scenes) -> None:
     checked_at = time.monotonic()
     while run.step < phase.until * plan.steps:
         began = time.monotonic()
-        reports = [run.take_step(next(source), learning_rate(plan, run.step), aux_weight) for _ in range(50)]
+        reports = [
+            run.take_step(next(source), learning_rate(plan, run.step), aux_weight)
+            for _ in range(50)
+        ]
         _print_reports(run.step, phase, reports, (time.monotonic() - began) / len(reports))
         if time.monotonic() - checked_at > 60 * plan.check_minutes:
             check(run, plan)
             checked_at = time.monotonic()
 
 
-def _print_reports(step: int, phase: Phase, reports: list[dict[str, float]], seconds: float) -> None:
+def _print_reports(
+    step: int, phase: Phase, reports: list[dict[str, float]], seconds: float
+) -> None:
     means = " ".join(f"{key} {np.mean([r[key] for r in reports]):.3f}" for key in reports[0])
-    print(f"{time.strftime('%H:%M:%S')} step {step} at {phase.side} px {seconds:.2f} s/step {means}", flush=True)
+    print(
+        f"{time.strftime('%H:%M:%S')} step {step} at {phase.side} px {seconds:.2f} s/step {means}",
+        flush=True,
+    )
 
 
 def check(run: Run, plan: Plan) -> None:
@@ -372,7 +423,9 @@ def automatic_score(weights: Path, scenes: int) -> Score:
     for seed in range(FIRST_CHECKING_SEED, FIRST_CHECKING_SEED + scenes):
         scene = make_scene(seed)
         (segments,) = segmenter.segment([scene.image])
-        total = total.plus(score_scene([s.mask.full() for s in segments], [o.mask for o in scene.objects]))
+        total = total.plus(
+            score_scene([s.mask.full() for s in segments], [o.mask for o in scene.objects])
+        )
     return total
 
 
@@ -388,8 +441,12 @@ def parse_plan() -> Plan:
     parser.add_argument("--steps", type=int, default=2900)
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="of AdamW, at its peak")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order of the scenes")
-    parser.add_argument("--work", type=Path, default=Path("data/demo-sam2"), help="folder of scenes and checkpoint")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the weights and of the order of the scenes"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("data/demo-sam2"), help="folder of scenes and checkpoint"
+    )
     parser.add_argument("--start", type=Path, help="weights to begin with instead of random ones")
     parser.add_argument("--out", type=Path, default=BUNDLED)
     parser.add_argument("--check-minutes", type=float, default=8)
@@ -398,7 +455,9 @@ def parse_plan() -> Plan:
 
 def main() -> None:
     if "GLIBC_TUNABLES" not in os.environ:
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "GLIBC_TUNABLES": MALLOC})
+        os.execve(
+            sys.executable, [sys.executable, *sys.argv], {**os.environ, "GLIBC_TUNABLES": MALLOC}
+        )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     plan = parse_plan()
     plan.work.mkdir(parents=True, exist_ok=True)

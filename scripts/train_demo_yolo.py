@@ -1,10 +1,11 @@
-"""Makes `seg_pipeline/demo/weights/demo-yolo.pt`: a small YOLO-seg, trained from nothing on generated scenes.
+"""Makes `seg_pipeline/demo/weights/demo-yolo.pt`: a small YOLO-seg, trained from nothing on
+generated scenes.
 
     python scripts/train_demo_yolo.py
 
-Half an hour of one processor core; nothing is downloaded and no GPU is needed. The `README.md` beside the
-weights names the runs that the bundled ones come from. The loop around ultralytics' model and loss is ours:
-true masks go in with their holes, which its label files cannot hold.
+Half an hour of one processor core; nothing is downloaded and no GPU is needed. The `README.md`
+beside the weights names the runs that the bundled ones come from. The loop around ultralytics'
+model and loss is ours: true masks go in with their holes, which its label files cannot hold.
 """
 
 import argparse
@@ -33,7 +34,8 @@ from seg_pipeline.segmenters.yolo.segmenter import YoloSegmenter
 
 BUNDLED = Path(__file__).parents[1] / "seg_pipeline" / "demo" / "weights" / "demo-yolo.pt"
 
-# Seeds below this are never trained on: tests, samples and the score at the end take theirs from there.
+# Seeds below this are never trained on: tests, samples and the score at the end take theirs from
+# there.
 FIRST_TRAINING_SEED = 1_000_000
 FIRST_SCORING_SEED = 500_000
 
@@ -41,10 +43,12 @@ INPUT_SIDE = 320
 MASK_STRIDE = 4
 PADDING_GREY = 114
 
-# What the loss reads: "img" (B, 3, S, S), "masks" (B, S/4, S/4); per object "cls", "bboxes", "batch_idx".
+# What the loss reads: "img" (B, 3, S, S), "masks" (B, S/4, S/4); per object "cls", "bboxes",
+# "batch_idx".
 Batch = dict[str, torch.Tensor]
 
-# YOLOv8n-seg with at most 256 channels: a third of its parameters, and no slower on a CPU than narrower ones.
+# YOLOv8n-seg with at most 256 channels: a third of its parameters, and no slower on a CPU than
+# narrower ones.
 ARCHITECTURE = {
     "nc": len(LABELS),
     "scales": {"d": [0.33, 0.25, 256]},
@@ -97,8 +101,9 @@ class Plan:
 class Example:
     """A scene as the loss wants it.
 
-    `image` (3, S, S) uint8 RGB; `mask_index` (S/4, S/4) uint8, 0 for the background and n for the n-th
-    object; `labels` (n,) int; `boxes` (n, 4) float32 centre x, centre y, width, height as shares of the side.
+    `image` (3, S, S) uint8 RGB; `mask_index` (S/4, S/4) uint8, 0 for the background and n for the
+    n-th object; `labels` (n,) int; `boxes` (n, 4) float32 centre x, centre y, width, height as
+    shares of the side.
     """
 
     image: np.ndarray
@@ -114,7 +119,9 @@ def make_example(seed: int) -> Example:
     if rng.random() < 0.5:
         short_side = int(INPUT_SIDE * rng.uniform(0.6, 1.0))
     height, width = rng.permutation([long_side, short_side])
-    scene = make_scene(seed, width=int(width), height=int(height), difficulty=float(rng.uniform(0.2, 1.0)))
+    scene = make_scene(
+        seed, width=int(width), height=int(height), difficulty=float(rng.uniform(0.2, 1.0))
+    )
     masks = np.stack([_letterbox(o.mask.astype(np.uint8), 0) for o in scene.objects])
     return Example(
         image=np.ascontiguousarray(_letterbox(scene.image, PADDING_GREY).transpose(2, 0, 1)),
@@ -171,7 +178,8 @@ def _collate(chosen: list[Example]) -> Batch:
 
 
 def _vary(batch: Batch, rng: np.random.Generator) -> Batch:
-    """Mirrors along either axis, swaps the axes and permutes the colour channels, each by chance."""
+    """Mirrors along either axis, swaps the axes and permutes the colour channels, each by
+    chance."""
     image, masks, boxes = batch["img"], batch["masks"], batch["bboxes"]
     image = image[:, torch.from_numpy(rng.permutation(3))]
     for axis, centre in ((-1, 0), (-2, 1)):
@@ -180,7 +188,11 @@ def _vary(batch: Batch, rng: np.random.Generator) -> Batch:
             boxes = boxes.clone()
             boxes[:, centre] = 1.0 - boxes[:, centre]
     if rng.random() < 0.5:
-        image, masks, boxes = image.transpose(-1, -2), masks.transpose(-1, -2), boxes[:, [1, 0, 3, 2]]
+        image, masks, boxes = (
+            image.transpose(-1, -2),
+            masks.transpose(-1, -2),
+            boxes[:, [1, 0, 3, 2]],
+        )
     return {**batch, "img": image, "masks": masks, "bboxes": boxes}
 
 
@@ -199,30 +211,43 @@ def build_model() -> SegmentationModel:
 
 
 def train(plan: Plan, examples: list[Example]) -> SegmentationModel:
-    """The averaged weights after the last epoch; a checkpoint lies at `plan.out` after each epoch."""
+    """The averaged weights after the last epoch; a checkpoint lies at `plan.out` after each
+    epoch."""
     torch.manual_seed(plan.seed)
     rng = np.random.default_rng(plan.seed)
     learner = Learner(plan, steps=plan.epochs * (len(examples) // plan.batch))
     started = time.monotonic()
     for epoch in range(1, plan.epochs + 1):
         side = plan.sides[(epoch - 1) * len(plan.sides) // plan.epochs]
-        losses = [learner.step(_resize(batch, side)) for batch in batches(examples, plan.batch, rng)]
+        losses = [
+            learner.step(_resize(batch, side)) for batch in batches(examples, plan.batch, rng)
+        ]
         save_checkpoint(learner.average.ema, plan.out)
         means = " ".join(f"{value:.3f}" for value in np.mean(losses, axis=0))
-        print(f"epoch {epoch}/{plan.epochs}, {time.monotonic() - started:.0f} s, losses {means}", flush=True)
+        print(
+            f"epoch {epoch}/{plan.epochs}, {time.monotonic() - started:.0f} s, losses {means}",
+            flush=True,
+        )
     return learner.average.ema
 
 
 class Learner:
-    """The model and what moves it: AdamW over one cycle of the learning rate, and a running average."""
+    """The model and what moves it: AdamW over one cycle of the learning rate, and a running
+    average."""
 
     def __init__(self, plan: Plan, steps: int):
         self.model = build_model().train()
         if plan.start:
-            self.model.load_state_dict(torch_safe_load(plan.start, safe_only=True)[0]["model"].state_dict())
+            self.model.load_state_dict(
+                torch_safe_load(plan.start, safe_only=True)[0]["model"].state_dict()
+            )
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.model), lr=plan.learning_rate)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, plan.learning_rate, total_steps=steps, pct_start=0.1, cycle_momentum=False
+            self.optimizer,
+            plan.learning_rate,
+            total_steps=steps,
+            pct_start=0.1,
+            cycle_momentum=False,
         )
         self.average = ModelEMA(self.model, decay=0.999, tau=300)
 
@@ -257,7 +282,8 @@ def _as_float(value):
 
 
 def save_checkpoint(model: SegmentationModel, path: Path) -> None:
-    """Half precision, and beside the model only what a prediction needs: no path, date or user's name."""
+    """Half precision, and beside the model only what a prediction needs: no path, date or user's
+    name."""
     bare = copy.deepcopy(model).half().eval().requires_grad_(False)
     bare.criterion = None
     bare.args = {"task": "segment", "imgsz": INPUT_SIDE}
@@ -268,7 +294,8 @@ def save_checkpoint(model: SegmentationModel, path: Path) -> None:
 
 
 def score(path: Path, scenes: int) -> tuple[Score, np.ndarray]:
-    """The score over fresh scenes, and the IoU of every true mask with its match, 0 where there is none."""
+    """The score over fresh scenes, and the IoU of every true mask with its match, 0 where there is
+    none."""
     segmenter, total, ious = YoloSegmenter("demo-yolo", path, device="cpu"), Score(0, 0, 0), []
     for seed in range(FIRST_SCORING_SEED, FIRST_SCORING_SEED + scenes):
         scene = make_scene(seed)
@@ -283,7 +310,10 @@ def score(path: Path, scenes: int) -> tuple[Score, np.ndarray]:
 def report(path: Path, scenes: int) -> None:
     total, ious = score(path, scenes)
     deciles = " ".join(f"{q:.3f}" for q in np.quantile(ious, [0.01, 0.05, 0.1, 0.5]))
-    print(f"{scenes} fresh scenes at IoU 0.75: {total.found_share:.1%} found, {total.false_share:.1%} false")
+    print(
+        f"{scenes} fresh scenes at IoU 0.75: {total.found_share:.1%} found, {total.false_share:.1%}"
+        " false"
+    )
     print(f"IoU mean {ious.mean():.3f}; quantiles 1%, 5%, 10%, 50%: {deciles}")
 
 
@@ -293,7 +323,9 @@ def parse_plan() -> Plan:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="of AdamW, at its peak")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order of the scenes")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the weights and of the order of the scenes"
+    )
     parser.add_argument(
         "--sides",
         type=int,
@@ -308,7 +340,9 @@ def parse_plan() -> Plan:
 
 def main() -> None:
     plan = parse_plan()
-    torch.set_num_threads(1)  # two cost three times the processor time, and were slower on a busy machine
+    torch.set_num_threads(
+        1
+    )  # two cost three times the processor time, and were slower on a busy machine
     save_checkpoint(train(plan, make_examples(plan)), plan.out)
     report(plan.out, scenes=300)
 

@@ -1,4 +1,5 @@
-"""Where a `dagster.yaml` of before `runtime/` looks for the storage, and `python -m seg_pipeline.dagster_storage`."""
+"""Where a `dagster.yaml` of before `runtime/` looks for the storage, and `python -m
+seg_pipeline.dagster_storage`."""
 
 from seg_pipeline.runtime.dagster_storage import SegPipelineStorage, prepare
 

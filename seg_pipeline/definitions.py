@@ -2,7 +2,13 @@
 
 import dagster as dg
 
-from seg_pipeline.defs.alarms import alarm_checks, alarms_sensor, build_failure_alerts_sensor, check_job, service_asset
+from seg_pipeline.defs.alarms import (
+    alarm_checks,
+    alarms_sensor,
+    build_failure_alerts_sensor,
+    check_job,
+    service_asset,
+)
 from seg_pipeline.defs.assets import segmentation_assets
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.pruning import prune_job, prune_schedule, pruned
@@ -16,7 +22,8 @@ from seg_pipeline.defs.resources import (
 from seg_pipeline.defs.sensors import inbox_sensor, sweeper
 from seg_pipeline.settings import get_settings
 
-# At module level: a worker keeps the last definitions it loaded, and a function would be called again per job.
+# At module level: a worker keeps the last definitions it loaded, and a function would be called
+# again per job.
 defs = dg.Definitions(
     assets=[segmentation_assets, pruned, service_asset],
     asset_checks=alarm_checks,

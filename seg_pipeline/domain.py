@@ -1,4 +1,5 @@
-"""The nouns of the service: a job, its picture's segments and their masks. Frozen and self-checking."""
+"""The nouns of the service: a job, its picture's segments and their masks. Frozen and
+self-checking."""
 
 import math
 import re
@@ -13,7 +14,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_pipeline.errors import InvalidParameter, InvalidResize, InvalidTtl, InvalidUuid, UnknownModel
+from seg_pipeline.errors import (
+    InvalidParameter,
+    InvalidResize,
+    InvalidTtl,
+    InvalidUuid,
+    UnknownModel,
+)
 
 UUID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 _UUID = re.compile(UUID_PATTERN)
@@ -33,8 +40,8 @@ BoolMask = NDArray[np.bool_]
 """A mask as `(H, W) bool`."""
 
 Parameters = Mapping[str, int | float]
-"""What a job asks for instead of the configured values, by name: `confidence` of YOLO, the fields of
-`Sam2Parameters`."""
+"""What a job asks for instead of the configured values, by name: `confidence` of YOLO, the fields
+of `Sam2Parameters`."""
 
 
 class JobStatus(StrEnum):
@@ -49,8 +56,8 @@ class JobStatus(StrEnum):
 def check_uuid(uuid: str) -> str:
     """The uuid, if it is safe as a path segment, a partition key and a file name; else InvalidUuid.
 
-    Any 1 to 64 letters, digits, `-` and `_` that begin with a letter or digit: the app server's uuids need
-    not be RFC 4122's.
+    Any 1 to 64 letters, digits, `-` and `_` that begin with a letter or digit: the app server's
+    uuids need not be RFC 4122's.
     """
     if not isinstance(uuid, str) or not _UUID.fullmatch(uuid):
         raise InvalidUuid(uuid)
@@ -58,7 +65,8 @@ def check_uuid(uuid: str) -> str:
 
 
 def queue_uuid(uuid: str) -> str:
-    """The uuid of a queue's job whose own a client has taken; clients may send none of this form."""
+    """The uuid of a queue's job whose own a client has taken; clients may send none of this
+    form."""
     return f"{_QUEUES}{sha256(uuid.encode()).hexdigest()[:40]}"
 
 
@@ -84,26 +92,30 @@ def check_ttl_seconds(ttl_seconds: int) -> int:
 
 
 def check_model(model: str, offered: Sequence[str] = ()) -> str:
-    """A model's name if it is a demo model or one that the operator offers: so no client names a file of the server,
-    and none has gigabytes of weights downloaded."""
+    """A model's name if it is a demo model or one that the operator offers: so no client names a
+    file of the server, and none has gigabytes of weights downloaded."""
     if model in offered or model in DEMO_MODELS:
         return model
-    raise UnknownModel(model, [*(name for name in offered if shown_model(name) == name), *DEMO_MODELS])
+    raise UnknownModel(
+        model, [*(name for name in offered if shown_model(name) == name), *DEMO_MODELS]
+    )
 
 
 def shown_model(model: str) -> str:
-    """What clients are told of a model: of a path, which the operator alone may name, the last part."""
+    """What clients are told of a model: of a path, which the operator alone may name, the last
+    part."""
     return PurePath(model).name
 
 
 def whole_number(value: object) -> object:
-    """A float that is a whole number as an int: 256.0 and 36e2 are integers of JSON (JSON Schema, 6.1.1).
-    Anything else as it is."""
+    """A float that is a whole number as an int: 256.0 and 36e2 are integers of JSON (JSON Schema,
+    6.1.1). Anything else as it is."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def number_in_text(text: str) -> object:
-    """The number that a query or a form spells as JSON would, leading zeros allowed; else the text as it is."""
+    """The number that a query or a form spells as JSON would, leading zeros allowed; else the text
+    as it is."""
     match = _NUMBER.fullmatch(text.strip(" "))
     if not match:
         return text
@@ -119,8 +131,13 @@ class Range:
     whole: bool = False
 
     def read(self, value: object) -> int | float | None:
-        """The value as the number it is, or None if it is none of these; 25.0 is a whole number, true is no number."""
-        if isinstance(value, bool) or not isinstance(value, int | float) or not self.least <= value <= self.most:
+        """The value as the number it is, or None if it is none of these; 25.0 is a whole number,
+        true is no number."""
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not self.least <= value <= self.most
+        ):
             return None
         if self.whole:
             return int(value) if value == int(value) else None
@@ -160,7 +177,8 @@ SAM2_PARAMETERS: Mapping[str, Range | Switch] = {
 YOLO_PARAMETERS: Mapping[str, Range | Switch] = {"confidence": Range(0, 1)}
 
 MAX_PROMPTS = 8192
-"""What one job may ask of a SAM-2: eight times the usual grid, and just upstream's richest example."""
+"""What one job may ask of a SAM-2: eight times the usual grid, and just upstream's richest
+example."""
 
 
 def parameters_of(model: str) -> Mapping[str, Range | Switch]:
@@ -169,19 +187,24 @@ def parameters_of(model: str) -> Mapping[str, Range | Switch]:
 
 
 def check_parameters(model: str, parameters: Mapping[str, Any]) -> Parameters:
-    """The parameters as plain numbers, if the model has all of them and each is within its limits, and if they do not
-    keep a worker busy for too long together; else InvalidParameter."""
+    """The parameters as plain numbers, if the model has all of them and each is within its limits,
+    and if they do not keep a worker busy for too long together; else InvalidParameter."""
     known = parameters_of(model)
-    numbers = {name: _read_parameter(model, name, value, known) for name, value in parameters.items()}
+    numbers = {
+        name: _read_parameter(model, name, value, known) for name, value in parameters.items()
+    }
     if known is SAM2_PARAMETERS:
         _check_prompts(numbers)
     return numbers
 
 
-def _read_parameter(model: str, name: str, value: object, known: Mapping[str, Range | Switch]) -> int | float:
+def _read_parameter(
+    model: str, name: str, value: object, known: Mapping[str, Range | Switch]
+) -> int | float:
     if name not in known:
         raise InvalidParameter(
-            f"parameter {name[:80]!r} is unknown to {shown_model(model)[:80]}, which has {', '.join(known)}."
+            f"parameter {name[:80]!r} is unknown to {shown_model(model)[:80]}, which has"
+            f" {', '.join(known)}."
         )
     number = known[name].read(value)
     if number is None:
@@ -190,26 +213,32 @@ def _read_parameter(model: str, name: str, value: object, known: Mapping[str, Ra
 
 
 def _check_prompts(parameters: Parameters) -> None:
-    """Each layer of crops has four times the crops of the one before, and a thinner grid in each if so asked."""
-    points, layers = int(parameters.get("points_per_side", 32)), int(parameters.get("crop_n_layers", 0))
+    """Each layer of crops has four times the crops of the one before, and a thinner grid in each if
+    so asked."""
+    points, layers = (
+        int(parameters.get("points_per_side", 32)),
+        int(parameters.get("crop_n_layers", 0)),
+    )
     factor = int(parameters.get("crop_n_points_downscale_factor", 1))
     sides = [int(points / factor**layer) for layer in range(layers + 1)]
     if min(sides) < 1:
         raise InvalidParameter(
-            f"points_per_side {points} leaves no point in the crops of {layers} layers when each has {factor} times "
-            "fewer; ask for more points, or a smaller crop_n_points_downscale_factor."
+            f"points_per_side {points} leaves no point in the crops of {layers} layers when each"
+            f" has {factor} times fewer; ask for more points, or a smaller"
+            " crop_n_points_downscale_factor."
         )
     prompts = sum(side**2 * 4**layer for layer, side in enumerate(sides))
     if prompts > MAX_PROMPTS:
         raise InvalidParameter(
-            f"the parameters ask for {prompts} prompts, more than {MAX_PROMPTS}; lower points_per_side or "
-            "crop_n_layers, or raise crop_n_points_downscale_factor."
+            f"the parameters ask for {prompts} prompts, more than {MAX_PROMPTS}; lower"
+            " points_per_side or crop_n_layers, or raise crop_n_points_downscale_factor."
         )
 
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle of whole pixels, half open: columns `x` to `x + width`, rows `y` to `y + height`."""
+    """A rectangle of whole pixels, half open: columns `x` to `x + width`, rows `y` to `y +
+    height`."""
 
     x: int
     y: int
@@ -218,7 +247,9 @@ class Box:
 
     def __post_init__(self) -> None:
         if min(self.x, self.y) < 0 or min(self.width, self.height) < 1:
-            raise ValueError(f"a box needs a corner at 0 or above and a side of at least 1 pixel, not {self}")
+            raise ValueError(
+                f"a box needs a corner at 0 or above and a side of at least 1 pixel, not {self}"
+            )
 
     @property
     def slices(self) -> tuple[slice, slice]:
@@ -228,10 +259,11 @@ class Box:
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """The pixels of one segment: a tight box and what is set inside it, in a picture of `resolution_wh`.
+    """The pixels of one segment: a tight box and what is set inside it, in a picture of
+    `resolution_wh`.
 
-    `bits` is `(box.height, box.width) bool` with at least one pixel set in its first and last row and column.
-    Holding the box alone keeps thirty masks of a large picture in a few megabytes.
+    `bits` is `(box.height, box.width) bool` with at least one pixel set in its first and last row
+    and column. Holding the box alone keeps thirty masks of a large picture in a few megabytes.
     """
 
     resolution_wh: tuple[int, int]
@@ -245,7 +277,9 @@ class Mask:
         width, height = self.resolution_wh
         if self.box.x + self.box.width > width or self.box.y + self.box.height > height:
             raise ValueError(f"{self.box} lies outside the picture of {width}x{height}")
-        if not all(edge.any() for edge in (self.bits[0], self.bits[-1], self.bits[:, 0], self.bits[:, -1])):
+        if not all(
+            edge.any() for edge in (self.bits[0], self.bits[-1], self.bits[:, 0], self.bits[:, -1])
+        ):
             raise ValueError(f"{self.box} is not tight: no pixel is set along one of its sides")
 
     @classmethod
@@ -255,8 +289,11 @@ class Mask:
         return cls.from_window(full, (0, 0), (width, height))
 
     @classmethod
-    def from_window(cls, window: BoolMask, xy: tuple[int, int], resolution_wh: tuple[int, int]) -> "Mask | None":
-        """The mask of a `(h, w) bool` window whose corner is `xy` in the picture, or None if no pixel is set."""
+    def from_window(
+        cls, window: BoolMask, xy: tuple[int, int], resolution_wh: tuple[int, int]
+    ) -> "Mask | None":
+        """The mask of a `(h, w) bool` window whose corner is `xy` in the picture, or None if no
+        pixel is set."""
         rows, columns = np.flatnonzero(window.any(axis=1)), np.flatnonzero(window.any(axis=0))
         if not rows.size:
             return None
@@ -279,10 +316,11 @@ class Mask:
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """One thing found in a picture. Scores are about 0 to 1, plain floats; a model fills those that it has.
+    """One thing found in a picture. Scores are about 0 to 1, plain floats; a model fills those that
+    it has.
 
-    YOLO gives `label` and `confidence`; SAM-2 gives `predicted_iou` (its guess, which may pass 1 by a little) and
-    `stability_score`.
+    YOLO gives `label` and `confidence`; SAM-2 gives `predicted_iou` (its guess, which may pass 1 by
+    a little) and `stability_score`.
     """
 
     mask: Mask
@@ -299,10 +337,12 @@ class Segment:
 
 @dataclass(frozen=True)
 class Job:
-    """What was asked for: `request.json`. The image is an upload (`source_sha256`) or a URL, never both.
+    """What was asked for: `request.json`. The image is an upload (`source_sha256`) or a URL, never
+    both.
 
-    `parameters` stand in for the configured ones of its model; with `rle` its segments carry their run lengths.
-    `told_as` is the uuid that the app server knows it by, if a client had taken that for a job of its own.
+    `parameters` stand in for the configured ones of its model; with `rle` its segments carry their
+    run lengths. `told_as` is the uuid that the app server knows it by, if a client had taken that
+    for a job of its own.
     """
 
     uuid: str
@@ -343,7 +383,15 @@ class Job:
 
     def _asked(self) -> tuple[object, ...]:
         picture = (self.image_url, self.source_sha256)
-        return (self.uuid, self.model, *picture, self.resize, self.ttl_seconds, self.parameters, self.rle)
+        return (
+            self.uuid,
+            self.model,
+            *picture,
+            self.resize,
+            self.ttl_seconds,
+            self.parameters,
+            self.rle,
+        )
 
     def expires_at(self, finished_at: datetime) -> datetime:
         """When its files may be pruned, if it finished then."""

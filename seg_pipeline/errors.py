@@ -31,9 +31,9 @@ SegPipelineError
 ├── JobCancelled            an operator's word
 └── UnexpectedError         a fault of ours, worth a retry
 
-`code` is the word a client switches on; `permanent` says that trying again cannot help, `counts_as_attempt` that the
-job may be what is wrong, `fault` whether the one who sent the job can mend it, or we must. A message is one sentence
-that names the value, the limit and what to do.
+`code` is the word a client switches on; `permanent` says that trying again cannot help,
+`counts_as_attempt` that the job may be what is wrong, `fault` whether the one who sent the job can
+mend it, or we must. A message is one sentence that names the value, the limit and what to do.
 """
 
 import re
@@ -77,7 +77,8 @@ class InvalidUuid(InvalidRequest):
 
     def __init__(self, uuid: object) -> None:
         super().__init__(
-            f"uuid {str(uuid)[:80]!r} must be 1 to 64 letters, digits, '-' or '_', the first a letter or digit."
+            f"uuid {str(uuid)[:80]!r} must be 1 to 64 letters, digits, '-' or '_', the first a"
+            " letter or digit."
         )
 
 
@@ -87,7 +88,9 @@ class InvalidResize(InvalidRequest):
     code = "invalid_resize"
 
     def __init__(self, resize: object, limit: int) -> None:
-        super().__init__(f"resize {str(resize)[:40]} must be a whole number of pixels from 1 to {limit}.")
+        super().__init__(
+            f"resize {str(resize)[:40]} must be a whole number of pixels from 1 to {limit}."
+        )
 
 
 class InvalidTtl(InvalidRequest):
@@ -96,7 +99,9 @@ class InvalidTtl(InvalidRequest):
     code = "invalid_ttl"
 
     def __init__(self, ttl_seconds: object, limit: int) -> None:
-        super().__init__(f"ttl_seconds {str(ttl_seconds)[:40]} must be a whole number from 1 to {limit}.")
+        super().__init__(
+            f"ttl_seconds {str(ttl_seconds)[:40]} must be a whole number from 1 to {limit}."
+        )
 
 
 class UnknownModel(InvalidRequest):
@@ -106,7 +111,9 @@ class UnknownModel(InvalidRequest):
 
     def __init__(self, model: object, offered: Iterable[str] = ()) -> None:
         names = ", ".join(dict.fromkeys(offered)) or "one that MODELS lists"
-        super().__init__(f"model {str(model)[:80]!r} is not offered here; name {names}, or leave it out.")
+        super().__init__(
+            f"model {str(model)[:80]!r} is not offered here; name {names}, or leave it out."
+        )
 
 
 class InvalidParameter(InvalidRequest):
@@ -133,7 +140,9 @@ class JobConflict(RequestError):
     code = "job_conflict"
 
     def __init__(self, uuid: str) -> None:
-        super().__init__(f"job {uuid} exists with a different request; send another uuid or the same request.")
+        super().__init__(
+            f"job {uuid} exists with a different request; send another uuid or the same request."
+        )
 
 
 class JobNotFound(RequestError):
@@ -151,7 +160,9 @@ class ParkedNotFound(RequestError):
     code = "parked_not_found"
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"nothing is parked as {name[:80]!r}; it may have been replayed or dropped already.")
+        super().__init__(
+            f"nothing is parked as {name[:80]!r}; it may have been replayed or dropped already."
+        )
 
 
 class NotReplayable(RequestError):
@@ -277,8 +288,9 @@ class PictureOnItsWay(FetchUnavailable):
 
     def __init__(self, uuid: str) -> None:
         super().__init__(
-            f"the picture of job {uuid} is not in the store. It is being fetched, and a run of the job follows; "
-            "a job that has ended can be materialised again once its picture is there."
+            f"the picture of job {uuid} is not in the store. It is being fetched, and a run of the"
+            " job follows; a job that has ended can be materialised again once its picture is"
+            " there."
         )
 
 
@@ -330,18 +342,22 @@ class InvalidKey(ObjectNotFound):
     """No object can have this key: it would leave its folder, or hide in it."""
 
     def __init__(self, key: object) -> None:
-        super().__init__(f"{str(key)[:80]!r} is no key: use segments of letters, digits, '_', '-', '.' and '@'.")
+        super().__init__(
+            f"{str(key)[:80]!r} is no key: use segments of letters, digits, '_', '-', '.' and '@'."
+        )
 
 
 class StoreTooNew(StoreError):
-    """A newer version of this service has written the store, in a way that this one does not know."""
+    """A newer version of this service has written the store, in a way that this one does not
+    know."""
 
     code = "store_too_new"
 
     def __init__(self, found: object, known: int, written_by: object) -> None:
         super().__init__(
-            f"the store has format {str(found)[:20]}, written by version {str(written_by)[:20]}; this version reads"
-            f" formats up to {known}: start the newer version again, or set another DATA_DIR or S3_BUCKET."
+            f"the store has format {str(found)[:20]}, written by version {str(written_by)[:20]};"
+            f" this version reads formats up to {known}: start the newer version again, or set"
+            " another DATA_DIR or S3_BUCKET."
         )
 
 
@@ -367,12 +383,15 @@ class QueueUnavailable(SegPipelineError):
 
 
 class WorkerLost(SegPipelineError):
-    """The job's worker died while it worked on that job alone, on every attempt; the picture may be what kills it."""
+    """The job's worker died while it worked on that job alone, on every attempt; the picture may be
+    what kills it."""
 
     code = "worker_lost"
 
     def __init__(self, uuid: str, attempts: int) -> None:
-        super().__init__(f"job {uuid} ended its worker on each of {attempts} attempts; it is given up.")
+        super().__init__(
+            f"job {uuid} ended its worker on each of {attempts} attempts; it is given up."
+        )
 
 
 class JobCancelled(SegPipelineError):
@@ -393,7 +412,8 @@ class UnexpectedError(SegPipelineError):
 
 
 def without_folders(text: str) -> str:
-    """A foreign error's words with every absolute path cut to its last part: clients need not know our folders."""
+    """A foreign error's words with every absolute path cut to its last part: clients need not know
+    our folders."""
     return _FOLDERS.sub("", text)
 
 

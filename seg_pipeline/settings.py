@@ -1,4 +1,5 @@
-"""Every setting, its default and its meaning. The only module that reads the environment and `.env`."""
+"""Every setting, its default and its meaning. The only module that reads the environment and
+`.env`."""
 
 from functools import lru_cache
 from ipaddress import ip_network
@@ -15,46 +16,94 @@ InferenceMode = Literal["exact", "turbo"]
 
 
 class Settings(BaseSettings):
-    """Read from the environment, then from `.env` in the current folder; names are upper case there."""
+    """Read from the environment, then from `.env` in the current folder; names are upper case
+    there."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+    )
 
     # What segments
-    model: str = Field("yolov8x-seg", description="Model for uploads: any yolo*-seg name, or a path to weights.")
+    model: str = Field(
+        "yolov8x-seg", description="Model for uploads: any yolo*-seg name, or a path to weights."
+    )
     queue_model: str = Field("sam2.1_hiera_large", description="Model for jobs that come by SQS.")
     models: str | None = Field(
-        None, description="Comma-separated models that jobs may name beside MODEL, QUEUE_MODEL and the demo models."
+        None,
+        description=(
+            "Comma-separated models that jobs may name beside MODEL, QUEUE_MODEL and the demo"
+            " models."
+        ),
     )
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; auto takes CUDA where there is one.")
-    weights_dir: Path = Field(Path("models/weights"), description="Where downloaded weights are kept.")
+    device: str = Field(
+        "auto", description="auto, cpu, cuda or cuda:N; auto takes CUDA where there is one."
+    )
+    weights_dir: Path = Field(
+        Path("models/weights"), description="Where downloaded weights are kept."
+    )
     inference_mode: InferenceMode = Field(
-        "exact", description="exact, or turbo: quicker, if it finds the same on the bundled pictures."
+        "exact",
+        description="exact, or turbo: quicker, if it finds the same on the bundled pictures.",
     )
-    confidence: float = Field(0.25, ge=0, le=1, description="YOLO detections below this are dropped.")
+    confidence: float = Field(
+        0.25, ge=0, le=1, description="YOLO detections below this are dropped."
+    )
     # SAM-2's automatic masks; unset: upstream's default, or what suits demo-sam2
-    sam2_points_per_side: int | None = Field(None, ge=1, le=256, description="Grid of prompts; 32 by default.")
-    sam2_points_per_batch: int | None = Field(None, ge=1, description="Prompts at once, at most; 64 by default.")
-    sam2_pred_iou_thresh: float | None = Field(None, ge=0, le=1, description="Least predicted IoU; 0.8 by default.")
-    sam2_stability_score_thresh: float | None = Field(None, ge=0, le=1, description="Least stability; 0.95 by default.")
-    sam2_box_nms_thresh: float | None = Field(None, ge=0, le=1, description="Boxes that share more; 0.7 by default.")
-    sam2_crop_n_layers: int | None = Field(None, ge=0, le=4, description="Layers of crops, each finer; 0 by default.")
-    sam2_min_mask_region_area: int | None = Field(None, ge=0, description="Smaller holes and islands go; 0 by default.")
-    tile_above_pixels: int = Field(50_000_000, ge=0, description="Pictures of more pixels go in tiles; 0: none do.")
+    sam2_points_per_side: int | None = Field(
+        None, ge=1, le=256, description="Grid of prompts; 32 by default."
+    )
+    sam2_points_per_batch: int | None = Field(
+        None, ge=1, description="Prompts at once, at most; 64 by default."
+    )
+    sam2_pred_iou_thresh: float | None = Field(
+        None, ge=0, le=1, description="Least predicted IoU; 0.8 by default."
+    )
+    sam2_stability_score_thresh: float | None = Field(
+        None, ge=0, le=1, description="Least stability; 0.95 by default."
+    )
+    sam2_box_nms_thresh: float | None = Field(
+        None, ge=0, le=1, description="Boxes that share more; 0.7 by default."
+    )
+    sam2_crop_n_layers: int | None = Field(
+        None, ge=0, le=4, description="Layers of crops, each finer; 0 by default."
+    )
+    sam2_min_mask_region_area: int | None = Field(
+        None, ge=0, description="Smaller holes and islands go; 0 by default."
+    )
+    tile_above_pixels: int = Field(
+        50_000_000, ge=0, description="Pictures of more pixels go in tiles; 0: none do."
+    )
     tile_side: int = Field(2048, ge=256, le=8192, description="Side of a tile in pixels.")
-    idle_unload_seconds: int = Field(600, ge=0, description="A model unused for so long is unloaded; 0: never.")
+    idle_unload_seconds: int = Field(
+        600, ge=0, description="A model unused for so long is unloaded; 0: never."
+    )
 
     # Where things live
-    data_dir: Path = Field(Path("data"), description="Folder for the embedded broker, database and markers.")
-    assets_dir: Path | None = Field(None, description="Folder of the jobs' files; DATA_DIR/assets by default.")
-    s3_bucket: str | None = Field(None, description="Bucket for files and markers; without one, folders.")
+    data_dir: Path = Field(
+        Path("data"), description="Folder for the embedded broker, database and markers."
+    )
+    assets_dir: Path | None = Field(
+        None, description="Folder of the jobs' files; DATA_DIR/assets by default."
+    )
+    s3_bucket: str | None = Field(
+        None, description="Bucket for files and markers; without one, folders."
+    )
     s3_endpoint_url: str | None = Field(None, description="S3 endpoint, if it is not AWS's.")
-    s3_access_key: SecretStr | None = Field(None, description="S3 key id; boto3's own chain without it.")
+    s3_access_key: SecretStr | None = Field(
+        None, description="S3 key id; boto3's own chain without it."
+    )
     s3_secret_key: SecretStr | None = Field(None, description="S3 secret key.")
     aws_region: str = Field("us-east-1", description="Region of bucket and queue.")
     aws_profile: str | None = Field(None, description="Profile in ~/.aws, in development.")
-    broker_url: str | None = Field(None, description="Celery broker (redis://…); a folder by default.")
-    database_url: str | None = Field(None, description="Dagster's storage (postgresql://…); SQLite by default.")
-    celery_queue: str = Field("seg-pipeline", description="Queue name; one per deployment on a shared broker.")
+    broker_url: str | None = Field(
+        None, description="Celery broker (redis://…); a folder by default."
+    )
+    database_url: str | None = Field(
+        None, description="Dagster's storage (postgresql://…); SQLite by default."
+    )
+    celery_queue: str = Field(
+        "seg-pipeline", description="Queue name; one per deployment on a shared broker."
+    )
 
     code_server: str = Field(
         "127.0.0.1:4000",
@@ -68,26 +117,39 @@ class Settings(BaseSettings):
     dagster_host: str = Field("127.0.0.1", description="Address the Dagster UI listens on.")
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI.")
     dagster_allowed_hosts: str | None = Field(
-        None, description="Comma-separated names the UI is reached by, besides localhost and DAGSTER_HOST."
+        None,
+        description=(
+            "Comma-separated names the UI is reached by, besides localhost and DAGSTER_HOST."
+        ),
     )
-    dagster_password: SecretStr | None = Field(None, description="The UI asks for it (HTTP Basic); unset: open.")
+    dagster_password: SecretStr | None = Field(
+        None, description="The UI asks for it (HTTP Basic); unset: open."
+    )
     dagster_identity_header: str | None = Field(
-        None, description="A header in which a proxy says who somebody is; without it the UI refuses."
+        None,
+        description="A header in which a proxy says who somebody is; without it the UI refuses.",
     )
     dagster_proxies: str | None = Field(
-        None, description="Comma-separated addresses or networks of such proxies, besides this machine."
+        None,
+        description="Comma-separated addresses or networks of such proxies, besides this machine.",
     )
-    base_url: str | None = Field(None, description="Public address of the API, for links; from the request if unset.")
+    base_url: str | None = Field(
+        None, description="Public address of the API, for links; from the request if unset."
+    )
     forwarded_allow_ips: str = Field(
-        "127.0.0.1", description="Proxies whose X-Forwarded-For is believed; commas between them, * for all."
+        "127.0.0.1",
+        description="Proxies whose X-Forwarded-For is believed; commas between them, * for all.",
     )
     allowed_hosts: str | None = Field(
         None,
-        description="Comma-separated names that the API answers to beside BASE_URL's; by default all, "
-        "or none that a stranger could register while API_HOST is this machine alone.",
+        description=(
+            "Comma-separated names that the API answers to beside BASE_URL's; by default all, "
+            "or none that a stranger could register while API_HOST is this machine alone."
+        ),
     )
     api_keys: SecretStr | None = Field(
-        None, description="Comma-separated keys that may use the API, each key or name:key; unset: open."
+        None,
+        description="Comma-separated keys that may use the API, each key or name:key; unset: open.",
     )
     api_rates: str | None = Field(
         None,
@@ -95,26 +157,51 @@ class Settings(BaseSettings):
         description="Requests a minute by a key's name, such as shop=60,*=600; unset: no limit.",
     )
     asset_link_secret: SecretStr | None = Field(
-        None, description="Signs the links to files, which then expire and lead to the API; unset: they are open."
+        None,
+        description=(
+            "Signs the links to files, which then expire and lead to the API; unset: they are open."
+        ),
     )
-    asset_link_seconds: int = Field(3600, ge=1, le=MAX_TTL_SECONDS, description="How long a signed link holds.")
-    wait_seconds: float = Field(60, ge=0, le=600, description="How long POST /segment waits before it answers 202.")
-    health_idle_seconds: int = Field(120, ge=0, description="/health fails this long after the last request; 0: off.")
-    upload_stall_seconds: float = Field(60, gt=0, description="An upload that stalls for so long is refused.")
-    max_connections: int = Field(2000, ge=16, description="Beyond, the connections longest silent are closed.")
+    asset_link_seconds: int = Field(
+        3600, ge=1, le=MAX_TTL_SECONDS, description="How long a signed link holds."
+    )
+    wait_seconds: float = Field(
+        60, ge=0, le=600, description="How long POST /segment waits before it answers 202."
+    )
+    health_idle_seconds: int = Field(
+        120, ge=0, description="/health fails this long after the last request; 0: off."
+    )
+    upload_stall_seconds: float = Field(
+        60, gt=0, description="An upload that stalls for so long is refused."
+    )
+    max_connections: int = Field(
+        2000, ge=16, description="Beyond, the connections longest silent are closed."
+    )
     max_uploads: int = Field(1000, ge=0, description="Uploads received at once; more get 503.")
     max_uploads_per_client: int = Field(
         500, ge=0, description="Uploads received at once from one address; more get 429."
     )
-    max_waiting: int = Field(512, ge=0, description="Requests waiting for a result at once; more get 202.")
+    max_waiting: int = Field(
+        512, ge=0, description="Requests waiting for a result at once; more get 202."
+    )
     max_waiting_per_client: int = Field(
         256, ge=0, description="Requests waiting at once from one address; more get 202."
     )
-    max_queued_jobs: int = Field(50_000, ge=1, description="With so many jobs unfinished, new ones get 503.")
-    min_free_bytes: int = Field(256 * 2**20, ge=0, description="Uploads that would leave less disk free get 503.")
-    max_image_bytes: int = Field(32 * 2**20, ge=1, description="Larger uploads and downloads are refused.")
-    max_image_pixels: int = Field(50_000_000, ge=1, description="Pictures of more pixels are refused.")
-    max_segments: int = Field(1_000, ge=1, description="Of more segments in a picture the surest stay.")
+    max_queued_jobs: int = Field(
+        50_000, ge=1, description="With so many jobs unfinished, new ones get 503."
+    )
+    min_free_bytes: int = Field(
+        256 * 2**20, ge=0, description="Uploads that would leave less disk free get 503."
+    )
+    max_image_bytes: int = Field(
+        32 * 2**20, ge=1, description="Larger uploads and downloads are refused."
+    )
+    max_image_pixels: int = Field(
+        50_000_000, ge=1, description="Pictures of more pixels are refused."
+    )
+    max_segments: int = Field(
+        1_000, ge=1, description="Of more segments in a picture the surest stay."
+    )
     max_output_pixels: int = Field(
         500_000_000, ge=1, description="A job whose cut-outs have more pixels in all is failed."
     )
@@ -123,47 +210,85 @@ class Settings(BaseSettings):
     sqs_queue_url: str | None = Field(None, description="Queue of jobs; none without it.")
     sqs_endpoint_url: str | None = Field(None, description="SQS endpoint, for local stand-ins.")
     app_server_url: str | None = Field(None, description="Receives a PATCH per job.")
-    app_server_api_key: SecretStr | None = Field(None, description="Sent to the app server as x-api-key.")
+    app_server_api_key: SecretStr | None = Field(
+        None, description="Sent to the app server as x-api-key."
+    )
     callback_secret: SecretStr | None = Field(None, description="Signs callbacks with HMAC-SHA256.")
-    callback_give_up_seconds: int = Field(86_400, ge=1, description="A delivery is parked after so long.")
+    callback_give_up_seconds: int = Field(
+        86_400, ge=1, description="A delivery is parked after so long."
+    )
     parked_ttl_seconds: int = Field(
-        7 * 86_400, ge=1, description="What could not be delivered or understood is kept for so long."
+        7 * 86_400,
+        ge=1,
+        description="What could not be delivered or understood is kept for so long.",
     )
 
     # Pictures that jobs name by their addresses
-    allow_private_urls: bool = Field(False, description="Fetch from private addresses too; development only.")
+    allow_private_urls: bool = Field(
+        False, description="Fetch from private addresses too; development only."
+    )
     s3_sources: str | None = Field(
         None,
-        description="Buckets, or bucket/prefix, that jobs may name as s3://, comma-separated. Unset: none; without "
-        "S3_BUCKET all that S3_ACCESS_KEY may read.",
+        description=(
+            "Buckets, or bucket/prefix, that jobs may name as s3://, comma-separated. Unset: none;"
+            " without S3_BUCKET all that S3_ACCESS_KEY may read."
+        ),
     )
-    fetches_at_once: int = Field(128, ge=1, le=1024, description="Pictures that a fetcher fetches at the same time.")
+    fetches_at_once: int = Field(
+        128, ge=1, le=1024, description="Pictures that a fetcher fetches at the same time."
+    )
     fetches_per_host: int = Field(8, ge=1, description="Of these at most so many from one host.")
-    fetch_seconds: float = Field(60, gt=0, description="How long a fetch may take in all, redirects among it.")
-    fetch_attempts: int = Field(4, ge=1, le=20, description="Fetches before a picture counts as out of reach.")
+    fetch_seconds: float = Field(
+        60, gt=0, description="How long a fetch may take in all, redirects among it."
+    )
+    fetch_attempts: int = Field(
+        4, ge=1, le=20, description="Fetches before a picture counts as out of reach."
+    )
 
     # Who is told when something is wrong
     alert_webhook_url: SecretStr | None = Field(
-        None, description='Gets a POST of {"text": …}, as Slack takes it, for alarms and faults of ours.'
+        None,
+        description='Gets a POST of {"text": …}, as Slack takes it, for alarms and faults of ours.',
     )
-    oldest_job_seconds: int = Field(600, ge=1, description="A job that waits longer than this is an alarm.")
+    oldest_job_seconds: int = Field(
+        600, ge=1, description="A job that waits longer than this is an alarm."
+    )
 
     # How it runs
-    workers: int = Field(1, ge=1, le=64, description="Workers that `make run` starts on this machine.")
-    batch_size: int = Field(32, ge=1, le=256, description="At most so many pictures in one run under load.")
-    max_attempts: int = Field(3, ge=1, le=20, description="Runs that a job may spoil before it is failed.")
+    workers: int = Field(
+        1, ge=1, le=64, description="Workers that `make run` starts on this machine."
+    )
+    batch_size: int = Field(
+        32, ge=1, le=256, description="At most so many pictures in one run under load."
+    )
+    max_attempts: int = Field(
+        3, ge=1, le=20, description="Runs that a job may spoil before it is failed."
+    )
     heartbeat_seconds: float = Field(2, gt=0, description="How often a worker says that it lives.")
-    worker_stale_seconds: float = Field(15, gt=0, description="A worker silent for so long counts as dead.")
+    worker_stale_seconds: float = Field(
+        15, gt=0, description="A worker silent for so long counts as dead."
+    )
 
-    tick_seconds: float = Field(20, gt=0, le=45, description="How long a sensor's tick waits for work.")
+    tick_seconds: float = Field(
+        20, gt=0, le=45, description="How long a sensor's tick waits for work."
+    )
     inbox_poll_seconds: float | None = Field(
-        None, gt=0, le=10, description="How often sensor and fetcher look for jobs; 0.05 in a folder, 1 in a bucket."
+        None,
+        gt=0,
+        le=10,
+        description="How often sensor and fetcher look for jobs; 0.05 in a folder, 1 in a bucket.",
     )
 
     # What goes when
-    asset_ttl_seconds: int = Field(3600, ge=1, le=MAX_TTL_SECONDS, description="How long a job's files are kept.")
-    run_retention_seconds: int = Field(86_400, ge=1, description="How long finished runs stay in Dagster.")
-    live_partitions: int = Field(10_000, ge=1, description="At most so many uuids stay registered in Dagster.")
+    asset_ttl_seconds: int = Field(
+        3600, ge=1, le=MAX_TTL_SECONDS, description="How long a job's files are kept."
+    )
+    run_retention_seconds: int = Field(
+        86_400, ge=1, description="How long finished runs stay in Dagster."
+    )
+    live_partitions: int = Field(
+        10_000, ge=1, description="At most so many uuids stay registered in Dagster."
+    )
 
     @model_validator(mode="after")
     def _bucket_credentials_come_in_pairs(self) -> "Settings":
@@ -178,15 +303,17 @@ class Settings(BaseSettings):
             try:
                 ip_network(word)
             except ValueError as error:
-                raise ValueError(f"DAGSTER_PROXIES must name addresses or networks: {error}.") from error
+                raise ValueError(
+                    f"DAGSTER_PROXIES must name addresses or networks: {error}."
+                ) from error
         return text
 
     @model_validator(mode="after")
     def _connections_are_more_than_what_holds_them(self) -> "Settings":
         if self.max_connections <= self.max_uploads + self.max_waiting:
             raise ValueError(
-                f"MAX_CONNECTIONS = {self.max_connections} must be more than MAX_UPLOADS + MAX_WAITING = "
-                f"{self.max_uploads + self.max_waiting}: probes need some too."
+                f"MAX_CONNECTIONS = {self.max_connections} must be more than MAX_UPLOADS +"
+                f" MAX_WAITING = {self.max_uploads + self.max_waiting}: probes need some too."
             )
         return self
 
@@ -202,7 +329,8 @@ class Settings(BaseSettings):
 
     @property
     def inbox_pause_seconds(self) -> float:
-        """The pause between two looks into the inbox: a folder's cost nothing, a bucket's are billed."""
+        """The pause between two looks into the inbox: a folder's cost nothing, a bucket's are
+        billed."""
         return self.inbox_poll_seconds or (1.0 if self.s3_bucket else 0.05)
 
     @property
@@ -212,7 +340,8 @@ class Settings(BaseSettings):
 
     @property
     def offered_models(self) -> tuple[str, ...]:
-        """The models that the operator named, which may be paths; jobs may ask for no others but the demo models."""
+        """The models that the operator named, which may be paths; jobs may ask for no others but
+        the demo models."""
         return tuple(dict.fromkeys((self.model, self.queue_model, *listed(self.models))))
 
     @property

@@ -109,7 +109,8 @@ def drip(head: bytes, piece: bytes) -> Answer:
 
 @contextmanager
 def app_server(*answers: Answer) -> Iterator[AppServerDouble]:
-    """A server on a free port of 127.0.0.1 while the block runs; it says 200 unless told otherwise."""
+    """A server on a free port of 127.0.0.1 while the block runs; it says 200 unless told
+    otherwise."""
     double = AppServerDouble(answers=list(answers) or [say()])
 
     class Handler(BaseHTTPRequestHandler):

@@ -13,7 +13,8 @@ REGION = "us-east-1"
 
 
 class _AtomicCreates:
-    """moto looks and writes in two steps; S3 does not, so conditional writes are let in one at a time."""
+    """moto looks and writes in two steps; S3 does not, so conditional writes are let in one at a
+    time."""
 
     def __init__(self, app: WsgiApp) -> None:
         self._app = app

@@ -37,7 +37,10 @@ def make_job(uuid: str = "job-1", **asked: Any) -> Job:
 def make_picture(width: int = 32, height: int = 24, seed: int = 0) -> RgbImage:
     """A smooth `(H, W, 3) uint8` picture whose pixels differ everywhere."""
     y, x = np.mgrid[:height, :width]
-    ramp = np.stack([x * 255 / max(1, width - 1), y * 255 / max(1, height - 1), (x + y + seed * 40) % 256], axis=-1)
+    ramp = np.stack(
+        [x * 255 / max(1, width - 1), y * 255 / max(1, height - 1), (x + y + seed * 40) % 256],
+        axis=-1,
+    )
     return ramp.astype(np.uint8)
 
 
@@ -80,11 +83,14 @@ def make_found(*drawings: str, **fields: Any) -> Found:
     """What a model found: a segment for each drawing; none without drawings."""
     segments = [make_segment(drawing) for drawing in drawings]
     size = segments[0].mask.resolution_wh if segments else (4, 4)
-    return Found(**{"model": "demo-yolo", "weights_sha256": "0" * 64, "resolution_wh": size, "seconds": 0.125,
+    return Found(**{"model": "demo-yolo", "weights_sha256": "0" * 64, "resolution_wh": size,
+                    "seconds": 0.125,
                     "segments": segments, **fields})  # fmt: skip
 
 
-def make_timing(started_at: datetime = NOON, completed_at: datetime = NOON, **seconds: float) -> Timing:
+def make_timing(
+    started_at: datetime = NOON, completed_at: datetime = NOON, **seconds: float
+) -> Timing:
     """When a job was worked on."""
     return Timing(started_at, completed_at, seconds)
 
@@ -99,7 +105,8 @@ def make_scene_picture(boxes: int = 2, width: int = 64, height: int = 48) -> Rgb
 
 
 class BarSegmenter:
-    """A segmenter without a network: every connected dark region is a segment. It counts its calls."""
+    """A segmenter without a network: every connected dark region is a segment. It counts its
+    calls."""
 
     name = "demo-yolo"
     weights_sha256 = "f" * 64
@@ -110,7 +117,9 @@ class BarSegmenter:
         self.closed = False
         self.notes: Notes = {"inference_mode": "exact"}
 
-    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+    def segment(
+        self, images: Sequence[RgbImage], parameters: Parameters | None = None
+    ) -> list[list[Segment]]:
         """Dark regions, left to right."""
         self.calls.append(len(images))
         return [self._segment(image) for image in images]
@@ -131,32 +140,55 @@ def make_bench(
 ) -> Workbench:
     """A workbench over memory, or the store given, with `BarSegmenter` under every model's name."""
     chosen = segmenter or BarSegmenter()
-    settings = Settings(_env_file=None, **{"data_dir": folder / "data", "model": "demo-yolo", **values})  # type: ignore[call-arg]
-    return Workbench(settings, store or ObjectStore.in_memory(), WarmModels(settings, lambda name, _: chosen))
+    settings = Settings(
+        _env_file=None, **{"data_dir": folder / "data", "model": "demo-yolo", **values}
+    )  # type: ignore[call-arg]
+    return Workbench(
+        settings, store or ObjectStore.in_memory(), WarmModels(settings, lambda name, _: chosen)
+    )
 
 
 def accept_upload(bench: Workbench, uuid: str, data: bytes | None = None, **asked: Any) -> Job:
     """A job in the inbox, as the API accepts an upload."""
     data = picture_bytes(make_scene_picture()) if data is None else data
-    job = Job(uuid, **{"model": "demo-yolo", "source_sha256": fingerprint(data), "source_extension": "png", **asked})
+    job = Job(
+        uuid,
+        **{
+            "model": "demo-yolo",
+            "source_sha256": fingerprint(data),
+            "source_extension": "png",
+            **asked,
+        },
+    )
     return bench.inbox.accept(job, data).job
 
 
 def bring_picture(
-    inbox: Inbox, uuid: str = "job-1", data: bytes = b"picture", error: SegPipelineError | None = None
+    inbox: Inbox,
+    uuid: str = "job-1",
+    data: bytes = b"picture",
+    error: SegPipelineError | None = None,
 ) -> None:
-    """What a fetcher does for a job with an address: its picture is in the store, or why there is none."""
-    job, record = inbox.job(uuid), FetchRecord(attempts=1, host="pictures.example:443", seconds=0.25)
+    """What a fetcher does for a job with an address: its picture is in the store, or why there is
+    none."""
+    job, record = (
+        inbox.job(uuid),
+        FetchRecord(attempts=1, host="pictures.example:443", seconds=0.25),
+    )
     if error:
         inbox.fetches.failed(job, record.failed(error))
     else:
-        inbox.fetches.fetched(job, data, replace(record, state=FetchState.FETCHED, status=200, size=len(data)))
+        inbox.fetches.fetched(
+            job, data, replace(record, state=FetchState.FETCHED, status=200, size=len(data))
+        )
 
 
 def accept_address(bench: Workbench, uuid: str, data: bytes | None = None, **asked: Any) -> Job:
     """A job in the inbox whose picture was fetched."""
     data = picture_bytes(make_scene_picture()) if data is None else data
-    job = bench.inbox.accept(make_job(uuid, **{"image_url": "https://pictures.example/a.png?sig=secret", **asked})).job
+    job = bench.inbox.accept(
+        make_job(uuid, **{"image_url": "https://pictures.example/a.png?sig=secret", **asked})
+    ).job
     bring_picture(bench.inbox, uuid, data)
     return job
 
@@ -169,12 +201,17 @@ def stored_files(bench: Workbench, uuid: str) -> dict[str, bytes]:
 
 def make_beat(name: str = "worker-1", beat_at: datetime = NOON, **fields: Any) -> WorkerBeat:
     """A worker's sign of life."""
-    return WorkerBeat(**{"name": name, "pid": 1, "host": "host", "beat_at": beat_at, "started_at": NOON, **fields})
+    return WorkerBeat(
+        **{"name": name, "pid": 1, "host": "host", "beat_at": beat_at, "started_at": NOON, **fields}
+    )
 
 
 def make_queue_job(uuid: str = "job-1", **asked: Any) -> Job:
     """A job as it comes by the queue: a picture to fetch, and an app server that waits."""
-    return make_job(uuid, **{"image_url": "https://pictures.example/a.png", "via": "sqs", "callback": True, **asked})
+    return make_job(
+        uuid,
+        **{"image_url": "https://pictures.example/a.png", "via": "sqs", "callback": True, **asked},
+    )
 
 
 def end_queue_job(
@@ -185,7 +222,9 @@ def end_queue_job(
     timing = make_timing(completed_at=ended_at)
     found = make_found("#..#/#..#/####", ".##./.##./....")
     document = (
-        failed_document(job, NotAnImage("No picture."), timing) if failed else result_document(job, found, timing)
+        failed_document(job, NotAnImage("No picture."), timing)
+        if failed
+        else result_document(job, found, timing)
     )
     inbox.finish(uuid, document, document["status"], job.expires_at(ended_at))
     return inbox.result(uuid) or {}

@@ -30,7 +30,11 @@ def bucket_settings(aws_endpoint: str, tmp_path: Path) -> Settings:
     names = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": REGION}
     boto3.client("s3", endpoint_url=aws_endpoint, **names).create_bucket(Bucket=bucket)
     return make_settings(
-        tmp_path, s3_bucket=bucket, s3_endpoint_url=aws_endpoint, s3_access_key="test", s3_secret_key="test"
+        tmp_path,
+        s3_bucket=bucket,
+        s3_endpoint_url=aws_endpoint,
+        s3_access_key="test",
+        s3_secret_key="test",
     )
 
 
@@ -45,7 +49,9 @@ def store(request: pytest.FixtureRequest) -> Store:
     """An empty store; a test that asks for it runs against each kind."""
     if request.param == "memory":
         return ObjectStore.in_memory()
-    return open_store(request.getfixturevalue("bucket_settings" if request.param == "s3" else "folder_settings"))
+    return open_store(
+        request.getfixturevalue("bucket_settings" if request.param == "s3" else "folder_settings")
+    )
 
 
 @pytest.fixture
@@ -61,13 +67,15 @@ def bucket_store(bucket_settings: Settings) -> Store:
 
 
 def make_settings(folder: Path, **values: Any) -> Settings:
-    """Settings whose data lives in the folder, whatever the environment and `.env` say about other things."""
+    """Settings whose data lives in the folder, whatever the environment and `.env` say about other
+    things."""
     return Settings(_env_file=None, **{"data_dir": folder / "data", **values})
 
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """The URL of a Redis that all tests share; each uses keys of its own or a database of its own."""
+    """The URL of a Redis that all tests share; each uses keys of its own or a database of its
+    own."""
     with redis_server() as url:
         yield url
 
@@ -83,7 +91,9 @@ def postgres_server_url() -> Iterator[str]:
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """What a test logged may be no text; test processes send one another nothing else."""
     report = yield
-    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
     return report
 
 
@@ -97,7 +107,7 @@ def profile(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, profile: str) -> Iterator[Stack]:
-    """The whole service with the demo models on each profile, started once for all tests that ask for it; they are
-    `slow`."""
+    """The whole service with the demo models on each profile, started once for all tests that ask
+    for it; they are `slow`."""
     with Stack(tmp_path_factory.mktemp("stack"), profile=profile) as running:
         yield running

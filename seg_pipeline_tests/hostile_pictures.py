@@ -18,14 +18,16 @@ from seg_pipeline_tests.builders import picture_bytes, saved
 
 COMPLETED = "completed"
 NO_MASKS = "no_masks_found"
-DAMAGED = frozenset({"truncated_image", "unsupported_image", "not_an_image", "image_too_costly", "animated_image",
+DAMAGED = frozenset({"truncated_image", "unsupported_image", "not_an_image", "image_too_costly",
+                     "animated_image",
                      "too_many_pixels", "undecodable_image", "empty_image"})  # fmt: skip
 """What bytes that were changed at random may turn out to be."""
 
 
 @dataclass(frozen=True)
 class HostilePicture:
-    """One picture, and the outcomes that are right: `completed`, or the code of a refusal or a failure."""
+    """One picture, and the outcomes that are right: `completed`, or the code of a refusal or a
+    failure."""
 
     format: str
     flaw: str
@@ -50,13 +52,37 @@ Kind = tuple[str, str, Callable[[random.Random], bytes], frozenset[str]]
 
 def _damage() -> Iterator[Kind]:
     """Every format with every way in which bytes are lost or changed."""
-    for format_ in ("JPEG", "JPEG progressive", "PNG", "WEBP", "GIF", "BMP", "TIFF", "TIFF LZW", "HEIF", "AVIF", "JXL"):
-        yield format_, "none", lambda rng, f=format_: whole(f, rng.randrange(4)), frozenset({COMPLETED})
+    for format_ in (
+        "JPEG",
+        "JPEG progressive",
+        "PNG",
+        "WEBP",
+        "GIF",
+        "BMP",
+        "TIFF",
+        "TIFF LZW",
+        "HEIF",
+        "AVIF",
+        "JXL",
+    ):
+        yield (
+            format_,
+            "none",
+            lambda rng, f=format_: whole(f, rng.randrange(4)),
+            frozenset({COMPLETED}),
+        )
         for name, flaw in FLAWS.items():
             outcomes = (
-                DAMAGED | {COMPLETED} if name != "cut in half" else frozenset({"truncated_image", "not_an_image"})
+                DAMAGED | {COMPLETED}
+                if name != "cut in half"
+                else frozenset({"truncated_image", "not_an_image"})
             )
-            yield format_, name, lambda rng, f=format_, g=flaw: g(whole(f, rng.randrange(4)), rng), outcomes
+            yield (
+                format_,
+                name,
+                lambda rng, f=format_, g=flaw: g(whole(f, rng.randrange(4)), rng),
+                outcomes,
+            )
 
 
 def _oddities() -> Iterator[Kind]:
@@ -70,7 +96,9 @@ def whole(format_: str, variant: int) -> bytes:
     """A picture without a flaw: shapes, noise, one flat colour, or a strip of few rows."""
     picture = _pictures()[variant]
     plain, _, kind = format_.partition(" ")
-    options = {"progressive": {"progressive": True}, "LZW": {"compression": "tiff_lzw"}, "": {}}[kind]
+    options = {"progressive": {"progressive": True}, "LZW": {"compression": "tiff_lzw"}, "": {}}[
+        kind
+    ]
     make = {"HEIF": files.heic, "JXL": files.jxl}.get(plain)
     return make(Image.fromarray(picture)) if make else picture_bytes(picture, plain, **options)
 
@@ -105,7 +133,15 @@ def _extreme_numbers(data: bytes, rng: random.Random) -> bytes:
     """Sizes, counts and offsets become the numbers at which arithmetic breaks."""
     changed = bytearray(data)
     for _ in range(3):
-        number = rng.choice((b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\0", b"\x80\0\0\0", b"\xff\xff\xff\x7f"))
+        number = rng.choice(
+            (
+                b"\xff\xff\xff\xff",
+                b"\x7f\xff\xff\xff",
+                b"\0\0\0\0",
+                b"\x80\0\0\0",
+                b"\xff\xff\xff\x7f",
+            )
+        )
         at = rng.randrange(4, min(len(changed) - 4, 512))
         changed[at : at + 4] = number
     return bytes(changed)
@@ -181,7 +217,8 @@ ODDITIES: list[tuple[str, str, Callable[[], bytes], str]] = [
     ("nothing", "no bytes", lambda: b"", "empty_image"),
     ("text", "no picture", lambda: b"hello, this is no picture", "not_an_image"),
     ("SVG", "another format", lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
-    ("JPEG 2000", "another format", lambda: saved(Image.new("RGB", (16, 16)), "JPEG2000"), "not_an_image"),
+    ("JPEG 2000", "another format", lambda: saved(Image.new("RGB", (16, 16)), "JPEG2000"),
+     "not_an_image"),
     ("MP4", "a video", lambda: files.media_file(b"mp42"), "not_an_image"),
     ("HEIF", "nothing in it", lambda: files.media_file(b"heic", b"mif1"), "not_an_image"),
     ("PNG", "too many pixels", lambda: files.png((30_000, 30_000), 8, 2, b""), "too_many_pixels"),
@@ -189,24 +226,34 @@ ODDITIES: list[tuple[str, str, Callable[[], bytes], str]] = [
     ("JPEG", "scans without end", _many_scans, "image_too_costly"),
     ("JPEG", "no end marker", lambda: whole("JPEG", 0)[:-2], COMPLETED),
     ("PNG", "chunks without end", lambda: files.png((8, 8), 8, 0, files.png_rows([bytes(8)] * 8),
-                                                    files.png_chunk(b"tEXt", b"") * 150_000), "image_too_costly"),
+                                                    files.png_chunk(b"tEXt", b"") * 150_000),
+                                                    "image_too_costly"),
     ("PNG", "a comment of 20 MB", _text_bomb, COMPLETED),
-    ("PNG", "a comment with a wrong checksum", lambda: files.png((8, 8), 8, 0, files.png_rows([bytes(8)] * 8),
-                                                                 files.png_chunk(b"tEXt", b"a\0b", crc=1)), COMPLETED),
-    ("PNG", "Apple's own form", lambda: files.png((8, 8), 8, 0, b"", files.png_chunk(b"CgBI", b"1234")),
+    ("PNG", "a comment with a wrong checksum",
+     lambda: files.png((8, 8), 8, 0, files.png_rows([bytes(8)] * 8),
+                                                                 files.png_chunk(b"tEXt", b"a\0b",
+                                                                                 crc=1)),
+                                                                                 COMPLETED),
+    ("PNG", "Apple's own form", lambda: files.png((8, 8), 8, 0, b"",
+                                                  files.png_chunk(b"CgBI", b"1234")),
      "unsupported_image"),
     ("GIF", "two frames", lambda: _animated("GIF"), "animated_image"),
     ("WEBP", "two frames", lambda: _animated("WEBP"), "animated_image"),
     ("PNG", "two frames", lambda: _animated("PNG"), "animated_image"),
     ("TIFF", "two pictures", lambda: _animated("TIFF"), "animated_image"),
     ("TIFF", "a tile of a gigabyte", _huge_tile, "image_too_costly"),
-    ("TIFF", "a camera's raw file", lambda: files.tiff((16, 16), {**_GREY, 50706: (1, [1, 4, 0, 0])}, bytes(256)),
+    ("TIFF", "a camera's raw file", lambda: files.tiff((16, 16),
+                                                       {**_GREY, 50706: (1, [1, 4, 0, 0])},
+                                                       bytes(256)),
      "unsupported_image"),
-    ("TIFF", "LERC", lambda: files.tiff((16, 16), {**_GREY, 259: (3, [34887])}, bytes(256)), "unsupported_image"),
-    ("TIFF", "24 bits a sample", lambda: files.tiff((16, 16), {258: (3, [24]), 262: (3, [1])}, bytes(768)),
+    ("TIFF", "LERC", lambda: files.tiff((16, 16), {**_GREY, 259: (3, [34887])}, bytes(256)),
+     "unsupported_image"),
+    ("TIFF", "24 bits a sample", lambda: files.tiff((16, 16), {258: (3, [24]), 262: (3, [1])},
+                                                    bytes(768)),
      "unsupported_image"),
     ("TIFF", "directories in a circle", _circle, COMPLETED),
     ("TIFF", "16 bits, 0 is white", _white_is_0, COMPLETED),
     ("CR3", "a camera's raw file", lambda: files.media_file(b"crx "), "unsupported_image"),
-    ("RAF", "a camera's raw file", lambda: b"FUJIFILMCCD-RAW 0201" + bytes(64), "unsupported_image"),
+    ("RAF", "a camera's raw file", lambda: b"FUJIFILMCCD-RAW 0201" + bytes(64),
+     "unsupported_image"),
 ]  # fmt: skip

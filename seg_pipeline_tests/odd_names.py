@@ -1,4 +1,5 @@
-"""Names that a folder may have, and that somebody might read as a pattern, a URL, a placeholder or two words."""
+"""Names that a folder may have, and that somebody might read as a pattern, a URL, a placeholder or
+two words."""
 
 ODD_NAMES = (
     "masks [2]",

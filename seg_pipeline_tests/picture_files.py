@@ -1,4 +1,5 @@
-"""Files written by hand, for what Pillow reads but does not write, and for what nobody should write."""
+"""Files written by hand, for what Pillow reads but does not write, and for what nobody should
+write."""
 
 import struct
 import zlib
@@ -20,10 +21,18 @@ def png_chunk(name: bytes, body: bytes, crc: int | None = None) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", checksum)
 
 
-def png(size_wh: tuple[int, int], depth: int, colour_type: int, rows: bytes, before: bytes = b"") -> bytes:
+def png(
+    size_wh: tuple[int, int], depth: int, colour_type: int, rows: bytes, before: bytes = b""
+) -> bytes:
     """A PNG of rows with their filter bytes, and of other chunks before its pixels."""
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", *size_wh, depth, colour_type, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + before + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + before
+        + png_chunk(b"IDAT", zlib.compress(rows))
+        + png_chunk(b"IEND", b"")
+    )
 
 
 def with_chunk_behind(whole: bytes, chunk: bytes) -> bytes:
@@ -39,11 +48,13 @@ def png_rows(rows: Sequence[bytes]) -> bytes:
 def tiff(size_wh: tuple[int, int], tags: Mapping[int, Tag], data: bytes, order: str = "<") -> bytes:
     """A TIFF of one strip. Tags given replace the usual ones."""
     width, height = size_wh
-    usual: dict[int, Tag] = {256: (4, [width]), 257: (4, [height]), 259: (3, [1]), 273: (4, [0]), 278: (4, [height]),
+    usual: dict[int, Tag] = {256: (4, [width]), 257: (4, [height]), 259: (3, [1]), 273: (4, [0]),
+                             278: (4, [height]),
                              279: (4, [len(data)])}  # fmt: skip
     entries = {**usual, **tags}
     packed = {
-        tag: struct.pack(order + _TYPE_CODES[kind] * len(values), *values) for tag, (kind, values) in entries.items()
+        tag: struct.pack(order + _TYPE_CODES[kind] * len(values), *values)
+        for tag, (kind, values) in entries.items()
     }
     begin = 8 + 2 + 12 * len(entries) + 4
     outside = sum(len(body) + len(body) % 2 for body in packed.values() if len(body) > 4)
@@ -52,7 +63,9 @@ def tiff(size_wh: tuple[int, int], tags: Mapping[int, Tag], data: bytes, order: 
     for tag in sorted(entries):
         kind, values = entries[tag]
         body = packed[tag]
-        place = body.ljust(4, b"\0") if len(body) <= 4 else struct.pack(order + "I", begin + len(extra))
+        place = (
+            body.ljust(4, b"\0") if len(body) <= 4 else struct.pack(order + "I", begin + len(extra))
+        )
         extra += b"" if len(body) <= 4 else body + b"\0" * (len(body) % 2)
         table += struct.pack(order + "HHI", tag, kind, len(values)) + place
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
@@ -61,10 +74,17 @@ def tiff(size_wh: tuple[int, int], tags: Mapping[int, Tag], data: bytes, order: 
 
 def bmp_with_alpha(width: int, height: int, bgra: bytes, header_bytes: int = 108) -> bytes:
     """A 32-bit BMP with a V4 header (108 bytes) or a V5 one (124); rows from the bottom up."""
-    head = struct.pack("<IiiHHIIiiII", header_bytes, width, height, 1, 32, 3, len(bgra), 2835, 2835, 0, 0)
+    head = struct.pack(
+        "<IiiHHIIiiII", header_bytes, width, height, 1, 32, 3, len(bgra), 2835, 2835, 0, 0
+    )
     head += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs"
     offset = 14 + header_bytes
-    return b"BM" + struct.pack("<IHHI", offset + len(bgra), 0, 0, offset) + head.ljust(header_bytes, b"\0") + bgra
+    return (
+        b"BM"
+        + struct.pack("<IHHI", offset + len(bgra), 0, 0, offset)
+        + head.ljust(header_bytes, b"\0")
+        + bgra
+    )
 
 
 def heic(picture: Image.Image, **options: object) -> bytes:

@@ -1,4 +1,5 @@
-"""The whole service as `make run` starts it, in a folder and on ports of its own; `conftest.py` has the fixture."""
+"""The whole service as `make run` starts it, in a folder and on ports of its own; `conftest.py` has
+the fixture."""
 
 import os
 import signal
@@ -20,13 +21,19 @@ ENVIRONMENT_OF_TESTS = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "PYTH
 
 
 class Stack:
-    """A running service. Addresses have no slash at the end; `pid("worker")` and the like are as they are now."""
+    """A running service. Addresses have no slash at the end; `pid("worker")` and the like are as
+    they are now."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None, profile: str = "embedded") -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, str] | None = None, profile: str = "embedded"
+    ) -> None:
         self.profile = profile
         self.folder, self.data_dir = folder, folder / "data"
         api_port, dagster_port = free_ports(2)
-        self.base_url, self.dagster_url = f"http://127.0.0.1:{api_port}", f"http://127.0.0.1:{dagster_port}"
+        self.base_url, self.dagster_url = (
+            f"http://127.0.0.1:{api_port}",
+            f"http://127.0.0.1:{dagster_port}",
+        )
         inherited = {name: os.environ[name] for name in ENVIRONMENT_OF_TESTS if name in os.environ}
         ports = {"API_PORT": str(api_port), "DAGSTER_PORT": str(dagster_port)}
         self._environment = {**inherited, **ports, **(settings or {})}
@@ -64,7 +71,8 @@ class Stack:
 
     @staticmethod
     def _are_gone(groups: set[int], seconds: float = 10) -> bool:
-        """Whether nothing of the groups is left soon: a killed orphan stays until the system takes leave of it."""
+        """Whether nothing of the groups is left soon: a killed orphan stays until the system takes
+        leave of it."""
         give_up_at = time.monotonic() + seconds
         while any(has_processes(group) for group in groups):
             if time.monotonic() > give_up_at:
@@ -89,8 +97,8 @@ class Stack:
         return (self.data_dir / "logs" / f"{name}.log").read_text(errors="replace")
 
     def pids(self) -> dict[str, int]:
-        """api, code-server, daemon, webserver and worker, as far as they run; on servers also worker-2, redis and
-        postgres."""
+        """api, code-server, daemon, webserver and worker, as far as they run; on servers also
+        worker-2, redis and postgres."""
         files = (self.data_dir / "logs").glob("*.pid")
         return {path.stem: int(text) for path in files if (text := path.read_text())}
 
@@ -117,12 +125,17 @@ class Stack:
         except OSError:
             return False
 
-    def wait_for(self, happened: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
-        """Returns when it happened; fails with the output if it does not, or if the service ends instead."""
+    def wait_for(
+        self, happened: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS
+    ) -> None:
+        """Returns when it happened; fails with the output if it does not, or if the service ends
+        instead."""
         give_up_at = time.monotonic() + seconds
         while not happened():
             assert self.process.poll() is None, f"it ended before {what}:\n{self.output()}"
-            assert time.monotonic() < give_up_at, f"no {what} within {seconds:g} s:\n{self.output()}"
+            assert time.monotonic() < give_up_at, (
+                f"no {what} within {seconds:g} s:\n{self.output()}"
+            )
             time.sleep(0.1)
 
 

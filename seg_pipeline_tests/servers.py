@@ -1,4 +1,5 @@
-"""The servers of production for tests, each on a free port and in a folder of its own; `conftest.py` has fixtures."""
+"""The servers of production for tests, each on a free port and in a folder of its own;
+`conftest.py` has fixtures."""
 
 import os
 import shutil
@@ -17,7 +18,8 @@ from seg_pipeline_tests.running_stack import free_ports
 
 
 def missing(what: str) -> None:
-    """Skips the test because a server is not installed; under CI, which installs it, that is a failure."""
+    """Skips the test because a server is not installed; under CI, which installs it, that is a
+    failure."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} is not installed, though .ci/run should have installed it")
     pytest.skip(f"{what} is not installed")
@@ -39,7 +41,17 @@ def redis_server() -> Iterator[str]:
         missing("redis-server")
     (port,) = free_ports(1)
     with tempfile.TemporaryDirectory(prefix="seg-redis-") as folder:
-        command = [str(program), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+        command = [
+            str(program),
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            folder,
+        ]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
             _wait_until_it_listens(port)
             yield f"redis://127.0.0.1:{port}/"
@@ -61,7 +73,9 @@ def postgres_server() -> Iterator[str]:
         data, log = folder / "data", folder / "log"
         control = [programs / "pg_ctl", "-D", data, "-w", "-t", "120", "-l", log]
         options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        _run([programs / "initdb", "-D", data, "-U", "dagster", "--auth=trust", "--no-sync"], **user)
+        _run(
+            [programs / "initdb", "-D", data, "-U", "dagster", "--auth=trust", "--no-sync"], **user
+        )
         _run([*control, "-o", options, "start"], **user)
         yield f"postgresql://dagster@127.0.0.1:{port}/"
         _run([*control, "-m", "immediate", "stop"], **user)
@@ -75,7 +89,8 @@ def _wait_until_it_listens(port: int) -> None:
 
 
 def _run(command: Sequence[object], **options: Any) -> None:
-    """Runs it; its output is in the failure. pg_ctl's server keeps the streams open, so they go to a file."""
+    """Runs it; its output is in the failure. pg_ctl's server keeps the streams open, so they go to
+    a file."""
     with tempfile.TemporaryFile() as output:
         code = subprocess.run(
             [str(word) for word in command], stdout=output, stderr=output, check=False, **options

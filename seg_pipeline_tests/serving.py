@@ -19,7 +19,8 @@ class _Quiet(WSGIRequestHandler):
 
 @contextmanager
 def serving(app: WsgiApp) -> Iterator[str]:
-    """Serves the WSGI application on a free port of 127.0.0.1 while the block runs; gives its URL."""
+    """Serves the WSGI application on a free port of 127.0.0.1 while the block runs; gives its
+    URL."""
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
     thread = Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -33,7 +34,8 @@ def serving(app: WsgiApp) -> Iterator[str]:
 
 @contextmanager
 def wire_server(talk: Callable[[socket.socket], None]) -> Iterator[str]:
-    """Does with each connection what it is told, in a thread of its own, while the block runs; gives its URL."""
+    """Does with each connection what it is told, in a thread of its own, while the block runs;
+    gives its URL."""
 
     def serve(wire: socket.socket) -> None:
         with wire, suppress(OSError):

@@ -23,7 +23,9 @@ def trickling_head(wire: socket.socket, over: threading.Event) -> None:
 
 def trickling_body(wire: socket.socket, over: threading.Event) -> None:
     """Sends a byte of its body now and then."""
-    wire.sendall(_HEAD + b"Content-Type: application/x-amz-json-1.0\r\nContent-Length: 100000\r\n\r\n")
+    wire.sendall(
+        _HEAD + b"Content-Type: application/x-amz-json-1.0\r\nContent-Length: 100000\r\n\r\n"
+    )
     while not over.wait(0.1):
         wire.sendall(b" ")
 

@@ -1,4 +1,5 @@
-"""The benchmarks' own parts, as far as they are cheap, so that `make bench` works on the day somebody needs it."""
+"""The benchmarks' own parts, as far as they are cheap, so that `make bench` works on the day
+somebody needs it."""
 
 import io
 import subprocess
@@ -25,7 +26,9 @@ PROJECT = Path(__file__).parent.parent
 
 def test_every_part_has_its_section_in_the_report() -> None:
     text = REPORT.read_text()
-    assert [name for name in PARTS if f"<!-- {name} -->" not in text or f"<!-- /{name} -->" not in text] == []
+    assert [
+        name for name in PARTS if f"<!-- {name} -->" not in text or f"<!-- /{name} -->" not in text
+    ] == []
 
 
 def test_a_section_is_replaced_and_the_others_stay(tmp_path: Path) -> None:
@@ -54,7 +57,9 @@ def test_the_seeds_masks_are_the_pixels_of_ours() -> None:
     """Otherwise their seconds and bytes would say nothing about ours."""
     mask = make_mask("..../.##./..#.")
     ours, theirs = encode_mask_png(mask), seeds_way.mask_png(mask.full())
-    assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(png)).convert("RGBA")) for png in (ours, theirs)))
+    assert np.array_equal(
+        *(np.asarray(Image.open(io.BytesIO(png)).convert("RGBA")) for png in (ours, theirs))
+    )
 
 
 def test_encoding_is_measured_against_the_seeds(tmp_path: Path) -> None:
@@ -75,10 +80,15 @@ def test_the_bare_loop_and_the_seeds_way_find_something(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_way_from_message_to_patch_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_way_from_message_to_patch_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(queueing, "QUICK_ROUNDS", {1: 2, 4: 1})
     findings = queueing.measure(Options(tmp_path, quick=True))
-    assert [row.figure for row in findings.rows][:2] == ["1 at once: message to PATCH", "4 at once: message to PATCH"]
+    assert [row.figure for row in findings.rows][:2] == [
+        "1 at once: message to PATCH",
+        "4 at once: message to PATCH",
+    ]
     draw(findings, tmp_path / "queue.svg")
 
 

@@ -13,7 +13,9 @@ PROJECT = Path(__file__).parent.parent
 @pytest.mark.slow
 def test_a_job_goes_from_the_queue_to_the_app_server_and_can_be_looked_at_until_control_c() -> None:
     command = [sys.executable, "scripts/demo_queue.py", "--stay"]
-    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+    with subprocess.Popen(
+        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as demo:
         assert demo.stdout is not None
         shown = ""
         for line in demo.stdout:

@@ -31,7 +31,8 @@ ROOT = Path(__file__).parent.parent
 PRODUCTION, DEVELOPMENT = "docker-compose.yml", "docker-compose-dev.yml"
 COMPOSE_FILES = (PRODUCTION, DEVELOPMENT)
 NOT_SETTINGS = {
-    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "DAGSTER_HOME", "HYPOTHESIS_STORAGE_DIRECTORY", "POSTGRES_PASSWORD",
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "DAGSTER_HOME", "HYPOTHESIS_STORAGE_DIRECTORY",
+    "POSTGRES_PASSWORD",
 }  # fmt: skip
 SETTINGS = {name.upper() for name in Settings.model_fields} | NOT_SETTINGS
 
@@ -79,14 +80,23 @@ def script(name: str) -> ModuleType:
 
 @pytest.mark.parametrize("file", COMPOSE_FILES)
 def test_a_compose_file_fits_the_specification(file: str) -> None:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", file]
+    command = [
+        sys.executable,
+        "-m",
+        "check_jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
+        file,
+    ]
     checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout
 
 
 @pytest.mark.parametrize(("file", "name", "service"), services())
 def test_a_service_says_why_it_exists(file: str, name: str, service: dict[str, Any]) -> None:
-    assert re.search(rf"^  # .*\n  {name}:$", (ROOT / file).read_text(), flags=re.MULTILINE), service
+    assert re.search(rf"^  # .*\n  {name}:$", (ROOT / file).read_text(), flags=re.MULTILINE), (
+        service
+    )
 
 
 @pytest.mark.parametrize("file", COMPOSE_FILES)
@@ -103,7 +113,9 @@ def test_what_a_service_runs_exists(file: str, name: str, service: dict[str, Any
         elif command[0] == "python":
             assert (ROOT / command[1]).is_file(), command
         else:
-            assert shutil.which(command[0], path=str(Path(sys.executable).parent)), f"{file} {name}: {command}"
+            assert shutil.which(command[0], path=str(Path(sys.executable).parent)), (
+                f"{file} {name}: {command}"
+            )
 
 
 @pytest.mark.parametrize(("file", "name", "service"), services())
@@ -111,9 +123,14 @@ def test_what_a_service_refers_to_exists(file: str, name: str, service: dict[str
     whole = compose(file)
     for volume in service.get("volumes", []):
         source = volume.split(":")[0]
-        assert (ROOT / source).exists() if source.startswith(".") else source in whole["volumes"], volume
+        assert (ROOT / source).exists() if source.startswith(".") else source in whole["volumes"], (
+            volume
+        )
     for needed, how in service.get("depends_on", {}).items():
-        assert how["condition"] != "service_healthy" or "test" in whole["services"][needed]["healthcheck"], needed
+        assert (
+            how["condition"] != "service_healthy"
+            or "test" in whole["services"][needed]["healthcheck"]
+        ), needed
     network = service.get("network_mode", f"service:{name}").removeprefix("service:")
     assert network in whole["services"]
 
@@ -130,7 +147,8 @@ def test_every_variable_is_a_setting(file: str, name: str, service: dict[str, An
 def test_only_what_has_a_key_or_serves_machines_is_reached_from_outside(
     file: str, name: str, service: dict[str, Any]
 ) -> None:
-    """The Dagster UI has no password, and whoever reaches the broker or the database runs what he likes."""
+    """The Dagster UI has no password, and whoever reaches the broker or the database runs what he
+    likes."""
     open_ports = [port for port in service.get("ports", []) if not port.startswith("127.0.0.1:")]
     assert open_ports == (["8000:8000"] if (file, name) == (PRODUCTION, "api") else [])
 
@@ -182,18 +200,27 @@ def test_what_the_image_copies_exists_and_is_not_ignored() -> None:
 def test_the_image_listens_on_the_ports_that_it_exposes() -> None:
     variables = dict(word.split("=", 1) for words in instructions("ENV") for word in words)
     assert {variables["API_PORT"], variables["DAGSTER_PORT"]} == set(instructions("EXPOSE")[0])
-    known = {"PATH", "PYTHONUNBUFFERED", "UV_LINK_MODE"} | {"NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
+    known = {"PATH", "PYTHONUNBUFFERED", "UV_LINK_MODE"} | {
+        "NVIDIA_VISIBLE_DEVICES",
+        "NVIDIA_DRIVER_CAPABILITIES",
+    }
     assert variables.keys() - known <= SETTINGS
     assert instructions("VOLUME") == [[variables["DATA_DIR"]]]
 
 
 def test_the_files_name_no_registry() -> None:
     """Images and packages come from wherever the machine is configured to take them."""
-    for path in [ROOT / "Dockerfile", *(ROOT / file for file in COMPOSE_FILES), *(ROOT / "docker").glob("*")]:
+    for path in [
+        ROOT / "Dockerfile",
+        *(ROOT / file for file in COMPOSE_FILES),
+        *(ROOT / "docker").glob("*"),
+    ]:
         if path.is_file():
             hosts = re.findall(r"\w+://([^/:}\"]+)", path.read_text())
             assert set(hosts) <= {"127.0.0.1", "localhost", "redis", "seg"}, path
-    for image in [service["image"] for file in COMPOSE_FILES for service in compose(file)["services"].values()]:
+    for image in [
+        service["image"] for file in COMPOSE_FILES for service in compose(file)["services"].values()
+    ]:
         assert "/" not in image
 
 
@@ -202,14 +229,18 @@ def test_the_lock_for_a_cpu_lacks_only_what_a_gpu_needs(tmp_path: Path) -> None:
     lock = tmp_path / "requirements.lock"
     lock.write_text((ROOT / "requirements.lock").read_text())
     before, after = lock.read_text(), install.without(lock, install.ONLY_WITH_A_GPU).read_text()
-    names = [set(re.findall(r"^([a-z0-9-]+)==", text, flags=re.MULTILINE)) for text in (before, after)]
+    names = [
+        set(re.findall(r"^([a-z0-9-]+)==", text, flags=re.MULTILINE)) for text in (before, after)
+    ]
     assert names[0] - names[1] == set(install.ONLY_WITH_A_GPU)
     assert set(after.splitlines()) <= set(before.splitlines())
 
 
 def test_a_healthy_service_is_told_from_a_sick_one() -> None:
     def answer(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        start_response("200 OK" if environ["PATH_INFO"] == "/well" else "503 Service Unavailable", [])
+        start_response(
+            "200 OK" if environ["PATH_INFO"] == "/well" else "503 Service Unavailable", []
+        )
         return [b"no worker"]
 
     healthy = script("healthy")
@@ -219,16 +250,25 @@ def test_a_healthy_service_is_told_from_a_sick_one() -> None:
     assert healthy.http_failure(f"{url}/gone")
 
 
-def test_a_worker_is_healthy_while_it_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_is_healthy_while_it_beats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     healthy, settings, now = script("healthy"), make_settings(tmp_path), datetime.now(UTC)
     monkeypatch.setattr("seg_pipeline.settings.get_settings", lambda: settings)
-    write_beat(open_store(settings), WorkerBeat("other", 1, "elsewhere", beat_at=now, started_at=now))
+    write_beat(
+        open_store(settings), WorkerBeat("other", 1, "elsewhere", beat_at=now, started_at=now)
+    )
     assert "no worker of" in healthy.beat_failure("worker")
-    write_beat(open_store(settings), WorkerBeat("own", 1, socket.gethostname(), beat_at=now, started_at=now))
+    write_beat(
+        open_store(settings),
+        WorkerBeat("own", 1, socket.gethostname(), beat_at=now, started_at=now),
+    )
     assert healthy.beat_failure("worker") is None
 
 
-def test_a_fetcher_is_healthy_while_it_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fetcher_is_healthy_while_it_beats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     healthy, settings, now = script("healthy"), make_settings(tmp_path), datetime.now(UTC)
     monkeypatch.setattr("seg_pipeline.settings.get_settings", lambda: settings)
     write_fetcher_beat(open_store(settings), FetcherBeat("other", 1, "elsewhere", now))
@@ -245,7 +285,9 @@ def test_the_stand_in_gets_a_bucket_and_a_queue_with_its_dead_letters(
         monkeypatch.setenv(name, "development")
     queue_url = f"{aws_endpoint}/123456789012/jobs-of-docker"
     addresses = {"s3_endpoint_url": aws_endpoint, "sqs_endpoint_url": aws_endpoint}
-    settings = make_settings(tmp_path, s3_bucket="bucket-of-docker", sqs_queue_url=queue_url, **addresses)
+    settings = make_settings(
+        tmp_path, s3_bucket="bucket-of-docker", sqs_queue_url=queue_url, **addresses
+    )
     resources = script("make_resources")
     monkeypatch.setattr(resources, "get_settings", lambda: settings)
     resources.main()
@@ -253,12 +295,19 @@ def test_the_stand_in_gets_a_bucket_and_a_queue_with_its_dead_letters(
     names = {"endpoint_url": aws_endpoint, "region_name": settings.aws_region}
     assert boto3.client("s3", **names).list_objects_v2(Bucket="bucket-of-docker")["KeyCount"] == 0
     client = boto3.client("sqs", **names)
-    attributes = client.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["RedrivePolicy"])["Attributes"]
-    assert json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"].endswith(":jobs-of-docker-dead")
+    attributes = client.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["RedrivePolicy"])[
+        "Attributes"
+    ]
+    assert json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"].endswith(
+        ":jobs-of-docker-dead"
+    )
 
 
 def test_the_weights_that_workers_will_want_are_pulled(tmp_path: Path) -> None:
     """A queue's model is large; without a queue nobody asks for it."""
     models = {"model": "demo-yolo", "queue_model": "demo-sam2"}
     assert make_settings(tmp_path, **models).wanted_models == ["demo-yolo"]
-    assert make_settings(tmp_path, sqs_queue_url="here", **models).wanted_models == ["demo-yolo", "demo-sam2"]
+    assert make_settings(tmp_path, sqs_queue_url="here", **models).wanted_models == [
+        "demo-yolo",
+        "demo-sam2",
+    ]

@@ -38,12 +38,32 @@ full_frames = arrays(np.bool_, st.tuples(st.integers(1, 20), st.integers(1, 20))
 
 
 class TestUuid:
-    @pytest.mark.parametrize("uuid", ["a", "abc123", "209d43982bc349299f45234071d1dd3d", "A-b_c", "0" * 64])
+    @pytest.mark.parametrize(
+        "uuid", ["a", "abc123", "209d43982bc349299f45234071d1dd3d", "A-b_c", "0" * 64]
+    )
     def test_the_app_servers_uuids_need_not_be_rfc_4122s(self, uuid):
         assert check_uuid(uuid) == uuid
 
     @pytest.mark.parametrize(
-        "uuid", ["", ".", "..", "a/b", "../x", "a\\b", "a.b", "-a", "_a", "a b", "a\n", "ä", "0" * 65, None, 7, "a\x00"]
+        "uuid",
+        [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "../x",
+            "a\\b",
+            "a.b",
+            "-a",
+            "_a",
+            "a b",
+            "a\n",
+            "ä",
+            "0" * 65,
+            None,
+            7,
+            "a\x00",
+        ],
     )
     def test_what_is_no_path_segment_is_refused(self, uuid):
         with pytest.raises(InvalidUuid):
@@ -71,9 +91,13 @@ class TestModel:
     def test_what_the_operator_offers_and_demo_models_can_be_had(self, model):
         assert check_model(model, ("yolov8x-seg", "/models/mine.pt")) == model
 
-    @pytest.mark.parametrize("model", ["", "yolov8n-seg", "../../etc/passwd", "/models/yours.pt", "mine.pt", "demo"])
+    @pytest.mark.parametrize(
+        "model", ["", "yolov8n-seg", "../../etc/passwd", "/models/yours.pt", "mine.pt", "demo"]
+    )
     def test_nothing_else_can_and_the_refusal_names_no_file_of_the_server(self, model):
-        with pytest.raises(UnknownModel, match="name yolov8x-seg, demo-yolo, demo-sam2, or leave it out") as refusal:
+        with pytest.raises(
+            UnknownModel, match="name yolov8x-seg, demo-yolo, demo-sam2, or leave it out"
+        ) as refusal:
             check_model(model, ("yolov8x-seg", "/models/mine.pt"))
         assert "/models/mine.pt" not in str(refusal.value)
 
@@ -102,9 +126,13 @@ class TestParameters:
     def test_yolo_has_its_confidence(self, model):
         assert check_parameters(model, {"confidence": 0.5}) == {"confidence": 0.5}
 
-    @pytest.mark.parametrize("value", ["8", True, None, 0, 65, 8.5, float("nan"), float("inf"), 10**400, [8], {}])
+    @pytest.mark.parametrize(
+        "value", ["8", True, None, 0, 65, 8.5, float("nan"), float("inf"), 10**400, [8], {}]
+    )
     def test_a_value_that_cannot_be_is_named_with_its_limits(self, value):
-        with pytest.raises(InvalidParameter, match=r"points_per_side .* must be a whole number from 1 to 64\."):
+        with pytest.raises(
+            InvalidParameter, match=r"points_per_side .* must be a whole number from 1 to 64\."
+        ):
             check_parameters("demo-sam2", {"points_per_side": value})
 
     @pytest.mark.parametrize("value", [2, -1, "true", 1.0, None])
@@ -118,7 +146,9 @@ class TestParameters:
         if "yolo" in model:
             mine, other = other, mine
         for name in (*other, "points", ""):
-            with pytest.raises(InvalidParameter, match=f"unknown to {model}, which has {', '.join(mine)}"):
+            with pytest.raises(
+                InvalidParameter, match=f"unknown to {model}, which has {', '.join(mine)}"
+            ):
                 check_parameters(model, {name: 0.5})
 
     @pytest.mark.parametrize(
@@ -130,7 +160,8 @@ class TestParameters:
         ],
     )
     def test_what_is_modest_alone_may_be_too_much_together(self, greedy):
-        """Every layer of crops has four times as many as the one before: 86,000 prompts take a worker long."""
+        """Every layer of crops has four times as many as the one before: 86,000 prompts take a
+        worker long."""
         with pytest.raises(InvalidParameter, match="prompts, more than 8192"):
             check_parameters("demo-sam2", greedy)
 
@@ -194,7 +225,9 @@ class TestJob:
         assert Job.from_json(json.loads(json.dumps(job.to_json()))) == job
 
     def test_parameters_survive_json_too(self):
-        job = make_job(model="demo-sam2", parameters={"points_per_side": 8, "use_m2m": True}, rle=True)
+        job = make_job(
+            model="demo-sam2", parameters={"points_per_side": 8, "use_m2m": True}, rle=True
+        )
         again = Job.from_json(json.loads(json.dumps(job.to_json())))
         assert again == job
         assert (again.parameters, again.rle) == ({"points_per_side": 8, "use_m2m": 1}, True)
@@ -211,7 +244,9 @@ class TestJob:
     def test_fields_of_newer_versions_are_ignored(self):
         assert Job.from_json({**make_job().to_json(), "colour": "red"}) == make_job()
 
-    @pytest.mark.parametrize("asked", [{"source_sha256": None}, {"image_url": "http://h/a.png", "source_sha256": "ab"}])
+    @pytest.mark.parametrize(
+        "asked", [{"source_sha256": None}, {"image_url": "http://h/a.png", "source_sha256": "ab"}]
+    )
     def test_it_is_an_upload_or_a_url(self, asked):
         with pytest.raises(ValueError, match="not both"):
             make_job(**asked)

@@ -30,7 +30,11 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("copy")
     shutil.copy(ROOT / "pyproject.toml", folder)
     for package in ("api", "seg_pipeline"):
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.pt", "*.jpg"))
+        shutil.copytree(
+            ROOT / package,
+            folder / package,
+            ignore=shutil.ignore_patterns("__pycache__", "*.pt", "*.jpg"),
+        )
     return folder
 
 
@@ -39,7 +43,11 @@ def broken_contracts(folder: Path) -> list[str]:
     command = [BIN / "lint-imports", "--no-logo", "--no-cache"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert "Contracts:" in done.stdout, done.stdout + done.stderr
-    return [line.removesuffix(" BROKEN") for line in done.stdout.splitlines() if line.endswith(" BROKEN")]
+    return [
+        line.removesuffix(" BROKEN")
+        for line in done.stdout.splitlines()
+        if line.endswith(" BROKEN")
+    ]
 
 
 def complaints(file_name: str, code: str) -> list[str]:
@@ -55,7 +63,9 @@ def complaints(file_name: str, code: str) -> list[str]:
         file_name,
         "-",
     ]
-    done = subprocess.run(command, cwd=ROOT, input=code, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, input=code, capture_output=True, text=True, check=False
+    )
     return [line.split()[1] for line in done.stdout.splitlines() if line.startswith(file_name)]
 
 
@@ -66,22 +76,44 @@ def test_the_rules_hold(copied: Path) -> None:
 @pytest.mark.parametrize(
     ("file_name", "line", "contracts"),
     [
-        ("seg_pipeline/jobs/repository.py", "import dagster", {ORCHESTRATION, API, STORE, ADAPTERS, PIPELINE}),
-        ("seg_pipeline/segmenters/warm.py", "from celery import Celery", {ORCHESTRATION, SEGMENTERS, PIPELINE}),
+        (
+            "seg_pipeline/jobs/repository.py",
+            "import dagster",
+            {ORCHESTRATION, API, STORE, ADAPTERS, PIPELINE},
+        ),
+        (
+            "seg_pipeline/segmenters/warm.py",
+            "from celery import Celery",
+            {ORCHESTRATION, SEGMENTERS, PIPELINE},
+        ),
         ("seg_pipeline/pipeline/stages.py", "import torch", {MODELS}),
         ("seg_pipeline/pipeline/stages.py", "from seg_pipeline.defs import partitions", {PIPELINE}),
         ("seg_pipeline/defs/assets.py", "def late():\n    from ultralytics import YOLO", {MODELS}),
         ("seg_pipeline/defs/sensors.py", "from fastapi import FastAPI", {WEB}),
         ("seg_pipeline/runtime/worker.py", "import uvicorn", {SERVING}),
         ("seg_pipeline/jobs/result_document.py", "import boto3", {OUTSIDE}),
-        ("seg_pipeline/adapters/app_server.py", "from seg_pipeline.segmenters import registry", {ADAPTERS}),
+        (
+            "seg_pipeline/adapters/app_server.py",
+            "from seg_pipeline.segmenters import registry",
+            {ADAPTERS},
+        ),
         ("api/views.py", "from seg_pipeline.segmenters import registry", {API}),
         ("api/views.py", "def late():\n    import seg_pipeline.definitions", {API}),
-        ("seg_pipeline/imaging/masks.py", "from seg_pipeline.settings import get_settings", {IMAGING}),
-        ("seg_pipeline/local/stack.py", "from seg_pipeline.segmenters.weights import locate", {LOCAL}),
+        (
+            "seg_pipeline/imaging/masks.py",
+            "from seg_pipeline.settings import get_settings",
+            {IMAGING},
+        ),
+        (
+            "seg_pipeline/local/stack.py",
+            "from seg_pipeline.segmenters.weights import locate",
+            {LOCAL},
+        ),
     ],
 )
-def test_a_line_that_breaks_a_rule_is_named(copied: Path, file_name: str, line: str, contracts: set[str]) -> None:
+def test_a_line_that_breaks_a_rule_is_named(
+    copied: Path, file_name: str, line: str, contracts: set[str]
+) -> None:
     path = copied / file_name
     before = path.read_text()
     path.write_text(f"{before}\n{line}\n")
@@ -93,7 +125,12 @@ def test_a_line_that_breaks_a_rule_is_named(copied: Path, file_name: str, line: 
 
 @pytest.mark.parametrize(
     "code",
-    ["import os\nos.environ['A']", "import os\nos.getenv('A')", "from os import environ", "from os import getenv"],
+    [
+        "import os\nos.environ['A']",
+        "import os\nos.getenv('A')",
+        "from os import environ",
+        "from os import getenv",
+    ],
 )
 def test_only_the_settings_read_the_environment(code: str) -> None:
     assert complaints("seg_pipeline/imaging/images.py", code) == ["TID251"]

@@ -1,4 +1,5 @@
-"""The files that make an environment agree with one another, and an environment that is up to date is left alone."""
+"""The files that make an environment agree with one another, and an environment that is up to date
+is left alone."""
 
 import os
 import re
@@ -23,7 +24,9 @@ LOCKS = ("requirements.lock", "requirements-dev.lock")
 def locked(lock: str) -> dict[str, set[str]]:
     """Each distribution's versions; several where Python versions differ."""
     versions: dict[str, set[str]] = {}
-    for name, version in re.findall(r"^([a-z0-9._-]+)==(\S+)", (ROOT / lock).read_text(), flags=re.MULTILINE):
+    for name, version in re.findall(
+        r"^([a-z0-9._-]+)==(\S+)", (ROOT / lock).read_text(), flags=re.MULTILINE
+    ):
         versions.setdefault(name, set()).add(version)
     return versions
 
@@ -55,13 +58,18 @@ def test_the_locks_hold_what_the_project_asks_for() -> None:
     """`make lock` brings them up to date."""
     asked = names_of(PROJECT["project"]["dependencies"])
     assert asked <= locked("requirements.lock").keys()
-    assert asked | names_of(PROJECT["dependency-groups"]["dev"]) <= locked("requirements-dev.lock").keys()
+    assert (
+        asked | names_of(PROJECT["dependency-groups"]["dev"])
+        <= locked("requirements-dev.lock").keys()
+    )
 
 
 def test_what_both_locks_hold_is_the_same_version() -> None:
     """Tests run against what is served."""
     served, developed = locked("requirements.lock"), locked("requirements-dev.lock")
-    assert {name: versions for name, versions in served.items() if developed.get(name) != versions} == {}
+    assert {
+        name: versions for name, versions in served.items() if developed.get(name) != versions
+    } == {}
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -79,7 +87,9 @@ def test_an_environment_that_is_current_is_left_alone(environment: ModuleType) -
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "requirements-dev.lock"])
-def test_a_change_in_what_it_was_made_from_makes_it_anew(environment: ModuleType, name: str) -> None:
+def test_a_change_in_what_it_was_made_from_makes_it_anew(
+    environment: ModuleType, name: str
+) -> None:
     environment.STAMP.write_text(environment.fingerprint())
     (environment.ROOT / name).write_text("project = {version = '2'}")
     assert not environment.is_current()
@@ -87,18 +97,24 @@ def test_a_change_in_what_it_was_made_from_makes_it_anew(environment: ModuleType
 
 def test_what_linters_are_told_changes_no_environment(environment: ModuleType) -> None:
     environment.STAMP.write_text(environment.fingerprint())
-    (environment.ROOT / "pyproject.toml").write_text("project = {version = '1'}\n[tool.ruff]\nline-length = 80")
+    (environment.ROOT / "pyproject.toml").write_text(
+        "project = {version = '1'}\n[tool.ruff]\nline-length = 80"
+    )
     assert environment.is_current()
 
 
-def test_an_environment_whose_python_is_gone_or_that_was_never_finished_is_made_anew(environment: ModuleType) -> None:
+def test_an_environment_whose_python_is_gone_or_that_was_never_finished_is_made_anew(
+    environment: ModuleType,
+) -> None:
     assert not environment.is_current()
     environment.STAMP.write_text(environment.fingerprint())
     environment.PYTHON.unlink()
     assert not environment.is_current()
 
 
-def test_uv_gets_the_index_that_pip_was_told(environment: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uv_gets_the_index_that_pip_was_told(
+    environment: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A company's mirror is set up once, mostly in pip.conf, which uv does not read."""
     listing = "global.index-url='https://mirror.invalid/simple'\nglobal.cert='/etc/mirror.pem'\n:env:.timeout='9'"
     monkeypatch.setattr(environment, "answer_of", lambda _command: listing)
@@ -112,25 +128,39 @@ def test_uv_gets_the_index_that_pip_was_told(environment: ModuleType, monkeypatc
     assert environment.step_environment()["UV_DEFAULT_INDEX"] == "https://ours.invalid/simple"
 
 
-def test_an_old_python_is_refused_in_one_sentence(environment: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_python_is_refused_in_one_sentence(
+    environment: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(environment.sys, "version_info", (3, 10, 13))
-    with pytest.raises(SystemExit, match=r"Python 3\.11, 3\.12, 3\.13 or 3\.14 is needed; .* is 3\."):
+    with pytest.raises(
+        SystemExit, match=r"Python 3\.11, 3\.12, 3\.13 or 3\.14 is needed; .* is 3\."
+    ):
         environment.main()
 
 
 def test_make_lists_its_targets() -> None:
     """Without a target, so that a newcomer who types `make` learns what there is."""
-    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    listed = subprocess.run(["make"], cwd=ROOT, env=outside, capture_output=True, text=True, check=True).stdout
-    targets = re.findall(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)[0].split()
+    outside = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
+    }
+    listed = subprocess.run(
+        ["make"], cwd=ROOT, env=outside, capture_output=True, text=True, check=True
+    ).stdout
+    targets = re.findall(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)[
+        0
+    ].split()
     assert [line.split()[1] for line in listed.splitlines()] == targets
 
 
 def test_the_example_of_a_dotenv_file_is_up_to_date() -> None:
-    assert (ROOT / ".env.example").read_text() == env_example(), "run seg-pipeline settings --example > .env.example"
+    assert (ROOT / ".env.example").read_text() == env_example(), (
+        "run seg-pipeline settings --example > .env.example"
+    )
 
 
-def test_the_example_of_a_dotenv_file_gives_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_a_dotenv_file_gives_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Uncommenting everything changes nothing."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)

@@ -1,4 +1,5 @@
-"""The manifests for Kubernetes against its schemas and against what they name: there is no cluster where these run."""
+"""The manifests for Kubernetes against its schemas and against what they name: there is no cluster
+where these run."""
 
 import re
 import shutil
@@ -26,7 +27,10 @@ KUBERNETES = "1.31"
 
 NOT_SETTINGS = {"DAGSTER_HOME", "POSTGRES_PASSWORD"}
 OF_KEDA = "ScaledObject"
-ONCE_ONLY = {"daemon": "two would launch every run twice", "redis": "each would have its own half of the runs"}
+ONCE_ONLY = {
+    "daemon": "two would launch every run twice",
+    "redis": "each would have its own half of the runs",
+}
 NAME = "app.kubernetes.io/name"
 
 Manifest = dict[str, Any]
@@ -46,7 +50,11 @@ def named(kind: str) -> dict[str, Manifest]:
 def workloads() -> dict[str, Manifest]:
     """The pods' templates, by their workload."""
     kinds = ("Deployment", "StatefulSet", "Job")
-    return {each["metadata"]["name"]: each["spec"]["template"] for each in manifests() if each["kind"] in kinds}
+    return {
+        each["metadata"]["name"]: each["spec"]["template"]
+        for each in manifests()
+        if each["kind"] in kinds
+    }
 
 
 def containers() -> Iterator[tuple[str, Manifest, Manifest]]:
@@ -74,11 +82,17 @@ def commands_of(container: Manifest) -> list[list[str]]:
 
 def test_every_file_is_applied() -> None:
     kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
-    assert {*kustomization["resources"], "kustomization.yaml"} == {path.name for path in FOLDER.iterdir()}
+    assert {*kustomization["resources"], "kustomization.yaml"} == {
+        path.name for path in FOLDER.iterdir()
+    }
 
 
-@pytest.mark.parametrize("manifest", [pytest.param(each, id=f"{each['kind']}-{each['metadata']['name']}")
-                                      for each in manifests() if each["kind"] != OF_KEDA])  # fmt: skip
+OF_KUBERNETES = [each for each in manifests() if each["kind"] != OF_KEDA]
+
+
+@pytest.mark.parametrize(
+    "manifest", OF_KUBERNETES, ids=lambda each: f"{each['kind']}-{each['metadata']['name']}"
+)
 def test_a_manifest_fits_the_schema_of_its_kind(manifest: Manifest) -> None:
     """Strictly: a misspelt field would be ignored in silence."""
     kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
@@ -114,7 +128,10 @@ def test_every_variable_is_a_setting() -> None:
     """A misspelt one would be ignored in silence."""
     given = {**named("ConfigMap")["settings"]["data"], **named("Secret")["secrets"]["stringData"]}
     assert given.keys() - NOT_SETTINGS <= {name.upper() for name in Settings.model_fields}
-    Settings(_env_file=None, **{name.lower(): value for name, value in given.items() if name not in NOT_SETTINGS})
+    Settings(
+        _env_file=None,
+        **{name.lower(): value for name, value in given.items() if name not in NOT_SETTINGS},
+    )
     sources = [{"configMapRef": {"name": "settings"}}, {"secretRef": {"name": "secrets"}}]
     for name, container, _ in ours():
         assert container["envFrom"] == sources, name
@@ -154,7 +171,10 @@ def test_ports_have_the_names_that_services_probes_and_policies_use() -> None:
             asked = probe.get("httpGet", probe.get("grpc", {})).get("port")
             assert asked is None or asked in {*ports[name], *ports[name].values()}, name
     given = named("ConfigMap")["settings"]["data"]
-    assert (ports["api"]["http"], ports["webserver"]["http"]) == (int(given["API_PORT"]), int(given["DAGSTER_PORT"]))
+    assert (ports["api"]["http"], ports["webserver"]["http"]) == (
+        int(given["API_PORT"]),
+        int(given["DAGSTER_PORT"]),
+    )
 
 
 def test_what_stays_is_watched() -> None:
@@ -172,7 +192,8 @@ def test_of_what_may_run_only_once_there_is_never_a_second() -> None:
 
 
 def test_no_pod_has_rights_or_is_told_of_services_by_variables() -> None:
-    """Kubernetes sets API_PORT to `tcp://…` in a namespace with a Service `api`, and that is a setting of ours."""
+    """Kubernetes sets API_PORT to `tcp://…` in a namespace with a Service `api`, and that is a
+    setting of ours."""
     for name, container, pod in containers():
         assert pod["securityContext"]["runAsNonRoot"], name
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
@@ -193,7 +214,9 @@ def test_volumes_exist() -> None:
         claims = {volume["persistentVolumeClaim"]["claimName"] for volume in volumes.values()
                   if "persistentVolumeClaim" in volume}  # fmt: skip
         assert claims <= named("PersistentVolumeClaim").keys()
-    places = {mount["mountPath"] for _, container, _ in ours() for mount in container["volumeMounts"]}
+    places = {
+        mount["mountPath"] for _, container, _ in ours() for mount in container["volumeMounts"]
+    }
     given = named("ConfigMap")["settings"]["data"]
     assert {given["DATA_DIR"], given["WEIGHTS_DIR"]} <= places
 
@@ -205,7 +228,9 @@ def test_the_api_alone_is_open_to_all() -> None:
     opening = [policy for policy in policies.values() if "ingress" in policy]
     reached = {policy["podSelector"]["matchLabels"][NAME]: policy["ingress"] for policy in opening}
     assert reached.keys() == named("Service").keys()
-    assert [name for name, rules in reached.items() if not all(rule.get("from") for rule in rules)] == ["api"]
+    assert [
+        name for name, rules in reached.items() if not all(rule.get("from") for rule in rules)
+    ] == ["api"]
     for rules in reached.values():
         for peer in (peer for rule in rules for peer in rule.get("from", [])):
             label = peer.get("podSelector", {}).get("matchLabels", {}).get(NAME)
@@ -221,6 +246,8 @@ def test_workers_follow_a_figure_that_is_served() -> None:
     assert all(isinstance(value, str) for value in trigger["metadata"].values())
     assert scaled["spec"]["minReplicaCount"] < scaled["spec"]["maxReplicaCount"]
     metric, state = re.search(r"(\w+)\{state=\"(\w+)\"\}", trigger["metadata"]["query"]).groups()  # type: ignore[union-attr]
-    families = {each.name: each for each in gauges_of(read_service_state(ObjectStore.in_memory(), 15))}
+    families = {
+        each.name: each for each in gauges_of(read_service_state(ObjectStore.in_memory(), 15))
+    }
     assert state in {sample.labels["state"] for sample in families[metric].samples}
     assert "replicas" not in named("Deployment")["worker"]["spec"], "it would undo what was scaled"

@@ -21,7 +21,9 @@ from seg_pipeline_tests.builders import NOON
 
 DOCS = Path(__file__).parent.parent / "docs"
 RUNBOOK = (DOCS / "operating.md").read_text()
-RULES: list[dict[str, Any]] = yaml.safe_load((DOCS / "alerts.yml").read_text())["groups"][0]["rules"]
+RULES: list[dict[str, Any]] = yaml.safe_load((DOCS / "alerts.yml").read_text())["groups"][0][
+    "rules"
+]
 PANELS: list[dict[str, Any]] = json.loads((DOCS / "grafana.json").read_text())["panels"]
 EXPRESSIONS = [
     *(rule["expr"] for rule in RULES),
@@ -59,13 +61,19 @@ def test_expressions_name_metrics_that_there_are(expression: str) -> None:
 def test_every_alarm_leads_to_its_place_in_the_runbook(rule: dict[str, Any]) -> None:
     file, _, anchor = rule["annotations"]["runbook"].partition("#")
     assert file == "docs/operating.md"
-    anchors = [heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", RUNBOOK, re.MULTILINE)]
+    anchors = [
+        heading.lower().replace(" ", "-")
+        for heading in re.findall(r"^#+ (.+)$", RUNBOOK, re.MULTILINE)
+    ]
     assert anchors.count(anchor) == 1
     assert anchor == rule["alert"].lower()
 
 
 def test_links_within_the_runbook_lead_somewhere() -> None:
-    anchors = {heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", RUNBOOK, re.MULTILINE)}
+    anchors = {
+        heading.lower().replace(" ", "-")
+        for heading in re.findall(r"^#+ (.+)$", RUNBOOK, re.MULTILINE)
+    }
     for file, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", RUNBOOK):
         assert not file or (DOCS / file).exists(), file
         assert not anchor or anchor in anchors, anchor
@@ -87,19 +95,25 @@ def test_panels_lie_side_by_side() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in PANELS:
         place = panel["gridPos"]
-        columns, rows = (range(place[at], place[at] + place[size]) for at, size in (("x", "w"), ("y", "h")))
+        columns, rows = (
+            range(place[at], place[at] + place[size]) for at, size in (("x", "w"), ("y", "h"))
+        )
         cells = {(x, y) for x in columns for y in rows}
         assert not cells & taken
         assert place["x"] + place["w"] <= 24
         taken |= cells
 
 
-@pytest.mark.parametrize("command", [["check", "rules", "alerts.yml"], ["test", "rules", "alerts.test.yml"]])
+@pytest.mark.parametrize(
+    "command", [["check", "rules", "alerts.yml"], ["test", "rules", "alerts.test.yml"]]
+)
 def test_prometheus_reads_the_rules_and_they_fire_when_they_should(command: list[str]) -> None:
     if shutil.which("promtool") is None:
         assert os.environ.get("CI") != "true", "promtool is missing: apt-get install prometheus"
         pytest.skip("promtool is not installed (Debian: prometheus)")
-    done = subprocess.run(["promtool", *command], cwd=DOCS, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["promtool", *command], cwd=DOCS, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

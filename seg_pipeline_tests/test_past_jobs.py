@@ -20,7 +20,11 @@ from seg_pipeline_tests.conftest import make_settings
 
 CONFIG = {
     "storage": {
-        "custom": {"module": "seg_pipeline.runtime.dagster_storage", "class": "SegPipelineStorage", "config": {}}
+        "custom": {
+            "module": "seg_pipeline.runtime.dagster_storage",
+            "class": "SegPipelineStorage",
+            "config": {},
+        }
     },
     "telemetry": {"enabled": False},
 }
@@ -43,7 +47,9 @@ def segment() -> None:
 def url(postgres_server_url: str) -> str:
     """The URL of an empty database."""
     name = f"past_{secrets.token_hex(4)}"
-    engine = db.create_engine(postgres_url(f"{postgres_server_url}postgres"), isolation_level="AUTOCOMMIT")
+    engine = db.create_engine(
+        postgres_url(f"{postgres_server_url}postgres"), isolation_level="AUTOCOMMIT"
+    )
     with engine.connect() as connection:
         connection.execute(db.text(f"CREATE DATABASE {name}"))
     engine.dispose()
@@ -51,17 +57,23 @@ def url(postgres_server_url: str) -> str:
 
 
 @pytest.fixture
-def instance(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+def instance(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dg.DagsterInstance]:
     """A Dagster instance on that database."""
     settings = make_settings(tmp_path, database_url=url)
     monkeypatch.setattr(dagster_storage, "get_settings", lambda: settings)
     (tmp_path / "home").mkdir()
-    with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(tmp_path / "home"), overrides=CONFIG)) as instance:
+    with dg.DagsterInstance.from_ref(
+        InstanceRef.from_dir(str(tmp_path / "home"), overrides=CONFIG)
+    ) as instance:
         yield instance
     dagster_storage.postgres_engine.cache_clear()
 
 
-def test_a_copied_run_is_one_of_its_own_with_its_own_jobs(instance: dg.DagsterInstance, url: str) -> None:
+def test_a_copied_run_is_one_of_its_own_with_its_own_jobs(
+    instance: dg.DagsterInstance, url: str
+) -> None:
     original = segment.execute_in_process(instance=instance).run_id
     copy_run(postgres_engine(postgres_url(url)), original, COPIES)
     records = instance.get_run_records()
@@ -77,7 +89,9 @@ def test_a_copied_run_is_one_of_its_own_with_its_own_jobs(instance: dg.DagsterIn
     }
 
 
-def test_the_oldest_runs_can_be_made_due_for_the_prune(instance: dg.DagsterInstance, url: str) -> None:
+def test_the_oldest_runs_can_be_made_due_for_the_prune(
+    instance: dg.DagsterInstance, url: str
+) -> None:
     engine = postgres_engine(postgres_url(url))
     copy_run(engine, segment.execute_in_process(instance=instance).run_id, COPIES)
     age_runs(engine, 2)

@@ -29,21 +29,35 @@ def commands() -> list[str]:
     """The commands of shell blocks, continued lines joined, prompts and comments removed."""
     blocks = re.findall(rf"```(?:{'|'.join(SHELLS)})\n(.*?)```", README, flags=re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.removeprefix("$ ").strip() for line in lines if line.strip() and not line.startswith("#")]
+    return [
+        line.removeprefix("$ ").strip()
+        for line in lines
+        if line.strip() and not line.startswith("#")
+    ]
 
 
 def named_files() -> set[str]:
-    """Paths that inline code and links name: those that begin with something at the top of the project, and source
-    files by their name alone. Files of a job (`result.json`) and what a run makes are none of them."""
+    """Paths that inline code and links name: those that begin with something at the top of the
+    project, and source files by their name alone. Files of a job (`result.json`) and what a run
+    makes are none of them."""
     links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", README)
     tops = {path.name for path in ROOT.iterdir()} - set(MADE_AT_RUN_TIME)
-    words = {word for code in inline_code() for word in code.split() if not re.search(r"[{}<>*$…:]", word)}
-    return {word for word in words if word.split("/")[0] in tops or SOURCE_FILE.fullmatch(word)} | set(links)
+    words = {
+        word
+        for code in inline_code()
+        for word in code.split()
+        if not re.search(r"[{}<>*$…:]", word)
+    }
+    return {
+        word for word in words if word.split("/")[0] in tops or SOURCE_FILE.fullmatch(word)
+    } | set(links)
 
 
 def matches(pattern: str) -> list[str]:
     """What a pattern finds in commands and inline code, each once."""
-    return sorted({found for text in [*commands(), *inline_code()] for found in re.findall(pattern, text)})
+    return sorted(
+        {found for text in [*commands(), *inline_code()] for found in re.findall(pattern, text)}
+    )
 
 
 def curl_commands() -> list[str]:
@@ -64,7 +78,9 @@ def test_a_make_target_that_is_named_exists(target: str) -> None:
 
 @pytest.mark.parametrize("command", matches(r"(?:^|\s|/)seg-pipeline ([a-z][a-z-]*)"))
 def test_a_command_that_is_named_exists(command: str) -> None:
-    names = {each.name or each.callback.__name__ for each in app.registered_commands if each.callback}
+    names = {
+        each.name or each.callback.__name__ for each in app.registered_commands if each.callback
+    }
     assert command in names | {each.name for each in app.registered_groups}
 
 
@@ -85,7 +101,9 @@ def test_the_requests_work_as_they_are_written(stack: Stack, tmp_path: Path) -> 
 def _to_this_service(command: str, base_url: str, uuid: str) -> str:
     """Addresses become the test's, and the uuid of an example that of a real job."""
     command = re.sub(r"(?:http://)?(?:localhost|127\.0\.0\.1):8000", base_url, command)
-    return re.sub(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\$\{?UUID\}?|<uuid>|\{uuid\}", uuid, command)
+    return re.sub(
+        r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\$\{?UUID\}?|<uuid>|\{uuid\}", uuid, command
+    )
 
 
 def _send(command: str, folder: Path) -> None:
@@ -93,6 +111,10 @@ def _send(command: str, folder: Path) -> None:
     for picture in re.findall(r"@\.?/?([\w./-]+\.(?:jpe?g|png|webp))", command):
         (folder / picture).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(BUNDLED, folder / picture)
-    strict = command.replace("curl ", "curl --fail-with-body --silent --show-error --max-time 60 ", 1)
-    done = subprocess.run(["bash", "-c", strict], cwd=folder, capture_output=True, text=True, check=False)
+    strict = command.replace(
+        "curl ", "curl --fail-with-body --silent --show-error --max-time 60 ", 1
+    )
+    done = subprocess.run(
+        ["bash", "-c", strict], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"{strict}\n{done.stdout[:2000]}\n{done.stderr}"

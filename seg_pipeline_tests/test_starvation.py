@@ -1,4 +1,5 @@
-"""Strangers' servers that hang, refuse, trickle and fail, beside uploads and good addresses, on a running service."""
+"""Strangers' servers that hang, refuse, trickle and fail, beside uploads and good addresses, on a
+running service."""
 
 import json
 import socket
@@ -46,14 +47,26 @@ def test_bad_hosts_hold_up_nobody_and_their_jobs_fail_with_the_reason(tmp_path: 
         settings = {"ALLOW_PRIVATE_URLS": "true", "FETCH_ATTEMPTS": "2", "FETCH_SECONDS": "15"}
         stack = hosts.enter_context(Stack(tmp_path, settings))
         stack.send_sample()
-        bad = [send_address(stack, f"{url}/a.png") for url in (hanging, trickling, refusing, good) for _ in range(EACH)]
+        bad = [
+            send_address(stack, f"{url}/a.png")
+            for url in (hanging, trickling, refusing, good)
+            for _ in range(EACH)
+        ]
         fetched = send_address(stack, f"{good}/sample.jpg?token=topsecret")
         assert stack.send_sample().found
-        stack.wait_for(lambda: job(stack, fetched)["status"] == "completed", "a picture of a good host")
+        stack.wait_for(
+            lambda: job(stack, fetched)["status"] == "completed", "a picture of a good host"
+        )
         under_way = [uuid for uuid in bad if job(stack, uuid)["status"] == "queued"]
         assert len(under_way) > 2 * EACH, "nothing was slow, so nothing was shown"
         stack.restart("fetcher")
-        stack.wait_for(lambda: all(job(stack, uuid)["status"] == "failed" for uuid in bad), "the end", seconds=240)
+        stack.wait_for(
+            lambda: all(job(stack, uuid)["status"] == "failed" for uuid in bad),
+            "the end",
+            seconds=240,
+        )
         assert {job(stack, uuid)["error"]["code"] for uuid in bad} == {"fetch_unavailable"}
-        logs = "".join(path.read_text(errors="replace") for path in (stack.data_dir / "logs").glob("*.log"))
+        logs = "".join(
+            path.read_text(errors="replace") for path in (stack.data_dir / "logs").glob("*.log")
+        )
         assert "topsecret" not in logs

@@ -16,7 +16,8 @@ class Killed(BaseException):
 
 
 class UnreliableStore:
-    """Another store, whose calls are counted and which dies before its write number `lives` (from 0).
+    """Another store, whose calls are counted and which dies before its write number `lives` (from
+    0).
 
     A `delete_folder` counts as two writes: it may die when it has removed the first object alone.
     """
@@ -36,7 +37,9 @@ class UnreliableStore:
                 self._live_or_die()
             if name == "delete_folder":
                 keep = kwargs.get("keep", keep_none)
-                for key in [info.key for info in self._store.list(args[0]) if not keep(info.key)][:1]:
+                for key in [info.key for info in self._store.list(args[0]) if not keep(info.key)][
+                    :1
+                ]:
                     self._store.delete(key)
                 self._live_or_die()
             return method(*args, **kwargs)
@@ -52,9 +55,12 @@ class UnreliableStore:
 
 
 class Meanwhile(UnreliableStore):
-    """Another store, in which something else happens once, just before its call number `moment` (from 0)."""
+    """Another store, in which something else happens once, just before its call number `moment`
+    (from 0)."""
 
-    def __init__(self, store: Store, moment: int, event: Callable[[], object], lives: int | None = None) -> None:
+    def __init__(
+        self, store: Store, moment: int, event: Callable[[], object], lives: int | None = None
+    ) -> None:
         super().__init__(store, lives)
         self._moment, self._event = moment, event
 
@@ -78,7 +84,8 @@ class Meanwhile(UnreliableStore):
 
 
 class Turns:
-    """Somebody else's work in a thread, which stops after so many calls of its store until it is told to go on."""
+    """Somebody else's work in a thread, which stops after so many calls of its store until it is
+    told to go on."""
 
     def __init__(self, work: Callable[[Any], object], store: Store, calls: int) -> None:
         self._stopped, self._go_on = Event(), Event()

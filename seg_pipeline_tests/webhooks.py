@@ -27,7 +27,9 @@ def webhook() -> Iterator[Webhook]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            double.texts.append(json.loads(self.rfile.read(int(self.headers["content-length"])))["text"])
+            double.texts.append(
+                json.loads(self.rfile.read(int(self.headers["content-length"])))["text"]
+            )
             time.sleep(double.hangs_seconds)
             self.send_response(double.status)
             self.send_header("location", double.url)

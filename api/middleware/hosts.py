@@ -53,7 +53,9 @@ class HostPolicy:
     def __init__(self, settings: Settings) -> None:
         self._listed = {_plain(host) for host in listed(settings.allowed_hosts)}
         self._own = _plain(urlsplit(settings.base_url or "").hostname or "")
-        self._allows_all = "*" in self._listed or not (self._listed or is_loopback(settings.api_host))
+        self._allows_all = "*" in self._listed or not (
+            self._listed or is_loopback(settings.api_host)
+        )
 
     def allows(self, host: str) -> bool:
         """Whether a request may come under this name."""

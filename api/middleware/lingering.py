@@ -23,9 +23,9 @@ DRAINS = 8
 class LingeringClose:
     """ASGI middleware: a refused body is neither read for ever nor cut off under the client's feet.
 
-    Closing at once would reset a connection on which the client still sends, and many clients then report the reset
-    instead of the answer (RFC 9112, section 9.6). So the whole answer goes out, what still comes is thrown away for a
-    bounded time, and then the connection is closed.
+    Closing at once would reset a connection on which the client still sends, and many clients then
+    report the reset instead of the answer (RFC 9112, section 9.6). So the whole answer goes out,
+    what still comes is thrown away for a bounded time, and then the connection is closed.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -24,7 +24,9 @@ class Methods:
         if scope["type"] != "http" or scope["method"] not in ("HEAD", "OPTIONS"):
             await self.app(scope, receive, send)
         elif scope["method"] == "OPTIONS" and (allowed := allowed_methods(scope, self._routes)):
-            await Response(status_code=204, headers={"Allow": ", ".join(allowed)})(scope, receive, send)
+            await Response(status_code=204, headers={"Allow": ", ".join(allowed)})(
+                scope, receive, send
+            )
         elif scope["method"] == "HEAD" and not _has(scope, "HEAD", self._routes):
             await self._as_get(scope, receive, send)
         else:

@@ -1,4 +1,5 @@
-"""What happens around every request: the health clock, the metrics, and log lines that know their job."""
+"""What happens around every request: the health clock, the metrics, and log lines that know their
+job."""
 
 import time
 

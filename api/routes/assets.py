@@ -1,4 +1,5 @@
-"""The files of finished jobs. Links go to browsers, which have no keys: a uuid or a signed link is enough."""
+"""The files of finished jobs. Links go to browsers, which have no keys: a uuid or a signed link is
+enough."""
 
 import re
 from collections.abc import Iterator
@@ -46,7 +47,10 @@ class Asset:
     @property
     def etag(self) -> str:
         """The store's own tag, or one of size and time."""
-        tag = self.info.etag or f"{self.info.size:x}-{int(self.info.last_modified.timestamp() * 1e6):x}"
+        tag = (
+            self.info.etag
+            or f"{self.info.size:x}-{int(self.info.last_modified.timestamp() * 1e6):x}"
+        )
         return '"{}"'.format(tag.strip('"').removeprefix('W/"'))
 
     def headers(self) -> dict[str, str]:
@@ -60,7 +64,10 @@ class Asset:
         }
         if "/source." in self.info.key:
             # A stranger's bytes, as they came: nothing in them may run in a browser.
-            headers |= {"Content-Security-Policy": "default-src 'none'; sandbox", "Content-Disposition": "attachment"}
+            headers |= {
+                "Content-Security-Policy": "default-src 'none'; sandbox",
+                "Content-Disposition": "attachment",
+            }
         return headers
 
 
@@ -72,18 +79,23 @@ class Asset:
     responses={
         200: {"description": "The file.", "content": {"image/webp": {}, "image/png": {}}},
         304: {"description": "Unchanged since the ETag in `If-None-Match`."},
-        **failures("asset_not_found", "link_refused", "rate_limited", "store_unavailable", "internal_error"),
+        **failures(
+            "asset_not_found", "link_refused", "rate_limited", "store_unavailable", "internal_error"
+        ),
     },
 )
 async def get_asset(
     request: Request,
     service: ServiceDep,
     uuid: Annotated[str, Path(description="The job.")],
-    name: Annotated[str, Path(description="original.webp, overlay.webp, mask_images/…, crops/… or source.….")],
+    name: Annotated[
+        str, Path(description="original.webp, overlay.webp, mask_images/…, crops/… or source.….")
+    ],
 ) -> Response:
-    """Masks, cut-outs, overlay and original, from the moment the job has finished until it expires. No key is asked
-    for, also where API_KEYS are set, since links go to browsers: who knows a job's uuid may see its files. Where
-    ASSET_LINK_SECRET is set, the link's own signature or a key is asked for."""
+    """Masks, cut-outs, overlay and original, from the moment the job has finished until it expires.
+    No key is asked for, also where API_KEYS are set, since links go to browsers: who knows a job's
+    uuid may see its files. Where ASSET_LINK_SECRET is set, the link's own signature or a key is
+    asked for."""
     asset = await in_thread(find_asset, service, uuid, name)
     about_job(request, uuid)
     if _knows(request.headers.get("if-none-match", ""), asset.etag):
@@ -92,14 +104,19 @@ async def get_asset(
     media_type = _CONTENT_TYPES[name.rpartition(".")[2]]
     if request.method == "HEAD":
         return Response(headers=headers, media_type=media_type)
-    return StreamingResponse(await in_thread(_stream, service, asset.info.key), headers=headers, media_type=media_type)
+    return StreamingResponse(
+        await in_thread(_stream, service, asset.info.key), headers=headers, media_type=media_type
+    )
 
 
-router.head("/assets/{uuid}/{name:path}", include_in_schema=False, dependencies=[RequireLinkOrKey])(get_asset)
+router.head("/assets/{uuid}/{name:path}", include_in_schema=False, dependencies=[RequireLinkOrKey])(
+    get_asset
+)
 
 
 def find_asset(service: Service, uuid: str, name: str) -> Asset:
-    """The file, if its name is one that is published and its job has finished; blocking. AssetNotFound if not."""
+    """The file, if its name is one that is published and its job has finished; blocking.
+    AssetNotFound if not."""
     result = _result(service, uuid) if _PUBLISHED.fullmatch(name) else None
     info = service.store.head(keys.asset(uuid, name)) if result else None
     if result is None or info is None:

@@ -13,10 +13,15 @@ from seg_pipeline.errors import RequestError
 
 router = APIRouter(tags=["documentation"])
 
-_FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon.png": "image/png"}
+_FILES = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon.png": "image/png",
+}
 
 _POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline';"
+    " img-src 'self' data:"
 )
 """The page starts Swagger UI from an inline script; nothing may come from another host."""
 
@@ -56,7 +61,9 @@ async def docs_file(name: str) -> Response:
     if name not in _FILES:
         raise FileNotPublished(f"there is nothing at /docs/{name[:80]}.")
     path = await in_thread(lambda: files("fastapi_offline").joinpath("static", name))
-    return FileResponse(str(path), media_type=_FILES[name], headers={"Cache-Control": "public, max-age=86400"})
+    return FileResponse(
+        str(path), media_type=_FILES[name], headers={"Cache-Control": "public, max-age=86400"}
+    )
 
 
 class FileNotPublished(RequestError):

@@ -19,8 +19,9 @@ router = APIRouter(tags=["health"])
     responses={500: {"model": Health, "description": "No request for HEALTH_IDLE_SECONDS."}},
 )
 async def health(service: ServiceDep) -> Response:
-    """200 until the first request, then 500 once `HEALTH_IDLE_SECONDS` have passed without one (0 turns that off).
-    Every request counts but probes; one that is still being answered counts until it is."""
+    """200 until the first request, then 500 once `HEALTH_IDLE_SECONDS` have passed without one (0
+    turns that off). Every request counts but probes; one that is still being answered counts until
+    it is."""
     idle = service.activity.is_idle
     return JSONResponse({"status": "idle" if idle else "ok"}, 500 if idle else 200)
 
@@ -35,13 +36,21 @@ async def livez() -> Response:
     "/readyz",
     summary="Would a job be accepted and worked on?",
     response_model=Readiness,
-    responses={503: {"model": Readiness, "description": "Which of store, inbox, worker and fetcher is missing."}},
+    responses={
+        503: {
+            "model": Readiness,
+            "description": "Which of store, inbox, worker and fetcher is missing.",
+        }
+    },
 )
 async def readyz(request: Request) -> Response:
-    """Store, inbox, a live worker, and a live fetcher if there is a picture to fetch; checked at most once a second."""
+    """Store, inbox, a live worker, and a live fetcher if there is a picture to fetch; checked at
+    most once a second."""
     checks = await request.app.state.readiness.checks()
     ready = all(check == "ok" for check in checks.values())
-    return JSONResponse({"status": "ready" if ready else "unavailable", "checks": checks}, 200 if ready else 503)
+    return JSONResponse(
+        {"status": "ready" if ready else "unavailable", "checks": checks}, 200 if ready else 503
+    )
 
 
 @router.get(
@@ -55,7 +64,8 @@ async def readyz(request: Request) -> Response:
     },
 )
 async def prometheus(request: Request, service: ServiceDep) -> Response:
-    """The service's figures from all processes, and this API's own requests; `docs/operating.md` lists them."""
+    """The service's figures from all processes, and this API's own requests; `docs/operating.md`
+    lists them."""
     service.metrics.waiting.set(service.admission.waits.taken)
     families = await request.app.state.service_metrics.families()
     return Response(service.metrics.exposition(families), media_type=metrics.CONTENT_TYPE)

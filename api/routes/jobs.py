@@ -48,7 +48,11 @@ _BODY: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "properties": {
-                        "image": {"type": "string", "format": "binary", "description": "Any field name will do."},
+                        "image": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "Any field name will do.",
+                        },
                         **JobOptions.model_json_schema()["properties"],
                     },
                 }
@@ -66,11 +70,21 @@ _BODY: dict[str, Any] = {
     responses={
         200: _ONE_JOB | {"description": "The same job was sent before; this is how it stands."},
         202: unfinished("Accepted; it cannot get lost from here on."),
-        **failures(*UPLOADING, *EVERYWHERE, "body_too_large", "unsupported_body", "invalid_url", "url_refused"),
+        **failures(
+            *UPLOADING,
+            *EVERYWHERE,
+            "body_too_large",
+            "unsupported_body",
+            "invalid_url",
+            "url_refused",
+        ),
     },
 )
-async def post_job(request: Request, service: ServiceDep, options: Annotated[JobOptions, Query()]) -> Response:
-    """A picture's address as JSON, or a picture in a form. The same uuid and request again is the same job."""
+async def post_job(
+    request: Request, service: ServiceDep, options: Annotated[JobOptions, Query()]
+) -> Response:
+    """A picture's address as JSON, or a picture in a form. The same uuid and request again is the
+    same job."""
     accepted = await accept_job(request, service, options)
     view = await in_thread(view_accepted, service, accepted.job, service.base_url(request))
     return accepted_response(view, service.links(request), 202 if accepted.created else 200)
@@ -90,19 +104,33 @@ async def list_jobs(
     service: ServiceDep,
     status: Annotated[JobStatus | None, Query(description="Only these.")] = None,
     limit: Annotated[WholeNumber, Query(ge=1, le=1000)] = 50,
-    after: Annotated[str | None, Query(max_length=200, description="The former page's `next`.")] = None,
+    after: Annotated[
+        str | None, Query(max_length=200, description="The former page's `next`.")
+    ] = None,
 ) -> Response:
     """Queued, processing, failed, completed, in this order; each group by uuid."""
     page = await in_thread(_page, service, status, after, limit)
-    jobs = [{"uuid": job.uuid, "status": str(job.status), "since": job.since.isoformat()} for job in page.jobs]
-    return page_response(service.links(request), "/jobs", {"jobs": jobs, "next": page.next}, status=status, limit=limit)
+    jobs = [
+        {"uuid": job.uuid, "status": str(job.status), "since": job.since.isoformat()}
+        for job in page.jobs
+    ]
+    return page_response(
+        service.links(request),
+        "/jobs",
+        {"jobs": jobs, "next": page.next},
+        status=status,
+        limit=limit,
+    )
 
 
 @router.get(
-    "/{uuid}", summary="One job", responses={200: _ONE_JOB, **failures("invalid_uuid", "job_not_found", *EVERYWHERE)}
+    "/{uuid}",
+    summary="One job",
+    responses={200: _ONE_JOB, **failures("invalid_uuid", "job_not_found", *EVERYWHERE)},
 )
 async def get_job(request: Request, service: ServiceDep, uuid: Uuid) -> Response:
-    """Queued, processing, completed with its segments, or failed with code and reason; 200 for each of them."""
+    """Queued, processing, completed with its segments, or failed with code and reason; 200 for each
+    of them."""
     about_job(request, check_uuid(uuid))
     view = await in_thread(view_job, service, uuid, service.base_url(request))
     return JSONResponse(view.document, headers={"Cache-Control": "no-store"})
@@ -114,14 +142,16 @@ async def get_job(request: Request, service: ServiceDep, uuid: Uuid) -> Response
     status_code=204,
     response_class=Response,
     responses={
-        202: unfinished("A worker has it, and stops within seconds; it then is a failed job, `cancelled`."),
+        202: unfinished(
+            "A worker has it, and stops within seconds; it then is a failed job, `cancelled`."
+        ),
         204: {"description": "Gone, with all its files."},
         **failures("invalid_uuid", "job_not_found", "job_in_progress", *EVERYWHERE),
     },
 )
 async def delete_job(request: Request, service: ServiceDep, uuid: Uuid) -> Response:
-    """Queued and finished jobs go at once; one that a worker has is cancelled, and goes when it is deleted again. One
-    that the app server waits for is refused with 409."""
+    """Queued and finished jobs go at once; one that a worker has is cancelled, and goes when it is
+    deleted again. One that the app server waits for is refused with 409."""
     about_job(request, check_uuid(uuid))
     if await in_thread(_delete, service, uuid):
         return Response(status_code=204)
@@ -143,7 +173,8 @@ async def delete_job(request: Request, service: ServiceDep, uuid: Uuid) -> Respo
     },
 )
 async def replay_callback(request: Request, service: ServiceDep, uuid: Uuid) -> Response:
-    """For a delivery that was parked, or that the app server has lost; jobs that came by the queue have one."""
+    """For a delivery that was parked, or that the app server has lost; jobs that came by the queue
+    have one."""
     about_job(request, check_uuid(uuid))
     state = await in_thread(_replay, service, uuid)
     return JSONResponse({"uuid": uuid, "state": state}, 202)
@@ -168,7 +199,9 @@ def _delete(service: Service, uuid: str) -> bool:
             raise
         return True
     if _is_awaited(service, uuid):
-        raise JobInProgress(f"the app server has not been told of job {uuid} yet; delete it when it has.")
+        raise JobInProgress(
+            f"the app server has not been told of job {uuid} yet; delete it when it has."
+        )
     if status is JobStatus.PROCESSING:
         service.inbox.ask_to_cancel(uuid)
         return False

@@ -1,4 +1,5 @@
-"""What waits for a person: messages that could not become jobs, callbacks that could not be delivered."""
+"""What waits for a person: messages that could not become jobs, callbacks that could not be
+delivered."""
 
 from typing import Annotated
 
@@ -33,9 +34,12 @@ async def list_parked(
     request: Request,
     service: ServiceDep,
     limit: Annotated[WholeNumber, Query(ge=1, le=1000)] = 50,
-    after: Annotated[str | None, Query(max_length=200, description="The former page's `next`.")] = None,
+    after: Annotated[
+        str | None, Query(max_length=200, description="The former page's `next`.")
+    ] = None,
 ) -> Response:
-    """Messages with their bodies and callbacks with their jobs' uuids, each with the reason; by name."""
+    """Messages with their bodies and callbacks with their jobs' uuids, each with the reason; by
+    name."""
     page = await in_thread(_page, service, after, limit)
     body = {"parked": [each.to_json() for each in page.parked], "next": page.next}
     return page_response(service.links(request), "/parked", body, limit=limit)
@@ -49,17 +53,26 @@ async def list_parked(
     responses={
         202: {
             "description": "A message is a job now; a callback is recorded, and sent in a moment.",
-            "content": {"application/json": {"example": {"name": "callback-abc123", "uuid": "abc123"}}},
+            "content": {
+                "application/json": {"example": {"name": "callback-abc123", "uuid": "abc123"}}
+            },
         },
         **failures(
-            *("parked_not_found", "not_replayable", "nothing_to_tell", "job_not_found", "job_conflict"),
+            *(
+                "parked_not_found",
+                "not_replayable",
+                "nothing_to_tell",
+                "job_not_found",
+                "job_conflict",
+            ),
             *("invalid_request", "unknown_model", "store_full", *EVERYWHERE),
         ),
     },
 )
 async def replay(service: ServiceDep, name: Name) -> Response:
-    """A message is read as if it came from the queue again; one that still cannot be a job stays parked and is answered
-    with the reason. A callback is told again from the beginning. What is not parked any more is a 404."""
+    """A message is read as if it came from the queue again; one that still cannot be a job stays
+    parked and is answered with the reason. A callback is told again from the beginning. What is not
+    parked any more is a 404."""
     uuid = await in_thread(_replay, service, name)
     return JSONResponse({"name": name, "uuid": uuid}, 202)
 
@@ -69,7 +82,10 @@ async def replay(service: ServiceDep, name: Name) -> Response:
     summary="Drop it",
     status_code=204,
     response_class=Response,
-    responses={204: {"description": "Nobody will be told any more."}, **failures("parked_not_found", *EVERYWHERE)},
+    responses={
+        204: {"description": "Nobody will be told any more."},
+        **failures("parked_not_found", *EVERYWHERE),
+    },
 )
 async def drop(service: ServiceDep, name: Name) -> Response:
     """Takes it off the list for good. A callback's job is kept no longer than others are."""

@@ -37,7 +37,11 @@ _BODY: dict[str, Any] = {
                     "type": "object",
                     "required": ["image"],
                     "properties": {
-                        "image": {"type": "string", "format": "binary", "description": "Any field name will do."},
+                        "image": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "Any field name will do.",
+                        },
                         **UploadOptions.model_json_schema()["properties"],
                     },
                 }
@@ -57,28 +61,41 @@ _BODY: dict[str, Any] = {
 
 
 @router.post("/segment", summary="Segment a picture", responses=_RESPONSES, openapi_extra=_BODY)
-async def segment(request: Request, service: ServiceDep, options: Annotated[UploadOptions, Query()]) -> Response:
-    """Waits for the result, `WAIT_SECONDS` at most; then answers 202 with the job's address, where it can be had."""
+async def segment(
+    request: Request, service: ServiceDep, options: Annotated[UploadOptions, Query()]
+) -> Response:
+    """Waits for the result, `WAIT_SECONDS` at most; then answers 202 with the job's address, where
+    it can be had."""
     return await segment_upload(request, service, options, None)
 
 
 @router.post(
-    "/segment/{resize}", summary="Segment a picture and resize the cut-outs", responses=_RESPONSES, openapi_extra=_BODY
+    "/segment/{resize}",
+    summary="Segment a picture and resize the cut-outs",
+    responses=_RESPONSES,
+    openapi_extra=_BODY,
 )
 async def segment_resized(
-    request: Request, service: ServiceDep, options: Annotated[UploadOptions, Query()], resize: Annotated[Resize, Path()]
+    request: Request,
+    service: ServiceDep,
+    options: Annotated[UploadOptions, Query()],
+    resize: Annotated[Resize, Path()],
 ) -> Response:
     """The same; each cut-out's longer side becomes `resize` pixels, upscaled if necessary."""
     return await segment_upload(request, service, options, resize)
 
 
-async def segment_upload(request: Request, service: Service, options: UploadOptions, resize: int | None) -> Response:
+async def segment_upload(
+    request: Request, service: Service, options: UploadOptions, resize: int | None
+) -> Response:
     """Accepts the upload, waits for its result as long as the client will, and answers."""
     preference = read_preference(request, service.settings.wait_seconds)
     job = (await accept_upload(request, service, options, resize)).job
     result = await wait_for_result(request, service, job.uuid, preference.seconds)
     if result:
-        response = segments_response(answer_document(result, service.files, service.base_url(request)))
+        response = segments_response(
+            answer_document(result, service.files, service.base_url(request))
+        )
     else:
         view = await in_thread(view_accepted, service, job, service.base_url(request))
         response = accepted_response(view, service.links(request), 202)

@@ -1,6 +1,8 @@
-"""The line to the people on duty: a POST of `{"text": "…"}`, as Slack and its likes take it, to ALERT_WEBHOOK_URL.
+"""The line to the people on duty: a POST of `{"text": "…"}`, as Slack and its likes take it, to
+ALERT_WEBHOOK_URL.
 
-Redirects are not followed, since the address is a secret; no proxy, no `.netrc`. Whatever happens takes bounded time.
+Redirects are not followed, since the address is a secret; no proxy, no `.netrc`. Whatever happens
+takes bounded time.
 """
 
 import asyncio
@@ -23,10 +25,14 @@ def send_alert(settings: Settings, text: str) -> bool:
     """Posts the text, if there is an address; says whether it arrived or nobody is to be told."""
     if settings.alert_webhook_url is None:
         return True
-    problem = run_promptly(_post(settings.alert_webhook_url.get_secret_value(), text[:LONGEST_TEXT]))
+    problem = run_promptly(
+        _post(settings.alert_webhook_url.get_secret_value(), text[:LONGEST_TEXT])
+    )
     metrics.ALERTS_SENT.labels("failed" if problem else "sent").inc()
     if problem:
-        logger.warning("the alert was not taken by ALERT_WEBHOOK_URL (%s); it is sent again", problem)
+        logger.warning(
+            "the alert was not taken by ALERT_WEBHOOK_URL (%s); it is sent again", problem
+        )
     return problem is None
 
 
@@ -35,9 +41,18 @@ async def _post(url: str, text: str) -> str | None:
     try:
         async with (
             asyncio.timeout(TIMEOUT_SECONDS),
-            httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False, follow_redirects=False) as client,
-            client.stream("POST", url, json={"text": text}) as response,  # its body is of no interest
+            httpx.AsyncClient(
+                timeout=TIMEOUT_SECONDS, trust_env=False, follow_redirects=False
+            ) as client,
+            client.stream(
+                "POST", url, json={"text": text}
+            ) as response,  # its body is of no interest
         ):
             return None if response.is_success else f"it answered {response.status_code}"
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:  # TimeoutError is an OSError
+    except (
+        httpx.HTTPError,
+        httpx.InvalidURL,
+        OSError,
+        ValueError,
+    ) as error:  # TimeoutError is an OSError
         return type(error).__name__

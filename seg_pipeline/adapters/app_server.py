@@ -1,7 +1,7 @@
 """The PATCH to the app server and its signature. `docs/callbacks.md` says what the other side sees.
 
-Redirects are never followed: the API key would go along. No proxy, no `.netrc`: what is sent, and with which
-credentials, is in the settings alone.
+Redirects are never followed: the API key would go along. No proxy, no `.netrc`: what is sent, and
+with which credentials, is in the settings alone.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ _UNSENDABLE = "APP_SERVER_URL or APP_SERVER_API_KEY has a character that cannot 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one PATCH: seconds from the look-up of the name until the status is known, whatever they go into;
-    then seconds and bytes of reading the rest, which changes nothing any more."""
+    """Bounds of one PATCH: seconds from the look-up of the name until the status is known, whatever
+    they go into; then seconds and bytes of reading the rest, which changes nothing any more."""
 
     total_seconds: float = 15
     answer_seconds: float = 3
@@ -57,8 +57,11 @@ def sign(secret: str, timestamp: str, body: bytes) -> str:
     return f"sha256={digest}"
 
 
-def verify(secret: str, headers: Mapping[str, str], body: bytes, now: float, tolerance_seconds: float = 300) -> bool:
-    """Whether a PATCH is ours and fresh: what an app server does with the headers and the raw body."""
+def verify(
+    secret: str, headers: Mapping[str, str], body: bytes, now: float, tolerance_seconds: float = 300
+) -> bool:
+    """Whether a PATCH is ours and fresh: what an app server does with the headers and the raw
+    body."""
     by_name = {name.lower(): value for name, value in headers.items()}
     timestamp, signature = by_name.get("x-signature-timestamp", ""), by_name.get("x-signature", "")
     genuine = hmac.compare_digest(sign(secret, timestamp, body).encode(), signature.encode())
@@ -68,7 +71,9 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes, now: float, tol
 class AppServer:
     """Where results go: APP_SERVER_URL, with APP_SERVER_API_KEY and CALLBACK_SECRET."""
 
-    def __init__(self, settings: Settings, limits: Limits = LIMITS, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, settings: Settings, limits: Limits = LIMITS, clock: Callable[[], float] = time.time
+    ) -> None:
         self._base_url = (settings.app_server_url or "").rstrip("/")
         self._api_key = _text(settings.app_server_api_key)
         self._secret = _text(settings.callback_secret)
@@ -82,12 +87,19 @@ class AppServer:
     def patch(self, uuid: str, document: dict[str, Any]) -> Patch:
         """The request that tells of a job, signed now if there is a secret."""
         body = json.dumps(document, separators=(",", ":")).encode()
-        headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "seg-pipeline"}
+        headers = {
+            "content-type": "application/json",
+            "accept-encoding": "identity",
+            "user-agent": "seg-pipeline",
+        }
         if self._api_key:
             headers["x-api-key"] = self._api_key
         if self._secret:
             timestamp = str(int(self._clock()))
-            headers |= {"x-signature-timestamp": timestamp, "x-signature": sign(self._secret, timestamp, body)}
+            headers |= {
+                "x-signature-timestamp": timestamp,
+                "x-signature": sign(self._secret, timestamp, body),
+            }
         return Patch(self.url(uuid), headers, body)
 
     @asynccontextmanager
@@ -104,20 +116,35 @@ class AppServer:
         begin = time.perf_counter()
         try:
             async with asyncio.timeout(self._limits.total_seconds) as limit:
-                async with client.stream("PATCH", patch.url, content=patch.body, headers=patch.headers) as response:
-                    limit.reschedule(None)  # from here on the answer is known, whatever becomes of its body
+                async with client.stream(
+                    "PATCH", patch.url, content=patch.body, headers=patch.headers
+                ) as response:
+                    limit.reschedule(
+                        None
+                    )  # from here on the answer is known, whatever becomes of its body
                     text = await self._read(response)
         except TimeoutError:
-            return Reply(_since(begin), problem=f"no answer within {self._limits.total_seconds:g} s.")
-        except (httpx.LocalProtocolError, UnicodeError):  # their texts quote the header, which may be the key
+            return Reply(
+                _since(begin), problem=f"no answer within {self._limits.total_seconds:g} s."
+            )
+        except (
+            httpx.LocalProtocolError,
+            UnicodeError,
+        ):  # their texts quote the header, which may be the key
             return Reply(_since(begin), problem=_UNSENDABLE)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             return Reply(_since(begin), problem=self._without_secrets(_reason(error)))
         problem = None if response.is_success else self._without_secrets(_problem(response, text))
-        return Reply(_since(begin), response.status_code, problem, _retry_after_seconds(response, self._clock()))
+        return Reply(
+            _since(begin),
+            response.status_code,
+            problem,
+            _retry_after_seconds(response, self._clock()),
+        )
 
     async def _read(self, response: httpx.Response) -> str:
-        """The beginning of the body. The status is known by now, so that a body that breaks off changes nothing."""
+        """The beginning of the body. The status is known by now, so that a body that breaks off
+        changes nothing."""
         data = b""
         try:
             async with asyncio.timeout(self._limits.answer_seconds):
@@ -150,7 +177,9 @@ class Session:
 
 def _problem(response: httpx.Response, text: str) -> str:
     """One line on an answer that is no success."""
-    said = "".join(letter if letter.isprintable() else " " for letter in text).strip()[:_QUOTED_CHARACTERS]
+    said = "".join(letter if letter.isprintable() else " " for letter in text).strip()[
+        :_QUOTED_CHARACTERS
+    ]
     line = f"the app server answered {response.status_code} {response.reason_phrase}".rstrip()
     if response.is_redirect:
         line += f" to {response.headers.get('location', '')[:200]!r}, which is not followed"
@@ -163,7 +192,8 @@ def _reason(error: Exception) -> str:
 
 
 def _retry_after_seconds(response: httpx.Response, now: float) -> float:
-    """What the Retry-After header asks for, seconds or a date (RFC 9110, section 10.2.3); 0 without one."""
+    """What the Retry-After header asks for, seconds or a date (RFC 9110, section 10.2.3); 0 without
+    one."""
     text = response.headers.get("retry-after", "").strip()
     if text.isdecimal():
         return float(text[:9])

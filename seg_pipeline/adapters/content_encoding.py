@@ -1,12 +1,13 @@
-"""What servers do to bodies under the name of `Content-Encoding`, undone as they come (RFC 9110, section 8.4)."""
+"""What servers do to bodies under the name of `Content-Encoding`, undone as they come (RFC 9110,
+section 8.4)."""
 
 import re
 import zlib
 from collections.abc import Iterator
 
 _COMPRESSED = ("br", "zstd", "compress", "x-compress", "dcb", "dcz", "exi", "pack200-gzip")
-"""Encodings that exist and are not understood here. Any other word, such as `utf-8` or `aws-chunked`, is no encoding
-of the bytes: they are taken as they come, as browsers take them."""
+"""Encodings that exist and are not understood here. Any other word, such as `utf-8` or
+`aws-chunked`, is no encoding of the bytes: they are taken as they come, as browsers take them."""
 
 _GZIP = zlib.MAX_WBITS | 16
 _ZLIB = zlib.MAX_WBITS
@@ -35,10 +36,13 @@ class Decoder:
         unknown = next((name for name in names if name in _COMPRESSED), None)
         if unknown:
             raise UnknownEncoding(unknown)
-        self._inflaters = [_Inflater(name) for name in reversed(names) if name in ("gzip", "x-gzip", "deflate")]
+        self._inflaters = [
+            _Inflater(name) for name in reversed(names) if name in ("gzip", "x-gzip", "deflate")
+        ]
 
     def decode(self, chunk: bytes) -> Iterator[bytes]:
-        """The bytes that follow from the next chunk, in small pieces: whoever has enough stops. UndecodableBody."""
+        """The bytes that follow from the next chunk, in small pieces: whoever has enough stops.
+        UndecodableBody."""
         return self._decode(chunk, self._inflaters)
 
     @property
@@ -55,7 +59,8 @@ class Decoder:
 
 
 class _Inflater:
-    """One gzip stream, which may have several members (RFC 1952, 2.2), or one of deflate, with a head or without.
+    """One gzip stream, which may have several members (RFC 1952, 2.2), or one of deflate, with a
+    head or without.
 
     What follows the end and is no further member is passed over, as gzip itself does.
     """

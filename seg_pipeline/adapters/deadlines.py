@@ -1,7 +1,8 @@
-"""A limit in seconds to what somebody outside may take, whatever they do with it: say nothing, or a byte a second.
+"""A limit in seconds to what somebody outside may take, whatever they do with it: say nothing, or a
+byte a second.
 
-The time-outs of clients count from one read to the next, so a peer that trickles holds them for ever, and none of
-them counts for the look-up of a name.
+The time-outs of clients count from one read to the next, so a peer that trickles holds them for
+ever, and none of them counts for the look-up of a name.
 """
 
 import asyncio
@@ -19,7 +20,8 @@ class DeadlinePassed(TimeoutError):
 
 
 class _Abandoned(BaseException):
-    """Ends a thread that nobody waits for any more; `except Exception` in a library does not catch it."""
+    """Ends a thread that nobody waits for any more; `except Exception` in a library does not catch
+    it."""
 
 
 _left_behind: set[threading.Thread] = set()
@@ -28,14 +30,17 @@ _left_behind: set[threading.Thread] = set()
 def within(seconds: float, call: Callable[[], T]) -> T:
     """What the call gives or raises; DeadlinePassed if it takes longer.
 
-    The call has a thread of its own. After the deadline that is told to end, and does so, with its connections, as
-    soon as it wakes: upon the next byte, or at its client's own time-out. Where that meets a destructor, Python prints
-    the exception and goes on; so whoever calls next tells it again.
+    The call has a thread of its own. After the deadline that is told to end, and does so, with its
+    connections, as soon as it wakes: upon the next byte, or at its client's own time-out. Where
+    that meets a destructor, Python prints the exception and goes on; so whoever calls next tells it
+    again.
     """
     for left in [*_left_behind]:
         _interrupt(left)
     future: Future[T] = Future()
-    thread = threading.Thread(target=_run, args=(future, call), name="within a deadline", daemon=True)
+    thread = threading.Thread(
+        target=_run, args=(future, call), name="within a deadline", daemon=True
+    )
     thread.start()
     try:
         return future.result(seconds)
@@ -48,8 +53,8 @@ def within(seconds: float, call: Callable[[], T]) -> T:
 
 
 def run_promptly(main: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, except that it does not wait for threads: by default the look-up of a name, which no time-out
-    of asyncio ends, is waited for after all."""
+    """`asyncio.run`, except that it does not wait for threads: by default the look-up of a name,
+    which no time-out of asyncio ends, is waited for after all."""
     with asyncio.Runner() as runner:
         runner.get_loop().set_default_executor(_NotWaitedFor(thread_name_prefix="prompt"))
         return runner.run(main)
@@ -70,8 +75,11 @@ def _run(future: Future[T], call: Callable[[], T]) -> None:
 
 
 def _interrupt(thread: threading.Thread) -> None:
-    """Raises _Abandoned in the thread, where it next executes Python (PyThreadState_SetAsyncExc of CPython's API)."""
+    """Raises _Abandoned in the thread, where it next executes Python (PyThreadState_SetAsyncExc of
+    CPython's API)."""
     if not thread.is_alive() or thread.ident is None:
         _left_behind.discard(thread)
         return
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(_Abandoned))
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread.ident), ctypes.py_object(_Abandoned)
+    )

@@ -1,4 +1,5 @@
-"""Which picture is fetched next: hosts take turns, none takes more than its share, and slow ones hold up nobody."""
+"""Which picture is fetched next: hosts take turns, none takes more than its share, and slow ones
+hold up nobody."""
 
 import heapq
 from collections import Counter
@@ -9,19 +10,22 @@ from datetime import datetime
 from seg_pipeline.jobs.fetches import PendingFetch
 
 SLOW_AFTER_SECONDS = 2.0
-"""A fetch that takes longer counts as slow. It keeps its connection, and another may begin in its place."""
+"""A fetch that takes longer counts as slow. It keeps its connection, and another may begin in its
+place."""
 
 _PER_ADDRESS = 4
 """Times the limit for a host: several hosts may share an address."""
 
 _SLOW = 2
 _ALL = 4
-"""Times the limit for quick fetches: what slow ones and all together may be, before none of them begins any more."""
+"""Times the limit for quick fetches: what slow ones and all together may be, before none of them
+begins any more."""
 
 
 @dataclass
 class ScheduledFetch:
-    """A fetch that waits for its turn or is under way. `address` is known once it was found to be busy."""
+    """A fetch that waits for its turn or is under way. `address` is known once it was found to be
+    busy."""
 
     pending: PendingFetch
     host: str
@@ -51,8 +55,8 @@ class AddressBusy(Exception):
 class FetchSlots:
     """How many fetches are under way: quick and slow ones, by host and by address.
 
-    Retries begin as slow ones. So an unknown host that hangs takes a quick slot for two seconds alone, and one that
-    hung before takes none.
+    Retries begin as slow ones. So an unknown host that hangs takes a quick slot for two seconds
+    alone, and one that hung before takes none.
     """
 
     at_once: int
@@ -112,7 +116,10 @@ class FetchSlot:
         """The fetch has ended."""
         self._slots.slow -= self._is_slow
         self._slots.quick -= not self._is_slow
-        for counter, names in ((self._slots.hosts, {self._host}), (self._slots.addresses, self._addresses)):
+        for counter, names in (
+            (self._slots.hosts, {self._host}),
+            (self._slots.addresses, self._addresses),
+        ):
             counter.subtract(names)
             for name in names:
                 if not counter[name]:

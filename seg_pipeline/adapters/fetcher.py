@@ -1,8 +1,10 @@
-"""The fetcher: `seg-pipeline fetcher` brings the pictures that jobs name by their addresses into the store.
+"""The fetcher: `seg-pipeline fetcher` brings the pictures that jobs name by their addresses into
+the store.
 
-It alone waits for strangers. Some hundred fetches are under way at once in one thread; what came is spooled to disk, so
-that memory does not grow with them. Retries are remembered in the store (see `fetches`): a fetcher that is killed goes
-on where it was. Several share the jobs; each takes over those of one that falls silent.
+It alone waits for strangers. Some hundred fetches are under way at once in one thread; what came is
+spooled to disk, so that memory does not grow with them. Retries are remembered in the store (see
+`fetches`): a fetcher that is killed goes on where it was. Several share the jobs; each takes over
+those of one that falls silent.
 """
 
 import asyncio
@@ -68,7 +70,8 @@ READ_AT_ONCE = 64
 
 
 class Fetcher:
-    """Fetches what the store says is to be fetched, until it is told to stop. One per process, on one event loop."""
+    """Fetches what the store says is to be fetched, until it is told to stop. One per process, on
+    one event loop."""
 
     def __init__(
         self,
@@ -93,8 +96,11 @@ class Fetcher:
         self._woken = asyncio.Event()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Looks for jobs, fetches, and says that it lives. What is under way at the end is begun anew by the next."""
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(STORE_CALLS_AT_ONCE, "store"))
+        """Looks for jobs, fetches, and says that it lives. What is under way at the end is begun
+        anew by the next."""
+        asyncio.get_running_loop().set_default_executor(
+            ThreadPoolExecutor(STORE_CALLS_AT_ONCE, "store")
+        )
         loops = [asyncio.create_task(work) for work in (self._keep_looking(), self._keep_beating())]
         try:
             ended = asyncio.create_task(stopping.wait())
@@ -133,7 +139,8 @@ class Fetcher:
                 logger.warning("the store is away, and nothing is lost by that: %s", error)
                 await asyncio.sleep(STORE_PAUSE_SECONDS)
             self.begin_due()
-            # With many thousands of jobs a look takes long; half of the time is left to the fetches.
+            # With many thousands of jobs a look takes long; half of the time is left to the
+            # fetches.
             await asyncio.sleep(max(self._settings.inbox_pause_seconds, time.monotonic() - began))
 
     async def _keep_beating(self) -> None:
@@ -146,12 +153,15 @@ class Fetcher:
 
     def _beat(self) -> None:
         now, under_way = datetime.now(UTC), self._slots.quick + self._slots.slow
-        write_fetcher_beat(self._store, FetcherBeat(self.name, os.getpid(), socket.gethostname(), now, under_way))
+        write_fetcher_beat(
+            self._store, FetcherBeat(self.name, os.getpid(), socket.gethostname(), now, under_way)
+        )
         live = live_fetchers(self._store, now, self._settings.worker_stale_seconds)
         self._names = {self.name, *(beat.name for beat in live)}
 
     def _forget_dead_neighbours(self) -> None:
-        """Removes the beats of this host's fetchers whose processes are gone, so that their jobs need not wait."""
+        """Removes the beats of this host's fetchers whose processes are gone, so that their jobs
+        need not wait."""
         with contextlib.suppress(StoreError):
             for beat in all_fetchers(self._store):
                 if died_here(beat):
@@ -159,7 +169,9 @@ class Fetcher:
 
     def _is_mine(self, uuid: str) -> bool:
         """Whether the job falls to this fetcher, of those that live (rendezvous hashing)."""
-        return self.name == max(self._names, key=lambda name: hashlib.sha256(f"{name}/{uuid}".encode()).digest())
+        return self.name == max(
+            self._names, key=lambda name: hashlib.sha256(f"{name}/{uuid}".encode()).digest()
+        )
 
     async def _learn_of(self, uuid: str) -> None:
         pending = await asyncio.to_thread(self.queue.take, uuid)
@@ -188,7 +200,9 @@ class Fetcher:
         except AddressBusy as busy:
             self._schedule_again(replace(fetch, address=busy.address), fetch.pending.record)
         except (StoreError, OSError) as error:  # no fault of the picture's host, so it is no try
-            logger.warning("job %s: its picture cannot be stored, and is fetched again: %s", fetch.uuid, error)
+            logger.warning(
+                "job %s: its picture cannot be stored, and is fetched again: %s", fetch.uuid, error
+            )
             due_at = datetime.now(UTC) + timedelta(seconds=STORE_PAUSE_SECONDS)
             self._schedule_again(fetch, replace(fetch.pending.record, due_at=due_at))
         finally:
@@ -202,7 +216,9 @@ class Fetcher:
 
     def _schedule_again(self, fetch: ScheduledFetch, record: FetchRecord) -> None:
         self._known[fetch.uuid] = None
-        self._schedule.add(replace(fetch, pending=replace(fetch.pending, record=record), due_at=record.due_at))
+        self._schedule.add(
+            replace(fetch, pending=replace(fetch.pending, record=record), due_at=record.due_at)
+        )
 
     async def _fetch_and_store(self, fetch: ScheduledFetch, slot: FetchSlot) -> FetchRecord:
         folder = self._settings.data_dir / "fetching"
@@ -210,7 +226,9 @@ class Fetcher:
         with SpooledTemporaryFile(max_size=IN_MEMORY_BYTES, dir=str(folder)) as file:
             body = cast(BinaryIO, file)
             record = await self._fetch(fetch, slot, body)
-            self._known[fetch.uuid] = None  # its marker goes in a moment, which is no reason to cancel this
+            self._known[fetch.uuid] = (
+                None  # its marker goes in a moment, which is no reason to cancel this
+            )
             await self._store_outcome(fetch, record, body)
             return record
 
@@ -219,7 +237,9 @@ class Fetcher:
         job, former, began = fetch.pending.job, fetch.pending.record, time.perf_counter()
         network = PublicNetwork(self._resolver, self._settings.allow_private_urls, slot.connect)
         url = job.image_url or ""
-        tried = replace(former, attempts=former.attempts + 1, host=fetch.host, address=public_address(url))
+        tried = replace(
+            former, attempts=former.attempts + 1, host=fetch.host, address=public_address(url)
+        )
         try:
             with metrics.fetching():
                 fetched = await fetch_image(url, body, self._settings, network, self._limits)
@@ -228,9 +248,15 @@ class Fetcher:
         except (AddressBusy, OSError):
             raise
         except Exception as error:
-            logger.exception("job %s: its picture could not be fetched in a way nobody foresaw", job.uuid)
-            unforeseen = FetchUnavailable(f"an unexpected {type(error).__name__} occurred while it was fetched.")
-            return self._after_failure(replace(tried, seconds=time.perf_counter() - began), unforeseen)
+            logger.exception(
+                "job %s: its picture could not be fetched in a way nobody foresaw", job.uuid
+            )
+            unforeseen = FetchUnavailable(
+                f"an unexpected {type(error).__name__} occurred while it was fetched."
+            )
+            return self._after_failure(
+                replace(tried, seconds=time.perf_counter() - began), unforeseen
+            )
         return replace(
             tried,
             state=FetchState.FETCHED,
@@ -247,12 +273,16 @@ class Fetcher:
         if not isinstance(error, FetchUnavailable):
             return record.failed(error)
         if record.attempts >= self._settings.fetch_attempts:
-            return record.failed(FetchGivenUp(f"{str(error).rstrip('.')}; that was try {record.attempts}, the last."))
+            return record.failed(
+                FetchGivenUp(f"{str(error).rstrip('.')}; that was try {record.attempts}, the last.")
+            )
         pause = growing_pause(record.attempts + 1, LONGEST_PAUSE_SECONDS, self._jitter)
         due_at = datetime.now(UTC) + timedelta(seconds=max(pause, error.retry_after_seconds))
         return replace(record, due_at=due_at, code=error.code, message=str(error))
 
-    async def _store_outcome(self, fetch: ScheduledFetch, record: FetchRecord, body: BinaryIO) -> None:
+    async def _store_outcome(
+        self, fetch: ScheduledFetch, record: FetchRecord, body: BinaryIO
+    ) -> None:
         job = fetch.pending.job
         if record.state is FetchState.FAILED:
             await asyncio.to_thread(self.queue.failed, job, record)
@@ -279,8 +309,13 @@ def _host_or_none(url: str) -> str:
 def _told(record: FetchRecord) -> str:
     """A try in a few words, without the address."""
     if record.state is FetchState.FETCHED:
-        return f"{record.size} bytes from {record.host} in {record.seconds:.2f} s, try {record.attempts}"
-    hope = "for good" if record.state is FetchState.FAILED else f"the next at {record.due_at:%H:%M:%S}"
+        return (
+            f"{record.size} bytes from {record.host} in {record.seconds:.2f} s, try"
+            f" {record.attempts}"
+        )
+    hope = (
+        "for good" if record.state is FetchState.FAILED else f"the next at {record.due_at:%H:%M:%S}"
+    )
     return f"no picture by try {record.attempts}, {hope}: {record.message}"
 
 
@@ -299,7 +334,9 @@ def main() -> None:
     configure_logging("fetcher")
     asyncio.new_event_loop().run_until_complete(_serve(get_settings()))
     logging.shutdown()
-    os._exit(os.EX_OK)  # threads may still wait for a resolver or a bucket, and nobody waits for them
+    os._exit(
+        os.EX_OK
+    )  # threads may still wait for a resolver or a bucket, and nobody waits for them
 
 
 if __name__ == "__main__":

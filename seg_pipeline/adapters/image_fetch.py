@@ -1,7 +1,9 @@
-"""A picture from an address that somebody else chose: http, https or s3, within bounds of time, size and network.
+"""A picture from an address that somebody else chose: http, https or s3, within bounds of time,
+size and network.
 
-What goes out is one GET with no credentials of ours, never through a proxy (which would connect where we may not).
-`s3://bucket/key` is read with the credentials of the store, from the buckets that the operator allows.
+What goes out is one GET with no credentials of ours, never through a proxy (which would connect
+where we may not). `s3://bucket/key` is read with the credentials of the store, from the buckets
+that the operator allows.
 """
 
 import asyncio
@@ -23,7 +25,14 @@ import httpx
 from seg_pipeline.adapters.content_encoding import Decoder, UndecodableBody, UnknownEncoding
 from seg_pipeline.adapters.public_network import PublicNetwork
 from seg_pipeline.domain import MAX_URL_LENGTH
-from seg_pipeline.errors import FetchError, FetchRejected, FetchUnavailable, ImageTooLarge, InvalidUrl, UrlRefused
+from seg_pipeline.errors import (
+    FetchError,
+    FetchRejected,
+    FetchUnavailable,
+    ImageTooLarge,
+    InvalidUrl,
+    UrlRefused,
+)
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import keys
 
@@ -80,7 +89,8 @@ class S3Object(NamedTuple):
 
 
 def check_image_url(url: str) -> str:
-    """The URL, if it is an http, https or s3 address that could be fetched; else InvalidUrl. Asks nobody."""
+    """The URL, if it is an http, https or s3 address that could be fetched; else InvalidUrl. Asks
+    nobody."""
     if _is_s3(url):
         _parse_s3(url)
     else:
@@ -89,7 +99,8 @@ def check_image_url(url: str) -> str:
 
 
 def public_address(url: str | None) -> str:
-    """An address that may be shown and logged: without user, password, query and fragment, where secrets are."""
+    """An address that may be shown and logged: without user, password, query and fragment, where
+    secrets are."""
     return _without_secrets(url or "")[:500]
 
 
@@ -102,12 +113,18 @@ def host_of(url: str) -> str:
 
 
 async def fetch_image(
-    url: str, body: BinaryIO, settings: Settings, network: PublicNetwork, limits: FetchLimits | None = None
+    url: str,
+    body: BinaryIO,
+    settings: Settings,
+    network: PublicNetwork,
+    limits: FetchLimits | None = None,
 ) -> FetchedBody:
-    """Writes the bytes at the URL into `body`, at most MAX_IMAGE_BYTES; whether they are an image is for `images`.
+    """Writes the bytes at the URL into `body`, at most MAX_IMAGE_BYTES; whether they are an image
+    is for `images`.
 
-    One try. Raises InvalidUrl, UrlRefused, FetchRejected and ImageTooLarge for good, FetchUnavailable where another
-    try may help. No message holds the URL's query, where signatures are.
+    One try. Raises InvalidUrl, UrlRefused, FetchRejected and ImageTooLarge for good,
+    FetchUnavailable where another try may help. No message holds the URL's query, where signatures
+    are.
     """
     limits = limits or FetchLimits(total_seconds=settings.fetch_seconds)
     try:
@@ -117,7 +134,8 @@ async def fetch_image(
             return await _follow(_parse_http(url), body, network, settings.max_image_bytes, limits)
     except TimeoutError as error:
         raise FetchUnavailable(
-            f"{_masked(url)} could not be fetched: the time for all of it ({limits.total_seconds:g} s) is over."
+            f"{_masked(url)} could not be fetched: the time for all of it ({limits.total_seconds:g}"
+            " s) is over."
         ) from error
 
 
@@ -126,11 +144,13 @@ def _is_s3(url: str) -> bool:
 
 
 def _parse_s3(url: str) -> S3Object:
-    """Bucket and key, the key as it stands: S3 addresses are not percent-encoded, and may hold spaces."""
+    """Bucket and key, the key as it stands: S3 addresses are not percent-encoded, and may hold
+    spaces."""
     bucket, _, key = url[5:].partition("/")
     if not (_BUCKET.fullmatch(bucket) and 0 < _utf8_length(key) <= 1024 and not _has_controls(key)):
         raise InvalidUrl(
-            f"image_url {_masked(url)} must be s3://bucket/key, the key of 1 to 1024 bytes without control characters."
+            f"image_url {_masked(url)} must be s3://bucket/key, the key of 1 to 1024 bytes without"
+            " control characters."
         )
     return S3Object(bucket, key)
 
@@ -144,22 +164,34 @@ def _utf8_length(text: str) -> int:
 
 
 def _has_controls(text: str) -> bool:
-    """Whether a name holds what no name does. Spaces of all scripts and joiners of emoji do stand in names."""
+    """Whether a name holds what no name does. Spaces of all scripts and joiners of emoji do stand
+    in names."""
     return any(unicodedata.category(letter) == "Cc" for letter in text)
 
 
 def _parse_http(url: str) -> httpx.URL:
-    if not isinstance(url, str) or len(url) > MAX_URL_LENGTH or _has_controls(url) or re.search(r"[ \\]", url):
+    if (
+        not isinstance(url, str)
+        or len(url) > MAX_URL_LENGTH
+        or _has_controls(url)
+        or re.search(r"[ \\]", url)
+    ):
         raise InvalidUrl(
-            f"image_url {_masked(url)} must be at most {MAX_URL_LENGTH} characters without spaces and backslashes."
+            f"image_url {_masked(url)} must be at most {MAX_URL_LENGTH} characters without spaces"
+            " and backslashes."
         )
     try:
         parsed = httpx.URL(url)
         host = parsed.host
-    except (httpx.InvalidURL, UnicodeError) as error:  # the latter: a host that begins with xn-- and is no name
+    except (
+        httpx.InvalidURL,
+        UnicodeError,
+    ) as error:  # the latter: a host that begins with xn-- and is no name
         raise InvalidUrl(f"image_url {_masked(url)} is not a URL.") from error
     if parsed.scheme not in ("http", "https") or not host:
-        raise InvalidUrl(f"image_url {_masked(url)} must begin with http://, https:// or s3:// and a host.")
+        raise InvalidUrl(
+            f"image_url {_masked(url)} must begin with http://, https:// or s3:// and a host."
+        )
     if parsed.userinfo:
         raise InvalidUrl(f"image_url {_masked(url)} must not hold a user name or password.")
     if parsed.port is not None and not 1 <= parsed.port <= 65535:
@@ -194,20 +226,31 @@ async def _follow(
         if isinstance(answer, FetchedBody):
             return answer
         url = answer
-    raise FetchRejected(f"{_masked(url)} is the end of more than {limits.redirects} redirects; send the last address.")
+    raise FetchRejected(
+        f"{_masked(url)} is the end of more than {limits.redirects} redirects; send the last"
+        " address."
+    )
 
 
 async def _get(
     url: httpx.URL, body: BinaryIO, network: PublicNetwork, max_bytes: int, limits: FetchLimits
 ) -> FetchedBody | httpx.URL:
     """The body, or where it redirects to."""
-    timeout = {"connect": limits.connect_seconds, "read": limits.read_seconds, "write": limits.read_seconds}
-    target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+    timeout = {
+        "connect": limits.connect_seconds,
+        "read": limits.read_seconds,
+        "write": limits.read_seconds,
+    }
+    target = httpcore.URL(
+        scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+    )
     headers = [(b"Host", url.netloc), *_HEADERS]
     with _fetch_errors(url):
         async with (
             httpcore.AsyncConnectionPool(_ssl_context(), network_backend=network) as pool,
-            pool.stream("GET", target, headers=headers, extensions={"timeout": timeout}) as response,
+            pool.stream(
+                "GET", target, headers=headers, extensions={"timeout": timeout}
+            ) as response,
         ):
             fields = _Fields(response.headers)
             if response.status in _REDIRECTS:
@@ -239,7 +282,8 @@ class _Fields:
 
 
 def _is_whole(status: int, fields: _Fields) -> bool:
-    """Whether the answer is the picture: also as a proxy changed it (203), or as a part (206) that is all of it."""
+    """Whether the answer is the picture: also as a proxy changed it (203), or as a part (206) that
+    is all of it."""
     if status != 206:
         return 200 <= status < 300 and status not in (*_WITHOUT_CONTENT, *_BUSY)
     extent = re.fullmatch(r"bytes 0-(\d+)/(\d+)", fields.text(b"content-range"))
@@ -252,7 +296,9 @@ def _redirected(url: httpx.URL, location: bytes | None) -> httpx.URL:
     try:
         return _parse_http(str(url.join(location.decode("utf-8", "replace"))))
     except (InvalidUrl, httpx.InvalidURL, UnicodeError) as error:
-        raise UrlRefused(f"{_masked(url)} redirects to what is no http or https address of a host.") from error
+        raise UrlRefused(
+            f"{_masked(url)} redirects to what is no http or https address of a host."
+        ) from error
 
 
 def _status_error(url: object, status: int, retry_after: str = "") -> FetchError:
@@ -310,10 +356,14 @@ class _BodyWriter:
         """What was written, once all of it has come."""
         if not self._decoder.is_complete:
             raise FetchUnavailable(f"{_masked(self._url)} ended before its end.")
-        return FetchedBody(self._size, self._sha256.hexdigest(), host, public_address(str(self._url)), status)
+        return FetchedBody(
+            self._size, self._sha256.hexdigest(), host, public_address(str(self._url)), status
+        )
 
     def _too_large(self) -> ImageTooLarge:
-        return ImageTooLarge(f"{_masked(self._url)} has more than MAX_IMAGE_BYTES ({self._max_bytes}).")
+        return ImageTooLarge(
+            f"{_masked(self._url)} has more than MAX_IMAGE_BYTES ({self._max_bytes})."
+        )
 
 
 @contextmanager
@@ -322,7 +372,9 @@ def _fetch_errors(url: httpx.URL) -> Iterator[None]:
         yield
     except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
         if _is_certificate_error(error):
-            raise FetchRejected(f"the certificate of {_masked(url)} does not verify: {error}"[:300]) from error
+            raise FetchRejected(
+                f"the certificate of {_masked(url)} does not verify: {error}"[:300]
+            ) from error
         reason = str(error) or type(error).__name__
         raise FetchUnavailable(f"{_masked(url)} could not be fetched: {reason}"[:300]) from error
 
@@ -338,32 +390,42 @@ def _ssl_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-async def _fetch_s3(url: str, body: BinaryIO, settings: Settings, limits: FetchLimits) -> FetchedBody:
+async def _fetch_s3(
+    url: str, body: BinaryIO, settings: Settings, limits: FetchLimits
+) -> FetchedBody:
     source = _parse_s3(url)
     _check_s3_allowed(source, settings)
     give_up_at = time.monotonic() + limits.total_seconds
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_s3_threads(), _get_s3, source, body, settings, limits, give_up_at)
+    return await loop.run_in_executor(
+        _s3_threads(), _get_s3, source, body, settings, limits, give_up_at
+    )
 
 
 def _check_s3_allowed(source: S3Object, settings: Settings) -> None:
     """Raises UrlRefused unless the operator lets clients name this object.
 
-    Never a file of the service itself. Without S3_SOURCES: what keys reach that were set for nothing else.
+    Never a file of the service itself. Without S3_SOURCES: what keys reach that were set for
+    nothing else.
     """
     url = source.url
     if source.bucket == settings.s3_bucket and source.key.startswith(keys.PREFIXES):
-        raise UrlRefused(f"{_masked(url)} is where this service keeps its own files; send a picture of yours.")
+        raise UrlRefused(
+            f"{_masked(url)} is where this service keeps its own files; send a picture of yours."
+        )
     if settings.s3_sources is None:
         allowed = settings.s3_access_key is not None and settings.s3_bucket is None
     else:
         allowed = any(_is_below(url, allowed) for allowed in settings.s3_sources.split(","))
     if not allowed:
-        raise UrlRefused(f"{_masked(url)} is in no bucket that S3_SOURCES names; have its operator add it there.")
+        raise UrlRefused(
+            f"{_masked(url)} is in no bucket that S3_SOURCES names; have its operator add it there."
+        )
 
 
 def _is_below(url: str, allowed: str) -> bool:
-    """Whether an object's address is within what is allowed: a bucket, or a bucket and the beginning of its keys."""
+    """Whether an object's address is within what is allowed: a bucket, or a bucket and the
+    beginning of its keys."""
     allowed = allowed.strip().removeprefix("s3://")
     bucket, slash, _ = allowed.partition("/")
     return bool(bucket) and url.startswith(f"s3://{allowed}" if slash else f"s3://{bucket}/")
@@ -387,14 +449,18 @@ def _get_s3(
         with closing(found["Body"]) as stream:
             for chunk in stream.iter_chunks(2**16):
                 if time.monotonic() > give_up_at:  # whoever waited for this thread has gone
-                    raise FetchUnavailable(f"{_masked(url)} could not be fetched: the time for all of it is over.")
+                    raise FetchUnavailable(
+                        f"{_masked(url)} could not be fetched: the time for all of it is over."
+                    )
                 writer.write(chunk)
         return writer.end(f"s3://{source.bucket}", 200)
     except ClientError as error:
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
         raise _status_error(url, status) from error
     except BotoCoreError as error:
-        raise FetchUnavailable(f"{_masked(url)} could not be fetched: {type(error).__name__}") from error
+        raise FetchUnavailable(
+            f"{_masked(url)} could not be fetched: {type(error).__name__}"
+        ) from error
 
 
 @lru_cache(maxsize=4)

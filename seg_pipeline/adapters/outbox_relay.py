@@ -1,4 +1,5 @@
-"""Carries what is in the outbox to the app server: oldest first, a few at a time, and gently while it is down."""
+"""Carries what is in the outbox to the app server: oldest first, a few at a time, and gently while
+it is down."""
 
 import asyncio
 import logging
@@ -17,7 +18,11 @@ from seg_pipeline.jobs.deliveries import Delivery, Policy, Reply
 from seg_pipeline.jobs.file_links import file_links
 from seg_pipeline.jobs.outbox import Marker, Outbox, Parcel
 from seg_pipeline.jobs.result_document import callback_document
-from seg_pipeline.monitoring.service_state import AppServerState, note_app_server_state, read_app_server_state
+from seg_pipeline.monitoring.service_state import (
+    AppServerState,
+    note_app_server_state,
+    read_app_server_state,
+)
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store
 from seg_pipeline.telemetry import metrics
@@ -33,7 +38,8 @@ LONGEST_PROBE_PAUSE_SECONDS = 30.0
 
 @dataclass
 class Round:
-    """What a round did: deliveries that ended, delivered or parked, and those that are to be tried again."""
+    """What a round did: deliveries that ended, delivered or parked, and those that are to be tried
+    again."""
 
     ended: list[Delivery] = field(default_factory=list)
     put_off: list[Delivery] = field(default_factory=list)
@@ -54,11 +60,13 @@ class _Failed:
 
 
 class Courier:
-    """One per process. While the app server answers, whatever it says, `AT_ONCE` deliveries are under way.
+    """One per process. While the app server answers, whatever it says, `AT_ONCE` deliveries are
+    under way.
 
-    After a few failures in a row it counts as down: then one delivery at a time is tried, with growing pauses, and
-    the others wait untouched. Once it answers again, what had been tried meanwhile takes its old place in the row,
-    and everything goes out in the order in which it was recorded.
+    After a few failures in a row it counts as down: then one delivery at a time is tried, with
+    growing pauses, and the others wait untouched. Once it answers again, what had been tried
+    meanwhile takes its old place in the row, and everything goes out in the order in which it was
+    recorded.
     """
 
     def __init__(
@@ -98,7 +106,8 @@ class Courier:
         return self._backoff.wait_seconds(self._now()) if self.thinks_it_is_down else 0.0
 
     def deliver(self, may_start: Callable[[], bool] = lambda: True) -> Round:
-        """Sends what is due, as long as `may_start`; nothing while the app server is to be left in peace.
+        """Sends what is due, as long as `may_start`; nothing while the app server is to be left in
+        peace.
 
         Raises StoreError if the outbox cannot be read.
         """
@@ -114,8 +123,8 @@ class Courier:
         return done
 
     def _note_state(self) -> None:
-        """Says in the store when an outage begins and ends, for `/metrics` and the alarms. One that another process has
-        seen begin goes on until there is an answer."""
+        """Says in the store when an outage begins and ends, for `/metrics` and the alarms. One that
+        another process has seen begin goes on until there is an answer."""
         known = self._known_state or read_app_server_state(self.outbox.store)
         state = known
         if self._down_since is None and self._has_answered:
@@ -129,7 +138,9 @@ class Courier:
 
     def _log_change(self, known: AppServerState, state: AppServerState) -> None:
         if state.down_since:
-            logger.error("the app server is down since %s: %s", state.down_since.isoformat(), state.problem)
+            logger.error(
+                "the app server is down since %s: %s", state.down_since.isoformat(), state.problem
+            )
         elif known.down_since:
             seconds = (self._clock() - known.down_since).total_seconds()
             logger.warning("the app server answers again, after %.0f s", seconds)
@@ -139,14 +150,22 @@ class Courier:
             return []
         return self.outbox.waiting(self._clock(), 1 if self.thinks_it_is_down else PER_ROUND)
 
-    async def _send_all(self, markers: Sequence[Marker], may_start: Callable[[], bool], done: Round) -> None:
+    async def _send_all(
+        self, markers: Sequence[Marker], may_start: Callable[[], bool], done: Round
+    ) -> None:
         row = iter(markers)
         async with self._app_server.session() as session:
-            carriers = (self._carry(row, session, may_start, done) for _ in range(min(AT_ONCE, len(markers))))
+            carriers = (
+                self._carry(row, session, may_start, done)
+                for _ in range(min(AT_ONCE, len(markers)))
+            )
             await asyncio.gather(*carriers)
 
-    async def _carry(self, row: Iterator[Marker], session: Session, may_start: Callable[[], bool], done: Round) -> None:
-        """One of several that take from the same row, each until it is empty or there is a reason to stop."""
+    async def _carry(
+        self, row: Iterator[Marker], session: Session, may_start: Callable[[], bool], done: Round
+    ) -> None:
+        """One of several that take from the same row, each until it is empty or there is a reason
+        to stop."""
         for marker in row:
             if not may_start() or self.wait_seconds() > 0:
                 return
@@ -155,7 +174,9 @@ class Courier:
                     await self._take_and_tell(marker, session, done)
             except StoreError as error:  # a pause too: what is sent now could not be recorded
                 with about(marker.uuid):
-                    logger.warning("job %s: its delivery cannot be recorded: %s", marker.uuid, error)
+                    logger.warning(
+                        "job %s: its delivery cannot be recorded: %s", marker.uuid, error
+                    )
                 self._backoff.failed(self._now())
                 return
 
@@ -168,7 +189,9 @@ class Courier:
         reply = await self._reply(parcel, session)
         metrics.CALLBACK_SECONDS.observe(reply.seconds)
         now = self._clock()
-        after = parcel.delivery.after(reply, now, self._policy, parcel.keep_until(now), self._jitter)
+        after = parcel.delivery.after(
+            reply, now, self._policy, parcel.keep_until(now), self._jitter
+        )
         await asyncio.to_thread(self.outbox.note, after, parcel.delivery)
         done.add(after)
         if reply.is_delivered or reply.is_final:
@@ -183,7 +206,10 @@ class Courier:
             return await session.tell(parcel.job.callback_uuid, self._document(parcel))
         except Exception as error:  # whatever is wrong with one must not hold up the others
             logger.exception("job %s: its callback failed in a way nobody foresaw", parcel.job.uuid)
-            return Reply(0.0, problem=f"an unexpected {type(error).__name__} occurred; the log has the details.")
+            return Reply(
+                0.0,
+                problem=f"an unexpected {type(error).__name__} occurred; the log has the details.",
+            )
 
     def _document(self, parcel: Parcel) -> dict[str, Any]:
         document = callback_document(parcel.result, self._links, self._base_url)
@@ -198,8 +224,8 @@ class Courier:
         self._backoff.failed(now.timestamp(), at_least)
 
     def _recovered(self) -> list[Delivery]:
-        """Ends a row of failures. What was first tried in it, if the app server was down, need not wait any longer,
-        unless it was asked to; what had failed before has reasons of its own."""
+        """Ends a row of failures. What was first tried in it, if the app server was down, need not
+        wait any longer, unless it was asked to; what had failed before has reasons of its own."""
         since, now = self._down_since if self.thinks_it_is_down else None, self._clock()
         row = [each.delivery for each in self._failed.values() if each.not_before <= now]
         failed = [delivery for delivery in row if since and delivery.begun_since(since)]
@@ -209,12 +235,16 @@ class Courier:
         return failed
 
     def _park_overdue(self, done: Round) -> None:
-        """Gives up what has waited too long behind an app server that is down, without trying each."""
+        """Gives up what has waited too long behind an app server that is down, without trying
+        each."""
         now = self._clock()
         for marker in self.outbox.waiting(now, PER_ROUND):
             parcel = self.outbox.take(marker, now)
             if parcel and now >= parcel.delivery.gives_up_at(self._policy):
-                reason = f"given up after {self._policy.give_up_seconds:g} s; the app server is down: {self._problem}"
+                reason = (
+                    f"given up after {self._policy.give_up_seconds:g} s; the app server is down:"
+                    f" {self._problem}"
+                )
                 parked = parcel.delivery.parked(reason, now, self._policy)
                 self.outbox.note(parked, parcel.delivery)
                 with about(parked.uuid):
@@ -229,7 +259,10 @@ def _log(delivery: Delivery) -> None:
         logger.warning("job %s: callback parked: %s", delivery.uuid, delivery.reason)
     elif delivery.is_pending:
         logger.info(
-            "job %s: callback failed %d times: %s", delivery.uuid, delivery.attempt_count, delivery.last_problem
+            "job %s: callback failed %d times: %s",
+            delivery.uuid,
+            delivery.attempt_count,
+            delivery.last_problem,
         )
     else:
         logger.info("job %s: the app server has been told", delivery.uuid)

@@ -1,8 +1,10 @@
-"""Which addresses of the network may be asked on a client's behalf, and connections that go to no others.
+"""Which addresses of the network may be asked on a client's behalf, and connections that go to no
+others.
 
-A URL that a client sends must not make this service ask its own neighbours: other machines of the private network,
-the cloud's metadata, itself. The name is resolved once, all its addresses are checked, and the connection goes to an
-address that was checked, so neither a redirect nor a second DNS answer leads elsewhere.
+A URL that a client sends must not make this service ask its own neighbours: other machines of the
+private network, the cloud's metadata, itself. The name is resolved once, all its addresses are
+checked, and the connection goes to an address that was checked, so neither a redirect nor a second
+DNS answer leads elsewhere.
 """
 
 import asyncio
@@ -35,20 +37,23 @@ _NOT_FOR_US = tuple(
 )
 
 NAMES_AT_ONCE = 512
-"""So many names are looked up at the same time. One that nobody answers for keeps a thread for up to a minute."""
+"""So many names are looked up at the same time. One that nobody answers for keeps a thread for up
+to a minute."""
 
 Resolve = Callable[[str, int], Sequence[str]]
 """The addresses of a host for a port, best first; OSError if there are none."""
 
 Admit = Callable[[str, int], None]
-"""Called with the address and port of a connection before it is made; what it raises prevents the connection."""
+"""Called with the address and port of a connection before it is made; what it raises prevents the
+connection."""
 
 
 def is_public(address: str) -> bool:
     """Whether this is a single machine's address on the public internet, in plain sight.
 
-    Not private, loopback, link-local, shared (RFC 6598), multicast, reserved or unspecified; of IPv6 global unicast
-    alone, which leaves out those that stand for another address: IPv4-mapped, NAT64, Teredo and 6to4.
+    Not private, loopback, link-local, shared (RFC 6598), multicast, reserved or unspecified; of
+    IPv6 global unicast alone, which leaves out those that stand for another address: IPv4-mapped,
+    NAT64, Teredo and 6to4.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if ip.version == 6 and ip not in _GLOBAL_UNICAST:
@@ -59,7 +64,8 @@ def is_public(address: str) -> bool:
 
 
 def resolve_host(host: str, port: int) -> list[str]:
-    """What the system's resolver says, which also reads spellings such as `2130706433` and `0x7f.1`."""
+    """What the system's resolver says, which also reads spellings such as `2130706433` and
+    `0x7f.1`."""
     answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(answer[4][0]) for answer in answers))
 
@@ -72,17 +78,24 @@ class Resolver:
         self._free = threading.BoundedSemaphore(at_once)
 
     async def addresses(self, host: str, port: int, seconds: float | None) -> Sequence[str]:
-        """The host's addresses; OSError if there are none, or none is known after so many seconds."""
+        """The host's addresses; OSError if there are none, or none is known after so many
+        seconds."""
         if not self._free.acquire(blocking=False):
             raise OSError("too many names are being looked up")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Sequence[str]] = loop.create_future()
-        threading.Thread(target=self._run, args=(host, port, loop, answer), name="resolve", daemon=True).start()
+        threading.Thread(
+            target=self._run, args=(host, port, loop, answer), name="resolve", daemon=True
+        ).start()
         async with asyncio.timeout(seconds):
             return await answer
 
     def _run(
-        self, host: str, port: int, loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[Sequence[str]]"
+        self,
+        host: str,
+        port: int,
+        loop: asyncio.AbstractEventLoop,
+        answer: "asyncio.Future[Sequence[str]]",
     ) -> None:
         try:
             found, problem = self._resolve(host, port), None
@@ -94,7 +107,9 @@ class Resolver:
             loop.call_soon_threadsafe(_settle, answer, found, problem)
 
 
-def _settle(answer: "asyncio.Future[Sequence[str]]", found: Sequence[str], problem: Exception | None) -> None:
+def _settle(
+    answer: "asyncio.Future[Sequence[str]]", found: Sequence[str], problem: Exception | None
+) -> None:
     if answer.done():  # nobody waits any more
         return
     if problem is None:
@@ -109,8 +124,8 @@ def _admit_all(_address: str, _port: int) -> None:
 
 @dataclass(frozen=True)
 class PublicNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to public addresses alone. Raises UrlRefused for a host with any other, unless private ones are
-    allowed. A limit for the whole of a fetch is its caller's to set."""
+    """Connects to public addresses alone. Raises UrlRefused for a host with any other, unless
+    private ones are allowed. A limit for the whole of a fetch is its caller's to set."""
 
     resolver: Resolver
     allow_private: bool = False
@@ -144,11 +159,16 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         """Part of the interface."""
         await asyncio.sleep(seconds)
 
-    async def _checked_addresses(self, host: str, port: int, timeout: float | None) -> Sequence[str]:
+    async def _checked_addresses(
+        self, host: str, port: int, timeout: float | None
+    ) -> Sequence[str]:
         try:
             addresses = await self.resolver.addresses(host, port, timeout)
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"{host} cannot be resolved") from error
         if not self.allow_private and not all(is_public(address) for address in addresses):
-            raise UrlRefused(f"{host} is not a public address of the internet; send a URL that anybody could fetch.")
+            raise UrlRefused(
+                f"{host} is not a public address of the internet; send a URL that anybody could"
+                " fetch."
+            )
         return addresses

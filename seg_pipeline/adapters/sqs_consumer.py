@@ -1,10 +1,11 @@
-"""Messages of an SQS queue into the inbox. A message is deleted once its job is safe in the store, never before.
+"""Messages of an SQS queue into the inbox. A message is deleted once its job is safe in the store,
+never before.
 
     {"uuid": "abc123", "image_url": "https://…"}       imageUrl too; model, parameters, rle, resize,
                                                        ttl_seconds if wanted
 
-Whatever comes twice is the same job. What can never become a job is parked with the reason, in the store and in the
-queue's dead-letter queue if it has one, so that it does not come back for ever.
+Whatever comes twice is the same job. What can never become a job is parked with the reason, in the
+store and in the queue's dead-letter queue if it has one, so that it does not come back for ever.
 """
 
 import hashlib
@@ -80,21 +81,25 @@ class Asked:
     def beside(self, first: Job) -> Job:
         """What to do when another job has the uuid.
 
-        One of the queue is probably this one, from before our defaults changed: then its values stand for what was
-        left open. A client's must not keep the app server from its answer: then this one goes by a uuid of its own.
+        One of the queue is probably this one, from before our defaults changed: then its values
+        stand for what was left open. A client's must not keep the app server from its answer: then
+        this one goes by a uuid of its own.
         """
         if first.is_the_queues:
             return replace(self.job, **{name: getattr(first, name) for name in self.left_open})
         logger.warning(
-            "job %s: a client has taken this uuid; the queue's job is %s", first.uuid, queue_uuid(first.uuid)
+            "job %s: a client has taken this uuid; the queue's job is %s",
+            first.uuid,
+            queue_uuid(first.uuid),
         )
         return replace(self.job, uuid=queue_uuid(first.uuid), told_as=first.uuid)
 
 
 @dataclass(frozen=True)
 class Pulled:
-    """What became of the messages of one pull: uuids whose jobs are safe, reasons of those that were parked, and how
-    many were left in the queue because of a `problem`; it brings them again."""
+    """What became of the messages of one pull: uuids whose jobs are safe, reasons of those that
+    were parked, and how many were left in the queue because of a `problem`; it brings them
+    again."""
 
     accepted: tuple[str, ...] = ()
     parked: tuple[str, ...] = ()
@@ -117,7 +122,11 @@ def parse_message(body: str, settings: Settings) -> Asked:
 def _asked(asked: _Body, settings: Settings) -> Asked:
     if asked.image_url and asked.imageUrl and asked.image_url != asked.imageUrl:
         raise InvalidRequest("image_url and imageUrl name two pictures; send one of them.")
-    defaults = {"model": settings.queue_model, "resize": None, "ttl_seconds": settings.asset_ttl_seconds}
+    defaults = {
+        "model": settings.queue_model,
+        "resize": None,
+        "ttl_seconds": settings.asset_ttl_seconds,
+    }
     named = {name: value for name in defaults if (value := getattr(asked, name)) is not None}
     check_model(named.get("model", settings.queue_model), settings.offered_models)
     job = Job(
@@ -135,12 +144,15 @@ def _asked(asked: _Body, settings: Settings) -> Asked:
 def _body_error(error: ValidationError) -> InvalidRequest:
     first = error.errors()[0]
     if not first["loc"]:
-        return InvalidRequest(f"the message is no JSON object: {first['msg']}."[:_REASON_CHARACTERS])
+        return InvalidRequest(
+            f"the message is no JSON object: {first['msg']}."[:_REASON_CHARACTERS]
+        )
     return InvalidRequest(f"the message's {first['loc'][0]}: {first['msg']}.")
 
 
 def accept_message(body: str, settings: Settings, inbox: Inbox) -> str:
-    """Puts the job that a message asks for into the inbox; its uuid. RequestError if it can never be one."""
+    """Puts the job that a message asks for into the inbox; its uuid. RequestError if it can never
+    be one."""
     asked = parse_message(body, settings)
     with about(asked.job.uuid):
         return _accept(asked, inbox)
@@ -151,20 +163,30 @@ def _accept(asked: Asked, inbox: Inbox) -> str:
     try:
         accepted = inbox.accept(job)
     except JobConflict:
-        with suppress(JobNotFound, InvalidParameter):  # the latter: its parameters are not of the first's model
+        with suppress(
+            JobNotFound, InvalidParameter
+        ):  # the latter: its parameters are not of the first's model
             job = asked.beside(inbox.job(job.uuid))
         accepted = inbox.accept(job)
-    logger.info("job %s: %s the queue", job.uuid, "accepted from" if accepted.created else "known already to")
+    logger.info(
+        "job %s: %s the queue",
+        job.uuid,
+        "accepted from" if accepted.created else "known already to",
+    )
     return job.uuid
 
 
 class SqsIntake:
-    """The door between SQS_QUEUE_URL and the inbox; one per process, since its client keeps connections.
+    """The door between SQS_QUEUE_URL and the inbox; one per process, since its client keeps
+    connections.
 
-    Credentials come by boto3's own chain: AWS_PROFILE in development, the instance's role in production.
+    Credentials come by boto3's own chain: AWS_PROFILE in development, the instance's role in
+    production.
     """
 
-    def __init__(self, settings: Settings, inbox: Inbox, answer_seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(
+        self, settings: Settings, inbox: Inbox, answer_seconds: float = ANSWER_SECONDS
+    ) -> None:
         self._settings = settings
         self._inbox = inbox
         self._answer_seconds = answer_seconds
@@ -209,7 +231,9 @@ class SqsIntake:
             metrics.QUEUE_MESSAGES.labels("accepted").inc()
         except StoreError:
             raise
-        except Exception as error:  # also what nobody foresaw: a message that cannot be taken must not loop
+        except (
+            Exception
+        ) as error:  # also what nobody foresaw: a message that cannot be taken must not loop
             reason = error if isinstance(error, RequestError) else _unforeseen(error)
             self._park(message, body, reason)
             parked.append(str(reason))
@@ -225,7 +249,11 @@ class SqsIntake:
             "is_cut": len(body) > MAX_BODY_BYTES,
             "parked_at": datetime.now(UTC).isoformat(),
         }
-        name = message_id if keys.is_key(message_id) else hashlib.sha256(body.encode("utf-8", "replace")).hexdigest()
+        name = (
+            message_id
+            if keys.is_key(message_id)
+            else hashlib.sha256(body.encode("utf-8", "replace")).hexdigest()
+        )
         self._inbox.store.put(keys.parked(name), json.dumps(parked).encode())
         metrics.QUEUE_MESSAGES.labels("parked").inc()
         logger.warning("message %s is parked: %s", message_id, error)
@@ -235,21 +263,33 @@ class SqsIntake:
         """A copy for the queue's own dead-letter queue. One that we may not use is passed over."""
         from botocore.exceptions import ClientError
 
-        attributes = {"reason": {"DataType": "String", "StringValue": _printable(reason)[:_REASON_CHARACTERS]}}
+        attributes = {
+            "reason": {"DataType": "String", "StringValue": _printable(reason)[:_REASON_CHARACTERS]}
+        }
         with _queue_errors(self._queue_url):
             try:
                 url = self._dead_letter_url()
                 if url:
                     ordered = {"MessageGroupId": "parked", "MessageDeduplicationId": message_id}
                     fifo: _Message = ordered if url.endswith(".fifo") else {}
-                    self._ask("send_message", QueueUrl=url, MessageBody=body, MessageAttributes=attributes, **fifo)
+                    self._ask(
+                        "send_message",
+                        QueueUrl=url,
+                        MessageBody=body,
+                        MessageAttributes=attributes,
+                        **fifo,
+                    )
             except ClientError as error:
                 if not _is_refusal(error):
                     raise
-                logger.warning("message %s is parked, but not in the dead-letter queue: %s", message_id, error)
+                logger.warning(
+                    "message %s is parked, but not in the dead-letter queue: %s", message_id, error
+                )
 
     def _dead_letter_url(self) -> str | None:
-        asked = self._ask("get_queue_attributes", QueueUrl=self._queue_url, AttributeNames=["RedrivePolicy"])
+        asked = self._ask(
+            "get_queue_attributes", QueueUrl=self._queue_url, AttributeNames=["RedrivePolicy"]
+        )
         policy = json.loads(asked.get("Attributes", {}).get("RedrivePolicy") or "{}")
         _, _, _, _, account, name = (policy.get("deadLetterTargetArn") or ":::::").split(":")
         if not name:
@@ -261,16 +301,19 @@ class SqsIntake:
         if not messages:
             return
         entries = [
-            {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]} for number, message in enumerate(messages)
+            {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}
+            for number, message in enumerate(messages)
         ]
         with _queue_errors(self._queue_url):
             answer = self._ask("delete_message_batch", QueueUrl=self._queue_url, Entries=entries)
         for failure in answer.get("Failed", []):
-            logger.warning("a message was not deleted and will come again: %s", failure.get("Message"))
+            logger.warning(
+                "a message was not deleted and will come again: %s", failure.get("Message")
+            )
 
     def _ask(self, operation: str, within_seconds: float | None = None, **request: Any) -> Any:
-        """One request to SQS. Its deadline covers what botocore's time-outs do not: the look-up of the name, the
-        credentials, and an answer that trickles."""
+        """One request to SQS. Its deadline covers what botocore's time-outs do not: the look-up of
+        the name, the credentials, and an answer that trickles."""
         seconds = within_seconds or self._answer_seconds
         return within(seconds, lambda: getattr(self._client, operation)(**request))
 
@@ -296,7 +339,9 @@ class SqsIntake:
 
 def _unforeseen(error: Exception) -> RequestError:
     logger.error("a message could not be taken in a way nobody foresaw", exc_info=error)
-    return InvalidRequest(f"the message could not be taken: an unexpected {type(error).__name__} occurred.")
+    return InvalidRequest(
+        f"the message could not be taken: an unexpected {type(error).__name__} occurred."
+    )
 
 
 def _is_refusal(error: Any) -> bool:
@@ -313,7 +358,9 @@ def _queue_errors(queue_url: str) -> Iterator[None]:
     try:
         yield
     except (BotoCoreError, ClientError, DeadlinePassed) as error:
-        raise QueueUnavailable(f"the queue {queue_url} cannot be used: {_printable(str(error))[:300]}") from error
+        raise QueueUnavailable(
+            f"the queue {queue_url} cannot be used: {_printable(str(error))[:300]}"
+        ) from error
 
 
 def _printable(text: str) -> str:

@@ -1,4 +1,5 @@
-"""Brings in what the queue has, for as long as a tick lasts, and leaves it in peace while it is away."""
+"""Brings in what the queue has, for as long as a tick lasts, and leaves it in peace while it is
+away."""
 
 import time
 from collections.abc import Callable
@@ -10,12 +11,14 @@ from seg_pipeline.jobs.backoff import Backoff
 
 LONGEST_PAUSE_SECONDS = 60.0
 SHORTEST_POLL_SECONDS = 1.0
-"""SQS counts a long poll in whole seconds; a shorter one would return at once, and again and again."""
+"""SQS counts a long poll in whole seconds; a shorter one would return at once, and again and
+again."""
 
 
 @dataclass
 class Collected:
-    """What came in: how many messages are jobs now, why others were parked, and what went wrong, if anything did."""
+    """What came in: how many messages are jobs now, why others were parked, and what went wrong, if
+    anything did."""
 
     jobs: int = 0
     parked: list[str] = field(default_factory=list)
@@ -24,7 +27,9 @@ class Collected:
 
     def summary(self) -> str:
         """One sentence or a few, for the tick."""
-        sentences = [f"Took {self.jobs} jobs from the queue." if self.jobs else "No job came by the queue."]
+        sentences = [
+            f"Took {self.jobs} jobs from the queue." if self.jobs else "No job came by the queue."
+        ]
         sentences += [f"Parked a message: {reason}" for reason in self.parked]
         if self.problem:
             sentences.append(f"{self.problem} The next try is in {self.pause_seconds:.0f} s.")

@@ -22,8 +22,9 @@ MILESTONE_SECONDS = 10
 
 @contextmanager
 def shown_progress(say: Callable[[str], None]) -> Iterator["Bars | Milestones"]:
-    """What shows downloads while the block runs, to be told the name, the bytes so far and the bytes in all: bars if
-    standard output is a terminal that can draw them, else lines that `say` prints."""
+    """What shows downloads while the block runs, to be told the name, the bytes so far and the
+    bytes in all: bars if standard output is a terminal that can draw them, else lines that `say`
+    prints."""
     console = Console()
     if not sys.stdout.isatty() or console.is_dumb_terminal:
         yield Milestones(say)
@@ -52,7 +53,8 @@ class Milestones:
 
 
 class Bars:
-    """Draws a bar for each download, with its bytes, speed and time left, and where it was taken up again."""
+    """Draws a bar for each download, with its bytes, speed and time left, and where it was taken up
+    again."""
 
     def __init__(self, drawing: Progress) -> None:
         self._drawing = drawing
@@ -62,7 +64,9 @@ class Bars:
     def __call__(self, name: str, done_bytes: int, total_bytes: int | None) -> None:
         """Takes note of the bytes so far; a new try begins where the last one ended, or before."""
         if name not in self._tasks:
-            self._tasks[name] = self._drawing.add_task(name, total=total_bytes, completed=done_bytes, note="")
+            self._tasks[name] = self._drawing.add_task(
+                name, total=total_bytes, completed=done_bytes, note=""
+            )
             self._told[name] = done_bytes
         if done_bytes <= self._told[name] and done_bytes != total_bytes:
             note = f"resumed at {done_bytes / 1e6:.1f} MB" if done_bytes else ""

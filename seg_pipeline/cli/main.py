@@ -15,16 +15,24 @@ from seg_pipeline.cli.start import ABOUT, ListenOn, start
 from seg_pipeline.local.supervisor import NO_RESTART, StopRequested, SupervisorError
 from seg_pipeline.settings import Settings, listed
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+)
 weights_app = typer.Typer(no_args_is_help=True, help="The models' weights.")
 app.add_typer(weights_app, name="weights")
 
 
 @app.command()
 def up(
-    sample: Annotated[bool, typer.Option(help="Send the bundled picture once everything is up.")] = True,
-    exit_after_sample: Annotated[bool, typer.Option(help="Stop then; exit code 0 if something was found.")] = False,
-    servers: Annotated[bool, typer.Option("--servers", help="On a Redis and a Postgres of this machine.")] = False,
+    sample: Annotated[
+        bool, typer.Option(help="Send the bundled picture once everything is up.")
+    ] = True,
+    exit_after_sample: Annotated[
+        bool, typer.Option(help="Stop then; exit code 0 if something was found.")
+    ] = False,
+    servers: Annotated[
+        bool, typer.Option("--servers", help="On a Redis and a Postgres of this machine.")
+    ] = False,
 ) -> None:
     """Start everything on this machine and keep it running until Ctrl-C."""
     from seg_pipeline.local import stack
@@ -48,7 +56,8 @@ for _name, _about in ABOUT.items():
 
 @app.command("code-server")
 def start_code_server(host: ListenOn = "127.0.0.1") -> None:
-    """Start the process that holds our definitions and evaluates the sensors, on CODE_SERVER's port."""
+    """Start the process that holds our definitions and evaluates the sensors, on CODE_SERVER's
+    port."""
     _start("code-server", host)
 
 
@@ -67,7 +76,9 @@ def show_version() -> None:
 
 @app.command("settings")
 def show_settings(
-    example: Annotated[bool, typer.Option("--example", help="Print a .env with every default.")] = False,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a .env with every default.")
+    ] = False,
 ) -> None:
     """Print every setting as it is in force here, with secrets masked."""
     if example:
@@ -87,31 +98,43 @@ def show_settings(
 def env_example() -> str:
     """What `.env.example` holds: every setting as a comment, with what it means and its default."""
     lines = [
-        "# Copy this to .env and take the # away from what you set. The environment wins over the file.",
+        (
+            "# Copy this to .env and take the # away from what you set. The environment wins over"
+            " the file."
+        ),
         "# `make run` needs none of it. `seg-pipeline settings` prints what is in force.",
     ]
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None else field.default
         lines += ["", f"# {field.description}", f"#{name.upper()}={default}"]
-    lines += ["", "# Password of docker-compose.yml's own Postgres, in letters and digits.", "#POSTGRES_PASSWORD="]
+    lines += [
+        "",
+        "# Password of docker-compose.yml's own Postgres, in letters and digits.",
+        "#POSTGRES_PASSWORD=",
+    ]
     return "\n".join(lines) + "\n"
 
 
 @weights_app.command("pull")
 def pull_weights(
-    names: Annotated[list[str] | None, typer.Argument(help="Models, such as yolov8x-seg, or paths.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Models, such as yolov8x-seg, or paths.")
+    ] = None,
 ) -> None:
     """Make sure that models' weights are here; download them if they are nowhere yet.
 
-    Without a name those that a worker will want: MODEL's, QUEUE_MODEL's if there is a queue, and those that MODELS
-    lists. One of the last that cannot be had is a warning: it is refused until it is here.
+    Without a name those that a worker will want: MODEL's, QUEUE_MODEL's if there is a queue, and
+    those that MODELS lists. One of the last that cannot be had is a warning: it is refused until it
+    is here.
     """
     from seg_pipeline.cli.download_progress import shown_progress
     from seg_pipeline.errors import ModelError
     from seg_pipeline.segmenters.weights.locate import find_weights
     from seg_pipeline.telemetry.logs import configure_logging
 
-    configure_logging("weights", level=logging.ERROR)  # a try that failed is no news, the last one is
+    configure_logging(
+        "weights", level=logging.ERROR
+    )  # a try that failed is no news, the last one is
     settings = read_settings()
     try:
         with shown_progress(say) as progress:
@@ -127,12 +150,18 @@ def pull_weights(
 
 @app.command("parity")
 def show_parity(
-    names: Annotated[list[str] | None, typer.Argument(help="Models, such as yolov8x-seg, or paths.")] = None,
-    again: Annotated[bool, typer.Option("--again", help="Measure even if there is a verdict already.")] = False,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Models, such as yolov8x-seg, or paths.")
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure even if there is a verdict already.")
+    ] = False,
 ) -> None:
-    """Tell whether INFERENCE_MODE=turbo finds what exact finds on this machine, and how much faster it is.
+    """Tell whether INFERENCE_MODE=turbo finds what exact finds on this machine, and how much faster
+    it is.
 
-    Without a name for the models that a worker will want. Exit code 1 if turbo stays off for any of them.
+    Without a name for the models that a worker will want. Exit code 1 if turbo stays off for any of
+    them.
     """
     from seg_pipeline.cli.parity_table import report_parity
     from seg_pipeline.errors import ModelError

@@ -8,8 +8,10 @@ MASK = "********"
 
 _HARMLESS = frozenset(
     {
-        "application_name", "channel_binding", "client_encoding", "connect_timeout", "db", "gssencmode",
-        "health_check_interval", "keepalives", "max_connections", "protocol", "region", "socket_timeout",
+        "application_name", "channel_binding", "client_encoding", "connect_timeout", "db",
+        "gssencmode",
+        "health_check_interval", "keepalives", "max_connections", "protocol", "region",
+        "socket_timeout",
         "ssl_cert_reqs", "sslmode", "target_session_attrs", "virtual_host",
     }
 )  # fmt: skip
@@ -51,12 +53,14 @@ def shown_address(text: str) -> str:
 
 
 def _is_plain_host(text: str) -> bool:
-    """Names or addresses with ports; `user:password` without an `@` behind it has no number for one."""
+    """Names or addresses with ports; `user:password` without an `@` behind it has no number for
+    one."""
     return all(_PORTS.fullmatch(host) for host in text.split(","))
 
 
 def _shown_query(query: str) -> str:
     pairs = (pair.partition("=") for pair in query.split("&"))
     return "&".join(
-        f"{name}={value if name in _HARMLESS else MASK}" if separator else MASK for name, separator, value in pairs
+        f"{name}={value if name in _HARMLESS else MASK}" if separator else MASK
+        for name, separator, value in pairs
     )

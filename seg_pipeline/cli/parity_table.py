@@ -1,4 +1,5 @@
-"""What `seg-pipeline parity` prints: for each model whether turbo may run here, and what was measured."""
+"""What `seg-pipeline parity` prints: for each model whether turbo may run here, and what was
+measured."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -14,7 +15,9 @@ MILESTONE = 5
 """Pictures between two lines about the progress."""
 
 
-def report_parity(names: Iterable[str], settings: Settings, again: bool, say: Callable[[str], None]) -> bool:
+def report_parity(
+    names: Iterable[str], settings: Settings, again: bool, say: Callable[[str], None]
+) -> bool:
     """Prints the table; whether turbo may run for all of these models. Raises ModelError."""
     found = [parity_verdict(name, settings, Counter(name, say), again) for name in names]
     Console(width=None if sys.stdout.isatty() else 160).print(table(found))
@@ -38,14 +41,29 @@ class Counter:
 
 def table(found: Iterable[tuple[Subject, Verdict]]) -> Table:
     """A line for each model."""
-    columns = ("model", "device", "mode", "pictures", "masks", "mean IoU", "other counts", "exact", "turbo", "speed-up")
+    columns = (
+        "model",
+        "device",
+        "mode",
+        "pictures",
+        "masks",
+        "mean IoU",
+        "other counts",
+        "exact",
+        "turbo",
+        "speed-up",
+    )
     shown = Table(*columns, "verdict", box=None, pad_edge=False)
     for subject, verdict in found:
         figures = (
-            str(verdict.pictures), str(verdict.pairs), f"{verdict.mean_iou:.4f}", str(verdict.others),
-            f"{verdict.exact_seconds:.1f} s", f"{verdict.turbo_seconds:.1f} s", f"{verdict.speed_up:.2f}x",
+            str(verdict.pictures), str(verdict.pairs), f"{verdict.mean_iou:.4f}",
+            str(verdict.others),
+            f"{verdict.exact_seconds:.1f} s", f"{verdict.turbo_seconds:.1f} s",
+            f"{verdict.speed_up:.2f}x",
         )  # fmt: skip
-        shown.add_row(subject.model, subject.device, "turbo", *figures, "on" if verdict.accepted else "off")
+        shown.add_row(
+            subject.model, subject.device, "turbo", *figures, "on" if verdict.accepted else "off"
+        )
     return shown
 
 

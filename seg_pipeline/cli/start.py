@@ -1,4 +1,5 @@
-"""`seg-pipeline worker` and the like: one process of the service, ready to be started by whatever looks after it."""
+"""`seg-pipeline worker` and the like: one process of the service, ready to be started by whatever
+looks after it."""
 
 from typing import Annotated
 
@@ -22,11 +23,14 @@ ABOUT = {
     "webserver": "Start the Dagster UI.",
 }
 
-ListenOn = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 in a container.")]
+ListenOn = Annotated[
+    str, typer.Option("--host", help="Address to listen on; 0.0.0.0 in a container.")
+]
 
 
 def start(name: str, settings: Settings, listen_on: str = "127.0.0.1") -> None:
-    """Turns this process into the one of that name, once what it needs is ready. Raises SupervisorError."""
+    """Turns this process into the one of that name, once what it needs is ready. Raises
+    SupervisorError."""
     host, _, port = settings.code_server.rpartition(":")
     code = CodeServer(host, int(port))
     workspace = write_workspace(write_dagster_home(settings), code, "workspace-of-one.yaml")

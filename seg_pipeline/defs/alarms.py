@@ -1,8 +1,9 @@
 """What turns red in Dagster when the service as a whole is not well, and whom that is told.
 
-The asset `service` carries a check for each alarm. The sensor `alarms` judges them all every half minute from the
-store, without a run: a change is a new evaluation of the check, and the begin of an alarm is a failed tick as well.
-The sensor `failure_alerts` looks at failed runs and posts those whose fault is ours.
+The asset `service` carries a check for each alarm. The sensor `alarms` judges them all every half
+minute from the store, without a run: a change is a new evaluation of the check, and the begin of an
+alarm is a failed tick as well. The sensor `failure_alerts` looks at failed runs and posts those
+whose fault is ours.
 """
 
 from collections.abc import Sequence
@@ -26,12 +27,19 @@ LINES_KEPT = 20
 """Of what could not be posted, the last lines are tried again."""
 
 service_asset = dg.AssetSpec(
-    SERVICE, group_name="upkeep", description="The service as a whole; its checks are the alarms (docs/operating.md)."
+    SERVICE,
+    group_name="upkeep",
+    description="The service as a whole; its checks are the alarms (docs/operating.md).",
 )
 
 
 def _check(name: str) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=SERVICE, name=name, description=CHECKS[name].__doc__, required_resource_keys={"workbench"})
+    @dg.asset_check(
+        asset=SERVICE,
+        name=name,
+        description=CHECKS[name].__doc__,
+        required_resource_keys={"workbench"},
+    )
     def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         bench: Workbench = context.resources.workbench
         verdict = CHECKS[name](_state_of(bench), bench.settings)
@@ -46,7 +54,9 @@ check_job = dg.define_asset_job(
     "check_service",
     selection=dg.AssetSelection.checks_for_assets(SERVICE),
     executor_def=dg.in_process_executor,
-    description="Judges all alarms now; the sensor `alarms` does so every half minute, without a run.",
+    description=(
+        "Judges all alarms now; the sensor `alarms` does so every half minute, without a run."
+    ),
     tags={UPKEEP_TAG: "process"},
 )
 
@@ -59,10 +69,15 @@ class AlarmBegan(Exception):
     name="alarms",
     minimum_interval_seconds=ALARM_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Judges the checks of `service` every half minute; its tick is red when an alarm begins.",
+    description=(
+        "Judges the checks of `service` every half minute; its tick is red when an alarm begins."
+    ),
 )
-def alarms_sensor(context: dg.SensorEvaluationContext, workbench: dg.ResourceParam[Workbench]) -> dg.SkipReason:
-    """One tick: judge, report what changed, tell the people on duty. A store that is away turns it red too."""
+def alarms_sensor(
+    context: dg.SensorEvaluationContext, workbench: dg.ResourceParam[Workbench]
+) -> dg.SkipReason:
+    """One tick: judge, report what changed, tell the people on duty. A store that is away turns it
+    red too."""
     store, now = workbench.store, datetime.now(UTC)
     note_first_start(store, now)
     verdicts = judge(_state_of(workbench), workbench.settings)
@@ -71,7 +86,9 @@ def alarms_sensor(context: dg.SensorEvaluationContext, workbench: dg.ResourcePar
     changes = [change for verdict in due if (change := memory.take(verdict, now))]
     for verdict in due:
         context.instance.report_runless_asset_event(_evaluation(verdict))
-    memory.untold = _tell(workbench.settings, [*memory.untold, *(change.line for change in changes)])
+    memory.untold = _tell(
+        workbench.settings, [*memory.untold, *(change.line for change in changes)]
+    )
     memory.write(store)  # a cursor would not outlive a red tick
     if begun := [change.line for change in changes if change.begins]:
         raise AlarmBegan(" ".join(begun))
@@ -80,20 +97,26 @@ def alarms_sensor(context: dg.SensorEvaluationContext, workbench: dg.ResourcePar
 
 
 def build_failure_alerts_sensor(settings: Settings) -> dg.SensorDefinition:
-    """The sensor that posts what failed by a fault of ours; it runs where ALERT_WEBHOOK_URL is set."""
+    """The sensor that posts what failed by a fault of ours; it runs where ALERT_WEBHOOK_URL is
+    set."""
 
     @dg.sensor(
         name="failure_alerts",
         minimum_interval_seconds=ALARM_SECONDS,
         default_status=running_if(settings.alert_webhook_url),
-        description="Posts runs that failed by a fault of ours to ALERT_WEBHOOK_URL, each kind once an hour.",
+        description=(
+            "Posts runs that failed by a fault of ours to ALERT_WEBHOOK_URL, each kind once an"
+            " hour."
+        ),
     )
     def failure_alerts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         if settings.alert_webhook_url is None:
             return dg.SkipReason("ALERT_WEBHOOK_URL is not set: there is nobody to tell.")
         now = datetime.now(UTC)
         memory = FailureMemory.read(context.cursor, now)
-        failures = [failure_of(context.instance, run) for run in memory.take_new_runs(context.instance)]
+        failures = [
+            failure_of(context.instance, run) for run in memory.take_new_runs(context.instance)
+        ]
         for failure in failures:
             memory.count(failure, now)
         memory.untold = _tell(settings, [*memory.untold, *memory.due_lines(now)])
@@ -113,7 +136,9 @@ def _metadata(verdict: Verdict) -> dict[str, Any]:
 
 
 def _evaluation(verdict: Verdict) -> dg.AssetCheckEvaluation:
-    return dg.AssetCheckEvaluation(SERVICE, verdict.name, verdict.passed, metadata=_metadata(verdict))
+    return dg.AssetCheckEvaluation(
+        SERVICE, verdict.name, verdict.passed, metadata=_metadata(verdict)
+    )
 
 
 def _tell(settings: Settings, lines: Sequence[str]) -> list[str]:

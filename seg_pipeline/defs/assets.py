@@ -1,11 +1,14 @@
-"""The stages as ops of one graph and as assets, by job: `source_image → segments → cutouts → result → callback`.
+"""The stages as ops of one graph and as assets, by job: `source_image → segments → cutouts → result
+→ callback`.
 
-Each op but the last has two outputs. `passed` carries the jobs that go on. The other is the stage's asset: it is never
-yielded, because that would mark every partition of the run; each job that went well is logged as a materialisation of
-its own instead, so that in a run over many jobs exactly the good ones turn green.
+Each op but the last has two outputs. `passed` carries the jobs that go on. The other is the stage's
+asset: it is never yielded, because that would mark every partition of the run; each job that went
+well is logged as a materialisation of its own instead, so that in a run over many jobs exactly the
+good ones turn green.
 
-The last one, `callback`, sees to it that the app server will be told. It runs for jobs that came by the queue alone
-(Dagster skips the step of a run without one), and turns nothing green: the sensor `courier` does, when it has told.
+The last one, `callback`, sees to it that the app server will be told. It runs for jobs that came by
+the queue alone (Dagster skips the step of a run without one), and turns nothing green: the sensor
+`courier` does, when it has told.
 """
 
 import logging
@@ -44,7 +47,11 @@ def _first_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
         description=about,
         out=_OUTS,
         required_resource_keys={"workbench"},
-        config_schema={"uuids": dg.Field([str], is_required=False, description="Jobs; the run's partitions if unset.")},
+        config_schema={
+            "uuids": dg.Field(
+                [str], is_required=False, description="Jobs; the run's partitions if unset."
+            )
+        },
     )
     def first(context: dg.OpExecutionContext) -> Outputs:
         yield from _run_stage(context, name, stage, _jobs_of_run(context))
@@ -53,7 +60,13 @@ def _first_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
 
 
 def _next_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
-    @dg.op(name=name, description=about, out=_OUTS, ins={"jobs": dg.In()}, required_resource_keys={"workbench"})
+    @dg.op(
+        name=name,
+        description=about,
+        out=_OUTS,
+        ins={"jobs": dg.In()},
+        required_resource_keys={"workbench"},
+    )
     def following(context: dg.OpExecutionContext, jobs: Any) -> Outputs:
         yield from _run_stage(context, name, stage, _jobs_of_run(context) if jobs is None else jobs)
 
@@ -81,9 +94,11 @@ def _jobs_of_run(context: dg.OpExecutionContext) -> list[str]:
     return uuids_in_config(context.run.run_config) or list(context.partition_keys)
 
 
-def _run_stage(context: dg.OpExecutionContext, name: str, stage: Stage, uuids: list[str]) -> Outputs:
-    """Runs a stage that was asked for, as far as an earlier one has not begun it already; one that a later stage alone
-    needs has its results in the store.
+def _run_stage(
+    context: dg.OpExecutionContext, name: str, stage: Stage, uuids: list[str]
+) -> Outputs:
+    """Runs a stage that was asked for, as far as an earlier one has not begun it already; one that
+    a later stage alone needs has its results in the store.
 
     If no job goes on, nothing is passed on either, and Dagster skips the steps that follow.
     """
@@ -101,25 +116,33 @@ def _run_stage(context: dg.OpExecutionContext, name: str, stage: Stage, uuids: l
 
 def _run_in_hand(context: dg.OpExecutionContext) -> RunInHand:
     run = context.run
-    is_operators = run.parent_run_id is not None  # "re-execute" copies the tags of the run that a sensor asked for
+    is_operators = (
+        run.parent_run_id is not None
+    )  # "re-execute" copies the tags of the run that a sensor asked for
     run_key = None if is_operators else run.tags.get(RUN_KEY_TAG)
     return RunInHand(run.run_id, run_key, len(_jobs_of_run(context)))
 
 
 def _stages_of(run: dg.DagsterRun) -> frozenset[str]:
-    """The stages whose assets the run makes: all, or those that an operator chose or that had not succeeded."""
+    """The stages whose assets the run makes: all, or those that an operator chose or that had not
+    succeeded."""
     chosen = {key.to_user_string() for key in run.asset_selection or ()} or set(STAGES)
     steps = run.step_keys_to_execute or [f"{GRAPH}.{name}" for name in STAGES]
     return frozenset(name for name in chosen if f"{GRAPH}.{name}" in steps)
 
 
-def _log_materializations(context: dg.OpExecutionContext, bench: Workbench, name: str, report: StageReport) -> None:
+def _log_materializations(
+    context: dg.OpExecutionContext, bench: Workbench, name: str, report: StageReport
+) -> None:
     for uuid, metadata in report.metadata.items():
-        context.log_event(dg.AssetMaterialization(name, partition=uuid, metadata=_with_links(bench, metadata)))
+        context.log_event(
+            dg.AssetMaterialization(name, partition=uuid, metadata=_with_links(bench, metadata))
+        )
 
 
 def _with_links(bench: Workbench, metadata: Metadata) -> dict[str, Any]:
-    """The metadata with each `…_key` as a link that opens the file, and each `…_path` as one to the API."""
+    """The metadata with each `…_key` as a link that opens the file, and each `…_path` as one to the
+    API."""
     base_url, files = bench.settings.public_url, file_links(bench.store, bench.settings)
     links: dict[str, Any] = {}
     for name, value in metadata.items():
@@ -132,14 +155,19 @@ def _with_links(bench: Workbench, metadata: Metadata) -> dict[str, Any]:
     return links
 
 
-def _settle_errors(context: dg.OpExecutionContext, bench: Workbench, uuids: list[str], report: StageReport) -> None:
-    """In a batch, the sweeper tries each bad job again in a run of its own; a lone one ends this run as failed."""
+def _settle_errors(
+    context: dg.OpExecutionContext, bench: Workbench, uuids: list[str], report: StageReport
+) -> None:
+    """In a batch, the sweeper tries each bad job again in a run of its own; a lone one ends this
+    run as failed."""
     _log_errors(report)
     if len(uuids) > 1 or not report.errors:
         return
     ((uuid, error),) = report.errors.items()
     final = stages.record_failure(bench, uuid, error, _claim_of_this_run(bench, uuid))
-    raise dg.Failure(description=str(error), metadata=_failure_metadata(uuid, error, final), allow_retries=False)
+    raise dg.Failure(
+        description=str(error), metadata=_failure_metadata(uuid, error, final), allow_retries=False
+    )
 
 
 def _log_errors(report: StageReport) -> None:
@@ -159,7 +187,9 @@ def _failure_metadata(uuid: str, error: SegPipelineError, final: bool) -> Metada
 
 
 _ops = {
-    "source_image": _first_op("source_image", stages.prepare_sources, stages.prepare_sources.__doc__ or ""),
+    "source_image": _first_op(
+        "source_image", stages.prepare_sources, stages.prepare_sources.__doc__ or ""
+    ),
     "segments": _next_op("segments", stages.find_segments, stages.find_segments.__doc__ or ""),
     "cutouts": _next_op("cutouts", stages.cut_segments, stages.cut_segments.__doc__ or ""),
     "result": _next_op("result", stages.publish_results, stages.publish_results.__doc__ or ""),
@@ -181,7 +211,8 @@ segmentation_assets = dg.AssetsDefinition.from_graph(
     segmentation,
     keys_by_output_name={name: dg.AssetKey(name) for name in STAGES},
     internal_asset_deps={
-        name: {dg.AssetKey(STAGES[index - 1])} if index else set() for index, name in enumerate(STAGES)
+        name: {dg.AssetKey(STAGES[index - 1])} if index else set()
+        for index, name in enumerate(STAGES)
     },
     partitions_def=job_partitions,
     backfill_policy=dg.BackfillPolicy.single_run(),

@@ -14,7 +14,8 @@ REPEATED_AFTER = timedelta(hours=1)
 """The same kind of failure is posted this often; those between are counted in the next post."""
 
 OVERLAP = timedelta(seconds=2)
-"""Runs are looked at again for so long: processes that end runs need not write in the order of their clocks."""
+"""Runs are looked at again for so long: processes that end runs need not write in the order of
+their clocks."""
 
 OUTSIDE_ITS_STEPS = "run_failed"
 """In the place of an error's code: the run's worker was lost, or it never began."""
@@ -24,7 +25,8 @@ LONGEST_SENTENCE = 400
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that failed: the error's code, whose fault that is, and the sentence. `is_final`: its job is given up."""
+    """A run that failed: the error's code, whose fault that is, and the sentence. `is_final`: its
+    job is given up."""
 
     run_id: str
     job: str
@@ -34,28 +36,45 @@ class Failure:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is worth waking somebody: no client can mend it, and no further attempt will."""
+        """Whether it is worth waking somebody: no client can mend it, and no further attempt
+        will."""
         return self.is_final and fault_of(self.code) is Fault.OURS
 
 
 def failure_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Failure:
     """Why the run failed, as its failed step says; else by what its last event says."""
     failed = dg.DagsterEventType.STEP_FAILURE
-    records = instance.get_records_for_run(run.run_id, of_type=failed, limit=1, ascending=False).records
+    records = instance.get_records_for_run(
+        run.run_id, of_type=failed, limit=1, ascending=False
+    ).records
     event = records[0].event_log_entry.dagster_event if records else None
     if event is None:
-        return Failure(run.run_id, run.job_name, OUTSIDE_ITS_STEPS, "it ended outside its steps; see its last event.")
+        return Failure(
+            run.run_id,
+            run.job_name,
+            OUTSIDE_ITS_STEPS,
+            "it ended outside its steps; see its last event.",
+        )
     data = event.step_failure_data
     metadata = data.user_failure_data.metadata if data.user_failure_data else {}
     told = {name: value.value for name, value in metadata.items()}
-    sentence = data.user_failure_data.description if data.user_failure_data else _first_line(data.error)
+    sentence = (
+        data.user_failure_data.description if data.user_failure_data else _first_line(data.error)
+    )
     code = str(told.get("code", "internal_error"))
-    return Failure(run.run_id, run.job_name, code, str(sentence)[:LONGEST_SENTENCE], bool(told.get("final", True)))
+    return Failure(
+        run.run_id,
+        run.job_name,
+        code,
+        str(sentence)[:LONGEST_SENTENCE],
+        bool(told.get("final", True)),
+    )
 
 
 @dataclass
 class FailureMemory:
-    """The sensor's cursor: up to where runs were looked at, when each kind was posted, and how many came since."""
+    """The sensor's cursor: up to where runs were looked at, when each kind was posted, and how many
+    came since."""
 
     updated_after: str
     seen: list[str] = field(default_factory=list)
@@ -80,13 +99,22 @@ class FailureMemory:
     def take_new_runs(self, instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
         """The runs that failed since the last look, the earliest first; at most `RUNS_PER_TICK`."""
         since = datetime.fromisoformat(self.updated_after)
-        filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since - OVERLAP)
+        filters = dg.RunsFilter(
+            statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since - OVERLAP
+        )
         limit = RUNS_PER_TICK + len(self.seen)
-        records = instance.get_run_records(filters, limit=limit, order_by="update_timestamp", ascending=True)
-        fresh = [record.dagster_run for record in records if record.dagster_run.run_id not in self.seen]
+        records = instance.get_run_records(
+            filters, limit=limit, order_by="update_timestamp", ascending=True
+        )
+        fresh = [
+            record.dagster_run for record in records if record.dagster_run.run_id not in self.seen
+        ]
         latest = max([since, *(_utc(record.update_timestamp) for record in records)])
         again = [record for record in records if _utc(record.update_timestamp) > latest - OVERLAP]
-        self.updated_after, self.seen = latest.isoformat(), [record.dagster_run.run_id for record in again]
+        self.updated_after, self.seen = (
+            latest.isoformat(),
+            [record.dagster_run.run_id for record in again],
+        )
         return fresh
 
     def count(self, failure: Failure, now: datetime) -> None:

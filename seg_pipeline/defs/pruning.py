@@ -1,4 +1,5 @@
-"""The hourly schedule that removes what has expired, and the asset in which it reports what it removed."""
+"""The hourly schedule that removes what has expired, and the asset in which it reports what it
+removed."""
 
 import logging
 import time
@@ -12,7 +13,13 @@ from itertools import islice, takewhile
 import dagster as dg
 
 from seg_pipeline.defs.partitions import job_partitions
-from seg_pipeline.jobs.heartbeats import all_fetchers, all_workers, live_workers, remove_beat, remove_fetcher_beat
+from seg_pipeline.jobs.heartbeats import (
+    all_fetchers,
+    all_workers,
+    live_workers,
+    remove_beat,
+    remove_fetcher_beat,
+)
 from seg_pipeline.monitoring.service_state import PruneState, note_prune
 from seg_pipeline.pipeline.stages import Workbench
 from seg_pipeline.runtime.celery_app import broker_folder
@@ -26,10 +33,12 @@ logger = logging.getLogger(__name__)
 
 PER_PRUNE = 200_000
 LONGEST_PRUNE_SECONDS = 40 * 60.0
-"""At most so much of each kind goes in one prune, which has ended when the next begins; that removes the rest."""
+"""At most so much of each kind goes in one prune, which has ended when the next begins; that
+removes the rest."""
 
 AT_ONCE = 16
-"""Jobs that are deleted side by side: in a bucket each takes a dozen requests, one after the other."""
+"""Jobs that are deleted side by side: in a bucket each takes a dozen requests, one after the
+other."""
 
 ORPHAN_GRACE = timedelta(hours=1)
 LEFTOVER_GRACE = timedelta(hours=1)
@@ -62,7 +71,10 @@ class PruneConfig(dg.Config):
     dry_run: bool = False
 
 
-@dg.asset(group_name="upkeep", description="What the last prune removed: expired jobs and Dagster's own old records.")
+@dg.asset(
+    group_name="upkeep",
+    description="What the last prune removed: expired jobs and Dagster's own old records.",
+)
 def pruned(
     context: dg.AssetExecutionContext, config: PruneConfig, workbench: dg.ResourceParam[Workbench]
 ) -> dg.MaterializeResult[None]:
@@ -74,7 +86,10 @@ def pruned(
     seconds = round(time.perf_counter() - begin, 3)
     metadata = {**asdict(counts), "dry_run": config.dry_run, "seconds": seconds}
     if counts.failures:
-        sentence = f"{counts.failures} removals failed, and the next prune tries them again. {counts.first_failure}"
+        sentence = (
+            f"{counts.failures} removals failed, and the next prune tries them again."
+            f" {counts.first_failure}"
+        )
         raise dg.Failure(sentence, metadata={**metadata})
     return dg.MaterializeResult(metadata=metadata)
 
@@ -88,8 +103,8 @@ def prune(
 ) -> Pruned:
     """Removes what has expired by `now`. A job in flight or in the inbox is never touched.
 
-    Each step may be repeated: a prune that dies is finished by the next. What cannot be removed is counted and does
-    not keep the rest from going.
+    Each step may be repeated: a prune that dies is finished by the next. What cannot be removed is
+    counted and does not keep the rest from going.
     """
     counts, deadline = Pruned(), time.monotonic() + longest_seconds
     steps = {
@@ -158,8 +173,9 @@ prune_schedule = dg.ScheduleDefinition(
 
 
 def _expired_jobs(bench: Workbench, now: datetime) -> Iterator[Removal]:
-    """Jobs whose time is over; one that an operator has run again just now is left until the next prune, and one that
-    the app server is still to be told of until it has been told, and had the time to fetch its files."""
+    """Jobs whose time is over; one that an operator has run again just now is left until the next
+    prune, and one that the app server is still to be told of until it has been told, and had the
+    time to fetch its files."""
     beats = live_workers(bench.store, now, bench.settings.worker_stale_seconds)
     busy = {uuid for beat in beats for uuid in beat.uuids}
     if bench.settings.app_server_url:
@@ -174,7 +190,8 @@ def _orphans(bench: Workbench, now: datetime) -> Iterator[Removal]:
 
 
 def _partitions(bench: Workbench, instance: dg.DagsterInstance) -> Iterator[Removal]:
-    """Keys whose job is gone, and the oldest of those past LIVE_PARTITIONS, as far as they are not under way."""
+    """Keys whose job is gone, and the oldest of those past LIVE_PARTITIONS, as far as they are not
+    under way."""
     name = job_partitions.name or ""
     registered = instance.get_dynamic_partitions(name)
     living = set(bench.store.list_folders(keys.ASSETS))
@@ -209,7 +226,8 @@ def _parked(bench: Workbench, now: datetime) -> Iterator[Removal]:
 
 
 def _broker_messages(settings: Settings, now: datetime) -> Iterator[Removal]:
-    """Messages that were taken from the embedded broker, and halves of messages that were never sent."""
+    """Messages that were taken from the embedded broker, and halves of messages that were never
+    sent."""
     if settings.broker_url:
         return
     oldest = (now - LEFTOVER_GRACE).timestamp()

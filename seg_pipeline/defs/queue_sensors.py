@@ -1,4 +1,5 @@
-"""The sensors at the service's two ends: `queue` brings jobs in from SQS, `courier` tells the app server of results.
+"""The sensors at the service's two ends: `queue` brings jobs in from SQS, `courier` tells the app
+server of results.
 
 Each runs where its setting is set; elsewhere it is listed, stopped, and costs nothing.
 """
@@ -25,15 +26,21 @@ EVENTS_PER_TICK = 256
 
 
 def build_queue_sensor(settings: Settings) -> dg.SensorDefinition:
-    """The sensor that takes messages from SQS_QUEUE_URL to the inbox; `inbox_sensor` asks for their runs."""
+    """The sensor that takes messages from SQS_QUEUE_URL to the inbox; `inbox_sensor` asks for their
+    runs."""
 
     @dg.sensor(
         name="queue",
         minimum_interval_seconds=1,
         default_status=running_if(settings.sqs_queue_url),
-        description="Puts the queue's messages into the inbox and deletes them then. Runs where SQS_QUEUE_URL is set.",
+        description=(
+            "Puts the queue's messages into the inbox and deletes them then. Runs where"
+            " SQS_QUEUE_URL is set."
+        ),
     )
-    def queue(context: dg.SensorEvaluationContext, collector: dg.ResourceParam[Collector]) -> dg.SkipReason:
+    def queue(
+        context: dg.SensorEvaluationContext, collector: dg.ResourceParam[Collector]
+    ) -> dg.SkipReason:
         if settings.sqs_queue_url is None:
             return dg.SkipReason("SQS_QUEUE_URL is not set: there is no queue.")
         return dg.SkipReason(collector.collect(_tick_seconds(settings)).summary())
@@ -49,7 +56,9 @@ def build_courier_sensor(settings: Settings) -> dg.SensorDefinition:
         asset_selection=dg.AssetSelection.assets(CALLBACK),
         minimum_interval_seconds=1,
         default_status=running_if(settings.app_server_url),
-        description="Tells the app server of jobs that came by the queue. Runs where APP_SERVER_URL is set.",
+        description=(
+            "Tells the app server of jobs that came by the queue. Runs where APP_SERVER_URL is set."
+        ),
     )
     def courier(
         context: dg.SensorEvaluationContext, courier: dg.ResourceParam[Courier]
@@ -64,8 +73,8 @@ def build_courier_sensor(settings: Settings) -> dg.SensorDefinition:
 
 
 def event_of(delivery: Delivery) -> dg.AssetMaterialization | dg.AssetObservation:
-    """What Dagster shows of a delivery that has ended: a green partition if it arrived, an observation with the reason
-    if it is parked."""
+    """What Dagster shows of a delivery that has ended: a green partition if it arrived, an
+    observation with the reason if it is parked."""
     last = delivery.attempts[-1] if delivery.attempts else None
     metadata: dict[str, Any] = {
         "state": str(delivery.state),
@@ -76,7 +85,11 @@ def event_of(delivery: Delivery) -> dg.AssetMaterialization | dg.AssetObservatio
         "reason": delivery.reason,
     }
     known = {name: value for name, value in metadata.items() if value is not None}
-    kind = dg.AssetMaterialization if delivery.state is DeliveryState.DELIVERED else dg.AssetObservation
+    kind = (
+        dg.AssetMaterialization
+        if delivery.state is DeliveryState.DELIVERED
+        else dg.AssetObservation
+    )
     return kind(CALLBACK, partition=delivery.uuid, metadata=known)
 
 
@@ -86,9 +99,11 @@ def running_if(setting: object) -> dg.DefaultSensorStatus:
 
 
 def _deliver(courier: Courier, settings: Settings) -> list[Delivery]:
-    """Waits for deliveries and sends them; returns soon after some have ended, or when the tick is over.
+    """Waits for deliveries and sends them; returns soon after some have ended, or when the tick is
+    over.
 
-    Not at once: what ends in the same moments is sent without waiting for the next tick, and reported with them.
+    Not at once: what ends in the same moments is sent without waiting for the next tick, and
+    reported with them.
     """
     ended: list[Delivery] = []
     report_at = 0.0
@@ -99,7 +114,9 @@ def _deliver(courier: Courier, settings: Settings) -> list[Delivery]:
         except StoreError:
             if ended:
                 break  # they are to be reported
-            time.sleep(min(LONGEST_PAUSE_SECONDS, settings.tick_seconds))  # the next tick begins at once
+            time.sleep(
+                min(LONGEST_PAUSE_SECONDS, settings.tick_seconds)
+            )  # the next tick begins at once
             raise
         if done.ended and not ended:
             report_at = time.monotonic() + REPORTED_WITHIN_SECONDS
@@ -107,7 +124,9 @@ def _deliver(courier: Courier, settings: Settings) -> list[Delivery]:
         if not done.ended:
             if ended and time.monotonic() >= report_at:
                 break
-            took = time.monotonic() - begin  # a folder with thousands of parked deliveries takes a while to list
+            took = (
+                time.monotonic() - begin
+            )  # a folder with thousands of parked deliveries takes a while to list
             time.sleep(max(settings.inbox_pause_seconds, min(10 * took, LONGEST_PAUSE_SECONDS)))
     return ended
 

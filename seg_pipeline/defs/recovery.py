@@ -1,4 +1,5 @@
-"""The sweeper's hands: it looks the runs up, has each judged (`jobs.recovery`), and does what was judged."""
+"""The sweeper's hands: it looks the runs up, has each judged (`jobs.recovery`), and does what was
+judged."""
 
 import logging
 from collections import defaultdict
@@ -32,7 +33,9 @@ _STATES = {
     DagsterRunStatus.FAILURE: RunState.FAILED,
     DagsterRunStatus.CANCELED: RunState.CANCELLED,
 }
-_IN_PROGRESS = [status for status, state in _STATES.items() if state in (RunState.WAITING, RunState.STARTED)]
+_IN_PROGRESS = [
+    status for status, state in _STATES.items() if state in (RunState.WAITING, RunState.STARTED)
+]
 
 
 @dataclass
@@ -46,11 +49,15 @@ class Swept:
 
     def summary(self) -> str:
         """One sentence for the tick."""
-        return f"{self.under_way} jobs under way; {self.settled} settled, {self.failed} failed, none to ask for again."
+        return (
+            f"{self.under_way} jobs under way; {self.settled} settled, {self.failed} failed, none"
+            " to ask for again."
+        )
 
 
 def sweep(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Swept:
-    """Judges every job under way, closes dead runs, and claims again what is to be asked for again."""
+    """Judges every job under way, closes dead runs, and claims again what is to be asked for
+    again."""
     claims = bench.inbox.inflight()
     if not claims:
         return Swept()
@@ -58,7 +65,9 @@ def sweep(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Swep
     for claim in claims:
         by_run_key[claim.run_key].append(claim)
     runs = _runs_by_key(instance, by_run_key)
-    around = _surroundings(bench, instance, now)  # after the runs: a run is named in a beat before it starts
+    around = _surroundings(
+        bench, instance, now
+    )  # after the runs: a run is named in a beat before it starts
     swept = Swept(under_way=len(claims))
     for run_key, group in by_run_key.items():
         verdict = _verdict(bench, instance, group, runs.get(run_key), around)
@@ -70,9 +79,14 @@ def sweep(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Swep
 
 
 def _verdict(
-    bench: Workbench, instance: dg.DagsterInstance, group: list[Claim], run: RunView | None, around: Surroundings
+    bench: Workbench,
+    instance: dg.DagsterInstance,
+    group: list[Claim],
+    run: RunView | None,
+    around: Surroundings,
 ) -> Verdict:
-    """What to do about the jobs of a run, which is closed if it was dead; WAIT if it changed since it was looked at."""
+    """What to do about the jobs of a run, which is closed if it was dead; WAIT if it changed since
+    it was looked at."""
     evidence = read_evidence(bench.store, group[0].uuid) if run and len(group) == 1 else None
     verdict = judge(group[0], run, around, evidence)
     if run is None or verdict not in (Verdict.CLOSE, Verdict.CLOSE_AND_CANCEL):
@@ -81,10 +95,14 @@ def _verdict(
         return Verdict.WAIT
     if verdict is Verdict.CLOSE_AND_CANCEL:
         return Verdict.CANCEL
-    return judge(group[0], replace(run, state=RunState.FAILED, ended_at=around.now), around, evidence)
+    return judge(
+        group[0], replace(run, state=RunState.FAILED, ended_at=around.now), around, evidence
+    )
 
 
-def _carry_out(verdict: Verdict, claim: Claim, bench: Workbench, swept: Swept, now: datetime) -> None:
+def _carry_out(
+    verdict: Verdict, claim: Claim, bench: Workbench, swept: Swept, now: datetime
+) -> None:
     if bench.inbox.settle(claim.uuid):
         swept.settled += 1
     elif verdict is Verdict.CANCEL:
@@ -96,7 +114,8 @@ def _carry_out(verdict: Verdict, claim: Claim, bench: Workbench, swept: Swept, n
 
 
 def _next_claim(verdict: Verdict, claim: Claim, now: datetime) -> Claim:
-    """Of a run of the job's own, but of the same one if the job was to have its own and no run was made of it."""
+    """Of a run of the job's own, but of the same one if the job was to have its own and no run was
+    made of it."""
     if verdict is Verdict.NEXT_ATTEMPT:
         return claim.next_attempt(now)
     if verdict is Verdict.ASK_AGAIN and claim.batch == 1 and claim.run_key:
@@ -128,16 +147,27 @@ def _close(instance: dg.DagsterInstance, view: RunView, verdict: Verdict) -> boo
     if verdict is Verdict.CLOSE_AND_CANCEL:
         instance.report_run_canceled(run, "Cancelled; its worker was lost.")
     elif view.state is RunState.STARTED:
-        instance.report_run_failed(run, "The worker that executed this run was lost; its jobs are asked for again.")
+        instance.report_run_failed(
+            run, "The worker that executed this run was lost; its jobs are asked for again."
+        )
     else:
-        instance.report_run_failed(run, "No worker took this run, though one was free; its jobs are asked for again.")
+        instance.report_run_failed(
+            run, "No worker took this run, though one was free; its jobs are asked for again."
+        )
     return True
 
 
-def _runs_by_key(instance: dg.DagsterInstance, run_keys: dict[str, list[Claim]]) -> dict[str, RunView]:
-    """The runs that claims asked for: those in progress by one query, of the others each by its own."""
+def _runs_by_key(
+    instance: dg.DagsterInstance, run_keys: dict[str, list[Claim]]
+) -> dict[str, RunView]:
+    """The runs that claims asked for: those in progress by one query, of the others each by its
+    own."""
     records = instance.get_run_records(RunsFilter(statuses=_IN_PROGRESS), limit=2000)
-    found = {key: record for record in records if (key := record.dagster_run.tags.get(RUN_KEY_TAG)) in run_keys}
+    found = {
+        key: record
+        for record in records
+        if (key := record.dagster_run.tags.get(RUN_KEY_TAG)) in run_keys
+    }
     for run_key in filter(None, run_keys.keys() - found.keys()):
         if newest := instance.get_run_records(RunsFilter(tags={RUN_KEY_TAG: run_key}), limit=1):
             found[run_key] = newest[0]

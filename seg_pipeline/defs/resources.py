@@ -56,8 +56,8 @@ def collector_resource(_: dg.InitResourceContext) -> Collector:
 class PassedJobs(dg.IOManager):
     """Hands the list of jobs from op to op, in memory.
 
-    Nothing else passes between ops, and nothing needs keeping: in a run that was started again from its failure, on
-    whatever machine, an op gets None and takes the jobs of its run.
+    Nothing else passes between ops, and nothing needs keeping: in a run that was started again from
+    its failure, on whatever machine, an op gets None and takes the jobs of its run.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,5 @@
-"""The run configuration that names the jobs of a run, written by the sensors and read by the worker.
+"""The run configuration that names the jobs of a run, written by the sensors and read by the
+worker.
 
 A partition range alone would not do: a key that another sensor adds in between falls into it.
 """

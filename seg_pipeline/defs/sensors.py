@@ -1,4 +1,5 @@
-"""The sensor that turns waiting jobs into runs, and the sweeper, which asks again for those that got lost."""
+"""The sensor that turns waiting jobs into runs, and the sweeper, which asks again for those that
+got lost."""
 
 import time
 from datetime import UTC, datetime
@@ -20,7 +21,8 @@ SWEEP_SECONDS = 2.0
 STORE_PAUSE_SECONDS = 1.0
 ROOM_PAUSE_SECONDS = 0.1
 HEARTBEATS_MISSED = 2
-"""So many beats' time recovery waits after the store was away: no worker could beat, and each would look dead."""
+"""So many beats' time recovery waits after the store was away: no worker could beat, and each would
+look dead."""
 UPKEEP_RUNS = 8
 """Runs of other jobs that may be in progress beside ours."""
 
@@ -36,7 +38,10 @@ IN_PROGRESS = [
     job=segment_images,
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Waits for accepted jobs and asks for a run, of one job when it is quiet and of many under load.",
+    description=(
+        "Waits for accepted jobs and asks for a run, of one job when it is quiet and of many under"
+        " load."
+    ),
 )
 def inbox_sensor(
     context: dg.SensorEvaluationContext, workbench: dg.ResourceParam[Workbench]
@@ -49,14 +54,20 @@ def inbox_sensor(
         return dg.SkipReason(f"The store is away, and nothing is lost by that: {error}")
 
 
-def _ask_for_runs(bench: Workbench, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:
+def _ask_for_runs(
+    bench: Workbench, instance: dg.DagsterInstance
+) -> dg.SensorResult | dg.SkipReason:
     batches = _wait_for_batches(bench, instance)
     if not batches:
-        return dg.SkipReason(f"No job to ask for in the {bench.settings.tick_seconds:g} s of this tick.")
+        return dg.SkipReason(
+            f"No job to ask for in the {bench.settings.tick_seconds:g} s of this tick."
+        )
     claimed = [claims for batch in batches if (claims := _claim(bench, batch))]
     if not claimed:
         seen = sum(map(len, batches))
-        return dg.SkipReason(f"The {seen} markers seen belong to jobs that are finished or under way.")
+        return dg.SkipReason(
+            f"The {seen} markers seen belong to jobs that are finished or under way."
+        )
     fresh = [claim.uuid for claims in claimed for claim in claims]
     return dg.SensorResult(
         run_requests=[request_run(claims) for claims in claimed],
@@ -80,14 +91,18 @@ def _wait_for_batches(bench: Workbench, instance: dg.DagsterInstance) -> list[li
 
 
 def _batches(bench: Workbench, room: int, workers: int) -> list[list[str]]:
-    """Jobs whose picture is there, and one of those without, alone: its run fails, and should hold up nobody's."""
+    """Jobs whose picture is there, and one of those without, alone: its run fails, and should hold
+    up nobody's."""
     ready, failed = bench.inbox.waiting_by_picture(JOBS_PER_TICK)
-    batches = split_into_batches(ready[: room * bench.settings.batch_size], workers, bench.settings.batch_size)
+    batches = split_into_batches(
+        ready[: room * bench.settings.batch_size], workers, bench.settings.batch_size
+    )
     return batches + [[uuid] for uuid in failed[: min(room, max(1, workers))]]
 
 
 def _wait_for_room(instance: dg.DagsterInstance, workers: int, deadline: float) -> int:
-    """How many runs to ask for, once a worker has less than enough to do; 0 if none has by the end of the tick.
+    """How many runs to ask for, once a worker has less than enough to do; 0 if none has by the end
+    of the tick.
 
     Waits before it looks, since whoever calls it has just seen that there is no room.
     """
@@ -99,8 +114,8 @@ def _wait_for_room(instance: dg.DagsterInstance, workers: int, deadline: float) 
 
 
 def _runs_in_progress(instance: dg.DagsterInstance, workers: int) -> int:
-    """How many, or at least as many as leave no room. The query leaves the job's name out: by its index, SQLite would
-    read every run that the job ever had."""
+    """How many, or at least as many as leave no room. The query leaves the job's name out: by its
+    index, SQLite would read every run that the job ever had."""
     enough = RUNS_PER_WORKER * max(workers, 1) + UPKEEP_RUNS
     runs = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS), limit=enough)
     return sum(run.job_name == segment_images.name for run in runs)
@@ -111,10 +126,13 @@ def _claim(bench: Workbench, uuids: list[str]) -> list[Claim]:
 
 
 def request_run(claims: list[Claim]) -> dg.RunRequest:
-    """A run over the claimed jobs: a partition, or the range of keys that this tick registers in their order."""
+    """A run over the claimed jobs: a partition, or the range of keys that this tick registers in
+    their order."""
     uuids = [claim.uuid for claim in claims]
     if len(uuids) == 1:
-        return dg.RunRequest(run_key=claims[0].run_key, partition_key=uuids[0], run_config=run_config_for(uuids))
+        return dg.RunRequest(
+            run_key=claims[0].run_key, partition_key=uuids[0], run_config=run_config_for(uuids)
+        )
     tags = {RANGE_START_TAG: uuids[0], RANGE_END_TAG: uuids[-1]}
     return dg.RunRequest(run_key=claims[0].run_key, run_config=run_config_for(uuids), tags=tags)
 
@@ -123,12 +141,15 @@ def request_run(claims: list[Claim]) -> dg.RunRequest:
     job=segment_images,
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Compares jobs under way with runs and workers; what got lost is asked for again, alone.",
+    description=(
+        "Compares jobs under way with runs and workers; what got lost is asked for again, alone."
+    ),
 )
 def sweeper(
     context: dg.SensorEvaluationContext, workbench: dg.ResourceParam[Workbench]
 ) -> dg.SensorResult | dg.SkipReason:
-    """One tick: list what is under way, judge it, ask again for what is lost; time and again, as each tick is a row."""
+    """One tick: list what is under way, judge it, ask again for what is lost; time and again, as
+    each tick is a row."""
     try:
         swept = _sweep_until_something_is_lost(workbench, context.instance)
     except StoreUnavailable as error:
@@ -146,6 +167,9 @@ def sweeper(
 
 def _sweep_until_something_is_lost(bench: Workbench, instance: dg.DagsterInstance) -> Swept:
     deadline = time.monotonic() + bench.settings.tick_seconds
-    while not (swept := sweep(bench, instance, datetime.now(UTC))).retries and time.monotonic() < deadline:
+    while (
+        not (swept := sweep(bench, instance, datetime.now(UTC))).retries
+        and time.monotonic() < deadline
+    ):
         time.sleep(min(SWEEP_SECONDS, bench.settings.tick_seconds))
     return swept

@@ -82,9 +82,9 @@ def make_scene(
 ) -> Scene:
     """The scene of a seed: always the same one for the same arguments.
 
-    `size` is the side in pixels unless `width` or `height` say otherwise. A shape's longest span is 18-52% of
-    the shorter side. `difficulty` goes from 0 (one or two shapes, apart, in strong colours) to 1 (up to six
-    that overlap, blurred and noisy).
+    `size` is the side in pixels unless `width` or `height` say otherwise. A shape's longest span is
+    18-52% of the shorter side. `difficulty` goes from 0 (one or two shapes, apart, in strong
+    colours) to 1 (up to six that overlap, blurred and noisy).
     """
     if not 0.0 <= difficulty <= 1.0:
         raise ValueError(f"difficulty is {difficulty}; it goes from 0 to 1")
@@ -157,7 +157,9 @@ def _draw_sprite(rng: np.random.Generator, taste: _Taste, shape_hw: tuple[int, i
     centre = np.array([rng.uniform(inset, width - inset), rng.uniform(inset, height - inset)])
     stretch = np.array([1.0, 1.0 - taste.squash * rng.random()])
     turn = _rotation(rng.uniform(0.0, 2.0 * np.pi))
-    return _Sprite(label, _fill([(o * radius) @ turn * stretch + centre for o in outlines], shape_hw))
+    return _Sprite(
+        label, _fill([(o * radius) @ turn * stretch + centre for o in outlines], shape_hw)
+    )
 
 
 def _rotation(angle: float) -> np.ndarray:
@@ -166,13 +168,16 @@ def _rotation(angle: float) -> np.ndarray:
 
 
 def _fill(outlines: list[np.ndarray], shape_hw: tuple[int, int]) -> np.ndarray:
-    """Smooth-edged coverage, (H, W) uint8, of outlines (n, 2) in pixels x, y; where two overlap is a hole."""
+    """Smooth-edged coverage, (H, W) uint8, of outlines (n, 2) in pixels x, y; where two overlap is
+    a hole."""
     coverage = np.zeros(shape_hw, np.uint8)
     fixed_point = [np.round(outline * 2**_SUBPIXEL_BITS).astype(np.int32) for outline in outlines]
     return cv2.fillPoly(coverage, fixed_point, 255, cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
-def _place_objects(rng: np.random.Generator, taste: _Taste, shape_hw: tuple[int, int]) -> list[_Sprite]:
+def _place_objects(
+    rng: np.random.Generator, taste: _Taste, shape_hw: tuple[int, int]
+) -> list[_Sprite]:
     """One to six sprites, the hindmost first, each of which stays mostly in sight."""
     wanted = int(rng.integers(1, taste.max_objects + 1))
     placed: list[_Sprite] = []
@@ -201,7 +206,8 @@ def _visible_objects(sprites: list[_Sprite]) -> tuple[SceneObject, ...]:
     return tuple(reversed(objects))
 
 
-# Paint: colours are float RGB, 0-255; a pattern is (H, W) float32 between 0 and 1 that mixes two of them.
+# Paint: colours are float RGB, 0-255; a pattern is (H, W) float32 between 0 and 1 that mixes two of
+# them.
 
 
 def _plain(rng: np.random.Generator, shape_hw: tuple[int, int]) -> np.ndarray:
@@ -218,7 +224,9 @@ def _stripes(rng: np.random.Generator, shape_hw: tuple[int, int]) -> np.ndarray:
 
 
 def _checks(rng: np.random.Generator, shape_hw: tuple[int, int]) -> np.ndarray:
-    return np.clip(0.5 + 8.0 * (_stripes(rng, shape_hw) - 0.5) * (_stripes(rng, shape_hw) - 0.5), 0.0, 1.0)
+    return np.clip(
+        0.5 + 8.0 * (_stripes(rng, shape_hw) - 0.5) * (_stripes(rng, shape_hw) - 0.5), 0.0, 1.0
+    )
 
 
 def _clouds(rng: np.random.Generator, shape_hw: tuple[int, int]) -> np.ndarray:
@@ -255,7 +263,8 @@ def _nearby_colour(rng: np.random.Generator, colour: np.ndarray, reach: float) -
 
 
 def _pick_colour(rng: np.random.Generator, taken: list[np.ndarray], contrast: float) -> np.ndarray:
-    """A colour at least `contrast` away from those taken, or the one furthest from them that turned up."""
+    """A colour at least `contrast` away from those taken, or the one furthest from them that turned
+    up."""
     best, best_distance = _random_colour(rng), 0.0
     for _ in range(_COLOUR_TRIES):
         colour = _random_colour(rng)
@@ -277,7 +286,9 @@ def _paint_background(
     return _mix(first, second, pattern), [first, second]
 
 
-def _paint_sprite(rng: np.random.Generator, canvas: np.ndarray, sprite: _Sprite, colour: np.ndarray) -> None:
+def _paint_sprite(
+    rng: np.random.Generator, canvas: np.ndarray, sprite: _Sprite, colour: np.ndarray
+) -> None:
     """The shadow of a shape, then the shape, into the canvas in place."""
     _cast_shadow(rng, canvas, sprite.coverage)
     x, y, width, height = cv2.boundingRect(sprite.coverage)
@@ -306,5 +317,7 @@ def _photograph(rng: np.random.Generator, taste: _Taste, canvas: np.ndarray) -> 
     lit = canvas * light[..., None].astype(np.float32)
     sigma = rng.uniform(0.3, 0.4 + taste.blur) * min(height, width) / 320.0
     soft = cv2.GaussianBlur(lit, (0, 0), sigma)
-    grain = rng.standard_normal((height, width, 1), np.float32) * np.float32(rng.uniform(0.0, taste.noise))
+    grain = rng.standard_normal((height, width, 1), np.float32) * np.float32(
+        rng.uniform(0.0, taste.noise)
+    )
     return np.clip(soft + grain, 0.0, 255.0).round().astype(np.uint8)

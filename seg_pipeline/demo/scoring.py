@@ -25,7 +25,8 @@ class Score(NamedTuple):
 
     @property
     def false_share(self) -> float:
-        """The share of the predicted masks that meet no true one; 0.0 where nothing was predicted."""
+        """The share of the predicted masks that meet no true one; 0.0 where nothing was
+        predicted."""
         return self.false / max(self.found + self.false, 1)
 
 
@@ -33,13 +34,17 @@ def mask_iou_matrix(predicted: Sequence[np.ndarray], truth: Sequence[np.ndarray]
     """Intersection over union of every pair, (predicted, truth) float64; 0 where both are empty."""
     if not len(predicted) or not len(truth):
         return np.zeros((len(predicted), len(truth)))
-    ours, theirs = (np.reshape(masks, (len(masks), -1)).astype(np.float32) for masks in (predicted, truth))
+    ours, theirs = (
+        np.reshape(masks, (len(masks), -1)).astype(np.float32) for masks in (predicted, truth)
+    )
     shared = (ours @ theirs.T).astype(np.float64)
     union = ours.sum(1)[:, None] + theirs.sum(1)[None, :] - shared
     return shared / np.maximum(union, 1.0)
 
 
-def match_masks(predicted: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> list[tuple[int, int, float]]:
+def match_masks(
+    predicted: Sequence[np.ndarray], truth: Sequence[np.ndarray]
+) -> list[tuple[int, int, float]]:
     """Pairs `(predicted index, true index, IoU)` that touch: the best first, no mask used twice."""
     iou = mask_iou_matrix(predicted, truth)
     pairs = []
@@ -50,14 +55,18 @@ def match_masks(predicted: Sequence[np.ndarray], truth: Sequence[np.ndarray]) ->
     return pairs
 
 
-def score_scene(predicted: Sequence[np.ndarray], truth: Sequence[np.ndarray], iou_threshold: float = 0.75) -> Score:
-    """Counts as found each true mask that a predicted one of its own meets at the threshold or better."""
+def score_scene(
+    predicted: Sequence[np.ndarray], truth: Sequence[np.ndarray], iou_threshold: float = 0.75
+) -> Score:
+    """Counts as found each true mask that a predicted one of its own meets at the threshold or
+    better."""
     found = sum(iou >= iou_threshold for _, _, iou in match_masks(predicted, truth))
     return Score(found, len(truth) - found, len(predicted) - found)
 
 
 def hole_of(mask: np.ndarray) -> np.ndarray:
-    """Pixels (H, W) bool that are not of the mask and cannot be reached from the border of the picture."""
+    """Pixels (H, W) bool that are not of the mask and cannot be reached from the border of the
+    picture."""
     outside = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
     cv2.floodFill(outside, None, (0, 0), 0)
     return outside[1:-1, 1:-1].astype(bool)

@@ -21,26 +21,31 @@ def crop_name(uuid: str, index: int) -> str:
 
 def cut_out_size(mask: Mask, resize: int | None) -> tuple[int, int]:
     """Width and height of a segment's cut-out."""
-    return scaled_size((mask.box.width, mask.box.height), min(resize or max(mask.bits.shape), WEBP_MAX_SIDE))
+    return scaled_size(
+        (mask.box.width, mask.box.height), min(resize or max(mask.bits.shape), WEBP_MAX_SIDE)
+    )
 
 
 def cut_out(image: RgbImage, mask: Mask, resize: int | None = None) -> bytes:
     """The masked pixels as RGBA WEBP (colour lossy, alpha exact), as large as the mask's box.
 
-    With `resize` the longer side becomes exactly that, upscaled if needed, aspect kept. What is over 16383 px,
-    the format's limit, is scaled down to it.
+    With `resize` the longer side becomes exactly that, upscaled if needed, aspect kept. What is
+    over 16383 px, the format's limit, is scaled down to it.
     """
     if image.shape[1::-1] != mask.resolution_wh:
-        raise ValueError(f"the mask is of a picture of {mask.resolution_wh}, not {image.shape[1::-1]}")
+        raise ValueError(
+            f"the mask is of a picture of {mask.resolution_wh}, not {image.shape[1::-1]}"
+        )
     check_resize(resize)
     size = cut_out_size(mask, resize)
     with large_ones_in_turn(max(mask.bits.size, size[0] * size[1])):
         rgba = _rgba(image[mask.box.slices], mask.bits)
         if size != (mask.box.width, mask.box.height):
-            # Not as RGBA: weighing by alpha makes Lanczos overshoot at the edge, a bright rim of up to 20%.
+            # Not as RGBA: weighing by alpha makes Lanczos overshoot at the edge, a bright rim of up
+            # to 20%.
             rgba = np.asarray(_picture(rgba, "RGBX").resize(size, Image.Resampling.LANCZOS))
-        # A little better than an original, which keeps a flat colour flat to the edge; in all still fewer bytes than by
-        # the defaults.
+        # A little better than an original, which keeps a flat colour flat to the edge; in all still
+        # fewer bytes than by the defaults.
         return encode_webp(_picture(rgba, "RGBA"), quality=79)
 
 
@@ -51,8 +56,8 @@ def _picture(rgba: NDArray[np.uint8], mode: str) -> Image.Image:
 
 
 def _rgba(crop: RgbImage, bits: BoolMask) -> NDArray[np.uint8]:
-    """Colours bled outward and the mask as alpha, `(h, w, 4) uint8`; made in strips, since the sums that bleeding needs
-    take 28 bytes a pixel."""
+    """Colours bled outward and the mask as alpha, `(h, w, 4) uint8`; made in strips, since the sums
+    that bleeding needs take 28 bytes a pixel."""
     import cv2
 
     rgba = np.empty((*bits.shape, 4), dtype=np.uint8)
@@ -68,9 +73,11 @@ def _rgba(crop: RgbImage, bits: BoolMask) -> NDArray[np.uint8]:
 
 
 def _bleed_outward(crop: RgbImage, inside: NDArray[np.uint8], mean: Sequence[float]) -> RgbImage:
-    """The crop, and outside the mask the mean of the mask's pixels near by, or `mean` where none is.
+    """The crop, and outside the mask the mean of the mask's pixels near by, or `mean` where none
+    is.
 
-    Neither scaling nor WEBP's blocks, which both mix neighbours, can then bring the background into the edge.
+    Neither scaling nor WEBP's blocks, which both mix neighbours, can then bring the background into
+    the edge.
     """
     import cv2
 

@@ -1,8 +1,9 @@
-"""Strangers' pictures decoded in processes of their own, whose end is that picture's error and nobody else's.
+"""Strangers' pictures decoded in processes of their own, whose end is that picture's error and
+nobody else's.
 
-`Decoders` keeps a few such processes (see `decoder_process`) warm for one worker. Bytes and pixels pass through
-shared memory. A process that ends in the middle of a picture is replaced, and so is one after `PICTURES_A_PROCESS`.
-All end with their worker, however that ends.
+`Decoders` keeps a few such processes (see `decoder_process`) warm for one worker. Bytes and pixels
+pass through shared memory. A process that ends in the middle of a picture is replaced, and so is
+one after `PICTURES_A_PROCESS`. All end with their worker, however that ends.
 """
 
 import atexit
@@ -34,7 +35,9 @@ MAX_SECONDS = 600
 """However busy the machine is; CPU time has a limit of its own, which a picture's pixels set."""
 
 _ERRORS: dict[str, type[ImageError]] = {
-    error.code: error for error in vars(errors).values() if isinstance(error, type) and issubclass(error, ImageError)
+    error.code: error
+    for error in vars(errors).values()
+    if isinstance(error, type) and issubclass(error, ImageError)
 }
 _COMMAND = (sys.executable, "-P", "-m", decoder_process.__name__)
 _ENVIRONMENT = {
@@ -62,7 +65,9 @@ class Decoder(Protocol):
 class Decoders:
     """A pool of decoding processes, each started when it is first needed; safe in threads."""
 
-    def __init__(self, processes: int = PROCESSES, pictures_a_process: int = PICTURES_A_PROCESS) -> None:
+    def __init__(
+        self, processes: int = PROCESSES, pictures_a_process: int = PICTURES_A_PROCESS
+    ) -> None:
         self._pictures_a_process = pictures_a_process
         self._idle: LifoQueue[_Process | None] = LifoQueue()
         for _ in range(processes):
@@ -77,8 +82,8 @@ class Decoders:
     def read(self, data: bytes, max_pixels: int, header: ImageHeader | None = None) -> Decoded:
         """As `images.read`; the picture's header spares a look at it.
 
-        Raises ImageTooCostly for a picture that takes more memory or CPU time than one of its size needs,
-        UndecodableImage if it ends its decoder, and DecoderLost if something else did.
+        Raises ImageTooCostly for a picture that takes more memory or CPU time than one of its size
+        needs, UndecodableImage if it ends its decoder, and DecoderLost if something else did.
         """
         header = header or self.identify(data, max_pixels)
         with large_ones_in_turn(header.width * header.height):
@@ -204,7 +209,9 @@ class _Process:
             return UndecodableImage("The picture's decoder gave an answer that is none.")
         code = self._process.wait()
         if code == -signal.SIGXCPU:
-            return ImageTooCostly("The picture takes more time to decode than one of its size needs.")
+            return ImageTooCostly(
+                "The picture takes more time to decode than one of its size needs."
+            )
         if code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGIO):
             return DecoderLost(f"The picture's decoder was ended by {signal.Signals(-code).name}.")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"

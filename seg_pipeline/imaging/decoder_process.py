@@ -1,8 +1,10 @@
-"""The process that decodes strangers' bytes: `python -m seg_pipeline.imaging.decoder_process SOCKET LIFELINE`.
+"""The process that decodes strangers' bytes: `python -m seg_pipeline.imaging.decoder_process SOCKET
+LIFELINE`.
 
-It takes one picture after another from its worker, under limits of memory, CPU time and output that follow from what
-the picture's header says, and leaves the pixels in shared memory. Whatever a picture does here ends this process at
-most; `decoder_pool` starts the next. It knows no secrets: its environment is empty.
+It takes one picture after another from its worker, under limits of memory, CPU time and output that
+follow from what the picture's header says, and leaves the pixels in shared memory. Whatever a
+picture does here ends this process at most; `decoder_pool` starts the next. It knows no secrets:
+its environment is empty.
 """
 
 import contextlib
@@ -26,10 +28,12 @@ from seg_pipeline.errors import ImageError, ImageTooCostly
 from seg_pipeline.imaging import images
 
 HEADER_BYTES = 64 * 2**20
-"""Memory for whatever a header takes, beside the picture's own bytes; and what a process may keep between pictures."""
+"""Memory for whatever a header takes, beside the picture's own bytes; and what a process may keep
+between pictures."""
 
 BYTES_A_PIXEL = {"AVIF": 48, "HEIF": 48, "JXL": 64}
-"""What decoding takes at most, with the pixels that come out: these decoders keep planes of wide numbers."""
+"""What decoding takes at most, with the pixels that come out: these decoders keep planes of wide
+numbers."""
 
 USUAL_BYTES_A_PIXEL = 24
 CPU_SECONDS = 5
@@ -41,7 +45,11 @@ _COPIES_OF_THE_FILE = 4
 
 def memory_limit(format_: str, pixels: int, size: int) -> int:
     """Bytes that a picture may take beyond those that the process has at rest."""
-    return HEADER_BYTES + _COPIES_OF_THE_FILE * size + BYTES_A_PIXEL.get(format_, USUAL_BYTES_A_PIXEL) * pixels
+    return (
+        HEADER_BYTES
+        + _COPIES_OF_THE_FILE * size
+        + BYTES_A_PIXEL.get(format_, USUAL_BYTES_A_PIXEL) * pixels
+    )
 
 
 def cpu_seconds(pixels: int) -> int:
@@ -68,18 +76,25 @@ class Limits:
 
     def outgrown(self) -> bool:
         """Whether a picture has left so much memory behind that the next ones would suffer."""
-        return self._memory_at_rest is not None and (_address_space() or 0) - self._memory_at_rest > HEADER_BYTES
+        return (
+            self._memory_at_rest is not None
+            and (_address_space() or 0) - self._memory_at_rest > HEADER_BYTES
+        )
 
     def _allow(self, memory: int, seconds: int) -> None:
         used = resource.getrusage(resource.RUSAGE_SELF)
         spent = int(used.ru_utime + used.ru_stime) + 1
         resource.setrlimit(resource.RLIMIT_CPU, (spent + seconds, self._most_cpu))
         if self._memory_at_rest:
-            resource.setrlimit(resource.RLIMIT_AS, (self._memory_at_rest + HEADER_BYTES + memory, self._most_memory))
+            resource.setrlimit(
+                resource.RLIMIT_AS,
+                (self._memory_at_rest + HEADER_BYTES + memory, self._most_memory),
+            )
 
 
 def anonymous_file() -> int:
-    """The descriptor of a file in memory that has no name (on disk where the system has none in memory)."""
+    """The descriptor of a file in memory that has no name (on disk where the system has none in
+    memory)."""
     if sys.platform == "linux":
         return os.memfd_create("picture", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with tempfile.TemporaryFile() as file:
@@ -92,8 +107,8 @@ def send(connection: socket.socket, message: dict[str, Any], descriptors: list[i
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """The next message and its descriptors, which are the caller's to close. Raises EOFError when the other side has
-    gone, and ValueError for what is no message."""
+    """The next message and its descriptors, which are the caller's to close. Raises EOFError when
+    the other side has gone, and ValueError for what is no message."""
     got, descriptors = b"", list[int]()
     while not got.endswith(b"\n"):
         piece, more, _, _ = socket.recv_fds(connection, MAX_MESSAGE_BYTES, 1)
@@ -102,7 +117,11 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
         if not piece or len(got) > MAX_MESSAGE_BYTES:
             for descriptor in descriptors:
                 os.close(descriptor)
-            raise EOFError("the other side has gone") if not piece else ValueError("a message is too long")
+            raise (
+                EOFError("the other side has gone")
+                if not piece
+                else ValueError("a message is too long")
+            )
     return json.loads(got), descriptors
 
 
@@ -134,13 +153,19 @@ def serve(connection: socket.socket) -> None:
         pixels = SharedPixels()
         try:
             answer = _answer(request, descriptor, limits, pixels)
-            send(connection, {**answer, "last": limits.outgrown()}, pixels.descriptors if "shape" in answer else [])
+            send(
+                connection,
+                {**answer, "last": limits.outgrown()},
+                pixels.descriptors if "shape" in answer else [],
+            )
         finally:
             pixels.close()
             os.close(descriptor)
 
 
-def _answer(request: dict[str, Any], descriptor: int, limits: Limits, pixels: SharedPixels) -> dict[str, Any]:
+def _answer(
+    request: dict[str, Any], descriptor: int, limits: Limits, pixels: SharedPixels
+) -> dict[str, Any]:
     """What became of a picture: its header, its shape and notes, or an error by its code."""
     try:
         limits.allow_header(request["size"])
@@ -152,7 +177,9 @@ def _answer(request: dict[str, Any], descriptor: int, limits: Limits, pixels: Sh
         found = images.read(data, request["max_pixels"], pixels.allocate)
         return {"shape": found.pixels.shape, "notes": found.notes}
     except MemoryError:
-        error: ImageError = ImageTooCostly("The picture takes more memory to decode than one of its size needs.")
+        error: ImageError = ImageTooCostly(
+            "The picture takes more memory to decode than one of its size needs."
+        )
     except ImageError as raised:
         error = raised
     return {"code": error.code, "sentence": str(error)[:2_000]}
@@ -172,8 +199,9 @@ def _address_space() -> int | None:
 
 
 def end_with_worker(lifeline: int) -> None:
-    """Has the kernel end this process the moment its worker has gone, in the middle of whatever: then nobody has the
-    pipe's writing end any more, which is a signal's worth (SIGIO), and that signal ends a process that ignores none."""
+    """Has the kernel end this process the moment its worker has gone, in the middle of whatever:
+    then nobody has the pipe's writing end any more, which is a signal's worth (SIGIO), and that
+    signal ends a process that ignores none."""
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
@@ -184,7 +212,9 @@ def end_with_worker(lifeline: int) -> None:
 def main() -> None:
     """Serves one worker."""
     connection, lifeline = map(int, sys.argv[1:])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which then closes the connection
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the worker, which then closes the connection
     end_with_worker(lifeline)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(ConnectionError, EOFError):

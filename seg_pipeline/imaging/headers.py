@@ -1,7 +1,9 @@
-"""What a picture says of itself before anybody decodes it, read in a bounded number of steps without any decoder.
+"""What a picture says of itself before anybody decodes it, read in a bounded number of steps
+without any decoder.
 
-Pillow's plugins read a header to its end, whatever its size: 32 MB of empty JPEG segments take them 15 s and 1 GB.
-Here the work is bounded, and no byte is kept. What cannot be told so is left to whoever decodes.
+Pillow's plugins read a header to its end, whatever its size: 32 MB of empty JPEG segments take them
+15 s and 1 GB. Here the work is bounded, and no byte is kept. What cannot be told so is left to
+whoever decodes.
 """
 
 import mmap
@@ -17,7 +19,8 @@ from seg_pipeline.imaging.images import FORMATS, check_frames, check_pixels, for
 
 SIGNATURE_BYTES = 16
 MAX_STEPS = 20_000
-"""Chunks that are looked at for a second frame; of a GIF's blocks, which are small, ten times as many."""
+"""Chunks that are looked at for a second frame; of a GIF's blocks, which are small, ten times as
+many."""
 
 _WINDOW_BYTES = 64 * 2**10
 
@@ -28,7 +31,8 @@ _JPEG_SCAN = 0xDA
 
 @dataclass(frozen=True)
 class ScannedHeader:
-    """The format, the extension that it is stored with, and the size as stored; None where the scan cannot tell."""
+    """The format, the extension that it is stored with, and the size as stored; None where the scan
+    cannot tell."""
 
     format: str
     extension: str
@@ -38,22 +42,27 @@ class ScannedHeader:
 def scan_header(file: BinaryIO, max_pixels: int) -> ScannedHeader:
     """Reads what the header says; the file's position moves.
 
-    Raises EmptyImage, NotAnImage, UnsupportedImage, TruncatedImage (a header that breaks off), AnimatedImage,
-    TooManyPixels or ImageTooCostly.
+    Raises EmptyImage, NotAnImage, UnsupportedImage, TruncatedImage (a header that breaks off),
+    AnimatedImage, TooManyPixels or ImageTooCostly.
     """
     if not file.seek(0, 2):
         raise EmptyImage("The picture is empty: no bytes arrived.")
     with _Mapped(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         data = cast(bytes, mapped)  # as far as it is used
         format_ = format_of(data)
-        size_wh = _MAPPED_SIZES[format_](data) if format_ in _MAPPED_SIZES else _scanned_size(format_, _Bytes(file))
+        size_wh = (
+            _MAPPED_SIZES[format_](data)
+            if format_ in _MAPPED_SIZES
+            else _scanned_size(format_, _Bytes(file))
+        )
     if size_wh:
         check_pixels(size_wh, max_pixels)
     return ScannedHeader(format_, FORMATS[format_], size_wh)
 
 
 def has_known_signature(beginning: bytes | bytearray) -> bool:
-    """Whether these first bytes (`SIGNATURE_BYTES` are enough) are those of a format that is known here."""
+    """Whether these first bytes (`SIGNATURE_BYTES` are enough) are those of a format that is known
+    here."""
     if beginning[4:8] == b"ftyp":
         return True
     try:
@@ -129,7 +138,10 @@ def _jpeg(bytes_: _Bytes) -> tuple[int, int] | None:
 
 def _png(bytes_: _Bytes) -> tuple[int, int] | None:
     width, height = bytes_.unpack(">II", 16)
-    check_frames("PNG", any(bytes_.unpack(">I", at)[0] > 1 for name, at in _png_chunks(bytes_) if name == b"acTL"))
+    check_frames(
+        "PNG",
+        any(bytes_.unpack(">I", at)[0] > 1 for name, at in _png_chunks(bytes_) if name == b"acTL"),
+    )
     return width, height
 
 
@@ -164,7 +176,11 @@ def _gif_frames(bytes_: _Bytes, position: int) -> int:
         elif kind == 0x21:  # an extension: its label, then data
             position, is_data = position + 2, True
         elif kind == 0x2C and frames == 0:
-            position, is_data, frames = position + 11 + _gif_colours(bytes_.read(position + 9, 1)[0]), True, 1
+            position, is_data, frames = (
+                position + 11 + _gif_colours(bytes_.read(position + 9, 1)[0]),
+                True,
+                1,
+            )
         else:
             return 2 if kind == 0x2C else frames
     return frames
@@ -183,7 +199,9 @@ def _bmp(bytes_: _Bytes) -> tuple[int, int] | None:
 def _webp(bytes_: _Bytes) -> tuple[int, int] | None:
     kind = bytes_.read(12, 4)
     if kind == b"VP8X":
-        flags, width_1, height_1 = (int.from_bytes(bytes_.read(start, count), "little") for start, count in _VP8X)
+        flags, width_1, height_1 = (
+            int.from_bytes(bytes_.read(start, count), "little") for start, count in _VP8X
+        )
         check_frames("WEBP", bool(flags & 2) and _webp_frames(bytes_) > 1)
         return width_1 + 1, height_1 + 1
     if kind == b"VP8L":

@@ -1,8 +1,8 @@
 """Bytes to pixels and back: what a picture is, its pixels upright in RGB, and the original as WEBP.
 
-Every function is safe in threads. Only the formats in `FORMATS` are ever tried, so bytes cannot reach the decoders of
-Pillow that run other programs (EPS) or are seldom looked after. A worker decodes strangers' bytes by `decoder_pool`,
-which calls these functions in processes with limits.
+Every function is safe in threads. Only the formats in `FORMATS` are ever tried, so bytes cannot
+reach the decoders of Pillow that run other programs (EPS) or are seldom looked after. A worker
+decodes strangers' bytes by `decoder_pool`, which calls these functions in processes with limits.
 """
 
 import errno
@@ -39,7 +39,16 @@ from seg_pipeline.errors import (
     UnsupportedImage,
 )
 from seg_pipeline.imaging.formats import bmff, jpeg, jxl, png, tiff
-from seg_pipeline.imaging.pixels import Allocate, Facts, alpha, floats_to_rgb, new_array, strip_of, strips, upright_rgb
+from seg_pipeline.imaging.pixels import (
+    Allocate,
+    Facts,
+    alpha,
+    floats_to_rgb,
+    new_array,
+    strip_of,
+    strips,
+    upright_rgb,
+)
 
 FORMATS = {
     "AVIF": "avif",
@@ -58,18 +67,32 @@ WEBP_MAX_SIDE = 16383
 """The format's own limit: 14 bits a side."""
 
 LARGE_PIXELS = 25_000_000
-"""Pictures and cut-outs of more pixels are decoded and encoded one at a time, however many threads there are."""
+"""Pictures and cut-outs of more pixels are decoded and encoded one at a time, however many threads
+there are."""
 
 _END_OF_JPEG = b"\xff\xd9"
 MAX_UNKNOWN_SHARE = 0.01
-"""A JPEG without its end is whole if at most this share of its pixels depends on what would have followed."""
+"""A JPEG without its end is whole if at most this share of its pixels depends on what would have
+followed."""
 
-_SIGNATURES = {"JPEG": (b"\xff\xd8\xff",), "PNG": (png.SIGNATURE,), "GIF": (b"GIF87a", b"GIF89a"), "BMP": (b"BM",)}
+_SIGNATURES = {
+    "JPEG": (b"\xff\xd8\xff",),
+    "PNG": (png.SIGNATURE,),
+    "GIF": (b"GIF87a", b"GIF89a"),
+    "BMP": (b"BM",),
+}
 
-_RAW_SIGNATURES = {b"FUJIFILMCCD-RAW": "Fujifilm RAF", b"FOVb": "Sigma X3F", b"\0MRM": "Minolta MRW"}
+_RAW_SIGNATURES = {
+    b"FUJIFILMCCD-RAW": "Fujifilm RAF",
+    b"FOVb": "Sigma X3F",
+    b"\0MRM": "Minolta MRW",
+}
 
-_UNSUPPORTED = re.compile(r"unsupported|not supported|unknown pixel mode|unknown raw mode|cannot handle|not implemented"
-                          r"|not available|no codec", re.IGNORECASE)  # fmt: skip
+_UNSUPPORTED = re.compile(
+    r"unsupported|not supported|unknown pixel mode|unknown raw mode|cannot handle|not implemented"
+    r"|not available|no codec",
+    re.IGNORECASE,
+)
 """How decoders say that a file is whole and beyond them."""
 
 
@@ -107,14 +130,15 @@ class _Source:
 def identify(data: bytes, max_pixels: int) -> ImageHeader:
     """Reads the header alone, so that a hostile picture costs nothing.
 
-    Raises EmptyImage, NotAnImage, UnsupportedImage, TruncatedImage (a header that breaks off), AnimatedImage,
-    TooManyPixels or ImageTooCostly.
+    Raises EmptyImage, NotAnImage, UnsupportedImage, TruncatedImage (a header that breaks off),
+    AnimatedImage, TooManyPixels or ImageTooCostly.
     """
     return _open(data, max_pixels, pixels=False).header
 
 
 def decode(data: bytes, max_pixels: int) -> RgbImage:
-    """The picture as `(H, W, 3) uint8` RGB, upright, what is transparent on white, 16 bits scaled to 8.
+    """The picture as `(H, W, 3) uint8` RGB, upright, what is transparent on white, 16 bits scaled
+    to 8.
 
     Raises what `identify` raises, and TruncatedImage for pixels that are missing or damaged.
     """
@@ -124,20 +148,26 @@ def decode(data: bytes, max_pixels: int) -> RgbImage:
 def read(data: bytes, max_pixels: int, allocate: Allocate | None = None) -> Decoded:
     """As `decode`, with notes; the pixels are put where `allocate` says."""
     source = _open(data, max_pixels)
-    with large_ones_in_turn(source.header.width * source.header.height), _faults(source.header.format):
+    with (
+        large_ones_in_turn(source.header.width * source.header.height),
+        _faults(source.header.format),
+    ):
         return _read(source, max_pixels, allocate or new_array)
 
 
 def decode_alpha(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     """How opaque each pixel is, `(H, W) uint8`, as stored. Raises as `decode` does."""
     source = _open(data, max_pixels)
-    with large_ones_in_turn(source.header.width * source.header.height), _faults(source.header.format):
+    with (
+        large_ones_in_turn(source.header.width * source.header.height),
+        _faults(source.header.format),
+    ):
         return alpha(_loaded(source))
 
 
 def verify(data: bytes, max_pixels: int) -> None:
-    """Raises TruncatedImage for a PNG whose checksums do not fit; `decode` may miss that, as it stops reading when it
-    has all rows. Else raises what `identify` raises."""
+    """Raises TruncatedImage for a PNG whose checksums do not fit; `decode` may miss that, as it
+    stops reading when it has all rows. Else raises what `identify` raises."""
     header = identify(data, max_pixels)
     with _faults(header.format):
         _plugin(header.format)(BytesIO(data), "").verify()
@@ -147,13 +177,14 @@ def encode_original(image: RgbImage) -> bytes:
     """The picture as WEBP; sides over 16383 px, the format's limit, are scaled down to fit."""
     with large_ones_in_turn(image.shape[0] * image.shape[1]):
         picture = fit_into(Image.fromarray(image), WEBP_MAX_SIDE)
-        # Half the time of WEBP's defaults (method 4, quality 80), never more bytes, and half a decibel less.
+        # Half the time of WEBP's defaults (method 4, quality 80), never more bytes, and half a
+        # decibel less.
         return encode_webp(picture, quality=78)
 
 
 def large_ones_in_turn(pixels: int) -> AbstractContextManager[object]:
-    """To hold while a picture of so many pixels is decoded or encoded: what that needs of memory, a few times the
-    picture, is then needed once in a process. Not to be nested."""
+    """To hold while a picture of so many pixels is decoded or encoded: what that needs of memory, a
+    few times the picture, is then needed once in a process. Not to be nested."""
     return _large_one if pixels > LARGE_PIXELS else nullcontext()
 
 
@@ -179,7 +210,8 @@ def scaled_size(size_wh: tuple[int, int], longer_side: int) -> tuple[int, int]:
 
 
 def warm_up() -> None:
-    """Loads every decoder, in a process that does nothing but decode; each then keeps to one thread."""
+    """Loads every decoder, in a process that does nothing but decode; each then keeps to one
+    thread."""
     import cv2
 
     cv2.setNumThreads(0)
@@ -201,7 +233,9 @@ def _faults(format_: str, what: str = "picture is") -> Iterator[None]:
             raise MemoryError from error
         raise _fault_of(error, format_, what) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooManyPixels(f"The picture has more pixels than can be read: {_reason(error)}.") from error
+        raise TooManyPixels(
+            f"The picture has more pixels than can be read: {_reason(error)}."
+        ) from error
     except Exception as error:
         raise _fault_of(error, format_, what) from error
 
@@ -209,7 +243,8 @@ def _faults(format_: str, what: str = "picture is") -> Iterator[None]:
 def _fault_of(error: Exception, format_: str, what: str) -> ImageError:
     if _UNSUPPORTED.search(str(error)) or isinstance(error, NotImplementedError):
         return UnsupportedImage(
-            f"The {format_} picture is of a kind that is not read ({_reason(error)}); save it as JPEG or PNG."
+            f"The {format_} picture is of a kind that is not read ({_reason(error)}); save it as"
+            " JPEG or PNG."
         )
     return TruncatedImage(f"The {format_} {what} truncated or damaged: {_reason(error)}.")
 
@@ -232,11 +267,14 @@ def _open(data: bytes, max_pixels: int, *, pixels: bool = True) -> _Source:
 
 def _open_with_pillow(format_: str, data: bytes, max_pixels: int) -> _Source:
     with _faults(format_, "picture's header is"):
-        # Not Image.open: its bomb check warns and refuses by a process-wide limit, ours is `max_pixels`.
+        # Not Image.open: its bomb check warns and refuses by a process-wide limit, ours is
+        # `max_pixels`.
         picture = _plugin(format_)(BytesIO(data), "")
         check_pixels(picture.size, max_pixels)
         frames = getattr(picture, "n_frames", 1) if format_ == "HEIF" else 1
-        animated = format_ != "HEIF" and getattr(picture, "is_animated", False) and picture.format != "MPO"
+        animated = (
+            format_ != "HEIF" and getattr(picture, "is_animated", False) and picture.format != "MPO"
+        )
     check_frames(format_, animated)
     notes = (f"The file has {frames} pictures; its primary one was taken.",) if frames > 1 else ()
     return _Source(_header(format_, picture.size, notes), data, picture)
@@ -290,7 +328,8 @@ def _plugin(format_: str) -> Callable[..., ImageFile.ImageFile]:
 
 
 def format_of(data: bytes) -> str:
-    """The one format whose signature the bytes begin with; raises NotAnImage, UnsupportedImage or AnimatedImage."""
+    """The one format whose signature the bytes begin with; raises NotAnImage, UnsupportedImage or
+    AnimatedImage."""
     for format_, signatures in _SIGNATURES.items():
         if data.startswith(signatures):
             return format_
@@ -309,9 +348,13 @@ def format_of(data: bytes) -> str:
 def _no_picture(data: bytes) -> ImageError:
     for signature, name in _RAW_SIGNATURES.items():
         if data.startswith(signature):
-            return UnsupportedImage(f"The picture is a camera's raw file ({name}); export it as JPEG, PNG or TIFF.")
+            return UnsupportedImage(
+                f"The picture is a camera's raw file ({name}); export it as JPEG, PNG or TIFF."
+            )
     if data[:2] == b"II" and data[6:10] == b"HEAP":
-        return UnsupportedImage("The picture is a camera's raw file (Canon CRW); export it as JPEG, PNG or TIFF.")
+        return UnsupportedImage(
+            "The picture is a camera's raw file (Canon CRW); export it as JPEG, PNG or TIFF."
+        )
     known = ", ".join(FORMATS)
     return NotAnImage(f"The {len(data)} bytes are no picture of a known format ({known}).")
 
@@ -320,19 +363,25 @@ def check_pixels(size_wh: tuple[int, int], max_pixels: int) -> None:
     """Raises TruncatedImage for a side below 1, TooManyPixels beyond the limit."""
     width, height = size_wh
     if width < 1 or height < 1:
-        raise TruncatedImage(f"The picture's header says {width}x{height} pixels; both sides must be at least 1.")
+        raise TruncatedImage(
+            f"The picture's header says {width}x{height} pixels; both sides must be at least 1."
+        )
     if width * height > max_pixels:
         raise TooManyPixels(
-            f"The picture has {width}x{height} = {width * height} pixels, more than MAX_IMAGE_PIXELS = {max_pixels}; "
-            "scale it down."
+            f"The picture has {width}x{height} = {width * height} pixels, more than"
+            f" MAX_IMAGE_PIXELS = {max_pixels}; scale it down."
         )
 
 
 def _read(source: _Source, max_pixels: int, allocate: Allocate) -> Decoded:
     if source.directory and source.directory.has_wide_floats:
         return Decoded(floats_to_rgb(source.data, source.directory, allocate), source.header.notes)
-    picture, notes = _loaded_jpeg(source) if source.header.format == "JPEG" else (_loaded(source), ())
-    check_pixels(picture.size, max_pixels)  # an AVIF's or HEIF's own frames may be larger than its header says
+    picture, notes = (
+        _loaded_jpeg(source) if source.header.format == "JPEG" else (_loaded(source), ())
+    )
+    check_pixels(
+        picture.size, max_pixels
+    )  # an AVIF's or HEIF's own frames may be larger than its header says
     facts = Facts.of(source.header.format, source.data, source.directory)
     return Decoded(upright_rgb(picture, facts, allocate), source.header.notes + notes)
 
@@ -346,12 +395,18 @@ def _loaded(source: _Source) -> Image.Image:
 
 
 def _know_more_layouts() -> None:
-    """Pillow has the modes for these grey TIFFs, and lacks the lines that connect them: associated alpha, numbers of
-    more than 8 bits of which 0 is white."""
+    """Pillow has the modes for these grey TIFFs, and lacks the lines that connect them: associated
+    alpha, numbers of more than 8 bits of which 0 is white."""
     for order, letter in ((b"II", ""), (b"MM", "B")):
-        wide = {(1, 12): ("I;16", "I;12"), (1, 16): (f"I;16{letter}",) * 2, (2, 16): ("I", f"I;16{letter}S")}
+        wide = {
+            (1, 12): ("I;16", "I;12"),
+            (1, 16): (f"I;16{letter}",) * 2,
+            (2, 16): ("I", f"I;16{letter}S"),
+        }
         for (sample_format, bits), modes in wide.items():
-            TiffImagePlugin.OPEN_INFO.setdefault((order, 0, (sample_format,), 1, (bits,), ()), modes)
+            TiffImagePlugin.OPEN_INFO.setdefault(
+                (order, 0, (sample_format,), 1, (bits,), ()), modes
+            )
         TiffImagePlugin.OPEN_INFO.setdefault((order, 1, (1,), 1, (12,), ()), ("I;16", "I;12"))
         TiffImagePlugin.OPEN_INFO.setdefault((order, 1, (1,), 1, (8, 8), (1,)), ("La", "La"))
 
@@ -363,13 +418,16 @@ def _loaded_jpeg(source: _Source) -> tuple[Image.Image, tuple[str, ...]]:
         return _loaded(source), ()
     begin, header = source.data.rstrip(b"\xff"), source.header
     noise = jpeg.noise_behind(begin, header.width * header.height)
-    picture, other = (_plugin("JPEG")(BytesIO(begin + tail), "") for tail in (_END_OF_JPEG, noise + _END_OF_JPEG))
+    picture, other = (
+        _plugin("JPEG")(BytesIO(begin + tail), "") for tail in (_END_OF_JPEG, noise + _END_OF_JPEG)
+    )
     picture.load()
     other.load()
     unknown = _share_that_differs(picture, other)
     if unknown > MAX_UNKNOWN_SHARE:
         raise TruncatedImage(
-            f"The JPEG picture is truncated or damaged: {unknown:.0%} of its pixels are behind the end of the file."
+            f"The JPEG picture is truncated or damaged: {unknown:.0%} of its pixels are behind the"
+            " end of the file."
         )
     return picture, ("The JPEG's end is missing; its pixels are there.",)
 

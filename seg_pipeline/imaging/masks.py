@@ -25,8 +25,9 @@ EXACT_PIXELS = 4_000_000
 def encode_mask_png(mask: Mask) -> bytes:
     """The full-frame mask as PNG, opaque black inside and transparent black outside.
 
-    One bit a pixel with a palette, written here because Pillow takes 15 times as long for three times the bytes:
-    zlib's RLE strategy suits rows of packed bits (PNG specification, third edition, 11.2 and 11.3.1.1).
+    One bit a pixel with a palette, written here because Pillow takes 15 times as long for three
+    times the bytes: zlib's RLE strategy suits rows of packed bits (PNG specification, third
+    edition, 11.2 and 11.3.1.1).
     """
     deflate = zlib.compressobj(level=6, strategy=zlib.Z_RLE)
     pixels = deflate.compress(_packed_rows(mask)) + deflate.flush()
@@ -34,9 +35,11 @@ def encode_mask_png(mask: Mask) -> bytes:
 
 
 def decode_mask_png(data: bytes, max_pixels: int) -> Mask:
-    """The mask of a PNG: what is at least half opaque. Raises ImageError, also for a mask without a pixel.
+    """The mask of a PNG: what is at least half opaque. Raises ImageError, also for a mask without a
+    pixel.
 
-    What `encode_mask_png` wrote is unpacked inside the mask's box alone; anything else takes Pillow's way.
+    What `encode_mask_png` wrote is unpacked inside the mask's box alone; anything else takes
+    Pillow's way.
     """
     mask = _read_own_png(data, max_pixels)
     if mask is None:
@@ -54,10 +57,11 @@ def center_point(mask: Mask) -> tuple[int, int]:
 
 
 def interior_point(mask: Mask) -> tuple[int, int]:
-    """The pixel `(x, y)` of the mask that is farthest from its edge; the first in reading order among equals.
+    """The pixel `(x, y)` of the mask that is farthest from its edge; the first in reading order
+    among equals.
 
-    Of a box above `EXACT_PIXELS` it is the middle of a block, one that the mask fills: in the mask as well, and about
-    as far from its edge.
+    Of a box above `EXACT_PIXELS` it is the middle of a block, one that the mask fills: in the mask
+    as well, and about as far from its edge.
     """
     block = ceil(sqrt(mask.bits.size / EXACT_PIXELS))
     x, y = _deepest(mask.bits) if block == 1 else _deep(mask.bits, block)
@@ -73,7 +77,9 @@ def contains(mask: Mask, point: tuple[int, int]) -> bool:
 def mask_iou(one: Mask, other: Mask) -> float:
     """Intersection over union, 0 to 1, of two masks of the same picture."""
     if one.resolution_wh != other.resolution_wh:
-        raise ValueError(f"masks of {one.resolution_wh} and {other.resolution_wh} are not of the same picture")
+        raise ValueError(
+            f"masks of {one.resolution_wh} and {other.resolution_wh} are not of the same picture"
+        )
     both = shared_area(one, other)
     return both / (one.area + other.area - both)
 
@@ -91,7 +97,8 @@ def area_inside(mask: Mask, box: Box) -> int:
 
 
 def mask_window(mask: Mask, box: Box) -> BoolMask:
-    """The mask in a part of the picture, `(box.height, box.width) bool`; no copy where the part is of its box."""
+    """The mask in a part of the picture, `(box.height, box.width) bool`; no copy where the part is
+    of its box."""
     inside = common_box(mask.box, box)
     if inside is None:
         return np.zeros((box.height, box.width), dtype=np.bool_)
@@ -106,14 +113,20 @@ def mask_window(mask: Mask, box: Box) -> BoolMask:
 def common_box(*boxes: Box) -> Box | None:
     """What all the boxes have in common, or None if that is nothing."""
     x, y = max(box.x for box in boxes), max(box.y for box in boxes)
-    right, bottom = min(box.x + box.width for box in boxes), min(box.y + box.height for box in boxes)
+    right, bottom = (
+        min(box.x + box.width for box in boxes),
+        min(box.y + box.height for box in boxes),
+    )
     return Box(x, y, right - x, bottom - y) if x < right and y < bottom else None
 
 
 def boxes_meet(ours: Sequence[Box], theirs: Sequence[Box]) -> BoolMask:
-    """Whether each of our boxes has a pixel in common with each of theirs, `(ours, theirs) bool`."""
+    """Whether each of our boxes has a pixel in common with each of theirs, `(ours, theirs)
+    bool`."""
     (x0, y0, x1, y1), (u0, v0, u1, v1) = (
-        np.array([(box.x, box.y, box.x + box.width, box.y + box.height) for box in boxes]).reshape(-1, 4).T
+        np.array([(box.x, box.y, box.x + box.width, box.y + box.height) for box in boxes])
+        .reshape(-1, 4)
+        .T
         for boxes in (ours, theirs)
     )
     across = (x0[:, None] < u1) & (u0 < x1[:, None])
@@ -125,7 +138,10 @@ def hull(boxes: Iterable[Box]) -> Box:
     """The smallest box around all of them."""
     every = list(boxes)
     x, y = min(box.x for box in every), min(box.y for box in every)
-    right, bottom = max(box.x + box.width for box in every), max(box.y + box.height for box in every)
+    right, bottom = (
+        max(box.x + box.width for box in every),
+        max(box.y + box.height for box in every),
+    )
     return Box(x, y, right - x, bottom - y)
 
 
@@ -142,17 +158,21 @@ def order_by_area(segments: Iterable[Segment]) -> list[Segment]:
 def mask_to_rle(mask: Mask) -> dict[str, Any]:
     """COCO's compressed run lengths: `{"size": [height, width], "counts": text}`.
 
-    The runs are counted inside the box: for a picture of 40 megapixels that takes a twelfth of the time.
+    The runs are counted inside the box: for a picture of 40 megapixels that takes a twelfth of the
+    time.
     """
     from pycocotools import mask as coco
 
     width, height = mask.resolution_wh
-    encoded = coco.frPyObjects({"size": [height, width], "counts": _run_lengths(mask)}, height, width)
+    encoded = coco.frPyObjects(
+        {"size": [height, width], "counts": _run_lengths(mask)}, height, width
+    )
     return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
 
 
 def _run_lengths(mask: Mask) -> list[int]:
-    """Unset and set pixels of the whole picture in turn, down the columns; they begin with the unset, if only 0."""
+    """Unset and set pixels of the whole picture in turn, down the columns; they begin with the
+    unset, if only 0."""
     width, height = mask.resolution_wh
     edges = np.diff(np.pad(mask.bits.T.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     columns, rows = np.nonzero(edges)
@@ -167,15 +187,20 @@ def _run_lengths(mask: Mask) -> list[int]:
 def _deepest(bits: BoolMask) -> tuple[int, int]:
     import cv2
 
-    distances = cv2.distanceTransform(np.pad(bits, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distances = cv2.distanceTransform(
+        np.pad(bits, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+    )
     y, x = np.unravel_index(int(distances.argmax()), distances.shape)
     return int(x) - 1, int(y) - 1
 
 
 def _deep(bits: BoolMask, block: int) -> tuple[int, int]:
-    """A pixel well inside, by blocks of so many pixels a side; where the mask fills none, in its fullest row."""
+    """A pixel well inside, by blocks of so many pixels a side; where the mask fills none, in its
+    fullest row."""
     height, width = (side // block for side in bits.shape)
-    blocks = np.asarray(bits[: height * block, : width * block].reshape(height, block, width, block).all((1, 3)))
+    blocks = np.asarray(
+        bits[: height * block, : width * block].reshape(height, block, width, block).all((1, 3))
+    )
     if blocks.any():
         x, y = _deepest(blocks)
         return x * block + block // 2, y * block + block // 2
@@ -203,7 +228,8 @@ def _png_head(resolution_wh: tuple[int, int]) -> bytes:
 
 
 def _read_own_png(data: bytes, max_pixels: int) -> Mask | None:
-    """The mask of a PNG that `encode_mask_png` wrote, or None for any other and for one that is damaged."""
+    """The mask of a PNG that `encode_mask_png` wrote, or None for any other and for one that is
+    damaged."""
     width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))
     head = _png_head((width, height))
     if width * height > max_pixels or not data.startswith(head):

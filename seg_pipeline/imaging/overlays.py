@@ -1,7 +1,7 @@
 """The picture with its segments drawn on it, for people who look at a result.
 
-Drawn with OpenCV inside each mask's box: sixty masks take a twentieth of the time of supervision's annotators,
-which work on the whole picture for each, and the import a hundredth.
+Drawn with OpenCV inside each mask's box: sixty masks take a twentieth of the time of supervision's
+annotators, which work on the whole picture for each, and the import a hundredth.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,12 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 def overlay(image: RgbImage, segments: Sequence[Segment]) -> bytes:
-    """WEBP of the picture, at most 1600 px on its longer side, each mask tinted, outlined and named by its index
-    and label; the later lie on top. The same input gives the same bytes."""
+    """WEBP of the picture, at most 1600 px on its longer side, each mask tinted, outlined and named
+    by its index and label; the later lie on top. The same input gives the same bytes."""
     canvas = _canvas(image)
-    corners = [_draw(canvas, segment.mask, colour_of(index)) for index, segment in enumerate(segments)]
+    corners = [
+        _draw(canvas, segment.mask, colour_of(index)) for index, segment in enumerate(segments)
+    ]
     for index, (segment, corner) in enumerate(zip(segments, corners, strict=True)):
         _write(canvas, f"{index} {segment.label or ''}".rstrip(), corner, colour_of(index))
     return encode_webp(Image.fromarray(canvas), quality=80, method=1)
@@ -62,20 +64,26 @@ def _draw(canvas: RgbImage, mask: Mask, colour: Colour) -> tuple[int, int]:
     return x, y
 
 
-def _scaled_bits(mask: Mask, canvas_wh: tuple[int, int]) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """The mask's box as `(h, w) uint8` of 0 and 1 at the canvas's scale, and its corner `(x, y)` there."""
+def _scaled_bits(
+    mask: Mask, canvas_wh: tuple[int, int]
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """The mask's box as `(h, w) uint8` of 0 and 1 at the canvas's scale, and its corner `(x, y)`
+    there."""
     import cv2
 
     scale_x, scale_y = canvas_wh[0] / mask.resolution_wh[0], canvas_wh[1] / mask.resolution_wh[1]
     x, y = int(mask.box.x * scale_x), int(mask.box.y * scale_y)
     right = max(x + 1, round((mask.box.x + mask.box.width) * scale_x))
     bottom = max(y + 1, round((mask.box.y + mask.box.height) * scale_y))
-    bits = cv2.resize(mask.bits.view(np.uint8), (right - x, bottom - y), interpolation=cv2.INTER_NEAREST)
+    bits = cv2.resize(
+        mask.bits.view(np.uint8), (right - x, bottom - y), interpolation=cv2.INTER_NEAREST
+    )
     return bits.astype(np.uint8, copy=False), (x, y)
 
 
 def _write(canvas: RgbImage, text: str, corner: tuple[int, int], colour: Colour) -> None:
-    """The text in black or white on a plate of the colour, moved inside the canvas where it would leave it."""
+    """The text in black or white on a plate of the colour, moved inside the canvas where it would
+    leave it."""
     import cv2
 
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.5

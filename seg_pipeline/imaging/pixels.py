@@ -1,4 +1,5 @@
-"""A picture of Pillow's to `(H, W, 3) uint8` RGB: upright, in sRGB, on white, and as bright as its file means it.
+"""A picture of Pillow's to `(H, W, 3) uint8` RGB: upright, in sRGB, on white, and as bright as its
+file means it.
 
 What is done to pixels is done strip by strip, so that no second copy of a large picture is made.
 """
@@ -61,8 +62,11 @@ def new_array(shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 def upright_rgb(picture: Image.Image, facts: Facts, allocate: Allocate) -> RgbImage:
-    """As the EXIF orientation says, strip by strip where the strips do not depend on one another."""
-    turn = None if getattr(picture, "jpeg", None) is False else _turn_of(picture)  # JPEG XL is upright by itself
+    """As the EXIF orientation says, strip by strip where the strips do not depend on one
+    another."""
+    turn = (
+        None if getattr(picture, "jpeg", None) is False else _turn_of(picture)
+    )  # JPEG XL is upright by itself
     to_rgb = _converter(picture, facts)
     width, height = picture.size
     upright = allocate((width, height, 3) if turn in _SIDEWAYS else (height, width, 3))
@@ -121,8 +125,14 @@ def _converter(picture: Image.Image, facts: Facts) -> Callable[[Image.Image], ND
     """What makes RGB of a strip: a mode alone does not say all that the file does."""
     if picture.mode.startswith("I") or picture.mode == "F":
         return _wide_grey(picture, facts.directory)
-    if facts.format == "BMP" and picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (0, 0):
-        return lambda strip: np.asarray(_to_rgb(strip.convert("RGB")))  # as Windows: nobody means to show nothing
+    if (
+        facts.format == "BMP"
+        and picture.mode == "RGBA"
+        and picture.getchannel("A").getextrema() == (0, 0)
+    ):
+        return lambda strip: np.asarray(
+            _to_rgb(strip.convert("RGB"))
+        )  # as Windows: nobody means to show nothing
     depth, transparent = facts.grey_bits, picture.info.get("transparency")
     if depth in (1, 2, 4) and isinstance(transparent, int):
         return lambda strip: _grey_with_a_hole(strip, transparent * 255 // (2**depth - 1))
@@ -144,8 +154,8 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """By the embedded colour profile, as phones (Display P3) and printers (CMYK) write them; without one, or with
-    one that is damaged or not this picture's, by the plain formulas."""
+    """By the embedded colour profile, as phones (Display P3) and printers (CMYK) write them;
+    without one, or with one that is damaged or not this picture's, by the plain formulas."""
     if picture.mode not in ("L", "RGB", "CMYK", "LAB"):
         picture = picture.convert("RGB")
     try:
@@ -173,9 +183,12 @@ def _flatten(picture: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, picture).convert("RGB")
 
 
-def _wide_grey(picture: Image.Image, found: tiff.Directory | None) -> Callable[[Image.Image], NDArray[np.uint8]]:
-    """Unsigned numbers of up to 16 bits by their highest eight, as Pillow does for 16-bit RGB; wider ones, signed ones
-    and floats from their own range. The one grey that a PNG may name transparent becomes white."""
+def _wide_grey(
+    picture: Image.Image, found: tiff.Directory | None
+) -> Callable[[Image.Image], NDArray[np.uint8]]:
+    """Unsigned numbers of up to 16 bits by their highest eight, as Pillow does for 16-bit RGB;
+    wider ones, signed ones and floats from their own range. The one grey that a PNG may name
+    transparent becomes white."""
     transparent = picture.info.get("transparency")
     unsigned = np.uint32 if found and found.is_unsigned and found.bits == 32 else None
     inverted = bool(found and found.zero_is_white)
@@ -186,7 +199,9 @@ def _wide_grey(picture: Image.Image, found: tiff.Directory | None) -> Callable[[
 
     def convert(strip: Image.Image) -> NDArray[np.uint8]:
         grey = np.asarray(strip) if unsigned is None else np.asarray(strip).view(unsigned)
-        eight_bits = _stretch(grey, low, high) if shift is None else (grey >> shift).astype(np.uint8)
+        eight_bits = (
+            _stretch(grey, low, high) if shift is None else (grey >> shift).astype(np.uint8)
+        )
         if inverted:
             eight_bits = 255 - eight_bits
         if isinstance(transparent, int):
@@ -215,7 +230,8 @@ def _range_of(values: NDArray[Any]) -> tuple[float, float] | None:
 
 
 def _stretch(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    """A range to 0 to 255, half a range to 127; a flat picture is black, and so is what is no number."""
+    """A range to 0 to 255, half a range to 127; a flat picture is black, and so is what is no
+    number."""
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = (values - np.float64(low)) * (255 / ((high - low) or 1))
     if values.dtype.kind == "f":
@@ -224,12 +240,19 @@ def _stretch(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]
 
 
 def floats_to_rgb(data: bytes, found: tiff.Directory, allocate: Allocate) -> RgbImage:
-    """A TIFF of doubles or of several floats a pixel, which Pillow does not read; from the range of all samples."""
+    """A TIFF of doubles or of several floats a pixel, which Pillow does not read; from the range of
+    all samples."""
     import cv2
 
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None or values.shape[:2] != (found.size_wh[1], found.size_wh[0]) or values.dtype.kind != "f":
-        raise UnsupportedImage(f"The TIFF picture is of a kind that is not read ({found.layout}); save it with 8 bits.")
+    if (
+        values is None
+        or values.shape[:2] != (found.size_wh[1], found.size_wh[0])
+        or values.dtype.kind != "f"
+    ):
+        raise UnsupportedImage(
+            f"The TIFF picture is of a kind that is not read ({found.layout}); save it with 8 bits."
+        )
     values = values if values.ndim == 3 else values[..., None]
     low, high = _range_of(values) or (0.0, 0.0)
     rgb = allocate((*values.shape[:2], 3))

@@ -1,8 +1,10 @@
-"""What a model found in overlapping parts of a picture, put together: each thing once, whole, its mask exact.
+"""What a model found in overlapping parts of a picture, put together: each thing once, whole, its
+mask exact.
 
-Two segments of one label are pieces of one thing if they agree where both views look. Agreement is measured on the
-masks, inside that shared region alone, and things of more than two views are joined through the chain. Everything works
-on windows of the masks' boxes: no full frame is made but where a thing fills it.
+Two segments of one label are pieces of one thing if they agree where both views look. Agreement is
+measured on the masks, inside that shared region alone, and things of more than two views are joined
+through the chain. Everything works on windows of the masks' boxes: no full frame is made but where
+a thing fills it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_pipeline.domain import BoolMask, Box, Mask, Segment
-from seg_pipeline.imaging.masks import area_inside, box_slices, boxes_meet, common_box, hull, mask_window, shared_area
+from seg_pipeline.imaging.masks import (
+    area_inside,
+    box_slices,
+    boxes_meet,
+    common_box,
+    hull,
+    mask_window,
+    shared_area,
+)
 
 AGREEMENT = 0.5
 """Pieces whose IoU in the shared region is larger are of one thing."""
@@ -24,8 +34,8 @@ MOSTLY = 0.8
 """The share of an area from which on another view, or another thing, has what matters of it."""
 
 REACH = 128
-"""A piece is cut by its tile's border if it comes within this fraction of the tile's side: models work at a lower
-resolution and seldom draw to the last pixel."""
+"""A piece is cut by its tile's border if it comes within this fraction of the tile's side: models
+work at a lower resolution and seldom draw to the last pixel."""
 
 OVERVIEW = -1
 
@@ -44,8 +54,8 @@ class View:
 class _Piece:
     """A segment of one view, which looked at `seen`.
 
-    `mask` is the picture's, the overview's own of its reduced picture; `coarse` is at the overview's resolution either
-    way, None where nothing is left of it or there is no overview.
+    `mask` is the picture's, the overview's own of its reduced picture; `coarse` is at the
+    overview's resolution either way, None where nothing is left of it or there is no overview.
     """
 
     view: int
@@ -65,7 +75,10 @@ class _Piece:
     def scale_xy(self) -> tuple[float, float]:
         """Pixels of the picture for one of the mask."""
         return (
-            (self.seen.width / self.mask.resolution_wh[0], self.seen.height / self.mask.resolution_wh[1])
+            (
+                self.seen.width / self.mask.resolution_wh[0],
+                self.seen.height / self.mask.resolution_wh[1],
+            )
             if self.is_rough
             else (1.0, 1.0)
         )
@@ -83,12 +96,13 @@ class _Piece:
 
 
 def merge(tiles: Sequence[View], overview: Sequence[Segment] = ()) -> list[Segment]:
-    """The things in the picture, in the order in which the tiles, which cover it, and then the overview saw them.
+    """The things in the picture, in the order in which the tiles, which cover it, and then the
+    overview saw them.
 
-    The segments of an `overview` are of the whole picture at a lower resolution; where a tile saw a piece of a thing,
-    the piece counts. Dropped is what a better view did not confirm: an overview's segment that would fit into a
-    tile, islands of another that would, and a piece that its tile's border cuts if most of it lies in another tile, or
-    in a thing that the overview saw whole.
+    The segments of an `overview` are of the whole picture at a lower resolution; where a tile saw a
+    piece of a thing, the piece counts. Dropped is what a better view did not confirm: an overview's
+    segment that would fit into a tile, islands of another that would, and a piece that its tile's
+    border cuts if most of it lies in another tile, or in a thing that the overview saw whole.
     """
     groups = [group for group in _grouped(_pieces(tiles, overview)) if _stands(group, tiles)]
     whole = [piece for group in groups for piece in group if piece.is_rough]
@@ -96,7 +110,8 @@ def merge(tiles: Sequence[View], overview: Sequence[Segment] = ()) -> list[Segme
 
 
 class Part:
-    """A mask as far as a region shows it; its connected parts there are found when they are first asked for."""
+    """A mask as far as a region shows it; its connected parts there are found when they are first
+    asked for."""
 
     def __init__(self, mask: Mask, region: Box) -> None:
         self.box = common_box(mask.box, region)
@@ -108,11 +123,16 @@ class Part:
         """The number of each pixel's connected part, and the area of each."""
         import cv2
 
-        _, numbers, stats, _ = cv2.connectedComponentsWithStats(self.bits.view(np.uint8), connectivity=8)
-        return numbers.astype(np.int32, copy=False), stats[:, cv2.CC_STAT_AREA].astype(np.int32, copy=False)
+        _, numbers, stats, _ = cv2.connectedComponentsWithStats(
+            self.bits.view(np.uint8), connectivity=8
+        )
+        return numbers.astype(np.int32, copy=False), stats[:, cv2.CC_STAT_AREA].astype(
+            np.int32, copy=False
+        )
 
     def area_touching(self, where: BoolMask, box: Box) -> int:
-        """The area of the connected parts that have a pixel of `where`, which shows a box inside this one's."""
+        """The area of the connected parts that have a pixel of `where`, which shows a box inside
+        this one's."""
         assert self.box is not None
         numbers, areas = self._connected
         if len(areas) == 2:  # the background and one part
@@ -125,8 +145,8 @@ class Part:
 def agreement(one: Part, other: Part) -> float:
     """How far two masks agree in the region that both views see: 0 to 1.
 
-    It is the IoU of what touches: a view may see as two what the other sees joined, as the ends of a U, so connected
-    parts of either that have no pixel of the other do not count.
+    It is the IoU of what touches: a view may see as two what the other sees joined, as the ends of
+    a U, so connected parts of either that have no pixel of the other do not count.
     """
     meeting = common_box(one.box, other.box) if one.box and other.box else None
     if meeting is None or one.box is None or other.box is None:
@@ -140,10 +160,13 @@ def agreement(one: Part, other: Part) -> float:
 
 
 def upscaled(mask: Mask, resolution_wh: tuple[int, int]) -> Mask:
-    """A mask of a reduced picture in the picture of `resolution_wh`, its edge interpolated (bilinear)."""
+    """A mask of a reduced picture in the picture of `resolution_wh`, its edge interpolated
+    (bilinear)."""
     import cv2
 
-    scale_x, scale_y = (large / small for large, small in zip(resolution_wh, mask.resolution_wh, strict=True))
+    scale_x, scale_y = (
+        large / small for large, small in zip(resolution_wh, mask.resolution_wh, strict=True)
+    )
     source = _with_rim(mask)
     target = _scaled(source, (scale_x, scale_y))
     centre_to_source = np.array([
@@ -159,13 +182,15 @@ def upscaled(mask: Mask, resolution_wh: tuple[int, int]) -> Mask:
     ).astype(np.uint8, copy=False)
     bits = np.greater(greys, 127, out=greys.view(np.bool_))
     larger = Mask.from_window(bits, (target.x, target.y), resolution_wh)
-    assert larger is not None, "every pixel of the reduced picture has one of the picture near its centre"
+    assert larger is not None, (
+        "every pixel of the reduced picture has one of the picture near its centre"
+    )
     return larger
 
 
 def sampled(mask: Mask, resolution_wh: tuple[int, int]) -> Mask | None:
-    """The mask in a reduced picture of `resolution_wh`: its pixels at the centres of the reduced picture's. None if it
-    has none there."""
+    """The mask in a reduced picture of `resolution_wh`: its pixels at the centres of the reduced
+    picture's. None if it has none there."""
     columns, rows = (
         ((np.arange(small) + 0.5) * large / small).astype(np.intp)
         for large, small in zip(mask.resolution_wh, resolution_wh, strict=True)
@@ -202,7 +227,9 @@ def _grouped(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
     group_of = list(range(len(pieces)))
     for _, one, other in sorted(_agreements(pieces), key=lambda found: (-found[0], *found[1:])):
         kept, gone = sorted((group_of[one], group_of[other]))
-        if kept == gone or _rivals([pieces[i] for i in groups[kept]], [pieces[i] for i in groups[gone]]):
+        if kept == gone or _rivals(
+            [pieces[i] for i in groups[kept]], [pieces[i] for i in groups[gone]]
+        ):
             continue
         for index in groups[gone]:
             group_of[index] = kept
@@ -213,7 +240,8 @@ def _grouped(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
 def _rivals(one: Sequence[_Piece], other: Sequence[_Piece]) -> bool:
     """Whether two pieces, one of each, cannot be of one thing."""
     return any(
-        _told_apart(a, b) if a.view == b.view else _outgrows(a, b) or _outgrows(b, a) for a, b in product(one, other)
+        _told_apart(a, b) if a.view == b.view else _outgrows(a, b) or _outgrows(b, a)
+        for a, b in product(one, other)
     )
 
 
@@ -224,9 +252,11 @@ def _told_apart(one: _Piece, other: _Piece) -> bool:
 
 
 def _outgrows(cut: _Piece, whole: _Piece) -> bool:
-    """Whether a tile saw whole what is the lesser part of a piece that another tile's border cuts right there.
+    """Whether a tile saw whole what is the lesser part of a piece that another tile's border cuts
+    right there.
 
-    Such a piece has parts elsewhere that its tile took for the same thing: joined to them, the thing would be lost.
+    Such a piece has parts elsewhere that its tile took for the same thing: joined to them, the
+    thing would be lost.
     """
     if cut.is_rough or whole.is_rough or any(_beyond(whole)):
         return False
@@ -244,7 +274,9 @@ def _agreements(pieces: Sequence[_Piece]) -> Iterator[tuple[float, int, int]]:
     for ours, theirs in combinations(by_view.values(), 2):
         shared = common_box(pieces[ours[0]].seen, pieces[theirs[0]].seen)
         if shared is not None:
-            yield from _agreements_in(shared, [(i, pieces[i]) for i in ours], [(i, pieces[i]) for i in theirs])
+            yield from _agreements_in(
+                shared, [(i, pieces[i]) for i in ours], [(i, pieces[i]) for i in theirs]
+            )
 
 
 def _agreements_in(
@@ -252,7 +284,8 @@ def _agreements_in(
 ) -> Iterator[tuple[float, int, int]]:
     """Of two views, in the region that both see."""
     rough = next((piece for _, piece in (ours[0], theirs[0]) if piece.is_rough), None)
-    some, others = ([(i, piece.segment.label, part) for i, piece in pieces if (part := _part(piece, shared, rough))]
+    some, others = ([(i, piece.segment.label, part) for i,
+                     piece in pieces if (part := _part(piece, shared, rough))]
                     for pieces in (ours, theirs))  # fmt: skip
     boxes, other_boxes = ([part.box for *_, part in parts if part.box] for parts in (some, others))
     meet = boxes_meet(boxes, other_boxes)
@@ -263,7 +296,8 @@ def _agreements_in(
 
 
 def _part(piece: _Piece, shared: Box, rough: _Piece | None) -> Part | None:
-    """What the region shows of a piece: at full resolution among tiles, at the overview's if one of them is of it."""
+    """What the region shows of a piece: at full resolution among tiles, at the overview's if one of
+    them is of it."""
     if rough is None:
         part = Part(piece.mask, shared)
     elif piece.coarse is None:
@@ -279,13 +313,16 @@ def _stands(group: Sequence[_Piece], tiles: Sequence[View]) -> bool:
 
 
 def _is_doubtful(group: Sequence[_Piece], tiles: Sequence[View], whole: Sequence[_Piece]) -> bool:
-    """Whether a tile's border cuts it off, and most of it lies where another view saw something else or nothing."""
+    """Whether a tile's border cuts it off, and most of it lies where another view saw something
+    else or nothing."""
     if not _is_cut_off(group):
         return False
     looked = {piece.view for piece in group}
     area = MOSTLY * sum(piece.area for piece in group)
     others = (view.box for index, view in enumerate(tiles) if index not in looked)
-    seen_better = any(sum(area_inside(piece.mask, box) for piece in group) >= area for box in others)
+    seen_better = any(
+        sum(area_inside(piece.mask, box) for piece in group) >= area for box in others
+    )
     return seen_better or any(all(_lies_in(piece, thing) for piece in group) for thing in whole)
 
 
@@ -322,7 +359,8 @@ def _lies_in(piece: _Piece, thing: _Piece) -> bool:
 
 
 def _joined(group: Sequence[_Piece], tiles: Sequence[View]) -> Segment:
-    """The pieces as one segment, its scores their mean weighed by area; a tile's lone piece as it is."""
+    """The pieces as one segment, its scores their mean weighed by area; a tile's lone piece as it
+    is."""
     if len(group) == 1 and not group[0].is_rough:
         return group[0].segment
     scores = {name: _mean_score(group, name) for name in _SCORES}
@@ -357,7 +395,8 @@ def _joined_mask(group: Sequence[_Piece], tiles: Sequence[View]) -> Mask:
 
 
 def _without_islands(piece: _Piece, tiles: Sequence[View]) -> Mask:
-    """An overview's mask without its connected parts that are no larger than a tile, the largest part apart.
+    """An overview's mask without its connected parts that are no larger than a tile, the largest
+    part apart.
 
     Networks strew such parts over the picture, and a mask takes the memory of its box.
     """
@@ -365,7 +404,9 @@ def _without_islands(piece: _Piece, tiles: Sequence[View]) -> Mask:
 
     mask = piece.mask
     scale_x, scale_y = piece.scale_xy
-    _, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.bits.view(np.uint8), connectivity=8)
+    _, numbers, stats, _ = cv2.connectedComponentsWithStats(
+        mask.bits.view(np.uint8), connectivity=8
+    )
     kept = (stats[:, cv2.CC_STAT_WIDTH] * scale_x > max(view.box.width for view in tiles)) | (
         stats[:, cv2.CC_STAT_HEIGHT] * scale_y > max(view.box.height for view in tiles)
     )
@@ -385,5 +426,8 @@ def _holds(outer: Box, inner: Box) -> bool:
 def _scaled(box: Box, scale_xy: tuple[float, float]) -> Box:
     """The box in a picture of another size, all of it."""
     x, y = int(box.x * scale_xy[0]), int(box.y * scale_xy[1])
-    right, bottom = ceil((box.x + box.width) * scale_xy[0]), ceil((box.y + box.height) * scale_xy[1])
+    right, bottom = (
+        ceil((box.x + box.width) * scale_xy[0]),
+        ceil((box.y + box.height) * scale_xy[1]),
+    )
     return Box(x, y, right - x, bottom - y)

@@ -1,4 +1,5 @@
-"""How long to wait before something that failed is tried again: longer each time, and never all at once."""
+"""How long to wait before something that failed is tried again: longer each time, and never all at
+once."""
 
 import random
 from collections.abc import Callable
@@ -8,16 +9,19 @@ Jitter = Callable[[], float]
 
 
 def growing_pause(failures: int, longest_seconds: float, jitter: Jitter = random.random) -> float:
-    """Seconds after the so-manieth failure in a row (from 1): at least one, at most a bound that doubles each time.
+    """Seconds after the so-manieth failure in a row (from 1): at least one, at most a bound that
+    doubles each time.
 
-    Anything in between is as likely ("full jitter"), so that what failed together does not come back together.
+    Anything in between is as likely ("full jitter"), so that what failed together does not come
+    back together.
     """
     bound = min(longest_seconds, 2.0 ** min(failures, 64))
     return 1 + jitter() * max(0.0, bound - 1)
 
 
 class Backoff:
-    """Counts failures in a row and says when to try again. Times are seconds of any clock, the caller's."""
+    """Counts failures in a row and says when to try again. Times are seconds of any clock, the
+    caller's."""
 
     def __init__(self, longest_seconds: float, jitter: Jitter = random.random) -> None:
         self._longest_seconds = longest_seconds
@@ -26,7 +30,8 @@ class Backoff:
         self._ready_at = 0.0
 
     def failed(self, now: float, at_least_seconds: float = 0) -> None:
-        """Notes a failure; the next try is due after a growing pause, or the one asked for if that is longer."""
+        """Notes a failure; the next try is due after a growing pause, or the one asked for if that
+        is longer."""
         self.failures += 1
         pause = growing_pause(self.failures, self._longest_seconds, self._jitter)
         self._ready_at = now + max(pause, at_least_seconds)

@@ -1,4 +1,5 @@
-"""A delivery: what came of telling the app server about a job, and what is to be done next. Pure policy.
+"""A delivery: what came of telling the app server about a job, and what is to be done next. Pure
+policy.
 
 pending ──2xx──▶ delivered
    │ ├──4xx, but not 408, 409, 425, 429──▶ parked
@@ -29,7 +30,8 @@ class DeliveryState(StrEnum):
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of one PATCH. Without an answer `status` is None, and `problem` says why there was none."""
+    """What came of one PATCH. Without an answer `status` is None, and `problem` says why there was
+    none."""
 
     seconds: float
     status: int | None = None
@@ -45,10 +47,14 @@ class Reply:
     def is_final(self) -> bool:
         """The app server will not have it, however often it is sent.
 
-        A redirect is not followed, since the API key would go along, but it is not final either: the address is a
-        setting, and can be mended.
+        A redirect is not followed, since the API key would go along, but it is not final either:
+        the address is a setting, and can be mended.
         """
-        return self.status is not None and 400 <= self.status < 500 and self.status not in _WORTH_A_RETRY
+        return (
+            self.status is not None
+            and 400 <= self.status < 500
+            and self.status not in _WORTH_A_RETRY
+        )
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,8 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Policy:
-    """When to try again, when to give up, and how long to keep a job's files for what has not arrived."""
+    """When to try again, when to give up, and how long to keep a job's files for what has not
+    arrived."""
 
     give_up_seconds: float
     parked_ttl_seconds: float
@@ -71,18 +78,20 @@ class Policy:
     longest_retry_after_seconds: float = 3600
 
     def pause_seconds(self, failures: int, reply: Reply, jitter: Jitter) -> float:
-        """After the so-manieth failed attempt: what the server asked for, within reason, or longer."""
+        """After the so-manieth failed attempt: what the server asked for, within reason, or
+        longer."""
         asked = min(reply.retry_after_seconds, self.longest_retry_after_seconds)
         return max(asked, growing_pause(failures, self.longest_pause_seconds, jitter))
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """`delivery.json`. `result_sha256` says which ending of the job it tells of: a job that is run again has another.
+    """`delivery.json`. `result_sha256` says which ending of the job it tells of: a job that is run
+    again has another.
 
-    `due_at` is when the outbox looks at it again: for the next attempt or, once it has ended, to let go of the job's
-    files, which it keeps from being pruned until then; None if there is nothing to keep.
-    Of many attempts the first and the last are kept.
+    `due_at` is when the outbox looks at it again: for the next attempt or, once it has ended, to
+    let go of the job's files, which it keeps from being pruned until then; None if there is nothing
+    to keep. Of many attempts the first and the last are kept.
     """
 
     uuid: str
@@ -118,7 +127,8 @@ class Delivery:
         return bool(self.attempts) and self.attempts[0].at >= moment
 
     def hurried(self) -> Self:
-        """The same, due as if it had never failed: it takes its place among those that have waited as long."""
+        """The same, due as if it had never failed: it takes its place among those that have waited
+        as long."""
         return replace(self, due_at=self.created_at)
 
     def parked(self, reason: str, now: datetime, policy: Policy) -> Self:
@@ -127,10 +137,18 @@ class Delivery:
         return replace(self, state=DeliveryState.PARKED, reason=reason, due_at=keep_until)
 
     def after(
-        self, reply: Reply, now: datetime, policy: Policy, keep_until: datetime | None, jitter: Jitter = random.random
+        self,
+        reply: Reply,
+        now: datetime,
+        policy: Policy,
+        keep_until: datetime | None,
+        jitter: Jitter = random.random,
     ) -> Self:
-        """What the delivery is after an attempt. One that arrived keeps the job's files until `keep_until`."""
-        tried = self._with_attempt(Attempt(now, round(reply.seconds, 3), reply.status, reply.problem))
+        """What the delivery is after an attempt. One that arrived keeps the job's files until
+        `keep_until`."""
+        tried = self._with_attempt(
+            Attempt(now, round(reply.seconds, 3), reply.status, reply.problem)
+        )
         if reply.is_delivered:
             return replace(tried, state=DeliveryState.DELIVERED, reason=None, due_at=keep_until)
         problem = reply.problem or f"the app server answered {reply.status}"
@@ -138,7 +156,9 @@ class Delivery:
             return tried.parked(problem, now, policy)
         last_chance = self.gives_up_at(policy)
         if now >= last_chance:
-            return tried.parked(f"given up after {policy.give_up_seconds:g} s: {problem}", now, policy)
+            return tried.parked(
+                f"given up after {policy.give_up_seconds:g} s: {problem}", now, policy
+            )
         pause = timedelta(seconds=policy.pause_seconds(tried.attempt_count, reply, jitter))
         return replace(tried, due_at=min(now + pause, last_chance))
 
@@ -151,7 +171,10 @@ class Delivery:
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""
         attempts = [{**attempt.__dict__, "at": attempt.at.isoformat()} for attempt in self.attempts]
-        times = {"created_at": self.created_at.isoformat(), "due_at": self.due_at and self.due_at.isoformat()}
+        times = {
+            "created_at": self.created_at.isoformat(),
+            "due_at": self.due_at and self.due_at.isoformat(),
+        }
         return {**self.__dict__, **times, "state": str(self.state), "attempts": attempts}
 
     @classmethod

@@ -1,8 +1,8 @@
-"""What a run was doing with a job that it had alone: the note that says, after its worker died, whether the job is to
-blame.
+"""What a run was doing with a job that it had alone: the note that says, after its worker died,
+whether the job is to blame.
 
-It is written before such a job is decoded, segmented or encoded, and removed afterwards, so it is there in between
-alone. A batch writes none, nor does a model that loads.
+It is written before such a job is decoded, segmented or encoded, and removed afterwards, so it is
+there in between alone. A batch writes none, nor does a model that loads.
 """
 
 import json
@@ -14,7 +14,8 @@ from seg_pipeline.store import Store, keys
 
 @dataclass(frozen=True)
 class Evidence:
-    """The stage of a job in a run; `error` is the code of the job's own error, if that ended the run."""
+    """The stage of a job in a run; `error` is the code of the job's own error, if that ended the
+    run."""
 
     run_id: str
     stage: str

@@ -1,13 +1,14 @@
-"""Pictures that are to be fetched, in the store: each job's marker, its tries so far, and what came in the end.
+"""Pictures that are to be fetched, in the store: each job's marker, its tries so far, and what came
+in the end.
 
-    accept    request.json → fetching/{uuid}                                 see `inbox`
-    retry     source.fetch-….json                                            tries, and when the next one is due
+    accept    request.json → fetching/{uuid}                 see `repository`
+    retry     source.fetch-….json                            tries, and when the next one is due
     end       source.fetched-… → source.fetch-….json → inbox/{uuid} → no fetching/{uuid}
     run       source.<ext> → source.json → no source.fetched-…               see `stages`
 
-The record is the truth. It and the bytes are named by their request, so that nothing of a deleted job is taken for its
-successor's. A fetcher may die between any two writes, and several may do the same at once: the worst that comes of it
-is a picture that is fetched twice.
+The record is the truth. It and the bytes are named by their request, so that nothing of a deleted
+job is taken for its successor's. A fetcher may die between any two writes, and several may do the
+same at once: the worst that comes of it is a picture that is fetched twice.
 """
 
 import hashlib
@@ -45,7 +46,8 @@ class FetchState(StrEnum):
 
 @dataclass(frozen=True)
 class FetchRecord:
-    """What came of fetching a picture so far. `address` has no query; `code` and `message` are the last failure's."""
+    """What came of fetching a picture so far. `address` has no query; `code` and `message` are the
+    last failure's."""
 
     state: FetchState = FetchState.PENDING
     attempts: int = 0
@@ -85,7 +87,10 @@ class FetchRecord:
     def from_json(cls, document: dict[str, Any]) -> Self:
         """The record that `to_json` wrote; unknown keys of newer versions are ignored."""
         known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
-        read = {"state": FetchState(document["state"]), "due_at": datetime.fromisoformat(document["due_at"])}
+        read = {
+            "state": FetchState(document["state"]),
+            "due_at": datetime.fromisoformat(document["due_at"]),
+        }
         return cls(**{**known, **read})
 
 
@@ -98,7 +103,8 @@ class PendingFetch:
 
 
 class FetchQueue:
-    """The fetches of a store. Safe to use from several threads and processes; all methods may be called again.
+    """The fetches of a store. Safe to use from several threads and processes; all methods may be
+    called again.
 
     Raises StoreUnavailable when the store does not do its part.
     """
@@ -151,7 +157,8 @@ class FetchQueue:
             self._pass_on(job, record)
 
     def failed(self, job: Job, record: FetchRecord) -> None:
-        """Records that the picture cannot be had, and lets the job go on to the run that fails with the reason."""
+        """Records that the picture cannot be had, and lets the job go on to the run that fails with
+        the reason."""
         if self._is_wanted(job):
             self._put_record(job, record)
             self._pass_on(job, record)
@@ -161,10 +168,15 @@ class FetchQueue:
         if job.image_url is None or self.store.head(keys.source_info(job.uuid)):
             return True
         record = self.record_of(job)
-        return record is not None and record.state is not FetchState.PENDING and self._is_complete(job, record)
+        return (
+            record is not None
+            and record.state is not FetchState.PENDING
+            and self._is_complete(job, record)
+        )
 
     def picture(self, job: Job, record: FetchRecord) -> bytes:
-        """The bytes that came. ObjectNotFound if they are gone, or were cut short by a power cut."""
+        """The bytes that came. ObjectNotFound if they are gone, or were cut short by a power
+        cut."""
         key = keys.fetched(job.uuid, _request_id(job))
         data = self.store.get(key)
         if len(data) != record.size:
@@ -193,7 +205,8 @@ class FetchQueue:
         return now is not None and _request_id(now) == _request_id(job)
 
     def _pass_on(self, job: Job, record: FetchRecord) -> None:
-        """Lets the job go on to its run. One that has ended already was fetched again for an operator."""
+        """Lets the job go on to its run. One that has ended already was fetched again for an
+        operator."""
         if self._has_ended(job.uuid):
             self._remove_marker(job.uuid)
         else:
@@ -206,8 +219,9 @@ class FetchQueue:
             self._remove_marker(uuid)
 
     def _remove_marker(self, uuid: str) -> None:
-        """Removes what leads to the fetch once something else leads to the job. If nothing does, the job was deleted,
-        and the marker was that of another under the same uuid: then it is put back."""
+        """Removes what leads to the fetch once something else leads to the job. If nothing does,
+        the job was deleted, and the marker was that of another under the same uuid: then it is put
+        back."""
         self.store.delete(keys.fetching(uuid))
         # In the order in which a job passes them, so that none slips through between two looks.
         others = (keys.inbox(uuid), keys.inflight(uuid), keys.result(uuid))

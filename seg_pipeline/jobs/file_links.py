@@ -38,7 +38,9 @@ def file_links(store: Store, settings: Settings) -> FileLinks:
 class SignedLinks:
     """Links that hold for `ttl_seconds` from when they are made."""
 
-    def __init__(self, store: Store, secret: str, ttl_seconds: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, store: Store, secret: str, ttl_seconds: int, clock: Callable[[], float] = time.time
+    ) -> None:
         self._store = store
         self._secret = secret
         self._ttl_seconds = ttl_seconds

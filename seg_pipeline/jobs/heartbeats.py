@@ -1,4 +1,5 @@
-"""Workers say in the store that they live, so that the API and the sweeper see it without Dagster or the broker."""
+"""Workers say in the store that they live, so that the API and the sweeper see it without Dagster
+or the broker."""
 
 import json
 import os
@@ -15,7 +16,8 @@ _TIMES = ("beat_at", "idle_since", "started_at")
 
 @dataclass(frozen=True)
 class WorkerBeat:
-    """What a worker was doing at `beat_at`: the run and the jobs it works on, and the models it holds in memory.
+    """What a worker was doing at `beat_at`: the run and the jobs it works on, and the models it
+    holds in memory.
 
     `problem` is a sentence that says why it can do nothing; such a worker is not idle.
     """
@@ -32,19 +34,28 @@ class WorkerBeat:
     problem: str | None = None
 
     def is_live(self, now: datetime, stale_seconds: float) -> bool:
-        """Whether it was heard of within `stale_seconds`; a clock that runs ahead of ours does not count against it."""
+        """Whether it was heard of within `stale_seconds`; a clock that runs ahead of ours does not
+        count against it."""
         return now - self.beat_at <= timedelta(seconds=stale_seconds)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""
-        times = {name: moment and moment.isoformat() for name in _TIMES for moment in [getattr(self, name)]}
+        times = {
+            name: moment and moment.isoformat()
+            for name in _TIMES
+            for moment in [getattr(self, name)]
+        }
         return {**asdict(self), "uuids": [*self.uuids], "models": [*self.models], **times}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
         """The beat that `to_json` wrote; unknown keys of newer versions are ignored."""
         known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
-        times = {name: moment and datetime.fromisoformat(moment) for name in _TIMES for moment in [known.get(name)]}
+        times = {
+            name: moment and datetime.fromisoformat(moment)
+            for name in _TIMES
+            for moment in [known.get(name)]
+        }
         lists = {name: tuple(known.get(name, ())) for name in ("uuids", "models")}
         return cls(**{**known, **times, **lists})
 
@@ -60,12 +71,15 @@ def remove_beat(store: Store, name: str) -> None:
 
 
 def all_workers(store: Store) -> list[WorkerBeat]:
-    """Every worker that has not said goodbye, dead ones too, by name; what cannot be read is left out."""
+    """Every worker that has not said goodbye, dead ones too, by name; what cannot be read is left
+    out."""
     beats = (_read(store, info.key) for info in store.list(keys.WORKERS))
     return [beat for beat in beats if beat]
 
 
-def live_workers(store: Store, now: datetime | None = None, stale_seconds: float = 15) -> list[WorkerBeat]:
+def live_workers(
+    store: Store, now: datetime | None = None, stale_seconds: float = 15
+) -> list[WorkerBeat]:
     """The workers heard of within `stale_seconds`, by name."""
     moment = now or datetime.now(UTC)
     return [beat for beat in all_workers(store) if beat.is_live(moment, stale_seconds)]
@@ -84,7 +98,10 @@ class FetcherBeat:
 
 def write_fetcher_beat(store: Store, beat: FetcherBeat) -> None:
     """Replaces the fetcher's last heartbeat."""
-    store.put(keys.fetcher(beat.name), json.dumps({**asdict(beat), "beat_at": beat.beat_at.isoformat()}).encode())
+    store.put(
+        keys.fetcher(beat.name),
+        json.dumps({**asdict(beat), "beat_at": beat.beat_at.isoformat()}).encode(),
+    )
 
 
 def remove_fetcher_beat(store: Store, name: str) -> None:
@@ -98,14 +115,17 @@ def all_fetchers(store: Store) -> list[FetcherBeat]:
     return [beat for beat in beats if beat]
 
 
-def live_fetchers(store: Store, now: datetime | None = None, stale_seconds: float = 15) -> list[FetcherBeat]:
+def live_fetchers(
+    store: Store, now: datetime | None = None, stale_seconds: float = 15
+) -> list[FetcherBeat]:
     """The fetchers heard of within `stale_seconds`, by name."""
     oldest = (now or datetime.now(UTC)) - timedelta(seconds=stale_seconds)
     return [beat for beat in all_fetchers(store) if beat.beat_at >= oldest]
 
 
 def died_here(beat: WorkerBeat | FetcherBeat) -> bool:
-    """Whether it is of a process of this host that is gone, so that nobody need wait for it to grow stale."""
+    """Whether it is of a process of this host that is gone, so that nobody need wait for it to grow
+    stale."""
     return beat.host == socket.gethostname() and not _is_alive(beat.pid)
 
 

@@ -1,12 +1,14 @@
-"""What the app server is still to be told, in the store: recorded before it is tried, found without asking every job.
+"""What the app server is still to be told, in the store: recorded before it is tried, found without
+asking every job.
 
-    record    delivery.json → outbox/{due}-{uuid}                  with the job's end, see `inbox`
+    record    delivery.json → outbox/{due}-{uuid}           with the job's end, see `repository`
     attempt   delivery.json → outbox/{next due}-… → no outbox/{due}-…
-    deliver   delivery.json → no outbox/{due}-…                    or one that keeps the files for a while
+    deliver   delivery.json → no outbox/{due}-…             or one that keeps the files for a while
     park      delivery.json → parked/callback-{uuid} → outbox/{kept until}-… → no outbox/{due}-…
 
-`delivery.json` is the truth; a marker whose time is another than the delivery's is a dead process' leaving, and is
-put right when its time comes. Between a PATCH and its record a process may die too: then it is sent once more.
+`delivery.json` is the truth; a marker whose time is another than the delivery's is a dead process'
+leaving, and is put right when its time comes. Between a PATCH and its record a process may die too:
+then it is sent once more.
 """
 
 import hashlib
@@ -42,15 +44,16 @@ class Parcel:
     result: dict[str, Any]
 
     def keep_until(self, now: datetime) -> datetime | None:
-        """How long the job's files must stay if it is delivered now: whoever is told late has the time to fetch them
-        too. None if at least half of their time is left anyway."""
+        """How long the job's files must stay if it is delivered now: whoever is told late has the
+        time to fetch them too. None if at least half of their time is left anyway."""
         ttl = timedelta(seconds=self.job.ttl_seconds)
         left = datetime.fromisoformat(self.result["expires_at"]).astimezone(UTC) - now
         return now + ttl if left < ttl / 2 else None
 
 
 class Outbox:
-    """The deliveries of a store. Safe to use from several threads and processes; all methods may be called again.
+    """The deliveries of a store. Safe to use from several threads and processes; all methods may be
+    called again.
 
     Raises StoreUnavailable when the store does not do its part.
     """
@@ -59,13 +62,16 @@ class Outbox:
         self.store = store
 
     def record(self, uuid: str, result: dict[str, Any], now: datetime | None = None) -> None:
-        """Makes sure that the app server will be told of this result; once it returns, that cannot get lost."""
+        """Makes sure that the app server will be told of this result; once it returns, that cannot
+        get lost."""
         former = self.delivery(uuid)
         sha256 = _fingerprint(result)
         if former is None or former.result_sha256 != sha256:
             self._replace(former, Delivery.begin(uuid, sha256, now or datetime.now(UTC)))
         elif former.due_at:
-            self.store.put(_key(former.due_at, uuid), b"")  # the recorder may have died before it came to this
+            self.store.put(
+                _key(former.due_at, uuid), b""
+            )  # the recorder may have died before it came to this
 
     def delivery(self, uuid: str) -> Delivery | None:
         """What came of it so far; None if nothing is recorded, or after a power cut."""
@@ -80,12 +86,15 @@ class Outbox:
         return [marker for marker in markers if marker and marker.due_at <= now]
 
     def take(self, marker: Marker, now: datetime | None = None) -> Parcel | None:
-        """What is to be sent. None if nothing is: then the marker had served its time, or was wrong and is mended."""
+        """What is to be sent. None if nothing is: then the marker had served its time, or was wrong
+        and is mended."""
         uuid, moment = marker.uuid, now or datetime.now(UTC)
         job, result, delivery = self._job(uuid), self._result(uuid), self.delivery(uuid)
         if job is None or not job.callback:
             self.store.delete(marker.key)
-        elif result is None:  # it was there when the marker was made: a power cut took it, so the job is done again
+        elif (
+            result is None
+        ):  # it was there when the marker was made: a power cut took it, so the job is done again
             if self.store.head(marker.key):  # else it is being deleted, the result after the marker
                 self.store.create(keys.inbox(uuid), b"")
             self.store.delete(marker.key)
@@ -107,21 +116,26 @@ class Outbox:
             self._replace(former, delivery)
 
     def replay(self, uuid: str, now: datetime | None = None) -> Delivery:
-        """Has the app server told again, from the beginning. Raises JobNotFound, and NothingToTell where the job has
-        not ended or was never to be told of."""
+        """Has the app server told again, from the beginning. Raises JobNotFound, and NothingToTell
+        where the job has not ended or was never to be told of."""
         job, result = self._job(uuid), self._result(uuid)
         if job is None:
             raise JobNotFound(uuid)
         if not job.callback:
-            raise NothingToTell(f"job {uuid} did not come by the queue; the app server does not wait for it.")
+            raise NothingToTell(
+                f"job {uuid} did not come by the queue; the app server does not wait for it."
+            )
         if result is None:
-            raise NothingToTell(f"job {uuid} has not ended yet; the app server will be told when it has.")
+            raise NothingToTell(
+                f"job {uuid} has not ended yet; the app server will be told when it has."
+            )
         delivery = Delivery.begin(uuid, _fingerprint(result), now or datetime.now(UTC))
         self._replace(self.delivery(uuid), delivery)
         return delivery
 
     def release(self, uuid: str) -> None:
-        """Lets a parked delivery go: it holds the job's files no longer, and nobody is to look at it."""
+        """Lets a parked delivery go: it holds the job's files no longer, and nobody is to look at
+        it."""
         delivery = self.delivery(uuid)
         if delivery and delivery.state is DeliveryState.PARKED:
             if delivery.due_at:  # first: without that, nobody would know the marker's name
@@ -129,7 +143,8 @@ class Outbox:
             self.store.put(keys.delivery(uuid), _to_bytes(replace(delivery, due_at=None).to_json()))
 
     def uuids(self) -> set[str]:
-        """Jobs whose files must stay: not delivered yet, or delivered late or parked not long ago."""
+        """Jobs whose files must stay: not delivered yet, or delivered late or parked not long
+        ago."""
         markers = (_marker(info.key) for info in self.store.list(keys.OUTBOX))
         return {marker.uuid for marker in markers if marker}
 
@@ -141,7 +156,11 @@ class Outbox:
         uuid = delivery.uuid
         self.store.put(keys.delivery(uuid), _to_bytes(delivery.to_json()))
         if delivery.state is DeliveryState.PARKED:
-            parked = {"uuid": uuid, "reason": delivery.reason, "parked_at": datetime.now(UTC).isoformat()}
+            parked = {
+                "uuid": uuid,
+                "reason": delivery.reason,
+                "parked_at": datetime.now(UTC).isoformat(),
+            }
             self.store.put(_parked_key(uuid), _to_bytes(parked))
         if delivery.due_at:
             self.store.put(_key(delivery.due_at, uuid), b"")
@@ -158,7 +177,11 @@ class Outbox:
     def _result(self, uuid: str) -> dict[str, Any] | None:
         result = self._read(keys.result(uuid))
         try:
-            return result if result and result["status"] and datetime.fromisoformat(result["expires_at"]) else None
+            return (
+                result
+                if result and result["status"] and datetime.fromisoformat(result["expires_at"])
+                else None
+            )
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -193,11 +216,14 @@ def _marker(key: str) -> Marker | None:
     if name is None:
         return None
     microseconds, uuid = name.groups()
-    return Marker(key, uuid, datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(microseconds)))
+    return Marker(
+        key, uuid, datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(microseconds))
+    )
 
 
 def _fingerprint(result: dict[str, Any]) -> str:
-    """SHA-256 of a result, the same for the document in memory and for the one that was read back."""
+    """SHA-256 of a result, the same for the document in memory and for the one that was read
+    back."""
     return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
 
 

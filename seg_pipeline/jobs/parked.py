@@ -1,4 +1,5 @@
-"""What could not become a job or be delivered, and waits for a person: listed, tried again, or dropped.
+"""What could not become a job or be delivered, and waits for a person: listed, tried again, or
+dropped.
 
     replay   (the job or the delivery anew) → no parked/{name}
     drop     (the delivery lets go of its job's files) → no parked/{name}
@@ -21,7 +22,8 @@ from seg_pipeline.store import ObjectInfo, Store, keys
 
 
 class ParkedKind(StrEnum):
-    """What is parked: a message of the queue, a callback, or a marker of the inbox that no request goes with."""
+    """What is parked: a message of the queue, a callback, or a marker of the inbox that no request
+    goes with."""
 
     MESSAGE = "message"
     CALLBACK = "callback"
@@ -30,7 +32,8 @@ class ParkedKind(StrEnum):
 
 @dataclass(frozen=True)
 class Parked:
-    """One of them; `name` is what it is known by. A message has its `body`, the others their job's `uuid`."""
+    """One of them; `name` is what it is known by. A message has its `body`, the others their job's
+    `uuid`."""
 
     name: str
     kind: ParkedKind
@@ -62,7 +65,8 @@ class ParkedPage:
 
 
 class ParkedItems:
-    """Everything that is parked in a store. Raises StoreUnavailable when the store does not do its part."""
+    """Everything that is parked in a store. Raises StoreUnavailable when the store does not do its
+    part."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -77,30 +81,41 @@ class ParkedItems:
 
     def get(self, name: str) -> Parked:
         """One of them; raises ParkedNotFound."""
-        info = self._store.head(keys.parked(name)) if keys.is_key(name) and "/" not in name else None
+        info = (
+            self._store.head(keys.parked(name)) if keys.is_key(name) and "/" not in name else None
+        )
         parked = self._read(info) if info else None
         if parked is None:
             raise ParkedNotFound(name)
         return parked
 
     def replay_callback(self, parked: Parked) -> None:
-        """Has the app server told again. Raises JobNotFound or NothingToTell where there is nothing to tell."""
+        """Has the app server told again. Raises JobNotFound or NothingToTell where there is nothing
+        to tell."""
         uuid = parked.uuid or ""
         self._outbox.replay(uuid)
         delivery = self._outbox.delivery(uuid)
-        if delivery is None or delivery.state is not DeliveryState.PARKED:  # it may have been parked again by now
+        if (
+            delivery is None or delivery.state is not DeliveryState.PARKED
+        ):  # it may have been parked again by now
             self.forget(parked)
 
     def message_of(self, parked: Parked) -> str:
         """The message as it came; raises NotReplayable if it is none, or is not here whole."""
         if parked.kind is ParkedKind.MARKER:
-            raise NotReplayable(f"{parked.name} is a marker without a request: there is nothing to replay; drop it.")
+            raise NotReplayable(
+                f"{parked.name} is a marker without a request: there is nothing to replay; drop it."
+            )
         if parked.body is None or parked.is_cut:
-            raise NotReplayable(f"the message {parked.name} was too long to be kept whole; drop it and send another.")
+            raise NotReplayable(
+                f"the message {parked.name} was too long to be kept whole; drop it and send"
+                " another."
+            )
         return parked.body
 
     def drop(self, parked: Parked) -> None:
-        """Nobody will care for it any more; a callback's job keeps its files no longer than others do."""
+        """Nobody will care for it any more; a callback's job keeps its files no longer than others
+        do."""
         if parked.kind is ParkedKind.CALLBACK and parked.uuid:
             self._outbox.release(parked.uuid)
         self.forget(parked)
@@ -130,7 +145,9 @@ def _parked(info: ObjectInfo, document: Mapping[str, Any]) -> Parked:
         code=document.get("code"),
         uuid=document.get("uuid"),
         body=body if isinstance(body, str) else None,
-        is_cut=bool(document.get("is_cut", isinstance(body, str) and len(body) >= OLD_BODY_CHARACTERS)),
+        is_cut=bool(
+            document.get("is_cut", isinstance(body, str) and len(body) >= OLD_BODY_CHARACTERS)
+        ),
     )
 
 
@@ -141,7 +158,9 @@ OLD_BODY_CHARACTERS = 8192
 def _kind(key: str, document: Mapping[str, Any]) -> ParkedKind:
     if keys.is_parked_callback(key):
         return ParkedKind.CALLBACK
-    return ParkedKind.MESSAGE if "body" in document or "message_id" in document else ParkedKind.MARKER
+    return (
+        ParkedKind.MESSAGE if "body" in document or "message_id" in document else ParkedKind.MARKER
+    )
 
 
 def _name(key: str) -> str:

@@ -1,12 +1,14 @@
 """What becomes of a job that was asked for: the pure verdict of recovery, the net under everything.
 
-A run can fail, vanish, never be launched, lose its message in the broker or its worker. Each ends the same way: the
-run is closed, and each of its jobs is asked for again, alone. Who is to blame decides how often:
+A run can fail, vanish, never be launched, lose its message in the broker or its worker. Each ends
+the same way: the run is closed, and each of its jobs is asked for again, alone. Who is to blame
+decides how often:
 
-- The job, if it was alone in its run and being decoded, segmented or encoded when the worker died, or if its own error
-  ended the run. `Evidence` says so. Such an attempt counts, and after `max_attempts` the job is given up.
-- Nobody, in every other case: a batch, a model that loads, the broker, the database, the store. The job is never given
-  up for that, but the pauses between its runs grow to a minute.
+- The job, if it was alone in its run and being decoded, segmented or encoded when the worker died,
+  or if its own error ended the run. `Evidence` says so. Such an attempt counts, and after
+  `max_attempts` the job is given up.
+- Nobody, in every other case: a batch, a model that loads, the broker, the database, the store. The
+  job is never given up for that, but the pauses between its runs grow to a minute.
 """
 
 from collections.abc import Collection
@@ -25,7 +27,8 @@ BROKER_GRACE = timedelta(seconds=10)
 """How long an idle worker may leave a message in the broker."""
 
 OVERTAKEN_GRACE = timedelta(seconds=60)
-"""How much younger a run must be that began before this one, for this one's message to count as lost."""
+"""How much younger a run must be that began before this one, for this one's message to count as
+lost."""
 
 RETRY_PAUSE = timedelta(seconds=5)
 """Pause before the third attempt of a job that is to blame; it doubles with each."""
@@ -72,8 +75,8 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a run is judged by: the live workers' beats, when the youngest run that began was created, and how many
-    attempts a job has."""
+    """What a run is judged by: the live workers' beats, when the youngest run that began was
+    created, and how many attempts a job has."""
 
     now: datetime
     beats: Collection[WorkerBeat]
@@ -89,16 +92,22 @@ class Surroundings:
         return self._an_idle_worker_passed_over(run) or self._was_overtaken(run)
 
     def _an_idle_worker_passed_over(self, run: RunView) -> bool:
-        """Whether a worker has been idle for long enough to have taken the run, were it still in the broker."""
+        """Whether a worker has been idle for long enough to have taken the run, were it still in
+        the broker."""
         idle_since = [beat.idle_since for beat in self.beats if beat.idle_since is not None]
         return bool(idle_since) and self.now - max(min(idle_since), run.created_at) > BROKER_GRACE
 
     def _was_overtaken(self, run: RunView) -> bool:
         """Whether a run that was created well after this one has begun before it."""
-        return self.youngest_begun is not None and self.youngest_begun - run.created_at > OVERTAKEN_GRACE
+        return (
+            self.youngest_begun is not None
+            and self.youngest_begun - run.created_at > OVERTAKEN_GRACE
+        )
 
 
-def judge(claim: Claim, run: RunView | None, around: Surroundings, evidence: Evidence | None = None) -> Verdict:
+def judge(
+    claim: Claim, run: RunView | None, around: Surroundings, evidence: Evidence | None = None
+) -> Verdict:
     """What to do about the run that a claim asked for, given that the job has no result.
 
     `evidence` is what is known of the claim's job, if it was alone in its run.
@@ -123,7 +132,9 @@ def is_to_blame(run: RunView, evidence: Evidence | None) -> bool:
     return evidence is not None and evidence.run_id == run.run_id
 
 
-def _judge_ended(claim: Claim, run: RunView, around: Surroundings, evidence: Evidence | None) -> Verdict:
+def _judge_ended(
+    claim: Claim, run: RunView, around: Surroundings, evidence: Evidence | None
+) -> Verdict:
     to_blame = is_to_blame(run, evidence)
     if to_blame and claim.attempt >= around.max_attempts:
         return Verdict.GIVE_UP
@@ -134,11 +145,17 @@ def _judge_ended(claim: Claim, run: RunView, around: Surroundings, evidence: Evi
 
 
 def retry_pause(attempt: int) -> timedelta:
-    """How long to wait after an attempt that counted: not at all after the first, then longer each time."""
+    """How long to wait after an attempt that counted: not at all after the first, then longer each
+    time."""
     return RETRY_PAUSE * (2 ** (attempt - 2)) if attempt > 1 else timedelta(0)
 
 
 def loss_pause(losses: int) -> timedelta:
-    """How long to wait after a run that was lost through nobody's fault, when `losses` of the job's runs had been lost
-    so before: not at all after the first, then longer each time, up to a minute."""
-    return min(LONGEST_LOSS_PAUSE, LOSS_PAUSE * (2 ** (min(losses, 16) - 1))) if losses else timedelta(0)
+    """How long to wait after a run that was lost through nobody's fault, when `losses` of the job's
+    runs had been lost so before: not at all after the first, then longer each time, up to a
+    minute."""
+    return (
+        min(LONGEST_LOSS_PAUSE, LOSS_PAUSE * (2 ** (min(losses, 16) - 1)))
+        if losses
+        else timedelta(0)
+    )

@@ -1,17 +1,19 @@
-"""The way of a job through the store: accepted, claimed, finished, expired. Markers say where each job stands.
+"""The way of a job through the store: accepted, claimed, finished, expired. Markers say where each
+job stands.
 
-    accept   request.json → source.<ext> → inbox/{uuid}                       an upload
-             request.json → fetching/{uuid} … inbox/{uuid}                    an address, see `fetches`
+    accept   request.json → source.<ext> → inbox/{uuid}       an upload
+             request.json → fetching/{uuid} … inbox/{uuid}    an address, see `fetches`
     claim    inflight/{uuid} → no inbox/{uuid}
-    finish   result.json → its delivery, if the app server waits for it (see `outbox`) → done/{status}/{uuid}
-             → expiry/{time}-{uuid} → no inflight/{uuid}
-    delete   no source.<ext> → no fetching/{uuid}, no inbox/{uuid}, no inflight/{uuid} → no result.json, no request.json
-             → no other files → no indexes
+    finish   result.json → its delivery, if the app server waits for it (see `outbox`)
+             → done/{status}/{uuid} → expiry/{time}-{uuid} → no inflight/{uuid}
+    delete   no source.<ext> → no fetching/{uuid}, no inbox/{uuid}, no inflight/{uuid}
+             → no result.json, no request.json → no other files → no indexes
 
-A process may die between any two of these writes, and several may do the same at once. So the order is such that
-doing it again leads to the same end: `request.json` and `result.json` are the truth, the markers only help to find
-a job without asking every one. A uuid may be accepted again while its former job is being deleted: once that has no
-request any more, nothing that an acceptance writes is touched.
+A process may die between any two of these writes, and several may do the same at once. So the order
+is such that doing it again leads to the same end: `request.json` and `result.json` are the truth,
+the markers only help to find a job without asking every one. A uuid may be accepted again while its
+former job is being deleted: once that has no request any more, nothing that an acceptance writes is
+touched.
 """
 
 import base64
@@ -69,8 +71,8 @@ class Accepted:
 class Claim:
     """A job that a run was asked for, in a run of `batch` jobs.
 
-    `attempt` (from 1) counts the runs that the job is to blame for, this one included; `losses` those before it that
-    were lost through nobody's fault.
+    `attempt` (from 1) counts the runs that the job is to blame for, this one included; `losses`
+    those before it that were lost through nobody's fault.
     """
 
     uuid: str
@@ -90,7 +92,9 @@ class Claim:
 
     def _next(self, attempt: int, losses: int, now: datetime) -> Self:
         run_key = new_run_key(self.uuid, attempt + losses, now)
-        return replace(self, attempt=attempt, losses=losses, run_key=run_key, claimed_at=now, batch=1)
+        return replace(
+            self, attempt=attempt, losses=losses, run_key=run_key, claimed_at=now, batch=1
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""
@@ -130,8 +134,9 @@ class ExpiredJob:
 
 
 def new_run_key(uuid: str, number: int, now: datetime) -> str:
-    """What the job's run of that number (from 1) is known by to Dagster, which makes no second run of a key. The time
-    is in it because a uuid may be used again once its job is deleted or expired, while the old job's runs are kept."""
+    """What the job's run of that number (from 1) is known by to Dagster, which makes no second run
+    of a key. The time is in it because a uuid may be used again once its job is deleted or expired,
+    while the old job's runs are kept."""
     return f"{uuid}:{number}@{now.timestamp():.0f}"
 
 
@@ -141,9 +146,11 @@ def fingerprint(data: bytes) -> str:
 
 
 class Inbox:
-    """Every change of a job's state goes through here. Safe to use from several threads and processes.
+    """Every change of a job's state goes through here. Safe to use from several threads and
+    processes.
 
-    All methods raise StoreUnavailable when the store does not do its part; calling again is always right.
+    All methods raise StoreUnavailable when the store does not do its part; calling again is always
+    right.
     """
 
     def __init__(self, store: Store) -> None:
@@ -152,17 +159,21 @@ class Inbox:
         self.fetches = FetchQueue(store)
 
     def accept(self, job: Job, data: bytes | BinaryIO | None = None) -> Accepted:
-        """Makes the job durable and visible to the sensor; once it returns, the job cannot get lost.
+        """Makes the job durable and visible to the sensor; once it returns, the job cannot get
+        lost.
 
-        The same request again, also at the same time elsewhere, gives the first job and `created=False`, and completes
-        an acceptance that died half way; if the app server waits for the second only, it is told of the first. Another
-        request under the same uuid raises JobConflict, and nothing is
-        written; but where an acceptance died half way, a minute later it takes its place. If the store fails, what
-        this call began is taken back. An upload needs its bytes in `data` (or in an open file, see `Store.put_file`),
-        whose fingerprint is the job's `source_sha256`.
+        The same request again, also at the same time elsewhere, gives the first job and
+        `created=False`, and completes an acceptance that died half way; if the app server waits for
+        the second only, it is told of the first. Another request under the same uuid raises
+        JobConflict, and nothing is written; but where an acceptance died half way, a minute later
+        it takes its place. If the store fails, what this call began is taken back. An upload needs
+        its bytes in `data` (or in an open file, see `Store.put_file`), whose fingerprint is the
+        job's `source_sha256`.
         """
         if (data is None) != (job.source_sha256 is None):
-            raise ValueError(f"job {job.uuid}: an upload needs its bytes, a job with image_url has none")
+            raise ValueError(
+                f"job {job.uuid}: an upload needs its bytes, a job with image_url has none"
+            )
         for turn in range(_TRIES):
             accepted = self._record(job)
             if accepted is None:
@@ -174,18 +185,21 @@ class Inbox:
                 self._store_source(accepted.job, data, is_new)
                 if is_new:
                     self.store.create(_first_marker(accepted.job), b"")
-            # A deletion of the uuid's former job may have taken its request, which we took for ours: then once more.
+            # A deletion of the uuid's former job may have taken its request, which we took for
+            # ours: then once more.
             if self.store.head(keys.request(job.uuid)):
                 metrics.JOBS_ACCEPTED.labels(job.via).inc(accepted.created)
                 return accepted
         raise StoreUnavailable(f"job {job.uuid} is being deleted again and again; try later.")
 
     def waiting(self, limit: int) -> list[str]:
-        """Uuids of jobs that nobody has claimed, the longest waiting first; no job is read for it."""
+        """Uuids of jobs that nobody has claimed, the longest waiting first; no job is read for
+        it."""
         return [_name(info) for info in self._oldest_markers()[:limit]]
 
     def waiting_by_picture(self, limit: int) -> tuple[list[str], list[str]]:
-        """The same in two: jobs whose picture is there, and those whose picture could not be had."""
+        """The same in two: jobs whose picture is there, and those whose picture could not be
+        had."""
         markers = self._oldest_markers()
         ready = [_name(info) for info in markers if not is_failed_marker(info.size)]
         failed = [_name(info) for info in markers if is_failed_marker(info.size)]
@@ -199,14 +213,18 @@ class Inbox:
         return job
 
     def claim(self, uuids: Sequence[str], run_key: str, attempt: int = 1) -> list[Claim]:
-        """Moves waiting jobs in flight for one run; those are returned that this call, and no other, moved.
+        """Moves waiting jobs in flight for one run; those are returned that this call, and no
+        other, moved.
 
-        Markers of jobs that are in flight or finished are dropped. One without a readable `request.json` is parked
-        with the reason. A job whose picture is not there (an older version fetched it in the run) goes to be fetched.
+        Markers of jobs that are in flight or finished are dropped. One without a readable
+        `request.json` is parked with the reason. A job whose picture is not there (an older version
+        fetched it in the run) goes to be fetched.
         """
         now = datetime.now(UTC)
         claims = [Claim(uuid, attempt, run_key, now, len(uuids)) for uuid in uuids]
-        return [claim for claim, mine in zip(claims, _at_once(self._claim, claims), strict=True) if mine]
+        return [
+            claim for claim, mine in zip(claims, _at_once(self._claim, claims), strict=True) if mine
+        ]
 
     def inflight(self) -> list[Claim]:
         """Every claimed job that is not finished, by uuid."""
@@ -219,11 +237,13 @@ class Inbox:
         return self._read_claim(info) if info else None
 
     def is_claimed_for(self, uuid: str, run_key: str) -> bool:
-        """Whether this is the run that the job waits for; not if it is finished, deleted or another run's by now."""
+        """Whether this is the run that the job waits for; not if it is finished, deleted or another
+        run's by now."""
         return (self._read(keys.inflight(uuid)) or {}).get("run_key") == run_key
 
     def fetch_first(self, job: Job) -> None:
-        """Has the picture of a job fetched that was claimed without it; it is claimed again when that has come."""
+        """Has the picture of a job fetched that was claimed without it; it is claimed again when
+        that has come."""
         self.fetches.add(job.uuid)
         self.store.delete(keys.inflight(job.uuid))
 
@@ -246,14 +266,18 @@ class Inbox:
         *,
         keep_earlier: bool = False,
     ) -> bool:
-        """Publishes the result and takes the job out of flight; False, and nothing is kept, if it has been deleted.
+        """Publishes the result and takes the job out of flight; False, and nothing is kept, if it
+        has been deleted.
 
-        `result.json` is the document with `status` (completed or failed) and `expires_at` set to these. Finishing
-        again replaces the result; markers of its former status and expiry are removed. With `keep_earlier` an earlier
-        result stays instead, so that of several runs of a job the app server hears from the first alone.
+        `result.json` is the document with `status` (completed or failed) and `expires_at` set to
+        these. Finishing again replaces the result; markers of its former status and expiry are
+        removed. With `keep_earlier` an earlier result stays instead, so that of several runs of a
+        job the app server hears from the first alone.
         """
         result = {**document, "status": _outcome(status), "expires_at": expires_at.isoformat()}
-        request, former = self.store.at_once([partial(self._read, keys.request(uuid)), partial(self.result, uuid)])
+        request, former = self.store.at_once(
+            [partial(self._read, keys.request(uuid)), partial(self.result, uuid)]
+        )
         job = _job(request)
         if job is None and self.store.head(keys.request(uuid)) is None:
             self.sweep(uuid)
@@ -264,12 +288,15 @@ class Inbox:
             self.store.delete(stale)
         metrics.job_finished(result, job.via if job else "unknown")
         last = self.result(uuid)
-        if last and last != result:  # another run finished the job at the same time, and its word is the last
+        if (
+            last and last != result
+        ):  # another run finished the job at the same time, and its word is the last
             self._settle(uuid, last, job)
         return True
 
     def settle(self, uuid: str) -> bool:
-        """Completes a finish that died half way, if it came as far as the result; says whether there is a result."""
+        """Completes a finish that died half way, if it came as far as the result; says whether
+        there is a result."""
         result = self.result(uuid)
         if result is not None:
             self._settle(uuid, result, self._request(uuid))
@@ -292,20 +319,29 @@ class Inbox:
         return JobStatus(result["status"])
 
     def result(self, uuid: str) -> dict[str, Any] | None:
-        """The document of a finished job, which has `status` and `expires_at`; None if it is not finished."""
+        """The document of a finished job, which has `status` and `expires_at`; None if it is not
+        finished."""
         result = self._read(keys.result(uuid))
         try:
-            return result if result and _outcome(result["status"]) and _expiry_key(uuid, result) else None
+            return (
+                result
+                if result and _outcome(result["status"]) and _expiry_key(uuid, result)
+                else None
+            )
         except (KeyError, TypeError, ValueError):
             return None
 
     def page(
-        self, status: JobStatus | None, after: str | None, limit: int, live_beats: Iterable[WorkerBeat] = ()
+        self,
+        status: JobStatus | None,
+        after: str | None,
+        limit: int,
+        live_beats: Iterable[WorkerBeat] = (),
     ) -> Page:
         """Jobs with a status, or all: queued, processing, failed, completed; each group by uuid.
 
-        `after` is the former page's `next`; InvalidRequest if it is not. A job that moves on while one pages may be
-        seen twice or not at all.
+        `after` is the former page's `next`; InvalidRequest if it is not. A job that moves on while
+        one pages may be seen twice or not at all.
         """
         live = {uuid for beat in live_beats for uuid in beat.uuids}
         found = [*islice(self._entries(status, _Cursor.parse(after), live), limit + 1)]
@@ -321,7 +357,8 @@ class Inbox:
         return self._delete(uuid, self._sources(uuid), *markers)
 
     def expire(self, job: ExpiredJob) -> None:
-        """Deletes a job that `expired` gave, and its marker; not what the uuid stands for if that is another by now."""
+        """Deletes a job that `expired` gave, and its marker; not what the uuid stands for if that
+        is another by now."""
         result = self.result(job.uuid)
         if result is None:
             self.sweep(job.uuid)
@@ -334,7 +371,8 @@ class Inbox:
         self.store.put(keys.cancel(uuid), self.job(uuid).accepted_at.isoformat().encode())
 
     def asked_to_cancel(self, uuids: Collection[str]) -> frozenset[str]:
-        """Those of the jobs that are to be cancelled; one request whatever their number, if none is."""
+        """Those of the jobs that are to be cancelled; one request whatever their number, if none
+        is."""
         asked = {_name(info) for info in self.store.list(keys.CANCELS)} & set(uuids)
         return frozenset(uuid for uuid in asked if self._is_to_be_cancelled(uuid))
 
@@ -342,20 +380,29 @@ class Inbox:
         """Whether the marker is about this job, and not about one that had its uuid before."""
         job = self._request(uuid)
         with suppress(ObjectNotFound):
-            return job is not None and self.store.get(keys.cancel(uuid)).decode() == job.accepted_at.isoformat()
+            return (
+                job is not None
+                and self.store.get(keys.cancel(uuid)).decode() == job.accepted_at.isoformat()
+            )
         return False
 
     def sweep(self, uuid: str) -> None:
-        """Removes what a deletion or an acceptance that died half way has left, or a late run; never a living job."""
-        sources = self._sources(uuid)  # before the request, so that they are not those of a job that comes now
+        """Removes what a deletion or an acceptance that died half way has left, or a late run;
+        never a living job."""
+        sources = self._sources(
+            uuid
+        )  # before the request, so that they are not those of a job that comes now
         if self._request(uuid) is None or not self._is_known(uuid):
             self._delete(uuid, sources)
 
-    def expired(self, now: datetime, limit: int, busy: Collection[str] = ()) -> Iterator[ExpiredJob]:
-        """Up to `limit` jobs whose time is over, the earliest first; never one in flight, in the inbox or in `busy`.
+    def expired(
+        self, now: datetime, limit: int, busy: Collection[str] = ()
+    ) -> Iterator[ExpiredJob]:
+        """Up to `limit` jobs whose time is over, the earliest first; never one in flight, in the
+        inbox or in `busy`.
 
-        A marker that a rerun left behind (the result says another time) is put right on the way. To be given to
-        `expire`.
+        A marker that a rerun left behind (the result says another time) is put right on the way. To
+        be given to `expire`.
         """
         count = 0
         for job in self._expiry_markers(now):
@@ -366,7 +413,8 @@ class Inbox:
                 yield job
 
     def orphans(self, older_than: datetime) -> Iterator[str]:
-        """Uuids of what no marker leads to, untouched since `older_than`: an acceptance, or a deletion, died half way.
+        """Uuids of what no marker leads to, untouched since `older_than`: an acceptance, or a
+        deletion, died half way.
 
         A finished job among them gets its markers back instead. To be given to `sweep`.
         """
@@ -385,7 +433,9 @@ class Inbox:
             return Accepted(job, created=True)
         first = self._request(job.uuid)
         if first is None and self.store.head(keys.request(job.uuid)):
-            self.store.put(keys.request(job.uuid), _to_bytes(job.to_json()))  # it was there, and no job
+            self.store.put(
+                keys.request(job.uuid), _to_bytes(job.to_json())
+            )  # it was there, and no job
             return Accepted(job, created=True)
         if first is not None and not first.asks_the_same_as(job):
             if not self._is_abandoned(job.uuid):
@@ -395,8 +445,11 @@ class Inbox:
         return Accepted(first, created=False) if first else None
 
     @contextmanager
-    def _withdrawn_if_it_fails(self, accepted: Accepted, data: bytes | BinaryIO | None) -> Iterator[None]:
-        """Takes an acceptance back that this call began and the store did not let it end, as far as the store does."""
+    def _withdrawn_if_it_fails(
+        self, accepted: Accepted, data: bytes | BinaryIO | None
+    ) -> Iterator[None]:
+        """Takes an acceptance back that this call began and the store did not let it end, as far as
+        the store does."""
         try:
             yield
         except StoreError:
@@ -406,8 +459,8 @@ class Inbox:
             raise
 
     def _withdraw(self, job: Job, data: bytes | BinaryIO | None) -> None:
-        """Removes request and source of a job without a marker. Whoever accepted the same job meanwhile has made one:
-        then it is theirs, and both are put back."""
+        """Removes request and source of a job without a marker. Whoever accepted the same job
+        meanwhile has made one: then it is theirs, and both are put back."""
         if self._is_known(job.uuid):
             return
         for key in self._sources(job.uuid):
@@ -418,13 +471,17 @@ class Inbox:
             self._store_source(job, data, is_new=True)
 
     def _is_abandoned(self, uuid: str) -> bool:
-        """Whether a request is there that nothing leads to, and so old that nobody is about to complete it."""
+        """Whether a request is there that nothing leads to, and so old that nobody is about to
+        complete it."""
         request = self.store.head(keys.request(uuid))
-        is_old = request is not None and request.last_modified < datetime.now(UTC) - _ACCEPTED_WITHIN
+        is_old = (
+            request is not None and request.last_modified < datetime.now(UTC) - _ACCEPTED_WITHIN
+        )
         return is_old and not self._is_known(uuid)
 
     def _store_source(self, job: Job, data: bytes | BinaryIO | None, is_new: bool) -> None:
-        """Writes an upload's bytes; of a job that is known they are there, if nobody is about to delete it."""
+        """Writes an upload's bytes; of a job that is known they are there, if nobody is about to
+        delete it."""
         if data is None:
             return
         key = keys.source(job.uuid, job.source_extension or "bin")
@@ -441,11 +498,15 @@ class Inbox:
     def _delete(self, uuid: str, sources: Iterable[str], *markers: str) -> bool:
         """Removes what there is, and the markers given with those that are always removed.
 
-        The sources go while the job is known, since whoever knows it writes none; then what makes it known; result and
-        request together, so that nothing half-deleted is served and hardly anybody takes the request for a living
-        job's; the indexes last, so that a deletion that died is found and completed.
+        The sources go while the job is known, since whoever knows it writes none; then what makes
+        it known; result and request together, so that nothing half-deleted is served and hardly
+        anybody takes the request for a living job's; the indexes last, so that a deletion that died
+        is found and completed.
         """
-        reads: list[Callable[[], Any]] = [partial(self.result, uuid), partial(self.outbox.markers_of, uuid)]
+        reads: list[Callable[[], Any]] = [
+            partial(self.result, uuid),
+            partial(self.outbox.markers_of, uuid),
+        ]
         result, outbox = self.store.at_once(reads)
         for key in (*sources, *markers, keys.inflight(uuid), *outbox, keys.result(uuid)):
             self.store.delete(key)
@@ -458,8 +519,9 @@ class Inbox:
         return existed
 
     def _delete_request(self, uuid: str) -> bool:
-        """Removes the request, if there is one. Whoever accepted the same job meanwhile has made a marker and may have
-        looked for the request before: then it is put back, and the job is theirs."""
+        """Removes the request, if there is one. Whoever accepted the same job meanwhile has made a
+        marker and may have looked for the request before: then it is put back, and the job is
+        theirs."""
         try:
             request = self.store.get(keys.request(uuid))
         except ObjectNotFound:
@@ -471,14 +533,18 @@ class Inbox:
 
     def _sources(self, uuid: str) -> list[str]:
         """The keys of the picture as received and of what is known of it."""
-        infos = self.store.list(keys.asset(uuid, ""), after=keys.asset(uuid, "source"), limit=_SOURCES)
+        infos = self.store.list(
+            keys.asset(uuid, ""), after=keys.asset(uuid, "source"), limit=_SOURCES
+        )
         return [info.key for info in infos if keys.comes_with_acceptance(info.key)]
 
     def _promise_callback(self, job: Job) -> Job:
-        """A job that is there already and comes by the queue: from now on, the app server waits for it too.
+        """A job that is there already and comes by the queue: from now on, the app server waits for
+        it too.
 
-        Here the request is written before the result is read; who finishes a job does it the other way round, so one of
-        the two sees the other. Also if the request says so already: whoever wrote that may have died before the result.
+        Here the request is written before the result is read; who finishes a job does it the other
+        way round, so one of the two sees the other. Also if the request says so already: whoever
+        wrote that may have died before the result.
         """
         promised = replace(job, callback=True)
         if not job.callback:
@@ -492,7 +558,8 @@ class Inbox:
         return self._has_marker(uuid) or self.result(uuid) is not None
 
     def _has_marker(self, uuid: str) -> bool:
-        # In this order: each step makes the next marker before it removes its own. A step back leads to the first.
+        # In this order: each step makes the next marker before it removes its own. A step back
+        # leads to the first.
         markers = (keys.fetching(uuid), keys.inbox(uuid), keys.inflight(uuid), keys.fetching(uuid))
         return any(self.store.head(key) for key in markers)
 
@@ -531,7 +598,8 @@ class Inbox:
         return self.store.create(keys.inflight(claim.uuid), _to_bytes(claim.to_json()))
 
     def _park(self, uuid: str, now: datetime) -> None:
-        """Takes a marker that stands for no job out of the way, unless somebody else already has."""
+        """Takes a marker that stands for no job out of the way, unless somebody else already
+        has."""
         if self.store.head(keys.inbox(uuid)) is None:
             return
         reason = "the inbox has a marker, but there is no readable request.json"
@@ -542,7 +610,8 @@ class Inbox:
             self.store.create(keys.inbox(uuid), b"")
 
     def _read_claim(self, info: ObjectInfo) -> Claim | None:
-        """A claim; one that a power cut left empty counts as a first attempt by no run, which the sweeper repeats."""
+        """A claim; one that a power cut left empty counts as a first attempt by no run, which the
+        sweeper repeats."""
         try:
             return Claim.from_json(json.loads(self.store.get(info.key)))
         except ObjectNotFound:
@@ -550,7 +619,9 @@ class Inbox:
         except (KeyError, TypeError, ValueError):
             return Claim(_name(info), 1, "", info.last_modified)
 
-    def _write_result(self, uuid: str, result: dict[str, Any], keep_earlier: bool) -> dict[str, Any]:
+    def _write_result(
+        self, uuid: str, result: dict[str, Any], keep_earlier: bool
+    ) -> dict[str, Any]:
         """The result that stands: this one, or the earlier one if there is one to keep."""
         if keep_earlier:
             if self.store.create(keys.result(uuid), _to_bytes(result)):
@@ -561,7 +632,8 @@ class Inbox:
         return result
 
     def _settle(self, uuid: str, result: dict[str, Any], job: Job | None) -> None:
-        """Completes the end of a job whose result is stored; `job` may have been read before it was."""
+        """Completes the end of a job whose result is stored; `job` may have been read before it
+        was."""
         is_awaited = bool(job and job.callback)
         if is_awaited:
             self.outbox.record(uuid, result)
@@ -573,7 +645,8 @@ class Inbox:
             partial(self._request, uuid),
         ]
         *_, now = self.store.at_once(calls)
-        # Whoever began to wait for the job since it was read may have looked for a result before there was one.
+        # Whoever began to wait for the job since it was read may have looked for a result before
+        # there was one.
         if not is_awaited and now and now.callback:
             self.outbox.record(uuid, result)
         # Once the indexes are there, and not before: until then these are what leads to the job.
@@ -585,7 +658,8 @@ class Inbox:
         self, wanted: JobStatus | None, cursor: "_Cursor", live: Collection[str]
     ) -> "Iterator[tuple[JobEntry, _Cursor]]":
         claimed = {_name(info) for info in self._each(keys.INFLIGHT)}
-        skipped = {  # by group: a job between two steps has both markers; one marker stands for two statuses
+        # By group: a job between two steps has both markers; one marker stands for two statuses.
+        skipped = {
             0: lambda uuid: uuid in claimed or self.store.head(keys.inbox(uuid)) is not None,
             1: claimed.__contains__,
             2: live.__contains__,
@@ -616,7 +690,8 @@ class Inbox:
             yield ExpiredJob(uuid, datetime.fromtimestamp(int(epoch), UTC), info.key)
 
     def _is_over(self, job: ExpiredJob) -> bool:
-        """Whether the result agrees; without a result, a deletion died half way, and the job is over."""
+        """Whether the result agrees; without a result, a deletion died half way, and the job is
+        over."""
         result = self.result(job.uuid)
         if result is None or _expiry_key(job.uuid, result) == job.key:
             return True
@@ -628,7 +703,9 @@ class Inbox:
         """The uuids of all markers below the prefixes; an expiry marker has the time in front."""
         for prefix in prefixes:
             names = (_name(info) for info in self._each(prefix))
-            yield from (name.partition("-")[2] for name in names) if prefix == keys.EXPIRY else names
+            yield from (
+                (name.partition("-")[2] for name in names) if prefix == keys.EXPIRY else names
+            )
 
 
 def _size(data: bytes | BinaryIO) -> int:
@@ -681,7 +758,9 @@ class _Cursor:
             group, _, uuid = text.partition(":")
             return cls(range(len(_GROUPS)).index(int(group)), check_uuid(uuid))
         except (ValueError, InvalidUuid) as error:
-            raise InvalidRequest("after is no token of a former page; leave it out to start again.") from error
+            raise InvalidRequest(
+                "after is no token of a former page; leave it out to start again."
+            ) from error
 
 
 def _at_once(function: Callable[[T], R], items: Sequence[T]) -> list[R]:

@@ -1,7 +1,8 @@
-"""Every JSON document of a job: what the model found, the stored result, and what clients and the app server get.
+"""Every JSON document of a job: what the model found, the stored result, and what clients and the
+app server get.
 
-`docs/job-result.schema.json` describes the last two. Stored documents name files by their keys; keys become
-addresses when somebody asks, since the address depends on who asks.
+`docs/job-result.schema.json` describes the last two. Stored documents name files by their keys;
+keys become addresses when somebody asks, since the address depends on who asks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,18 +61,28 @@ def segments_document(found: Found) -> Document:
 
 
 def read_segments(document: Document, masks: Sequence[Mask]) -> Found:
-    """What `segments_document` wrote, with the masks in its order. ValueError if they are not the masks it names."""
+    """What `segments_document` wrote, with the masks in its order. ValueError if they are not the
+    masks it names."""
     entries = document["segments"]
     if len(entries) != len(masks):
-        raise ValueError(f"segments.json names {len(entries)} segments, but there are {len(masks)} masks")
+        raise ValueError(
+            f"segments.json names {len(entries)} segments, but there are {len(masks)} masks"
+        )
     for index, (entry, mask) in enumerate(zip(entries, masks, strict=True)):
         if (entry["bbox"], entry["area"]) != (_bbox(mask), mask.area):
             raise ValueError(f"mask {index} is not the one that segments.json describes")
     segments = [
-        Segment(mask, **{score: entry[score] for score in _SCORES}) for entry, mask in zip(entries, masks, strict=True)
+        Segment(mask, **{score: entry[score] for score in _SCORES})
+        for entry, mask in zip(entries, masks, strict=True)
     ]
     width, height = document["resolution_wh"]
-    return Found(document["model"], document["weights_sha256"], (width, height), document["seconds"], segments)
+    return Found(
+        document["model"],
+        document["weights_sha256"],
+        (width, height),
+        document["seconds"],
+        segments,
+    )
 
 
 def result_document(job: Job, found: Found, timing: Timing) -> Document:
@@ -84,7 +95,9 @@ def result_document(job: Job, found: Found, timing: Timing) -> Document:
         "height": height,
         "original_key": keys.original(job.uuid),
         "overlay_key": keys.overlay(job.uuid),
-        "segments": [_stored_segment(job, index, segment) for index, segment in enumerate(found.segments)],
+        "segments": [
+            _stored_segment(job, index, segment) for index, segment in enumerate(found.segments)
+        ],
     }
 
 
@@ -102,7 +115,8 @@ def failed_document(job: Job, error: SegPipelineError, timing: Timing) -> Docume
 
 
 def answer_document(result: Document, links: FileLinks, base_url: str) -> Document:
-    """What clients get for a finished job; `base_url` is the API's address, for links that lead to it."""
+    """What clients get for a finished job; `base_url` is the API's address, for links that lead to
+    it."""
     crops = [segment["crop_key"] for segment in result["segments"]]
     files = [result["original_key"], *crops] if result["status"] == JobStatus.COMPLETED else []
     private = ("segments", "original_key", "overlay_key", "model")
@@ -120,7 +134,8 @@ def answer_document(result: Document, links: FileLinks, base_url: str) -> Docume
 
 
 def unfinished_document(job: Job, status: JobStatus) -> Document:
-    """What clients get for a job that is queued or processing: the same fields as far as they are known."""
+    """What clients get for a job that is queued or processing: the same fields as far as they are
+    known."""
     return {
         "uuid": job.uuid,
         "status": str(status),
@@ -135,7 +150,8 @@ def unfinished_document(job: Job, status: JobStatus) -> Document:
 
 
 def callback_document(result: Document, links: FileLinks, base_url: str) -> Document:
-    """The PATCH to the app server: uuid, status and segments; a failed job's with the reason and no segments."""
+    """The PATCH to the app server: uuid, status and segments; a failed job's with the reason and no
+    segments."""
     payload = {
         "uuid": result["uuid"],
         "status": result["status"],
@@ -173,7 +189,8 @@ def _parameters(job: Job) -> Document:
 
 
 def _stored_segment(job: Job, index: int, segment: Segment) -> Document:
-    """One entry of `result.json`, its files as keys; with the mask's run lengths if the job asked for them."""
+    """One entry of `result.json`, its files as keys; with the mask's run lengths if the job asked
+    for them."""
     uuid, mask = job.uuid, segment.mask
     width, height = mask.resolution_wh
     center = center_point(mask)
@@ -195,9 +212,11 @@ def _stored_segment(job: Job, index: int, segment: Segment) -> Document:
 
 
 def _public_segments(result: Document, links: FileLinks, base_url: str) -> list[Document]:
-    """The segments with addresses in the place of keys, the seed's fields first and in its order."""
+    """The segments with addresses in the place of keys, the seed's fields first and in its
+    order."""
     return [
-        {name.replace("_key", "_url"): links.url(value, base_url) if name.endswith("_key") else value
+        {name.replace("_key", "_url"): links.url(value,
+                                                 base_url) if name.endswith("_key") else value
          for name, value in segment.items()}
         for segment in result["segments"]
     ]  # fmt: skip

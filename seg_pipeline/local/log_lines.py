@@ -20,7 +20,8 @@ _LONGEST = 400
 
 @dataclass(frozen=True)
 class LogLine:
-    """A line of a program: what happened, how bad it is, and the JSON that says so (docs/log-line.schema.json)."""
+    """A line of a program: what happened, how bad it is, and the JSON that says so
+    (docs/log-line.schema.json)."""
 
     event: str
     level: str
@@ -49,7 +50,8 @@ class LogLine:
 
 
 def read_log_line(data: bytes, program: str) -> LogLine | None:
-    """What a program printed: its own JSON as it is, anything else as the event of a line; None if it is blank."""
+    """What a program printed: its own JSON as it is, anything else as the event of a line; None if
+    it is blank."""
     text = _COLOURS.sub("", data.decode(errors="replace")).strip("\r\n")
     if not text.strip():
         return None
@@ -58,7 +60,13 @@ def read_log_line(data: bytes, program: str) -> LogLine | None:
         found = _LEVEL_IN_TEXT.search(text)
         level = {"FATAL": "critical"}.get(found[1], found[1].lower()) if found else "info"
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        document = {"timestamp": now, "level": level, "process": program, "logger": OUTPUT, "event": text}
+        document = {
+            "timestamp": now,
+            "level": level,
+            "process": program,
+            "logger": OUTPUT,
+            "event": text,
+        }
     return LogLine(str(document["event"]), str(document["level"]), document)
 
 

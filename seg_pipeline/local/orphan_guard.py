@@ -1,8 +1,10 @@
-"""Ends what a supervisor leaves behind when it is killed outright. Run by path, with the standard library alone.
+"""Ends what a supervisor leaves behind when it is killed outright. Run by path, with the standard
+library alone.
 
-It reads `+<process group>` and `-<process group>` lines from its standard input. That ends when the supervisor does,
-however it does; the groups that were not taken back are then asked to stop, and killed if they do not. Unlike
-Linux's parent-death signal this reaches grandchildren, and works on macOS.
+It reads `+<process group>` and `-<process group>` lines from its standard input. That ends when the
+supervisor does, however it does; the groups that were not taken back are then asked to stop, and
+killed if they do not. Unlike Linux's parent-death signal this reaches grandchildren, and works on
+macOS.
 """
 
 import contextlib

@@ -1,6 +1,7 @@
 """Each process of the service by its name: its command, and what must be there before it starts.
 
-`stack.py` starts all of them on one machine; `seg-pipeline worker` and the like start one, as the containers do.
+`stack.py` starts all of them on one machine; `seg-pipeline worker` and the like start one, as the
+containers do.
 """
 
 import contextlib
@@ -20,7 +21,8 @@ LOCATION_NAME = "seg_pipeline.definitions"
 
 PROJECT = Path(__file__).parents[2]
 TICK_THREADS = "16"
-"""Sensors' ticks wait inside the code server, and by default it has hardly more threads than cores."""
+"""Sensors' ticks wait inside the code server, and by default it has hardly more threads than
+cores."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +50,32 @@ class Process:
 def processes(
     settings: Settings, code: CodeServer, workspace: Path, listen_on: str = "127.0.0.1"
 ) -> dict[str, Process]:
-    """Every process that stays, by its name. The code server listens on the address `listen_on`; daemon and UI find it
-    by the file `workspace` (see `write_workspace`)."""
+    """Every process that stays, by its name. The code server listens on the address `listen_on`;
+    daemon and UI find it by the file `workspace` (see `write_workspace`)."""
     grpc = ["--module-name", LOCATION_NAME, "--host", listen_on, "--port", str(code.port)]
-    web = ["--host", settings.dagster_host, "--port", str(settings.dagster_port), "--workspace", str(workspace)]
+    web = [
+        "--host",
+        settings.dagster_host,
+        "--port",
+        str(settings.dagster_port),
+        "--workspace",
+        str(workspace),
+    ]
     return {
         "api": Process("api.main", (), ("store",)),
-        "worker": Process("seg_pipeline.runtime.worker", (), ("tables", "broker", "store", "weights")),
+        "worker": Process(
+            "seg_pipeline.runtime.worker", (), ("tables", "broker", "store", "weights")
+        ),
         "fetcher": Process("seg_pipeline.adapters.fetcher", (), ("store",)),
         "code-server": Process(
-            "seg_pipeline.runtime.code_server", [*grpc, "-n", TICK_THREADS], ("tables", "broker", "store")
+            "seg_pipeline.runtime.code_server",
+            [*grpc, "-n", TICK_THREADS],
+            ("tables", "broker", "store"),
         ),
         "webserver": Process("seg_pipeline.runtime.webserver", web, ("tables",)),
-        "daemon": Process("seg_pipeline.runtime.daemon", ["--workspace", str(workspace)], ("tables", "broker")),
+        "daemon": Process(
+            "seg_pipeline.runtime.daemon", ["--workspace", str(workspace)], ("tables", "broker")
+        ),
     }
 
 
@@ -87,7 +102,9 @@ def become(name: str, process: Process, environment: Mapping[str, str]) -> None:
     """
     if process.needs:
         prepare = [sys.executable, "-m", "seg_pipeline.runtime.preparation", *process.needs]
-        done = subprocess.run(prepare, env=dict(environment), stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            prepare, env=dict(environment), stderr=subprocess.PIPE, text=True, check=False
+        )
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["it could not be made ready"])[-1]
             raise SupervisorError(f"the {name} cannot start: {last}")
@@ -103,27 +120,42 @@ def environment_of(settings: Settings) -> dict[str, str]:
         **_changed(settings),
         "PYTHONUNBUFFERED": "1",
     }
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # without compiled files every start takes twice as long
+    environment.pop(
+        "PYTHONDONTWRITEBYTECODE", None
+    )  # without compiled files every start takes twice as long
     return environment
 
 
 def _without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
-    """The processes talk to one another directly, whatever proxy this machine uses for the rest (gRPC asks too)."""
-    names = {"NO_PROXY": environment.get("NO_PROXY", ""), "no_proxy": environment.get("no_proxy", "")}
-    return {name: ",".join(filter(None, [hosts, "localhost", "127.0.0.1", "::1"])) for name, hosts in names.items()}
+    """The processes talk to one another directly, whatever proxy this machine uses for the rest
+    (gRPC asks too)."""
+    names = {
+        "NO_PROXY": environment.get("NO_PROXY", ""),
+        "no_proxy": environment.get("no_proxy", ""),
+    }
+    return {
+        name: ",".join(filter(None, [hosts, "localhost", "127.0.0.1", "::1"]))
+        for name, hosts in names.items()
+    }
 
 
 def _changed(settings: Settings) -> dict[str, str]:
     """What the children could not read from the environment and `.env` themselves."""
     names = ("model", "queue_model", "api_host", "api_port", "dagster_host", "dagster_port")
     servers = [name for name in ("broker_url", "database_url") if getattr(settings, name)]
-    paths = {"DATA_DIR": str(settings.data_dir.absolute()), "WEIGHTS_DIR": str(settings.weights_dir.absolute())}
+    paths = {
+        "DATA_DIR": str(settings.data_dir.absolute()),
+        "WEIGHTS_DIR": str(settings.weights_dir.absolute()),
+    }
     return {name.upper(): str(getattr(settings, name)) for name in (*names, *servers)} | paths
 
 
 def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """The cores that this process may use, also in a container with a limit (cgroup v2), which torch does not see."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use, also in a container with a limit (cgroup v2), which
+    torch does not see."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     with contextlib.suppress(OSError, ValueError):
         share, period = quota.read_text().split()
         cores = min(cores, max(1, round(int(share) / int(period))))

@@ -48,8 +48,8 @@ class Sample:
 
 
 def sample_picture(model: str) -> Path:
-    """A picture that the model knows: the bundled one for the demo models, else the street scene that comes with
-    ultralytics, if it is there."""
+    """A picture that the model knows: the bundled one for the demo models, else the street scene
+    that comes with ultralytics, if it is there."""
     package = find_spec("ultralytics")
     if model not in DEMO_MODELS and package and package.submodule_search_locations:
         street = Path(package.submodule_search_locations[0]) / "assets" / "bus.jpg"
@@ -62,7 +62,9 @@ def ask(method: str, url: str, body: bytes | None = None, headers: Mapping[str, 
         timeout_seconds: float = 5.0) -> Answer:  # fmt: skip
     """One request, never through a proxy. Raises OSError or http.client.HTTPException."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_seconds)
+    connection = http.client.HTTPConnection(
+        parts.hostname or "", parts.port, timeout=timeout_seconds
+    )
     try:
         path = parts._replace(scheme="", netloc="").geturl() or "/"
         connection.request(method, path, body, dict(headers or {}))
@@ -72,9 +74,11 @@ def ask(method: str, url: str, body: bytes | None = None, headers: Mapping[str, 
         connection.close()
 
 
-def send_sample(base_url: str, picture: Path, api_key: str | None = None, uuid: str | None = None) -> Sample:
-    """POSTs the picture to /segment and waits until its job is finished. Raises SampleFailed, ApiAway among them: with
-    the same uuid it may be sent again, and is the same job.
+def send_sample(
+    base_url: str, picture: Path, api_key: str | None = None, uuid: str | None = None
+) -> Sample:
+    """POSTs the picture to /segment and waits until its job is finished. Raises SampleFailed,
+    ApiAway among them: with the same uuid it may be sent again, and is the same job.
 
     A picture in which nothing is found is answered too: its document has no segments.
     """
@@ -90,7 +94,9 @@ def send_sample(base_url: str, picture: Path, api_key: str | None = None, uuid: 
             job_url = urljoin(base_url, f"/jobs/{answer.body['uuid']}")
             answer = ask("GET", job_url, headers=headers)
     except (OSError, http.client.HTTPException) as error:
-        raise ApiAway(f"the API at {base_url} did not answer: {error or type(error).__name__}.") from error
+        raise ApiAway(
+            f"the API at {base_url} did not answer: {error or type(error).__name__}."
+        ) from error
     return Sample(_document(answer), time.monotonic() - began)
 
 

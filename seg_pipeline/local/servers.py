@@ -1,7 +1,9 @@
-"""The servers of production on this machine: Redis and Postgres from the PATH, as two more supervised programs.
+"""The servers of production on this machine: Redis and Postgres from the PATH, as two more
+supervised programs.
 
-`make run-servers` is the way to try the profile of `docker-compose.yml` without containers. Each listens on a free port
-of the loopback alone, asks for a password of its own, and keeps its data beside the service's.
+`make run-servers` is the way to try the profile of `docker-compose.yml` without containers. Each
+listens on a free port of the loopback alone, asks for a password of its own, and keeps its data
+beside the service's.
 """
 
 import contextlib
@@ -21,8 +23,8 @@ from seg_pipeline.settings import Settings
 
 HOST = "127.0.0.1"
 PORTS = range(20_000, 32_000)
-"""Below those that systems give to connections and to whoever asks for any port (RFC 6335 has them begin at 49152,
-Linux at 32768)."""
+"""Below those that systems give to connections and to whoever asks for any port (RFC 6335 has them
+begin at 49152, Linux at 32768)."""
 
 USER = "seg"
 DATABASE = "postgres"  # initdb makes it
@@ -59,11 +61,14 @@ def with_servers(settings: Settings) -> Servers:
 
 
 def free_port() -> int:
-    """A port on this machine that nobody listens on now, and that the system hands to nobody before it is used."""
+    """A port on this machine that nobody listens on now, and that the system hands to nobody before
+    it is used."""
     for port in random.sample(PORTS, len(PORTS)):
         with contextlib.suppress(OSError), socket.create_server((HOST, port)):
             return port
-    raise SupervisorError(f"no port from {PORTS.start} to {PORTS.stop - 1} is free on this machine.")
+    raise SupervisorError(
+        f"no port from {PORTS.start} to {PORTS.stop - 1} is free on this machine."
+    )
 
 
 def listens(host: str, port: int) -> bool:
@@ -76,7 +81,8 @@ def listens(host: str, port: int) -> bool:
 
 
 def postgres_programs() -> Path | None:
-    """The folder of initdb and postgres, of the newest version that is installed; None without one."""
+    """The folder of initdb and postgres, of the newest version that is installed; None without
+    one."""
     found = shutil.which("initdb")
     folders = [Path(found).parent] if found else sorted(DEBIAN_POSTGRES.glob("*/bin"), key=_version)
     return next((folder for folder in reversed(folders) if (folder / "initdb").exists()), None)
@@ -94,7 +100,9 @@ def _check_installed(settings: Settings) -> None:
         missing.append("postgresql (set DATABASE_URL to use a Postgres elsewhere)")
     if missing:
         names = " and ".join(missing)
-        raise SupervisorError(f"{names} not installed; on Debian and Ubuntu: apt-get install redis-server postgresql.")
+        raise SupervisorError(
+            f"{names} not installed; on Debian and Ubuntu: apt-get install redis-server postgresql."
+        )
 
 
 def _password(path: Path) -> str:
@@ -151,16 +159,19 @@ def _postgres_user() -> str | None:
 
 
 def _postgres_folder(data_dir: Path, user: str | None, password: str) -> Path:
-    """Beside our data, or below /var/tmp where the other user may not enter our folder. The password is in its name,
-    because a data folder that was removed and made anew has another."""
-    if user is None or all(parent.stat().st_mode & 0o001 for parent in (data_dir, *data_dir.parents)):
+    """Beside our data, or below /var/tmp where the other user may not enter our folder. The
+    password is in its name, because a data folder that was removed and made anew has another."""
+    if user is None or all(
+        parent.stat().st_mode & 0o001 for parent in (data_dir, *data_dir.parents)
+    ):
         return data_dir / "postgres"
     name = sha256(f"{data_dir} {password}".encode()).hexdigest()[:12]
     return Path("/var/tmp") / f"seg-pipeline-{name}" / "postgres"
 
 
 def _make_database(initdb: Path, folder: Path, user: str | None, password: str) -> None:
-    """Made beside its place and moved there whole, so that a start that dies half way leaves nothing half made."""
+    """Made beside its place and moved there whole, so that a start that dies half way leaves
+    nothing half made."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name("postgres.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -171,9 +182,24 @@ def _make_database(initdb: Path, folder: Path, user: str | None, password: str) 
     if user:
         for path in (unfinished, secret):
             shutil.chown(path, user)
-    command = [initdb, "-D", unfinished, "-U", USER, "--auth=scram-sha-256", f"--pwfile={secret}", "-E", "UTF8"]
+    command = [
+        initdb,
+        "-D",
+        unfinished,
+        "-U",
+        USER,
+        "--auth=scram-sha-256",
+        f"--pwfile={secret}",
+        "-E",
+        "UTF8",
+    ]
     done = subprocess.run(
-        [*map(str, command), "--locale=C"], user=user, cwd="/", capture_output=True, text=True, check=False
+        [*map(str, command), "--locale=C"],
+        user=user,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
     )
     secret.unlink()
     if done.returncode != 0:

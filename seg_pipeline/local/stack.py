@@ -1,4 +1,5 @@
-"""What `make run` starts: the API, a worker, a fetcher and Dagster's three processes, with no other server."""
+"""What `make run` starts: the API, a worker, a fetcher and Dagster's three processes, with no other
+server."""
 
 import base64
 import fcntl
@@ -27,7 +28,15 @@ from seg_pipeline.local.processes import (
     write_dagster_home,
     write_workspace,
 )
-from seg_pipeline.local.sample import ApiAway, Sample, SampleFailed, abridged, ask, sample_picture, send_sample
+from seg_pipeline.local.sample import (
+    ApiAway,
+    Sample,
+    SampleFailed,
+    abridged,
+    ask,
+    sample_picture,
+    send_sample,
+)
 from seg_pipeline.local.servers import free_port, listens, with_servers
 from seg_pipeline.local.supervisor import Program, Say, Supervisor, SupervisorError
 from seg_pipeline.settings import Settings
@@ -41,16 +50,28 @@ WEIGHTS_SECONDS = 3600.0
 SAMPLE_SECONDS = 120.0
 """For so long the sample is sent again when the API was ended under it."""
 
-WAITS_FOR_WORK: dict[str, Any] = {"stop_seconds": 1.5, "may_be_killed": True, "hushed": "dangling STARTED tick"}
-"""Daemon and code server stop only after the tick in which they wait for work, up to 20 s. If that is all they do we do
-not wait for it; the next start finds the tick unfinished, says so and drops it."""
+WAITS_FOR_WORK: dict[str, Any] = {
+    "stop_seconds": 1.5,
+    "may_be_killed": True,
+    "hushed": "dangling STARTED tick",
+}
+"""Daemon and code server stop only after the tick in which they wait for work, up to 20 s. If that
+is all they do we do not wait for it; the next start finds the tick unfinished, says so and drops
+it."""
 
 
-def run(settings: Settings, with_sample: bool, exit_after_sample: bool, say: Say, own_servers: bool = False) -> None:
+def run(
+    settings: Settings,
+    with_sample: bool,
+    exit_after_sample: bool,
+    say: Say,
+    own_servers: bool = False,
+) -> None:
     """Starts everything and keeps it running, or stops it once the sample has been segmented.
 
-    With `own_servers` on a Redis and a Postgres of this machine, and with two workers if the user named no number.
-    Raises StopRequested when a signal ended it, and SupervisorError with what the user should read.
+    With `own_servers` on a Redis and a Postgres of this machine, and with two workers if the user
+    named no number. Raises StopRequested when a signal ended it, and SupervisorError with what the
+    user should read.
     """
     began = time.monotonic()
     settings, is_demo = with_demo_models(settings)
@@ -59,9 +80,14 @@ def run(settings: Settings, with_sample: bool, exit_after_sample: bool, say: Say
         check_ports(settings)
         say(f"Starting with {settings.model} ...")
         if is_demo:
-            say("This demo model knows only generated shapes; `MODEL=yolov8x-seg make run` takes a real one.")
+            say(
+                "This demo model knows only generated shapes; `MODEL=yolov8x-seg make run` takes a"
+                " real one."
+            )
         settings, servers = _servers(settings) if own_servers else (settings, [])
-        with Supervisor([*servers, *after_servers(programs(settings), servers)], logs(settings), say) as supervisor:
+        with Supervisor(
+            [*servers, *after_servers(programs(settings), servers)], logs(settings), say
+        ) as supervisor:
             try:
                 supervisor.wait_until_ready()
                 say(f"Everything is up after {time.monotonic() - began:.1f} s.")
@@ -82,7 +108,9 @@ def after_servers(programs: Sequence[Program], servers: Sequence[Program]) -> li
     return [replace(program, after=(*program.after, *names)) for program in programs]
 
 
-def _serve(settings: Settings, supervisor: Supervisor, with_sample: bool, exit_after_sample: bool, say: Say) -> None:
+def _serve(
+    settings: Settings, supervisor: Supervisor, with_sample: bool, exit_after_sample: bool, say: Say
+) -> None:
     if exit_after_sample:
         check_sample(settings, supervisor, say)
         return
@@ -116,21 +144,27 @@ def check_store(settings: Settings) -> None:
 def check_ports(settings: Settings) -> None:
     """Raises SupervisorError if a port that users know is taken."""
     if settings.api_port == settings.dagster_port:
-        raise SupervisorError(f"API_PORT and DAGSTER_PORT are both {settings.api_port}; change one of them.")
+        raise SupervisorError(
+            f"API_PORT and DAGSTER_PORT are both {settings.api_port}; change one of them."
+        )
     _check_port("API_PORT", settings.api_host, settings.api_port)
     _check_port("DAGSTER_PORT", settings.dagster_host, settings.dagster_port)
 
 
 def _check_port(name: str, host: str, port: int) -> None:
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        )[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             probe.listen()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise SupervisorError(f"port {port} on {host}: {reason}; stop what uses it, or set {name}.") from error
+        raise SupervisorError(
+            f"port {port} on {host}: {reason}; stop what uses it, or set {name}."
+        ) from error
 
 
 @contextmanager
@@ -154,7 +188,9 @@ def _take(file: IO[str], data_dir: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         process = file.read().strip() or "of unknown number"
-        raise SupervisorError(f"already running on {data_dir} (process {process}); stop it or set DATA_DIR.") from None
+        raise SupervisorError(
+            f"already running on {data_dir} (process {process}); stop it or set DATA_DIR."
+        ) from None
     file.truncate(0)
     file.write(f"{os.getpid()}\n")
     file.flush()
@@ -163,12 +199,16 @@ def _take(file: IO[str], data_dir: Path) -> None:
 def programs(settings: Settings) -> list[Program]:
     """The processes, in the order in which they are listed to the user.
 
-    Dagster's tables are made by one process before others look; the code server is there before those that ask it,
-    since the daemon would look again only a minute later. The API is stopped first, so that nothing new comes in.
+    Dagster's tables are made by one process before others look; the code server is there before
+    those that ask it, since the daemon would look again only a minute later. The API is stopped
+    first, so that nothing new comes in.
     """
     code = CodeServer("127.0.0.1", free_port())
     home = write_dagster_home(settings)
-    commands = {name: each.command for name, each in processes(settings, code, write_workspace(home, code)).items()}
+    commands = {
+        name: each.command
+        for name, each in processes(settings, code, write_workspace(home, code)).items()
+    }
     api, dagster = base_url(settings), dagster_url(settings)
     shared = {**environment_of(settings), "DAGSTER_HOME": str(home)}
     one = {"OMP_NUM_THREADS": "1", **shared}
@@ -176,10 +216,13 @@ def programs(settings: Settings) -> list[Program]:
     pull = [sys.executable, "-m", "seg_pipeline.cli", "weights", "pull"]
     tables = [sys.executable, "-m", "seg_pipeline.runtime.preparation", "tables", "broker"]
     return [
-        Program("weights", pull, one, once=True, shown="^downloading ", ready_within_seconds=WEIGHTS_SECONDS),
+        Program("weights", pull, one, once=True, shown="^downloading ",
+                ready_within_seconds=WEIGHTS_SECONDS),
         Program("tables", tables, one, once=True),
-        Program("api", commands["api"], one, is_ready=lambda: _is_ok(f"{api}/livez"), stop_seconds=8),
-        *(Program(name, commands["worker"], many, after=("weights", "tables"), stop_turn=1, stop_seconds=10,
+        Program("api", commands["api"], one, is_ready=lambda: _is_ok(f"{api}/livez"),
+                stop_seconds=8),
+        *(Program(name, commands["worker"], many, after=("weights", "tables"), stop_turn=1,
+                  stop_seconds=10,
                   is_ready=lambda: _is_ok(f"{api}/readyz"), hushed="Dependencies for step")
           for name in worker_names(settings.workers)),
         Program("fetcher", commands["fetcher"], one, stop_turn=1),
@@ -237,7 +280,11 @@ def ui_credentials(settings: Settings) -> dict[str, str]:
     if settings.dagster_password:
         password = settings.dagster_password.get_secret_value().strip()
         return {"authorization": f"Basic {base64.b64encode(f':{password}'.encode()).decode()}"}
-    return {settings.dagster_identity_header: "seg-pipeline"} if settings.dagster_identity_header else {}
+    return (
+        {settings.dagster_identity_header: "seg-pipeline"}
+        if settings.dagster_identity_header
+        else {}
+    )
 
 
 def check_sample(settings: Settings, supervisor: Supervisor, say: Say) -> None:
@@ -261,7 +308,10 @@ def show_sample(settings: Settings, supervisor: Supervisor, say: Say) -> Sample:
     picture = sample_picture(settings.model)
     sample = _send(settings, picture, supervisor)
     say(_essence(sample.document))
-    say(f"{picture.name}: {sample.found} segments in {sample.seconds:.1f} s, most of it loading the model.")
+    say(
+        f"{picture.name}: {sample.found} segments in {sample.seconds:.1f} s, most of it loading the"
+        " model."
+    )
     again = _send(settings, picture, supervisor)
     say(f"Once more, now that it is warm: {again.seconds:.1f} s.")
     return sample
@@ -276,18 +326,25 @@ def check_found(sample: Sample) -> None:
 def _essence(document: Mapping[str, Any]) -> str:
     """The answer as JSON, its long lists cut and its innermost objects on one line."""
     names = ("uuid", "status", "model", "file_names", "urls", "segments", "expires_at", "error")
-    text = json.dumps(abridged({name: document[name] for name in names if document.get(name) is not None}), indent=2)
+    text = json.dumps(
+        abridged({name: document[name] for name in names if document.get(name) is not None}),
+        indent=2,
+    )
     return re.sub(r"\{[^{}\[\]]+\}", lambda innermost: " ".join(innermost[0].split()), text)
 
 
 def _send(settings: Settings, picture: Path, supervisor: Supervisor) -> Sample:
-    """Sends it from a thread, so that the processes are looked after meanwhile, and once more whenever the API was
-    ended. Raises SampleFailed."""
+    """Sends it from a thread, so that the processes are looked after meanwhile, and once more
+    whenever the API was ended. Raises SampleFailed."""
     keys = settings.api_keys.get_secret_value().split(",") if settings.api_keys else [None]
     uuid, give_up_at = f"sample-{secrets.token_hex(8)}", time.monotonic() + SAMPLE_SECONDS
     while True:
         outcome: list[Sample | SampleFailed] = []
-        _in_background(partial(_try_into, outcome, lambda: send_sample(base_url(settings), picture, keys[0], uuid)))
+        _in_background(
+            partial(
+                _try_into, outcome, lambda: send_sample(base_url(settings), picture, keys[0], uuid)
+            )
+        )
         supervisor.run_until(partial(bool, outcome))
         if isinstance(outcome[0], Sample):
             return outcome[0]

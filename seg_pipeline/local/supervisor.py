@@ -1,4 +1,5 @@
-"""Keeps programs running: starts them in order, restarts one that dies, and in the end stops all that they started.
+"""Keeps programs running: starts them in order, restarts one that dies, and in the end stops all
+that they started.
 
 Knows nothing of what the programs do; `stack.py` names them.
 """
@@ -29,13 +30,16 @@ CHECK_SECONDS = 0.3
 QUICK_DEATH_SECONDS = 30.0
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
-"""Between a death and the restart: twice as long after each quick death in a row, and short again after a long life."""
+"""Between a death and the restart: twice as long after each quick death in a row, and short again
+after a long life."""
 
 STARTS = 5
-"""So often a program is started that dies quickly and has never been ready; one that has been is restarted for ever."""
+"""So often a program is started that dies quickly and has never been ready; one that has been is
+restarted for ever."""
 
 NO_RESTART = 78
-"""EX_CONFIG of sysexits.h: a program that exits so says that another start would end the same way."""
+"""EX_CONFIG of sysexits.h: a program that exits so says that another start would end the same
+way."""
 
 LOG_BYTES = 5_000_000
 LINES_SHOWN_A_MINUTE = 6
@@ -54,12 +58,14 @@ class StopRequested(Exception):
 
 @dataclass(frozen=True)
 class Program:
-    """What to run, when it counts as ready, what of its output the user sees, and how it is stopped.
+    """What to run, when it counts as ready, what of its output the user sees, and how it is
+    stopped.
 
-    One that runs `once` is ready when it has ended with 0. Warnings are shown unless they match `hushed`, other lines
-    if they match `shown`; the log has everything. Those with a lower `stop_turn` are stopped first; after
-    `stop_seconds` a program is killed with all that it started, quietly if it `may_be_killed` without loss. It runs as
-    `user`, which only root may ask for.
+    One that runs `once` is ready when it has ended with 0. Warnings are shown unless they match
+    `hushed`, other lines if they match `shown`; the log has everything. Those with a lower
+    `stop_turn` are stopped first; after `stop_seconds` a program is killed with all that it
+    started, quietly if it `may_be_killed` without loss. It runs as `user`, which only root may ask
+    for.
     """
 
     name: str
@@ -78,7 +84,8 @@ class Program:
 
 
 class LogFile:
-    """A program's output on disk: this start's in `name.log`, the one before in `name.log.1`, both bounded."""
+    """A program's output on disk: this start's in `name.log`, the one before in `name.log.1`, both
+    bounded."""
 
     def __init__(self, path: Path, limit_bytes: int = LOG_BYTES) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +96,8 @@ class LogFile:
         self._rotate()
 
     def write(self, data: bytes) -> None:
-        """Appends; a full disk, or a line that comes after the end, costs lines and nothing else."""
+        """Appends; a full disk, or a line that comes after the end, costs lines and nothing
+        else."""
         with self._lock, contextlib.suppress(OSError):
             if self._is_closed:
                 return
@@ -105,14 +113,16 @@ class LogFile:
             self._file.close()
 
     def _rotate(self) -> None:
-        """Begins a new file; where that fails the old one stays closed, and the next line tries again."""
+        """Begins a new file; where that fails the old one stays closed, and the next line tries
+        again."""
         with contextlib.suppress(FileNotFoundError):
             self.path.replace(self.path.with_name(f"{self.path.name}.1"))
         self._file = self.path.open("wb", buffering=0)
 
 
 class Output:
-    """Reads what a program prints: all of it into the log as JSON, its last lines kept, its warnings shown."""
+    """Reads what a program prints: all of it into the log as JSON, its last lines kept, its
+    warnings shown."""
 
     def __init__(self, program: Program, log: LogFile, say: Say) -> None:
         self.last_lines: deque[str] = deque(maxlen=20)
@@ -123,7 +133,9 @@ class Output:
 
     def follow(self, pipe: IO[bytes]) -> threading.Thread:
         """Reads until the last process that holds the pipe is gone."""
-        thread = threading.Thread(target=self._read, args=(pipe,), name=f"output of {self._program.name}", daemon=True)
+        thread = threading.Thread(
+            target=self._read, args=(pipe,), name=f"output of {self._program.name}", daemon=True
+        )
         thread.start()
         return thread
 
@@ -132,12 +144,19 @@ class Output:
         with self._lock:
             count, is_over = (
                 self._left_out,
-                time.monotonic() - self._shown[-1] >= LEFT_OUT_SAID_AFTER_SECONDS if self._shown else True,
+                (
+                    time.monotonic() - self._shown[-1] >= LEFT_OUT_SAID_AFTER_SECONDS
+                    if self._shown
+                    else True
+                ),
             )
             if not count or not (is_over or at_once):
                 return
             self._left_out = 0
-        self._say(f"{self._program.name}: … {count} more {'line' if count == 1 else 'lines'} in {self._log.path}")
+        self._say(
+            f"{self._program.name}: … {count} more {'line' if count == 1 else 'lines'} in"
+            f" {self._log.path}"
+        )
 
     def _read(self, pipe: IO[bytes]) -> None:
         with pipe:
@@ -200,7 +219,8 @@ class Child:
             self._process.terminate()
 
     def kill(self) -> None:
-        """Ends the whole group at once, and waits until its leader is reaped and its last lines are read."""
+        """Ends the whole group at once, and waits until its leader is reaped and its last lines are
+        read."""
         signal_group(self.pid, signal.SIGKILL)
         self._process.wait()
         self._reader.join(timeout=2)
@@ -275,7 +295,8 @@ class Keeper:
         return self.child is not None and self.child.exit_code() is None
 
     def tick(self, ready: set[str]) -> None:
-        """Looks after the program once; raises SupervisorError when it gives up, on what has never been ready alone."""
+        """Looks after the program once; raises SupervisorError when it gives up, on what has never
+        been ready alone."""
         now = time.monotonic()
         if self.child is not None:
             self.child.output.say_what_was_left_out()
@@ -299,7 +320,9 @@ class Keeper:
         self._log.close()
 
     def _may_start(self, ready: set[str], now: float) -> bool:
-        is_due = self.state is State.WAITING or (self.state is State.PAUSING and now >= self._resume_at)
+        is_due = self.state is State.WAITING or (
+            self.state is State.PAUSING and now >= self._resume_at
+        )
         return is_due and ready.issuperset(self.program.after)
 
     def _start(self) -> None:
@@ -321,7 +344,9 @@ class Keeper:
         if not self.program.once and self.program.is_ready():
             self.state, self._was_ready = State.READY, True
         elif now - self.child.began > self.program.ready_within_seconds:
-            cause = f"{self.program.name} was not ready within {self.program.ready_within_seconds:g} s"
+            cause = (
+                f"{self.program.name} was not ready within {self.program.ready_within_seconds:g} s"
+            )
             if not self._was_ready:
                 raise SupervisorError(f"{cause}; {self._log.path} has more.")
             self._end_group(self.child)
@@ -342,7 +367,9 @@ class Keeper:
             self.state = State.READY
             return
         cause = f"{self.program.name} {_how_it_ended(code)}"
-        if not self._was_ready and (code == NO_RESTART or self.program.once or self._quick_deaths + 1 >= STARTS):
+        if not self._was_ready and (
+            code == NO_RESTART or self.program.once or self._quick_deaths + 1 >= STARTS
+        ):
             raise SupervisorError(self._last_words(cause, child))
         self._restart_later(f"{cause} after {age:.0f} s", age)
 
@@ -358,11 +385,14 @@ class Keeper:
         if child.exit_code() == NO_RESTART and lines:
             return lines[-1]
         times = f" {self._quick_deaths + 1} times in a row" if self._quick_deaths else ""
-        return "\n".join([f"{cause}{times}; {self._log.path} ends:", *(f"  {line[:400]}" for line in lines[-5:])])
+        return "\n".join(
+            [f"{cause}{times}; {self._log.path} ends:", *(f"  {line[:400]}" for line in lines[-5:])]
+        )
 
 
 class Supervisor:
-    """Runs programs until a signal, or until one of them cannot be kept running. A context: leaving it stops them.
+    """Runs programs until a signal, or until one of them cannot be kept running. A context: leaving
+    it stops them.
 
     Beside each `name.log` there is a `name.pid` while the program runs.
     """
@@ -375,11 +405,15 @@ class Supervisor:
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup stays in force
+            if (
+                number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+            ):  # nohup stays in force
                 signal.signal(number, self._note_signal)
         self._watcher = Guard()
         for program in self._programs:
-            self._keepers[program.name] = Keeper(program, self._log_dir, self._say_while_running, self._watcher)
+            self._keepers[program.name] = Keeper(
+                program, self._log_dir, self._say_while_running, self._watcher
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -412,13 +446,18 @@ class Supervisor:
 
     def pids(self) -> dict[str, int]:
         """The programs that run, and their processes."""
-        return {name: each.child.pid for name, each in self._keepers.items() if each.child is not None}
+        return {
+            name: each.child.pid for name, each in self._keepers.items() if each.child is not None
+        }
 
     def reap_strangers(self) -> None:
-        """As process 1 of a container: takes leave of processes whose parents are gone, and never of our own."""
+        """As process 1 of a container: takes leave of processes whose parents are gone, and never
+        of our own."""
         ours = {*self.pids().values(), self._watcher.pid}
         with contextlib.suppress(ChildProcessError):
-            while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and found.si_pid not in ours:
+            while (
+                found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            ) and found.si_pid not in ours:
                 os.waitpid(found.si_pid, 0)
 
     def _note_signal(self, _number: int, _frame: object) -> None:
@@ -432,7 +471,9 @@ class Supervisor:
     def _stop_in_turns(self) -> None:
         self._is_stopping = True
         for turn in sorted({program.stop_turn for program in self._programs}):
-            self._stop_together([each for each in self._keepers.values() if each.program.stop_turn == turn])
+            self._stop_together(
+                [each for each in self._keepers.values() if each.program.stop_turn == turn]
+            )
 
     def _stop_together(self, keepers: Sequence[Keeper]) -> None:
         began = time.monotonic()

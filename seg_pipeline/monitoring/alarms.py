@@ -1,4 +1,5 @@
-"""What is wrong with the service at the moment: judgement over its state, and what was judged before."""
+"""What is wrong with the service at the moment: judgement over its state, and what was judged
+before."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -20,7 +21,8 @@ PRUNE_LATE_AFTER = timedelta(hours=2, minutes=15)
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether one thing is as it should be, with a sentence and the figures that it was judged by."""
+    """Whether one thing is as it should be, with a sentence and the figures that it was judged
+    by."""
 
     name: str
     passed: bool
@@ -53,10 +55,17 @@ def app_server_answers(state: ServiceState, _: Settings) -> Verdict:
 def oldest_job_is_young(state: ServiceState, settings: Settings) -> Verdict:
     """No job waits longer than OLDEST_JOB_SECONDS."""
     age, limit = state.oldest_job_seconds, settings.oldest_job_seconds
-    figures = {"oldest_seconds": round(age, 1), "waiting": state.waiting.count, "in_flight": state.in_flight.count}
+    figures = {
+        "oldest_seconds": round(age, 1),
+        "waiting": state.waiting.count,
+        "in_flight": state.in_flight.count,
+    }
     is_old = age > limit
     verb = "waits for" if is_old else "is young:"
-    sentence = f"The oldest job {verb} {age:.0f} s; the limit is {limit} s, and {state.workers} workers live."
+    sentence = (
+        f"The oldest job {verb} {age:.0f} s; the limit is {limit} s, and {state.workers} workers"
+        " live."
+    )
     return Verdict("oldest_job_is_young", not is_old, sentence, figures)
 
 
@@ -68,12 +77,15 @@ def prune_is_on_time(state: ServiceState, _: Settings) -> Verdict:
     late = age > PRUNE_LATE_AFTER
     figures = {"seconds_ago": round(age.total_seconds(), 1), "failures": state.prune.failures}
     sentence = f"The last prune ended {age.total_seconds() / 60:.0f} minutes ago"
-    sentence += f", and could not remove {state.prune.failures} things." if state.prune.failures else "."
+    sentence += (
+        f", and could not remove {state.prune.failures} things." if state.prune.failures else "."
+    )
     return Verdict("prune_is_on_time", not late and not state.prune.failures, sentence, figures)
 
 
 CHECKS: dict[str, Callable[[ServiceState, Settings], Verdict]] = {
-    check.__name__: check for check in (nothing_parked, app_server_answers, oldest_job_is_young, prune_is_on_time)
+    check.__name__: check
+    for check in (nothing_parked, app_server_answers, oldest_job_is_young, prune_is_on_time)
 }
 """Every alarm, by name."""
 
@@ -92,7 +104,8 @@ class Change(NamedTuple):
 
 @dataclass
 class AlarmMemory:
-    """What was judged before: since when checks fail, when each was last reported, and lines that nobody got yet."""
+    """What was judged before: since when checks fail, when each was last reported, and lines that
+    nobody got yet."""
 
     failing: dict[str, str] = field(default_factory=dict)
     reported: dict[str, str] = field(default_factory=dict)
@@ -127,5 +140,7 @@ class AlarmMemory:
         if verdict.passed and since is not None:
             del self.failing[verdict.name]
             seconds = (now - datetime.fromisoformat(since)).total_seconds()
-            return Change(False, f"{verdict.name} is well again after {seconds:.0f} s. {verdict.sentence}")
+            return Change(
+                False, f"{verdict.name} is well again after {seconds:.0f} s. {verdict.sentence}"
+            )
         return None

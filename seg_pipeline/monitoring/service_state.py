@@ -27,7 +27,8 @@ class Waiting:
 
 @dataclass(frozen=True)
 class AppServerState:
-    """What the outbox relay knows of the app server: since when it has been down, None if it answers, and why."""
+    """What the outbox relay knows of the app server: since when it has been down, None if it
+    answers, and why."""
 
     down_since: datetime | None = None
     problem: str | None = None
@@ -43,8 +44,8 @@ class PruneState:
 
 @dataclass(frozen=True)
 class ServiceState:
-    """The service at one moment. `callbacks_due` are deliveries whose time has come, whether or not it is their first
-    attempt; `processing` are the jobs that live workers name."""
+    """The service at one moment. `callbacks_due` are deliveries whose time has come, whether or not
+    it is their first attempt; `processing` are the jobs that live workers name."""
 
     at: datetime
     waiting: Waiting
@@ -60,7 +61,8 @@ class ServiceState:
 
     @property
     def oldest_job_seconds(self) -> float:
-        """For how long the job has waited that has waited longest, for its picture, in the inbox or in a run."""
+        """For how long the job has waited that has waited longest, for its picture, in the inbox or
+        in a run."""
         return max(self.waiting.oldest_seconds, self.in_flight.oldest_seconds)
 
     @property
@@ -75,11 +77,15 @@ class ServiceState:
         return max(0.0, (self.at - since).total_seconds()) if since else 0.0
 
 
-def read_service_state(store: Store, stale_seconds: float, now: datetime | None = None) -> ServiceState:
+def read_service_state(
+    store: Store, stale_seconds: float, now: datetime | None = None
+) -> ServiceState:
     """Looks at everything once. Raises StoreUnavailable."""
     moment = now or datetime.now(UTC)
     prefixes = (keys.FETCHING, keys.INBOX, keys.INFLIGHT, keys.OUTBOX, keys.PARKED)
-    listings: list[Callable[[], list[ObjectInfo]]] = [partial(store.list, prefix, None, LISTED) for prefix in prefixes]
+    listings: list[Callable[[], list[ObjectInfo]]] = [
+        partial(store.list, prefix, None, LISTED) for prefix in prefixes
+    ]
     fetching, inbox, inflight, outbox, parked = store.at_once(listings)
     workers = live_workers(store, moment, stale_seconds)
     callbacks = sum(keys.is_parked_callback(info.key) for info in parked)
@@ -101,7 +107,9 @@ def read_service_state(store: Store, stale_seconds: float, now: datetime | None 
 def note_app_server_state(store: Store, state: AppServerState) -> None:
     """Writes what the relay found; call it when that changes."""
     since = state.down_since.isoformat() if state.down_since else None
-    store.put(keys.APP_SERVER_STATE, json.dumps({"down_since": since, "problem": state.problem}).encode())
+    store.put(
+        keys.APP_SERVER_STATE, json.dumps({"down_since": since, "problem": state.problem}).encode()
+    )
 
 
 def read_app_server_state(store: Store) -> AppServerState:
@@ -109,7 +117,9 @@ def read_app_server_state(store: Store) -> AppServerState:
     document = _read(store, keys.APP_SERVER_STATE)
     try:
         since = document.get("down_since")
-        return AppServerState(datetime.fromisoformat(since) if since else None, document.get("problem"))
+        return AppServerState(
+            datetime.fromisoformat(since) if since else None, document.get("problem")
+        )
     except (TypeError, ValueError):
         return AppServerState()
 
@@ -122,14 +132,18 @@ def note_prune(store: Store, state: PruneState) -> None:
 
 def note_first_start(store: Store, now: datetime) -> None:
     """Has the first prune awaited from now on, if none has ever ended."""
-    store.create(keys.PRUNE_STATE, json.dumps({"ended_at": now.isoformat(), "failures": 0}).encode())
+    store.create(
+        keys.PRUNE_STATE, json.dumps({"ended_at": now.isoformat(), "failures": 0}).encode()
+    )
 
 
 def read_prune_state(store: Store) -> PruneState | None:
     """The last prune; None if none has ended yet."""
     document = _read(store, keys.PRUNE_STATE)
     try:
-        return PruneState(datetime.fromisoformat(document["ended_at"]), int(document.get("failures", 0)))
+        return PruneState(
+            datetime.fromisoformat(document["ended_at"]), int(document.get("failures", 0))
+        )
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -22,8 +22,8 @@ def check_output(job: Job, segments: Sequence[Segment], limit: int) -> None:
     if pixels > limit:
         asked = f"at resize = {job.resize}" if job.resize else "at their natural size"
         raise OutputTooLarge(
-            f"The {len(segments)} cut-outs {asked} have {pixels} pixels, more than MAX_OUTPUT_PIXELS = {limit}; "
-            "ask for a smaller resize or fewer segments."
+            f"The {len(segments)} cut-outs {asked} have {pixels} pixels, more than"
+            f" MAX_OUTPUT_PIXELS = {limit}; ask for a smaller resize or fewer segments."
         )
 
 

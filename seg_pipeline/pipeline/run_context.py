@@ -1,8 +1,10 @@
-"""One run's assembly line: what its jobs leave in memory from stage to stage, and the threads beside the model's.
+"""One run's assembly line: what its jobs leave in memory from stage to stage, and the threads
+beside the model's.
 
-The thread that executes the run has the model, because a cancel reaches that thread alone. Meanwhile *waiters* fetch
-and decode what comes next, and *encoders* write what was found. Only waiters ever wait for room, and nothing that makes
-room runs on them: so the line cannot stand still.
+The thread that executes the run has the model, because a cancel reaches that thread alone.
+Meanwhile *waiters* fetch and decode what comes next, and *encoders* write what was found. Only
+waiters ever wait for room, and nothing that makes room runs on them: so the line cannot stand
+still.
 """
 
 import os
@@ -29,16 +31,19 @@ ENCODERS = max(2, os.cpu_count() or 1)
 
 
 def make_encoders() -> ThreadPoolExecutor:
-    """Threads for encoding, which outlive the runs: OpenCV needs some 12 ms to set itself up in each thread."""
+    """Threads for encoding, which outlive the runs: OpenCV needs some 12 ms to set itself up in
+    each thread."""
     return InheritingPool(ENCODERS, "encode")
 
 
 Outcome = Callable[[], dict[str, Any]]
-"""What became of a stage of a job, once it is known: waits, then gives its metadata or raises its error."""
+"""What became of a stage of a job, once it is known: waits, then gives its metadata or raises its
+error."""
 
 
 class Room:
-    """So many bytes may be held at once: whoever wants more waits until others have let go of theirs."""
+    """So many bytes may be held at once: whoever wants more waits until others have let go of
+    theirs."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.held_bytes = 0
@@ -47,7 +52,8 @@ class Room:
         self._changed = threading.Condition()
 
     def take(self, size: int) -> None:
-        """Holds so many more bytes, once there is room; what is larger than all the room waits until it is empty.
+        """Holds so many more bytes, once there is room; what is larger than all the room waits
+        until it is empty.
 
         Raises CancelledError as soon as the room is closed.
         """
@@ -75,7 +81,8 @@ class Room:
 
 @dataclass
 class Piece:
-    """A job on the line: what its next stages find in memory. What is None they read from the store."""
+    """A job on the line: what its next stages find in memory. What is None they read from the
+    store."""
 
     job: Job | None = None
     picture: RgbImage | None = None
@@ -91,7 +98,8 @@ class Piece:
 
 @dataclass(frozen=True)
 class RunInHand:
-    """Which run it is, and over how many jobs. `run_key` is what it was asked for by; None if an operator asked."""
+    """Which run it is, and over how many jobs. `run_key` is what it was asked for by; None if an
+    operator asked."""
 
     run_id: str = ""
     run_key: str | None = None
@@ -99,14 +107,17 @@ class RunInHand:
 
     @property
     def may_be_blamed_on_its_job(self) -> bool:
-        """Whether its worker's death would count against a job: one that is alone in a run that we asked for."""
+        """Whether its worker's death would count against a job: one that is alone in a run that we
+        asked for."""
         return self.run_key is not None and self.jobs == 1
 
 
 class Line:
-    """What belongs to one run. `planned` names the stages that the run has; of others nothing is done ahead.
+    """What belongs to one run. `planned` names the stages that the run has; of others nothing is
+    done ahead.
 
-    `outcomes` are of stages that were begun, by stage and uuid; `on_the_way` are the pictures that somebody waits for.
+    `outcomes` are of stages that were begun, by stage and uuid; `on_the_way` are the pictures that
+    somebody waits for.
     """
 
     def __init__(self, room_bytes: int, encoders: Executor) -> None:
@@ -143,8 +154,8 @@ class Line:
             return self.waiters.submit(work, *arguments)
 
     def check(self, uuid: str) -> None:
-        """Raises CancelledError once the line is stopped, and JobCancelled for a job that is wanted no more. To be
-        called between steps that each take long."""
+        """Raises CancelledError once the line is stopped, and JobCancelled for a job that is wanted
+        no more. To be called between steps that each take long."""
         if self._stopped:
             raise CancelledError("the run is over, and nobody needs what it still makes")
         if uuid in self.cancelled:
@@ -188,7 +199,8 @@ class Line:
 
     @contextmanager
     def holding(self, uuid: str, size: int) -> Iterator[Piece]:
-        """Takes room for a job's picture, and keeps it if all goes well inside: then `let_go` gives it back."""
+        """Takes room for a job's picture, and keeps it if all goes well inside: then `let_go` gives
+        it back."""
         piece = self.piece(uuid)
         self.room.take(size)
         piece.held_bytes, piece.users = size, 1
@@ -216,7 +228,8 @@ class Line:
         self.piece(uuid).users = users
 
     def let_go(self, uuid: str) -> bool:
-        """The picture goes, and its room is free, when the last of its users has said so; whether this was the last."""
+        """The picture goes, and its room is free, when the last of its users has said so; whether
+        this was the last."""
         piece = self.piece(uuid)
         with self._lock:
             piece.users -= 1
@@ -253,8 +266,8 @@ class Line:
         return Timing(piece.started_at or now, now, dict(piece.seconds))
 
     def stop(self) -> None:
-        """Begins nothing more. What is being fetched or encoded is dropped when it is there, what is being written is
-        completed."""
+        """Begins nothing more. What is being fetched or encoded is dropped when it is there, what
+        is being written is completed."""
         with self._writers_changed:
             self._stopped = True
         self.room.close()

@@ -1,8 +1,10 @@
-"""The story of a job: source → segments → cutouts → result → callback. What a stage stores is what the next one reads.
+"""The story of a job: source → segments → cutouts → result → callback. What a stage stores is what
+the next one reads.
 
-Each stage takes the jobs of one run and says which went well and which did not; one bad picture never stops the
-others. A stage may be begun for some pictures while the one before it still waits for others: as pictures arrive the
-model takes them, and what it found is written meanwhile (see `assembly`). Each stage then collects its own outcomes.
+Each stage takes the jobs of one run and says which went well and which did not; one bad picture
+never stops the others. A stage may be begun for some pictures while the one before it still waits
+for others: as pictures arrive the model takes them, and what it found is written meanwhile (see
+`assembly`). Each stage then collects its own outcomes.
 """
 
 import hashlib
@@ -70,13 +72,14 @@ PICTURES_IN_MEMORY_BYTES = 512 * 2**20
 PICTURES_PER_CALL = 8
 CROPS_PER_PART = 8
 RERUN_FETCH_SECONDS = 10.0
-"""How long a run that an operator asked for waits for a picture that has to be fetched first. Others never wait."""
+"""How long a run that an operator asked for waits for a picture that has to be fetched first.
+Others never wait."""
 
 
 @dataclass
 class StageReport:
-    """What a stage did: metadata of each job that went well, the error of each that did not, and the jobs that need no
-    further stage though they went well."""
+    """What a stage did: metadata of each job that went well, the error of each that did not, and
+    the jobs that need no further stage though they went well."""
 
     metadata: dict[str, Metadata] = field(default_factory=dict)
     errors: dict[str, SegPipelineError] = field(default_factory=dict)
@@ -128,7 +131,8 @@ class Workbench:
 
     @contextmanager
     def at_work(self) -> Iterator[Line]:
-        """The line, for a stage; whatever interrupts the stage stops the line, and the next stage gets another."""
+        """The line, for a stage; whatever interrupts the stage stops the line, and the next stage
+        gets another."""
         line = self.line
         try:
             yield line
@@ -138,8 +142,8 @@ class Workbench:
             raise
 
     def look_for_cancels(self, uuids: Collection[str]) -> bool:
-        """Has the jobs that are wanted no more dropped between two steps; whether that is all of them. Raises
-        StoreError."""
+        """Has the jobs that are wanted no more dropped between two steps; whether that is all of
+        them. Raises StoreError."""
         line = self._line
         if line is None or not uuids:
             return False
@@ -170,7 +174,9 @@ class Workbench:
         document = json.loads(self.store.get(keys.segments(uuid)))
         names = [keys.mask(uuid, index) for index in range(len(document["segments"]))]
         pngs = self.store.at_once([partial(self.store.get, name) for name in names])
-        return read_segments(document, [decode_mask_png(png, self.settings.max_image_pixels) for png in pngs])
+        return read_segments(
+            document, [decode_mask_png(png, self.settings.max_image_pixels) for png in pngs]
+        )
 
     def put_all(self, files: Mapping[str, bytes]) -> int:
         """Stores the files, in no order; how many bytes they are."""
@@ -179,19 +185,22 @@ class Workbench:
 
 
 def prepare_sources(bench: Workbench, uuids: Sequence[str]) -> StageReport:
-    """Reads each picture, uploaded or fetched before, checks that it decodes, and stores it as received. The model
-    begins with those that are there."""
+    """Reads each picture, uploaded or fetched before, checks that it decodes, and stores it as
+    received. The model begins with those that are there."""
     with bench.at_work() as line:
         sources = {uuid: line.prepare(uuid, _prepare_source, bench, line, uuid) for uuid in uuids}
         if SEGMENTS in line.planned:
             for uuid, source in sources.items():
                 line.send_for(uuid, source)
-            _segment_arrivals(bench, line, until=lambda: all(source.done() for source in sources.values()))
+            _segment_arrivals(
+                bench, line, until=lambda: all(source.done() for source in sources.values())
+            )
         return _report({uuid: source.result for uuid, source in sources.items()})
 
 
 def find_segments(bench: Workbench, uuids: Sequence[str]) -> StageReport:
-    """Runs the models, and stores masks and scores: the masks of one picture while the next is segmented."""
+    """Runs the models, and stores masks and scores: the masks of one picture while the next is
+    segmented."""
     with bench.at_work() as line:
         _send_for_pictures(bench, line, SEGMENTS, uuids)
         _segment_arrivals(bench, line)
@@ -199,7 +208,8 @@ def find_segments(bench: Workbench, uuids: Sequence[str]) -> StageReport:
 
 
 def cut_segments(bench: Workbench, uuids: Sequence[str]) -> StageReport:
-    """Stores the picture as WEBP, a cut-out of each segment, and the picture with its segments drawn on."""
+    """Stores the picture as WEBP, a cut-out of each segment, and the picture with its segments
+    drawn on."""
     with bench.at_work() as line:
         _send_for_pictures(bench, line, CUTOUTS, uuids)
         while line.on_the_way:
@@ -210,8 +220,8 @@ def cut_segments(bench: Workbench, uuids: Sequence[str]) -> StageReport:
 
 
 def publish_results(bench: Workbench, uuids: Sequence[str]) -> StageReport:
-    """Writes each job's document, which finishes it: from then on clients are answered, and the app server is told of
-    those jobs that it waits for; the others are at their end."""
+    """Writes each job's document, which finishes it: from then on clients are answered, and the app
+    server is told of those jobs that it waits for; the others are at their end."""
     awaited: set[str] = set()
     report = _each(bench, uuids, lambda line, uuid: _publish_result(bench, line, uuid, awaited))
     report.at_their_end = set(uuids) - awaited
@@ -227,16 +237,20 @@ def record_callbacks(bench: Workbench, uuids: Sequence[str]) -> StageReport:
 
 
 def jobs_of_this_run(bench: Workbench, uuids: Sequence[str]) -> list[str]:
-    """Of the jobs that the run was asked for, those that still wait for it. Another run has the others, or has finished
-    them: this one came late. What an operator asked for is done."""
+    """Of the jobs that the run was asked for, those that still wait for it. Another run has the
+    others, or has finished them: this one came late. What an operator asked for is done."""
     run_key = bench.line.run.run_key
     if run_key is None:
         return list(uuids)
-    claimed = bench.store.at_once([partial(bench.inbox.is_claimed_for, uuid, run_key) for uuid in uuids])
+    claimed = bench.store.at_once(
+        [partial(bench.inbox.is_claimed_for, uuid, run_key) for uuid in uuids]
+    )
     return [uuid for uuid, is_ours in zip(uuids, claimed, strict=True) if is_ours]
 
 
-def record_failure(bench: Workbench, uuid: str, error: SegPipelineError, claim: Claim | None) -> bool:
+def record_failure(
+    bench: Workbench, uuid: str, error: SegPipelineError, claim: Claim | None
+) -> bool:
     """Finishes a job as failed if another attempt cannot help or none is left; says whether it did.
 
     An operator's rerun (no claim) that fails leaves an earlier good result as it is.
@@ -259,9 +273,15 @@ def _has_another_attempt(bench: Workbench, claim: Claim, error: SegPipelineError
 
 
 def fail_job(
-    inbox: Inbox, uuid: str, error: SegPipelineError, timing: Timing | None = None, *, keep_earlier: bool = True
+    inbox: Inbox,
+    uuid: str,
+    error: SegPipelineError,
+    timing: Timing | None = None,
+    *,
+    keep_earlier: bool = True,
 ) -> None:
-    """Writes the failed job's document, so that its client is told. A job that was deleted stays so."""
+    """Writes the failed job's document, so that its client is told. A job that was deleted stays
+    so."""
     try:
         job = inbox.job(uuid)
     except JobNotFound:
@@ -321,7 +341,8 @@ def _let_go(bench: Workbench, line: Line, uuid: str) -> None:
 
 
 def _source_bytes(bench: Workbench, job: Job) -> bytes:
-    """The upload, or what an earlier attempt stored, or what was fetched: a rerun works on the same bytes."""
+    """The upload, or what an earlier attempt stored, or what was fetched: a rerun works on the same
+    bytes."""
     if job.source_extension is not None:
         return bench.store.get(keys.source(job.uuid, job.source_extension))
     try:
@@ -331,8 +352,12 @@ def _source_bytes(bench: Workbench, job: Job) -> bytes:
 
 
 def _fetched_bytes(bench: Workbench, job: Job) -> bytes:
-    """What the job's address gave, or the error that it gave. Raises PictureOnItsWay if neither is known."""
-    record, is_claimed = bench.inbox.fetches.record_of(job), bench.inbox.claim_of(job.uuid) is not None
+    """What the job's address gave, or the error that it gave. Raises PictureOnItsWay if neither is
+    known."""
+    record, is_claimed = (
+        bench.inbox.fetches.record_of(job),
+        bench.inbox.claim_of(job.uuid) is not None,
+    )
     if record and record.state is FetchState.FETCHED:
         with suppress(ObjectNotFound):
             return bench.inbox.fetches.picture(job, record)
@@ -345,7 +370,8 @@ def _fetched_bytes(bench: Workbench, job: Job) -> bytes:
 
 
 def _fetched_again(bench: Workbench, job: Job, record: FetchRecord | None) -> bytes:
-    """For an operator: has the picture fetched anew, also where that failed before, and waits for it a little."""
+    """For an operator: has the picture fetched anew, also where that failed before, and waits for
+    it a little."""
     if record is None or record.state is not FetchState.PENDING:
         bench.inbox.fetches.add_again(job)
     deadline = time.monotonic() + RERUN_FETCH_SECONDS
@@ -359,7 +385,9 @@ def _fetched_again(bench: Workbench, job: Job, record: FetchRecord | None) -> by
     raise PictureOnItsWay(job.uuid)
 
 
-def _store_source(bench: Workbench, job: Job, data: bytes, header: ImageHeader, notes: tuple[str, ...]) -> Metadata:
+def _store_source(
+    bench: Workbench, job: Job, data: bytes, header: ImageHeader, notes: tuple[str, ...]
+) -> Metadata:
     extension = job.source_extension or header.extension
     if job.image_url is not None:
         bench.store.put(keys.source(job.uuid, extension), data)
@@ -406,13 +434,18 @@ def _fetch_picture_and_found(bench: Workbench, line: Line, uuid: str) -> Found:
 
 
 def _arrived(line: Line, stage: str) -> dict[str, Any]:
-    """The pictures that are there, and what came with them; those that did not come have failed in this stage."""
+    """The pictures that are there, and what came with them; those that did not come have failed in
+    this stage."""
     futures = line.take_arrivals(PICTURES_PER_CALL)
-    line.outcomes.update({(stage, uuid): future.result for uuid, future in futures.items() if future.exception()})
+    line.outcomes.update(
+        {(stage, uuid): future.result for uuid, future in futures.items() if future.exception()}
+    )
     return {uuid: future.result() for uuid, future in futures.items() if not future.exception()}
 
 
-def _segment_arrivals(bench: Workbench, line: Line, until: Callable[[], bool] = lambda: False) -> None:
+def _segment_arrivals(
+    bench: Workbench, line: Line, until: Callable[[], bool] = lambda: False
+) -> None:
     """Calls the models for pictures as they arrive, for as many at once as are there."""
     while line.on_the_way:
         line.wait_for_arrivals()
@@ -449,7 +482,8 @@ class _Asked(NamedTuple):
 
 
 def _segment(bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[str]) -> None:
-    """Segments the pictures and sends them on; where a call fails for several, it is made for each."""
+    """Segments the pictures and sends them on; where a call fails for several, it is made for
+    each."""
     try:
         founds, notes = _call_model(bench, line, asked, uuids)
     except Exception as error:
@@ -461,7 +495,9 @@ def _segment(bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[str]) 
             _send_on(bench, line, uuid, found, notes)
 
 
-def _segment_each(bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[str], error: Exception) -> None:
+def _segment_each(
+    bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[str], error: Exception
+) -> None:
     if len(uuids) == 1:
         line.outcomes[SEGMENTS, uuids[0]] = _raising(error)
         _let_go(bench, line, uuids[0])
@@ -470,8 +506,12 @@ def _segment_each(bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[s
         _segment(bench, line, asked, [uuid])
 
 
-def _call_model(bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[str]) -> tuple[dict[str, Found], Notes]:
-    pictures = {uuid: picture for uuid in uuids if (picture := line.piece(uuid).picture) is not None}
+def _call_model(
+    bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[str]
+) -> tuple[dict[str, Found], Notes]:
+    pictures = {
+        uuid: picture for uuid in uuids if (picture := line.piece(uuid).picture) is not None
+    }
     with bench.models.borrow(asked.model) as segmenter:
         for uuid in pictures:
             _record_work(bench, line, uuid, SEGMENTS)
@@ -489,7 +529,9 @@ def _call_model(bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[str
     return founds, notes
 
 
-def _found(model: str, weights_sha256: str, picture: RgbImage, seconds: float, segments: list[Segment]) -> Found:
+def _found(
+    model: str, weights_sha256: str, picture: RgbImage, seconds: float, segments: list[Segment]
+) -> Found:
     height, width = picture.shape[:2]
     return Found(model, weights_sha256, (width, height), round(seconds, 4), order_by_area(segments))
 
@@ -498,14 +540,18 @@ def _send_on(bench: Workbench, line: Line, uuid: str, found: Found, notes: Notes
     """Has the encoders write what was found and, if the run goes so far, cut it out."""
     line.keep_found(uuid, found)
     line.hold_more(uuid, mask_bytes(found))
-    line.outcomes[SEGMENTS, uuid] = line.encode(uuid, _store_segments, bench, line, uuid, found, notes).result
+    line.outcomes[SEGMENTS, uuid] = line.encode(
+        uuid, _store_segments, bench, line, uuid, found, notes
+    ).result
     if CUTOUTS in line.planned:
         _cut(bench, line, uuid, found)
     else:
         _let_go(bench, line, uuid)
 
 
-def _store_segments(bench: Workbench, line: Line, uuid: str, found: Found, notes: Notes) -> Metadata:
+def _store_segments(
+    bench: Workbench, line: Line, uuid: str, found: Found, notes: Notes
+) -> Metadata:
     """Masks first: the document that counts them is never there without them."""
     with line.timed(uuid, "masks"):
         masks = dict(_masks(line, uuid, found))
@@ -532,7 +578,8 @@ def _masks(line: Line, uuid: str, found: Found) -> Iterator[tuple[str, bytes]]:
 
 
 def _cut(bench: Workbench, line: Line, uuid: str, found: Found) -> None:
-    """Has the encoders write the job's pictures, several at once; its own goes when the last of them is done."""
+    """Has the encoders write the job's pictures, several at once; its own goes when the last of
+    them is done."""
     job, picture = bench.job(line, uuid), line.piece(uuid).picture
     assert picture is not None
     try:
@@ -544,7 +591,9 @@ def _cut(bench: Workbench, line: Line, uuid: str, found: Found) -> None:
     parts = _pictures_of(line, job, picture, found)
     line.share(uuid, len(parts))
     written = [line.encode(uuid, _write_part, bench, line, uuid, part) for part in parts]
-    line.outcomes[CUTOUTS, uuid] = partial(_cutouts_metadata, line, job, len(found.segments), written)
+    line.outcomes[CUTOUTS, uuid] = partial(
+        _cutouts_metadata, line, job, len(found.segments), written
+    )
 
 
 Part = Callable[[], dict[str, bytes]]
@@ -552,9 +601,13 @@ Part = Callable[[], dict[str, bytes]]
 
 def _pictures_of(line: Line, job: Job, picture: RgbImage, found: Found) -> list[Part]:
     """The files of the stage by key, in parts that each take about as long."""
-    names = [keys.crop(job.uuid, crop_name(job.uuid, index)) for index in range(len(found.segments))]
+    names = [
+        keys.crop(job.uuid, crop_name(job.uuid, index)) for index in range(len(found.segments))
+    ]
     crops = [*zip(names, found.segments, strict=True)]
-    chunks = [crops[start : start + CROPS_PER_PART] for start in range(0, len(crops), CROPS_PER_PART)]
+    chunks = [
+        crops[start : start + CROPS_PER_PART] for start in range(0, len(crops), CROPS_PER_PART)
+    ]
     return [
         lambda: {keys.original(job.uuid): encode_original(picture)},
         lambda: {keys.overlay(job.uuid): overlay(picture, found.segments)},
@@ -562,7 +615,9 @@ def _pictures_of(line: Line, job: Job, picture: RgbImage, found: Found) -> list[
     ]
 
 
-def _crops(line: Line, job: Job, picture: RgbImage, crops: Iterable[tuple[str, Segment]]) -> dict[str, bytes]:
+def _crops(
+    line: Line, job: Job, picture: RgbImage, crops: Iterable[tuple[str, Segment]]
+) -> dict[str, bytes]:
     files = {}
     for name, segment in crops:
         line.check(job.uuid)
@@ -581,7 +636,9 @@ def _write_part(bench: Workbench, line: Line, uuid: str, part: Part) -> int:
         _let_go(bench, line, uuid)
 
 
-def _cutouts_metadata(line: Line, job: Job, cutouts: int, written: Iterable[Future[int]]) -> Metadata:
+def _cutouts_metadata(
+    line: Line, job: Job, cutouts: int, written: Iterable[Future[int]]
+) -> Metadata:
     return {
         "cutouts": cutouts,
         "bytes": sum(part.result() for part in written),
@@ -594,7 +651,10 @@ def _cutouts_metadata(line: Line, job: Job, cutouts: int, written: Iterable[Futu
 def _publish_result(bench: Workbench, line: Line, uuid: str, awaited: set[str]) -> Metadata:
     found, job = line.piece(uuid).found or bench.stored_found(uuid), bench.job(line, uuid)
     document = result_document(job, found, line.timing(uuid))
-    expires_at, is_ours = datetime.fromisoformat(document["expires_at"]), line.run.run_key is not None
+    expires_at, is_ours = (
+        datetime.fromisoformat(document["expires_at"]),
+        line.run.run_key is not None,
+    )
     if bench.inbox.finish(uuid, document, JobStatus.COMPLETED, expires_at, keep_earlier=is_ours):
         _remove_surplus(bench, uuid, document)
     line.piece(uuid).published = True
@@ -611,10 +671,13 @@ def _publish_result(bench: Workbench, line: Line, uuid: str, awaited: set[str]) 
 
 
 def _remove_surplus(bench: Workbench, uuid: str, document: Document) -> None:
-    """Removes the masks and cut-outs that only an earlier attempt found. What cannot be removed goes with the job."""
+    """Removes the masks and cut-outs that only an earlier attempt found. What cannot be removed
+    goes with the job."""
     try:
         stored = {info.key for info in bench.store.list(keys.asset(uuid, ""))}
-        surplus = {key for key in stored if key.startswith(keys.of_segments(uuid))} - files_of_segments(document)
+        surplus = {
+            key for key in stored if key.startswith(keys.of_segments(uuid))
+        } - files_of_segments(document)
         result = bench.inbox.result(uuid) if surplus else None  # another run's by now, perhaps
         if result and result["status"] == JobStatus.COMPLETED:
             surplus -= files_of_segments(result)
@@ -635,7 +698,9 @@ def _seconds_between(begin: datetime, end: str) -> float:
     return round((datetime.fromisoformat(end) - begin).total_seconds(), 3)
 
 
-def _each(bench: Workbench, uuids: Sequence[str], work: Callable[[Line, str], Metadata]) -> StageReport:
+def _each(
+    bench: Workbench, uuids: Sequence[str], work: Callable[[Line, str], Metadata]
+) -> StageReport:
     """Does the work for each job, side by side."""
     with bench.at_work() as line:
         futures = {uuid: line.prepare(uuid, work, line, uuid) for uuid in uuids}

@@ -1,7 +1,7 @@
 """The Celery application that the launcher sends runs with and the worker takes them from.
 
-Without BROKER_URL the broker is a folder, so that a laptop needs no server. One queue per deployment: two on one
-broker and queue name would take each other's runs.
+Without BROKER_URL the broker is a folder, so that a laptop needs no server. One queue per
+deployment: two on one broker and queue name would take each other's runs.
 """
 
 import os
@@ -25,12 +25,13 @@ EXECUTE_RUN_TASK = "seg_pipeline.execute_run"
 FOLDER_POLL_SECONDS = 0.05
 ACK_CHECK_SECONDS = 2.0
 LONGEST_WAIT_SECONDS = 0.2
-"""A worker looks whether it is to stop between two waits for a message, and waits once more when it is; Celery asks for
-waits of two seconds."""
+"""A worker looks whether it is to stop between two waits for a message, and waits once more when it
+is; Celery asks for waits of two seconds."""
 
 
 class _AtomicFolderChannel(filesystem.Channel):
-    """Kombu's folder channel, except that a message appears whole: upstream's can be read while it is written."""
+    """Kombu's folder channel, except that a message appears whole: upstream's can be read while it
+    is written."""
 
     def _put(self, queue: str, payload: object, **kwargs: object) -> None:  # type: ignore[override]  # as upstream
         name = f"{self._next_number():020d}_{uuid.uuid4()}.{queue}.msg"
@@ -51,20 +52,26 @@ class FolderTransport(filesystem.Transport):
 
     def __init__(self, client: Connection, **kwargs: object) -> None:
         super().__init__(client, **kwargs)
-        # Upstream keeps the bindings of all connections of a process in one place: those to a second folder would
-        # be taken for made, and its messages would vanish.
+        # Upstream keeps the bindings of all connections of a process in one place: those to a
+        # second folder would be taken for made, and its messages would vanish.
         self.state = virtual.BrokerState()
 
-    def drain_events(self, connection: Connection, timeout: float | None = None, **kwargs: Any) -> None:
-        """Waits for a message, for a while at most; then raises TimeoutError, upon which the worker asks again."""
-        super().drain_events(connection, None if timeout is None else min(timeout, LONGEST_WAIT_SECONDS), **kwargs)
+    def drain_events(
+        self, connection: Connection, timeout: float | None = None, **kwargs: Any
+    ) -> None:
+        """Waits for a message, for a while at most; then raises TimeoutError, upon which the worker
+        asks again."""
+        super().drain_events(
+            connection, None if timeout is None else min(timeout, LONGEST_WAIT_SECONDS), **kwargs
+        )
 
 
 class ReconnectAfterFailedAck(bootsteps.StartStopStep):
     """Has a worker connect anew once it has nothing in hand and may take nothing all the same.
 
-    A message whose acknowledgement failed with the connection counts as being in hand for ever. As one message at a
-    time may be, the worker would never ask for another, nor notice that the connection is gone.
+    A message whose acknowledgement failed with the connection counts as being in hand for ever. As
+    one message at a time may be, the worker would never ask for another, nor notice that the
+    connection is gone.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -118,11 +125,16 @@ def _folder_options(settings: Settings) -> dict[str, object]:
 
 def _broker_config(settings: Settings) -> dict[str, object]:
     if settings.broker_url:
-        # A run that a dead worker held is delivered again after this long and then finds itself closed by the
-        # sweeper; it must exceed the longest run, or a healthy one would be delivered twice.
-        return {"broker_url": settings.broker_url, "broker_transport_options": {"visibility_timeout": 6 * 3600}}
+        # A run that a dead worker held is delivered again after this long and then finds itself
+        # closed by the sweeper; it must exceed the longest run, or a healthy one would be delivered
+        # twice.
+        return {
+            "broker_url": settings.broker_url,
+            "broker_transport_options": {"visibility_timeout": 6 * 3600},
+        }
     return {
-        # The folder is named twice: connections are pooled by URL, which the options do not count for.
+        # The folder is named twice: connections are pooled by URL, which the options do not count
+        # for.
         "broker_url": f"atomicfolder://localhost/{quote(str(broker_folder(settings)))}",
         "broker_transport_options": _folder_options(settings),
     }
@@ -136,13 +148,15 @@ def make_celery(settings: Settings) -> Celery:
         _broker_config(settings),
         task_queues=[Queue(settings.celery_queue, routing_key=f"{settings.celery_queue}.#")],
         task_default_queue=settings.celery_queue,
-        task_default_exchange_type="topic",  # with "direct", tasks vanish on brokers other than RabbitMQ
+        # With "direct", tasks vanish on brokers other than RabbitMQ.
+        task_default_exchange_type="topic",
         task_ignore_result=True,  # Dagster's storage has the results
         task_acks_late=True,  # nothing is prefetched while a run executes
         worker_prefetch_multiplier=1,
         worker_redirect_stdouts=False,
         worker_hijack_root_logger=False,
-        worker_enable_remote_control=False,  # cancelling goes through the run's status, which every broker can do
+        # Cancelling goes through the run's status, which every broker can do.
+        worker_enable_remote_control=False,
         worker_send_task_events=False,
         worker_proc_alive_timeout=60.0,
         broker_connection_retry_on_startup=True,

@@ -1,7 +1,8 @@
 """Dagster's daemon with a quicker sensor loop, which takes the options of `dagster-daemon run`.
 
-The loop's pause of five seconds is a constant upstream, and a second the shortest time between two ticks of a sensor.
-Between two ticks of ours, which wait for work inside, either would be added to the time to an answer.
+The loop's pause of five seconds is a constant upstream, and a second the shortest time between two
+ticks of a sensor. Between two ticks of ours, which wait for work inside, either would be added to
+the time to an answer.
 """
 
 from dagster._core.remote_representation.external import RemoteSensor
@@ -14,7 +15,8 @@ from seg_pipeline.runtime.process_logs import take_over_logs
 
 SENSOR_LOOP_SECONDS = 0.2
 WAITS_INSIDE = ("inbox_sensor", "courier")
-"""Sensors whose next tick may begin as soon as the last one has ended; the loop's pause lies between all the same."""
+"""Sensors whose next tick may begin as soon as the last one has ended; the loop's pause lies
+between all the same."""
 
 _upstream_is_under_min_interval = sensor.is_under_min_interval
 
@@ -34,7 +36,9 @@ def quicken() -> None:
 
 
 def is_under_min_interval(
-    state: InstigatorState, remote_sensor: RemoteSensor, minimum_allowed_min_interval: int | None = None
+    state: InstigatorState,
+    remote_sensor: RemoteSensor,
+    minimum_allowed_min_interval: int | None = None,
 ) -> bool:
     """Whether it is too early for a sensor's next tick."""
     if remote_sensor.name in WAITS_INSIDE:

@@ -1,8 +1,9 @@
-"""Dagster's storage with pooled connections: SQLite in a folder, or Postgres where DATABASE_URL says so.
+"""Dagster's storage with pooled connections: SQLite in a folder, or Postgres where DATABASE_URL
+says so.
 
-As they come, Dagster's storages open a connection for every statement, and read a table's columns from the database
-before many of them; sharing an engine per process and asking once are the largest savings of a run
-(`docs/architecture.md` has the figures).
+As they come, Dagster's storages open a connection for every statement, and read a table's columns
+from the database before many of them; sharing an engine per process and asking once are the largest
+savings of a run (`docs/architecture.md` has the figures).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -35,9 +36,12 @@ SQLITE_BUSY_SECONDS = 30
 
 @lru_cache(maxsize=8)
 def sqlite_engine(url: str) -> Engine:
-    """One pooled engine per database file and process. A commit survives a killed process; the last ones before a
-    power cut may be lost (`synchronous=NORMAL`), which the sweeper mends, because the store is the truth."""
-    engine = db.create_engine(url, pool_size=8, max_overflow=24, connect_args={"timeout": SQLITE_BUSY_SECONDS})
+    """One pooled engine per database file and process. A commit survives a killed process; the last
+    ones before a power cut may be lost (`synchronous=NORMAL`), which the sweeper mends, because the
+    store is the truth."""
+    engine = db.create_engine(
+        url, pool_size=8, max_overflow=24, connect_args={"timeout": SQLITE_BUSY_SECONDS}
+    )
     db.event.listen(engine, "connect", _make_quick)
     return engine
 
@@ -53,22 +57,34 @@ def _make_quick(connection: Any, _record: Any) -> None:
 def postgres_engine(url: str) -> Engine:
     """One pooled engine per process for all three storages."""
     return db.create_engine(
-        url, isolation_level="AUTOCOMMIT", pool_size=4, max_overflow=16, pool_recycle=600, pool_pre_ping=True
+        url,
+        isolation_level="AUTOCOMMIT",
+        pool_size=4,
+        max_overflow=16,
+        pool_recycle=600,
+        pool_pre_ping=True,
     )
 
 
 def postgres_url(url: str) -> str:
-    """The URL with the driver that dagster-postgres brings; SQLAlchemy 2.1 means psycopg 3 by `postgresql://`."""
-    return str(db.make_url(url).set(drivername="postgresql+psycopg2").render_as_string(hide_password=False))
+    """The URL with the driver that dagster-postgres brings; SQLAlchemy 2.1 means psycopg 3 by
+    `postgresql://`."""
+    return str(
+        db.make_url(url).set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
+    )
 
 
 def _until_true(method: Callable[..., bool]) -> Callable[..., bool]:
-    """The method, which is not called again once it has said yes: tables and columns come, and never go."""
+    """The method, which is not called again once it has said yes: tables and columns come, and
+    never go."""
 
     @wraps(method)
     def ask(self: Any, *arguments: Any) -> bool:
         true_ones = self.__dict__.setdefault("_true_ones", set())
-        question = (method.__name__, *(each for each in arguments if not isinstance(each, Connection)))
+        question = (
+            method.__name__,
+            *(each for each in arguments if not isinstance(each, Connection)),
+        )
         if question not in true_ones and method(self, *arguments):
             true_ones.add(question)
         return question in true_ones
@@ -96,7 +112,9 @@ class _PooledSqliteSchedules(SqliteScheduleStorage):
 
 
 class _PooledSqliteEvents(ConsolidatedSqliteEventLogStorage):
-    _has_asset_key_col_on_connection = _until_true(ConsolidatedSqliteEventLogStorage._has_asset_key_col_on_connection)
+    _has_asset_key_col_on_connection = _until_true(
+        ConsolidatedSqliteEventLogStorage._has_asset_key_col_on_connection
+    )
 
     @contextmanager
     def _connect(self) -> Iterator[Connection]:
@@ -111,15 +129,21 @@ class _PooledSqliteEvents(ConsolidatedSqliteEventLogStorage):
 class _PooledPostgresRuns(PostgresRunStorage):
     has_run_stats_index_cols = _until_true(PostgresRunStorage.has_run_stats_index_cols)
 
-    def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
+    def optimize_for_webserver(
+        self, statement_timeout: int, pool_recycle: int, max_overflow: int
+    ) -> None:
         """Pooled from the start."""
 
 
 class _PooledPostgresEvents(PostgresEventLogStorage):
     has_table = _until_true(PostgresEventLogStorage.has_table)
-    _has_asset_key_col_on_connection = _until_true(PostgresEventLogStorage._has_asset_key_col_on_connection)
+    _has_asset_key_col_on_connection = _until_true(
+        PostgresEventLogStorage._has_asset_key_col_on_connection
+    )
 
-    def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
+    def optimize_for_webserver(
+        self, statement_timeout: int, pool_recycle: int, max_overflow: int
+    ) -> None:
         """Pooled from the start."""
 
 
@@ -127,7 +151,9 @@ class _PooledPostgresSchedules(PostgresScheduleStorage):
     has_built_index = _until_true(PostgresScheduleStorage.has_built_index)
     _has_instigators_table = _until_true(PostgresScheduleStorage._has_instigators_table)
 
-    def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
+    def optimize_for_webserver(
+        self, statement_timeout: int, pool_recycle: int, max_overflow: int
+    ) -> None:
         """Pooled from the start."""
 
 
@@ -136,14 +162,21 @@ Storages = tuple[RunStorage[Any], EventLogStorage[Any], ScheduleStorage[Any]]
 
 def _sqlite_storages(folder: Path) -> Storages:
     runs, schedules = _sqlite_urls(folder)
-    return _PooledSqliteRuns(runs), _PooledSqliteEvents(str(folder)), _PooledSqliteSchedules(schedules)
+    return (
+        _PooledSqliteRuns(runs),
+        _PooledSqliteEvents(str(folder)),
+        _PooledSqliteSchedules(schedules),
+    )
 
 
 @lru_cache(maxsize=8)
 def _sqlite_urls(folder: Path) -> tuple[str, str]:
-    """Where runs and schedules are. Their tables are made, or their versions checked, once per process and not for
-    every instance: the code server makes one for each call."""
-    runs, schedules = _PooledSqliteRuns.from_local(str(folder)), _PooledSqliteSchedules.from_local(str(folder))
+    """Where runs and schedules are. Their tables are made, or their versions checked, once per
+    process and not for every instance: the code server makes one for each call."""
+    runs, schedules = (
+        _PooledSqliteRuns.from_local(str(folder)),
+        _PooledSqliteSchedules.from_local(str(folder)),
+    )
     return runs._conn_string, schedules._conn_string
 
 
@@ -155,7 +188,8 @@ def _postgres_storages(url: str) -> Storages:
 
 
 class SegPipelineStorage(DagsterStorage[DagsterInstance], ConfigurableClass):
-    """Runs, events and schedules in DATA_DIR/dagster, or in the database that DATABASE_URL names."""
+    """Runs, events and schedules in DATA_DIR/dagster, or in the database that DATABASE_URL
+    names."""
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
         self._inst_data = inst_data
@@ -182,7 +216,9 @@ class SegPipelineStorage(DagsterStorage[DagsterInstance], ConfigurableClass):
         return {}
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> Self:
         """Dagster's way to build it."""
         return cls(inst_data=inst_data, **config_value)
 
@@ -225,17 +261,26 @@ class SegPipelineStorage(DagsterStorage[DagsterInstance], ConfigurableClass):
 
 
 def runless_events(instance: DagsterInstance, before: datetime, limit: int) -> list[int]:
-    """Events that belong to no run, such as the courier's, the oldest first: no deletion of a run takes them along."""
+    """Events that belong to no run, such as the courier's, the oldest first: no deletion of a run
+    takes them along."""
     events = SqlEventLogStorageTable.c
-    old = (events.run_id == RUNLESS_RUN_ID) & (events.timestamp < before.astimezone(UTC).replace(tzinfo=None))
+    old = (events.run_id == RUNLESS_RUN_ID) & (
+        events.timestamp < before.astimezone(UTC).replace(tzinfo=None)
+    )
     with _events_of(instance).index_connection() as connection:
-        return [*connection.execute(db.select(events.id).where(old).order_by(events.id).limit(limit)).scalars()]
+        return [
+            *connection.execute(
+                db.select(events.id).where(old).order_by(events.id).limit(limit)
+            ).scalars()
+        ]
 
 
 def delete_event(instance: DagsterInstance, event_id: int) -> None:
     """Removes one event."""
     with _events_of(instance).index_connection() as connection:
-        connection.execute(SqlEventLogStorageTable.delete().where(SqlEventLogStorageTable.c.id == event_id))
+        connection.execute(
+            SqlEventLogStorageTable.delete().where(SqlEventLogStorageTable.c.id == event_id)
+        )
 
 
 def _events_of(instance: DagsterInstance) -> SqlEventLogStorage:
@@ -245,8 +290,8 @@ def _events_of(instance: DagsterInstance) -> SqlEventLogStorage:
 
 
 def prepare() -> None:
-    """Creates the tables. Run it alone before the first start: two processes that create them at once leave them
-    broken."""
+    """Creates the tables. Run it alone before the first start: two processes that create them at
+    once leave them broken."""
     take_paths_literally()
     with DagsterInstance.get() as instance:
         instance.get_runs(limit=1)

@@ -9,19 +9,24 @@ CANCELLED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)
 
 
 def execute(instance: DagsterInstance, run_id: str) -> None:
-    """Runs it to its end, whatever that is; must be called from the main thread, which alone can be interrupted."""
+    """Runs it to its end, whatever that is; must be called from the main thread, which alone can be
+    interrupted."""
     from dagster._cli.api import _execute_run_command_body
 
     terminate = signal.getsignal(signal.SIGTERM)
     try:
-        _execute_run_command_body(run_id, instance, lambda _event: None, set_exit_code_on_failure=True)
+        _execute_run_command_body(
+            run_id, instance, lambda _event: None, set_exit_code_on_failure=True
+        )
     finally:
         signal.signal(signal.SIGTERM, terminate)  # Dagster leaves SIGINT's handler there
 
 
 def why_it_failed(instance: DagsterInstance, run_id: str) -> str | None:
     """The first line of what a run failed of; None if it did not fail."""
-    records = instance.get_records_for_run(run_id, of_type=DagsterEventType.RUN_FAILURE, limit=1).records
+    records = instance.get_records_for_run(
+        run_id, of_type=DagsterEventType.RUN_FAILURE, limit=1
+    ).records
     event = records[0].event_log_entry.dagster_event if records else None
     if event is None:
         return None
@@ -47,14 +52,22 @@ def interrupt_if_cancelled(instance: DagsterInstance, run_id: str) -> bool:
 def is_cancelled(instance: DagsterInstance, run_id: str) -> bool:
     """Whether an operator has cancelled the run."""
     run = instance.get_run_by_id(run_id)
-    return run is not None and (run.status in CANCELLED or (not run.is_finished and _was_told(instance, run_id)))
+    return run is not None and (
+        run.status in CANCELLED or (not run.is_finished and _was_told(instance, run_id))
+    )
 
 
 def interrupt() -> None:
-    """Wakes Dagster's own interrupt handling in the main thread, which ends the run as cancelled."""
+    """Wakes Dagster's own interrupt handling in the main thread, which ends the run as
+    cancelled."""
     os.kill(os.getpid(), signal.SIGINT)
 
 
 def _was_told(instance: DagsterInstance, run_id: str) -> bool:
-    """Whether the cancel is on record: of a run cancelled in the moment of its start, the status says started."""
-    return bool(instance.get_records_for_run(run_id, of_type=DagsterEventType.RUN_CANCELING, limit=1).records)
+    """Whether the cancel is on record: of a run cancelled in the moment of its start, the status
+    says started."""
+    return bool(
+        instance.get_records_for_run(
+            run_id, of_type=DagsterEventType.RUN_CANCELING, limit=1
+        ).records
+    )

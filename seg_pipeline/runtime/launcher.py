@@ -1,4 +1,5 @@
-"""Launches runs on warm workers: a run's id goes to the broker, a worker that has everything loaded takes it."""
+"""Launches runs on warm workers: a run's id goes to the broker, a worker that has everything loaded
+takes it."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -16,10 +17,10 @@ from seg_pipeline.settings import get_settings
 class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     """Sends a run's id to the broker, on dagster-celery's queue tag or the default queue.
 
-    Not a subclass of dagster-celery's launcher. That one cancels by revoking the Celery task, which needs a control
-    channel and ends the run as failed. It also offers to resume runs and to check on them, by tags that a task of ours
-    never sets. Both are left to the base here, which offers neither: recovery watches the heartbeats and asks for a new
-    run.
+    Not a subclass of dagster-celery's launcher. That one cancels by revoking the Celery task, which
+    needs a control channel and ends the run as failed. It also offers to resume runs and to check
+    on them, by tags that a task of ours never sets. Both are left to the base here, which offers
+    neither: recovery watches the heartbeats and asks for a new run.
     """
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
@@ -40,18 +41,23 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         return {}
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> Self:
         """Dagster's way to build it."""
         return cls(inst_data=inst_data, **config_value)
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Puts the run's id on its queue and returns as soon as the broker has it; upkeep gets a process instead."""
+        """Puts the run's id on its queue and returns as soon as the broker has it; upkeep gets a
+        process instead."""
         run = context.dagster_run
         if UPKEEP_TAG in run.tags:
             start_upkeep(run.run_id)
             return
         queue = run.tags.get(DAGSTER_CELERY_QUEUE_TAG, self.default_queue)
-        self.celery.send_task(EXECUTE_RUN_TASK, args=[run.run_id], queue=queue, routing_key=f"{queue}.run")
+        self.celery.send_task(
+            EXECUTE_RUN_TASK, args=[run.run_id], queue=queue, routing_key=f"{queue}.run"
+        )
 
     def terminate(self, run_id: str) -> bool:
         """Marks the run as being cancelled; its worker sees that within a heartbeat and stops it.

@@ -1,6 +1,7 @@
-"""Folders may have any name, also one with `[ ] ? % #` in it. Dagster reads the path of dagster.yaml as a pattern,
-finds nothing, and takes its defaults without a word; it makes URLs of its databases' paths without escaping them, so
-that they lie beside the folder; and Alembic's configuration takes a `%` for the beginning of a placeholder.
+"""Folders may have any name, also one with `[ ] ? % #` in it. Dagster reads the path of
+dagster.yaml as a pattern, finds nothing, and takes its defaults without a word; it makes URLs of
+its databases' paths without escaping them, so that they lie beside the folder; and Alembic's
+configuration takes a `%` for the beginning of a placeholder.
 """
 
 import glob
@@ -27,7 +28,8 @@ class _LiteralParser(ConfigParser):
 
 
 def take_paths_literally() -> None:
-    """Puts our ways of reading a path in the place of upstream's. Before the first instance is made."""
+    """Puts our ways of reading a path in the place of upstream's. Before the first instance is
+    made."""
     instance_config.load_yaml_from_globs = _load_yaml  # type: ignore[assignment]
     for module in _SQLITE_STORAGES:
         module.create_db_conn_string = sqlite_url  # type: ignore[attr-defined]
@@ -35,7 +37,8 @@ def take_paths_literally() -> None:
 
 
 def sqlite_url(folder: str, name: str) -> str:
-    """The URL of a database in a folder, which SQLAlchemy (from 2.1 on) reads back as the path that it was."""
+    """The URL of a database in a folder, which SQLAlchemy (from 2.1 on) reads back as the path that
+    it was."""
     path = Path(folder).absolute() / f"{name}.db"
     return db.URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
 

@@ -1,6 +1,8 @@
-"""Makes ready what a process needs: `python -m seg_pipeline.runtime.preparation tables broker store weights`.
+"""Makes ready what a process needs: `python -m seg_pipeline.runtime.preparation tables broker store
+weights`.
 
-A server that does not answer yet is waited for. What is still missing then is one sentence, and exit code 1.
+A server that does not answer yet is waited for. What is still missing then is one sentence, and
+exit code 1.
 """
 
 import fcntl
@@ -39,8 +41,13 @@ class Unusable(NotReady):
 
 
 def make_tables_ready(settings: Settings) -> None:
-    """Makes Dagster's tables, or finds them made; alone, since two that make them at once leave them broken."""
-    with _postgres_lock(settings.database_url) if settings.database_url else _folder_lock(settings.data_dir):
+    """Makes Dagster's tables, or finds them made; alone, since two that make them at once leave
+    them broken."""
+    with (
+        _postgres_lock(settings.database_url)
+        if settings.database_url
+        else _folder_lock(settings.data_dir)
+    ):
         prepare()
 
 
@@ -54,7 +61,9 @@ def check_broker(settings: Settings) -> None:
         try:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=TRY_SECONDS)
         except (OperationalError, OSError) as error:
-            raise NotReady(f"the broker at {host} cannot be used: {error}; set BROKER_URL.") from error
+            raise NotReady(
+                f"the broker at {host} cannot be used: {error}; set BROKER_URL."
+            ) from error
 
 
 def check_store(settings: Settings) -> None:
@@ -87,7 +96,8 @@ STEPS: dict[str, Callable[[Settings], None]] = {
 
 
 def make_ready(names: list[str], settings: Settings) -> None:
-    """Takes the steps in their order; each that fails is tried again for a while. Raises NotReady."""
+    """Takes the steps in their order; each that fails is tried again for a while. Raises
+    NotReady."""
     for name in names:
         _retrying(partial(STEPS[name], settings))
 
@@ -114,22 +124,30 @@ def _folder_lock(data_dir: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
     except OSError as error:
-        raise NotReady(f"the data folder {data_dir} cannot be used: {error.strerror}; set DATA_DIR.") from error
+        raise NotReady(
+            f"the data folder {data_dir} cannot be used: {error.strerror}; set DATA_DIR."
+        ) from error
 
 
 @contextmanager
 def _postgres_lock(url: str) -> Iterator[None]:
     """Held by a connection of its own, so that it goes when this process does."""
     try:
-        engine = db.create_engine(postgres_url(url), connect_args={"connect_timeout": int(TRY_SECONDS)})
+        engine = db.create_engine(
+            postgres_url(url), connect_args={"connect_timeout": int(TRY_SECONDS)}
+        )
         with engine.connect() as connection:
             connection.execute(db.text("select pg_advisory_lock(:number)"), {"number": TABLES_LOCK})
             yield
     except db.exc.ArgumentError as error:
-        raise Unusable("DATABASE_URL is no database; write postgresql://user:password@host/name.") from error
+        raise Unusable(
+            "DATABASE_URL is no database; write postgresql://user:password@host/name."
+        ) from error
     except db.exc.OperationalError as error:
         reason = str(error.orig).strip().splitlines()[-1]
-        raise NotReady(f"the database at {_host(url)} cannot be used: {reason}; set DATABASE_URL.") from error
+        raise NotReady(
+            f"the database at {_host(url)} cannot be used: {reason}; set DATABASE_URL."
+        ) from error
 
 
 def _host(url: str) -> str:

@@ -1,7 +1,8 @@
-"""Sends what Dagster and Celery log the one way (`telemetry.logs`), in place of the handlers that they bring.
+"""Sends what Dagster and Celery log the one way (`telemetry.logs`), in place of the handlers that
+they bring.
 
-Of a run, our own warnings become events that the UI shows (`RUN_EVENTS` in `dagster.yaml`), and Dagster's own events
-from WARNING on become lines of the log.
+Of a run, our own warnings become events that the UI shows (`RUN_EVENTS` in `dagster.yaml`), and
+Dagster's own events from WARNING on become lines of the log.
 """
 
 import copy
@@ -20,8 +21,8 @@ from dagster._utils import log as upstream
 from seg_pipeline.telemetry.logs import configure_logging
 
 RUN_EVENTS = logging.getLogger("run_events")
-"""What this logger gets during a run is an event of the run, and nothing else: a run sets its level, and would silence
-`seg_pipeline` below WARNING if that were the one."""
+"""What this logger gets during a run is an event of the run, and nothing else: a run sets its
+level, and would silence `seg_pipeline` below WARNING if that were the one."""
 
 
 def take_over_logs(process: str) -> None:
@@ -41,7 +42,9 @@ def _replace_everywhere(name: str, original: object, replacement: object) -> Non
             setattr(module, name, replacement)
 
 
-def _keep_ours(handler: str = "default", formatter: str = "colored", log_level: str | int = "INFO") -> None:
+def _keep_ours(
+    handler: str = "default", formatter: str = "colored", log_level: str | int = "INFO"
+) -> None:
     """In the place of Dagster's `configure_loggers`: its loggers' lines go up to our handler."""
     for name in ("dagster", "dagster-webserver"):
         logging.getLogger(name).setLevel(log_level)
@@ -51,7 +54,9 @@ def _celery_keeps_ours(**_: Any) -> None:
     """Celery configures no logging where somebody listens to this signal."""
 
 
-def _run_loggers(_: dg.DagsterInstance | None) -> Sequence[tuple[dg.LoggerDefinition, Mapping[str, object]]]:
+def _run_loggers(
+    _: dg.DagsterInstance | None,
+) -> Sequence[tuple[dg.LoggerDefinition, Mapping[str, object]]]:
     """In the place of the logger that prints a run's events in colours."""
     return [(_run_logger, {})]
 
@@ -63,7 +68,8 @@ def _run_logger(_: dg.InitLoggerContext) -> logging.Logger:
 
 
 class _RunLogger(logging.Logger):
-    """Hands Dagster's events on. What our own code said or raised on purpose has been a line already."""
+    """Hands Dagster's events on. What our own code said or raised on purpose has been a line
+    already."""
 
     def handle(self, record: logging.LogRecord) -> None:
         event = getattr(record, LOG_RECORD_EVENT_ATTR, None)

@@ -1,7 +1,8 @@
-"""What may reach Dagster's UI. Dagster itself looks neither at Host nor at Origin and asks nobody for a password, so
-a page in an operator's browser could delete runs and wipe assets.
+"""What may reach Dagster's UI. Dagster itself looks neither at Host nor at Origin and asks nobody
+for a password, so a page in an operator's browser could delete runs and wipe assets.
 
-The order of the rules matters: only a request to our own name, from our own pages, is asked for a password.
+The order of the rules matters: only a request to our own name, from our own pages, is asked for a
+password.
 """
 
 import base64
@@ -110,18 +111,24 @@ class UiRequest:
 
     @property
     def changes_something(self) -> bool:
-        """Whether Dagster may do something upon it; a websocket may ask for anything once it is open."""
+        """Whether Dagster may do something upon it; a websocket may ask for anything once it is
+        open."""
         return self.is_websocket or self.method not in _READS
 
     def header(self, name: str) -> list[str]:
         """Every value of a header; the name in lower case."""
         wanted = name.encode("latin-1")
-        return [value.decode("latin-1").strip() for key, value in self.scope["headers"] if key.lower() == wanted]
+        return [
+            value.decode("latin-1").strip()
+            for key, value in self.scope["headers"]
+            if key.lower() == wanted
+        ]
 
 
 @dataclass(frozen=True)
 class UiRules:
-    """Whom the UI serves: names it is reached by, a password, and a proxy that says who somebody is."""
+    """Whom the UI serves: names it is reached by, a password, and a proxy that says who somebody
+    is."""
 
     hosts: frozenset[str] = LOOPBACK_HOSTS
     password: str | None = None
@@ -131,7 +138,10 @@ class UiRules:
     @classmethod
     def of(cls, settings: Settings, bind_host: str) -> Self:
         """The rules for a UI that listens on this address."""
-        named = {host.strip("[]").lower() for host in (*listed(settings.dagster_allowed_hosts), bind_host)}
+        named = {
+            host.strip("[]").lower()
+            for host in (*listed(settings.dagster_allowed_hosts), bind_host)
+        }
         password, header = settings.dagster_password, settings.dagster_identity_header
         return cls(
             hosts=LOOPBACK_HOSTS | (named - set(_ANY_ADDRESS)),
@@ -151,18 +161,28 @@ class UiRules:
         )
 
     def _foreign_host(self, request: UiRequest) -> Refusal | None:
-        """A page whose own name was pointed at this machine (DNS rebinding) names itself in Host."""
+        """A page whose own name was pointed at this machine (DNS rebinding) names itself in
+        Host."""
         if request.authority and request.authority.host in self.hosts:
             return None
         host = ", ".join(request.header("host"))[:100]
-        return Refusal(403, f"The UI does not answer to the host {host!r}; DAGSTER_ALLOWED_HOSTS can name it.")
+        return Refusal(
+            403, f"The UI does not answer to the host {host!r}; DAGSTER_ALLOWED_HOSTS can name it."
+        )
 
     def _unknown_person(self, request: UiRequest) -> Refusal | None:
         is_open = self.password is None and self.identity_header is None
-        if is_open or request.path == OPEN_PATH or self._has_password(request) or self._is_introduced(request):
+        if (
+            is_open
+            or request.path == OPEN_PATH
+            or self._has_password(request)
+            or self._is_introduced(request)
+        ):
             return None
         if self.password is None:
-            return Refusal(403, f"The proxy before the UI has to say who this is, in {self.identity_header}.")
+            return Refusal(
+                403, f"The proxy before the UI has to say who this is, in {self.identity_header}."
+            )
         challenge = (b"www-authenticate", b'Basic realm="Dagster", charset="UTF-8"')
         return Refusal(401, "The UI asks for DAGSTER_PASSWORD, with any name.", (challenge,))
 
@@ -184,7 +204,8 @@ class UiRules:
 
 
 class UiGuard:
-    """The ASGI application behind the rules; what it answers cannot be shown in another page's frame."""
+    """The ASGI application behind the rules; what it answers cannot be shown in another page's
+    frame."""
 
     def __init__(self, app: App, rules: UiRules) -> None:
         self._app = app
@@ -200,27 +221,36 @@ class UiGuard:
         if refusal is None:
             await self._app(scope, receive, _without_frames(send))
             return
-        logger.warning("the UI refused %s %.200r: %s", request.method, request.path, refusal.sentence)
+        logger.warning(
+            "the UI refused %s %.200r: %s", request.method, request.path, refusal.sentence
+        )
         await _refuse(request, refusal, send)
 
 
 def _foreign_page(request: UiRequest) -> Refusal | None:
-    """A browser says where a request comes from. A link from elsewhere may open a page of the UI; nothing else may.
+    """A browser says where a request comes from. A link from elsewhere may open a page of the UI;
+    nothing else may.
 
     What is no browser says nothing, and is no browser's page either.
     """
     sites, origins = set(request.header("sec-fetch-site")), request.header("origin")
-    is_ours = sites <= {"same-origin", "none"} and all(_is_same_origin(each, request) for each in origins)
+    is_ours = sites <= {"same-origin", "none"} and all(
+        _is_same_origin(each, request) for each in origins
+    )
     if is_ours or (not request.changes_something and not origins and _opens_page(request)):
         return None
     return Refusal(403, "The UI does nothing at the request of another site's page.")
 
 
 def _is_same_origin(origin: str, request: UiRequest) -> bool:
-    """Whether the origin is the address that the request went to. The scheme is not compared: behind a proxy with TLS
-    this side sees http."""
+    """Whether the origin is the address that the request went to. The scheme is not compared:
+    behind a proxy with TLS this side sees http."""
     scheme, _, authority = origin.partition("://")
-    theirs, ours, default = Authority.parse(authority), request.authority, _DEFAULT_PORTS.get(scheme)
+    theirs, ours, default = (
+        Authority.parse(authority),
+        request.authority,
+        _DEFAULT_PORTS.get(scheme),
+    )
     if theirs is None or ours is None or default is None:
         return False
     return (theirs.host, theirs.port or default) == (ours.host, ours.port or default)
@@ -228,11 +258,14 @@ def _is_same_origin(origin: str, request: UiRequest) -> bool:
 
 def _opens_page(request: UiRequest) -> bool:
     """Whether a link was followed in a tab of its own."""
-    return request.header("sec-fetch-mode") == ["navigate"] and request.header("sec-fetch-dest") == ["document"]
+    return request.header("sec-fetch-mode") == ["navigate"] and request.header(
+        "sec-fetch-dest"
+    ) == ["document"]
 
 
 def _mutation_by_get(request: UiRequest) -> Refusal | None:
-    """An address changes nothing, wherever somebody may have put it: into a link, a picture, a chat's preview."""
+    """An address changes nothing, wherever somebody may have put it: into a link, a picture, a
+    chat's preview."""
     if request.changes_something or not any(map(_has_mutation, request.queries)):
         return None
     return Refusal(405, "A mutation is sent by POST.", ((b"allow", b"POST"),))
@@ -248,8 +281,8 @@ def _has_mutation(query: str) -> bool:
 
 
 def _form(request: UiRequest) -> Refusal | None:
-    """A page of another site may send forms and plain text without asking, but no JSON. Dagster takes any type that
-    contains the word."""
+    """A page of another site may send forms and plain text without asking, but no JSON. Dagster
+    takes any type that contains the word."""
     types = [value.partition(";")[0].strip().lower() for value in request.header("content-type")]
     if request.method in _READS or types == ["application/json"]:
         return None
@@ -281,7 +314,9 @@ def _without_frames(send: Send) -> Send:
 
 async def _refuse(request: UiRequest, refusal: Refusal, send: Send) -> None:
     if request.is_websocket:
-        await send({"type": "websocket.close", "code": 1008, "reason": refusal.sentence})  # before the handshake: 403
+        await send(
+            {"type": "websocket.close", "code": 1008, "reason": refusal.sentence}
+        )  # before the handshake: 403
         return
     body = json.dumps({"error": refusal.sentence}).encode()
     headers = [

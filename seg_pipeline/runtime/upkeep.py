@@ -1,7 +1,8 @@
-"""Executes one run of upkeep, such as the prune, in a process of its own (`python -m` this module, and the run's id).
+"""Executes one run of upkeep, such as the prune, in a process of its own (`python -m` this module,
+and the run's id).
 
-It takes seconds to start, which nobody waits for, and may take minutes, for which no picture should wait behind it on
-a worker.
+It takes seconds to start, which nobody waits for, and may take minutes, for which no picture should
+wait behind it on a worker.
 """
 
 import logging
@@ -26,7 +27,9 @@ logger = logging.getLogger(__name__)
 
 def start_upkeep(run_id: str) -> None:
     """Starts the process and does not wait for it; a thread takes note of its end."""
-    process = subprocess.Popen([sys.executable, "-m", "seg_pipeline.runtime.upkeep", run_id], stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "seg_pipeline.runtime.upkeep", run_id], stdin=subprocess.DEVNULL
+    )
     threading.Thread(target=process.wait, name=f"upkeep-{process.pid}", daemon=True).start()
 
 
@@ -40,7 +43,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Dagster listens to it during the run
     with about(run_id=run_id), DagsterInstance.get() as instance:
         ended = threading.Event()
-        watch = threading.Thread(target=_watch, args=(instance, run_id, ended), name="watch", daemon=True)
+        watch = threading.Thread(
+            target=_watch, args=(instance, run_id, ended), name="watch", daemon=True
+        )
         watch.start()
         execute(instance, run_id)
         ended.set()
@@ -53,7 +58,9 @@ def _watch(instance: DagsterInstance, run_id: str, ended: threading.Event) -> No
         try:
             interrupt_if_cancelled(instance, run_id)
         except Exception as error:  # the database is away; the next look may tell
-            logger.warning("whether run %s is cancelled is not known yet: %s", run_id, first_line(error))
+            logger.warning(
+                "whether run %s is cancelled is not known yet: %s", run_id, first_line(error)
+            )
 
 
 if __name__ == "__main__":

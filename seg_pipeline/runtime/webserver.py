@@ -1,6 +1,8 @@
-"""Dagster's UI behind a guard: `python -m seg_pipeline.runtime.webserver` takes `dagster-webserver`'s options.
+"""Dagster's UI behind a guard: `python -m seg_pipeline.runtime.webserver` takes
+`dagster-webserver`'s options.
 
-Where they are not given, DAGSTER_HOST and DAGSTER_PORT say where it listens. `ui_guard.py` says what may reach it.
+Where they are not given, DAGSTER_HOST and DAGSTER_PORT say where it listens. `ui_guard.py` says
+what may reach it.
 """
 
 import uvicorn
@@ -15,7 +17,8 @@ from seg_pipeline.settings import get_settings
 
 
 def main() -> None:
-    """Runs the UI until it is stopped: upstream's command, which serves its application through `serve`."""
+    """Runs the UI until it is stopped: upstream's command, which serves its application through
+    `serve`."""
     take_over_logs("webserver")
     settings = get_settings()
     take_paths_literally()
@@ -32,7 +35,8 @@ def serve(  # noqa: PLR0913, PLR0917  as upstream calls it
     log_level: str,
     live_data_poll_rate: int | None = None,
 ) -> None:
-    """Serves the UI. What proxies say of their clients is not believed: the guard looks at who is connected."""
+    """Serves the UI. What proxies say of their clients is not believed: the guard looks at who is
+    connected."""
     app = create_app_from_workspace_process_context(
         workspace_process_context, path_prefix, live_data_poll_rate, lifespan=cli._lifespan
     )

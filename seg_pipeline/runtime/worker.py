@@ -1,7 +1,9 @@
-"""The warm worker: `python -m seg_pipeline.runtime.worker` takes runs from the broker, one at a time.
+"""The warm worker: `python -m seg_pipeline.runtime.worker` takes runs from the broker, one at a
+time.
 
-A parent that only talks to the broker forks one child, which keeps the models, Dagster's instance and every
-connection from run to run. The child's heartbeat also notices a cancelled run and unloads idle models.
+A parent that only talks to the broker forks one child, which keeps the models, Dagster's instance
+and every connection from run to run. The child's heartbeat also notices a cancelled run and unloads
+idle models.
 """
 
 import contextlib
@@ -32,11 +34,24 @@ from seg_pipeline.defs.resources import workbench
 from seg_pipeline.defs.run_config import uuids_of_run
 from seg_pipeline.errors import StoreError
 from seg_pipeline.jobs.backoff import growing_pause
-from seg_pipeline.jobs.heartbeats import WorkerBeat, all_workers, died_here, live_workers, remove_beat, write_beat
+from seg_pipeline.jobs.heartbeats import (
+    WorkerBeat,
+    all_workers,
+    died_here,
+    live_workers,
+    remove_beat,
+    write_beat,
+)
 from seg_pipeline.runtime.allocator import keep_freed_memory
 from seg_pipeline.runtime.celery_app import EXECUTE_RUN_TASK, make_celery
 from seg_pipeline.runtime.dagster_home import make_dagster_home_ready
-from seg_pipeline.runtime.execution import execute, first_line, interrupt, is_cancelled, why_it_failed
+from seg_pipeline.runtime.execution import (
+    execute,
+    first_line,
+    interrupt,
+    is_cancelled,
+    why_it_failed,
+)
 from seg_pipeline.runtime.process_logs import take_over_logs
 from seg_pipeline.settings import get_settings
 from seg_pipeline.telemetry.logs import about
@@ -50,7 +65,8 @@ _OPTIONS = (
     "--pool=prefork",
     "--concurrency=1",
     "--loglevel=WARNING",
-    # Chatter between workers, which goes through a control channel that the folder broker need not have.
+    # Chatter between workers, which goes through a control channel that the folder broker need not
+    # have.
     "--without-gossip",
     "--without-mingle",
     "--without-heartbeat",
@@ -58,7 +74,8 @@ _OPTIONS = (
 
 
 UNBEGUN_RUNS = 3
-"""So many runs in a row that fail before their first stage say that it is the worker which is at fault."""
+"""So many runs in a row that fail before their first stage say that it is the worker which is at
+fault."""
 
 LONGEST_STORAGE_PAUSE_SECONDS = 10.0
 
@@ -80,22 +97,28 @@ class Pulse(threading.Thread):
         self.problem: str | None = None
 
     def run(self) -> None:
-        """Beats until stopped. A store that is away is no reason to die: the beat grows stale until it is back."""
+        """Beats until stopped. A store that is away is no reason to die: the beat grows stale until
+        it is back."""
         while not self._stopping.is_set():
             self._beat_quietly()
             self._look_after_the_run()
             self._stopping.wait(self._settings.heartbeat_seconds)
 
     def _look_after_the_run(self) -> None:
-        """Stops a cancelled run and unloads idle models. Whatever goes wrong here, a database that is away above all,
-        must not end the thread: the worker would count as dead, and its jobs be done twice."""
+        """Stops a cancelled run and unloads idle models. Whatever goes wrong here, a database that
+        is away above all, must not end the thread: the worker would count as dead, and its jobs be
+        done twice."""
         run_id = self._run_id
         try:
             self._bench.models.unload_idle()
-            if run_id and (is_cancelled(child.instance, run_id) or self._bench.look_for_cancels(self._uuids)):
+            if run_id and (
+                is_cancelled(child.instance, run_id) or self._bench.look_for_cancels(self._uuids)
+            ):
                 self._interrupt(run_id)
         except Exception as error:
-            logger.warning("whether run %s is cancelled is not known yet: %s", run_id, first_line(error))
+            logger.warning(
+                "whether run %s is cancelled is not known yet: %s", run_id, first_line(error)
+            )
 
     def give_up(self, problem: str) -> None:
         """Ends the thread. The last beat stays, and says why."""
@@ -111,8 +134,8 @@ class Pulse(threading.Thread):
 
     @contextmanager
     def during(self, run_id: str, uuids: list[str]) -> Iterator[None]:
-        """Names the run in the beat, from before it begins until after its end is recorded: the sweeper takes a
-        started run that no beat names for lost."""
+        """Names the run in the beat, from before it begins until after its end is recorded: the
+        sweeper takes a started run that no beat names for lost."""
         with self._lock:
             self._run_id, self._uuids, self._idle_since = run_id, uuids, None
         self._beat_quietly()
@@ -176,11 +199,13 @@ class Child:
 child = Child()
 
 _has_failed = mmap.mmap(-1, 1)
-"""One byte that parent and children share: 1 after a child could not be prepared, or took itself out."""
+"""One byte that parent and children share: 1 after a child could not be prepared, or took itself
+out."""
 
 
 def execute_run(run_id: str) -> None:
-    """Executes a run that was launched. One that is finished or gone is left alone, since deliveries may repeat."""
+    """Executes a run that was launched. One that is finished or gone is left alone, since
+    deliveries may repeat."""
     run = _look_up(run_id)
     if run is None or run.is_finished:
         logger.info("run %s is over; its late delivery is ignored", run_id)
@@ -191,8 +216,8 @@ def execute_run(run_id: str) -> None:
 
 
 def _look_up(run_id: str) -> DagsterRun | None:
-    """The run, as soon as Dagster's storage answers. Without it a worker can do nothing, and says so; were it to take
-    one run after the other, each would be lost."""
+    """The run, as soon as Dagster's storage answers. Without it a worker can do nothing, and says
+    so; were it to take one run after the other, each would be lost."""
     for failures in count(1):
         try:
             run = child.instance.get_run_by_id(run_id)
@@ -207,7 +232,8 @@ def _look_up(run_id: str) -> DagsterRun | None:
 
 
 def _execute(run: DagsterRun) -> None:
-    """Executes it. A worker whose runs cannot even begin takes itself out, and one that has lost its GPU."""
+    """Executes it. A worker whose runs cannot even begin takes itself out, and one that has lost
+    its GPU."""
     bench, uuids = workbench(), uuids_of_run(run)
     alone = uuids[0] if len(uuids) == 1 else None
     with about(alone, run.run_id), child.pulse.during(run.run_id, uuids), bench.run():
@@ -216,7 +242,9 @@ def _execute(run: DagsterRun) -> None:
     if bench.broken:
         _take_out(bench.broken)
     if child.unbegun_runs >= UNBEGUN_RUNS:
-        _take_out(f"{UNBEGUN_RUNS} runs in a row failed before their first stage, the last of: {reason}")
+        _take_out(
+            f"{UNBEGUN_RUNS} runs in a row failed before their first stage, the last of: {reason}"
+        )
 
 
 def _run_to_its_end(run_id: str) -> str | None:
@@ -225,12 +253,15 @@ def _run_to_its_end(run_id: str) -> str | None:
         execute(child.instance, run_id)
         return None if workbench().has_begun else why_it_failed(child.instance, run_id)
     except Exception as error:
-        logger.warning("run %s could not be executed: %s: %s", run_id, type(error).__name__, first_line(error))
+        logger.warning(
+            "run %s could not be executed: %s: %s", run_id, type(error).__name__, first_line(error)
+        )
         return first_line(error)
 
 
 def _take_out(problem: str) -> None:
-    """Ends the worker, so that another is started in its place; until then the last beat says why."""
+    """Ends the worker, so that another is started in its place; until then the last beat says
+    why."""
     logger.critical("this worker takes itself out: %s", problem)
     child.pulse.give_up(problem)
     _fail_parent()
@@ -249,8 +280,8 @@ def _close_abandoned(run: DagsterRun) -> None:
 
 
 def _begin_child(lifeline: tuple[int, int], **_: Any) -> None:
-    """Prepares a new child. Celery only logs what a signal's receiver raises, and a half prepared child would take
-    runs: so a failure ends the whole worker."""
+    """Prepares a new child. Celery only logs what a signal's receiver raises, and a half prepared
+    child would take runs: so a failure ends the whole worker."""
     if _has_failed[0]:
         os._exit(os.EX_SOFTWARE)  # the parent was quicker to fork than to stop
     try:
@@ -261,7 +292,9 @@ def _begin_child(lifeline: tuple[int, int], **_: Any) -> None:
         child.pulse.start()
         child.reporter.start()
     except Exception:
-        logger.critical("the worker cannot start, because its child cannot be prepared", exc_info=True)
+        logger.critical(
+            "the worker cannot start, because its child cannot be prepared", exc_info=True
+        )
         _fail_parent()
 
 
@@ -273,16 +306,19 @@ def _fail_parent() -> None:
 
 
 def end_with_parent(reader: int, writer: int) -> None:
-    """Kills this process when its parent is gone, however it went: then nobody has the pipe's writing end any more.
+    """Kills this process when its parent is gone, however it went: then nobody has the pipe's
+    writing end any more.
 
-    In place of Linux's parent-death signal, which the pool sets: that comes when the *thread* ends that forked. A child
-    that took a dead one's place was forked by a thread that a parent which is told to stop ends first, before the run
-    in hand is finished.
+    In place of Linux's parent-death signal, which the pool sets: that comes when the *thread* ends
+    that forked. A child that took a dead one's place was forked by a thread that a parent which is
+    told to stop ends first, before the run in hand is finished.
     """
     os.close(writer)
     with contextlib.suppress(OSError):  # only Linux has it
         set_pdeathsig(0)
-    threading.Thread(target=_wait_for_the_end_of, args=(reader,), daemon=True, name="lifeline").start()
+    threading.Thread(
+        target=_wait_for_the_end_of, args=(reader,), daemon=True, name="lifeline"
+    ).start()
 
 
 def _wait_for_the_end_of(reader: int) -> None:
@@ -291,8 +327,9 @@ def _wait_for_the_end_of(reader: int) -> None:
 
 
 def _end_child(exitcode: int, **_: Any) -> None:
-    """The pool has told the child to go, and has every result. It would sleep for another second, so that its parent
-    could read a message that a parent which is stopping reads no more, and which the exit code says as well."""
+    """The pool has told the child to go, and has every result. It would sleep for another second,
+    so that its parent could read a message that a parent which is stopping reads no more, and which
+    the exit code says as well."""
     child.pulse.stop()
     child.reporter.close()
     if exitcode == os.EX_OK:
@@ -300,16 +337,20 @@ def _end_child(exitcode: int, **_: Any) -> None:
 
 
 def _free_locks_of_the_dead() -> None:
-    """A child that is killed while it waits for work takes the locks of the pool's pipes with it, and the next would
-    wait for them for ever. There is one child at a time, so a lock that is held now is held by a dead one."""
+    """A child that is killed while it waits for work takes the locks of the pool's pipes with it,
+    and the next would wait for them for ever. There is one child at a time, so a lock that is held
+    now is held by a dead one."""
     process = current_process()
-    for lock in filter(None, (process.inq._rlock, process.outq._wlock)):  # on Redis each child has pipes of its own
+    for lock in filter(
+        None, (process.inq._rlock, process.outq._wlock)
+    ):  # on Redis each child has pipes of its own
         lock.acquire(False)
         lock.release()
 
 
 def _forget_dead_neighbours() -> None:
-    """Removes the beats of this host's workers whose processes are gone, so that the sweeper need not wait."""
+    """Removes the beats of this host's workers whose processes are gone, so that the sweeper need
+    not wait."""
     store = workbench().store
     with contextlib.suppress(StoreError):
         for beat in all_workers(store):
@@ -336,7 +377,9 @@ def main() -> None:
 
     take_over_logs("worker")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SecurityWarning)  # in a container, being root is nothing special
+        warnings.simplefilter(
+            "ignore", SecurityWarning
+        )  # in a container, being root is nothing special
         # At each lost connection: that a later version may stop the run in hand then. Ours goes on.
         warnings.simplefilter("ignore", CPendingDeprecationWarning)
         make_worker().worker_main([*_OPTIONS, f"--queues={get_settings().celery_queue}"])
@@ -344,8 +387,9 @@ def main() -> None:
 
 
 def _leave() -> None:
-    """Ends the parent, whose child is gone and whose connections are closed. The usual way would first wait for a
-    thread of the pool that sleeps for a second at a time, and then take the loaded libraries apart."""
+    """Ends the parent, whose child is gone and whose connections are closed. The usual way would
+    first wait for a thread of the pool that sleeps for a second at a time, and then take the loaded
+    libraries apart."""
     logging.shutdown()
     os._exit(os.EX_SOFTWARE if _has_failed[0] else os.EX_OK)
 

@@ -1,9 +1,10 @@
 """Independent steps of a network side by side, each on a core of its own.
 
-A network's operators share their work among all cores, and wait for one another after each. Where an operator takes
-less than a millisecond, that waiting costs a good part of the time: cores that sleep meanwhile are woken late, and
-those that spin (see `segmenters`) take the time of whatever else runs. Steps that have nothing to do with one another
-need not wait: each takes one core from its beginning to its end.
+A network's operators share their work among all cores, and wait for one another after each. Where
+an operator takes less than a millisecond, that waiting costs a good part of the time: cores that
+sleep meanwhile are woken late, and those that spin (see `segmenters`) take the time of whatever
+else runs. Steps that have nothing to do with one another need not wait: each takes one core from
+its beginning to its end.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,15 +34,21 @@ class Lanes:
         return torch.get_num_threads() if self._on_cpu else 1
 
     def map(self, step: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """What the step makes of each item, in their order. Raises what the first that fails raises, with no other
-        step still to begin."""
+        """What the step makes of each item, in their order. Raises what the first that fails
+        raises, with no other step still to begin."""
         lanes = self.count()
         if min(lanes, len(items)) < 2:
             return [step(item) for item in items]
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(lanes, "lane", initializer=torch.set_num_threads, initargs=(1,))
+            self._threads = ThreadPoolExecutor(
+                lanes, "lane", initializer=torch.set_num_threads, initargs=(1,)
+            )
         with _one_thread_an_operator():
-            return list(self._threads.map(partial(_as_the_caller, step, torch.is_inference_mode_enabled()), items))
+            return list(
+                self._threads.map(
+                    partial(_as_the_caller, step, torch.is_inference_mode_enabled()), items
+                )
+            )
 
 
 @contextmanager

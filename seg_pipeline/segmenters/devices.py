@@ -1,4 +1,5 @@
-"""What every torch model shares: where it runs, what its failures mean, and how its memory goes back."""
+"""What every torch model shares: where it runs, what its failures mean, and how its memory goes
+back."""
 
 import ctypes
 import gc
@@ -9,7 +10,13 @@ from pathlib import Path
 
 import torch
 
-from seg_pipeline.errors import DeviceBroken, ModelError, ModelFailed, ModelOutOfMemory, without_folders
+from seg_pipeline.errors import (
+    DeviceBroken,
+    ModelError,
+    ModelFailed,
+    ModelOutOfMemory,
+    without_folders,
+)
 
 
 def pick_device(device: str) -> str:
@@ -20,50 +27,68 @@ def pick_device(device: str) -> str:
 
 
 def describe_device(device: str) -> str:
-    """The device with its maker's name for it, and what it may do: two of one description round alike."""
+    """The device with its maker's name for it, and what it may do: two of one description round
+    alike."""
     if device.startswith("cuda"):
         return f"{device}: {torch.cuda.get_device_name(device)}"
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     capability = torch.backends.cpu.get_cpu_capability()
-    return f"{device}: {next(iter(names), platform.machine())}, {capability}{', bf16' if has_bf16() else ''}"
+    return (
+        f"{device}: {next(iter(names), platform.machine())},"
+        f" {capability}{', bf16' if has_bf16() else ''}"
+    )
 
 
 def has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 itself (AVX512-BF16, AMX); elsewhere it would be slower than fp32."""
-    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    """Whether this CPU multiplies bf16 itself (AVX512-BF16, AMX); elsewhere it would be slower than
+    fp32."""
+    return bool(
+        torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
 
 
 @contextmanager
 def running_errors(name: str) -> Iterator[None]:
-    """Raises ModelOutOfMemory, DeviceBroken or ModelFailed for whatever torch and a model's library raise."""
+    """Raises ModelOutOfMemory, DeviceBroken or ModelFailed for whatever torch and a model's library
+    raise."""
     try:
         yield
     except Exception as error:
         if is_out_of_memory(error):
             give_memory_back()
-            raise ModelOutOfMemory(f"the memory did not suffice for {name}; try a smaller model.") from error
+            raise ModelOutOfMemory(
+                f"the memory did not suffice for {name}; try a smaller model."
+            ) from error
         raise_if_broken(error)
-        raise ModelFailed(f"{name} failed on the picture: {type(error).__name__}: {first_line(error)}") from error
+        raise ModelFailed(
+            f"{name} failed on the picture: {type(error).__name__}: {first_line(error)}"
+        ) from error
 
 
 @contextmanager
 def loading_errors(weights_path: Path, kind: str, device: str) -> Iterator[None]:
-    """Raises ModelError if the file is not of this kind, ModelOutOfMemory if it does not fit, or DeviceBroken."""
+    """Raises ModelError if the file is not of this kind, ModelOutOfMemory if it does not fit, or
+    DeviceBroken."""
     try:
         yield
     except ModelError:
         raise
     except Exception as error:
         if is_out_of_memory(error):
-            raise ModelOutOfMemory(f"the memory did not suffice to load {weights_path.name} on {device}.") from error
+            raise ModelOutOfMemory(
+                f"the memory did not suffice to load {weights_path.name} on {device}."
+            ) from error
         raise_if_broken(error)
-        raise ModelError(f"{weights_path.name} cannot be loaded as {kind} weights: {first_line(error)}") from error
+        raise ModelError(
+            f"{weights_path.name} cannot be loaded as {kind} weights: {first_line(error)}"
+        ) from error
 
 
 def raise_if_broken(error: Exception) -> None:
-    """Raises DeviceBroken after an error upon which CUDA answers every further call of the process with an error."""
+    """Raises DeviceBroken after an error upon which CUDA answers every further call of the process
+    with an error."""
     if "CUDA error" in str(error):
         raise DeviceBroken(f"this process can use the GPU no more: {first_line(error)}") from error
 
@@ -86,6 +111,8 @@ def give_memory_back() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps freed memory; others have no such call
+    malloc_trim = getattr(
+        ctypes.CDLL(None), "malloc_trim", None
+    )  # glibc keeps freed memory; others have no such call
     if malloc_trim is not None:
         malloc_trim(0)

@@ -1,4 +1,5 @@
-"""Which name is which model: one table, from a name to what loads it. Nothing here imports torch until then."""
+"""Which name is which model: one table, from a name to what loads it. Nothing here imports torch
+until then."""
 
 import re
 from dataclasses import asdict, replace
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def load_segmenter(name: str, settings: Settings) -> Segmenter:
-    """The model of this name, loaded and ready; seconds of work, so keep it (`warm.WarmModels` does).
+    """The model of this name, loaded and ready; seconds of work, so keep it (`warm.WarmModels`
+    does).
 
     With INFERENCE_MODE=turbo minutes, the first time that this machine loads it: see `parity.py`.
     Raises WeightsMissing, ModelFailed or ModelOutOfMemory.
@@ -26,11 +28,14 @@ def load_segmenter(name: str, settings: Settings) -> Segmenter:
     if settings.inference_mode == "exact":
         return load_in_mode(name, settings, "exact")
     subject = parity_subject(name, settings)
-    return gate.load_turbo_or_exact(subject, parity_folder(settings), partial(load_in_mode, name, settings))
+    return gate.load_turbo_or_exact(
+        subject, parity_folder(settings), partial(load_in_mode, name, settings)
+    )
 
 
 def load_in_mode(name: str, settings: Settings, mode: InferenceMode) -> Segmenter:
-    """The model in `exact` or `turbo`, whatever is configured and whether or not it is as good here."""
+    """The model in `exact` or `turbo`, whatever is configured and whether or not it is as good
+    here."""
     load = _load_sam2 if _is_sam2(name) else _load_yolo
     return load(name, locate_weights(name, settings), settings, mode)
 
@@ -38,11 +43,14 @@ def load_in_mode(name: str, settings: Settings, mode: InferenceMode) -> Segmente
 def parity_verdict(
     name: str, settings: Settings, progress: gate.Progress, again: bool = False
 ) -> tuple[gate.Subject, gate.Verdict]:
-    """The verdict that is kept, or a fresh one where there is none, it failed, or it is to be measured `again`."""
+    """The verdict that is kept, or a fresh one where there is none, it failed, or it is to be
+    measured `again`."""
     subject, folder = parity_subject(name, settings), parity_folder(settings)
     verdict = None if again else gate.kept(folder, subject)
     if verdict is None or verdict.failure:
-        verdict = gate.fresh_verdict(subject, folder, partial(load_in_mode, name, settings), progress)
+        verdict = gate.fresh_verdict(
+            subject, folder, partial(load_in_mode, name, settings), progress
+        )
     return subject, verdict
 
 
@@ -57,7 +65,9 @@ def parity_subject(name: str, settings: Settings) -> gate.Subject:
     from seg_pipeline.segmenters.devices import describe_device, pick_device
 
     sam2 = _is_sam2(name)
-    parameters = asdict(_sam2_parameters(name, settings)) if sam2 else {"confidence": settings.confidence}
+    parameters = (
+        asdict(_sam2_parameters(name, settings)) if sam2 else {"confidence": settings.confidence}
+    )
     libraries = ("seg-pipeline", "torch", *(("sam2",) if sam2 else ("ultralytics", "openvino")))
     return gate.Subject(
         model=name,
@@ -69,7 +79,8 @@ def parity_subject(name: str, settings: Settings) -> gate.Subject:
 
 
 def _is_sam2(name: str) -> bool:
-    """What is neither is a path to YOLO's weights that the operator configured; find_weights refuses other names."""
+    """What is neither is a path to YOLO's weights that the operator configured; find_weights
+    refuses other names."""
     return re.fullmatch(r"demo-sam2|sam2.*", name) is not None
 
 
@@ -83,7 +94,9 @@ def _load_yolo(name: str, weights_path: Path, settings: Settings, mode: Inferenc
 def _load_sam2(name: str, weights_path: Path, settings: Settings, mode: InferenceMode) -> Segmenter:
     from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter
 
-    return Sam2Segmenter(name, weights_path, settings.device, _sam2_parameters(name, settings), mode)
+    return Sam2Segmenter(
+        name, weights_path, settings.device, _sam2_parameters(name, settings), mode
+    )
 
 
 def _sam2_parameters(name: str, settings: Settings) -> "Sam2Parameters":
@@ -101,4 +114,6 @@ def _version(library: str) -> str:
         return "none"
 
 
-_SAM2_SETTINGS = tuple(field.removeprefix("sam2_") for field in Settings.model_fields if field.startswith("sam2_"))
+_SAM2_SETTINGS = tuple(
+    field.removeprefix("sam2_") for field in Settings.model_fields if field.startswith("sam2_")
+)

@@ -1,7 +1,9 @@
-"""Large pictures in overlapping tiles, so that a model's memory depends on the tile and not on the picture.
+"""Large pictures in overlapping tiles, so that a model's memory depends on the tile and not on the
+picture.
 
-Beside the tiles the model sees the whole picture once, reduced to a tile's size: things larger than a tile are found
-there. That is sliced inference as SAHI does it (Akyon et al. 2022); what differs is the merging, in `tile_merging.py`.
+Beside the tiles the model sees the whole picture once, reduced to a tile's size: things larger than
+a tile are found there. That is sliced inference as SAHI does it (Akyon et al. 2022); what differs
+is the merging, in `tile_merging.py`.
 """
 
 from collections.abc import Sequence
@@ -19,21 +21,27 @@ from seg_pipeline.segmenters.registry import load_segmenter
 from seg_pipeline.settings import Settings
 
 OVERLAP = 0.2
-"""Tiles share at least this much of their side with the next one: things up to that size are whole in one of them."""
+"""Tiles share at least this much of their side with the next one: things up to that size are whole
+in one of them."""
 
 TILES_PER_CALL = 4
 """Their masks come on top of `MASK_BYTES` until the call is over."""
 
 
 def load_tiled_segmenter(name: str, settings: Settings) -> Segmenter:
-    """The model of this name, which takes pictures above `tile_above_pixels` in tiles. Raises as `load_segmenter`."""
-    return TiledSegmenter(load_segmenter(name, settings), settings.tile_above_pixels, settings.tile_side)
+    """The model of this name, which takes pictures above `tile_above_pixels` in tiles. Raises as
+    `load_segmenter`."""
+    return TiledSegmenter(
+        load_segmenter(name, settings), settings.tile_above_pixels, settings.tile_side
+    )
 
 
 class TiledSegmenter:
-    """A segmenter that takes pictures of more than `above_pixels` in tiles of `tile_side`; 0: never.
+    """A segmenter that takes pictures of more than `above_pixels` in tiles of `tile_side`; 0:
+    never.
 
-    All others go through as they are, together. `notes` are the model's, and how many tiles the last call had.
+    All others go through as they are, together. `notes` are the model's, and how many tiles the
+    last call had.
     """
 
     def __init__(self, segmenter: Segmenter, above_pixels: int, tile_side: int) -> None:
@@ -46,12 +54,17 @@ class TiledSegmenter:
         self._tile_side = tile_side
         self._tiles = 0
 
-    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+    def segment(
+        self, images: Sequence[RgbImage], parameters: Parameters | None = None
+    ) -> list[list[Segment]]:
         """The segments of each picture; those of a large one in the order of `merging.merge`."""
         self._tiles = 0
         small = [image for image in images if not self._is_large(image)]
         answers = iter(self._segmenter.segment(small, parameters) if small else [])
-        found = [self._segment_large(image, parameters) if self._is_large(image) else next(answers) for image in images]
+        found = [
+            self._segment_large(image, parameters) if self._is_large(image) else next(answers)
+            for image in images
+        ]
         tiles: Notes = {"tiles": self._tiles, "tile_side": self._tile_side} if self._tiles else {}
         self.notes = {**self._segmenter.notes, **tiles}
         return found
@@ -69,11 +82,16 @@ class TiledSegmenter:
         boxes = split((image.shape[1], image.shape[0]), self._tile_side)
         views: list[View] = []
         for start in range(0, len(boxes), TILES_PER_CALL):
-            views = surest(views + self._views(image, boxes[start : start + TILES_PER_CALL], parameters), MASK_BYTES)
+            views = surest(
+                views + self._views(image, boxes[start : start + TILES_PER_CALL], parameters),
+                MASK_BYTES,
+            )
         self._tiles += len(boxes)
         return merge(views, overview)
 
-    def _views(self, image: RgbImage, boxes: Sequence[Box], parameters: Parameters | None) -> list[View]:
+    def _views(
+        self, image: RgbImage, boxes: Sequence[Box], parameters: Parameters | None
+    ) -> list[View]:
         tiles = [np.ascontiguousarray(image[box.slices]) for box in boxes]
         answers = self._segmenter.segment(tiles, parameters)
         picture_wh = (image.shape[1], image.shape[0])
@@ -84,8 +102,9 @@ class TiledSegmenter:
 
 
 def split(resolution_wh: tuple[int, int], side: int, overlap: float = OVERLAP) -> list[Box]:
-    """Tiles of `side` by `side` that cover the picture, in reading order, evenly spread: neighbours share at least
-    `overlap` of their side. Along a side of the picture that is shorter, tiles are as long as it."""
+    """Tiles of `side` by `side` that cover the picture, in reading order, evenly spread: neighbours
+    share at least `overlap` of their side. Along a side of the picture that is shorter, tiles are
+    as long as it."""
     width, height = resolution_wh
     return [
         Box(x, y, min(side, width), min(side, height))
@@ -95,11 +114,18 @@ def split(resolution_wh: tuple[int, int], side: int, overlap: float = OVERLAP) -
 
 
 def surest(views: Sequence[View], mask_bytes: int) -> list[View]:
-    """The views with the segments of the best scores, as far as `mask_bytes` has room for their masks."""
+    """The views with the segments of the best scores, as far as `mask_bytes` has room for their
+    masks."""
     segments = [segment for view in views for segment in view.segments]
     sizes = [segment.mask.bits.nbytes for segment in segments]
-    kept = {id(segments[index]) for index in surest_that_fit([*map(_score, segments)], sizes, mask_bytes)}
-    return [View(view.box, [segment for segment in view.segments if id(segment) in kept]) for view in views]
+    kept = {
+        id(segments[index])
+        for index in surest_that_fit([*map(_score, segments)], sizes, mask_bytes)
+    }
+    return [
+        View(view.box, [segment for segment in view.segments if id(segment) in kept])
+        for view in views
+    ]
 
 
 def _score(segment: Segment) -> float:

@@ -46,7 +46,8 @@ class WarmModels:
 
     @contextmanager
     def borrow(self, name: str) -> Iterator[Segmenter]:
-        """The model, loaded if it was not; others who want the same one wait. It is not unloaded meanwhile.
+        """The model, loaded if it was not; others who want the same one wait. It is not unloaded
+        meanwhile.
 
         Raises what `load_segmenter` raises; the next borrower tries again.
         """
@@ -65,8 +66,8 @@ class WarmModels:
 
     @contextmanager
     def not_loading(self) -> Iterator[bool]:
-        """Whether no model is being loaded, and none will be meanwhile. Who interrupts the thread that loads leaves
-        libraries half imported, which no later import mends."""
+        """Whether no model is being loaded, and none will be meanwhile. Who interrupts the thread
+        that loads leaves libraries half imported, which no later import mends."""
         free = self._loading.acquire(blocking=False)
         try:
             yield free
@@ -75,7 +76,8 @@ class WarmModels:
                 self._loading.release()
 
     def unload_idle(self, now: float | None = None) -> list[str]:
-        """Unloads the models unused for `idle_unload_seconds`, those in use excepted; which they were.
+        """Unloads the models unused for `idle_unload_seconds`, those in use excepted; which they
+        were.
 
         `now` is on the clock given at construction, monotonic by default.
         """
@@ -96,10 +98,14 @@ class WarmModels:
 
     def _standing(self) -> list[tuple[str, _Place]]:
         with self._guard:
-            return [(name, place) for name, place in self._places.items() if place.segmenter is not None]
+            return [
+                (name, place) for name, place in self._places.items() if place.segmenter is not None
+            ]
 
     def _make_room(self, name: str) -> None:
-        others = sorted((place.last_used, other) for other, place in self._standing() if other != name)
+        others = sorted(
+            (place.last_used, other) for other, place in self._standing() if other != name
+        )
         surplus = len(others) - (MAX_LOADED - 1)
         for _, other in others:
             if surplus > 0 and self._unload(other):

@@ -7,7 +7,8 @@ from seg_pipeline.store.objects import Store
 
 
 def check_round_trip(store: Store, prefix: str) -> None:
-    """Writes, reads and deletes a small object below the prefix; raises StoreUnavailable if it does not come back."""
+    """Writes, reads and deletes a small object below the prefix; raises StoreUnavailable if it does
+    not come back."""
     key = f"{prefix}{secrets.token_hex(8)}"
     store.put(key, key.encode())
     try:
@@ -30,4 +31,6 @@ def check_create(store: Store, prefix: str) -> None:
     finally:
         store.delete(key)
     if not first or second:
-        raise StoreUnavailable("the store ignores If-None-Match: it cannot tell which of two writers was first.")
+        raise StoreUnavailable(
+            "the store ignores If-None-Match: it cannot tell which of two writers was first."
+        )

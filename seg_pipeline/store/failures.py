@@ -16,7 +16,8 @@ _FULL_WORDS = ("507 Insufficient Storage", "StorageFull", "QuotaExceeded")
 
 @contextmanager
 def translated(what: str) -> Iterator[None]:
-    """Raises ObjectNotFound, StoreFull or StoreUnavailable for whatever goes wrong inside; `what` names the object."""
+    """Raises ObjectNotFound, StoreFull or StoreUnavailable for whatever goes wrong inside; `what`
+    names the object."""
     try:
         yield
     except StoreError:
@@ -31,7 +32,9 @@ def translated(what: str) -> Iterator[None]:
 
 def _of_os_error(what: str, error: OSError) -> StoreError:
     if error.errno in _FULL:
-        return StoreFull(f"no space left to write {what}: {error.strerror}; free some, or raise the limit.")
+        return StoreFull(
+            f"no space left to write {what}: {error.strerror}; free some, or raise the limit."
+        )
     if error.errno in _MISSING:
         return ObjectNotFound(f"no object {what}.")
     if error.errno is None:

@@ -1,7 +1,7 @@
 """A store in folders of this machine, on nothing but the standard library.
 
-Why not obstore's own local store: it follows symbolic links out of the folder (in listings too), never syncs, lists
-in no order, and tells a full disk from other errors in prose alone.
+Why not obstore's own local store: it follows symbolic links out of the folder (in listings too),
+never syncs, lists in no order, and tells a full disk from other errors in prose alone.
 """
 
 import errno
@@ -29,16 +29,18 @@ _TRIES = 20  # of a write whose folder is being deleted
 
 
 class FolderStore:
-    """`assets/…` below one folder, all other keys below another; both are made when first written to.
+    """`assets/…` below one folder, all other keys below another; both are made when first written
+    to.
 
-    A reader sees an old object or a new one, never half of one: a write goes to a hidden file beside it, which is
-    then renamed (or, for `create`, linked: the file system must know hard links). That outlives a killed process.
-    Against a power cut, what only the client could send again (requests, sources, inbox and parked markers) is
-    synced to the disk before a call returns, some 8 ms; results and pictures are not, since a job can be run again:
-    those of the last half minute before the cut may be gone or empty.
+    A reader sees an old object or a new one, never half of one: a write goes to a hidden file
+    beside it, which is then renamed (or, for `create`, linked: the file system must know hard
+    links). That outlives a killed process. Against a power cut, what only the client could send
+    again (requests, sources, inbox and parked markers) is synced to the disk before a call returns,
+    some 8 ms; results and pictures are not, since a job can be run again: those of the last half
+    minute before the cut may be gone or empty.
 
-    Symbolic links below the two folders are not followed: to every call they are no objects. The folders
-    themselves may be links. Any number of processes may share them, forked ones too.
+    Symbolic links below the two folders are not followed: to every call they are no objects. The
+    folders themselves may be links. Any number of processes may share them, forked ones too.
     """
 
     def __init__(self, assets: Path, state: Path) -> None:
@@ -50,7 +52,8 @@ class FolderStore:
         self._write(key, partial(_write_file, data), _replace)
 
     def put_file(self, key: str, file: BinaryIO) -> None:
-        """See Store; on the same file system the file gets the object's name, elsewhere it is copied."""
+        """See Store; on the same file system the file gets the object's name, elsewhere it is
+        copied."""
         self._write(key, partial(_take_over, file), _replace)
 
     def create(self, key: str, data: bytes) -> bool:
@@ -75,8 +78,11 @@ class FolderStore:
         except ObjectNotFound:
             return None
 
-    def list(self, prefix: str, after: str | None = None, limit: int | None = None) -> list[ObjectInfo]:
-        """See Store; the names are all read, but only the objects that are returned are looked at."""
+    def list(
+        self, prefix: str, after: str | None = None, limit: int | None = None
+    ) -> list[ObjectInfo]:
+        """See Store; the names are all read, but only the objects that are returned are looked
+        at."""
         keys.check_prefix(prefix)
         with translated(prefix):
             return [*islice(self._objects(prefix, after or ""), limit)]
@@ -85,13 +91,17 @@ class FolderStore:
         """See Store."""
         return sum(not name.endswith("/") for name, _ in self._entries(prefix))
 
-    def list_folders(self, prefix: str, after: str | None = None, limit: int | None = None) -> Sequence[str]:
+    def list_folders(
+        self, prefix: str, after: str | None = None, limit: int | None = None
+    ) -> Sequence[str]:
         """See Store."""
         keys.check_prefix(prefix)
         with translated(prefix):
             names = (name for name, _ in self._entries(prefix))
             folders = (name for name in names if name.endswith("/") and name > f"{after or ''}/")
-            return [*islice((name[:-1] for name in folders if self.list(prefix + name, limit=1)), limit)]
+            return [
+                *islice((name[:-1] for name in folders if self.list(prefix + name, limit=1)), limit)
+            ]
 
     def delete(self, key: str) -> None:
         """See Store."""
@@ -141,13 +151,17 @@ class FolderStore:
 
     def _open(self, key: str) -> int:
         # Without O_NONBLOCK, opening a pipe that somebody left there would wait for ever.
-        descriptor = os.open(self._path(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(
+            self._path(key), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        )
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise ObjectNotFound(f"no object {key}.")
         return descriptor
 
-    def _write(self, key: str, fill: Callable[[Path, bool], None], publish: Callable[[Path, Path], bool]) -> bool:
+    def _write(
+        self, key: str, fill: Callable[[Path, bool], None], publish: Callable[[Path, Path], bool]
+    ) -> bool:
         keys.check_key(key)
         try:
             with translated(key):
@@ -156,10 +170,14 @@ class FolderStore:
             raise StoreUnavailable(f"the store cannot write {key}: {error}") from error
 
     def _entries(self, prefix: str) -> "Sequence[tuple[str, os.DirEntry[str]]]":
-        """Files and, with a `/` behind their names, folders; sorted as their keys are: `a-b` < `a/` < `a0`."""
+        """Files and, with a `/` behind their names, folders; sorted as their keys are: `a-b` < `a/`
+        < `a0`."""
         try:
             with translated(prefix), os.scandir(self._folder(prefix)) as entries:
-                return sorted(((name, entry) for entry in entries if (name := _listed_name(entry))), key=itemgetter(0))
+                return sorted(
+                    ((name, entry) for entry in entries if (name := _listed_name(entry))),
+                    key=itemgetter(0),
+                )
         except ObjectNotFound:
             return []
 
@@ -226,7 +244,10 @@ def _listed_name(entry: "os.DirEntry[str]") -> str | None:
 
 
 def _write_beside(
-    path: Path, fill: Callable[[Path, bool], None], publish: Callable[[Path, Path], bool], synced: bool
+    path: Path,
+    fill: Callable[[Path, bool], None],
+    publish: Callable[[Path, Path], bool],
+    synced: bool,
 ) -> bool:
     for left in reversed(range(_TRIES)):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -271,7 +292,8 @@ def _take_over(file: BinaryIO, path: Path, synced: bool) -> None:
 
 
 def _name_file(file: BinaryIO, path: Path) -> None:
-    """A name for a file that has none; `os.link` follows the link in /proc only if it is given a folder too."""
+    """A name for a file that has none; `os.link` follows the link in /proc only if it is given a
+    folder too."""
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.link(f"/proc/self/fd/{file.fileno()}", path.name, dst_dir_fd=folder)
@@ -306,8 +328,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _remove(folder: Path, keep: Callable[[str], bool]) -> None:
-    """Removes the folder and all in it, links but not what they point at; what is written there meanwhile may stay, and
-    what `keep` is true of does, which is asked with paths below the folder."""
+    """Removes the folder and all in it, links but not what they point at; what is written there
+    meanwhile may stay, and what `keep` is true of does, which is asked with paths below the
+    folder."""
     for root, folders, files, descriptor in os.fwalk(folder, topdown=False, onerror=_unless_gone):
         below = Path(root).relative_to(folder)
         for name in files:

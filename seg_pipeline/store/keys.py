@@ -145,7 +145,8 @@ def evidence(uuid: str) -> str:
 
 
 def fetched(uuid: str, request_id: str) -> str:
-    """The bytes that the job's address gave, until a run has found them to be a picture; then they are its source."""
+    """The bytes that the job's address gave, until a run has found them to be a picture; then they
+    are its source."""
     return asset(uuid, f"source.fetched-{request_id}")
 
 

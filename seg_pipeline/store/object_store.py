@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5.0
 REQUEST_SECONDS = 30.0
-"""One request from its beginning to the last byte of its answer, however steadily the bytes come."""
+"""One request from its beginning to the last byte of its answer, however steadily the bytes
+come."""
 
 RETRY_SECONDS = 15.0
-"""No try begins later than that after the first, so that a call ends within 45 s: a sensor's tick has a minute."""
+"""No try begins later than that after the first, so that a call ends within 45 s: a sensor's tick
+has a minute."""
 
 _PIECE_BYTES = 256 * 1024
 _PAGE = 1000
@@ -43,13 +45,15 @@ _REQUESTS = 16
 class ObjectStore:
     """Keys as they are, in a bucket (or in memory, for tests and for one process).
 
-    S3 itself makes writes atomic and durable, and shows them to every reader at once; `create` is a PUT with
-    `If-None-Match: *`, which AWS, MinIO, R2 and Ceph (from Squid on) honour; `check` refuses a server that ignores
-    it. An object is one PUT, so that nothing half-written stays behind; only a file of more than
-    8 MiB goes in parts, which a killed process leaves in the bucket, unseen, until its lifecycle rule ends them.
+    S3 itself makes writes atomic and durable, and shows them to every reader at once; `create` is a
+    PUT with `If-None-Match: *`, which AWS, MinIO, R2 and Ceph (from Squid on) honour; `check`
+    refuses a server that ignores it. An object is one PUT, so that nothing half-written stays
+    behind; only a file of more than 8 MiB goes in parts, which a killed process leaves in the
+    bucket, unseen, until its lifecycle rule ends them.
 
-    A process whose parent had already used such a store must not use one: obstore's threads do not survive a fork,
-    and calls would hang in the child and, from then on, in the parent. It gets StoreUnavailable instead.
+    A process whose parent had already used such a store must not use one: obstore's threads do not
+    survive a fork, and calls would hang in the child and, from then on, in the parent. It gets
+    StoreUnavailable instead.
     """
 
     def __init__(self, objects: S3Store | MemoryStore, public_url: str | None = None) -> None:
@@ -65,7 +69,8 @@ class ObjectStore:
 
     @classmethod
     def in_bucket(cls, settings: "Settings") -> "ObjectStore":
-        """The bucket of the settings; nothing is asked of it yet. Raises StoreUnavailable without credentials."""
+        """The bucket of the settings; nothing is asked of it yet. Raises StoreUnavailable without
+        credentials."""
         return cls(_s3(settings), _public_url(settings))
 
     def put(self, key: str, data: bytes) -> None:
@@ -113,7 +118,9 @@ class ObjectStore:
         except ObjectNotFound:
             return None
 
-    def list(self, prefix: str, after: str | None = None, limit: int | None = None) -> list[ObjectInfo]:
+    def list(
+        self, prefix: str, after: str | None = None, limit: int | None = None
+    ) -> list[ObjectInfo]:
         """See Store; one request for a thousand objects, and none past the limit."""
         found: list[ObjectInfo] = []
         with translated(keys.check_prefix(prefix)):
@@ -128,11 +135,15 @@ class ObjectStore:
         with translated(keys.check_prefix(prefix)):
             return sum(len(page) for page in obstore.list(self._objects, prefix, chunk_size=_PAGE))
 
-    def list_folders(self, prefix: str, after: str | None = None, limit: int | None = None) -> Sequence[str]:
+    def list_folders(
+        self, prefix: str, after: str | None = None, limit: int | None = None
+    ) -> Sequence[str]:
         """See Store; with a limit, objects are read until it is reached, else the folders alone."""
         with translated(keys.check_prefix(prefix)):
             if limit is None:
-                return [name for name in self._all_folders(prefix) if f"{name}/" > f"{after or ''}/"]
+                return [
+                    name for name in self._all_folders(prefix) if f"{name}/" > f"{after or ''}/"
+                ]
             names: dict[str, None] = {}
             # `0` is what follows `/`: with it, the listing starts behind all that is in the folder.
             for info in self._each(prefix, f"{prefix}{after}0" if after else None, None):
@@ -184,7 +195,8 @@ class ObjectStore:
     def _objects(self) -> S3Store | MemoryStore:
         if _pid_of_first_use() != os.getpid():
             raise StoreUnavailable(
-                "this process was forked from one that had used the store: let its parent not do so."
+                "this process was forked from one that had used the store: let its parent not"
+                " do so."
             )
         return self._remote
 
@@ -195,13 +207,20 @@ class ObjectStore:
     def _each(self, prefix: str, after: str | None, limit: int | None) -> Iterator[ObjectInfo]:
         chunk = _PAGE if limit is None else min(limit + 1, _PAGE)
         for page in obstore.list(self._objects, prefix, offset=after, chunk_size=chunk):
-            # A console's "create folder" leaves an object that is called like the prefix; it is none of ours.
-            ours = (meta for meta in page if meta["path"].startswith(prefix) and keys.is_key(meta["path"]))
+            # A console's "create folder" leaves an object that is called like the prefix; it is
+            # none of ours.
+            ours = (
+                meta
+                for meta in page
+                if meta["path"].startswith(prefix) and keys.is_key(meta["path"])
+            )
             yield from map(_info, ours)
 
     def _all_folders(self, prefix: str) -> Sequence[str]:
         found = obstore.list_with_delimiter(self._objects, prefix)["common_prefixes"]
-        return sorted((name.removeprefix(prefix).strip("/") for name in found), key=lambda name: f"{name}/")
+        return sorted(
+            (name.removeprefix(prefix).strip("/") for name in found), key=lambda name: f"{name}/"
+        )
 
 
 class _Inside(threading.local):
@@ -230,7 +249,10 @@ def _pieces(key: str, result: "obstore.GetResult") -> Iterator[bytes]:
     with translated(key):
         for chunk in result.stream(min_chunk_size=_PIECE_BYTES):
             view = memoryview(chunk)
-            yield from (bytes(view[start : start + _PIECE_BYTES]) for start in range(0, len(view), _PIECE_BYTES))
+            yield from (
+                bytes(view[start : start + _PIECE_BYTES])
+                for start in range(0, len(view), _PIECE_BYTES)
+            )
 
 
 def _info(meta: "ObjectMeta") -> ObjectInfo:
@@ -258,15 +280,22 @@ def _s3(settings: "Settings") -> S3Store:
         retry_config={
             "max_retries": 4,
             "retry_timeout": timedelta(seconds=RETRY_SECONDS),
-            "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2), "base": 2},
+            "backoff": {
+                "init_backoff": timedelta(milliseconds=100),
+                "max_backoff": timedelta(seconds=2),
+                "base": 2,
+            },
         },
     )
 
 
 def _credentials(settings: "Settings") -> Any:
-    """A callable for obstore. Never None: it would then look into the environment itself, past our settings."""
+    """A callable for obstore. Never None: it would then look into the environment itself, past our
+    settings."""
     if settings.s3_access_key and settings.s3_secret_key:
-        return _FixedCredentials(settings.s3_access_key.get_secret_value(), settings.s3_secret_key.get_secret_value())
+        return _FixedCredentials(
+            settings.s3_access_key.get_secret_value(), settings.s3_secret_key.get_secret_value()
+        )
     return _boto3_credentials(settings)
 
 
@@ -284,7 +313,8 @@ class _FixedCredentials:
 
 
 def _impatient(profile: str | None) -> Any:
-    """A session whose own requests, for a role's credentials, are given up sooner than botocore does by itself."""
+    """A session whose own requests, for a role's credentials, are given up sooner than botocore
+    does by itself."""
     from botocore.config import Config
     from botocore.session import Session
 
@@ -301,10 +331,14 @@ def _boto3_credentials(settings: "Settings") -> Any:
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     with translated(f"bucket {settings.s3_bucket}"):
-        session = boto3.Session(botocore_session=_impatient(settings.aws_profile), region_name=settings.aws_region)
+        session = boto3.Session(
+            botocore_session=_impatient(settings.aws_profile), region_name=settings.aws_region
+        )
         if session.get_credentials() is None:
             raise StoreUnavailable(
-                f"no credentials for bucket {settings.s3_bucket}: set S3_ACCESS_KEY and S3_SECRET_KEY, or AWS_PROFILE."
+                f"no credentials for bucket {settings.s3_bucket}: set S3_ACCESS_KEY and"
+                " S3_SECRET_KEY, or AWS_PROFILE."
             )
-        # Role credentials are renewed 10 minutes before they end: they may not be kept longer than that here.
+        # Role credentials are renewed 10 minutes before they end: they may not be kept longer than
+        # that here.
         return Boto3CredentialProvider(session, ttl=timedelta(minutes=5))

@@ -6,9 +6,12 @@ from seg_pipeline.store.objects import Store
 
 
 def open_store(settings: Settings) -> Store:
-    """The bucket if one is set, else the folders; nothing is written or asked yet, `check` does that."""
+    """The bucket if one is set, else the folders; nothing is written or asked yet, `check` does
+    that."""
     if settings.s3_bucket:
         from seg_pipeline.store.object_store import ObjectStore
 
         return ObjectStore.in_bucket(settings)
-    return FolderStore(assets=settings.assets_path.resolve(), state=(settings.data_dir / "state").resolve())
+    return FolderStore(
+        assets=settings.assets_path.resolve(), state=(settings.data_dir / "state").resolve()
+    )

@@ -1,7 +1,8 @@
 """One log for all processes: a JSON object a line in files, readable colours on terminals.
 
-`docs/log-line.schema.json` describes a line. `uuid` and `run_id` are on every line about a job: whoever begins to work
-on one binds them (`about`), and the threads of an `InheritingPool` get them along.
+`docs/log-line.schema.json` describes a line. `uuid` and `run_id` are on every line about a job:
+whoever begins to work on one binds them (`about`), and the threads of an `InheritingPool` get them
+along.
 """
 
 import logging
@@ -25,8 +26,11 @@ HEARD = ("api", "seg_pipeline", "dagster", "dagster-webserver", "uvicorn")
 """Of these loggers everything from INFO on is a line; of other libraries, warnings."""
 
 
-def configure_logging(process: str, stream: TextIO | None = None, level: int = logging.INFO) -> None:
-    """Sends structlog's and the standard library's lines, warnings too, to stderr (or another stream)."""
+def configure_logging(
+    process: str, stream: TextIO | None = None, level: int = logging.INFO
+) -> None:
+    """Sends structlog's and the standard library's lines, warnings too, to stderr (or another
+    stream)."""
     shared = _shared_processors(process)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -35,7 +39,9 @@ def configure_logging(process: str, stream: TextIO | None = None, level: int = l
     )
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=_renderers(handler.stream))
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=_renderers(handler.stream)
+        )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
     for name in HEARD:
@@ -46,7 +52,9 @@ def configure_logging(process: str, stream: TextIO | None = None, level: int = l
 @contextmanager
 def about(uuid: str | None = None, run_id: str | None = None) -> Iterator[None]:
     """Every line that is written inside names the job and the run, as far as they are given."""
-    known = {name: value for name, value in (("uuid", uuid), ("run_id", run_id)) if value is not None}
+    known = {
+        name: value for name, value in (("uuid", uuid), ("run_id", run_id)) if value is not None
+    }
     with bound_contextvars(**known):
         yield
 
@@ -60,7 +68,9 @@ class InheritingPool(ThreadPoolExecutor):
 
 
 def _shared_processors(process: str) -> list[structlog.types.Processor]:
-    def add_process(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    def add_process(
+        _logger: Any, _method: str, event: structlog.types.EventDict
+    ) -> structlog.types.EventDict:
         event["process"] = process
         return event
 
@@ -74,14 +84,22 @@ def _shared_processors(process: str) -> list[structlog.types.Processor]:
     ]
 
 
-def _from_dagster(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+def _from_dagster(
+    _logger: Any, _method: str, event: structlog.types.EventDict
+) -> structlog.types.EventDict:
     """A line of a Dagster run says in fields what Dagster writes in front of its text."""
     meta = getattr(event.get("_record"), "dagster_meta", None)
     if meta:
         event["event"] = meta.get("orig_message") or event["event"]
-        fields = {"run_id": meta.get("run_id"), "step": meta.get("step_key"), "job": meta.get("job_name")}
+        fields = {
+            "run_id": meta.get("run_id"),
+            "step": meta.get("step_key"),
+            "job": meta.get("job_name"),
+        }
         event.update({name: value for name, value in fields.items() if value})
-        if error := getattr(getattr(meta.get("dagster_event"), "event_specific_data", None), "error", None):
+        if error := getattr(
+            getattr(meta.get("dagster_event"), "event_specific_data", None), "error", None
+        ):
             event["exception"] = error.to_string()
     return event
 
@@ -98,6 +116,8 @@ def _renderers(stream: TextIO) -> list[structlog.types.Processor]:
     ]
 
 
-def _in_order(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+def _in_order(
+    _logger: Any, _method: str, event: structlog.types.EventDict
+) -> structlog.types.EventDict:
     first = {name: event[name] for name in FIRST_KEYS if name in event}
     return {**first, **event}

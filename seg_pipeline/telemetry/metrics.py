@@ -1,7 +1,9 @@
-"""What every process counts. `snapshots` adds the processes up, and the API serves the sums to Prometheus.
+"""What every process counts. `snapshots` adds the processes up, and the API serves the sums to
+Prometheus.
 
-A count is one call: `metrics.FETCHES.labels("fetched").inc()`, `metrics.STAGE_SECONDS.labels("cutouts").observe(0.2)`.
-No label names a job, a client or an address: the number of series stays small.
+A count is one call: `metrics.FETCHES.labels("fetched").inc()`,
+`metrics.STAGE_SECONDS.labels("cutouts").observe(0.2)`. No label names a job, a client or an
+address: the number of series stays small.
 """
 
 import time
@@ -20,7 +22,9 @@ REGISTRY = CollectorRegistry()
 _QUICK = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15, 60, 300)
 _PATIENT = (0.1, 0.3, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600)
 
-JOBS_ACCEPTED = Counter("seg_jobs_accepted", "Jobs accepted, by way in.", ("via",), registry=REGISTRY)
+JOBS_ACCEPTED = Counter(
+    "seg_jobs_accepted", "Jobs accepted, by way in.", ("via",), registry=REGISTRY
+)
 JOBS_FINISHED = Counter(
     "seg_jobs_finished",
     "Jobs finished, by status, error code, whose fault it was (client or ours), model and way in.",
@@ -28,7 +32,10 @@ JOBS_FINISHED = Counter(
     registry=REGISTRY,
 )
 OWN_FAILURES = Counter(
-    "seg_own_failures", "Jobs that failed by a fault of ours, by error code.", ("code",), registry=REGISTRY
+    "seg_own_failures",
+    "Jobs that failed by a fault of ours, by error code.",
+    ("code",),
+    registry=REGISTRY,
 )
 JOB_SECONDS = Histogram(
     "seg_job_seconds",
@@ -38,25 +45,42 @@ JOB_SECONDS = Histogram(
     registry=REGISTRY,
 )
 STAGE_SECONDS = Histogram(
-    "seg_stage_seconds", "What a stage took for one job.", ("stage",), buckets=_QUICK, registry=REGISTRY
+    "seg_stage_seconds",
+    "What a stage took for one job.",
+    ("stage",),
+    buckets=_QUICK,
+    registry=REGISTRY,
 )
 MODEL_SECONDS = Histogram(
-    "seg_model_seconds", "What a model took for one picture.", ("model",), buckets=_QUICK, registry=REGISTRY
+    "seg_model_seconds",
+    "What a model took for one picture.",
+    ("model",),
+    buckets=_QUICK,
+    registry=REGISTRY,
 )
 MODEL_LOAD_SECONDS = Histogram(
-    "seg_model_load_seconds", "What loading a model took.", ("model",), buckets=_PATIENT, registry=REGISTRY
+    "seg_model_load_seconds",
+    "What loading a model took.",
+    ("model",),
+    buckets=_PATIENT,
+    registry=REGISTRY,
 )
 CALLBACKS = Counter(
     "seg_callbacks",
-    "Attempts to tell the app server, by outcome: delivered, retried (it will be told again) or parked.",
+    "Attempts to tell the app server, by outcome: delivered, retried (it will be told again) or"
+    " parked.",
     ("outcome",),
     registry=REGISTRY,
 )
 CALLBACK_SECONDS = Histogram(
-    "seg_callback_seconds", "What one attempt to tell the app server took.", buckets=_QUICK, registry=REGISTRY
+    "seg_callback_seconds",
+    "What one attempt to tell the app server took.",
+    buckets=_QUICK,
+    registry=REGISTRY,
 )
 QUEUE_MESSAGES = Counter(
-    "seg_queue_messages", "Messages taken from the queue, by outcome: accepted or parked.", ("outcome",),
+    "seg_queue_messages", "Messages taken from the queue, by outcome: accepted or parked.",
+    ("outcome",),
     registry=REGISTRY,
 )  # fmt: skip
 FETCHES = Counter(
@@ -66,10 +90,16 @@ FETCHES = Counter(
     registry=REGISTRY,
 )
 FETCH_SECONDS = Histogram(
-    "seg_fetch_seconds", "What one attempt to fetch a picture took.", buckets=_PATIENT, registry=REGISTRY
+    "seg_fetch_seconds",
+    "What one attempt to fetch a picture took.",
+    buckets=_PATIENT,
+    registry=REGISTRY,
 )
 ALERTS_SENT = Counter(
-    "seg_alerts_sent", "Messages to ALERT_WEBHOOK_URL, by outcome: sent or failed.", ("outcome",), registry=REGISTRY
+    "seg_alerts_sent",
+    "Messages to ALERT_WEBHOOK_URL, by outcome: sent or failed.",
+    ("outcome",),
+    registry=REGISTRY,
 )
 
 # A rate needs a first value: what is known to occur is there from the start, at 0.
@@ -117,9 +147,12 @@ def fetch_ended(outcome: str, seconds: float) -> None:
 
 
 def _seconds_of(result: Mapping[str, Any]) -> float:
-    """From the job's acceptance to its end, waiting included; 0 where clocks disagree or the result does not say."""
+    """From the job's acceptance to its end, waiting included; 0 where clocks disagree or the result
+    does not say."""
     try:
-        accepted, completed = (datetime.fromisoformat(result[name]) for name in ("accepted_at", "completed_at"))
+        accepted, completed = (
+            datetime.fromisoformat(result[name]) for name in ("accepted_at", "completed_at")
+        )
     except (KeyError, TypeError, ValueError):
         return 0.0
     return max(0.0, (completed - accepted).total_seconds())

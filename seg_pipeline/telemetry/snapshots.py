@@ -1,11 +1,15 @@
-"""The processes' counts in the store, and their sum. Counters never go down, whichever process ends.
+"""The processes' counts in the store, and their sum. Counters never go down, whichever process
+ends.
 
-    write   metrics/{process}                            by each process, every few seconds, if something changed
-    fold    metrics-past/{n+1} → no metrics-past/{n} → no metrics/{process}       by the prune, of those that ended
+    write   metrics/{process}
+            by each process, every few seconds, if something changed
+    fold    metrics-past/{n+1} → no metrics-past/{n} → no metrics/{process}
+            by the prune, of those that ended
 
-`metrics-past/{n}` holds the sum of the processes that are gone, and their names: one whose file is still there is not
-counted twice. Each fold makes the next number with a conditional write, so that of two folds at once one alone counts.
-What a process has counted since its last write is lost with it if it is killed.
+`metrics-past/{n}` holds the sum of the processes that are gone, and their names: one whose file is
+still there is not counted twice. Each fold makes the next number with a conditional write, so that
+of two folds at once one alone counts. What a process has counted since its last write is lost with
+it if it is killed.
 """
 
 import json
@@ -45,7 +49,9 @@ REMEMBERED_FOR = timedelta(days=1)
 _TRIES = 5
 
 
-def current_samples(registry: CollectorRegistry = metrics.REGISTRY) -> dict[tuple[str, Labels], float]:
+def current_samples(
+    registry: CollectorRegistry = metrics.REGISTRY,
+) -> dict[tuple[str, Labels], float]:
     """What this process has counted so far."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -88,7 +94,8 @@ class Past:
 
 
 class MetricSnapshots:
-    """Every process's counts. All methods raise StoreUnavailable when the store does not do its part."""
+    """Every process's counts. All methods raise StoreUnavailable when the store does not do its
+    part."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -103,10 +110,17 @@ class MetricSnapshots:
         self._store.put(keys.metrics(snapshot.process), json.dumps(document).encode())
 
     def total(self, but: str | None = None) -> Samples:
-        """What all processes have counted, those that are gone too; without that of the process named."""
+        """What all processes have counted, those that are gone too; without that of the process
+        named."""
         snapshots = self.all()
-        past = self.past()  # after the files: whoever was folded between is in it, and is named in it
-        living = (each.samples for each in snapshots if each.process not in past.folded and each.process != but)
+        past = (
+            self.past()
+        )  # after the files: whoever was folded between is in it, and is named in it
+        living = (
+            each.samples
+            for each in snapshots
+            if each.process not in past.folded and each.process != but
+        )
         return add_up([past.samples, *living])
 
     def all(self) -> list[Snapshot]:
@@ -128,7 +142,8 @@ class MetricSnapshots:
         return Past()
 
     def fold(self, now: datetime) -> int:
-        """Adds the processes that are gone to the past, and removes their files; how many were added."""
+        """Adds the processes that are gone to the past, and removes their files; how many were
+        added."""
         past = self.past()
         over = [each for each in self.all() if each.is_over(now)]
         fresh = [each for each in over if each.process not in past.folded]
@@ -139,7 +154,8 @@ class MetricSnapshots:
         return len(fresh)
 
     def _follow(self, past: Past) -> bool:
-        """Puts it in the place of the one before, unless another fold did so first; says whether it did."""
+        """Puts it in the place of the one before, unless another fold did so first; says whether it
+        did."""
         document = {
             "samples": _to_list(past.samples),
             "folded": {process: moment.isoformat() for process, moment in past.folded.items()},
@@ -154,14 +170,20 @@ class MetricSnapshots:
     def _read(self, key: str) -> Snapshot | None:
         try:
             document = json.loads(self._store.get(key))
-            process, written_at = key.removeprefix(keys.METRICS), datetime.fromisoformat(document["written_at"])
-            return Snapshot(process, written_at, _to_samples(document["samples"]), bool(document["ended"]))
+            process, written_at = (
+                key.removeprefix(keys.METRICS),
+                datetime.fromisoformat(document["written_at"]),
+            )
+            return Snapshot(
+                process, written_at, _to_samples(document["samples"]), bool(document["ended"])
+            )
         except (ObjectNotFound, ValueError, TypeError, KeyError):
             return None
 
 
 class Reporter(threading.Thread):
-    """Writes this process's counts every few seconds, if they changed. A store that is away is tried again."""
+    """Writes this process's counts every few seconds, if they changed. A store that is away is
+    tried again."""
 
     def __init__(self, store: Store, process: str, every_seconds: float) -> None:
         super().__init__(name="metrics", daemon=True)
@@ -195,14 +217,22 @@ class Reporter(threading.Thread):
 
     def _report(self, now: datetime, ended: bool) -> None:
         counted = current_samples()
-        if now - self._written_at > SILENT_FOR / 2:  # the machine slept: what was written may have been folded in
+        if (
+            now - self._written_at > SILENT_FOR / 2
+        ):  # the machine slept: what was written may have been folded in
             self.process, self._base = new_process_name(self._kind), self._written or self._base
             self._written_at = now
         is_news = counted != (self._written or self._base)
-        if not any(counted.values()) or not (is_news or ended or now - self._written_at > REWRITTEN_AFTER):
+        if not any(counted.values()) or not (
+            is_news or ended or now - self._written_at > REWRITTEN_AFTER
+        ):
             return
         since = {key: value - self._base.get(key, 0.0) for key, value in counted.items()}
-        self._snapshots.write(Snapshot(self.process, now, {key: value for key, value in since.items() if value}, ended))
+        self._snapshots.write(
+            Snapshot(
+                self.process, now, {key: value for key, value in since.items() if value}, ended
+            )
+        )
         self._written, self._written_at = counted, now
 
 
@@ -220,9 +250,13 @@ def start_reporter(store: Store, process: str, every_seconds: float) -> Reporter
 
 
 def _with(past: Past, gone: Iterable[Snapshot], now: datetime) -> Past:
-    remembered = {process: moment for process, moment in past.folded.items() if now - moment < REMEMBERED_FOR}
+    remembered = {
+        process: moment for process, moment in past.folded.items() if now - moment < REMEMBERED_FOR
+    }
     samples = add_up([past.samples, *(each.samples for each in gone)])
-    return Past(past.generation + 1, samples, {**remembered, **{each.process: now for each in gone}})
+    return Past(
+        past.generation + 1, samples, {**remembered, **{each.process: now for each in gone}}
+    )
 
 
 def _to_list(samples: Samples) -> list[list[Any]]:
@@ -234,5 +268,7 @@ def _to_samples(listed: Iterable[Any]) -> dict[tuple[str, Labels], float]:
 
 
 def _to_past(key: str, document: dict[str, Any]) -> Past:
-    folded = {process: datetime.fromisoformat(moment) for process, moment in document["folded"].items()}
+    folded = {
+        process: datetime.fromisoformat(moment) for process, moment in document["folded"].items()
+    }
     return Past(int(key.rpartition("/")[2]), _to_samples(document["samples"]), folded)

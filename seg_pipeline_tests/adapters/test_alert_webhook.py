@@ -29,7 +29,9 @@ def test_an_answer_that_is_no_success_is_a_failure_and_no_redirect_is_followed(s
     assert len(people.texts) == 1
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/secret", "no url", "http://[::bad/secret", "ftp://x/secret"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9/secret", "no url", "http://[::bad/secret", "ftp://x/secret"]
+)
 def test_an_address_that_nobody_answers_is_a_failure_and_stays_out_of_the_log(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,4 +1,5 @@
-"""The PATCH as the app server sees it, and what becomes of every way in which it can be answered."""
+"""The PATCH as the app server sees it, and what becomes of every way in which it can be
+answered."""
 
 import hashlib
 import hmac
@@ -20,7 +21,15 @@ from seg_pipeline.errors import NotAnImage
 from seg_pipeline.jobs.deliveries import Reply
 from seg_pipeline.jobs.result_document import callback_document, failed_document, result_document
 from seg_pipeline.store.object_store import ObjectStore
-from seg_pipeline_tests.app_servers import Answer, AppServerDouble, app_server, drip, hang, hang_up, say
+from seg_pipeline_tests.app_servers import (
+    Answer,
+    AppServerDouble,
+    app_server,
+    drip,
+    hang,
+    hang_up,
+    say,
+)
 from seg_pipeline_tests.builders import make_found, make_job, make_timing
 from seg_pipeline_tests.conftest import make_settings
 
@@ -62,10 +71,15 @@ def test_the_patch_has_the_seeds_path_header_and_body() -> None:
     (told,) = double.told
     assert told.path == "/api/v1/re-imagine/auto-mask/job-1"
     assert told.document == DOCUMENT
-    assert (told.headers["x-api-key"], told.headers["content-type"]) == ("key-1", "application/json")
+    assert (told.headers["x-api-key"], told.headers["content-type"]) == (
+        "key-1",
+        "application/json",
+    )
 
 
-@pytest.mark.parametrize("base", ["https://app.example", "https://app.example/", "https://app.example/v2/"])
+@pytest.mark.parametrize(
+    "base", ["https://app.example", "https://app.example/", "https://app.example/v2/"]
+)
 def test_the_address_may_have_a_path_and_a_slash_at_its_end(base: str) -> None:
     expected = base.rstrip("/") + "/api/v1/re-imagine/auto-mask/job-1"
     assert make_app_server(base).url("job-1") == expected
@@ -93,9 +107,14 @@ _RESULTS = {
 def test_every_payload_fits_the_schema_in_docs(result: dict[str, Any]) -> None:
     """As the app server parses it: from the bytes that arrived."""
     with app_server() as double:
-        tell(make_app_server(double.url), callback_document(result, ObjectStore.in_memory(), "http://localhost"))
+        tell(
+            make_app_server(double.url),
+            callback_document(result, ObjectStore.in_memory(), "http://localhost"),
+        )
     schema = json.loads((DOCS / "job-result.schema.json").read_text())
-    Draft202012Validator({**schema, "anyOf": [{"$ref": "#/$defs/callback"}]}).validate(double.told[0].document)
+    Draft202012Validator({**schema, "anyOf": [{"$ref": "#/$defs/callback"}]}).validate(
+        double.told[0].document
+    )
 
 
 # The signature
@@ -115,10 +134,14 @@ def test_what_arrives_verifies_and_nothing_else_does() -> None:
         tell(make_app_server(double.url, callback_secret=SECRET))
     (told,) = double.told
     assert verify(SECRET, told.headers, told.body, NOW)
-    assert verify(SECRET, {name.title(): value for name, value in told.headers.items()}, told.body, NOW + 299)
+    assert verify(
+        SECRET, {name.title(): value for name, value in told.headers.items()}, told.body, NOW + 299
+    )
     assert not verify("another secret", told.headers, told.body, NOW)
     assert not verify(SECRET, told.headers, told.body + b" ", NOW)
-    assert not verify(SECRET, {**told.headers, "x-signature-timestamp": "1767355201"}, told.body, NOW)
+    assert not verify(
+        SECRET, {**told.headers, "x-signature-timestamp": "1767355201"}, told.body, NOW
+    )
     assert not verify(SECRET, {}, told.body, NOW)
 
 
@@ -131,7 +154,9 @@ def test_an_old_patch_does_not_verify_though_it_is_ours() -> None:
 
 def test_each_try_is_signed_anew() -> None:
     times = iter([NOW, NOW + 600])
-    settings = make_settings(Path("nowhere"), app_server_url="https://app.example", callback_secret=SECRET)
+    settings = make_settings(
+        Path("nowhere"), app_server_url="https://app.example", callback_secret=SECRET
+    )
     server = AppServer(settings, clock=lambda: next(times))
     first, second = (server.patch("job-1", DOCUMENT).headers for _ in range(2))
     assert first["x-signature-timestamp"] != second["x-signature-timestamp"]
@@ -157,10 +182,14 @@ def test_other_four_hundreds_are_final(status: int) -> None:
     reply = reply_to(say(status, b'{"detail": "no such mask"}'))
     assert (reply.is_delivered, reply.is_final) == (False, True)
     assert reply.problem is not None
-    assert re.fullmatch(rf'the app server answered {status} .*: {{"detail": "no such mask"}}', reply.problem)
+    assert re.fullmatch(
+        rf'the app server answered {status} .*: {{"detail": "no such mask"}}', reply.problem
+    )
 
 
-@pytest.mark.parametrize("status", [300, 302, 304, 308, 408, 409, 425, 429, 500, 502, 503, 504, 599, 600, 999])
+@pytest.mark.parametrize(
+    "status", [300, 302, 304, 308, 408, 409, 425, 429, 500, 502, 503, 504, 599, 600, 999]
+)
 def test_what_may_pass_is_worth_a_retry(status: int) -> None:
     reply = reply_to(say(status))
     assert (reply.status, reply.is_delivered, reply.is_final) == (status, False, False)
@@ -175,7 +204,8 @@ def test_a_redirect_is_not_followed_because_the_key_would_go_along() -> None:
 
 
 @pytest.mark.parametrize(("header", "seconds"), [
-    ("120", 120), ("Fri, 02 Jan 2026 12:01:00 GMT", 60), ("Fri, 02 Jan 2026 11:00:00 GMT", 0), ("soon", 0),
+    ("120", 120), ("Fri, 02 Jan 2026 12:01:00 GMT", 60), ("Fri, 02 Jan 2026 11:00:00 GMT", 0),
+    ("soon", 0),
     ("-5", 0), ("9" * 400, 999_999_999),
 ])  # fmt: skip
 def test_retry_after_is_read_as_seconds_or_as_a_date(header: str, seconds: float) -> None:
@@ -190,7 +220,8 @@ def test_a_server_that_hangs_is_left() -> None:
 
 @pytest.mark.parametrize("quiet_seconds", [5.5, 12])
 def test_an_answer_within_the_15_seconds_of_the_document_counts(quiet_seconds: float) -> None:
-    """Nothing in the client may give up before: not after 5 s of connecting, nor after 10 s of silence."""
+    """Nothing in the client may give up before: not after 5 s of connecting, nor after 10 s of
+    silence."""
 
     def late(handler: Any, double: AppServerDouble) -> None:
         double.over.wait(quiet_seconds)
@@ -295,7 +326,9 @@ def test_a_server_that_is_not_there_is_a_problem_of_the_moment() -> None:
     assert "ConnectError" in (reply.problem or "")
 
 
-@pytest.mark.parametrize("url", ["app.example", "ftp://app.example", "http://", "http://[", "http://a..b", "://"])
+@pytest.mark.parametrize(
+    "url", ["app.example", "ftp://app.example", "http://", "http://[", "http://a..b", "://"]
+)
 def test_an_address_that_is_none_is_told_and_can_be_mended(url: str) -> None:
     reply = tell(make_app_server(url))
     assert (reply.status, reply.is_final) == (None, False)
@@ -309,7 +342,9 @@ def test_a_server_that_speaks_no_http_is_a_problem_of_the_moment() -> None:
 
 def test_a_server_that_quotes_our_secrets_does_not_put_them_into_our_records() -> None:
     reply = reply_to(
-        say(401, b"bad key key-1, bad secret a secret"), app_server_api_key="key-1", callback_secret=SECRET
+        say(401, b"bad key key-1, bad secret a secret"),
+        app_server_api_key="key-1",
+        callback_secret=SECRET,
     )
     assert "key-1" not in (reply.problem or "")
     assert SECRET not in (reply.problem or "")
@@ -342,7 +377,9 @@ def test_the_documents_own_check_of_the_signature_works() -> None:
     text = (DOCS / "callbacks.md").read_text()
     code: dict[str, Any] = {}
     exec(text.partition("```python\n")[2].partition("```")[0], code)
-    server = AppServer(make_settings(Path("nowhere"), app_server_url="https://app.example", callback_secret=SECRET))
+    server = AppServer(
+        make_settings(Path("nowhere"), app_server_url="https://app.example", callback_secret=SECRET)
+    )
     patch = server.patch("job-1", DOCUMENT)
     assert code["is_genuine"](SECRET, patch.headers, patch.body)
     assert not code["is_genuine"](SECRET, patch.headers, patch.body + b" ")

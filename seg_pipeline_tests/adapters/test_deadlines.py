@@ -70,7 +70,9 @@ def mute_resolver(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return release.set
 
 
-def test_a_name_that_is_never_found_does_not_hold_up_the_end(mute_resolver: Callable[[], None]) -> None:
+def test_a_name_that_is_never_found_does_not_hold_up_the_end(
+    mute_resolver: Callable[[], None],
+) -> None:
     async def connect() -> None:
         async with asyncio.timeout(0.2):
             await asyncio.get_running_loop().getaddrinfo("app.example", 443)

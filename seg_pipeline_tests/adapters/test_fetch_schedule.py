@@ -5,14 +5,26 @@ from datetime import timedelta
 
 import pytest
 
-from seg_pipeline.adapters.fetch_schedule import AddressBusy, FetchSchedule, FetchSlot, FetchSlots, ScheduledFetch
+from seg_pipeline.adapters.fetch_schedule import (
+    AddressBusy,
+    FetchSchedule,
+    FetchSlot,
+    FetchSlots,
+    ScheduledFetch,
+)
 from seg_pipeline.jobs.fetches import FetchRecord, PendingFetch
 from seg_pipeline_tests.builders import NOON, make_job
 
 
-def make_fetch(uuid: str, host: str = "a", attempts: int = 0, in_seconds: float = 0) -> ScheduledFetch:
+def make_fetch(
+    uuid: str, host: str = "a", attempts: int = 0, in_seconds: float = 0
+) -> ScheduledFetch:
     job = make_job(uuid, image_url=f"https://{host}.example/{uuid}")
-    return ScheduledFetch(PendingFetch(job, FetchRecord(attempts=attempts)), host, NOON + timedelta(seconds=in_seconds))
+    return ScheduledFetch(
+        PendingFetch(job, FetchRecord(attempts=attempts)),
+        host,
+        NOON + timedelta(seconds=in_seconds),
+    )
 
 
 def schedule_of(slots: FetchSlots, *fetches: ScheduledFetch) -> FetchSchedule:
@@ -33,7 +45,11 @@ def begin(schedule: FetchSchedule, slots: FetchSlots) -> tuple[list[str], list[F
 
 def test_hosts_take_turns_and_of_each_the_longest_due_is_first() -> None:
     slots = FetchSlots(at_once=4, per_host=8)
-    fetches = [make_fetch("a2", "a", in_seconds=-1), make_fetch("a1", "a", in_seconds=-2), make_fetch("a3", "a")]
+    fetches = [
+        make_fetch("a2", "a", in_seconds=-1),
+        make_fetch("a1", "a", in_seconds=-2),
+        make_fetch("a3", "a"),
+    ]
     schedule = schedule_of(slots, *fetches, make_fetch("b1", "b"), make_fetch("c1", "c"))
     assert begin(schedule, slots)[0] == ["a1", "b1", "c1", "a2"]
 
@@ -61,9 +77,12 @@ def test_a_deleted_job_is_passed_over() -> None:
 
 
 def test_slow_fetches_give_their_places_to_others_up_to_a_limit() -> None:
-    """300 hosts that hang hold up a good one for two seconds at most, and not until they are given up."""
+    """300 hosts that hang hold up a good one for two seconds at most, and not until they are given
+    up."""
     slots = FetchSlots(at_once=2, per_host=1)
-    schedule = schedule_of(slots, *(make_fetch(f"hang-{index:02}", f"host-{index:02}") for index in range(20)))
+    schedule = schedule_of(
+        slots, *(make_fetch(f"hang-{index:02}", f"host-{index:02}") for index in range(20))
+    )
     under_way: list[FetchSlot] = []
     rounds: list[Sequence[str]] = []
     for _ in range(5):
@@ -79,7 +98,9 @@ def test_slow_fetches_give_their_places_to_others_up_to_a_limit() -> None:
 
 def test_retries_take_no_place_of_first_tries() -> None:
     slots = FetchSlots(at_once=2, per_host=9)
-    retries = [make_fetch(f"again-{index}", f"h{index}", attempts=1, in_seconds=-5) for index in range(9)]
+    retries = [
+        make_fetch(f"again-{index}", f"h{index}", attempts=1, in_seconds=-5) for index in range(9)
+    ]
     schedule = schedule_of(slots, *retries, make_fetch("new", "good"))
     uuids, _ = begin(schedule, slots)
     assert "new" in uuids

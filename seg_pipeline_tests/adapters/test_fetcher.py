@@ -21,7 +21,12 @@ from seg_pipeline.adapters.fetcher import Fetcher
 from seg_pipeline.adapters.image_fetch import FetchLimits
 from seg_pipeline.adapters.public_network import Resolver
 from seg_pipeline.jobs.fetches import FetchRecord, FetchState
-from seg_pipeline.jobs.heartbeats import FetcherBeat, all_fetchers, live_fetchers, write_fetcher_beat
+from seg_pipeline.jobs.heartbeats import (
+    FetcherBeat,
+    all_fetchers,
+    live_fetchers,
+    write_fetcher_beat,
+)
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, open_store
@@ -52,7 +57,12 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_settings(folder: Path, **values: Any) -> Settings:
-    named = {"data_dir": folder / "data", "allow_private_urls": True, "inbox_poll_seconds": 0.01, **values}
+    named = {
+        "data_dir": folder / "data",
+        "allow_private_urls": True,
+        "inbox_poll_seconds": 0.01,
+        **values,
+    }
     return Settings(_env_file=None, **named)
 
 
@@ -61,11 +71,15 @@ def accept(inbox: Inbox, uuid: str, url: str, **asked: Any) -> None:
 
 
 @contextmanager
-def fetching(store: Store, settings: Settings, limits: FetchLimits = QUICK, **asked: Any) -> Iterator[Fetcher]:
+def fetching(
+    store: Store, settings: Settings, limits: FetchLimits = QUICK, **asked: Any
+) -> Iterator[Fetcher]:
     """A fetcher on a loop of its own while inside."""
     fetcher = Fetcher(store, settings, limits=limits, **asked)
     loop, stopping = asyncio.new_event_loop(), asyncio.Event()
-    thread = threading.Thread(target=lambda: loop.run_until_complete(fetcher.run(stopping)), daemon=True)
+    thread = threading.Thread(
+        target=lambda: loop.run_until_complete(fetcher.run(stopping)), daemon=True
+    )
     thread.start()
     try:
         yield fetcher
@@ -91,14 +105,21 @@ def record_of(inbox: Inbox, uuid: str) -> FetchRecord:
     return record
 
 
-def test_a_picture_comes_into_the_store_and_the_job_into_the_inbox(store: Store, tmp_path: Path, site: Site) -> None:
+def test_a_picture_comes_into_the_store_and_the_job_into_the_inbox(
+    store: Store, tmp_path: Path, site: Site
+) -> None:
     inbox = Inbox(store)
     accept(inbox, "job-1", site.url("/a.jpg?sig=topsecret"))
     with fetching(store, make_settings(tmp_path)):
         wait_for(lambda: inbox.waiting(10) == ["job-1"])
     record = record_of(inbox, "job-1")
     assert inbox.fetches.picture(inbox.job("job-1"), record) == PICTURE
-    assert (record.state, record.attempts, record.status, record.host) == (FetchState.FETCHED, 1, 200, "127.0.0.1")
+    assert (record.state, record.attempts, record.status, record.host) == (
+        FetchState.FETCHED,
+        1,
+        200,
+        "127.0.0.1",
+    )
     assert record.address == site.url("/a.jpg")
     assert "topsecret" not in json.dumps(record.to_json())
     assert inbox.fetches.uuids() == []
@@ -154,14 +175,22 @@ def test_a_private_address_is_refused(tmp_path: Path, site: Site) -> None:
 
 
 def test_hosts_that_hang_hold_up_no_good_one(tmp_path: Path, site: Site, hanging: str) -> None:
-    """More of them than may be fetched at once, each under a name of its own; none is given up meanwhile."""
+    """More of them than may be fetched at once, each under a name of its own; none is given up
+    meanwhile."""
     inbox = Inbox(ObjectStore.in_memory())
     port = hanging.split(":")[2]
     for index in range(60):
-        accept(inbox, f"hang-{index}", f"http://hang-{index}.example:{port}", accepted_at=datetime.now(UTC))
+        accept(
+            inbox,
+            f"hang-{index}",
+            f"http://hang-{index}.example:{port}",
+            accepted_at=datetime.now(UTC),
+        )
     settings = make_settings(tmp_path, fetches_at_once=16, fetches_per_host=2)
     limits = FetchLimits(read_seconds=PATIENCE_SECONDS, total_seconds=2 * PATIENCE_SECONDS)
-    with fetching(inbox.store, settings, limits, resolver=Resolver(lambda *_: ["127.0.0.1"])) as fetcher:
+    with fetching(
+        inbox.store, settings, limits, resolver=Resolver(lambda *_: ["127.0.0.1"])
+    ) as fetcher:
         wait_for(lambda: fetcher._slots.is_busy(f"127.0.0.1:{port.split('/')[0]}"))
         for index in range(20):
             accept(inbox, f"good-{index}", site.url())
@@ -184,9 +213,13 @@ def test_the_next_fetcher_goes_on_where_one_was_stopped(tmp_path: Path, hanging:
     inbox = Inbox(ObjectStore.in_memory())
     accept(inbox, "job-1", hanging)
     settings = make_settings(tmp_path, fetch_attempts=20)
+
+    def attempts() -> int:
+        return (inbox.fetches.record_of(inbox.job("job-1")) or FetchRecord()).attempts
+
     for least in (2, 4):
         with fetching(inbox.store, settings, FetchLimits(read_seconds=0.02)):
-            wait_for(lambda: (inbox.fetches.record_of(inbox.job("job-1")) or FetchRecord()).attempts >= least)  # noqa: B023
+            wait_for(lambda least=least: attempts() >= least)  # type: ignore[misc]
     assert inbox.fetches.uuids() == ["job-1"]
 
 
@@ -197,7 +230,9 @@ def test_a_fetcher_says_that_it_lives_and_goodbye(tmp_path: Path) -> None:
     assert all_fetchers(store) == []
 
 
-def test_two_fetchers_share_the_jobs_and_one_takes_over_from_one_that_is_silent(tmp_path: Path, site: Site) -> None:
+def test_two_fetchers_share_the_jobs_and_one_takes_over_from_one_that_is_silent(
+    tmp_path: Path, site: Site
+) -> None:
     inbox = Inbox(ObjectStore.in_memory())
     beat = FetcherBeat("elsewhere-1", 1, "elsewhere", datetime.now(UTC) + timedelta(seconds=3))
     write_fetcher_beat(inbox.store, beat)
@@ -222,7 +257,9 @@ def test_fetchers_that_are_killed_again_and_again_lose_no_job(tmp_path: Path, si
     for index, uuid in enumerate(uuids):
         accept(inbox, uuid, site.url())
         if index % 12 == 0:
-            process = multiprocessing.get_context("spawn").Process(target=_fetch_for_ever, args=(settings,))
+            process = multiprocessing.get_context("spawn").Process(
+                target=_fetch_for_ever, args=(settings,)
+            )
             process.start()
             wait_for(lambda done=index: len(inbox.waiting(100)) >= done)  # type: ignore[misc]
             os.kill(process.pid or 0, signal.SIGKILL)

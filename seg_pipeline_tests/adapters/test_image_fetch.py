@@ -24,7 +24,13 @@ from seg_pipeline.adapters.image_fetch import (
     host_of,
     public_address,
 )
-from seg_pipeline.adapters.public_network import PublicNetwork, Resolve, Resolver, is_public, resolve_host
+from seg_pipeline.adapters.public_network import (
+    PublicNetwork,
+    Resolve,
+    Resolver,
+    is_public,
+    resolve_host,
+)
 from seg_pipeline.errors import (
     FetchError,
     FetchRejected,
@@ -130,7 +136,9 @@ def make_settings(**values: Any) -> Settings:
     return Settings(_env_file=None, **{"allow_private_urls": True, **values})
 
 
-def fetch(url: str, limits: FetchLimits = QUICK, resolve: Resolve = resolve_host, **settings: Any) -> bytes:
+def fetch(
+    url: str, limits: FetchLimits = QUICK, resolve: Resolve = resolve_host, **settings: Any
+) -> bytes:
     return fetch_all(url, limits, resolve, **settings)[0]
 
 
@@ -146,11 +154,13 @@ def fetch_all(
 
 @pytest.fixture
 def _this_site_counts_as_public(monkeypatch: pytest.MonkeyPatch) -> None:
-    """127.0.0.1 alone, so that a redirect from it to anywhere else on this machine can be seen to be refused."""
-    monkeypatch.setattr(public_network, "is_public", lambda address: address == "127.0.0.1" or is_public(address))
+    """127.0.0.1 alone: a redirect to anywhere else on this machine is seen to be refused."""
+    monkeypatch.setattr(
+        public_network, "is_public", lambda address: address == "127.0.0.1" or is_public(address)
+    )
 
 
-# --- what may be asked for ---------------------------------------------------------------------------------------
+# --- what may be asked for ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -215,7 +225,7 @@ def test_what_is_no_such_address_is_invalid(url: str) -> None:
     assert len(str(refusal.value)) < 400
 
 
-# --- the plain way -----------------------------------------------------------------------------------------------
+# --- the plain way ------------------------------------------------------------------------------
 
 
 def test_the_bytes_come_as_they_are(site: Site) -> None:
@@ -250,7 +260,9 @@ def test_nothing_of_ours_goes_along(site: Site) -> None:
     assert set(site.headers) == {"Host", "User-Agent", "Accept", "Accept-Encoding", "Connection"}
 
 
-def test_proxies_of_the_environment_are_not_used(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_of_the_environment_are_not_used(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A proxy connects on our behalf, to addresses that nobody checked."""
     with serving() as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
@@ -259,7 +271,7 @@ def test_proxies_of_the_environment_are_not_used(site: Site, monkeypatch: pytest
         assert proxy.requests == []
 
 
-# --- size --------------------------------------------------------------------------------------------------------
+# --- size ---------------------------------------------------------------------------------------
 
 
 def test_a_picture_of_exactly_the_limit_comes(site: Site) -> None:
@@ -307,7 +319,7 @@ def test_a_broken_compression_is_rejected(site: Site) -> None:
         fetch(site.url())
 
 
-# --- time and trouble --------------------------------------------------------------------------------------------
+# --- time and trouble ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 204, 205, 206, 304])
@@ -321,7 +333,9 @@ def test_an_answer_that_will_not_change_is_not_asked_for_again(status: int, site
 @pytest.mark.parametrize("status", [202, 408, 425, 429, 500, 502, 503, 504])
 def test_an_answer_that_may_change_is_worth_another_try(status: int, site: Site) -> None:
     site.answers = [give(b"", status)]
-    with pytest.raises(FetchUnavailable, match=f"answered {status}; it may be back later") as failure:
+    with pytest.raises(
+        FetchUnavailable, match=f"answered {status}; it may be back later"
+    ) as failure:
         fetch(site.url())
     assert not failure.value.permanent
     assert (failure.value.status, len(site.requests)) == (status, 1)
@@ -383,7 +397,9 @@ def test_a_server_that_hangs_is_unavailable() -> None:
     ],
     ids=["body", "headers", "interim answers"],
 )
-def test_a_server_that_keeps_trickling_is_left_when_the_time_is_over(head: bytes, piece: bytes, site: Site) -> None:
+def test_a_server_that_keeps_trickling_is_left_when_the_time_is_over(
+    head: bytes, piece: bytes, site: Site
+) -> None:
     site.answers = [trickle(head, piece)]
     with pytest.raises(FetchUnavailable):
         fetch(site.url(), FetchLimits(read_seconds=5, total_seconds=0.3))
@@ -396,7 +412,7 @@ def test_what_speaks_no_http_is_unavailable(site: Site) -> None:
         fetch(site.url())
 
 
-# --- redirects ---------------------------------------------------------------------------------------------------
+# --- redirects ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -440,7 +456,8 @@ def test_a_redirect_to_this_machine_or_its_neighbours_is_refused(host: str, site
 
 
 @pytest.mark.parametrize(
-    "location", ["file:///etc/passwd", "s3://bucket/key", "ftp://example.com/", "http://user:pw@127.0.0.1/"]
+    "location",
+    ["file:///etc/passwd", "s3://bucket/key", "ftp://example.com/", "http://user:pw@127.0.0.1/"],
 )
 def test_a_redirect_to_another_kind_of_address_is_refused(location: str, site: Site) -> None:
     site.answers = [redirect(location)]
@@ -454,12 +471,13 @@ def test_a_redirect_to_nowhere_is_rejected(site: Site) -> None:
         fetch(site.url())
 
 
-# --- private addresses -------------------------------------------------------------------------------------------
+# --- private addresses --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "localhost", "2130706433", "0x7f000001", "0x7f.1", "017700000001", "127.1", "0", "[::1]", "[::]",
+    ["127.0.0.1", "localhost", "2130706433", "0x7f000001", "0x7f.1", "017700000001", "127.1", "0",
+     "[::1]", "[::]",
      "[::ffff:127.0.0.1]", "[::ffff:7f00:1]"],
 )  # fmt: skip
 def test_this_machine_is_refused_however_it_is_spelled(host: str, site: Site) -> None:
@@ -478,7 +496,11 @@ def test_a_trailing_dot_leads_nowhere_private(host: str, site: Site) -> None:
 
 def test_a_name_is_refused_for_its_address(site: Site) -> None:
     with pytest.raises(UrlRefused, match=r"rebound\.example is not a public address"):
-        fetch(site.url(host="rebound.example"), resolve=lambda *_: ["127.0.0.1"], allow_private_urls=False)
+        fetch(
+            site.url(host="rebound.example"),
+            resolve=lambda *_: ["127.0.0.1"],
+            allow_private_urls=False,
+        )
     assert site.requests == []
 
 
@@ -496,11 +518,15 @@ def test_every_hop_is_checked_anew(site: Site) -> None:
     answers = iter([["127.0.0.1"], ["127.0.0.2"]])
     site.answers = [redirect("/elsewhere.jpg")]
     with pytest.raises(UrlRefused):
-        fetch(site.url(host="rebinding.example"), resolve=lambda *_: next(answers), allow_private_urls=False)
+        fetch(
+            site.url(host="rebinding.example"),
+            resolve=lambda *_: next(answers),
+            allow_private_urls=False,
+        )
     assert len(site.requests) == 1
 
 
-# --- certificates ------------------------------------------------------------------------------------------------
+# --- certificates -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -517,13 +543,19 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(datetime.now(UTC) - timedelta(days=1))
         .not_valid_after(datetime.now(UTC) + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("pictures.example")]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName("pictures.example")]), critical=False
+        )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
     path = tmp_path_factory.mktemp("tls") / "pictures.pem"
     path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
         + certificate.public_bytes(serialization.Encoding.PEM)
     )
     return path
@@ -554,16 +586,19 @@ def test_the_certificate_is_held_against_the_name_and_not_the_address(
 
 def test_a_certificate_that_nobody_vouches_for_is_rejected(tls_site: Site) -> None:
     with pytest.raises(FetchRejected, match="does not verify"):
-        fetch(tls_site.url(host="pictures.example", scheme="https"), resolve=lambda *_: ["127.0.0.1"])
+        fetch(
+            tls_site.url(host="pictures.example", scheme="https"), resolve=lambda *_: ["127.0.0.1"]
+        )
     assert tls_site.requests == []
 
 
-# --- secrets -----------------------------------------------------------------------------------------------------
+# --- secrets ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "answer",
-    [give(b"", 403), give(b"", 500), give(b"", length=10**12), redirect("/photo.jpg?X-Amz-Signature=topsecret"),
+    [give(b"", 403), give(b"", 500), give(b"", length=10**12),
+     redirect("/photo.jpg?X-Amz-Signature=topsecret"),
      redirect("http://me:topsecret@127.0.0.1/"), give(b"", 302), give(b"x", length=5)],
 )  # fmt: skip
 def test_no_error_tells_what_a_query_or_a_user_part_holds(answer: Answer, site: Site) -> None:
@@ -575,7 +610,7 @@ def test_no_error_tells_what_a_query_or_a_user_part_holds(answer: Answer, site: 
     assert "photo.jpg" in str(failure.value)
 
 
-# --- buckets -----------------------------------------------------------------------------------------------------
+# --- buckets ------------------------------------------------------------------------------------
 
 
 def s3_client(endpoint: str) -> Any:
@@ -591,7 +626,9 @@ def bucket(aws_endpoint: str) -> dict[str, Any]:
     client = s3_client(aws_endpoint)
     client.create_bucket(Bucket="pictures")
     client.put_object(Bucket="pictures", Key="a folder/photo #1?.jpg", Body=PICTURE)
-    client.put_object(Bucket="pictures", Key="packed", Body=gzip.compress(PICTURE), ContentEncoding="gzip")
+    client.put_object(
+        Bucket="pictures", Key="packed", Body=gzip.compress(PICTURE), ContentEncoding="gzip"
+    )
     return {"s3_endpoint_url": aws_endpoint, "s3_access_key": "key-id", "s3_secret_key": "secret"}
 
 
@@ -601,7 +638,9 @@ def test_an_object_of_a_bucket_comes_by_its_key(bucket: dict[str, Any]) -> None:
 
 def test_the_operators_endpoint_may_be_private(bucket: dict[str, Any]) -> None:
     """The client names a bucket, and the operator where buckets are."""
-    assert fetch("s3://pictures/a folder/photo #1?.jpg", **bucket, allow_private_urls=False) == PICTURE
+    assert (
+        fetch("s3://pictures/a folder/photo #1?.jpg", **bucket, allow_private_urls=False) == PICTURE
+    )
 
 
 def test_a_compressed_object_is_unpacked(bucket: dict[str, Any]) -> None:
@@ -636,7 +675,13 @@ def test_a_bucket_that_is_busy_is_worth_another_try(site: Site, bucket: dict[str
 
 @pytest.mark.parametrize(
     "key",
-    ["a\u00a0b.png", "at 9.41\u202fAM.png", "写真\u30001.png", "👨‍👩‍👧.png", "soft\u00adhyphen.png"],
+    [
+        "a\u00a0b.png",
+        "at 9.41\u202fAM.png",
+        "写真\u30001.png",
+        "👨‍👩‍👧.png",
+        "soft\u00adhyphen.png",
+    ],
 )
 def test_names_may_hold_the_spaces_and_joiners_of_all_scripts(
     key: str, bucket: dict[str, Any], aws_endpoint: str
@@ -666,12 +711,16 @@ OWN = {"s3_bucket": "own", "s3_access_key": "key-id", "s3_secret_key": "secret"}
         ({"s3_sources": " , "}, "s3://pictures/a.png"),
     ],
 )
-def test_a_bucket_is_read_only_where_the_operator_allows_it(settings: dict[str, str], url: str) -> None:
+def test_a_bucket_is_read_only_where_the_operator_allows_it(
+    settings: dict[str, str], url: str
+) -> None:
     with pytest.raises(UrlRefused):
         fetch(url, **settings)
 
 
-@pytest.mark.parametrize("sources", [None, "pictures", "other, pictures/a folder/", "s3://pictures/a folder"])
+@pytest.mark.parametrize(
+    "sources", [None, "pictures", "other, pictures/a folder/", "s3://pictures/a folder"]
+)
 def test_what_the_operator_allows_is_read(sources: str | None, bucket: dict[str, Any]) -> None:
     """Keys that were set without a bucket of the service's own are there for nothing else."""
     assert fetch("s3://pictures/a folder/photo #1?.jpg", **bucket, s3_sources=sources) == PICTURE
@@ -715,4 +764,6 @@ def test_fetches_are_counted_by_host_and_port(url: str, host: str) -> None:
 
 
 def test_every_failure_is_one_of_the_fetch_errors() -> None:
-    assert all(issubclass(error, FetchError) for error in (UrlRefused, FetchRejected, FetchUnavailable))
+    assert all(
+        issubclass(error, FetchError) for error in (UrlRefused, FetchRejected, FetchUnavailable)
+    )

@@ -1,7 +1,7 @@
 """Sixty odd answers of picture hosts, and what becomes of them here and with curl.
 
-Where curl takes an answer and this service does not, or the other way round, the table says why. Bytes go over a real
-socket exactly as they stand.
+Where curl takes an answer and this service does not, or the other way round, the table says why.
+Bytes go over a real socket exactly as they stand.
 """
 
 import asyncio
@@ -30,7 +30,9 @@ TAKEN, REFUSED, LATER = "taken", "refused", "later"
 
 def answer(body: bytes, *fields: bytes, status: bytes = b"200 OK") -> bytes:
     lines = b"".join(field + b"\r\n" for field in fields)
-    return b"HTTP/1.1 " + status + b"\r\n" + lines + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    return (
+        b"HTTP/1.1 " + status + b"\r\n" + lines + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    )
 
 
 def encoded(name: bytes, body: bytes) -> bytes:
@@ -42,7 +44,11 @@ def redirect(place: bytes, status: bytes = b"302 Found") -> bytes:
 
 
 def partial(body: bytes) -> bytes:
-    return answer(body, b"Content-Range: bytes 0-%d/%d" % (len(body) - 1, len(PICTURE)), status=b"206 Partial Content")
+    return answer(
+        body,
+        b"Content-Range: bytes 0-%d/%d" % (len(body) - 1, len(PICTURE)),
+        status=b"206 Partial Content",
+    )
 
 
 def chunked(body: bytes, size: int = 4096, extension: bytes = b"", trailer: bytes = b"") -> bytes:
@@ -63,12 +69,24 @@ ANSWERS = [
     ("bare line feeds", b"HTTP/1.1 200 OK\nContent-Length: %d\n\n" % len(PICTURE) + PICTURE, TAKEN),
     ("a page's type", answer(PICTURE, b"Content-Type: text/html"), TAKEN),
     ("no type", answer(PICTURE, b"Content-Type:"), TAKEN),
-    ("sent as a download", answer(PICTURE, b"Content-Disposition: attachment; filename=a.png"), TAKEN),
-    ("a name in Latin-1", answer(PICTURE, b"Content-Disposition: inline; filename=b\xfcro.png"), TAKEN),
+    (
+        "sent as a download",
+        answer(PICTURE, b"Content-Disposition: attachment; filename=a.png"),
+        TAKEN,
+    ),
+    (
+        "a name in Latin-1",
+        answer(PICTURE, b"Content-Disposition: inline; filename=b\xfcro.png"),
+        TAKEN,
+    ),
     ("50 KB of cookies", answer(PICTURE, *[b"Set-Cookie: a=" + b"x" * 1000] * 50), TAKEN),
     ("200 fields", answer(PICTURE, *[b"X-Field: x"] * 200), TAKEN),
     ("the length twice", answer(PICTURE, b"Content-Length: %d" % len(PICTURE)), TAKEN),
-    ("the length as a list", b"HTTP/1.1 200 OK\r\nContent-Length: %d, %d\r\n\r\n" % (LENGTH, LENGTH) + PICTURE, TAKEN),
+    (
+        "the length as a list",
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d, %d\r\n\r\n" % (LENGTH, LENGTH) + PICTURE,
+        TAKEN,
+    ),
     ("two different lengths", answer(PICTURE, b"Content-Length: 7"), LATER),
     ("a length that is none", b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n" + PICTURE, LATER),
     ("a negative length", b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n" + PICTURE, LATER),
@@ -89,7 +107,11 @@ ANSWERS = [
     ("unknown status of success", answer(PICTURE, status=b"299 Fine"), TAKEN),
     ("gone", answer(PICTURE, status=b"410 Gone"), REFUSED),
     ("a teapot", answer(PICTURE, status=b"418 I'm a teapot"), REFUSED),
-    ("too many requests", answer(PICTURE, b"Retry-After: 1", status=b"429 Too Many Requests"), LATER),
+    (
+        "too many requests",
+        answer(PICTURE, b"Retry-After: 1", status=b"429 Too Many Requests"),
+        LATER,
+    ),
     ("unavailable", answer(PICTURE, status=b"503 Service Unavailable"), LATER),
     ("a proxy's own status", answer(PICTURE, status=b"520 Unknown"), LATER),
     ("chunked", CHUNKED_HEAD + chunked(PICTURE), TAKEN),
@@ -98,10 +120,18 @@ ANSWERS = [
     ("chunks with trailers", CHUNKED_HEAD + chunked(PICTURE, trailer=b"X-Sum: 1\r\n"), TAKEN),
     ("chunks without their end", CHUNKED_HEAD + chunked(PICTURE)[:-5], LATER),
     ("chunks of no size", CHUNKED_HEAD + b"zz\r\n" + PICTURE, LATER),
-    ("chunked and a length", b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n" + CHUNKED_HEAD[17:] + chunked(PICTURE), TAKEN),
+    (
+        "chunked and a length",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n" + CHUNKED_HEAD[17:] + chunked(PICTURE),
+        TAKEN,
+    ),
     ("gzip", encoded(b"gzip", gzip.compress(PICTURE)), TAKEN),
     ("x-gzip in capitals", encoded(b"X-GZIP", gzip.compress(PICTURE)), TAKEN),
-    ("gzip in two members", encoded(b"gzip", gzip.compress(PICTURE[:99]) + gzip.compress(PICTURE[99:])), TAKEN),
+    (
+        "gzip in two members",
+        encoded(b"gzip", gzip.compress(PICTURE[:99]) + gzip.compress(PICTURE[99:])),
+        TAKEN,
+    ),
     ("gzip and zeros after it", encoded(b"gzip", gzip.compress(PICTURE) + bytes(512)), TAKEN),
     ("gzip without its end", encoded(b"gzip", gzip.compress(PICTURE)[:-9]), LATER),
     ("gzip that is none", encoded(b"gzip", PICTURE), REFUSED),
@@ -130,7 +160,9 @@ ANSWERS = [
 ]
 
 CURL_DIFFERS = {
-    "two different lengths": "curl believes the last; whoever cuts an answer in two would be believed too",
+    "two different lengths": (
+        "curl believes the last; whoever cuts an answer in two would be believed too"
+    ),
     "accepted": "the picture is yet to be made, says RFC 9110",
     "gzip in two members": "curl reads the first; RFC 1952 and browsers read all",
     "gzip and zeros after it": "curl stops; gzip itself passes over them",
@@ -190,13 +222,19 @@ def test_an_odd_answer_is(name: str, expected: str, host: str) -> None:
 def curl_takes(url: str, folder: Path) -> bool:
     """Whether curl, told to follow redirects and to undo encodings, has the picture in the end."""
     file = folder / "body"
-    command = ["curl", "--silent", "--fail", "--location", "--max-redirs", "5", "--compressed", "--noproxy", "*",
-               "--proto-redir", "=http,https", "--max-time", "30", "--output", str(file), url]  # fmt: skip
+    command = ["curl", "--silent", "--fail", "--location", "--max-redirs", "5", "--compressed",
+               "--noproxy", "*",
+               "--proto-redir", "=http,https", "--max-time", "30", "--output", str(file),
+               url]  # fmt: skip
     done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL)
     return done.returncode == 0 and file.exists() and file.read_bytes() == PICTURE
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 @pytest.mark.parametrize(("name", "expected"), [(name, expected) for name, _, expected in ANSWERS])
-def test_curl_agrees_or_the_table_says_why_not(name: str, expected: str, host: str, tmp_path: Path) -> None:
-    assert (curl_takes(host + path_of(name), tmp_path) != (expected == TAKEN)) == (name in CURL_DIFFERS)
+def test_curl_agrees_or_the_table_says_why_not(
+    name: str, expected: str, host: str, tmp_path: Path
+) -> None:
+    assert (curl_takes(host + path_of(name), tmp_path) != (expected == TAKEN)) == (
+        name in CURL_DIFFERS
+    )

@@ -11,7 +11,11 @@ import pytest
 from seg_pipeline.adapters.app_server import Limits
 from seg_pipeline.adapters.outbox_relay import AT_ONCE, Courier, Round
 from seg_pipeline.jobs.repository import Inbox
-from seg_pipeline.monitoring.service_state import AppServerState, note_app_server_state, read_app_server_state
+from seg_pipeline.monitoring.service_state import (
+    AppServerState,
+    note_app_server_state,
+    read_app_server_state,
+)
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline.telemetry.snapshots import current_samples
@@ -56,7 +60,9 @@ def inbox() -> Inbox:
     return Inbox(ObjectStore.in_memory())
 
 
-def make_courier(store: Store, url: str, clock: Clock, limits: Limits | None = None, **values: Any) -> Courier:
+def make_courier(
+    store: Store, url: str, clock: Clock, limits: Limits | None = None, **values: Any
+) -> Courier:
     settings = make_settings(Path("nowhere"), app_server_url=url, **values)
     return Courier(store, settings, clock, lambda: 1.0, limits or Limits())
 
@@ -85,20 +91,34 @@ def states(inbox: Inbox, uuids: list[str]) -> set[str]:
 # Good days
 
 
-def test_a_result_reaches_the_app_server(inbox: Inbox, server: AppServerDouble, clock: Clock) -> None:
+def test_a_result_reaches_the_app_server(
+    inbox: Inbox, server: AppServerDouble, clock: Clock
+) -> None:
     end_queue_job(inbox, ended_at=clock())
     clock.catch_up()
-    done = make_courier(inbox.store, server.url, clock, base_url="https://segments.example").deliver()
+    done = make_courier(
+        inbox.store, server.url, clock, base_url="https://segments.example"
+    ).deliver()
     (told,) = server.told
-    assert (told.uuid, told.document["status"], len(told.document["segments"])) == ("job-1", "completed", 2)
+    assert (told.uuid, told.document["status"], len(told.document["segments"])) == (
+        "job-1",
+        "completed",
+        2,
+    )
     mask_url = told.document["segments"][0]["mask_url"]
     assert mask_url == "https://segments.example/assets/job-1/mask_images/mask_000.png"
     (delivered,) = done.ended
-    assert (delivered.state, delivered.attempt_count, delivered.attempts[0].status) == ("delivered", 1, 200)
+    assert (delivered.state, delivered.attempt_count, delivered.attempts[0].status) == (
+        "delivered",
+        1,
+        200,
+    )
     assert inbox.store.list(keys.OUTBOX) == []
 
 
-def test_a_failed_job_is_told_with_its_reason(inbox: Inbox, server: AppServerDouble, clock: Clock) -> None:
+def test_a_failed_job_is_told_with_its_reason(
+    inbox: Inbox, server: AppServerDouble, clock: Clock
+) -> None:
     end_queue_job(inbox, ended_at=clock(), failed=True)
     clock.catch_up()
     make_courier(inbox.store, server.url, clock).deliver()
@@ -121,7 +141,9 @@ def test_a_job_whose_uuid_a_client_had_taken_is_told_under_that_uuid(
     assert "/assets/queue-1/" in told.document["segments"][0]["mask_url"]
 
 
-def test_what_was_told_is_not_told_again(inbox: Inbox, server: AppServerDouble, clock: Clock) -> None:
+def test_what_was_told_is_not_told_again(
+    inbox: Inbox, server: AppServerDouble, clock: Clock
+) -> None:
     end_jobs(inbox, 3, clock)
     courier = make_courier(inbox.store, server.url, clock)
     assert [len(each.ended) for each in deliver_for(courier, clock, 3)] == [3, 0, 0]
@@ -145,7 +167,9 @@ def test_a_few_are_under_way_at_once_and_not_more(inbox: Inbox, clock: Clock) ->
     assert states(inbox, uuids) == {"delivered"}
 
 
-def test_a_backlog_goes_out_oldest_first(inbox: Inbox, server: AppServerDouble, clock: Clock) -> None:
+def test_a_backlog_goes_out_oldest_first(
+    inbox: Inbox, server: AppServerDouble, clock: Clock
+) -> None:
     uuids = end_jobs(inbox, 20, clock)
     make_courier(inbox.store, server.url, clock).deliver()
     arrived = server.uuids()
@@ -153,7 +177,9 @@ def test_a_backlog_goes_out_oldest_first(inbox: Inbox, server: AppServerDouble, 
     assert all(abs(arrived.index(uuid) - uuids.index(uuid)) < AT_ONCE for uuid in uuids)
 
 
-def test_a_round_ends_early_if_it_is_asked_to(inbox: Inbox, server: AppServerDouble, clock: Clock) -> None:
+def test_a_round_ends_early_if_it_is_asked_to(
+    inbox: Inbox, server: AppServerDouble, clock: Clock
+) -> None:
     end_jobs(inbox, 20, clock)
     done = make_courier(inbox.store, server.url, clock).deliver(lambda: len(server.told) < 2)
     assert 2 <= len(done.ended) < 2 + AT_ONCE
@@ -162,8 +188,10 @@ def test_a_round_ends_early_if_it_is_asked_to(inbox: Inbox, server: AppServerDou
 # Bad days
 
 
-@pytest.mark.parametrize("trouble", [say(500), hang, hang_up, say(503, retry_after="5"), say(302), say(429), None],
-                         ids=["500", "hanging", "hanging up", "503", "302", "429", "not there"])  # fmt: skip
+@pytest.mark.parametrize("trouble", [say(500), hang, hang_up, say(503, retry_after="5"), say(302),
+                                     say(429), None],
+                         ids=["500", "hanging", "hanging up", "503", "302", "429",
+                              "not there"])  # fmt: skip
 def test_an_app_server_down_for_ten_minutes_gets_every_result_in_order(
     inbox: Inbox, clock: Clock, trouble: Answer | None
 ) -> None:
@@ -173,7 +201,9 @@ def test_an_app_server_down_for_ten_minutes_gets_every_result_in_order(
         url = server.url if trouble else "http://127.0.0.1:9"
         courier = make_courier(inbox.store, url, clock, IMPATIENT, callback_give_up_seconds=86_400)
         deliver_for(courier, clock, 600, step=10)
-        attempts = sum((inbox.outbox.delivery(uuid) or pytest.fail(uuid)).attempt_count for uuid in uuids)
+        attempts = sum(
+            (inbox.outbox.delivery(uuid) or pytest.fail(uuid)).attempt_count for uuid in uuids
+        )
         assert attempts < 40
         assert courier.problem
         server.told.clear()
@@ -198,7 +228,8 @@ def make_courier_again(courier: Courier, url: str) -> Courier:
 def test_a_retry_after_holds_though_the_server_answers_others_before(
     inbox: Inbox, clock: Clock, asked: str, seconds: float
 ) -> None:
-    """What failed in the same row takes its old place, but nobody's request for peace is put aside."""
+    """What failed in the same row takes its old place, but nobody's request for peace is put
+    aside."""
     with app_server(say(503, retry_after=asked), say(500)) as server:
         end_queue_job(inbox, "patient", ended_at=clock())
         clock.catch_up()
@@ -253,7 +284,9 @@ def test_one_that_always_fails_does_not_hold_up_the_others(inbox: Inbox, clock: 
     assert states(inbox, ["job-99"]) == {"delivered"}
 
 
-def test_a_refusal_is_parked_at_once_and_says_nothing_about_the_server(inbox: Inbox, clock: Clock) -> None:
+def test_a_refusal_is_parked_at_once_and_says_nothing_about_the_server(
+    inbox: Inbox, clock: Clock
+) -> None:
     with app_server(say(404, b"unknown uuid")) as server:
         uuids = end_jobs(inbox, 10, clock)
         courier = make_courier(inbox.store, server.url, clock)
@@ -262,17 +295,23 @@ def test_a_refusal_is_parked_at_once_and_says_nothing_about_the_server(inbox: In
         deliver_for(courier, clock, 60)
     assert len(server.told) == 10
     assert states(inbox, uuids) == {"parked"}
-    assert {delivery.reason for delivery in done.ended} == {"the app server answered 404 Not Found: unknown uuid"}
+    assert {delivery.reason for delivery in done.ended} == {
+        "the app server answered 404 Not Found: unknown uuid"
+    }
 
 
-def test_after_the_time_is_over_what_waited_is_parked_without_trying_each(inbox: Inbox, clock: Clock) -> None:
+def test_after_the_time_is_over_what_waited_is_parked_without_trying_each(
+    inbox: Inbox, clock: Clock
+) -> None:
     with app_server(say(500)) as server:
         uuids = end_jobs(inbox, 40, clock)
         courier = make_courier(inbox.store, server.url, clock, callback_give_up_seconds=3600)
         deliver_for(courier, clock, 3600 + 120, step=20)
         assert len(server.told) < 250
     assert states(inbox, uuids) == {"parked"}
-    assert all("given up after 3600 s" in (inbox.outbox.delivery(uuid).reason or "") for uuid in uuids)  # type: ignore[union-attr]
+    assert all(
+        "given up after 3600 s" in (inbox.outbox.delivery(uuid).reason or "") for uuid in uuids
+    )  # type: ignore[union-attr]
     assert inbox.outbox.uuids() == set(uuids)
 
 
@@ -306,7 +345,8 @@ def test_a_result_that_cannot_be_read_holds_up_nobody(
 def test_a_courier_killed_at_any_write_tells_twice_at_worst(
     inbox: Inbox, server: AppServerDouble, clock: Clock, lives: int
 ) -> None:
-    """The app server must take the same PATCH twice: nobody can know whether the first one arrived."""
+    """The app server must take the same PATCH twice: nobody can know whether the first one
+    arrived."""
     end_jobs(inbox, 1, clock)
     dying = make_courier(UnreliableStore(inbox.store, lives), server.url, clock)
     try:
@@ -346,10 +386,17 @@ def test_a_full_disk_does_not_make_us_tell_the_same_again_and_again(
 def test_every_line_of_the_log_names_the_job_and_none_a_secret(
     inbox: Inbox, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with app_server(say(401, b"bad key key-1")) as server, caplog.at_level(logging.INFO, "seg_pipeline"):
+    with (
+        app_server(say(401, b"bad key key-1")) as server,
+        caplog.at_level(logging.INFO, "seg_pipeline"),
+    ):
         end_jobs(inbox, 1, clock)
         make_courier(inbox.store, server.url, clock, app_server_api_key="key-1").deliver()
-    lines = [each.getMessage() for each in caplog.records if each.name == "seg_pipeline.adapters.outbox_relay"]
+    lines = [
+        each.getMessage()
+        for each in caplog.records
+        if each.name == "seg_pipeline.adapters.outbox_relay"
+    ]
     assert all("job-00" in line for line in lines)
     assert "key-1" not in caplog.text
 
@@ -362,7 +409,9 @@ def test_the_one_that_found_the_server_again_is_not_told_twice(inbox: Inbox, clo
     assert states(inbox, [uuid]) == {"delivered"}
 
 
-def test_an_outage_is_noted_from_its_first_failure_until_the_next_answer(inbox: Inbox, clock: Clock) -> None:
+def test_an_outage_is_noted_from_its_first_failure_until_the_next_answer(
+    inbox: Inbox, clock: Clock
+) -> None:
     with app_server(hang_up, hang_up, hang_up, say()) as server:
         end_jobs(inbox, 1, clock)
         began, courier = clock(), make_courier(inbox.store, server.url, clock)
@@ -391,7 +440,10 @@ def test_an_outage_goes_on_when_the_process_is_another(inbox: Inbox, clock: Cloc
 def test_what_became_of_callbacks_is_counted(inbox: Inbox, clock: Clock) -> None:
     def counts() -> list[float]:
         outcomes = ("delivered", "retried", "parked")
-        return [current_samples()["seg_callbacks_total", (("outcome", outcome),)] for outcome in outcomes]
+        return [
+            current_samples()["seg_callbacks_total", (("outcome", outcome),)]
+            for outcome in outcomes
+        ]
 
     before = counts()
     with app_server(hang_up, say(), say(422)) as server:

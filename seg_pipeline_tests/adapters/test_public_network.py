@@ -17,9 +17,22 @@ PUBLIC = ["93.184.216.34", "8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "2a00:1
 NOT_PUBLIC = {
     "loopback": ["127.0.0.1", "127.255.255.254", "::1"],
     "unspecified": ["0.0.0.0", "0.1.2.3", "::"],
-    "private": ["10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "fc00::1", "fd12:3456::1"],
+    "private": [
+        "10.0.0.1",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.168.1.1",
+        "fc00::1",
+        "fd12:3456::1",
+    ],
     "link-local": ["169.254.0.1", "fe80::1", "fe80::1%eth0"],
-    "metadata": ["169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "fd00:ec2::254"],
+    "metadata": [
+        "169.254.169.254",
+        "169.254.170.2",
+        "100.100.100.200",
+        "168.63.129.16",
+        "fd00:ec2::254",
+    ],
     "shared (CGNAT)": ["100.64.0.1", "100.127.255.254"],
     "multicast": ["224.0.0.1", "239.255.255.250", "ff02::1", "ff0e::1"],
     "reserved": ["240.0.0.1", "255.255.255.255", "192.0.0.8", "192.88.99.1", "100::1", "5f00::1"],
@@ -40,7 +53,8 @@ def test_machines_on_the_internet_are_public(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "address"), [(kind, address) for kind, addresses in NOT_PUBLIC.items() for address in addresses]
+    ("kind", "address"),
+    [(kind, address) for kind, addresses in NOT_PUBLIC.items() for address in addresses],
 )
 def test_all_else_is_not(kind: str, address: str) -> None:
     assert not is_public(address), kind
@@ -53,17 +67,33 @@ def test_whatever_the_library_calls_private_is_not_public(address: ipaddress.IPv
 
 
 @given(st.ip_addresses(v=4))
-def test_no_ipv4_address_is_reached_in_the_dress_of_an_ipv6_one(address: ipaddress.IPv4Address) -> None:
+def test_no_ipv4_address_is_reached_in_the_dress_of_an_ipv6_one(
+    address: ipaddress.IPv4Address,
+) -> None:
     number = int(address)
     for prefix, shift in (("::", 0), ("::ffff:0:0", 0), ("64:ff9b::", 0), ("2002::", 80)):
-        assert not is_public(str(ipaddress.IPv6Address(int(ipaddress.IPv6Address(prefix)) | number << shift)))
+        assert not is_public(
+            str(ipaddress.IPv6Address(int(ipaddress.IPv6Address(prefix)) | number << shift))
+        )
 
 
 @pytest.mark.parametrize(
-    "spelling", ["2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.1", "0", "127.0.0.1", "::1", "::ffff:7f00:1"]
+    "spelling",
+    [
+        "2130706433",
+        "0x7f000001",
+        "0x7f.1",
+        "0177.0.0.1",
+        "127.1",
+        "0",
+        "127.0.0.1",
+        "::1",
+        "::ffff:7f00:1",
+    ],
 )
 def test_other_spellings_of_a_local_address_are_read_as_it(spelling: str) -> None:
-    """The resolver knows more spellings than any pattern here would; so its answer is what is checked."""
+    """The resolver knows more spellings than any pattern here would; so its answer is what is
+    checked."""
     network = PublicNetwork(Resolver())
     with pytest.raises(UrlRefused, match="is not a public address"):
         connect(network, spelling, 80)
@@ -81,7 +111,9 @@ def connect(network: PublicNetwork, host: str, port: int, timeout: float | None 
     return asyncio.run(visit())
 
 
-def network_that_resolves_to(*addresses: str, allow_private: bool = False) -> tuple[PublicNetwork, list[str]]:
+def network_that_resolves_to(
+    *addresses: str, allow_private: bool = False
+) -> tuple[PublicNetwork, list[str]]:
     asked: list[str] = []
 
     def resolve(host: str, port: int) -> Sequence[str]:
@@ -107,17 +139,23 @@ def test_a_refusal_does_not_tell_what_the_name_resolves_to() -> None:
 def test_the_connection_goes_to_the_address_that_was_checked() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         network, asked = network_that_resolves_to("127.0.0.1", allow_private=True)
-        assert connect(network, "pictures.example", server.getsockname()[1], timeout=5) == "127.0.0.1"
+        assert (
+            connect(network, "pictures.example", server.getsockname()[1], timeout=5) == "127.0.0.1"
+        )
         assert asked == ["pictures.example"]
 
 
 def test_an_address_that_does_not_answer_is_followed_by_the_next() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         network, _ = network_that_resolves_to("127.0.0.2", "127.0.0.1", allow_private=True)
-        assert connect(network, "pictures.example", server.getsockname()[1], timeout=5) == "127.0.0.1"
+        assert (
+            connect(network, "pictures.example", server.getsockname()[1], timeout=5) == "127.0.0.1"
+        )
 
 
-@pytest.mark.parametrize("failure", [socket.gaierror(-2, "unknown"), UnicodeError("label too long")])
+@pytest.mark.parametrize(
+    "failure", [socket.gaierror(-2, "unknown"), UnicodeError("label too long")]
+)
 def test_a_name_without_an_address_is_a_failed_connection(failure: Exception) -> None:
     def resolve(host: str, port: int) -> Sequence[str]:
         raise failure

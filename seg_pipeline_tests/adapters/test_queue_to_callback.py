@@ -1,4 +1,5 @@
-"""The app server's jobs through the whole service: a message in, a PATCH out, and what lies between in Dagster."""
+"""The app server's jobs through the whole service: a message in, a PATCH out, and what lies between
+in Dagster."""
 
 import json
 import secrets
@@ -46,10 +47,13 @@ class World:
 
     def materialized(self, asset: str) -> list[str]:
         """The partitions of an asset that are green in Dagster."""
-        query = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
-            assetPartitionStatuses { ... on DefaultPartitionStatuses { materializedPartitions } } } } }"""
+        query = """query($key: AssetKeyInput!) {
+            assetNodeOrError(assetKey: $key) { ... on AssetNode { assetPartitionStatuses {
+                ... on DefaultPartitionStatuses { materializedPartitions } } } } }"""
         body = json.dumps({"query": query, "variables": {"key": {"path": [asset]}}}).encode()
-        answer = ask("POST", f"{self.stack.dagster_url}/graphql", body, {"content-type": "application/json"})
+        answer = ask(
+            "POST", f"{self.stack.dagster_url}/graphql", body, {"content-type": "application/json"}
+        )
         partitions: list[str] = answer.body["data"]["assetNodeOrError"]["assetPartitionStatuses"][
             "materializedPartitions"
         ]
@@ -60,12 +64,16 @@ def pictures(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     """A server with one picture, one page, and nothing else."""
     pages = {"/sample.jpg": BUNDLED.read_bytes(), "/page": b"<html>hello</html>"}
     body = pages.get(environ["PATH_INFO"])
-    start_response("200 OK" if body else "404 Not Found", [("Content-Length", str(len(body or b"")))])
+    start_response(
+        "200 OK" if body else "404 Not Found", [("Content-Length", str(len(body or b"")))]
+    )
     return [body or b""]
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, aws_endpoint: str, profile: str) -> Iterator[World]:
+def world(
+    tmp_path_factory: pytest.TempPathFactory, aws_endpoint: str, profile: str
+) -> Iterator[World]:
     names = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": REGION}
     queue = boto3.client("sqs", endpoint_url=aws_endpoint, **names)  # type: ignore[call-overload]
     url = queue.create_queue(QueueName=f"queue-{secrets.token_hex(6)}")["QueueUrl"]
@@ -96,14 +104,19 @@ def test_a_message_may_set_parameters_and_have_run_lengths_in_its_patch(world: W
     segments = world.told("asking").document["segments"]
     assert segments
     assert all(segment["rle"]["counts"] for segment in segments)
-    assert ask("GET", f"{world.stack.base_url}/jobs/asking").body["parameters"] == {"confidence": 0.5}
+    assert ask("GET", f"{world.stack.base_url}/jobs/asking").body["parameters"] == {
+        "confidence": 0.5
+    }
 
 
 def test_dagster_shows_every_step_of_it_and_the_partition_turns_green(world: World) -> None:
     world.send("shown")
     world.told("shown")
     world.stack.wait_for(lambda: "shown" in world.materialized("callback"), "a green partition")
-    assert all("shown" in world.materialized(asset) for asset in ("source_image", "segments", "cutouts", "result"))
+    assert all(
+        "shown" in world.materialized(asset)
+        for asset in ("source_image", "segments", "cutouts", "result")
+    )
 
 
 def test_a_picture_that_cannot_be_had_is_told_as_a_failure(world: World) -> None:
@@ -121,7 +134,9 @@ def test_messages_that_are_no_jobs_are_parked_and_the_others_go_on(world: World)
     world.send("last")
     world.told("last")
     notes = world.stack.data_dir / "state" / "parked"
-    world.stack.wait_for(lambda: notes.exists() and len([*notes.iterdir()]) == 2, "two parked messages")
+    world.stack.wait_for(
+        lambda: notes.exists() and len([*notes.iterdir()]) == 2, "two parked messages"
+    )
 
 
 def test_a_refused_callback_is_replayed_by_the_api(world: World) -> None:
@@ -129,7 +144,9 @@ def test_a_refused_callback_is_replayed_by_the_api(world: World) -> None:
     world.send("refused")
     world.told("refused")
     url = f"{world.stack.base_url}/jobs/refused/callback"
-    world.stack.wait_for((world.stack.data_dir / "state/parked/callback-refused").exists, "it being parked")
+    world.stack.wait_for(
+        (world.stack.data_dir / "state/parked/callback-refused").exists, "it being parked"
+    )
     assert "refused" not in world.materialized("callback")
     assert ask("POST", url).status == 202
     world.stack.wait_for(lambda: "refused" in world.materialized("callback"), "a green partition")

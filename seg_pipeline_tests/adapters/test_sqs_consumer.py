@@ -1,4 +1,5 @@
-"""From a queue, as a moto server speaks SQS over HTTP, into the inbox: nothing lost, doubled or looping."""
+"""From a queue, as a moto server speaks SQS over HTTP, into the inbox: nothing lost, doubled or
+looping."""
 
 import json
 import secrets
@@ -48,7 +49,9 @@ class Queue:
 
     def left(self, url: str = "") -> list[str]:
         """The bodies that are still in it; they are not taken out."""
-        answer = self.client.receive_message(QueueUrl=url or self.url, MaxNumberOfMessages=10, VisibilityTimeout=0)
+        answer = self.client.receive_message(
+            QueueUrl=url or self.url, MaxNumberOfMessages=10, VisibilityTimeout=0
+        )
         return [message["Body"] for message in answer.get("Messages", [])]
 
 
@@ -62,14 +65,21 @@ def client(aws_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 def make_queue(client: Any, endpoint: str, suffix: str = "", **attributes: str) -> str:
     """A queue that gives every message again at once, until it is deleted."""
     name = f"queue-{secrets.token_hex(6)}{suffix}"
-    return str(client.create_queue(QueueName=name, Attributes={"VisibilityTimeout": "0", **attributes})["QueueUrl"])
+    return str(
+        client.create_queue(QueueName=name, Attributes={"VisibilityTimeout": "0", **attributes})[
+            "QueueUrl"
+        ]
+    )
 
 
 @pytest.fixture
 def queue(client: Any, aws_endpoint: str, tmp_path: Path) -> Queue:
     url = make_queue(client, aws_endpoint)
     settings = make_settings(
-        tmp_path, sqs_queue_url=url, sqs_endpoint_url=aws_endpoint, app_server_url="https://app.example"
+        tmp_path,
+        sqs_queue_url=url,
+        sqs_endpoint_url=aws_endpoint,
+        app_server_url="https://app.example",
     )
     return Queue(client, url, settings, Inbox(ObjectStore.in_memory()))
 
@@ -94,18 +104,34 @@ def test_the_seeds_message_is_a_job_with_our_defaults() -> None:
 
 
 def test_a_message_may_ask_for_more() -> None:
-    asked = {"uuid": "abc123", "imageUrl": "s3://bucket/a.png", "model": "demo-sam2", "resize": 256, "ttl_seconds": 60}
+    asked = {
+        "uuid": "abc123",
+        "imageUrl": "s3://bucket/a.png",
+        "model": "demo-sam2",
+        "resize": 256,
+        "ttl_seconds": 60,
+    }
     job = parse({**asked, "something": "else"})
-    assert (job.image_url, job.model, job.resize, job.ttl_seconds) == ("s3://bucket/a.png", "demo-sam2", 256, 60)
+    assert (job.image_url, job.model, job.resize, job.ttl_seconds) == (
+        "s3://bucket/a.png",
+        "demo-sam2",
+        256,
+        60,
+    )
 
 
 def test_a_message_may_set_parameters_of_the_queues_model_and_ask_for_run_lengths() -> None:
     job = parse({**GOOD, "parameters": {"points_per_side": 8, "use_m2m": True}, "rle": True})
-    assert (job.model, job.parameters, job.rle) == ("sam2.1_hiera_large", {"points_per_side": 8, "use_m2m": 1}, True)
+    assert (job.model, job.parameters, job.rle) == (
+        "sam2.1_hiera_large",
+        {"points_per_side": 8, "use_m2m": 1},
+        True,
+    )
 
 
 def test_null_is_as_good_as_nothing() -> None:
-    job = parse({"uuid": "abc123", "image_url": URL, "imageUrl": None, "model": None, "resize": None,
+    job = parse({"uuid": "abc123", "image_url": URL, "imageUrl": None, "model": None,
+                 "resize": None,
                  "parameters": None, "rle": None})  # fmt: skip
     assert job.model == "sam2.1_hiera_large"
 
@@ -150,14 +176,17 @@ BAD = {
     "a yes for a size": {**GOOD, "resize": True},
     "a size of nothing": {**GOOD, "resize": 0},
     "a huge size": {**GOOD, "resize": 10**6},
-    "a huge number": '{"uuid": "abc123", "image_url": "https://a.example/", "resize": ' + "9" * 5000 + "}",
+    "a huge number": (
+        '{"uuid": "abc123", "image_url": "https://a.example/", "resize": ' + "9" * 5000 + "}"
+    ),
     "no number": '{"uuid": "abc123", "image_url": "https://a.example/", "ttl_seconds": NaN}',
     "a time in the past": {**GOOD, "ttl_seconds": -1},
     "a time without end": {**GOOD, "ttl_seconds": 10**9},
     "no parameters": {**GOOD, "parameters": "points_per_side"},
     "a parameter past its limit": {**GOOD, "parameters": {"points_per_side": 1000}},
-    "a parameter that is no number": '{"uuid": "a", "image_url": "https://a.example/", "parameters": '
-    '{"pred_iou_thresh": NaN}}',
+    "a parameter that is no number": (
+        '{"uuid": "a", "image_url": "https://a.example/", "parameters": {"pred_iou_thresh": NaN}}'
+    ),
     "a parameter of another model": {**GOOD, "parameters": {"confidence": 0.5}},
     "work for hours": {**GOOD, "parameters": {"points_per_side": 64, "crop_n_layers": 2}},
     "a text for run lengths": {**GOOD, "rle": "true"},
@@ -185,7 +214,11 @@ def waiting(queue: Queue) -> list[str]:
 def test_messages_become_jobs_and_are_deleted(queue: Queue) -> None:
     queue.send(*({"uuid": f"job-{number}", "image_url": URL} for number in range(3)))
     pulled = queue.pull()
-    assert (sorted(pulled.accepted), pulled.parked, pulled.left) == (["job-0", "job-1", "job-2"], (), 0)
+    assert (sorted(pulled.accepted), pulled.parked, pulled.left) == (
+        ["job-0", "job-1", "job-2"],
+        (),
+        0,
+    )
     assert sorted(waiting(queue)) == sorted(pulled.accepted)
     assert queue.inbox.job("job-0").image_url == URL
     assert queue.left() == []
@@ -224,27 +257,38 @@ def everything(queue: Queue) -> set[str]:
     return {info.key for prefix in prefixes for info in queue.inbox.store.list(prefix)}
 
 
-def test_a_message_that_comes_again_after_our_defaults_changed_is_the_same_job(queue: Queue) -> None:
+def test_a_message_that_comes_again_after_our_defaults_changed_is_the_same_job(
+    queue: Queue,
+) -> None:
     """A new QUEUE_MODEL takes effect while messages are under way."""
     queue.send({"uuid": "job-1", "image_url": URL})
     queue.pull()
-    changed = queue.settings.model_copy(update={"queue_model": "demo-sam2", "asset_ttl_seconds": 60})
+    changed = queue.settings.model_copy(
+        update={"queue_model": "demo-sam2", "asset_ttl_seconds": 60}
+    )
     queue.send({"uuid": "job-1", "image_url": URL})
     assert SqsIntake(changed, queue.inbox).pull(0) == Pulled(accepted=("job-1",))
     assert queue.inbox.job("job-1").model == "sam2.1_hiera_large"
 
 
-def test_parameters_of_another_model_than_the_first_messages_are_a_conflict_too(queue: Queue) -> None:
+def test_parameters_of_another_model_than_the_first_messages_are_a_conflict_too(
+    queue: Queue,
+) -> None:
     queue.send({**GOOD, "model": "demo-yolo"})
     queue.pull()
     queue.send({**GOOD, "parameters": {"points_per_side": 8}})
     assert "exists with a different request" in queue.pull().parked[0]
 
 
-@pytest.mark.parametrize("other", [{"image_url": URL + "?other"}, {"image_url": URL, "model": "demo-sam2"},
-                                   {"image_url": URL, "resize": 64}, {"image_url": URL, "rle": True},
-                                   {"image_url": URL, "parameters": {"points_per_side": 8}}])  # fmt: skip
-def test_a_known_uuid_with_another_request_is_parked_and_the_first_goes_on(queue: Queue, other: Any) -> None:
+@pytest.mark.parametrize("other", [{"image_url": URL + "?other"},
+                                   {"image_url": URL, "model": "demo-sam2"},
+                                   {"image_url": URL, "resize": 64},
+                                   {"image_url": URL, "rle": True},
+                                   {"image_url": URL,
+                                    "parameters": {"points_per_side": 8}}])  # fmt: skip
+def test_a_known_uuid_with_another_request_is_parked_and_the_first_goes_on(
+    queue: Queue, other: Any
+) -> None:
     queue.send({"uuid": "job-1", "image_url": URL})
     queue.pull()
     queue.send({"uuid": "job-1", **other})
@@ -258,14 +302,20 @@ def test_a_known_uuid_with_another_request_is_parked_and_the_first_goes_on(queue
 
 
 def as_a_client(queue: Queue, **asked: Any) -> Job:
-    return queue.inbox.accept(make_job("job-1", **{"image_url": URL + "?mine", "model": "demo-yolo", **asked})).job
+    return queue.inbox.accept(
+        make_job("job-1", **{"image_url": URL + "?mine", "model": "demo-yolo", **asked})
+    ).job
 
 
 @pytest.mark.parametrize(
-    "asked", [{}, {"image_url": URL}, {"image_url": URL, "model": "sam2.1_hiera_large", "ttl_seconds": 1}]
+    "asked",
+    [{}, {"image_url": URL}, {"image_url": URL, "model": "sam2.1_hiera_large", "ttl_seconds": 1}],
 )
-def test_a_message_whose_uuid_a_client_has_taken_is_a_job_of_its_own(queue: Queue, asked: Any) -> None:
-    """Else anybody who guesses a uuid keeps the app server from its answer, or chooses its model."""
+def test_a_message_whose_uuid_a_client_has_taken_is_a_job_of_its_own(
+    queue: Queue, asked: Any
+) -> None:
+    """Else anybody who guesses a uuid keeps the app server from its answer, or chooses its
+    model."""
     clients = as_a_client(queue, **asked)
     queue.send({"uuid": "job-1", "image_url": URL})
     pulled = queue.pull()
@@ -299,7 +349,9 @@ def test_what_a_client_asked_to_the_letter_is_one_job_for_both(queue: Queue) -> 
 
 
 def test_a_bad_message_is_parked_with_its_reason_and_does_not_come_back(queue: Queue) -> None:
-    queue.send('{"uuid": "../x", "image_url": "https://a.example/"}', {"uuid": "job-1", "image_url": URL})
+    queue.send(
+        '{"uuid": "../x", "image_url": "https://a.example/"}', {"uuid": "job-1", "image_url": URL}
+    )
     pulled = [queue.pull() for _ in range(3)]
     assert [uuid for each in pulled for uuid in each.accepted] == ["job-1"]
     (note,) = parked(queue)
@@ -324,7 +376,9 @@ def test_what_nobody_foresaw_is_parked_too(
 
     monkeypatch.setattr(sqs_consumer, "parse_message", stumble)
     queue.send({"uuid": "job-1", "image_url": URL})
-    assert queue.pull().parked == ("the message could not be taken: an unexpected ZeroDivisionError occurred.",)
+    assert queue.pull().parked == (
+        "the message could not be taken: an unexpected ZeroDivisionError occurred.",
+    )
     assert queue.left() == []
     assert "ZeroDivisionError" in caplog.text
 
@@ -333,34 +387,50 @@ def test_what_nobody_foresaw_is_parked_too(
 def dead_letters(queue: Queue, aws_endpoint: str) -> str:
     """The URL of the queue's dead-letter queue."""
     url = make_queue(queue.client, aws_endpoint)
-    arn = queue.client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    arn = queue.client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])[
+        "Attributes"
+    ]["QueueArn"]
     policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": "100"})
     queue.client.set_queue_attributes(QueueUrl=queue.url, Attributes={"RedrivePolicy": policy})
     return url
 
 
-def test_a_bad_message_goes_to_the_dead_letter_queue_with_its_reason(queue: Queue, dead_letters: str) -> None:
+def test_a_bad_message_goes_to_the_dead_letter_queue_with_its_reason(
+    queue: Queue, dead_letters: str
+) -> None:
     queue.send("hello \N{SNOWMAN}")
     queue.pull()
-    (message,) = queue.client.receive_message(QueueUrl=dead_letters, MessageAttributeNames=["All"])["Messages"]
+    (message,) = queue.client.receive_message(QueueUrl=dead_letters, MessageAttributeNames=["All"])[
+        "Messages"
+    ]
     assert message["Body"] == "hello \N{SNOWMAN}"
-    assert message["MessageAttributes"]["reason"]["StringValue"].startswith("the message is no JSON object")
+    assert message["MessageAttributes"]["reason"]["StringValue"].startswith(
+        "the message is no JSON object"
+    )
     assert (len(parked(queue)), queue.left()) == (1, [])
 
 
-def test_a_dead_letter_queue_of_a_fifo_queue_takes_it_too(client: Any, aws_endpoint: str, tmp_path: Path) -> None:
+def test_a_dead_letter_queue_of_a_fifo_queue_takes_it_too(
+    client: Any, aws_endpoint: str, tmp_path: Path
+) -> None:
     dead = make_queue(client, aws_endpoint, ".fifo", FifoQueue="true")
-    arn = client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    arn = client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"][
+        "QueueArn"
+    ]
     policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 100})
     url = make_queue(client, aws_endpoint, ".fifo", FifoQueue="true", RedrivePolicy=policy)
     settings = make_settings(tmp_path, sqs_queue_url=url, sqs_endpoint_url=aws_endpoint)
     queue = Queue(client, url, settings, Inbox(ObjectStore.in_memory()))
-    client.send_message(QueueUrl=url, MessageBody="hello", MessageGroupId="1", MessageDeduplicationId="1")
+    client.send_message(
+        QueueUrl=url, MessageBody="hello", MessageGroupId="1", MessageDeduplicationId="1"
+    )
     queue.pull()
     assert (queue.left(dead), queue.left()) == (["hello"], [])
 
 
-def test_a_dead_letter_queue_that_is_gone_keeps_nothing_from_being_parked(queue: Queue, dead_letters: str) -> None:
+def test_a_dead_letter_queue_that_is_gone_keeps_nothing_from_being_parked(
+    queue: Queue, dead_letters: str
+) -> None:
     queue.client.delete_queue(QueueUrl=dead_letters)
     queue.send("hello")
     assert len(queue.pull().parked) == 1
@@ -393,7 +463,9 @@ def test_while_the_store_is_away_messages_stay_in_the_queue(
     assert queue.left() == []
 
 
-def test_what_was_taken_before_the_store_went_away_is_deleted(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_taken_before_the_store_went_away_is_deleted(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     queue.send(*({"uuid": f"job-{number}", "image_url": URL} for number in range(3)))
     accept, calls = queue.inbox.accept, []
 
@@ -411,7 +483,9 @@ def test_what_was_taken_before_the_store_went_away_is_deleted(queue: Queue, monk
 
 @pytest.mark.parametrize("lives", range(4))
 @pytest.mark.parametrize("body", [json.dumps(GOOD), "hello"], ids=["a job", "no job"])
-def test_a_process_killed_at_any_write_loses_and_doubles_nothing(queue: Queue, body: str, lives: int) -> None:
+def test_a_process_killed_at_any_write_loses_and_doubles_nothing(
+    queue: Queue, body: str, lives: int
+) -> None:
     queue.send(body)
     try:
         queue.pull(UnreliableStore(queue.inbox.store, lives))
@@ -443,7 +517,9 @@ def pull_from(tmp_path: Path, **values: Any) -> None:
     SqsIntake(settings, Inbox(ObjectStore.in_memory())).pull(0)
 
 
-def test_a_queue_that_is_not_there_is_told_in_one_sentence(client: Any, aws_endpoint: str, tmp_path: Path) -> None:
+def test_a_queue_that_is_not_there_is_told_in_one_sentence(
+    client: Any, aws_endpoint: str, tmp_path: Path
+) -> None:
     url = f"{aws_endpoint}/123456789012/nobody"
     with pytest.raises(QueueUnavailable, match=r"cannot be used: .*does not exist"):
         pull_from(tmp_path, sqs_queue_url=url, sqs_endpoint_url=aws_endpoint)
@@ -461,7 +537,9 @@ def test_a_server_that_is_away_is_told(client: Any, tmp_path: Path) -> None:
 def test_a_queue_that_holds_us_is_left(client: Any, tmp_path: Path, manner: Manner) -> None:
     """A sensor's tick waits for it, and botocore's own time-outs begin anew with every byte."""
     with stranger(manner) as address:
-        settings = make_settings(tmp_path, sqs_queue_url=f"{address}/1/jobs", sqs_endpoint_url=address)
+        settings = make_settings(
+            tmp_path, sqs_queue_url=f"{address}/1/jobs", sqs_endpoint_url=address
+        )
         consumer = SqsIntake(settings, Inbox(ObjectStore.in_memory()), answer_seconds=0.5)
         with pytest.raises(QueueUnavailable, match=r"no end within 0\.5 s"):
             consumer.pull(0)
@@ -482,18 +560,26 @@ def eventually_no_thread(name: str) -> bool:
 def test_missing_credentials_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_credentials(tmp_path, monkeypatch)
     with pytest.raises(QueueUnavailable, match="credentials"):
-        pull_from(tmp_path, sqs_queue_url="http://127.0.0.1:9/1/q", sqs_endpoint_url="http://127.0.0.1:9")
+        pull_from(
+            tmp_path, sqs_queue_url="http://127.0.0.1:9/1/q", sqs_endpoint_url="http://127.0.0.1:9"
+        )
 
 
-def test_a_profile_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_that_is_not_there_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without_credentials(tmp_path, monkeypatch)
     with pytest.raises(QueueUnavailable, match="somebody"):
         pull_from(tmp_path, sqs_queue_url="http://127.0.0.1:9/1/q", aws_profile="somebody")
 
 
-def test_a_profile_in_the_home_folder_is_used(queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_in_the_home_folder_is_used(
+    queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without_credentials(tmp_path, monkeypatch)
-    (tmp_path / "credentials").write_text("[mine]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    (tmp_path / "credentials").write_text(
+        "[mine]\naws_access_key_id = a\naws_secret_access_key = b\n"
+    )
     mine = queue.settings.model_copy(update={"aws_profile": "mine"})
     assert SqsIntake(mine, queue.inbox).pull(0) == Pulled()
 
@@ -511,7 +597,9 @@ def without_credentials(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("https://sqs.cn-north-1.amazonaws.com.cn/123456789012/jobs", "cn-north-1"),
     ("http://localhost:9324/123456789012/jobs", "us-east-1"),
 ])  # fmt: skip
-def test_the_queues_own_address_says_its_region(url: str, region: str, client: Any, tmp_path: Path) -> None:
+def test_the_queues_own_address_says_its_region(
+    url: str, region: str, client: Any, tmp_path: Path
+) -> None:
     intake = SqsIntake(make_settings(tmp_path, sqs_queue_url=url), Inbox(ObjectStore.in_memory()))
     assert intake._client.meta.region_name == region
 

@@ -13,7 +13,8 @@ AWAY = QueueUnavailable("the queue cannot be used: it is away.")
 
 
 class ScriptedIntake:
-    """Gives the scripted pulls in turn, then nothing; each takes the seconds that it was told to wait."""
+    """Gives the scripted pulls in turn, then nothing; each takes the seconds that it was told to
+    wait."""
 
     def __init__(self, clock: "Clock", *script: Pulled | Exception) -> None:
         self._clock = clock
@@ -74,7 +75,9 @@ def test_it_does_not_poll_in_circles_in_the_last_second(clock: Clock) -> None:
 
 
 def test_a_parked_message_is_told_at_once(clock: Clock) -> None:
-    collector, intake = make_collector(clock, Pulled(accepted=("a",), parked=("the message is no JSON object.",)))
+    collector, intake = make_collector(
+        clock, Pulled(accepted=("a",), parked=("the message is no JSON object.",))
+    )
     summary = collector.collect(20).summary()
     assert summary == "Took 1 jobs from the queue. Parked a message: the message is no JSON object."
     assert len(intake.waits) == 1

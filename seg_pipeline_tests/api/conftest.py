@@ -14,7 +14,8 @@ from seg_pipeline_tests.api.serving import Serve, api_settings, serving
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Starts the API with these settings (and store), gives a client of it, and stops it after the test."""
+    """Starts the API with these settings (and store), gives a client of it, and stops it after the
+    test."""
     with ExitStack() as stack:
 
         def start(store: Store | None = None, **values: Any) -> httpx.Client:

@@ -18,8 +18,14 @@ Serve = Callable[..., httpx.Client]
 
 
 def api_settings(folder: Path, **values: Any) -> Settings:
-    """Settings for one test: nothing from `.env`, data in the folder, the small model, short waits."""
-    defaults = {"data_dir": folder / "data", "model": "demo-yolo", "wait_seconds": 20, "api_port": 1}
+    """Settings for one test: nothing from `.env`, data in the folder, the small model, short
+    waits."""
+    defaults = {
+        "data_dir": folder / "data",
+        "model": "demo-yolo",
+        "wait_seconds": 20,
+        "api_port": 1,
+    }
     return Settings(_env_file=None, **{**defaults, **values})
 
 

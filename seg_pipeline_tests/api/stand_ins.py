@@ -1,4 +1,5 @@
-"""Stand-ins for what is not the API: a worker that finishes jobs without a model, a store that fails on purpose."""
+"""Stand-ins for what is not the API: a worker that finishes jobs without a model, a store that
+fails on purpose."""
 
 import threading
 from collections.abc import Callable
@@ -19,7 +20,9 @@ from seg_pipeline_tests.builders import make_found, make_picture, make_timing
 DRAWING = "..../.##./.##./...."
 
 
-def finish_job(store: Store, uuid: str, *drawings: str, error: SegPipelineError | None = None) -> None:
+def finish_job(
+    store: Store, uuid: str, *drawings: str, error: SegPipelineError | None = None
+) -> None:
     """Does by hand what a run does: files, then the result through the real inbox."""
     inbox = Inbox(store)
     job = inbox.job(uuid)
@@ -44,7 +47,8 @@ def _complete(store: Store, job: Job, drawings: tuple[str, ...]) -> dict[str, An
 
 
 class FakeWorker:
-    """A thread that takes jobs from the real inbox and finishes them all the same way; no Dagster, no model."""
+    """A thread that takes jobs from the real inbox and finishes them all the same way; no Dagster,
+    no model."""
 
     def __init__(self, store: Store, *drawings: str, error: SegPipelineError | None = None) -> None:
         self._store, self._drawings, self._error = store, drawings, error

@@ -48,7 +48,12 @@ def test_a_body_that_brings_nothing_gives_way_and_one_that_does_not_stays() -> N
 
 @pytest.mark.parametrize(
     ("host", "key"),
-    [("192.0.2.1", "192.0.2.1"), ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"), ("", ""), ("unix", "unix")],
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("", ""),
+        ("unix", "unix"),
+    ],
 )
 def test_a_household_is_one_client(host: str, key: str) -> None:
     assert client_key(host) == key
@@ -95,7 +100,10 @@ def test_who_cannot_be_taken_on_is_told_when_to_come_again_and_leaves_nothing(
         usage = shutil.disk_usage("/")._replace(free=MIB)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     asked = {"uuid": "mine", "image_url": "https://example.com/a.png"}
-    for response in (client.post("/segment?uuid=mine", content=PICTURE), client.post("/jobs", json=asked)):
+    for response in (
+        client.post("/segment?uuid=mine", content=PICTURE),
+        client.post("/jobs", json=asked),
+    ):
         assert (response.status_code, response.json()["code"]) == (503, "busy")
         assert int(response.headers["retry-after"]) > 0
     assert api_store.list(keys.ASSETS) == []

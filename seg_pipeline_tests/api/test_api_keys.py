@@ -13,7 +13,14 @@ def keys_of(api_keys: str, **values: str) -> ApiKeys:
 
 @pytest.mark.parametrize(
     ("given", "name"),
-    [("a", "key-1"), ("b", "shop"), ("shop:b", "shop"), ("c d", "key-3"), ("é", "key-4"), ("a b:c", "key-5")],
+    [
+        ("a", "key-1"),
+        ("b", "shop"),
+        ("shop:b", "shop"),
+        ("c d", "key-3"),
+        ("é", "key-4"),
+        ("a b:c", "key-5"),
+    ],
 )
 def test_each_key_has_a_name(given: str, name: str) -> None:
     found = keys_of("a, shop:b, c d, é, a b:c").find(given)
@@ -21,7 +28,9 @@ def test_each_key_has_a_name(given: str, name: str) -> None:
     assert found.name == name
 
 
-@pytest.mark.parametrize("given", ["", "A", "a ", "key-1", "shop", "shop:", ":b", "a, shop:b", "a" * 10_000])
+@pytest.mark.parametrize(
+    "given", ["", "A", "a ", "key-1", "shop", "shop:", ":b", "a, shop:b", "a" * 10_000]
+)
 def test_nothing_else_is_a_key(given: str) -> None:
     assert keys_of("a, shop:b").find(given) is None
 
@@ -47,7 +56,9 @@ def test_a_star_stands_for_every_key_without_a_rate_of_its_own() -> None:
     assert [keys.wait_seconds(other) > 0 for _ in range(3)] == [False, False, True]
 
 
-@pytest.mark.parametrize("rates", ["shop", "shop=0", "shop=-1", "shop=1.5", "=5", "a=1;b=2", "a=1 b=2"])
+@pytest.mark.parametrize(
+    "rates", ["shop", "shop=0", "shop=-1", "shop=1.5", "=5", "a=1;b=2", "a=1 b=2"]
+)
 def test_rates_that_cannot_be_read_are_refused_at_the_start(rates: str) -> None:
     with pytest.raises(ValidationError):
         Settings(_env_file=None, api_rates=rates)

@@ -35,7 +35,9 @@ def finished_job(client: httpx.Client, store: Store, uuid: str) -> None:
 def test_every_file_that_the_answer_names_is_served_with_its_type(client: httpx.Client) -> None:
     answer = client.get("/jobs/mine").json()
     segment = answer["segments"][0]
-    types = [client.get(url).headers["content-type"] for url in (*answer["urls"], answer["overlay_url"])]
+    types = [
+        client.get(url).headers["content-type"] for url in (*answer["urls"], answer["overlay_url"])
+    ]
     assert set(types) == {"image/webp"}
     assert segment["crop_url"] == answer["urls"][1]
     mask = client.get(segment["mask_url"])
@@ -57,12 +59,22 @@ def test_a_file_that_the_client_has_is_not_sent_again(client: httpx.Client) -> N
     etag = client.get("/assets/mine/original.webp").headers["etag"]
     for known in (etag, f"W/{etag}", f'"x", {etag}', "*"):
         response = client.get("/assets/mine/original.webp", headers={"If-None-Match": known})
-        assert (response.status_code, response.content, response.headers["etag"]) == (304, b"", etag)
-    assert client.get("/assets/mine/original.webp", headers={"If-None-Match": '"x"'}).status_code == 200
+        assert (response.status_code, response.content, response.headers["etag"]) == (
+            304,
+            b"",
+            etag,
+        )
+    assert (
+        client.get("/assets/mine/original.webp", headers={"If-None-Match": '"x"'}).status_code
+        == 200
+    )
 
 
 def test_head_says_what_get_would_without_the_bytes(client: httpx.Client) -> None:
-    got, headed = client.get("/assets/mine/original.webp"), client.head("/assets/mine/original.webp")
+    got, headed = (
+        client.get("/assets/mine/original.webp"),
+        client.head("/assets/mine/original.webp"),
+    )
     assert headed.status_code == 200
     assert headed.content == b""
     for name in ("content-length", "content-type", "etag", "last-modified"):
@@ -82,7 +94,13 @@ def test_the_source_comes_back_as_a_download_that_cannot_run(client: httpx.Clien
     "path",
     [
         *("mine", "mine/", "mine/crops", "mine/crops/", "mine/mask_images/", "", "/"),
-        *("mine/request.json", "mine/result.json", "mine/segments.json", "mine/source.json", "mine/delivery.json"),
+        *(
+            "mine/request.json",
+            "mine/result.json",
+            "mine/segments.json",
+            "mine/source.json",
+            "mine/delivery.json",
+        ),
         *(
             "mine/original.webp/",
             "mine//original.webp",
@@ -90,9 +108,24 @@ def test_the_source_comes_back_as_a_download_that_cannot_run(client: httpx.Clien
             "mine/original.webp%00",
             "mine/ORIGINAL.webp",
         ),
-        *("mine/../mine/original.webp", "mine/%2e%2e/mine/original.webp", "mine/..%2fmine/original.webp"),
-        *("../state/inbox/mine", "%2e%2e/state/inbox/mine", "..%2f..%2fetc%2fpasswd", "mine%2f..%2fmine/original.webp"),
-        *("mine/..%5coriginal.webp", "mine%5coriginal.webp", "%2fetc%2fpasswd", "/etc/passwd", "mine/%252e%252e/x"),
+        *(
+            "mine/../mine/original.webp",
+            "mine/%2e%2e/mine/original.webp",
+            "mine/..%2fmine/original.webp",
+        ),
+        *(
+            "../state/inbox/mine",
+            "%2e%2e/state/inbox/mine",
+            "..%2f..%2fetc%2fpasswd",
+            "mine%2f..%2fmine/original.webp",
+        ),
+        *(
+            "mine/..%5coriginal.webp",
+            "mine%5coriginal.webp",
+            "%2fetc%2fpasswd",
+            "/etc/passwd",
+            "mine/%252e%252e/x",
+        ),
         *(
             "mine/crops/..%2foriginal.webp",
             "mine/mask_images/mask_%D9%A0%D9%A0%D9%A0.png",
@@ -115,7 +148,9 @@ def test_there_is_no_listing_and_no_other_way_to_any_file(client: httpx.Client, 
     assert b"root:" not in body
 
 
-def test_a_link_in_the_folder_is_not_followed(serve: Serve, api_store: Store, tmp_path: Path) -> None:
+def test_a_link_in_the_folder_is_not_followed(
+    serve: Serve, api_store: Store, tmp_path: Path
+) -> None:
     client = serve()
     finished_job(client, api_store, "mine")
     (tmp_path / "secret").write_text("secret")
@@ -136,8 +171,12 @@ def test_nothing_is_served_until_the_job_has_finished(serve: Serve, api_store: S
 
 def raw_get(client: httpx.Client, path: str) -> tuple[int, bytes]:
     """Status and body of a GET whose path nobody normalised."""
-    with socket.create_connection((client.base_url.host, client.base_url.port or 80), timeout=10) as connection:
-        connection.sendall(b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path.encode())
+    with socket.create_connection(
+        (client.base_url.host, client.base_url.port or 80), timeout=10
+    ) as connection:
+        connection.sendall(
+            b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path.encode()
+        )
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     return int(answer.split(b" ", 2)[1]), answer.partition(b"\r\n\r\n")[2]
 
@@ -146,7 +185,9 @@ def raw_get(client: httpx.Client, path: str) -> tuple[int, bytes]:
 def signed(serve: Serve, api_store: Store) -> httpx.Client:
     """An API that signs its links, with a finished job `mine`."""
     client = serve(asset_link_secret="secret", api_keys="shop:key", wait_seconds=0)
-    client.post("/segment", params={"uuid": "mine"}, content=picture_bytes(), headers={"x-api-key": "key"})
+    client.post(
+        "/segment", params={"uuid": "mine"}, content=picture_bytes(), headers={"x-api-key": "key"}
+    )
     finish_job(api_store, "mine", DRAWING)
     return client
 
@@ -165,7 +206,12 @@ def test_without_a_signature_or_a_key_files_are_closed(signed: httpx.Client) -> 
     path = "/assets/mine/overlay.webp"
     assert signed.get(path, headers={"x-api-key": "key"}).status_code == 200
     assert signed.get(link.replace("overlay", "original")).status_code == 403
-    for refused in (path, f"{path}?expires=9999999999&signature=00", link[:-1], "/assets/other/overlay.webp"):
+    for refused in (
+        path,
+        f"{path}?expires=9999999999&signature=00",
+        link[:-1],
+        "/assets/other/overlay.webp",
+    ):
         for method in ("GET", "HEAD"):
             assert signed.request(method, refused).status_code == 403
     assert signed.get(path).json()["code"] == "link_refused"

@@ -17,7 +17,13 @@ KEY = {"x-api-key": "second"}
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, {"x-api-key": "x"}, {"x-api-key": ""}, {"x-api-key": "first,second"}, {"Authorization": "Basic second"}],
+    [
+        {},
+        {"x-api-key": "x"},
+        {"x-api-key": ""},
+        {"x-api-key": "first,second"},
+        {"Authorization": "Basic second"},
+    ],
 )
 def test_without_a_key_every_route_is_closed_but_probes_files_and_the_documentation(
     serve: Serve, headers: dict[str, str]
@@ -25,7 +31,9 @@ def test_without_a_key_every_route_is_closed_but_probes_files_and_the_documentat
     client = serve(api_keys="first, second")
     for path, operations in client.get("/openapi.json").json()["paths"].items():
         for method in operations:
-            response = client.request(method, path.format(uuid="mine", resize="64", name="x"), headers=headers)
+            response = client.request(
+                method, path.format(uuid="mine", resize="64", name="x"), headers=headers
+            )
             is_open = path.replace("{name}", "{name:path}") in OPEN
             assert (response.status_code == 401) != is_open, f"{method} {path}"
             if not is_open:
@@ -33,19 +41,25 @@ def test_without_a_key_every_route_is_closed_but_probes_files_and_the_documentat
                 assert response.headers["www-authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("headers", [KEY, {"x-api-key": "first"}, {"Authorization": "Bearer second"}])
+@pytest.mark.parametrize(
+    "headers", [KEY, {"x-api-key": "first"}, {"Authorization": "Bearer second"}]
+)
 def test_any_of_the_keys_opens_either_way(serve: Serve, headers: dict[str, str]) -> None:
     assert serve(api_keys="first, second").get("/jobs", headers=headers).status_code == 200
 
 
 def test_files_stay_open_since_links_go_to_browsers(serve: Serve, api_store: Store) -> None:
     client = serve(api_keys="second")
-    client.post("/jobs", files={"a": ("a.png", picture_bytes())}, data={"uuid": "mine"}, headers=KEY)
+    client.post(
+        "/jobs", files={"a": ("a.png", picture_bytes())}, data={"uuid": "mine"}, headers=KEY
+    )
     finish_job(api_store, "mine", DRAWING)
     assert client.get("/assets/mine/original.webp").status_code == 200
 
 
-def test_keys_that_are_all_blank_lock_everybody_out_rather_than_let_everybody_in(serve: Serve) -> None:
+def test_keys_that_are_all_blank_lock_everybody_out_rather_than_let_everybody_in(
+    serve: Serve,
+) -> None:
     client = serve(api_keys=" , ")
     assert client.get("/jobs").status_code == 401
     assert client.get("/jobs", headers={"x-api-key": ","}).status_code == 401
@@ -66,7 +80,9 @@ def test_a_key_with_a_name_is_the_key_alone_or_both(serve: Serve) -> None:
         assert client.get("/jobs", headers={"x-api-key": key}).status_code == 401
 
 
-def test_a_key_that_asks_too_often_is_told_when_to_come_again_and_others_are_served(serve: Serve) -> None:
+def test_a_key_that_asks_too_often_is_told_when_to_come_again_and_others_are_served(
+    serve: Serve,
+) -> None:
     client = serve(api_keys="shop:a,shop:b,other:c", api_rates="shop=3")
     statuses = [client.get("/jobs", headers={"x-api-key": key}).status_code for key in "aba"]
     assert statuses == [200, 200, 200]
@@ -74,7 +90,9 @@ def test_a_key_that_asks_too_often_is_told_when_to_come_again_and_others_are_ser
     assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
     assert "shop" in refused.json()["error"]
     assert 1 <= int(refused.headers["retry-after"]) <= 20
-    assert all(client.get("/jobs", headers={"x-api-key": "c"}).status_code == 200 for _ in range(10))
+    assert all(
+        client.get("/jobs", headers={"x-api-key": "c"}).status_code == 200 for _ in range(10)
+    )
     assert client.get("/jobs", headers={"x-api-key": "d"}).status_code == 401
 
 

@@ -1,7 +1,8 @@
-"""The API asked by its own OpenAPI document: what it says of itself holds, and nothing makes it fail.
+"""The API asked by its own OpenAPI document: what it says of itself holds, and nothing makes it
+fail.
 
-Seeded and bounded: the same requests every time. What a schema cannot say (which models there are, whether a picture is
-one) makes valid requests be refused, so that is not checked.
+Seeded and bounded: the same requests every time. What a schema cannot say (which models there are,
+whether a picture is one) makes valid requests be refused, so that is not checked.
 """
 
 from collections.abc import Iterator
@@ -41,13 +42,18 @@ CHECKS = [
     allow_header_conformance,
 ]
 DOCUMENT: dict[str, Any] = create_app(Settings(_env_file=None)).openapi()
-OPERATIONS = [result.ok() for result in schemathesis.openapi.from_dict(DOCUMENT).get_all_operations()]
+OPERATIONS = [
+    result.ok() for result in schemathesis.openapi.from_dict(DOCUMENT).get_all_operations()
+]
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     settings = api_settings(
-        tmp_path_factory.mktemp("document"), wait_seconds=0, api_keys="s3cret", worker_stale_seconds=900
+        tmp_path_factory.mktemp("document"),
+        wait_seconds=0,
+        api_keys="s3cret",
+        worker_stale_seconds=900,
     )
     store = open_store(settings)
     beat(store)
@@ -55,9 +61,13 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["valid", "invalid"])
+@pytest.mark.parametrize(
+    "mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["valid", "invalid"]
+)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
-def test_answers_are_those_that_the_document_names(client: httpx.Client, operation: Any, mode: GenerationMode) -> None:
+def test_answers_are_those_that_the_document_names(
+    client: httpx.Client, operation: Any, mode: GenerationMode
+) -> None:
     url = str(client.base_url).rstrip("/")
 
     @seed(1)

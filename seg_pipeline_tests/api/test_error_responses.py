@@ -13,7 +13,9 @@ from seg_pipeline_tests.api.serving import Serve, eventually
 from seg_pipeline_tests.api.stand_ins import FailingStore
 
 
-def every_error(root: type[SegPipelineError] = SegPipelineError) -> Iterator[type[SegPipelineError]]:
+def every_error(
+    root: type[SegPipelineError] = SegPipelineError,
+) -> Iterator[type[SegPipelineError]]:
     yield root
     for child in root.__subclasses__():
         yield from every_error(child)
@@ -49,7 +51,9 @@ def test_a_surprise_is_a_plain_500_and_its_text_stays_in_the_log(
     eventually(lambda: "swordfish" in caplog.text)
 
 
-def test_a_5xx_is_logged_and_a_4xx_is_not(serve: Serve, api_store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_5xx_is_logged_and_a_4xx_is_not(
+    serve: Serve, api_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     failing = FailingStore(api_store)
     client = serve(failing)
     client.get("/jobs/mine")

@@ -1,4 +1,5 @@
-"""Multipart forms as the world's clients write them: which part is the picture, and what is said of a broken one."""
+"""Multipart forms as the world's clients write them: which part is the picture, and what is said of
+a broken one."""
 
 import re
 from collections.abc import Sequence
@@ -24,7 +25,9 @@ FILLED = part('name="image"; filename="a.png"', PICTURE, "Content-Type: image/pn
 BLANK = part('name="mask"; filename=""', b"", "Content-Type: application/octet-stream")
 
 
-def read(*pieces: bytes, end: bytes = END, content_type: str = "multipart/form-data; boundary=B") -> tuple[Form, bytes]:
+def read(
+    *pieces: bytes, end: bytes = END, content_type: str = "multipart/form-data; boundary=B"
+) -> tuple[Form, bytes]:
     """The form and its picture's bytes, from a body that comes in these pieces."""
     written: list[bytes] = []
     reader = FormReader(content_type, FIELDS, written.append)
@@ -49,8 +52,11 @@ def read(*pieces: bytes, end: bytes = END, content_type: str = "multipart/form-d
     ],
 )
 @pytest.mark.parametrize("size", [1, 7, 100_000])
-def test_a_picture_is_one_whatever_its_part_leaves_out(disposition: str, headers: Sequence[str], size: int) -> None:
-    """node's form-data with a Buffer and RestSharp give no file name; others give no content type."""
+def test_a_picture_is_one_whatever_its_part_leaves_out(
+    disposition: str, headers: Sequence[str], size: int
+) -> None:
+    """node's form-data with a Buffer and RestSharp give no file name; others give no content
+    type."""
     body = part(disposition, PICTURE, *headers) + part('name="uuid"', b"mine")
     form, picture = read(*(body[start : start + size] for start in range(0, len(body), size)))
     assert (form, picture) == (Form({"uuid": "mine"}, has_picture=True), PICTURE)
@@ -76,7 +82,9 @@ def test_an_empty_file_with_a_name_is_an_empty_picture() -> None:
         ("name=parameters", ["Content-Type: text/plain; charset=utf-8"]),
     ],
 )
-def test_a_field_is_one_whatever_its_part_says_besides(disposition: str, headers: Sequence[str]) -> None:
+def test_a_field_is_one_whatever_its_part_says_besides(
+    disposition: str, headers: Sequence[str]
+) -> None:
     """Browsers send a Blob's JSON with a file name and a type."""
     form, _ = read(FILLED, part(disposition, b'{"confidence": 0.5}', *headers))
     assert form.fields == {"parameters": '{"confidence": 0.5}'}
@@ -88,7 +96,12 @@ def test_a_field_is_one_whatever_its_part_says_besides(disposition: str, headers
         ("ü".encode(), "multipart/form-data; boundary=B", b"", "ü"),
         ("ü".encode("latin-1"), "multipart/form-data; boundary=B", b"", "ü"),
         ("ü".encode("latin-1"), "multipart/form-data; charset=latin-1; boundary=B", b"", "ü"),
-        ("ü".encode("utf-16"), 'multipart/form-data; boundary="B"', part('name="_charset_"', b"utf-16"), "ü"),
+        (
+            "ü".encode("utf-16"),
+            'multipart/form-data; boundary="B"',
+            part('name="_charset_"', b"utf-16"),
+            "ü",
+        ),
         (b"\xfc", "multipart/form-data; boundary=B", part('name="_charset_"', b"rot13"), "ü"),
     ],
 )
@@ -102,7 +115,11 @@ def test_fields_are_in_the_encoding_that_the_form_names(
 @pytest.mark.parametrize(
     ("body", "end", "sentence"),
     [
-        (FILLED[: len(FILLED) // 2], b"", "breaks off after .* bytes, before its closing boundary --B--"),
+        (
+            FILLED[: len(FILLED) // 2],
+            b"",
+            "breaks off after .* bytes, before its closing boundary --B--",
+        ),
         (FILLED, b"", "breaks off"),
         (FILLED, b"--B", "breaks off"),
         (b"", b"", "breaks off after 0 bytes"),
@@ -112,10 +129,22 @@ def test_fields_are_in_the_encoding_that_the_form_names(
         (part('filename="a.png"', PICTURE), END, "has no name"),
         (b"--B\r\n\r\nhello\r\n", END, "has no name"),
         (part('name="model"', b"x" * 9000), END, "'model' .* more than 8192 bytes"),
-        (b"".join(part(f'name="f{number}"', b"x") for number in range(17)), END, "more than 16 fields"),
+        (
+            b"".join(part(f'name="f{number}"', b"x") for number in range(17)),
+            END,
+            "more than 16 fields",
+        ),
         (BLANK * 33, END, "more than 32 parts"),
-        (part('name="a"; filename="a"', b"aGVsbG8=", "Content-Transfer-Encoding: base64"), END, "base64"),
-        (part('name="a"', b"", "Content-Type: multipart/mixed; boundary=C"), END, "multipart/mixed"),
+        (
+            part('name="a"; filename="a"', b"aGVsbG8=", "Content-Transfer-Encoding: base64"),
+            END,
+            "base64",
+        ),
+        (
+            part('name="a"', b"", "Content-Type: multipart/mixed; boundary=C"),
+            END,
+            "multipart/mixed",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_form_is_said(body: bytes, end: bytes, sentence: str) -> None:
@@ -126,7 +155,11 @@ def test_what_is_wrong_with_a_form_is_said(body: bytes, end: bytes, sentence: st
 
 @pytest.mark.parametrize(
     "content_type",
-    ["multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=" + "B" * 300],
+    [
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "multipart/form-data; boundary=" + "B" * 300,
+    ],
 )
 def test_a_boundary_that_cannot_be_is_said(content_type: str) -> None:
     with pytest.raises(InvalidRequest, match=r"(?i)boundary"):

@@ -39,7 +39,9 @@ def test_asking_for_its_health_is_no_request(serve: Serve) -> None:
     assert codes == {200, 500}
 
 
-def test_it_is_ready_when_store_inbox_and_a_worker_are_there(serve: Serve, api_store: Store) -> None:
+def test_it_is_ready_when_store_inbox_and_a_worker_are_there(
+    serve: Serve, api_store: Store
+) -> None:
     beat(api_store)
     response = serve().get("/readyz")
     assert response.status_code == 200
@@ -47,7 +49,9 @@ def test_it_is_ready_when_store_inbox_and_a_worker_are_there(serve: Serve, api_s
     assert response.json() == {"status": "ready", "checks": checks}
 
 
-def test_without_a_fetcher_it_is_not_ready_while_there_is_a_picture_to_fetch(serve: Serve, api_store: Store) -> None:
+def test_without_a_fetcher_it_is_not_ready_while_there_is_a_picture_to_fetch(
+    serve: Serve, api_store: Store
+) -> None:
     beat(api_store)
     api_store.put(keys.fetching("job-1"), b"")
     response = serve().get("/readyz")
@@ -67,21 +71,33 @@ def test_without_a_live_worker_it_says_so(serve: Serve) -> None:
 def test_a_worker_that_says_that_it_can_do_nothing_is_none(serve: Serve, api_store: Store) -> None:
     """What it said stands when it is gone, too, and until another lives."""
     write_beat(api_store, make_beat("long-gone", NOON, problem="there is no GPU"))
-    assert "no worker can work: there is no GPU; jobs" in serve().get("/readyz").json()["checks"]["worker"]
+    assert (
+        "no worker can work: there is no GPU; jobs"
+        in serve().get("/readyz").json()["checks"]["worker"]
+    )
     write_beat(api_store, make_beat("here", datetime.now(UTC), problem="there is no storage"))
-    assert "no worker can work: there is no storage; jobs" in serve().get("/readyz").json()["checks"]["worker"]
+    assert (
+        "no worker can work: there is no storage; jobs"
+        in serve().get("/readyz").json()["checks"]["worker"]
+    )
     beat(api_store)
     assert serve().get("/readyz").json()["checks"]["worker"] == "ok"
 
 
 @pytest.mark.parametrize(
-    ("prefix", "missing"), [("", "store"), (keys.INBOX, "inbox"), (keys.WORKERS, "worker"), (keys.FETCHING, "fetcher")]
+    ("prefix", "missing"),
+    [("", "store"), (keys.INBOX, "inbox"), (keys.WORKERS, "worker"), (keys.FETCHING, "fetcher")],
 )
-def test_it_names_what_is_missing(serve: Serve, api_store: Store, prefix: str, missing: str) -> None:
+def test_it_names_what_is_missing(
+    serve: Serve, api_store: Store, prefix: str, missing: str
+) -> None:
     beat(api_store)
     failing = FailingStore(api_store)
     client = serve(failing)
-    failing.error, failing.fails_on = StoreUnavailable("it is away."), lambda key: key.startswith(prefix)
+    failing.error, failing.fails_on = (
+        StoreUnavailable("it is away."),
+        lambda key: key.startswith(prefix),
+    )
     if prefix:
         failing.fails_on = lambda key: key == prefix
     response = client.get("/readyz")
@@ -120,7 +136,9 @@ def test_metrics_count_by_route_and_never_by_job(serve: Serve) -> None:
     assert "some-uuid" not in text
 
 
-def test_probes_answer_while_every_thread_waits_for_the_store(serve: Serve, api_store: Store) -> None:
+def test_probes_answer_while_every_thread_waits_for_the_store(
+    serve: Serve, api_store: Store
+) -> None:
     """A store that takes its time over uploads; the process is alive, and can say so."""
     go_on = threading.Event()
 
@@ -132,12 +150,17 @@ def test_probes_answer_while_every_thread_waits_for_the_store(serve: Serve, api_
             return lambda *args: go_on.wait(60) and method(*args)
 
     client = serve(Stuck(), wait_seconds=0)
-    posts = [threading.Thread(target=client.post, args=("/segment",), kwargs={"content": PICTURE}) for _ in range(60)]
+    posts = [
+        threading.Thread(target=client.post, args=("/segment",), kwargs={"content": PICTURE})
+        for _ in range(60)
+    ]
     for post in posts:
         post.start()
     try:
         eventually(lambda: "seg_api_requests_under_way 60.0" in client.get("/metrics").text)
-        assert [client.get(path).status_code for path in ("/livez", "/health", "/metrics")] == [200] * 3
+        assert [client.get(path).status_code for path in ("/livez", "/health", "/metrics")] == [
+            200
+        ] * 3
         assert client.get("/readyz").json()["checks"]["store"] == "ok"
     finally:
         go_on.set()

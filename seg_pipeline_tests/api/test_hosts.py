@@ -10,12 +10,28 @@ from seg_pipeline.settings import Settings
 from seg_pipeline_tests.api.serving import Serve
 
 NOBODYS = (
-    *("localhost", "LOCALHOST.", "app.localhost", "127.0.0.1", "127.8.8.8", "[::1]", "192.168.1.20", "[fd00::1]"),
+    *(
+        "localhost",
+        "LOCALHOST.",
+        "app.localhost",
+        "127.0.0.1",
+        "127.8.8.8",
+        "[::1]",
+        "192.168.1.20",
+        "[fd00::1]",
+    ),
     *("api", "x", "seg_pipeline", "host.docker.internal"),
 )
 """Names that no stranger can point anywhere."""
 
-STRANGERS = ("evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "a.local", "xn--e1afmkfd.com", "127.0.0.1.")
+STRANGERS = (
+    "evil.example",
+    "localhost.evil.example",
+    "127.0.0.1.nip.io",
+    "a.local",
+    "xn--e1afmkfd.com",
+    "127.0.0.1.",
+)
 
 
 def policy(**values: str) -> HostPolicy:
@@ -24,7 +40,8 @@ def policy(**values: str) -> HostPolicy:
 
 @pytest.mark.parametrize("listens_on", ["127.0.0.1", "localhost", "::1"])
 def test_on_this_machine_alone_no_name_of_a_stranger_is_taken(listens_on: str) -> None:
-    """DNS rebinding: a page's own name that leads to 127.0.0.1 makes our answers readable for it."""
+    """DNS rebinding: a page's own name that leads to 127.0.0.1 makes our answers readable for
+    it."""
     allowed = policy(api_host=listens_on)
     assert all(allowed.allows(name) for name in NOBODYS)
     assert not any(allowed.allows(name) for name in STRANGERS if name != "127.0.0.1.")
@@ -39,9 +56,22 @@ def test_base_url_is_a_name_of_ours() -> None:
 def test_open_to_a_network_every_name_is_taken_unless_they_are_listed() -> None:
     assert all(policy(api_host="0.0.0.0").allows(name) for name in (*NOBODYS, *STRANGERS))
     listed = policy(api_host="0.0.0.0", allowed_hosts="pictures.example.com, *.seg.example.com")
-    for name in ("pictures.example.com", "PICTURES.example.com.", "a.seg.example.com", "localhost", "127.0.0.1"):
+    for name in (
+        "pictures.example.com",
+        "PICTURES.example.com.",
+        "a.seg.example.com",
+        "localhost",
+        "127.0.0.1",
+    ):
         assert listed.allows(name)
-    for name in ("example.com", "seg.example.com", "xseg.example.com", "evil.example", "10.0.0.1", "api"):
+    for name in (
+        "example.com",
+        "seg.example.com",
+        "xseg.example.com",
+        "evil.example",
+        "10.0.0.1",
+        "api",
+    ):
         assert not listed.allows(name)
     assert all(policy(allowed_hosts="*").allows(name) for name in STRANGERS)
 
@@ -67,12 +97,26 @@ def test_probes_may_come_under_any_name(serve: Serve, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "hosts", [[], [b"a", b"a"], [b"a", b"b"], [b""], [b"a b"], [b"a/b"], [b"u@a"], [b"a?b"], [b"a:port"], [b"[::1"]]
+    "hosts",
+    [
+        [],
+        [b"a", b"a"],
+        [b"a", b"b"],
+        [b""],
+        [b"a b"],
+        [b"a/b"],
+        [b"u@a"],
+        [b"a?b"],
+        [b"a:port"],
+        [b"[::1"],
+    ],
 )
 def test_a_request_names_one_host(doorman: httpx.Client, hosts: list[bytes]) -> None:
     """RFC 9112, 3.2: two readers of such a request could take it for two servers'."""
     lines = b"".join(b"Host: %s\r\n" % host for host in hosts)
-    assert answer(doorman, b"GET / HTTP/1.1\r\n%sConnection: close\r\n\r\n" % lines).startswith(b"HTTP/1.1 400 ")
+    assert answer(doorman, b"GET / HTTP/1.1\r\n%sConnection: close\r\n\r\n" % lines).startswith(
+        b"HTTP/1.1 400 "
+    )
 
 
 def test_http_1_0_needs_no_host(doorman: httpx.Client) -> None:
@@ -81,7 +125,9 @@ def test_http_1_0_needs_no_host(doorman: httpx.Client) -> None:
 
 def answer(client: httpx.Client, sent: bytes) -> bytes:
     got = b""
-    with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=20) as wire:
+    with socket.create_connection(
+        (client.base_url.host, client.base_url.port or 0), timeout=20
+    ) as wire:
         wire.sendall(sent)
         while received := wire.recv(65536):
             got += received

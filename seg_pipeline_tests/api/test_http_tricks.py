@@ -17,7 +17,15 @@ OFFERS = (
     b"Connection: keep-alive, upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
     b"Connection: Upgrade\r\nUpgrade: TLS/1.0, HTTP/1.1\r\n",
 )
-ROUTES = (b"POST /segment", b"POST /segment/256", b"POST /jobs", b"GET /jobs", b"DELETE /jobs/a", b"GET /", b"PUT /no")
+ROUTES = (
+    b"POST /segment",
+    b"POST /segment/256",
+    b"POST /jobs",
+    b"GET /jobs",
+    b"DELETE /jobs/a",
+    b"GET /",
+    b"PUT /no",
+)
 AMBIGUOUS = {
     "both lengths": b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + INNER,
     "two lengths": b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
@@ -37,15 +45,20 @@ AMBIGUOUS = {
     "a name that is none": b"A b: c\r\n\r\n",
     "a chunk's size with a sign": b"Transfer-Encoding: chunked\r\n\r\n+5\r\nabcde\r\n0\r\n\r\n",
     "a chunk's size in 0x": b"Transfer-Encoding: chunked\r\n\r\n0x5\r\nabcde\r\n0\r\n\r\n",
-    "a chunk's size past 64 bits": b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\na\r\n0\r\n\r\n",
+    "a chunk's size past 64 bits": (
+        b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\na\r\n0\r\n\r\n"
+    ),
     "a chunk longer than its size": b"Transfer-Encoding: chunked\r\n\r\n2\r\nabcde\r\n0\r\n\r\n",
 }
 
 
 def answers(client: httpx.Client, *pieces: bytes) -> list[bytes]:
-    """The statuses of all answers on one connection, until the server closes it; the pieces arrive one by one."""
+    """The statuses of all answers on one connection, until the server closes it; the pieces arrive
+    one by one."""
     got = b""
-    with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=20) as wire:
+    with socket.create_connection(
+        (client.base_url.host, client.base_url.port or 0), timeout=20
+    ) as wire:
         for piece in pieces:
             with suppress(OSError):
                 wire.sendall(piece)
@@ -80,8 +93,12 @@ def test_what_follows_a_request_that_offers_to_upgrade_is_the_next(doorman: http
 
 
 @pytest.mark.parametrize("kind", AMBIGUOUS)
-def test_a_request_of_unclear_extent_is_refused_and_nothing_of_it_is_the_next(doorman: httpx.Client, kind: str) -> None:
-    got = answers(doorman, b"POST /segment HTTP/1.1\r\nHost: localhost\r\n" + AMBIGUOUS[kind] + LAST)
+def test_a_request_of_unclear_extent_is_refused_and_nothing_of_it_is_the_next(
+    doorman: httpx.Client, kind: str
+) -> None:
+    got = answers(
+        doorman, b"POST /segment HTTP/1.1\r\nHost: localhost\r\n" + AMBIGUOUS[kind] + LAST
+    )
     assert set(got) == {b"400"}
 
 

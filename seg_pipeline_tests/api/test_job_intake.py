@@ -26,9 +26,17 @@ def test_made_ids_sort_by_time() -> None:
 
 
 def test_a_client_may_name_what_is_listed_and_nothing_else(serve: Serve) -> None:
-    client = serve(model="demo-yolo", queue_model="demo-sam2", models="yolov8n-seg, /models/ours.pt", wait_seconds=0)
+    client = serve(
+        model="demo-yolo",
+        queue_model="demo-sam2",
+        models="yolov8n-seg, /models/ours.pt",
+        wait_seconds=0,
+    )
     for model in ("demo-yolo", "demo-sam2", "yolov8n-seg"):
-        assert client.post("/segment", params={"model": model}, content=picture_bytes()).status_code == 202
+        assert (
+            client.post("/segment", params={"model": model}, content=picture_bytes()).status_code
+            == 202
+        )
     for model in ("yolov8x-seg", "sam2.1_hiera_large", "ours.pt"):
         refused = client.post("/segment", params={"model": model}, content=picture_bytes())
         assert (refused.status_code, refused.json()["code"]) == (422, "unknown_model")
@@ -37,11 +45,15 @@ def test_a_client_may_name_what_is_listed_and_nothing_else(serve: Serve) -> None
 
 
 def test_a_model_of_the_operators_is_shown_without_its_folder(serve: Serve) -> None:
-    answer = serve(model="/models/ours.pt", wait_seconds=0).post("/segment", content=picture_bytes())
+    answer = serve(model="/models/ours.pt", wait_seconds=0).post(
+        "/segment", content=picture_bytes()
+    )
     assert answer.json()["model"] == "ours.pt"
 
 
-def test_weights_that_are_not_there_are_no_fault_of_the_server(serve: Serve, api_store: Store) -> None:
+def test_weights_that_are_not_there_are_no_fault_of_the_server(
+    serve: Serve, api_store: Store
+) -> None:
     client = serve(models="yolov8n-seg")
     error = WeightsMissing("the weights of yolov8n-seg are not here yet.")
     with FakeWorker(api_store, error=error):

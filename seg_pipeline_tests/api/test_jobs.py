@@ -16,27 +16,50 @@ from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.api.stand_ins import DRAWING, beat, finish_job
-from seg_pipeline_tests.builders import NOON, end_queue_job, make_job, make_mask, make_queue_job, picture_bytes
+from seg_pipeline_tests.builders import (
+    NOON,
+    end_queue_job,
+    make_job,
+    make_mask,
+    make_queue_job,
+    picture_bytes,
+)
 
 PICTURE = picture_bytes()
 URL = "https://cdn.example.com/sample.jpg"
 
 
-def test_a_job_by_address_is_accepted_once_and_can_be_asked_for(serve: Serve, api_store: Store) -> None:
+def test_a_job_by_address_is_accepted_once_and_can_be_asked_for(
+    serve: Serve, api_store: Store
+) -> None:
     client = serve()
-    asked = {"uuid": "abc123", "image_url": URL, "model": "demo-sam2", "resize": 64, "ttl_seconds": 30}
+    asked = {
+        "uuid": "abc123",
+        "image_url": URL,
+        "model": "demo-sam2",
+        "resize": 64,
+        "ttl_seconds": 30,
+    }
     first = client.post("/jobs", json=asked)
     again = client.post("/jobs", json=asked)
     other = client.post("/jobs", json={**asked, "resize": 65})
     assert (first.status_code, again.status_code, other.status_code) == (202, 200, 409)
     assert first.headers["location"] == again.headers["location"] == "/jobs/abc123"
     job = Inbox(api_store).job("abc123")
-    assert (job.image_url, job.model, job.resize, job.ttl_seconds, job.via) == (URL, "demo-sam2", 64, 30, "http")
+    assert (job.image_url, job.model, job.resize, job.ttl_seconds, job.via) == (
+        URL,
+        "demo-sam2",
+        64,
+        30,
+        "http",
+    )
     assert not job.callback
 
 
 def test_a_job_by_form_carries_its_picture_and_its_options(serve: Serve, api_store: Store) -> None:
-    response = serve().post("/jobs", files={"image": ("a.png", PICTURE)}, data={"uuid": "mine", "resize": "64"})
+    response = serve().post(
+        "/jobs", files={"image": ("a.png", PICTURE)}, data={"uuid": "mine", "resize": "64"}
+    )
     job = Inbox(api_store).job("mine")
     assert response.status_code == 202
     assert (job.resize, job.source_extension) == (64, "png")
@@ -67,7 +90,10 @@ def test_a_form_may_name_an_address_instead_of_a_picture_but_not_both(serve: Ser
         ({"image_url": URL, "parameters": {"confidence": 2}}, "invalid_parameter"),
         ({"image_url": URL, "parameters": {"confidence": None}}, "invalid_parameter"),
         ({"image_url": URL, "parameters": {"points_per_side": 8}}, "invalid_parameter"),
-        ({"image_url": URL, "parameters": {"confidence": 0.5}, "model": "demo-sam2"}, "invalid_parameter"),
+        (
+            {"image_url": URL, "parameters": {"confidence": 0.5}, "model": "demo-sam2"},
+            "invalid_parameter",
+        ),
         ({"image_url": URL, "resize": "64"}, "invalid_resize"),
         ({"image_url": URL, "resize": True}, "invalid_resize"),
         ({"image_url": URL, "resize": 1e9}, "invalid_resize"),
@@ -92,9 +118,13 @@ def test_an_address_that_nobody_fetches_is_refused(doorman: httpx.Client, url: s
     assert response.json()["code"] in ("invalid_url", "url_refused")
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[" * 50_000, b"\xff\xfe", b'{"image_url": "\\ud800"}', b"NaN", b"null"])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[" * 50_000, b"\xff\xfe", b'{"image_url": "\\ud800"}', b"NaN", b"null"]
+)
 def test_broken_json_is_refused_in_a_sentence(doorman: httpx.Client, body: bytes) -> None:
-    response = doorman.post("/jobs", content=body, headers={"Content-Type": "application/json; charset=utf-8"})
+    response = doorman.post(
+        "/jobs", content=body, headers={"Content-Type": "application/json; charset=utf-8"}
+    )
     assert response.status_code == 422
     assert response.json()["error"]
 
@@ -120,7 +150,11 @@ def test_a_job_says_where_it_stands_from_queue_to_result(serve: Serve, api_store
     processing = client.get("/jobs/mine").json()
     finish_job(api_store, "mine", DRAWING)
     finished = client.get("/jobs/mine").json()
-    assert [job["status"] for job in (queued, processing, finished)] == ["queued", "processing", "completed"]
+    assert [job["status"] for job in (queued, processing, finished)] == [
+        "queued",
+        "processing",
+        "completed",
+    ]
     assert UnfinishedJob.model_validate(processing).model == "demo-yolo"
     assert FinishedJob.model_validate(finished).segments[0].label == "disc"
     assert finished["expires_at"] > finished["completed_at"] > finished["accepted_at"]
@@ -130,16 +164,26 @@ def test_what_a_job_answers_is_what_the_schemas_document(serve: Serve, api_store
     """No field more, none less: the documentation is written by hand."""
     client = serve()
     client.post("/jobs", json={"uuid": "mine", "image_url": URL})
-    assert client.get("/jobs/mine").json().keys() == UnfinishedJob.model_fields.keys() - {"parameters"}
+    assert client.get("/jobs/mine").json().keys() == UnfinishedJob.model_fields.keys() - {
+        "parameters"
+    }
     finish_job(api_store, "mine", DRAWING)
     document = client.get("/jobs/mine").json()
     assert document.keys() == FinishedJob.model_fields.keys() - {"parameters"}
-    assert document["segments"][0].keys() == SegmentView.model_fields.keys() - {"interior_point", "rle"}
+    assert document["segments"][0].keys() == SegmentView.model_fields.keys() - {
+        "interior_point",
+        "rle",
+    }
 
 
-def test_parameters_and_run_lengths_are_answered_if_they_were_asked_for(serve: Serve, api_store: Store) -> None:
+def test_parameters_and_run_lengths_are_answered_if_they_were_asked_for(
+    serve: Serve, api_store: Store
+) -> None:
     client = serve()
-    client.post("/jobs", json={"uuid": "mine", "image_url": URL, "parameters": {"confidence": 0.5}, "rle": True})
+    client.post(
+        "/jobs",
+        json={"uuid": "mine", "image_url": URL, "parameters": {"confidence": 0.5}, "rle": True},
+    )
     assert client.get("/jobs/mine").json()["parameters"] == {"confidence": 0.5}
     finish_job(api_store, "mine", DRAWING)
     document = client.get("/jobs/mine").json()
@@ -149,7 +193,9 @@ def test_parameters_and_run_lengths_are_answered_if_they_were_asked_for(serve: S
 
 
 @pytest.mark.parametrize("as_form", [False, True])
-def test_another_parameter_is_another_request(serve: Serve, api_store: Store, as_form: bool) -> None:
+def test_another_parameter_is_another_request(
+    serve: Serve, api_store: Store, as_form: bool
+) -> None:
     """Otherwise a client would get the answer to a question that somebody else asked."""
     client = serve()
     asked = {"uuid": "mine", "image_url": URL, "model": "demo-sam2"}
@@ -157,13 +203,23 @@ def test_another_parameter_is_another_request(serve: Serve, api_store: Store, as
     def send(**more: Any) -> int:
         if not as_form:
             return client.post("/jobs", json={**asked, **more}).status_code
-        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in more.items()}
-        return client.post("/jobs", files={name: (None, text) for name, text in {**asked, **texts}.items()}).status_code
+        texts = {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in more.items()
+        }
+        return client.post(
+            "/jobs", files={name: (None, text) for name, text in {**asked, **texts}.items()}
+        ).status_code
 
     eight = {"points_per_side": 8, "use_m2m": True}
     assert send(parameters=eight) == 202
     assert send(parameters={"use_m2m": 1, "points_per_side": 8.0}, rle=False) == 200
-    assert send(parameters={**eight, "points_per_side": 9}) == send(parameters=eight, rle=True) == send() == 409
+    assert (
+        send(parameters={**eight, "points_per_side": 9})
+        == send(parameters=eight, rle=True)
+        == send()
+        == 409
+    )
     assert Inbox(api_store).job("mine").parameters == {"points_per_side": 8, "use_m2m": 1}
 
 
@@ -174,7 +230,10 @@ def test_a_failed_job_is_found_with_its_code_and_reason(serve: Serve, api_store:
     response = client.get("/jobs/mine")
     assert response.status_code == 200
     assert response.json()["status"] == "failed"
-    assert response.json()["error"] == {"code": "fetch_rejected", "message": "the server answered 404."}
+    assert response.json()["error"] == {
+        "code": "fetch_rejected",
+        "message": "the server answered 404.",
+    }
 
 
 @pytest.mark.parametrize("uuid", ["nobody", "a.b", "%2e%2e", "..%2fx", "a%00b", "a" * 65, "a%5cb"])
@@ -209,7 +268,9 @@ def test_a_listing_that_cannot_be_is_refused(doorman: httpx.Client, query: str) 
     assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
 
 
-def test_a_queued_job_and_a_finished_one_are_deleted_with_their_files(serve: Serve, api_store: Store) -> None:
+def test_a_queued_job_and_a_finished_one_are_deleted_with_their_files(
+    serve: Serve, api_store: Store
+) -> None:
     client = serve()
     for uuid in ("waits", "done"):
         client.post("/jobs", files={"image": ("a.png", PICTURE)}, data={"uuid": uuid})
@@ -220,7 +281,9 @@ def test_a_queued_job_and_a_finished_one_are_deleted_with_their_files(serve: Ser
     assert client.get("/assets/done/original.webp").status_code == 404
 
 
-def test_a_job_that_a_worker_has_is_cancelled_and_not_deleted_under_its_feet(serve: Serve, api_store: Store) -> None:
+def test_a_job_that_a_worker_has_is_cancelled_and_not_deleted_under_its_feet(
+    serve: Serve, api_store: Store
+) -> None:
     client = serve()
     client.post("/jobs", json={"uuid": "mine", "image_url": URL})
     beat(api_store, "mine")
@@ -249,10 +312,16 @@ def test_what_cannot_be_replayed_says_why(serve: Serve, api_store: Store) -> Non
     inbox.accept(make_queue_job("running"))
     client = serve(app_server_url="https://app.example")
     client.post("/jobs", json={"uuid": "mine", "image_url": URL})
-    answers = [client.post(f"/jobs/{uuid}/callback") for uuid in ("nobody", "running", "mine", "..%2Fx")]
+    answers = [
+        client.post(f"/jobs/{uuid}/callback") for uuid in ("nobody", "running", "mine", "..%2Fx")
+    ]
     assert [answer.status_code for answer in answers[:3]] == [404, 409, 409]
     assert answers[3].status_code in (404, 422)
-    assert [answer.json()["code"] for answer in answers[:3]] == ["job_not_found", "nothing_to_tell", "nothing_to_tell"]
+    assert [answer.json()["code"] for answer in answers[:3]] == [
+        "job_not_found",
+        "nothing_to_tell",
+        "nothing_to_tell",
+    ]
     assert "has not ended yet" in answers[1].json()["error"]
 
 
@@ -263,7 +332,8 @@ def test_without_an_app_server_there_is_nobody_to_tell(serve: Serve, api_store: 
 
 
 def test_half_an_acceptance_is_no_job_but_can_be_deleted(serve: Serve, api_store: Store) -> None:
-    """The process died after the request was written; the uuid must be free again for whoever asks."""
+    """The process died after the request was written; the uuid must be free again for whoever
+    asks."""
     client = serve(wait_seconds=0)
     client.post("/jobs", files={"image": ("a.png", PICTURE)}, data={"uuid": "mine"})
     api_store.delete(keys.inbox("mine"))

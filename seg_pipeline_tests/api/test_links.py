@@ -13,7 +13,12 @@ from seg_pipeline_tests.api.stand_ins import DRAWING, finish_job
 from seg_pipeline_tests.builders import picture_bytes
 
 PUBLIC = "https://pictures.example.com/seg"
-POISON = {"Host": "evil", "X-Forwarded-Host": "evil.example", "X-Forwarded-Prefix": "/evil", "Forwarded": "host=evil"}
+POISON = {
+    "Host": "evil",
+    "X-Forwarded-Host": "evil.example",
+    "X-Forwarded-Prefix": "/evil",
+    "Forwarded": "host=evil",
+}
 
 
 @pytest.fixture
@@ -27,9 +32,14 @@ def send(client: httpx.Client, uuid: str) -> httpx.Response:
 
 
 def test_location_leads_to_the_job(proxied: httpx.Client) -> None:
-    assert urljoin(f"{PUBLIC}/segment", send(proxied, "a").headers["location"]) == f"{PUBLIC}/jobs/a"
+    assert (
+        urljoin(f"{PUBLIC}/segment", send(proxied, "a").headers["location"]) == f"{PUBLIC}/jobs/a"
+    )
     form = {"image_url": (None, "https://example.com/a.png"), "uuid": (None, "b")}
-    assert urljoin(f"{PUBLIC}/jobs", proxied.post("/jobs", files=form).headers["location"]) == f"{PUBLIC}/jobs/b"
+    assert (
+        urljoin(f"{PUBLIC}/jobs", proxied.post("/jobs", files=form).headers["location"])
+        == f"{PUBLIC}/jobs/b"
+    )
 
 
 def test_link_leads_to_the_next_page_with_what_was_asked(proxied: httpx.Client) -> None:
@@ -42,7 +52,9 @@ def test_link_leads_to_the_next_page_with_what_was_asked(proxied: httpx.Client) 
     assert proxied.get(following.removeprefix(PUBLIC)).json()["jobs"][0]["uuid"] == "b"
 
 
-def test_no_header_of_a_request_has_a_say_in_a_link(proxied: httpx.Client, api_store: Store) -> None:
+def test_no_header_of_a_request_has_a_say_in_a_link(
+    proxied: httpx.Client, api_store: Store
+) -> None:
     """Else whoever can make a client send one chooses where its files are fetched from."""
     send(proxied, "a")
     finish_job(api_store, "a", DRAWING)
@@ -60,7 +72,9 @@ def test_the_documentation_is_found_below_the_prefix(proxied: httpx.Client) -> N
     assert "/seg/docs" in proxied.get("/nowhere").json()["error"]
 
 
-def test_without_base_url_links_lead_to_where_the_client_asked(serve: Serve, api_store: Store) -> None:
+def test_without_base_url_links_lead_to_where_the_client_asked(
+    serve: Serve, api_store: Store
+) -> None:
     client = serve(wait_seconds=0)
     client.post("/segment", params={"uuid": "a"}, content=picture_bytes())
     finish_job(api_store, "a", DRAWING)

@@ -27,14 +27,18 @@ def log() -> Iterator[io.StringIO]:
     structlog.reset_defaults()
 
 
-def test_every_line_about_a_job_carries_its_uuid(serve: Serve, api_store: Store, log: io.StringIO) -> None:
+def test_every_line_about_a_job_carries_its_uuid(
+    serve: Serve, api_store: Store, log: io.StringIO
+) -> None:
     """Also the server's own access line, and no line of the next request on the connection."""
     client = serve()
     with FakeWorker(api_store, DRAWING):
         client.post("/segment?uuid=mine", content=picture_bytes())
     client.get("/livez")
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
-    accepted, access, probe = [line for line in lines if line["logger"].startswith(("api.", "uvicorn.access"))]
+    accepted, access, probe = [
+        line for line in lines if line["logger"].startswith(("api.", "uvicorn.access"))
+    ]
     assert (accepted["event"], accepted["uuid"], accepted["process"]) == ("accepted", "mine", "api")
     assert access["uuid"] == "mine"
     assert "/livez" in probe["event"]

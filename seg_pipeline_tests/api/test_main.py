@@ -26,17 +26,22 @@ started = time.perf_counter()
 import api.app, api.main
 from seg_pipeline.settings import Settings
 api.app.create_app(Settings(_env_file=None))
-heavy = {"boto3", "celery", "cv2", "dagster", "matplotlib", "pandas", "pycocotools", "sam2", "scipy", "sqlalchemy",
-         "torch", "torchvision", "ultralytics", "seg_pipeline.segmenters", "seg_pipeline.defs"}
+heavy = {"boto3", "celery", "cv2", "dagster", "matplotlib", "pandas", "pycocotools", "sam2",
+         "scipy", "sqlalchemy", "torch", "torchvision", "ultralytics", "seg_pipeline.segmenters",
+         "seg_pipeline.defs"}
 print(sorted(heavy & set(sys.modules)))
-print(int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) // 1024)
+status = pathlib.Path("/proc/self/status").read_text()
+print(int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) // 1024)
 print(f"{time.perf_counter() - started:.2f} s")
 """
 
 
 def test_the_api_starts_without_the_heavy_libraries_and_stays_small() -> None:
-    """No dagster and no torch in its process: that is what keeps it under 150 MB and quick to start."""
-    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
+    """No dagster and no torch in its process: that is what keeps it under 150 MB and quick to
+    start."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True
+    )
     heavy, megabytes, seconds = done.stdout.splitlines()
     print(f"imported in {seconds}, {megabytes} MB resident")
     assert heavy == "[]"
@@ -62,12 +67,17 @@ def test_a_setting_that_cannot_be_is_one_line_that_names_it(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_whoever_waits_is_answered_when_the_process_is_told_to_end(tmp_path: Path, ending: signal.Signals) -> None:
-    """Deploying must not look like a failure: the job is accepted, and its address is the answer."""
+def test_whoever_waits_is_answered_when_the_process_is_told_to_end(
+    tmp_path: Path, ending: signal.Signals
+) -> None:
+    """Deploying must not look like a failure: the job is accepted, and its address is the
+    answer."""
     answers: list[httpx.Response] = []
     with main_running(tmp_path, WAIT_SECONDS="300") as (process, url):
         waiting = threading.Thread(
-            target=lambda: answers.append(httpx.post(f"{url}/segment", content=picture_bytes(), timeout=60))
+            target=lambda: answers.append(
+                httpx.post(f"{url}/segment", content=picture_bytes(), timeout=60)
+            )
         )
         waiting.start()
         eventually(lambda: "seg_api_requests_waiting 1.0" in httpx.get(f"{url}/metrics").text)
@@ -80,7 +90,10 @@ def test_whoever_waits_is_answered_when_the_process_is_told_to_end(tmp_path: Pat
 
 
 def test_a_client_that_never_finishes_does_not_keep_the_process_from_ending(tmp_path: Path) -> None:
-    with main_running(tmp_path) as (process, url), socket.create_connection((HOST, httpx.URL(url).port or 0)) as wire:
+    with (
+        main_running(tmp_path) as (process, url),
+        socket.create_connection((HOST, httpx.URL(url).port or 0)) as wire,
+    ):
         wire.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
         eventually(lambda: "seg_api_requests_under_way 1.0" in httpx.get(f"{url}/metrics").text)
         process.send_signal(signal.SIGTERM)
@@ -90,14 +103,26 @@ def test_a_client_that_never_finishes_does_not_keep_the_process_from_ending(tmp_
 def environment(folder: Path, **values: str) -> dict[str, str]:
     """The tests' own environment without any setting of this service, and these."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    return {**kept, "DATA_DIR": str(folder / "data"), "MODEL": "demo-yolo", "PYTHONPATH": str(Path.cwd()), **values}
+    return {
+        **kept,
+        "DATA_DIR": str(folder / "data"),
+        "MODEL": "demo-yolo",
+        "PYTHONPATH": str(Path.cwd()),
+        **values,
+    }
 
 
 def run_main(folder: Path, **values: str) -> subprocess.CompletedProcess[str]:
     """`python -m api.main` until it ends by itself."""
     command = [sys.executable, "-m", "api.main"]
     return subprocess.run(
-        command, cwd=folder, env=environment(folder, **values), capture_output=True, text=True, timeout=60, check=False
+        command,
+        cwd=folder,
+        env=environment(folder, **values),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -108,7 +133,9 @@ def main_running(folder: Path, **values: str) -> Iterator[tuple[subprocess.Popen
         port = probe.getsockname()[1]
     env = environment(folder, API_PORT=str(port), **values)
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "api.main"], cwd=folder, env=env, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "api.main"], cwd=folder, env=env, stderr=log
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         eventually(lambda: answers(url))

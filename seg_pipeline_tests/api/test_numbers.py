@@ -1,4 +1,5 @@
-"""A whole number is the same number whichever way it comes in: JSON, a query, a form, a path, a message."""
+"""A whole number is the same number whichever way it comes in: JSON, a query, a form, a path, a
+message."""
 
 from collections.abc import Callable, Iterator
 
@@ -42,7 +43,10 @@ WAYS: tuple[Way, ...] = (by_json, by_query, by_form)
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     settings = api_settings(tmp_path_factory.mktemp("numbers"), wait_seconds=0)
-    with serving(settings, open_store(settings)) as url, httpx.Client(base_url=url, timeout=30) as client:
+    with (
+        serving(settings, open_store(settings)) as url,
+        httpx.Client(base_url=url, timeout=30) as client,
+    ):
         yield client
 
 
@@ -53,7 +57,9 @@ def message(number: str, field: str = "resize") -> Job:
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_every_spelling_of_a_whole_number_is_that_number(client: httpx.Client, spelling: str) -> None:
+def test_every_spelling_of_a_whole_number_is_that_number(
+    client: httpx.Client, spelling: str
+) -> None:
     for way in WAYS:
         assert way(client, spelling).json().get("resize") == SPELLINGS[spelling], way
     assert message(spelling).resize == SPELLINGS[spelling]

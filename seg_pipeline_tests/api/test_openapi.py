@@ -9,7 +9,20 @@ import pytest
 from api.error_responses import STATUS_BY_CODE
 from api.openapi import failures
 
-UPLOAD_STATUSES = {"200", "202", "400", "401", "408", "409", "413", "422", "429", "500", "503", "507"}
+UPLOAD_STATUSES = {
+    "200",
+    "202",
+    "400",
+    "401",
+    "408",
+    "409",
+    "413",
+    "422",
+    "429",
+    "500",
+    "503",
+    "507",
+}
 DOCUMENTED = {
     ("post", "/segment"): UPLOAD_STATUSES,
     ("post", "/segment/{resize}"): UPLOAD_STATUSES,
@@ -17,10 +30,30 @@ DOCUMENTED = {
     ("get", "/jobs"): {"200", "401", "422", "429", "500", "503"},
     ("get", "/jobs/{uuid}"): {"200", "401", "404", "422", "429", "500", "503"},
     ("delete", "/jobs/{uuid}"): {"202", "204", "401", "404", "409", "422", "429", "500", "503"},
-    ("post", "/jobs/{uuid}/callback"): {"202", "401", "404", "409", "422", "429", "500", "503", "507"},
+    ("post", "/jobs/{uuid}/callback"): {
+        "202",
+        "401",
+        "404",
+        "409",
+        "422",
+        "429",
+        "500",
+        "503",
+        "507",
+    },
     ("get", "/assets/{uuid}/{name}"): {"200", "304", "403", "404", "429", "500", "503"},
     ("get", "/parked"): {"200", "401", "422", "429", "500", "503"},
-    ("post", "/parked/{name}/replay"): {"202", "401", "404", "409", "422", "429", "500", "503", "507"},
+    ("post", "/parked/{name}/replay"): {
+        "202",
+        "401",
+        "404",
+        "409",
+        "422",
+        "429",
+        "500",
+        "503",
+        "507",
+    },
     ("delete", "/parked/{name}"): {"204", "401", "404", "429", "500", "503"},
     ("get", "/health"): {"200", "500"},
     ("get", "/livez"): {"200"},
@@ -39,12 +72,16 @@ def openapi(doorman: httpx.Client) -> dict[str, Any]:
 
 def operations(openapi: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     return {
-        (method, path): operation for path, methods in openapi["paths"].items() for method, operation in methods.items()
+        (method, path): operation
+        for path, methods in openapi["paths"].items()
+        for method, operation in methods.items()
     }
 
 
 def test_every_route_documents_the_statuses_it_can_give(openapi: dict[str, Any]) -> None:
-    assert {route: set(each["responses"]) for route, each in operations(openapi).items()} == DOCUMENTED
+    assert {
+        route: set(each["responses"]) for route, each in operations(openapi).items()
+    } == DOCUMENTED
 
 
 def test_every_answer_has_a_sentence_and_json_has_an_example(openapi: dict[str, Any]) -> None:
@@ -81,7 +118,9 @@ def test_uploads_are_documented_raw_and_as_a_form(openapi: dict[str, Any]) -> No
 
 
 def test_every_reference_leads_somewhere(openapi: dict[str, Any]) -> None:
-    for name in re.findall(r'"\$ref": ?"#/components/schemas/([^"]+)"', httpx.Response(200, json=openapi).text):
+    for name in re.findall(
+        r'"\$ref": ?"#/components/schemas/([^"]+)"', httpx.Response(200, json=openapi).text
+    ):
         assert name in openapi["components"]["schemas"]
 
 

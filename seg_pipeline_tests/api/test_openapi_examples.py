@@ -59,7 +59,9 @@ def test_every_example_fits_its_own_schema(openapi: dict[str, Any]) -> None:
     found = list(examples(openapi))
     assert len(found) > 100
     for where, schema, value in found:
-        errors = Draft202012Validator({**schema, "components": openapi["components"]}).iter_errors(value)
+        errors = Draft202012Validator({**schema, "components": openapi["components"]}).iter_errors(
+            value
+        )
         assert not [error.message for error in errors], where
 
 
@@ -77,14 +79,18 @@ def test_the_words_of_refusals_are_those_that_a_client_gets(doorman: httpx.Clien
         "empty_image": doorman.post("/segment"),
         "not_an_image": doorman.post("/segment", content=b"no picture"),
         "invalid_resize": doorman.post("/segment/0"),
-        "invalid_uuid": doorman.post("/jobs", json={"uuid": "../x", "image_url": "https://example.com/a.png"}),
+        "invalid_uuid": doorman.post(
+            "/jobs", json={"uuid": "../x", "image_url": "https://example.com/a.png"}
+        ),
         "invalid_ttl": doorman.post("/segment", params={"ttl_seconds": "0"}),
         "invalid_url": doorman.post("/jobs", json={"image_url": "ftp://example.com/a.png"}),
         "job_not_found": doorman.get("/jobs/abc123"),
         "unsupported_body": doorman.post("/jobs", content=b"x"),
         "asset_not_found": doorman.get("/assets/abc123/crops/x.webp"),
         "invalid_request": doorman.post("/jobs", files={"uuid": (None, "a")}),
-        "body_too_large": doorman.post("/jobs", content=bytes(2**17), headers={"Content-Type": "application/json"}),
+        "body_too_large": doorman.post(
+            "/jobs", content=bytes(2**17), headers={"Content-Type": "application/json"}
+        ),
     }.items():
         assert response.json()["code"] == code
         assert response.json()["error"] == shown[code]

@@ -33,7 +33,9 @@ def test_a_message_that_can_be_a_job_by_now_becomes_one(serve: Serve, api_store:
     assert client.get("/parked").json()["parked"] == []
 
 
-def test_a_replay_that_died_before_it_forgot_is_the_same_job(serve: Serve, api_store: Store) -> None:
+def test_a_replay_that_died_before_it_forgot_is_the_same_job(
+    serve: Serve, api_store: Store
+) -> None:
     park_message(api_store, body=GOOD)
     client = serve()
     client.post("/parked/m-1/replay")
@@ -42,7 +44,9 @@ def test_a_replay_that_died_before_it_forgot_is_the_same_job(serve: Serve, api_s
     assert Inbox(api_store).fetches.uuids() == ["job-9"]
 
 
-def test_a_message_that_still_cannot_be_a_job_stays_and_says_why(serve: Serve, api_store: Store) -> None:
+def test_a_message_that_still_cannot_be_a_job_stays_and_says_why(
+    serve: Serve, api_store: Store
+) -> None:
     park_message(api_store)
     client = serve()
     answer = client.post("/parked/m-1/replay")
@@ -75,5 +79,8 @@ def test_what_is_dropped_is_gone(serve: Serve, api_store: Store) -> None:
 def test_it_needs_a_key_where_there_are_keys(serve: Serve, api_store: Store) -> None:
     park_message(api_store)
     client = serve(api_keys="secret")
-    assert [client.get("/parked").status_code, client.delete("/parked/m-1").status_code] == [401, 401]
+    assert [client.get("/parked").status_code, client.delete("/parked/m-1").status_code] == [
+        401,
+        401,
+    ]
     assert client.delete("/parked/m-1", headers={"x-api-key": "secret"}).status_code == 204

@@ -7,7 +7,9 @@ from api.result_polling import Preference, read_preference
 
 
 def prefer(*headers: str) -> Request:
-    return Request({"type": "http", "headers": [(b"prefer", header.encode()) for header in headers]})
+    return Request(
+        {"type": "http", "headers": [(b"prefer", header.encode()) for header in headers]}
+    )
 
 
 @pytest.mark.parametrize(
@@ -29,5 +31,7 @@ def prefer(*headers: str) -> Request:
         (("handling=strict",), Preference(60, None)),
     ],
 )
-def test_the_prefer_header_is_read_as_the_rfc_has_it(headers: tuple[str, ...], expected: Preference) -> None:
+def test_the_prefer_header_is_read_as_the_rfc_has_it(
+    headers: tuple[str, ...], expected: Preference
+) -> None:
     assert read_preference(prefer(*headers), 60) == expected

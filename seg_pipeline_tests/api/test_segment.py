@@ -32,13 +32,17 @@ def test_a_raw_picture_is_answered_with_the_original_first_and_a_cut_out_a_segme
     client = serve()
     with FakeWorker(api_store, DRAWING, "#.../..../..../...."):
         response = client.post(
-            "/segment", content=PICTURE, headers={"Content-Type": "application/x-www-form-urlencoded"}
+            "/segment",
+            content=PICTURE,
+            headers={"Content-Type": "application/x-www-form-urlencoded"},
         )
     answer = response.json()
     assert response.status_code == 200
     assert next(iter(answer)) == "uuid"
     assert answer["file_names"][0] == f"{answer['uuid']}/original.webp"
-    assert answer["urls"] == [str(client.base_url.join(f"/assets/{name}")) for name in answer["file_names"]]
+    assert answer["urls"] == [
+        str(client.base_url.join(f"/assets/{name}")) for name in answer["file_names"]
+    ]
     assert len(answer["file_names"]) == 3
     for url in answer["urls"]:
         assert client.get(url).headers["content-type"] == "image/webp"
@@ -49,14 +53,18 @@ def test_a_form_may_call_its_file_as_it_likes(serve: Serve, api_store: Store, fi
     client = serve()
     with FakeWorker(api_store, DRAWING):
         response = client.post(
-            "/segment", files={field: ("a.png", PICTURE)}, data={"uuid": "mine", "ttl_seconds": "60"}
+            "/segment",
+            files={field: ("a.png", PICTURE)},
+            data={"uuid": "mine", "ttl_seconds": "60"},
         )
     assert response.status_code == 200
     assert response.json()["uuid"] == "mine"
     assert Inbox(api_store).job("mine").ttl_seconds == 60
 
 
-def test_resize_gives_the_longer_side_of_the_cut_outs_upscaled_if_need_be(serve: Serve, api_store: Store) -> None:
+def test_resize_gives_the_longer_side_of_the_cut_outs_upscaled_if_need_be(
+    serve: Serve, api_store: Store
+) -> None:
     client = serve()
     with FakeWorker(api_store, DRAWING):
         answer = client.post("/segment/256", content=PICTURE).json()
@@ -67,14 +75,22 @@ def test_resize_gives_the_longer_side_of_the_cut_outs_upscaled_if_need_be(serve:
 
 def test_parameters_and_rle_come_in_the_query_or_as_fields(serve: Serve, api_store: Store) -> None:
     client = serve()
-    asked = {"model": "demo-sam2", "parameters": '{"points_per_side": 8, "pred_iou_thresh": 0.5}', "rle": "true"}
+    asked = {
+        "model": "demo-sam2",
+        "parameters": '{"points_per_side": 8, "pred_iou_thresh": 0.5}',
+        "rle": "true",
+    }
     with FakeWorker(api_store, DRAWING):
         answers = [
             client.post("/segment", params=asked, content=PICTURE).json(),
             client.post("/segment", data=asked, files={"image": PICTURE}).json(),
-            client.post("/segment/32", params=asked, data={"rle": "false"}, files={"image": PICTURE}).json(),
+            client.post(
+                "/segment/32", params=asked, data={"rle": "false"}, files={"image": PICTURE}
+            ).json(),
         ]
-    assert [answer["parameters"] for answer in answers] == [{"points_per_side": 8, "pred_iou_thresh": 0.5}] * 3
+    assert [answer["parameters"] for answer in answers] == [
+        {"points_per_side": 8, "pred_iou_thresh": 0.5}
+    ] * 3
     assert ["rle" in answer["segments"][0] for answer in answers] == [True, True, False]
 
 
@@ -104,21 +120,29 @@ def test_parameters_that_cannot_be_are_refused_with_what_can(
 
 
 @pytest.mark.parametrize("resize", ["0", "-1", "1000000000", "abc", "8193", "1.5", "9" * 400])
-def test_a_resize_that_cannot_be_is_refused_with_its_limits(doorman: httpx.Client, resize: str) -> None:
+def test_a_resize_that_cannot_be_is_refused_with_its_limits(
+    doorman: httpx.Client, resize: str
+) -> None:
     response = doorman.post(f"/segment/{resize}", content=PICTURE)
     assert response.status_code == 422
     assert response.json()["code"] == "invalid_resize"
     assert "from 1 to 8192" in response.json()["error"]
 
 
-@pytest.mark.parametrize("uuid", ["../x", "a/b", "a.b", "", "-a", "a" * 65, "a b", "ä", "%2e%2e", "a\x00"])
+@pytest.mark.parametrize(
+    "uuid", ["../x", "a/b", "a.b", "", "-a", "a" * 65, "a b", "ä", "%2e%2e", "a\x00"]
+)
 def test_a_uuid_that_is_no_plain_name_is_refused(doorman: httpx.Client, uuid: str) -> None:
     response = doorman.post("/segment", params={"uuid": uuid}, content=PICTURE)
     assert (response.status_code, response.json()["code"]) == (422, "invalid_uuid")
 
 
-@pytest.mark.parametrize("model", ["gpt", "/etc/passwd", "../weights.pt", "yolov8x", "", "https://a/b-seg"])
-def test_an_unknown_model_is_refused_and_no_client_names_a_file(doorman: httpx.Client, model: str) -> None:
+@pytest.mark.parametrize(
+    "model", ["gpt", "/etc/passwd", "../weights.pt", "yolov8x", "", "https://a/b-seg"]
+)
+def test_an_unknown_model_is_refused_and_no_client_names_a_file(
+    doorman: httpx.Client, model: str
+) -> None:
     response = doorman.post("/segment", params={"model": model}, content=PICTURE)
     assert (response.status_code, response.json()["code"]) == (422, "unknown_model")
 
@@ -183,17 +207,28 @@ def test_a_form_with_two_pictures_is_refused(doorman: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("charset", ["undefined", "rot13", "idna", "zip", "no-such"])
-def test_a_form_in_a_strange_alphabet_is_the_callers_fault(doorman: httpx.Client, charset: str) -> None:
+def test_a_form_in_a_strange_alphabet_is_the_callers_fault(
+    doorman: httpx.Client, charset: str
+) -> None:
     body = b'--x\r\nContent-Disposition: form-data; name="uuid"\r\n\r\n\xff\xfe..\r\n--x--\r\n'
     headers = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
     assert doorman.post("/segment", content=body, headers=headers).status_code == 422
 
 
-@pytest.mark.parametrize("body", [b"", b"--x", b"--x\r\nContent-Disposition: form-data\r\n\r\nhello\r\n--x--\r\n"])
-def test_a_form_that_cannot_be_read_is_the_callers_fault(doorman: httpx.Client, body: bytes) -> None:
+@pytest.mark.parametrize(
+    "body", [b"", b"--x", b"--x\r\nContent-Disposition: form-data\r\n\r\nhello\r\n--x--\r\n"]
+)
+def test_a_form_that_cannot_be_read_is_the_callers_fault(
+    doorman: httpx.Client, body: bytes
+) -> None:
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     assert doorman.post("/segment", content=body, headers=headers).status_code in (400, 422)
-    assert doorman.post("/segment", content=PICTURE, headers={"Content-Type": "multipart/form-data"}).status_code == 422
+    assert (
+        doorman.post(
+            "/segment", content=PICTURE, headers={"Content-Type": "multipart/form-data"}
+        ).status_code
+        == 422
+    )
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "P", "LA", "I;16", "RGBA", "1", "L"])
@@ -205,7 +240,9 @@ def test_pictures_of_every_mode_are_accepted(serve: Serve, mode: str) -> None:
     assert response.status_code == 202
 
 
-def test_a_picture_without_segments_is_answered_as_the_seed_meant_to(serve: Serve, api_store: Store) -> None:
+def test_a_picture_without_segments_is_answered_as_the_seed_meant_to(
+    serve: Serve, api_store: Store
+) -> None:
     with FakeWorker(api_store):
         response = serve().post("/segment", content=PICTURE)
     assert response.status_code == 400
@@ -215,7 +252,11 @@ def test_a_picture_without_segments_is_answered_as_the_seed_meant_to(serve: Serv
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(ModelFailed("it raised."), 500), (WorkerLost("mine", 3), 500), (TruncatedImage("cut off."), 400)],
+    [
+        (ModelFailed("it raised."), 500),
+        (WorkerLost("mine", 3), 500),
+        (TruncatedImage("cut off."), 400),
+    ],
 )
 def test_a_failed_job_is_answered_by_its_code_with_its_uuid(
     serve: Serve, api_store: Store, error: SegPipelineError, status: int
@@ -226,8 +267,12 @@ def test_a_failed_job_is_answered_by_its_code_with_its_uuid(
     assert response.json() == {"error": str(error), "code": error.code, "uuid": "mine"}
 
 
-@pytest.mark.parametrize("prefer", ["respond-async", "Respond-Async", "handling=lenient, respond-async", "wait=0"])
-def test_a_client_that_prefers_not_to_wait_gets_the_jobs_address(serve: Serve, api_store: Store, prefer: str) -> None:
+@pytest.mark.parametrize(
+    "prefer", ["respond-async", "Respond-Async", "handling=lenient, respond-async", "wait=0"]
+)
+def test_a_client_that_prefers_not_to_wait_gets_the_jobs_address(
+    serve: Serve, api_store: Store, prefer: str
+) -> None:
     client = serve()
     response = client.post("/segment", content=PICTURE, headers={"Prefer": prefer})
     job = response.json()
@@ -246,18 +291,26 @@ def test_when_the_time_to_wait_is_over_the_job_is_not(serve: Serve, api_store: S
     with FakeWorker(api_store, DRAWING):
         again = client.post("/segment", params={"uuid": response.json()["uuid"]}, content=PICTURE)
         while again.status_code == 202:
-            again = client.post("/segment", params={"uuid": response.json()["uuid"]}, content=PICTURE)
+            again = client.post(
+                "/segment", params={"uuid": response.json()["uuid"]}, content=PICTURE
+            )
     assert again.status_code == 200
 
 
-def test_the_same_request_twice_is_the_same_job_and_another_one_a_conflict(serve: Serve, api_store: Store) -> None:
+def test_the_same_request_twice_is_the_same_job_and_another_one_a_conflict(
+    serve: Serve, api_store: Store
+) -> None:
     client = serve()
     with FakeWorker(api_store, DRAWING):
         first = client.post("/segment", params={"uuid": "mine"}, content=PICTURE)
         second = client.post("/segment", params={"uuid": "mine"}, content=PICTURE)
         other = client.post("/segment/64", params={"uuid": "mine"}, content=PICTURE)
     assert first.json() == second.json()
-    assert (other.status_code, other.json()["code"], other.json()["uuid"]) == (409, "job_conflict", "mine")
+    assert (other.status_code, other.json()["code"], other.json()["uuid"]) == (
+        409,
+        "job_conflict",
+        "mine",
+    )
 
 
 def test_a_full_disk_is_said_and_nothing_is_half_accepted(serve: Serve, api_store: Store) -> None:
@@ -274,7 +327,9 @@ def test_a_full_disk_is_said_and_nothing_is_half_accepted(serve: Serve, api_stor
         assert client.post("/segment", params={"uuid": "mine"}, content=PICTURE).status_code == 200
 
 
-def test_a_store_that_is_away_is_worth_a_retry_and_its_inner_life_is_not_told(serve: Serve, api_store: Store) -> None:
+def test_a_store_that_is_away_is_worth_a_retry_and_its_inner_life_is_not_told(
+    serve: Serve, api_store: Store
+) -> None:
     away = FailingStore(api_store)
     client = serve(away)
     away.error = StoreUnavailable(f"secret-bucket: {errno.EIO}")
@@ -284,11 +339,16 @@ def test_a_store_that_is_away_is_worth_a_retry_and_its_inner_life_is_not_told(se
     assert "secret" not in response.text
 
 
-def test_a_store_that_stumbles_while_a_client_waits_only_delays_the_answer(serve: Serve, api_store: Store) -> None:
+def test_a_store_that_stumbles_while_a_client_waits_only_delays_the_answer(
+    serve: Serve, api_store: Store
+) -> None:
     stumbling = FailingStore(api_store)
     client = serve(stumbling)
     looked: list[str] = []
-    stumbling.error, stumbling.fails_on = StoreUnavailable("away."), lambda key: stumbles(key, looked)
+    stumbling.error, stumbling.fails_on = (
+        StoreUnavailable("away."),
+        lambda key: stumbles(key, looked),
+    )
     with FakeWorker(api_store, DRAWING):
         response = client.post("/segment", content=PICTURE)
     assert response.status_code == 200
@@ -307,20 +367,27 @@ def test_an_accepted_job_is_said_to_be_accepted_even_if_the_store_is_gone_by_the
 ) -> None:
     """Else the client would send it again, under another uuid."""
     failing = FailingStore(api_store)
-    failing.error, failing.fails_on = StoreUnavailable("away."), lambda key: key.endswith("result.json")
+    failing.error, failing.fails_on = (
+        StoreUnavailable("away."),
+        lambda key: key.endswith("result.json"),
+    )
     response = serve(failing, wait_seconds=0).post("/segment", content=PICTURE)
     assert (response.status_code, response.json()["status"]) == (202, "queued")
     assert Inbox(api_store).waiting(10) == [response.json()["uuid"]]
 
 
-def test_links_begin_with_the_public_address_where_one_is_set(serve: Serve, api_store: Store) -> None:
+def test_links_begin_with_the_public_address_where_one_is_set(
+    serve: Serve, api_store: Store
+) -> None:
     client = serve(base_url="https://seg.example.com/")
     with FakeWorker(api_store, DRAWING):
         answer = client.post("/segment", content=PICTURE).json()
     assert all(url.startswith("https://seg.example.com/assets/") for url in answer["urls"])
 
 
-def test_in_a_bucket_the_urls_are_the_buckets(serve: Serve, bucket_store: Store, bucket_settings: Any) -> None:
+def test_in_a_bucket_the_urls_are_the_buckets(
+    serve: Serve, bucket_store: Store, bucket_settings: Any
+) -> None:
     """The first seed's `S3_ENDPOINT_URL/S3_BUCKET/key`."""
     client = serve(bucket_store)
     with FakeWorker(bucket_store, DRAWING):

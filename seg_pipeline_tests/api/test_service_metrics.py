@@ -9,7 +9,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.jobs.repository import Inbox
-from seg_pipeline.monitoring.service_state import AppServerState, PruneState, note_app_server_state, note_prune
+from seg_pipeline.monitoring.service_state import (
+    AppServerState,
+    PruneState,
+    note_app_server_state,
+    note_prune,
+)
 from seg_pipeline.store import Store
 from seg_pipeline.telemetry.snapshots import MetricSnapshots, Snapshot
 from seg_pipeline_tests.api.serving import Serve
@@ -33,7 +38,11 @@ def scrape(client: httpx.Client) -> Samples:
     answer = client.get("/metrics")
     assert answer.status_code == 200
     families = text_string_to_metric_families(answer.text)
-    return {(each.name, frozenset(each.labels.items())): each.value for family in families for each in family.samples}
+    return {
+        (each.name, frozenset(each.labels.items())): each.value
+        for family in families
+        for each in family.samples
+    }
 
 
 def value(samples: Samples, name: str, **labels: str) -> float | None:
@@ -78,7 +87,9 @@ def test_a_store_that_is_away_is_a_figure_and_counters_stay(serve: Serve, api_st
     during = scrape(client)
     assert value(during, "seg_store_up") == 0
     assert value(during, "seg_jobs", state="waiting") is None
-    assert value(during, "seg_jobs_accepted_total", via="sqs") == value(before, "seg_jobs_accepted_total", via="sqs")
+    assert value(during, "seg_jobs_accepted_total", via="sqs") == value(
+        before, "seg_jobs_accepted_total", via="sqs"
+    )
     assert value(during, "seg_api_requests_under_way") is not None
 
 

@@ -20,7 +20,8 @@ MIB = 2**20
 
 
 def test_a_body_that_announces_too_much_is_refused_before_it_is_sent(serve: Serve) -> None:
-    """curl waits for a word before it sends a large body; the word is no, and never "100 Continue"."""
+    """curl waits for a word before it sends a large body; the word is no, and never "100
+    Continue"."""
     with connected(serve(max_image_bytes=MIB)) as wire:
         wire.sendall(head("/segment", f"Content-Length: {MIB + 1}", "Expect: 100-continue"))
         answer = everything(wire)
@@ -31,12 +32,25 @@ def test_a_body_that_announces_too_much_is_refused_before_it_is_sent(serve: Serv
 
 @pytest.mark.parametrize("path", ["/segment", "/jobs"])
 @pytest.mark.parametrize("form", [False, True])
-def test_an_endless_body_is_refused_at_the_limit_while_it_is_still_coming(serve: Serve, path: str, form: bool) -> None:
+def test_an_endless_body_is_refused_at_the_limit_while_it_is_still_coming(
+    serve: Serve, path: str, form: bool
+) -> None:
     """The answer is there although the body never ends, and the server lets go."""
-    opening = b'--x\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n' if form else b""
-    content_type = "multipart/form-data; boundary=x" if form else "application/json" if path == "/jobs" else "image/png"
+    opening = (
+        b'--x\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n' if form else b""
+    )
+    content_type = (
+        "multipart/form-data; boundary=x"
+        if form
+        else "application/json"
+        if path == "/jobs"
+        else "image/png"
+    )
     with connected(serve(max_image_bytes=MIB)) as wire:
-        wire.sendall(head(path, "Transfer-Encoding: chunked", f"Content-Type: {content_type}") + chunk(opening))
+        wire.sendall(
+            head(path, "Transfer-Encoding: chunked", f"Content-Type: {content_type}")
+            + chunk(opening)
+        )
         assert sent_until_refused(wire, chunk(bytes(64 * 1024))) < 100 * MIB
         assert received(wire).startswith(b"HTTP/1.1 413")
 
@@ -63,7 +77,9 @@ def test_a_picture_at_the_limit_is_accepted_and_one_byte_more_is_not(serve: Serv
 def test_a_forms_fields_are_small_and_few(serve: Serve) -> None:
     client = serve(max_image_bytes=MIB)
     large = client.post("/segment", data={"model": "x" * 20_000}, files={"a": PICTURE})
-    many = client.post("/segment", data={f"field{number}": "x" for number in range(50)}, files={"a": PICTURE})
+    many = client.post(
+        "/segment", data={f"field{number}": "x" for number in range(50)}, files={"a": PICTURE}
+    )
     assert (large.status_code, many.status_code) == (422, 422)
 
 
@@ -110,7 +126,9 @@ def test_a_head_without_end_is_cut_off(serve: Serve) -> None:
     assert client.get("/livez").status_code == 200
 
 
-def test_requests_on_one_connection_each_have_their_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_on_one_connection_each_have_their_time(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("api.connections.HEAD_SECONDS", 2)
     with connected(serve()) as wire:
         for pause in (0, 2.5):
@@ -125,14 +143,17 @@ def test_a_strange_host_is_no_fault_of_ours(serve: Serve, host: str) -> None:
     client = serve(wait_seconds=0)
     with connected(client) as wire:
         request = (
-            f"POST /segment HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(PICTURE)}\r\nConnection: close\r\n\r\n"
+            f"POST /segment HTTP/1.1\r\nHost: {host}\r\nContent-Length:"
+            f" {len(PICTURE)}\r\nConnection: close\r\n\r\n"
         )
         wire.sendall(request.encode("latin-1") + PICTURE)
         status = int(everything(wire).split(b" ", 2)[1])
     assert status in (202, 400)
 
 
-def test_a_client_that_breaks_off_leaves_no_job_and_no_trace(serve: Serve, api_store: Store) -> None:
+def test_a_client_that_breaks_off_leaves_no_job_and_no_trace(
+    serve: Serve, api_store: Store
+) -> None:
     client = serve()
     with connected(client) as wire:
         wire.sendall(head("/segment", f"Content-Length: {len(PICTURE)}") + PICTURE[:40])
@@ -158,7 +179,9 @@ def test_many_wait_at_once_without_a_thread_each(serve: Serve, api_store: Store)
     answers: dict[str, httpx.Response] = {}
 
     def ask(uuid: str) -> None:
-        answers[uuid] = httpx.post(f"{client.base_url}/segment?uuid={uuid}", content=PICTURE, timeout=60)
+        answers[uuid] = httpx.post(
+            f"{client.base_url}/segment?uuid={uuid}", content=PICTURE, timeout=60
+        )
 
     threads = [threading.Thread(target=ask, args=(f"job-{number}",)) for number in range(60)]
     for thread in threads:
@@ -174,13 +197,17 @@ def test_many_wait_at_once_without_a_thread_each(serve: Serve, api_store: Store)
 
 
 def test_when_too_many_wait_the_next_gets_its_address_at_once(serve: Serve) -> None:
-    assert serve(wait_seconds=300, max_waiting=0).post("/segment", content=PICTURE).status_code == 202
+    assert (
+        serve(wait_seconds=300, max_waiting=0).post("/segment", content=PICTURE).status_code == 202
+    )
 
 
 @contextmanager
 def connected(client: httpx.Client) -> Iterator[socket.socket]:
     """A bare connection to the client's server."""
-    with socket.create_connection((client.base_url.host, client.base_url.port or 80), timeout=20) as wire:
+    with socket.create_connection(
+        (client.base_url.host, client.base_url.port or 80), timeout=20
+    ) as wire:
         yield wire
 
 
@@ -195,7 +222,8 @@ def chunk(data: bytes) -> bytes:
 
 
 def sent_until_refused(wire: socket.socket, piece: bytes) -> int:
-    """Sends the piece again and again until the other side hangs up; how many bytes it took, at most 200 MiB."""
+    """Sends the piece again and again until the other side hangs up; how many bytes it took, at
+    most 200 MiB."""
     sent = 0
     with suppress(OSError):
         while sent < 200 * MIB:

@@ -1,4 +1,5 @@
-"""`make chaos`: whole trials on both profiles; with --write their table goes into docs/reliability.md."""
+"""`make chaos`: whole trials on both profiles; with --write their table goes into
+docs/reliability.md."""
 
 import argparse
 import sys
@@ -30,13 +31,19 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
-    parser.add_argument("--profile", action="append", choices=PROFILES, help="one of them; both if left out")
+    parser.add_argument(
+        "--profile", action="append", choices=PROFILES, help="one of them; both if left out"
+    )
     parser.add_argument("--jobs", type=int, default=300)
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=240)
-    parser.add_argument("--away", type=float, default=20, help="seconds that whatever is taken away stays away")
+    parser.add_argument(
+        "--away", type=float, default=20, help="seconds that whatever is taken away stays away"
+    )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/reliability.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into docs/reliability.md"
+    )
     return parser.parse_args()
 
 
@@ -51,15 +58,26 @@ def table(outcomes: Sequence[Outcome]) -> str:
         "app server told once / more than once, always the same": [
             f"{each.told_once} / {each.told_again}" for each in outcomes
         ],
-        "seconds from the last fault until nothing was under way": [each.settled_after_seconds for each in outcomes],
+        "seconds from the last fault until nothing was under way": [
+            each.settled_after_seconds for each in outcomes
+        ],
         "wrong": [len(each.wrong) for each in outcomes],
     }
-    head = ["| | " + " | ".join(each.trial.profile for each in outcomes) + " |", "|---|" + "---|" * len(outcomes)]
-    return "\n".join([*head, *(f"| {name} | {' | '.join(map(str, each))} |" for name, each in rows.items())])
+    head = [
+        "| | " + " | ".join(each.trial.profile for each in outcomes) + " |",
+        "|---|" + "---|" * len(outcomes),
+    ]
+    return "\n".join(
+        [*head, *(f"| {name} | {' | '.join(map(str, each))} |" for name, each in rows.items())]
+    )
 
 
 def _kills(outcome: Outcome) -> str:
-    kills = {name.removeprefix("kill "): count for name, count in outcome.faults.items() if name.startswith("kill ")}
+    kills = {
+        name.removeprefix("kill "): count
+        for name, count in outcome.faults.items()
+        if name.startswith("kill ")
+    }
     return f"{sum(kills.values())}: {_counts(kills)}"
 
 

@@ -1,4 +1,5 @@
-"""What goes wrong in a trial, and when: a seeded plan of kills and outages, and the hands that carry it out."""
+"""What goes wrong in a trial, and when: a seeded plan of kills and outages, and the hands that
+carry it out."""
 
 import contextlib
 import os
@@ -56,7 +57,10 @@ def plan(schedule: Schedule, targets: Sequence[str], outages: Sequence[str]) -> 
     chance.shuffle(order)
     turns = [f"kill {order[number % len(order)]}" for number in range(schedule.kills)]
     gap = seconds / max(1, len(outages))
-    away_ones = [Fault(number * gap, name, min(schedule.away_seconds, gap)) for number, name in enumerate(outages)]
+    away_ones = [
+        Fault(number * gap, name, min(schedule.away_seconds, gap))
+        for number, name in enumerate(outages)
+    ]
     killed = [Fault(chance.uniform(0, seconds), name) for name in turns]
     return sorted([*killed, *away_ones], key=lambda fault: fault.at_seconds)
 
@@ -81,7 +85,9 @@ class Saboteur:
             thread.join()
 
     def _begin_outage(self, fault: Fault, began: float) -> threading.Thread:
-        thread = threading.Thread(target=self._outage, args=(fault, began), name=fault.name, daemon=True)
+        thread = threading.Thread(
+            target=self._outage, args=(fault, began), name=fault.name, daemon=True
+        )
         thread.start()
         return thread
 
@@ -96,7 +102,8 @@ class Saboteur:
         self.done[fault.name] += 1
 
     def _kill(self, target: str) -> None:
-        """One that is not there at this moment, because it was killed before, counts as not killed."""
+        """One that is not there at this moment, because it was killed before, counts as not
+        killed."""
         pid = self._pid_of(target)
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -163,7 +170,8 @@ def full_disk(folder: Path) -> Outage:
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[bool]:
-    """A file system of its own at the folder; False, and none, where this user may not mount one."""
+    """A file system of its own at the folder; False, and none, where this user may not mount
+    one."""
     folder.mkdir(parents=True, exist_ok=True)
     mounted = os.system(f"mount -t tmpfs -o size={megabytes}m tmpfs {folder} 2>/dev/null") == 0
     try:

@@ -1,4 +1,5 @@
-"""TCP relays that can be made to fail: what stands between the service and the outside in a trial."""
+"""TCP relays that can be made to fail: what stands between the service and the outside in a
+trial."""
 
 import asyncio
 import contextlib
@@ -21,7 +22,8 @@ class Mode(StrEnum):
 
 
 class Gate:
-    """Relays connections on a free port of the loopback to `target_port`, as its `mode` says. A context."""
+    """Relays connections on a free port of the loopback to `target_port`, as its `mode` says. A
+    context."""
 
     def __init__(self, target_port: int) -> None:
         self.target_port = target_port
@@ -30,7 +32,9 @@ class Gate:
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name=f"gate to {target_port}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._serve, name=f"gate to {target_port}", daemon=True
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -1,4 +1,5 @@
-"""The world around the service in a trial: AWS, a host of pictures and an app server, each behind a gate."""
+"""The world around the service in a trial: AWS, a host of pictures and an app server, each behind a
+gate."""
 
 import secrets
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,8 @@ KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_na
 
 @dataclass(frozen=True)
 class Outside:
-    """The stand-ins, whose own addresses tests use, and the gates, whose addresses the service is given."""
+    """The stand-ins, whose own addresses tests use, and the gates, whose addresses the service is
+    given."""
 
     aws_url: str
     queue_url: str
@@ -29,7 +31,8 @@ class Outside:
     gates: dict[str, Gate]
 
     def send(self, body: str) -> None:
-        """Puts a message into the queue, past the gate: it is the service that is cut off, not its clients."""
+        """Puts a message into the queue, past the gate: it is the service that is cut off, not its
+        clients."""
         client = boto3.client("sqs", endpoint_url=self.aws_url, **KEYS)  # type: ignore[call-overload]
         client.send_message(QueueUrl=self.queue_url, MessageBody=body)
 
@@ -50,7 +53,12 @@ class Outside:
     def bucket_settings(self, endpoint: str) -> dict[str, str]:
         """The bucket, reached at an endpoint."""
         keys = {"S3_ACCESS_KEY": "test", "S3_SECRET_KEY": "test"}
-        return {"S3_BUCKET": self.bucket, "S3_ENDPOINT_URL": endpoint, "INBOX_POLL_SECONDS": "0.2", **keys}
+        return {
+            "S3_BUCKET": self.bucket,
+            "S3_ENDPOINT_URL": endpoint,
+            "INBOX_POLL_SECONDS": "0.2",
+            **keys,
+        }
 
 
 @contextmanager

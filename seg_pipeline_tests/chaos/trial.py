@@ -1,4 +1,5 @@
-"""One trial: jobs by HTTP and by SQS while everything is killed and taken away, and what is so when it is over."""
+"""One trial: jobs by HTTP and by SQS while everything is killed and taken away, and what is so when
+it is over."""
 
 import json
 import threading
@@ -64,16 +65,22 @@ class Outcome:
 
 
 def conduct(trial: Trial, folder: Path) -> Outcome:
-    """Runs the trial in a folder of its own. Whatever is wrong in the end is in the outcome, and raises nothing."""
+    """Runs the trial in a folder of its own. Whatever is wrong in the end is in the outcome, and
+    raises nothing."""
     with ExitStack() as exits:
         world = exits.enter_context(outside())
-        has_disk = trial.profile == "embedded" and exits.enter_context(small_disk(folder / "stack", 1500))
+        has_disk = trial.profile == "embedded" and exits.enter_context(
+            small_disk(folder / "stack", 1500)
+        )
         (folder / "stack").mkdir(exist_ok=True)
         on_servers = trial.profile == "servers"
         models = {"MODEL": "demo-yolo", "QUEUE_MODEL": "demo-yolo", "HEALTH_IDLE_SECONDS": "0"}
         settings = {**models, **world.settings(with_bucket=on_servers)}
         stack = exits.enter_context(Stack(folder / "stack", settings, trial.profile))
-        outages = [*_outages_outside(world, on_servers), *_outages_inside(stack, on_servers, has_disk)]
+        outages = [
+            *_outages_outside(world, on_servers),
+            *_outages_inside(stack, on_servers, has_disk),
+        ]
         return _Run(trial, world, stack, outages).go()
 
 
@@ -85,7 +92,10 @@ def _outages_outside(world: Outside, on_servers: bool) -> list[Outage]:
         gate_outage("AWS away", gates["aws"], Mode.REFUSING),
         gate_outage("app server hangs", gates["app server"], Mode.HANGING),
     ]
-    slow = [gate_outage("S3 slow", gates["aws"], Mode.SLOW), gate_outage("S3 hangs", gates["aws"], Mode.HANGING)]
+    slow = [
+        gate_outage("S3 slow", gates["aws"], Mode.SLOW),
+        gate_outage("S3 hangs", gates["aws"], Mode.HANGING),
+    ]
     return found + (slow if on_servers else [])
 
 
@@ -96,7 +106,9 @@ def _outages_inside(stack: Stack, on_servers: bool, has_disk: bool) -> list[Outa
 
 
 class _Run:
-    def __init__(self, trial: Trial, world: Outside, stack: Stack, outages: Sequence[Outage]) -> None:
+    def __init__(
+        self, trial: Trial, world: Outside, stack: Stack, outages: Sequence[Outage]
+    ) -> None:
         self.trial, self.world, self.stack, self.outages = trial, world, stack, outages
         self.outcome = Outcome(trial)
         self.by_http = [f"http-{number:03d}" for number in range(trial.jobs // 2)]
@@ -121,7 +133,8 @@ class _Run:
             thread.join()
 
     def _post_all(self) -> None:
-        """As a patient client: it sends the same again until it is told that the job is accepted."""
+        """As a patient client: it sends the same again until it is told that the job is
+        accepted."""
         pause = self.trial.schedule.seconds / max(1, len(self.by_http))
         for uuid in self.by_http:
             while not self._post(uuid):
@@ -131,13 +144,16 @@ class _Run:
     def _post(self, uuid: str) -> bool:
         try:
             answer = httpx.post(
-                f"{self.stack.base_url}/segment", params={"uuid": uuid}, content=BUNDLED.read_bytes(),
+                f"{self.stack.base_url}/segment", params={"uuid": uuid},
+                content=BUNDLED.read_bytes(),
                 headers={"prefer": "respond-async"}, timeout=15,
             )  # fmt: skip
         except httpx.HTTPError:
             return False
         if answer.status_code not in (200, 202, 429, 500, 502, 503, 504, 507):
-            self.outcome.wrong.append(f"{uuid}: POST answered {answer.status_code} {answer.text[:200]}")
+            self.outcome.wrong.append(
+                f"{uuid}: POST answered {answer.status_code} {answer.text[:200]}"
+            )
         return answer.status_code < 300
 
     def _send_all(self) -> None:
@@ -149,11 +165,15 @@ class _Run:
 
     def _settle(self) -> None:
         began = time.monotonic()
-        while (unsettled := self._unsettled()) and time.monotonic() - began < self.trial.settle_seconds:
+        while (
+            unsettled := self._unsettled()
+        ) and time.monotonic() - began < self.trial.settle_seconds:
             time.sleep(1)
         self.outcome.settled_after_seconds = round(time.monotonic() - began, 1)
         if unsettled:
-            self.outcome.wrong.append(f"not settled after {self.trial.settle_seconds:g} s: {unsettled}")
+            self.outcome.wrong.append(
+                f"not settled after {self.trial.settle_seconds:g} s: {unsettled}"
+            )
 
     def _unsettled(self) -> str:
         """What is still under way, in a few words; empty when nothing is."""
@@ -167,7 +187,9 @@ class _Run:
         untold = set(self.by_sqs) - set(self.world.app_server.uuids())
         unfinished = {*self.by_http, *self.by_sqs} - done
         found = {"jobs": unfinished, "markers": markers, "runs": running, "not told": untold}
-        return ", ".join(f"{len(each)} {name} {sorted(each)[:3]}" for name, each in found.items() if each)
+        return ", ".join(
+            f"{len(each)} {name} {sorted(each)[:3]}" for name, each in found.items() if each
+        )
 
     def _look(self, faults: Sequence[Fault]) -> None:
         outcome, wrong = self.outcome, self.outcome.wrong
@@ -178,9 +200,17 @@ class _Run:
             if result is None or result["status"] != "completed":
                 wrong.append(f"{uuid}: {(result or {}).get('error', 'no result')}")
         self._look_at_what_was_told()
-        wrong += [f"half a file: {path}" for path in self.stack.data_dir.glob("assets/**/.*") if path.is_file()]
+        wrong += [
+            f"half a file: {path}"
+            for path in self.stack.data_dir.glob("assets/**/.*")
+            if path.is_file()
+        ]
         names = {fault.name for fault in faults}
-        wrong += [f"never done: {name}" for name in sorted(names - outcome.faults.keys()) if "kill" not in name]
+        wrong += [
+            f"never done: {name}"
+            for name in sorted(names - outcome.faults.keys())
+            if "kill" not in name
+        ]
 
     def _look_at_what_was_told(self) -> None:
         told = self.world.app_server.told
@@ -189,7 +219,9 @@ class _Run:
             self.outcome.told_once += len(bodies) == 1
             self.outcome.told_again += len(bodies) > 1
             if len(set(bodies)) > 1:
-                self.outcome.wrong.append(f"{uuid}: told {len(bodies)} times, and not always the same")
+                self.outcome.wrong.append(
+                    f"{uuid}: told {len(bodies)} times, and not always the same"
+                )
 
     @staticmethod
     def _status(result: dict[str, Any] | None) -> str:
@@ -198,7 +230,8 @@ class _Run:
         return str(result["error"]["code"] if result["error"] else result["status"])
 
     def _running(self) -> list[str]:
-        query = f"""{{ runsOrError(filter: {{statuses: [{RUNNING}]}}) {{ ... on Runs {{ results {{ runId }} }} }} }}"""
+        query = f"""{{ runsOrError(filter: {{statuses: [{RUNNING}]}}) {{
+            ... on Runs {{ results {{ runId }} }} }} }}"""
         url = f"{self.stack.dagster_url}/graphql"
         answer = httpx.post(url, json={"query": query}, timeout=10).json()
         return [run["runId"] for run in answer["data"]["runsOrError"]["results"]]
@@ -206,6 +239,10 @@ class _Run:
     @property
     def store(self) -> Store:
         """The service's own, past the gate."""
-        bucket = self.world.bucket_settings(self.world.aws_url) if self.trial.profile == "servers" else {}
+        bucket = (
+            self.world.bucket_settings(self.world.aws_url)
+            if self.trial.profile == "servers"
+            else {}
+        )
         values: dict[str, Any] = {name.lower(): value for name, value in bucket.items()}
         return open_store(Settings(_env_file=None, data_dir=self.stack.data_dir, **values))

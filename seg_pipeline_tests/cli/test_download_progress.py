@@ -1,4 +1,5 @@
-"""What somebody sees who waits for weights: a bar on a terminal, lines in a log. Downloads are real ones."""
+"""What somebody sees who waits for weights: a bar on a terminal, lines in a log. Downloads are real
+ones."""
 
 import fcntl
 import os
@@ -35,13 +36,21 @@ def host() -> Iterator[FileHost]:
 
 def pull(host: FileHost, folder: Path, output: int, **environment: str) -> int:
     """Runs `weights pull` with its output there; gives its exit code."""
-    environment = {**os.environ, "WEIGHTS_DIR": str(folder / "weights"), "TERM": "xterm", **environment}
+    environment = {
+        **os.environ,
+        "WEIGHTS_DIR": str(folder / "weights"),
+        "TERM": "xterm",
+        **environment,
+    }
     command = [sys.executable, "-c", PULL, host.url, NAME]
-    return subprocess.run(command, cwd=folder, env=environment, stdout=output, stderr=output, check=False).returncode
+    return subprocess.run(
+        command, cwd=folder, env=environment, stdout=output, stderr=output, check=False
+    ).returncode
 
 
 def seen_on_a_terminal(host: FileHost, folder: Path, **environment: str) -> str:
-    """What a terminal of 100 columns is sent, without its control sequences but with its line starts."""
+    """What a terminal of 100 columns is sent, without its control sequences but with its line
+    starts."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     assert pull(host, folder, slave, **environment) == 0
@@ -63,7 +72,9 @@ def test_a_terminal_shows_a_bar_with_bytes_and_time(host: FileHost, tmp_path: Pa
     assert "downloading" not in shown
 
 
-def test_the_bar_says_where_a_broken_download_was_taken_up_again(host: FileHost, tmp_path: Path) -> None:
+def test_the_bar_says_where_a_broken_download_was_taken_up_again(
+    host: FileHost, tmp_path: Path
+) -> None:
     host.break_after = [2_200_000]
     shown = seen_on_a_terminal(host, tmp_path)
     assert len(host.ranges) == 2
@@ -77,7 +88,8 @@ def test_a_terminal_that_cannot_draw_gets_lines(host: FileHost, tmp_path: Path) 
 
 
 def test_a_log_gets_a_line_now_and_then(host: FileHost, tmp_path: Path) -> None:
-    """`seg-pipeline up` relays lines that begin so; colours are not for it, whatever the environment says."""
+    """`seg-pipeline up` relays lines that begin so; colours are not for it, whatever the
+    environment says."""
     with (tmp_path / "log").open("w") as log:
         assert pull(host, tmp_path, log.fileno(), FORCE_COLOR="1") == 0
     lines = (tmp_path / "log").read_text().splitlines()
@@ -92,4 +104,6 @@ def test_a_milestone_is_a_tenth() -> None:
     for name in "ab":
         for done in range(101):
             milestones(name, done * 10**6, 100 * 10**6)
-    assert said == [f"downloading {name}: {done} of 100 MB" for name in "ab" for done in range(0, 101, 10)]
+    assert said == [
+        f"downloading {name}: {done} of 100 MB" for name in "ab" for done in range(0, 101, 10)
+    ]

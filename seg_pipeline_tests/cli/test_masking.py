@@ -51,7 +51,9 @@ PLAIN_ADDRESSES = (
 
 @pytest.mark.parametrize("address", SECRET_ADDRESSES)
 def test_no_password_in_an_address_is_shown(address: str) -> None:
-    assert "sesame" not in shown_address(address).replace("ses/ame", "sesame").replace("ses@ame", "sesame")
+    assert "sesame" not in shown_address(address).replace("ses/ame", "sesame").replace(
+        "ses@ame", "sesame"
+    )
     assert "ame@" not in shown_address(address)
     assert MASK in shown_address(address)
 

@@ -13,7 +13,9 @@ from seg_pipeline.segmenters.registry import parity_subject
 from seg_pipeline.settings import Settings
 
 SUBJECT = Subject("demo-yolo", "0" * 64, "cpu: some processor", {}, {})
-GOOD = Verdict(pictures=22, pairs=80, mean_iou=0.99912, others=1, exact_seconds=3.0, turbo_seconds=1.0)
+GOOD = Verdict(
+    pictures=22, pairs=80, mean_iou=0.99912, others=1, exact_seconds=3.0, turbo_seconds=1.0
+)
 BAD = Verdict(pictures=22, pairs=80, mean_iou=0.97, others=1, exact_seconds=3.0, turbo_seconds=1.0)
 
 
@@ -26,7 +28,11 @@ def test_the_table_has_a_line_for_each_model_with_what_was_measured() -> None:
 
 
 def test_a_refusal_says_why() -> None:
-    assert sentence(BAD) == "turbo stays off: its masks have a mean IoU of 0.9700 with those of exact, less than 0.99"
+    assert (
+        sentence(BAD)
+        == "turbo stays off: its masks have a mean IoU of 0.9700 with those of exact, less than"
+        " 0.99"
+    )
     assert "INFERENCE_MODE=turbo" in sentence(GOOD)
 
 

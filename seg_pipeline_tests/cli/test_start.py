@@ -1,4 +1,5 @@
-"""Every process started by its name, with nothing else prepared, and what it says where something is missing."""
+"""Every process started by its name, with nothing else prepared, and what it says where something
+is missing."""
 
 import os
 import signal
@@ -21,7 +22,12 @@ def environment(folder: Path, **settings: str) -> dict[str, str]:
     """No DAGSTER_HOME, and ports of its own."""
     api, dagster, code = map(str, free_ports(3))
     inherited = {name: os.environ[name] for name in ENVIRONMENT_OF_TESTS if name in os.environ}
-    own = {"API_PORT": api, "DAGSTER_PORT": dagster, "CODE_SERVER": f"127.0.0.1:{code}", "DATA_DIR": str(folder)}
+    own = {
+        "API_PORT": api,
+        "DAGSTER_PORT": dagster,
+        "CODE_SERVER": f"127.0.0.1:{code}",
+        "DATA_DIR": str(folder),
+    }
     return {**inherited, **own, "MODEL": "demo-yolo", "QUEUE_MODEL": "demo-yolo", **settings}
 
 
@@ -39,7 +45,9 @@ class Processes:
     def __enter__(self) -> "Processes":
         output = self._exits.enter_context(self.log.open("wb"))
         for name in NAMES:
-            process = subprocess.Popen(command(name), env=self.settings, stdout=output, stderr=output)
+            process = subprocess.Popen(
+                command(name), env=self.settings, stdout=output, stderr=output
+            )
             self._exits.callback(_end, process)
         return self
 
@@ -79,11 +87,16 @@ def servers(profile: str, request: pytest.FixtureRequest) -> Iterator[dict[str, 
         yield {}
     else:
         postgres = request.getfixturevalue("postgres_server_url")
-        yield {"BROKER_URL": f"{request.getfixturevalue('redis_url')}7", "DATABASE_URL": f"{postgres}postgres"}
+        yield {
+            "BROKER_URL": f"{request.getfixturevalue('redis_url')}7",
+            "DATABASE_URL": f"{postgres}postgres",
+        }
 
 
 @pytest.mark.slow
-def test_processes_that_are_started_by_their_names_are_a_service(tmp_path: Path, servers: dict[str, str]) -> None:
+def test_processes_that_are_started_by_their_names_are_a_service(
+    tmp_path: Path, servers: dict[str, str]
+) -> None:
     settings = environment(tmp_path / "data", **servers)
     with Processes(settings, tmp_path / "log") as running:
         running.wait_until_ready()
@@ -92,7 +105,9 @@ def test_processes_that_are_started_by_their_names_are_a_service(tmp_path: Path,
 
 def started(name: str, settings: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """One that cannot start, to its end."""
-    return subprocess.run(command(name), env=settings, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command(name), env=settings, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +119,9 @@ def started(name: str, settings: Mapping[str, str]) -> subprocess.CompletedProce
         ("code-server", {"CODE_SERVER": "nothing"}, "CODE_SERVER"),
     ],
 )
-def test_what_is_missing_is_one_sentence(tmp_path: Path, name: str, settings: dict[str, str], sentence: str) -> None:
+def test_what_is_missing_is_one_sentence(
+    tmp_path: Path, name: str, settings: dict[str, str], sentence: str
+) -> None:
     done = started(name, environment(tmp_path / "data", **settings))
     assert done.returncode == 1
     assert sentence in done.stderr
@@ -112,7 +129,9 @@ def test_what_is_missing_is_one_sentence(tmp_path: Path, name: str, settings: di
 
 
 @pytest.mark.slow
-def test_a_worker_started_as_it_was_before_takes_dagsters_folder_from_the_data_folder(tmp_path: Path) -> None:
+def test_a_worker_started_as_it_was_before_takes_dagsters_folder_from_the_data_folder(
+    tmp_path: Path,
+) -> None:
     """`python -m seg_pipeline.worker` without DAGSTER_HOME took runs and failed each."""
     settings = environment(tmp_path / "data")
     process = subprocess.Popen([sys.executable, "-m", "seg_pipeline.worker"], env=settings)

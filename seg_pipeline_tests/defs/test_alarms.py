@@ -98,7 +98,9 @@ def test_an_outage_is_red_once_and_ends_with_a_line(
     assert len(people.texts) == 2
 
 
-def test_a_verdict_that_stands_still_is_not_reported_again(bench: Workbench, instance: dg.DagsterInstance) -> None:
+def test_a_verdict_that_stands_still_is_not_reported_again(
+    bench: Workbench, instance: dg.DagsterInstance
+) -> None:
     """A row of Dagster's tables each half minute would be a million a year."""
     for _ in range(3):
         tick(bench, instance)
@@ -114,7 +116,10 @@ def test_people_who_cannot_be_reached_are_told_later(
     assert tick(bench, instance).startswith("RED ALARM nothing_parked")
     people.status = 200
     tick(bench, instance)
-    assert [text.partition(":")[0] for text in people.texts] == ["ALARM nothing_parked", "ALARM nothing_parked"]
+    assert [text.partition(":")[0] for text in people.texts] == [
+        "ALARM nothing_parked",
+        "ALARM nothing_parked",
+    ]
     tick(bench, instance)
     assert len(people.texts) == 2
 
@@ -122,7 +127,9 @@ def test_people_who_cannot_be_reached_are_told_later(
 def test_a_check_can_be_executed_by_hand(bench: Workbench, instance: dg.DagsterInstance) -> None:
     bench.store.put(keys.parked("m-1"), b"{}")
     resources = {"workbench": dg.ResourceDefinition.hardcoded_resource(bench)}
-    own = dg.Definitions([service_asset], asset_checks=alarm_checks, jobs=[check_job], resources=resources)
+    own = dg.Definitions(
+        [service_asset], asset_checks=alarm_checks, jobs=[check_job], resources=resources
+    )
     result = own.resolve_job_def("check_service").execute_in_process(instance=instance)
     assert {each.check_name: each.passed for each in result.get_asset_check_evaluations()} == {
         "nothing_parked": False,
@@ -136,7 +143,9 @@ def test_a_segmentation_run_executes_no_check() -> None:
     """It would be a step of every job."""
     nodes = defs.resolve_job_def(segment_images.name).graph.node_dict
     assert list(nodes) == ["segmentation"]
-    assert SERVICE not in defs.resolve_job_def(segment_images.name).asset_layer.executable_asset_keys
+    assert (
+        SERVICE not in defs.resolve_job_def(segment_images.name).asset_layer.executable_asset_keys
+    )
 
 
 # Runs that failed
@@ -158,7 +167,9 @@ def failing_job(instance: dg.DagsterInstance, error: Exception) -> None:
 
 def reported(code: str, sentence: str, final: bool = True) -> dg.Failure:
     """How a stage ends the run of a lone job."""
-    return dg.Failure(sentence, metadata={"job": "job-1", "code": code, "final": final}, allow_retries=False)
+    return dg.Failure(
+        sentence, metadata={"job": "job-1", "code": code, "final": final}, allow_retries=False
+    )
 
 
 def tick_alerts(settings: Settings, instance: dg.DagsterInstance, cursor: str | None) -> str:

@@ -45,9 +45,14 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def run_job(
-    bench: Workbench, instance: dg.DagsterInstance, *uuids: str, only: list[str] | None = None, **tags: str
+    bench: Workbench,
+    instance: dg.DagsterInstance,
+    *uuids: str,
+    only: list[str] | None = None,
+    **tags: str,
 ) -> dg.ExecuteInProcessResult:
-    """The job over its partitions, as the inbox's sensor asks for it, or for some stages as an operator does."""
+    """The job over its partitions, as the inbox's sensor asks for it, or for some stages as an
+    operator does."""
     missing = [uuid for uuid in uuids if not instance.has_dynamic_partition("jobs", uuid)]
     instance.add_dynamic_partitions("jobs", missing)
     job = definitions_over(bench).get_repository_def().get_job("segment_images")
@@ -67,7 +72,10 @@ def definitions_over(bench: Workbench) -> dg.Definitions:
     """The product's definitions on a test's workbench."""
     resources = {"workbench": bench, "passed_jobs": PassedJobs()}
     return dg.Definitions(
-        assets=[segmentation_assets], jobs=[segment_images], resources=resources, executor=dg.in_process_executor
+        assets=[segmentation_assets],
+        jobs=[segment_images],
+        resources=resources,
+        executor=dg.in_process_executor,
     )
 
 
@@ -78,10 +86,15 @@ def materialized(instance: dg.DagsterInstance, stage: str) -> set[str]:
 
 def steps(result: dg.ExecuteInProcessResult) -> set[str]:
     """The steps that were executed; those that were skipped are not among them."""
-    return {str(event.step_key).removeprefix("segmentation.") for event in result.get_step_success_events()}
+    return {
+        str(event.step_key).removeprefix("segmentation.")
+        for event in result.get_step_success_events()
+    }
 
 
-def test_every_stage_is_a_step_and_materialises_its_partition(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_every_stage_is_a_step_and_materialises_its_partition(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     bench = make_bench(tmp_path)
     accept_upload(bench, "job-1")
     result = run_job(bench, instance, "job-1")
@@ -96,18 +109,24 @@ def test_a_materialisation_tells_counts_seconds_the_weights_and_links(
     bench = make_bench(tmp_path, base_url="https://segments.example")
     accept_upload(bench, "job-1")
     run_job(bench, instance, "job-1")
-    events = {name: instance.get_latest_materialization_event(dg.AssetKey(name)) for name in SEGMENTING}
+    events = {
+        name: instance.get_latest_materialization_event(dg.AssetKey(name)) for name in SEGMENTING
+    }
     metadata = {name: event.asset_materialization.metadata for name, event in events.items()}  # type: ignore[union-attr]
     assert metadata["source_image"]["width"].value == 64
     assert metadata["segments"]["segments"].value == 2
     assert metadata["segments"]["weights_sha256"].value == "f" * 64
     assert metadata["segments"]["inference_mode"].value == "exact"
-    assert metadata["cutouts"]["overlay"].value == "https://segments.example/assets/job-1/overlay.webp"
+    assert (
+        metadata["cutouts"]["overlay"].value == "https://segments.example/assets/job-1/overlay.webp"
+    )
     assert metadata["result"]["total_seconds"].value >= 0
     assert metadata["result"]["answer"].value == "https://segments.example/jobs/job-1"
 
 
-def test_in_a_batch_exactly_the_good_partitions_turn_green(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_in_a_batch_exactly_the_good_partitions_turn_green(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     bench = make_bench(tmp_path)
     accept_upload(bench, "good-1")
     accept_upload(bench, "bad", picture_bytes(make_scene_picture())[:-40])
@@ -128,7 +147,10 @@ def test_a_bad_picture_alone_ends_as_a_failed_run_with_one_sentence(
     (failure,) = result.get_failed_step_keys()
     assert failure == "segmentation.source_image"
     error = (bench.inbox.result("bad") or {})["error"]
-    assert result.failure_data_for_node("segmentation.source_image").user_failure_data.description == error["message"]
+    assert (
+        result.failure_data_for_node("segmentation.source_image").user_failure_data.description
+        == error["message"]
+    )
     assert error["code"] == "truncated_image"
 
 
@@ -143,15 +165,22 @@ def test_a_picture_that_could_not_be_had_fails_its_own_run_at_the_first_attempt(
     failure = result.failure_data_for_node("segmentation.source_image").user_failure_data
     assert failure.description == "The server does not answer."
     document = bench.inbox.result("job-1") or {}
-    assert document["error"] == {"code": "fetch_unavailable", "message": "The server does not answer."}
+    assert document["error"] == {
+        "code": "fetch_unavailable",
+        "message": "The server does not answer.",
+    }
     assert bench.inbox.inflight() == []
 
 
-def test_a_run_without_its_picture_sends_the_job_to_be_fetched(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_a_run_without_its_picture_sends_the_job_to_be_fetched(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     """As after an upgrade, while an older version had jobs with addresses in flight."""
     bench = make_bench(tmp_path)
     bench.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
-    bench.store.create(keys.inflight("job-1"), json.dumps(Claim("job-1", 2, "job-1:2", NOON).to_json()).encode())
+    bench.store.create(
+        keys.inflight("job-1"), json.dumps(Claim("job-1", 2, "job-1:2", NOON).to_json()).encode()
+    )
     result = run_job(bench, instance, "job-1", **{"dagster/run_key": "job-1:2"})
     failure = result.failure_data_for_node("segmentation.source_image").user_failure_data
     assert "It is being fetched" in failure.description
@@ -163,12 +192,15 @@ def test_what_source_image_shows_says_who_gave_the_picture_and_no_secret(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     bench = make_bench(tmp_path)
-    accept_address(bench, "job-1", image_url="https://pictures.example/a.png?X-Amz-Signature=topsecret")
+    accept_address(
+        bench, "job-1", image_url="https://pictures.example/a.png?X-Amz-Signature=topsecret"
+    )
     result = run_job(bench, instance, "job-1")
     (event,) = result.asset_materializations_for_node("segmentation.source_image")
     shown = {name: value.value for name, value in event.metadata.items()}
     assert shown["image_url"] == "https://pictures.example/a.png"
-    assert (shown["fetched_from"], shown["fetch_seconds"], shown["fetch_attempts"], shown["http_status"]) == (
+    assert (shown["fetched_from"], shown["fetch_seconds"], shown["fetch_attempts"],
+            shown["http_status"]) == (
         "pictures.example:443", 0.25, 1, 200,
     )  # fmt: skip
     assert not any("topsecret" in str(event) for event in result.all_events)
@@ -177,11 +209,15 @@ def test_what_source_image_shows_says_who_gave_the_picture_and_no_secret(
 class _NoMemory(BarSegmenter):
     """A model whose device is full just now."""
 
-    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+    def segment(
+        self, images: Sequence[RgbImage], parameters: Parameters | None = None
+    ) -> list[list[Segment]]:
         raise ModelOutOfMemory("The memory of the GPU is full.")
 
 
-def test_a_passing_error_leaves_the_job_to_the_sweeper(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_a_passing_error_leaves_the_job_to_the_sweeper(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     bench = make_bench(tmp_path, segmenter=_NoMemory())
     accept_upload(bench, "job-1")
     bench.inbox.claim(["job-1"], "job-1:1")
@@ -191,7 +227,9 @@ def test_a_passing_error_leaves_the_job_to_the_sweeper(tmp_path: Path, instance:
 
 
 @pytest.mark.parametrize("stage", SEGMENTING)
-def test_an_operator_can_materialise_any_stage_again(tmp_path: Path, instance: dg.DagsterInstance, stage: str) -> None:
+def test_an_operator_can_materialise_any_stage_again(
+    tmp_path: Path, instance: dg.DagsterInstance, stage: str
+) -> None:
     bench = make_bench(tmp_path)
     accept_upload(bench, "job-1")
     run_job(bench, instance, "job-1")
@@ -199,8 +237,13 @@ def test_an_operator_can_materialise_any_stage_again(tmp_path: Path, instance: d
     again = run_job(make_bench(tmp_path, bench.store), instance, "job-1", only=[stage])
     assert again.success
     assert stored_files(bench, "job-1") == before
-    events = [event.event_specific_data.materialization for event in again.get_asset_materialization_events()]  # type: ignore[union-attr]
-    assert [(event.asset_key.to_user_string(), event.partition) for event in events] == [(stage, "job-1")]
+    events = [
+        event.event_specific_data.materialization
+        for event in again.get_asset_materialization_events()
+    ]  # type: ignore[union-attr]
+    assert [(event.asset_key.to_user_string(), event.partition) for event in events] == [
+        (stage, "job-1")
+    ]
 
 
 FILES = {
@@ -242,7 +285,9 @@ def test_a_run_writes_the_files_of_its_own_stages_alone(
     monkeypatch.setattr(again.store, "put", note)
     assert run_job(again, instance, *uuids, only=only).success
     names = {name for stage in only for name in FILES[stage]}
-    assert {"/".join(key.split("/")[1:3]) for key in written} == {f"{uuid}/{name}" for uuid in uuids for name in names}
+    assert {"/".join(key.split("/")[1:3]) for key in written} == {
+        f"{uuid}/{name}" for uuid in uuids for name in names
+    }
 
 
 # Callback
@@ -314,7 +359,9 @@ def test_an_app_server_that_was_told_while_the_run_went_on_is_not_told_twice(
     assert waiting(bench) == []
 
 
-def test_materialising_callback_tells_once_more(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_materialising_callback_tells_once_more(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     """An operator replays a parked delivery so, one partition or many at a time."""
     bench = make_telling_bench(tmp_path)
     uuids = ["job-1", "job-2"]
@@ -325,7 +372,9 @@ def test_materialising_callback_tells_once_more(tmp_path: Path, instance: dg.Dag
         bench.inbox.outbox.note(delivery.parked("404", NOON, Policy(60, 60)), delivery)
     result = run_job(make_telling_bench(tmp_path, bench.store), instance, *uuids, only=[CALLBACK])
     assert result.success
-    assert {str((bench.inbox.outbox.delivery(uuid) or pytest.fail(uuid)).state) for uuid in uuids} == {"pending"}
+    assert {
+        str((bench.inbox.outbox.delivery(uuid) or pytest.fail(uuid)).state) for uuid in uuids
+    } == {"pending"}
 
 
 @pytest.mark.parametrize(("prepare", "sentence"), [
@@ -339,12 +388,16 @@ def test_what_cannot_be_told_fails_the_run_and_not_the_job(
     prepare(bench, "job-1")
     result = run_job(bench, instance, "job-1", only=[CALLBACK])
     assert not result.success
-    description = result.failure_data_for_node("segmentation.callback").user_failure_data.description
+    description = result.failure_data_for_node(
+        "segmentation.callback"
+    ).user_failure_data.description
     assert sentence in description
     assert bench.inbox.result("job-1") is None
 
 
-def test_without_an_app_server_the_step_is_skipped(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_without_an_app_server_the_step_is_skipped(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     bench = make_bench(tmp_path)
     accept_queue_job(bench, "job-1")
     result = run_job(bench, instance, "job-1")

@@ -11,7 +11,9 @@ from seg_pipeline.defs.batching import room_for_runs, split_into_batches
     ("in_progress", "workers", "room"),
     [(0, 1, 2), (1, 1, 1), (2, 1, 0), (9, 1, 0), (3, 2, 1), (1, 0, 1)],
 )
-def test_a_worker_gets_a_run_to_execute_and_one_to_wait(in_progress: int, workers: int, room: int) -> None:
+def test_a_worker_gets_a_run_to_execute_and_one_to_wait(
+    in_progress: int, workers: int, room: int
+) -> None:
     assert room_for_runs(in_progress, workers) == room
 
 
@@ -24,4 +26,7 @@ def test_batches_hold_every_job_once_and_in_order(jobs: int, workers: int, batch
 
 
 def test_jobs_are_shared_evenly_over_the_workers() -> None:
-    assert [len(batch) for batch in split_into_batches(["job"] * 40, workers=2, batch_size=32)] == [20, 20]
+    assert [len(batch) for batch in split_into_batches(["job"] * 40, workers=2, batch_size=32)] == [
+        20,
+        20,
+    ]

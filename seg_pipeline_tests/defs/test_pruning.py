@@ -1,4 +1,5 @@
-"""What goes when: expired jobs, their partitions, and Dagster's own old runs; never a job in flight."""
+"""What goes when: expired jobs, their partitions, and Dagster's own old runs; never a job in
+flight."""
 
 import os
 from collections.abc import Iterator
@@ -60,14 +61,20 @@ def test_nothing_goes_before_its_time(bench: Workbench, instance: dg.DagsterInst
     assert folders(bench) == ["finished", "in-flight", "waiting"]
 
 
-def test_a_dry_run_counts_and_removes_nothing(bench: Workbench, instance: dg.DagsterInstance) -> None:
+def test_a_dry_run_counts_and_removes_nothing(
+    bench: Workbench, instance: dg.DagsterInstance
+) -> None:
     assert prune(bench, instance, later(seconds=120), dry_run=True).jobs == 1
     assert "finished" in folders(bench)
 
 
-def test_an_expired_job_that_an_operator_runs_again_is_left(bench: Workbench, instance: dg.DagsterInstance) -> None:
+def test_an_expired_job_that_an_operator_runs_again_is_left(
+    bench: Workbench, instance: dg.DagsterInstance
+) -> None:
     now = later(seconds=120)
-    write_beat(bench.store, WorkerBeat("worker-1", 1, "here", now, now, run_id="r", uuids=("finished",)))
+    write_beat(
+        bench.store, WorkerBeat("worker-1", 1, "here", now, now, run_id="r", uuids=("finished",))
+    )
     assert prune(bench, instance, now).jobs == 0
 
 
@@ -86,7 +93,9 @@ def test_what_the_app_server_does_not_know_yet_is_kept_with_its_files(
     assert (bench.store.list("assets/"), bench.store.list("outbox/")) == ([], [])
 
 
-def test_a_parked_delivery_is_kept_for_a_week_to_be_replayed(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_a_parked_delivery_is_kept_for_a_week_to_be_replayed(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     bench = make_bench(tmp_path, app_server_url="https://app.example")
     now = datetime.now(UTC)
     end_queue_job(bench.inbox, "refused", ttl_seconds=60, ended_at=now)
@@ -96,10 +105,14 @@ def test_a_parked_delivery_is_kept_for_a_week_to_be_replayed(tmp_path: Path, ins
     look_into_outbox(bench, later_still)
     counts = prune(bench, instance, later_still)
     assert counts.jobs == 1
-    assert all(bench.store.list(prefix) == [] for prefix in ("assets/", "outbox/", "parked/", "expiry/"))
+    assert all(
+        bench.store.list(prefix) == [] for prefix in ("assets/", "outbox/", "parked/", "expiry/")
+    )
 
 
-def test_where_there_is_no_app_server_nothing_waits_for_it(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_where_there_is_no_app_server_nothing_waits_for_it(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     """It was taken out of the settings while deliveries were under way."""
     bench = make_bench(tmp_path)
     end_queue_job(bench.inbox, "job-1", ttl_seconds=60)
@@ -113,7 +126,9 @@ def deliver(bench: Workbench, uuid: str, reply: Reply, now: datetime) -> None:
     parcel = bench.inbox.outbox.take(marker, now)
     assert parcel is not None
     policy = Policy(60, bench.settings.parked_ttl_seconds)
-    bench.inbox.outbox.note(parcel.delivery.after(reply, now, policy, parcel.keep_until(now)), parcel.delivery)
+    bench.inbox.outbox.note(
+        parcel.delivery.after(reply, now, policy, parcel.keep_until(now)), parcel.delivery
+    )
 
 
 def look_into_outbox(bench: Workbench, now: datetime) -> None:
@@ -122,14 +137,18 @@ def look_into_outbox(bench: Workbench, now: datetime) -> None:
         assert bench.inbox.outbox.take(marker, now) is None
 
 
-def test_notes_on_what_was_parked_go_after_a_week(bench: Workbench, instance: dg.DagsterInstance) -> None:
+def test_notes_on_what_was_parked_go_after_a_week(
+    bench: Workbench, instance: dg.DagsterInstance
+) -> None:
     bench.store.put("parked/message-1", b"{}")
     assert prune(bench, instance, later(days=6)).parked == 0
     assert prune(bench, instance, later(days=8)).parked == 1
     assert bench.store.list("parked/") == []
 
 
-def test_reports_that_belong_to_no_run_go_as_runs_do(bench: Workbench, instance: dg.DagsterInstance) -> None:
+def test_reports_that_belong_to_no_run_go_as_runs_do(
+    bench: Workbench, instance: dg.DagsterInstance
+) -> None:
     """Nothing else would ever remove them."""
     for uuid in ("a", "b"):
         instance.report_runless_asset_event(dg.AssetMaterialization("callback", partition=uuid))
@@ -139,7 +158,9 @@ def test_reports_that_belong_to_no_run_go_as_runs_do(bench: Workbench, instance:
     assert instance.get_materialized_partitions(dg.AssetKey("callback")) == set()
 
 
-def test_a_second_prune_finishes_what_a_first_one_began(bench: Workbench, instance: dg.DagsterInstance) -> None:
+def test_a_second_prune_finishes_what_a_first_one_began(
+    bench: Workbench, instance: dg.DagsterInstance
+) -> None:
     """A prune that died after the documents were gone, with files and marker still there."""
     bench.store.delete("assets/finished/result.json")
     bench.store.delete("assets/finished/request.json")
@@ -156,7 +177,9 @@ def test_the_oldest_partitions_past_the_limit_go_except_those_under_way(
     assert set(instance.get_dynamic_partitions("jobs")) == {"in-flight", "waiting"}
 
 
-def test_old_finished_runs_go_with_what_they_wrote(bench: Workbench, instance: dg.DagsterInstance) -> None:
+def test_old_finished_runs_go_with_what_they_wrote(
+    bench: Workbench, instance: dg.DagsterInstance
+) -> None:
     @dg.op
     def nothing() -> None:
         pass
@@ -173,11 +196,17 @@ def test_old_finished_runs_go_with_what_they_wrote(bench: Workbench, instance: d
     assert instance.has_run(running)
 
 
-def test_leftovers_of_the_embedded_broker_go(bench: Workbench, instance: dg.DagsterInstance) -> None:
+def test_leftovers_of_the_embedded_broker_go(
+    bench: Workbench, instance: dg.DagsterInstance
+) -> None:
     folder = broker_folder(bench.settings)
     (folder / "taken").mkdir(parents=True)
     (folder / "messages").mkdir()
-    old, new, waiting = folder / "taken/old.msg", folder / "taken/new.msg", folder / "messages/waiting.msg"
+    old, new, waiting = (
+        folder / "taken/old.msg",
+        folder / "taken/new.msg",
+        folder / "messages/waiting.msg",
+    )
     for path in (old, new, waiting):
         path.write_text("{}")
     for path in (old, waiting):
@@ -186,7 +215,9 @@ def test_leftovers_of_the_embedded_broker_go(bench: Workbench, instance: dg.Dags
     assert [path.exists() for path in (old, new, waiting)] == [False, True, True]
 
 
-def test_beats_of_workers_that_are_long_gone_go(bench: Workbench, instance: dg.DagsterInstance) -> None:
+def test_beats_of_workers_that_are_long_gone_go(
+    bench: Workbench, instance: dg.DagsterInstance
+) -> None:
     now = datetime.now(UTC)
     for name, age in (("gone", timedelta(days=2)), ("here", timedelta(0))):
         write_beat(bench.store, WorkerBeat(name, 1, "here", now - age, now - age))
@@ -213,7 +244,9 @@ def test_what_cannot_be_removed_keeps_nothing_else_from_going(
     assert "Permission denied" in counts.first_failure
 
 
-def test_a_prune_with_failures_is_a_failed_run_that_says_why(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prune_with_failures_is_a_failed_run_that_says_why(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(uuid: str) -> bool:
         raise StoreUnavailable("the store cannot write: Permission denied.")
 
@@ -233,7 +266,9 @@ def test_a_prune_ends_when_its_time_is_over_and_the_next_goes_on(
 
 def test_the_asset_reports_what_went(bench: Workbench) -> None:
     result = dg.materialize(
-        [pruned], resources={"workbench": bench}, run_config={"ops": {"pruned": {"config": {"dry_run": True}}}}
+        [pruned],
+        resources={"workbench": bench},
+        run_config={"ops": {"pruned": {"config": {"dry_run": True}}}},
     )
     (event,) = result.get_asset_materialization_events()
     metadata = event.materialization.metadata

@@ -42,7 +42,9 @@ def make_quick_settings(**values: Any) -> Settings:
 
 def tick_courier(inbox: Inbox, settings: Settings, instance: dg.DagsterInstance) -> dg.SensorResult:
     """One tick, and what the daemon does with its events."""
-    context = dg.build_sensor_context(instance=instance, resources={"courier": Courier(inbox.store, settings)})
+    context = dg.build_sensor_context(
+        instance=instance, resources={"courier": Courier(inbox.store, settings)}
+    )
     result = build_courier_sensor(settings)(context)
     assert isinstance(result, dg.SensorResult)
     for event in result.asset_events:
@@ -58,7 +60,9 @@ def skip_message(result: dg.SensorResult | dg.SkipReason | Any) -> str:
 # Out
 
 
-def test_a_partition_turns_green_when_the_app_server_knows(inbox: Inbox, instance: dg.DagsterInstance) -> None:
+def test_a_partition_turns_green_when_the_app_server_knows(
+    inbox: Inbox, instance: dg.DagsterInstance
+) -> None:
     end_queue_job(inbox)
     with app_server() as server:
         result = tick_courier(inbox, make_quick_settings(app_server_url=server.url), instance)
@@ -68,7 +72,11 @@ def test_a_partition_turns_green_when_the_app_server_knows(inbox: Inbox, instanc
     assert event is not None
     assert event.asset_materialization is not None
     metadata = {name: value.value for name, value in event.asset_materialization.metadata.items()}
-    assert (metadata["state"], metadata["attempts"], metadata["http_status"]) == ("delivered", 1, 200)
+    assert (metadata["state"], metadata["attempts"], metadata["http_status"]) == (
+        "delivered",
+        1,
+        200,
+    )
     assert metadata["seconds"] >= 0
     assert metadata["seconds_since_recorded"] >= 0
     assert skip_message(result) == "1 delivered, 0 parked."
@@ -84,7 +92,10 @@ def test_a_parked_delivery_is_observed_with_its_reason_and_not_green(
     (observation,) = result.asset_events
     assert isinstance(observation, dg.AssetObservation)
     assert observation.partition == "job-1"
-    assert observation.metadata["reason"].value == "the app server answered 404 Not Found: unknown uuid"
+    assert (
+        observation.metadata["reason"].value
+        == "the app server answered 404 Not Found: unknown uuid"
+    )
     assert skip_message(result) == "0 delivered, 1 parked."
 
 
@@ -93,7 +104,9 @@ def test_a_tick_carries_a_whole_backlog(inbox: Inbox, instance: dg.DagsterInstan
     for uuid in uuids:
         end_queue_job(inbox, uuid)
     with app_server() as server:
-        settings = make_quick_settings(app_server_url=server.url).model_copy(update={"tick_seconds": 20})
+        settings = make_quick_settings(app_server_url=server.url).model_copy(
+            update={"tick_seconds": 20}
+        )
         tick_courier(inbox, settings, instance)
     assert set(instance.get_materialized_partitions(dg.AssetKey("callback"))) == uuids
 
@@ -105,7 +118,9 @@ def test_what_ends_in_the_same_moments_is_told_in_the_same_tick(
     monkeypatch.setattr("seg_pipeline.defs.queue_sensors.REPORTED_WITHIN_SECONDS", 2.0)
     end_queue_job(inbox, "first")
     with app_server() as server:
-        settings = make_quick_settings(app_server_url=server.url).model_copy(update={"tick_seconds": 20})
+        settings = make_quick_settings(app_server_url=server.url).model_copy(
+            update={"tick_seconds": 20}
+        )
         late = threading.Timer(0.2, lambda: end_queue_job(inbox, "second"))
         late.start()
         tick_courier(inbox, settings, instance)
@@ -113,14 +128,19 @@ def test_what_ends_in_the_same_moments_is_told_in_the_same_tick(
     assert set(instance.get_materialized_partitions(dg.AssetKey("callback"))) == {"first", "second"}
 
 
-def test_a_tick_says_that_the_app_server_is_down(inbox: Inbox, instance: dg.DagsterInstance) -> None:
+def test_a_tick_says_that_the_app_server_is_down(
+    inbox: Inbox, instance: dg.DagsterInstance
+) -> None:
     for number in range(4):
         end_queue_job(inbox, f"job-{number}")
     with app_server(say(500, b"oops")) as server:
         result = tick_courier(inbox, make_quick_settings(app_server_url=server.url), instance)
     assert result.asset_events == []
     message = skip_message(result)
-    assert "The last attempt failed: the app server answered 500 Internal Server Error: oops" in message
+    assert (
+        "The last attempt failed: the app server answered 500 Internal Server Error: oops"
+        in message
+    )
     assert "counts as down" in message
 
 
@@ -150,7 +170,9 @@ def test_without_an_app_server_nothing_runs(inbox: Inbox, instance: dg.DagsterIn
     settings = make_quick_settings()
     sensor = build_courier_sensor(settings)
     assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
-    context = dg.build_sensor_context(instance=instance, resources={"courier": Courier(inbox.store, settings)})
+    context = dg.build_sensor_context(
+        instance=instance, resources={"courier": Courier(inbox.store, settings)}
+    )
     assert skip_message(sensor(context)) == "APP_SERVER_URL is not set: there is nobody to tell."
 
 
@@ -201,5 +223,7 @@ def test_without_a_queue_nothing_runs(inbox: Inbox, instance: dg.DagsterInstance
 
 @pytest.mark.parametrize("build", [build_courier_sensor, build_queue_sensor])
 def test_where_it_is_set_it_runs_from_the_start(build: Any) -> None:
-    settings = make_quick_settings(app_server_url="https://app.example", sqs_queue_url="https://sqs.example/q")
+    settings = make_quick_settings(
+        app_server_url="https://app.example", sqs_queue_url="https://sqs.example/q"
+    )
     assert build(settings).default_status is dg.DefaultSensorStatus.RUNNING

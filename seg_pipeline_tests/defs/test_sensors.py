@@ -50,7 +50,9 @@ def make_quick_bench(folder: Path, **values: Any) -> Workbench:
 
 def job_definition(bench: Workbench) -> dg.JobDefinition:
     resources = {"workbench": bench, "passed_jobs": PassedJobs()}
-    definitions = dg.Definitions(assets=[segmentation_assets], jobs=[segment_images], resources=resources)
+    definitions = dg.Definitions(
+        assets=[segmentation_assets], jobs=[segment_images], resources=resources
+    )
     return definitions.get_repository_def().get_job("segment_images")
 
 
@@ -58,7 +60,9 @@ def make_run(
     instance: dg.DagsterInstance, bench: Workbench, run_key: str, status: dg.DagsterRunStatus
 ) -> dg.DagsterRun:
     """A run as a sensor's request made it."""
-    return instance.create_run_for_job(job_definition(bench), status=status, tags={"dagster/run_key": run_key})
+    return instance.create_run_for_job(
+        job_definition(bench), status=status, tags={"dagster/run_key": run_key}
+    )
 
 
 @dg.job
@@ -92,12 +96,16 @@ def test_a_backlog_gets_runs_over_ranges(tmp_path: Path, tick: Tick) -> None:
     result = tick(inbox_sensor, bench)
     assert isinstance(result, dg.SensorResult)
     first, second = result.run_requests or []
-    assert uuids_in_config(first.run_config) + uuids_in_config(second.run_config) == [f"job-{i}" for i in range(6)]
+    assert uuids_in_config(first.run_config) + uuids_in_config(second.run_config) == [
+        f"job-{i}" for i in range(6)
+    ]
     assert (first.tags[RANGE_START_TAG], first.tags[RANGE_END_TAG]) == ("job-0", "job-3")
     assert (second.tags[RANGE_START_TAG], second.tags[RANGE_END_TAG]) == ("job-4", "job-5")
 
 
-def test_while_runs_wait_a_backlog_is_left_to_grow(tmp_path: Path, tick: Tick, instance: dg.DagsterInstance) -> None:
+def test_while_runs_wait_a_backlog_is_left_to_grow(
+    tmp_path: Path, tick: Tick, instance: dg.DagsterInstance
+) -> None:
     bench = make_quick_bench(tmp_path)
     for run_key in ("a:1", "b:1"):
         make_run(instance, bench, run_key, dg.DagsterRunStatus.STARTING)
@@ -123,7 +131,9 @@ def test_a_full_queue_of_runs_is_looked_at_once_and_again_after_a_pause(
     assert story == ["look", "pause", "look", "pause", "look"]
 
 
-def test_upkeep_takes_no_room_from_pictures(tmp_path: Path, tick: Tick, instance: dg.DagsterInstance) -> None:
+def test_upkeep_takes_no_room_from_pictures(
+    tmp_path: Path, tick: Tick, instance: dg.DagsterInstance
+) -> None:
     for _ in range(3):
         instance.create_run_for_job(tidying, status=dg.DagsterRunStatus.STARTED)
     bench = make_quick_bench(tmp_path)
@@ -152,7 +162,8 @@ def test_the_sweeper_asks_again_alone_for_what_a_dead_worker_held(
     result = tick(sweeper, bench)
     assert isinstance(result, dg.SensorResult)
     requests = result.run_requests or []
-    assert [((request.run_key or "").partition("@")[0], request.partition_key) for request in requests] == [
+    assert [((request.run_key or "").partition("@")[0],
+             request.partition_key) for request in requests] == [
         ("a:2", "a"), ("b:2", "b")
     ]  # fmt: skip
     closed = instance.get_run_by_id(run.run_id)
@@ -168,11 +179,15 @@ def test_the_sweeper_leaves_a_run_that_a_live_worker_names(
     (claim,) = bench.inbox.claim(["a"], "a:1")
     run = make_run(instance, bench, "a:1", dg.DagsterRunStatus.STARTED)
     now = claim.claimed_at
-    write_beat(bench.store, WorkerBeat("worker-1", 1, "here", now, now, run_id=run.run_id, uuids=("a",)))
+    write_beat(
+        bench.store, WorkerBeat("worker-1", 1, "here", now, now, run_id=run.run_id, uuids=("a",))
+    )
     assert isinstance(tick(sweeper, bench), dg.SkipReason)
 
 
-def test_the_sweeper_gives_a_job_up_after_its_last_attempt(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_the_sweeper_gives_a_job_up_after_its_last_attempt(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     bench = make_quick_bench(tmp_path, max_attempts=2)
     accept_upload(bench, "a")
     (claim,) = bench.inbox.claim(["a"], "a:2", attempt=2)
@@ -183,7 +198,9 @@ def test_the_sweeper_gives_a_job_up_after_its_last_attempt(tmp_path: Path, insta
     assert (bench.inbox.result("a") or {})["error"]["code"] == "worker_lost"
 
 
-def test_a_job_that_ended_its_worker_gets_its_next_attempt(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_a_job_that_ended_its_worker_gets_its_next_attempt(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     bench = make_quick_bench(tmp_path)
     accept_upload(bench, "a")
     (claim,) = bench.inbox.claim(["a"], "a:1")
@@ -197,7 +214,8 @@ def test_a_job_that_ended_its_worker_gets_its_next_attempt(tmp_path: Path, insta
 def test_a_job_is_not_given_up_for_a_worker_that_something_else_ended(
     tmp_path: Path, instance: dg.DagsterInstance, uuids: list[str]
 ) -> None:
-    """Its last attempt stays its last, however often that happens; each time after a longer pause."""
+    """Its last attempt stays its last, however often that happens; each time after a longer
+    pause."""
     bench = make_quick_bench(tmp_path, max_attempts=2)
     for uuid in uuids:
         accept_upload(bench, uuid)
@@ -232,7 +250,9 @@ def test_a_store_that_was_away_does_not_make_workers_look_dead(
     assert slept == [2 * bench.settings.heartbeat_seconds]
 
 
-def test_the_sweeper_completes_a_finish_that_died_half_way(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_the_sweeper_completes_a_finish_that_died_half_way(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     bench = make_quick_bench(tmp_path)
     accept_upload(bench, "a")
     (claim,) = bench.inbox.claim(["a"], "a:1")
@@ -253,8 +273,11 @@ def test_a_cancelled_job_fails_as_cancelled(tmp_path: Path, instance: dg.Dagster
     assert (bench.inbox.result("a") or {})["error"]["code"] == "cancelled"
 
 
-def test_a_claim_whose_tick_died_is_asked_for_once_more(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    """The same attempt under the same key: should the daemon resume the tick too, Dagster drops the second."""
+def test_a_claim_whose_tick_died_is_asked_for_once_more(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """The same attempt under the same key: should the daemon resume the tick too, Dagster drops the
+    second."""
     bench = make_quick_bench(tmp_path)
     accept_upload(bench, "a")
     (claim,) = bench.inbox.claim(["a"], "a:1")
@@ -263,7 +286,9 @@ def test_a_claim_whose_tick_died_is_asked_for_once_more(tmp_path: Path, instance
     assert (again.run_key, again.attempt) == ("a:1", 1)
 
 
-def test_while_the_store_is_away_a_tick_says_so(tmp_path: Path, tick: Tick, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_the_store_is_away_a_tick_says_so(
+    tmp_path: Path, tick: Tick, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = make_quick_bench(tmp_path)
 
     def away(limit: int) -> list[str]:
@@ -287,7 +312,9 @@ def test_a_uuid_that_is_used_again_gets_a_new_run(tmp_path: Path, tick: Tick) ->
     assert len(set(run_keys)) == 2
 
 
-def test_a_job_that_was_deleted_under_way_stays_deleted(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_a_job_that_was_deleted_under_way_stays_deleted(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
     bench = make_quick_bench(tmp_path)
     accept_upload(bench, "a")
     (claim,) = bench.inbox.claim(["a"], "a:1")

@@ -1,4 +1,5 @@
-"""What the bundled weights promise, measured on scenes they never saw, through the door the product uses."""
+"""What the bundled weights promise, measured on scenes they never saw, through the door the product
+uses."""
 
 import re
 import zipfile
@@ -31,7 +32,9 @@ def answers(segmenter: Sam2Segmenter) -> list[Answer]:
 
 
 def score(scene: Scene, segments: list[Segment]) -> Score:
-    return score_scene([s.mask.full() for s in segments], [o.mask for o in scene.objects], iou_threshold=0.75)
+    return score_scene(
+        [s.mask.full() for s in segments], [o.mask for o in scene.objects], iou_threshold=0.75
+    )
 
 
 def total_of(answers: list[Answer]) -> Score:
@@ -42,7 +45,8 @@ def total_of(answers: list[Answer]) -> Score:
 
 
 def test_most_objects_are_found_and_one_mask_in_ten_is_false_at_most(answers: list[Answer]) -> None:
-    """The demo model has to be good enough that a wrong answer points at the pipeline, not at the model."""
+    """The demo model has to be good enough that a wrong answer points at the pipeline, not at the
+    model."""
     total = total_of(answers)
     assert total.found_share >= 0.85, total
     assert total.false_share <= 0.10, total
@@ -58,7 +62,9 @@ def test_the_predicted_iou_tells_good_masks_from_bad_ones(answers: list[Answer])
 
 
 @pytest.mark.parametrize(("width", "height"), [(640, 360), (300, 400)])
-def test_pictures_of_other_shapes_and_sizes_do_as_well(segmenter: Sam2Segmenter, width: int, height: int) -> None:
+def test_pictures_of_other_shapes_and_sizes_do_as_well(
+    segmenter: Sam2Segmenter, width: int, height: int
+) -> None:
     scenes = [make_scene(seed, width=width, height=height) for seed in range(200, 206)]
     total = total_of([(scene, segmenter.segment([scene.image])[0]) for scene in scenes])
     assert total.found_share >= 0.80, total
@@ -66,7 +72,9 @@ def test_pictures_of_other_shapes_and_sizes_do_as_well(segmenter: Sam2Segmenter,
 
 
 def test_the_readme_beside_the_weights_names_their_sha256(segmenter: Sam2Segmenter) -> None:
-    assert f"`{segmenter.weights_sha256}`" in (DEMO / "weights" / "README.md").read_text(encoding="utf-8")
+    assert f"`{segmenter.weights_sha256}`" in (DEMO / "weights" / "README.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_the_weights_are_small_and_tell_no_paths() -> None:

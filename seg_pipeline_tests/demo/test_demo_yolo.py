@@ -1,4 +1,5 @@
-"""What the bundled weights promise, measured on scenes they never saw, through the door the product uses."""
+"""What the bundled weights promise, measured on scenes they never saw, through the door the product
+uses."""
 
 import re
 import zipfile
@@ -26,7 +27,8 @@ def segmenter():
 
 @pytest.fixture(scope="module")
 def answers(segmenter):
-    """A hundred fresh scenes with what the model makes of each; training began at seed 1,000,000."""
+    """A hundred fresh scenes with what the model makes of each; training began at seed
+    1,000,000."""
     scenes = [make_scene(seed) for seed in range(100)]
     return [(scene, segmenter.segment([scene.image])[0]) for scene in scenes]
 
@@ -42,11 +44,16 @@ def true_masks(scene):
 def matched(scene, segments, iou_threshold=0.75):
     """The objects found, each with the segment that shows it."""
     pairs = match_masks(full_masks(segments), true_masks(scene))
-    return [(scene.objects[theirs], segments[ours]) for ours, theirs, iou in pairs if iou >= iou_threshold]
+    return [
+        (scene.objects[theirs], segments[ours])
+        for ours, theirs, iou in pairs
+        if iou >= iou_threshold
+    ]
 
 
 def test_nine_objects_in_ten_are_found_and_one_segment_in_ten_is_false_at_most(answers):
-    """The demo model has to be good enough that a wrong answer points at the pipeline, not at the model."""
+    """The demo model has to be good enough that a wrong answer points at the pipeline, not at the
+    model."""
     total = Score(0, 0, 0)
     for scene, segments in answers:
         total = total.plus(score_scene(full_masks(segments), true_masks(scene), iou_threshold=0.75))
@@ -93,7 +100,9 @@ def test_the_sample_is_the_scene_of_its_seed():
 
 
 def test_the_readme_beside_the_weights_names_their_sha256(segmenter):
-    assert f"`{segmenter.weights_sha256}`" in (DEMO / "weights" / "README.md").read_text(encoding="utf-8")
+    assert f"`{segmenter.weights_sha256}`" in (DEMO / "weights" / "README.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_the_weights_are_small_and_tell_no_paths():

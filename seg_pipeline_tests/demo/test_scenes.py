@@ -16,7 +16,9 @@ def test_a_seed_always_makes_the_same_scene():
     first, second = make_scene(7), make_scene(7)
     assert np.array_equal(first.image, second.image)
     assert [o.label for o in first.objects] == [o.label for o in second.objects]
-    assert all(np.array_equal(a.mask, b.mask) for a, b in zip(first.objects, second.objects, strict=True))
+    assert all(
+        np.array_equal(a.mask, b.mask) for a, b in zip(first.objects, second.objects, strict=True)
+    )
 
 
 def test_two_seeds_make_two_scenes():

@@ -33,8 +33,12 @@ def test_the_best_match_is_taken_and_the_second_is_false():
 
 
 def test_a_match_at_the_threshold_counts():
-    assert score_scene([MOST_OF_LEFT], [LEFT], iou_threshold=0.75) == Score(found=1, missed=0, false=0)
-    assert score_scene([MOST_OF_LEFT], [LEFT], iou_threshold=0.76) == Score(found=0, missed=1, false=1)
+    assert score_scene([MOST_OF_LEFT], [LEFT], iou_threshold=0.75) == Score(
+        found=1, missed=0, false=0
+    )
+    assert score_scene([MOST_OF_LEFT], [LEFT], iou_threshold=0.76) == Score(
+        found=0, missed=1, false=1
+    )
 
 
 def test_nothing_predicted_misses_everything():

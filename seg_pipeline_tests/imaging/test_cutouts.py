@@ -52,7 +52,9 @@ class TestShape:
         assert opened(cut_out(make_picture(7, 7), make_mask(RING))).size == (5, 5)
 
     def test_alpha_is_the_mask_exactly_and_a_hole_stays_a_hole(self):
-        assert np.array_equal(alpha(cut_out(make_picture(7, 7), make_mask(RING))), bits(RING)[1:6, 1:6] * 255)
+        assert np.array_equal(
+            alpha(cut_out(make_picture(7, 7), make_mask(RING))), bits(RING)[1:6, 1:6] * 255
+        )
 
     def test_a_hole_stays_a_hole_when_resized(self):
         resized = alpha(cut_out(make_picture(7, 7), make_mask(RING), resize=100))
@@ -99,14 +101,17 @@ class TestResize:
 
     def test_the_same_input_gives_the_same_bytes(self):
         """A rerun of the stage writes the same files."""
-        assert cut_out(make_picture(7, 7), make_mask(RING), 64) == cut_out(make_picture(7, 7), make_mask(RING), 64)
+        assert cut_out(make_picture(7, 7), make_mask(RING), 64) == cut_out(
+            make_picture(7, 7), make_mask(RING), 64
+        )
 
 
 class TestHalo:
     @pytest.mark.parametrize("resize", [None, 40, 100, 256])
     @pytest.mark.parametrize("background", [(0, 0, 0), (255, 255, 255), (0, 255, 0)], ids=str)
     def test_the_background_does_not_bleed_into_the_edge(self, resize, background):
-        """Every pixel that shows at all has the object's colour: no rim, dark or bright, on any backdrop."""
+        """Every pixel that shows at all has the object's colour: no rim, dark or bright, on any
+        backdrop."""
         mask = disc(200, 80)
         picture = np.empty((200, 200, 3), np.uint8)
         picture[:] = background

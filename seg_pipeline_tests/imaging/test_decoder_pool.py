@@ -1,4 +1,5 @@
-"""A picture that ends its decoder is that picture's error; the next one is decoded as if nothing had happened."""
+"""A picture that ends its decoder is that picture's error; the next one is decoded as if nothing
+had happened."""
 
 import os
 import signal
@@ -13,7 +14,14 @@ import psutil
 import pytest
 from PIL import Image
 
-from seg_pipeline.errors import EmptyImage, ImageTooCostly, NotAnImage, TooManyPixels, TruncatedImage, UndecodableImage
+from seg_pipeline.errors import (
+    EmptyImage,
+    ImageTooCostly,
+    NotAnImage,
+    TooManyPixels,
+    TruncatedImage,
+    UndecodableImage,
+)
 from seg_pipeline.imaging import decoder_pool, images
 from seg_pipeline.imaging.decoder_pool import Decoders
 from seg_pipeline.imaging.decoder_process import cpu_seconds, memory_limit
@@ -33,7 +41,9 @@ def pool() -> Iterator[Decoders]:
 
 def children() -> set[int]:
     """Decoding processes of this one."""
-    living = (child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE)
+    living = (
+        child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE
+    )
     return {child.pid for child in living if "decoder_process" in " ".join(child.cmdline())}
 
 
@@ -75,7 +85,8 @@ def test_memory_out_of_proportion_is_that_pictures_error(pool, monkeypatch):
 
 @pytest.fixture
 def flawed(monkeypatch) -> Iterator[Decoders]:
-    """A pool whose decoders do what the first bytes of a picture name, as a flaw in a decoder would."""
+    """A pool whose decoders do what the first bytes of a picture name, as a flaw in a decoder
+    would."""
     program = textwrap.dedent("""
         import os, signal, sys, time
         from seg_pipeline.imaging import decoder_process, images
@@ -102,7 +113,9 @@ def flawed(monkeypatch) -> Iterator[Decoders]:
     (b"crash", UndecodableImage, "SIGSEGV"), (b"abort", UndecodableImage, "SIGABRT"),
     (b"spin!", ImageTooCostly, "more time"), (b"eat!!", ImageTooCostly, "more memory"),
 ])  # fmt: skip
-def test_whatever_ends_a_decoder_is_that_pictures_error_and_nobody_elses(flawed, flaw, error, words):
+def test_whatever_ends_a_decoder_is_that_pictures_error_and_nobody_elses(
+    flawed, flaw, error, words
+):
     """Others are decoded meanwhile and afterwards; all of these errors are for good."""
     with ThreadPoolExecutor(4) as threads:
         bad = [threads.submit(flawed.read, picture_bytes(PICTURE) + flaw, LIMIT) for _ in range(2)]
@@ -144,7 +157,9 @@ def test_decoders_end_with_their_worker_though_it_is_killed_in_the_middle_of_a_p
     """)
     picture = tmp_path / "picture.png"
     picture.write_bytes(picture_bytes(PICTURE))
-    with subprocess.Popen([sys.executable, "-c", program % str(picture)], stdout=subprocess.PIPE, text=True) as worker:
+    with subprocess.Popen(
+        [sys.executable, "-c", program % str(picture)], stdout=subprocess.PIPE, text=True
+    ) as worker:
         decoder = psutil.Process(int(worker.stdout.readline()))
         decoder.suspend()  # it cannot notice anything by itself
         worker.kill()
@@ -183,8 +198,12 @@ def test_limits_grow_with_the_picture_and_leave_room_for_honest_ones(pool):
 def test_a_large_honest_picture_is_within_its_limits(pool, format):
     side = 1_600
     rng = np.random.default_rng(0)
-    picture = Image.fromarray(rng.integers(0, 256, (side // 20, side // 20, 3)).astype(np.uint8)).resize((side, side))
-    options = {"AVIF": {"speed": 10}, "JXL": {"effort": 1}, "JPEG": {"progressive": True}}.get(format, {})
+    picture = Image.fromarray(
+        rng.integers(0, 256, (side // 20, side // 20, 3)).astype(np.uint8)
+    ).resize((side, side))
+    options = {"AVIF": {"speed": 10}, "JXL": {"effort": 1}, "JPEG": {"progressive": True}}.get(
+        format, {}
+    )
     make = {"HEIF": files.heic, "JXL": files.jxl}.get(format)
     data = make(picture, **options) if make else saved(picture, format, **options)
     assert pool.read(data, LIMIT).pixels.shape == (side, side, 3)
@@ -193,5 +212,9 @@ def test_a_large_honest_picture_is_within_its_limits(pool, format):
 def test_callers_in_many_threads_each_get_their_own(pool):
     pictures = [make_picture(50 + seed, 40, seed) for seed in range(12)]
     with ThreadPoolExecutor(8) as threads:
-        found = threads.map(lambda picture: pool.read(picture_bytes(picture), LIMIT).pixels, pictures)
-        assert all(np.array_equal(one, picture) for one, picture in zip(found, pictures, strict=True))
+        found = threads.map(
+            lambda picture: pool.read(picture_bytes(picture), LIMIT).pixels, pictures
+        )
+        assert all(
+            np.array_equal(one, picture) for one, picture in zip(found, pictures, strict=True)
+        )

@@ -1,4 +1,5 @@
-"""What a file says of its samples counts, what viewers pass over does no harm, and a refusal says the right thing."""
+"""What a file says of its samples counts, what viewers pass over does no harm, and a refusal says
+the right thing."""
 
 import struct
 import zlib
@@ -54,12 +55,15 @@ class TestPng:
         assert np.array_equal(decode(behind, LIMIT), self.PICTURE)
 
     @pytest.mark.parametrize(("name", "body"), [
-        (b"tEXt", b"Software\0scanner"), (b"pHYs", bytes(9)), (b"iCCP", b"x\0\0" + zlib.compress(b"profile")),
+        (b"tEXt", b"Software\0scanner"), (b"pHYs", bytes(9)),
+        (b"iCCP", b"x\0\0" + zlib.compress(b"profile")),
         (b"eXIf", b"II*\0"), (b"gAMA", bytes(4)), (b"tRNS", bytes(6)),
     ])  # fmt: skip
     def test_a_chunk_that_does_not_matter_may_be_flawed(self, name, body):
         flawed = files.png_chunk(name, body, crc=1)
-        assert np.array_equal(decode(files.png(SIZE, 8, 2, self.ROWS, before=flawed), LIMIT), self.PICTURE)
+        assert np.array_equal(
+            decode(files.png(SIZE, 8, 2, self.ROWS, before=flawed), LIMIT), self.PICTURE
+        )
 
     @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
     def test_the_transparent_grey_is_white_in_every_depth(self, depth):
@@ -68,7 +72,9 @@ class TestPng:
         bits = "".join(format(level, f"0{depth}b") for level in levels)
         row = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
         hole = files.png_chunk(b"tRNS", struct.pack(">H", 1))
-        decoded = decode(files.png((len(levels), 1), depth, 0, files.png_rows([row]), before=hole), LIMIT)
+        decoded = decode(
+            files.png((len(levels), 1), depth, 0, files.png_rows([row]), before=hole), LIMIT
+        )
         expected = [255 if level == 1 else 255 * level // most for level in levels]
         assert decoded[0, :, 0].tolist() == expected
 
@@ -87,7 +93,9 @@ class TestPng:
         with pytest.raises(UnsupportedImage, match="ABCD"):
             identify(files.png(SIZE, 8, 2, self.ROWS, before=files.png_chunk(b"ABCD", b"")), LIMIT)
         with pytest.raises(UnsupportedImage, match="Apple"):
-            identify(files.png(SIZE, 8, 2, self.ROWS, before=files.png_chunk(b"CgBI", b"1234")), LIMIT)
+            identify(
+                files.png(SIZE, 8, 2, self.ROWS, before=files.png_chunk(b"CgBI", b"1234")), LIMIT
+            )
 
     def test_a_chunk_whose_name_was_damaged_is_damage(self) -> None:
         damaged = files.png(SIZE, 8, 2, self.ROWS).replace(b"IDAT", b"IDAX")
@@ -105,7 +113,10 @@ class TestTiff:
     def test_16_bits_whose_0_is_white_are_no_negative(self, order):
         data = GREY.astype(order + "u2").tobytes()
         white_is_0, black_is_0 = (
-            decode(files.tiff(SIZE, {BITS: (3, [16]), PHOTOMETRIC: (3, [zero])}, data, order), LIMIT) for zero in (0, 1)
+            decode(
+                files.tiff(SIZE, {BITS: (3, [16]), PHOTOMETRIC: (3, [zero])}, data, order), LIMIT
+            )
+            for zero in (0, 1)
         )
         assert np.array_equal(black_is_0, grey_rgb(GREY >> 8))
         assert np.array_equal(white_is_0, grey_rgb((65535 - GREY) >> 8))
@@ -122,7 +133,9 @@ class TestTiff:
         values = np.array([[-1000, 0, 1000]], order + "i2").tobytes()
         for zero_is, expected in ((1, [0, 127, 255]), (0, [255, 128, 0])):
             tags = {BITS: (3, [16]), PHOTOMETRIC: (3, [zero_is]), FORMAT: (3, [2])}
-            assert decode(files.tiff((3, 1), tags, values, order), LIMIT)[0, :, 0].tolist() == expected
+            assert (
+                decode(files.tiff((3, 1), tags, values, order), LIMIT)[0, :, 0].tolist() == expected
+            )
 
     def test_32_bits_unsigned_do_not_wrap_around(self):
         values = np.array([[0, 2**31, 2**32 - 1]], "<u4")
@@ -140,7 +153,9 @@ class TestTiff:
     def test_three_floats_a_pixel_are_stretched_together(self):
         values = np.array([[[0.0, 0.5, 1.0], [2.0, 0.0, 1.0]]], "<f4")
         tags = {BITS: (3, [32] * 3), PHOTOMETRIC: (3, [2]), SAMPLES: (3, [3]), FORMAT: (3, [3] * 3)}
-        assert decode(files.tiff((2, 1), tags, values.tobytes()), LIMIT).tolist() == [[[0, 63, 127], [255, 0, 127]]]
+        assert decode(files.tiff((2, 1), tags, values.tobytes()), LIMIT).tolist() == [
+            [[0, 63, 127], [255, 0, 127]]
+        ]
 
     @pytest.mark.parametrize("association", [1, 2])
     @pytest.mark.parametrize("colours", [1, 3])
@@ -173,14 +188,17 @@ class TestTiff:
         ({PHOTOMETRIC: (3, [32803]), BITS: (3, [16])}, "sensor data"),
         ({259: (3, [34713])}, "sensor data"),
     ])  # fmt: skip
-    def test_a_cameras_raw_file_is_refused_by_name_and_not_taken_for_its_thumbnail(self, tags, name):
+    def test_a_cameras_raw_file_is_refused_by_name_and_not_taken_for_its_thumbnail(
+        self, tags, name
+    ):
         plain = {BITS: (3, [8] * 3), PHOTOMETRIC: (3, [2]), SAMPLES: (3, [3])}
         with pytest.raises(UnsupportedImage, match=f"camera's raw file .*{name}"):
             identify(files.tiff(SIZE, {**plain, **tags}, bytes(12 * 8 * 3)), LIMIT)
 
     @pytest.mark.parametrize(("data", "name"), [
         (b"II*\0\x10\0\0\0CR\x02\0" + bytes(40), "CR2"), (b"IIU\0" + bytes(40), "RW2"),
-        (b"IIRO" + bytes(40), "ORF"), (b"FUJIFILMCCD-RAW 0201" + bytes(40), "RAF"), (b"FOVb" + bytes(40), "X3F"),
+        (b"IIRO" + bytes(40), "ORF"), (b"FUJIFILMCCD-RAW 0201" + bytes(40), "RAF"),
+        (b"FOVb" + bytes(40), "X3F"),
         (files.media_file(b"crx "), "CR3"), (b"II\x1a\0\0\0HEAPCCDR" + bytes(40), "CRW"),
     ])  # fmt: skip
     def test_raw_files_with_signatures_of_their_own_are_refused_by_name(self, data, name):
@@ -191,8 +209,10 @@ class TestTiff:
             identify(data, LIMIT)
 
     @pytest.mark.parametrize(("tags", "words"), [
-        ({259: (3, [34887])}, "LERC"), ({259: (3, [50002])}, "JPEG XL"), ({259: (3, [34712])}, "JPEG 2000"),
-        ({BITS: (3, [8] * 5), PHOTOMETRIC: (3, [5]), SAMPLES: (3, [5]), EXTRA: (3, [2])}, "not read"),
+        ({259: (3, [34887])}, "LERC"), ({259: (3, [50002])}, "JPEG XL"),
+        ({259: (3, [34712])}, "JPEG 2000"),
+        ({BITS: (3, [8] * 5), PHOTOMETRIC: (3, [5]), SAMPLES: (3, [5]), EXTRA: (3, [2])},
+         "not read"),
         ({BITS: (3, [24]), PHOTOMETRIC: (3, [1])}, "not read"),
     ])  # fmt: skip
     def test_a_whole_tiff_of_a_rare_kind_is_called_unsupported_and_not_damaged(self, tags, words):
@@ -242,7 +262,9 @@ class TestBmp:
         """Photoshop and the Windows clipboard write it so, and Windows shows the colours."""
         picture = make_picture(*SIZE)
         bgra = np.dstack([picture[..., ::-1], np.zeros(SIZE[::-1], np.uint8)])[::-1].tobytes()
-        assert np.array_equal(decode(files.bmp_with_alpha(*SIZE, bgra, header_bytes), LIMIT), picture)
+        assert np.array_equal(
+            decode(files.bmp_with_alpha(*SIZE, bgra, header_bytes), LIMIT), picture
+        )
 
     def test_an_alpha_that_says_something_is_heeded(self):
         picture, alpha = make_picture(*SIZE), np.full(SIZE[::-1], 255, np.uint8)
@@ -264,7 +286,9 @@ class TestJpeg:
         assert found.notes == ("The JPEG's end is missing; its pixels are there.",)
         assert read(self.WHOLE, LIMIT).notes == ()
 
-    @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+    @pytest.mark.parametrize(
+        "options", [{}, {"progressive": True}], ids=["baseline", "progressive"]
+    )
     @pytest.mark.parametrize("missing", [2_000, 9_000, 20_000])
     def test_a_jpeg_of_which_a_part_is_missing_is_truncated(self, options, missing):
         data = picture_bytes(self.NOISE, "JPEG", **options)
@@ -272,11 +296,14 @@ class TestJpeg:
             decode(data[:-missing], LIMIT)
 
     @pytest.mark.parametrize(
-        "options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 8}], ids=str
+        "options",
+        [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 8}],
+        ids=str,
     )
     @pytest.mark.parametrize("kept", [0.05, 0.3, 0.6, 0.9])
     def test_a_jpeg_of_a_plain_scene_that_breaks_off_is_truncated(self, options, kept):
-        """Few bytes make many pixels of a drawn shape, so what is missing looks like what is there."""
+        """Few bytes make many pixels of a drawn shape, so what is missing looks like what is
+        there."""
         data = picture_bytes(np.asarray(Image.open(BUNDLED).convert("RGB")), "JPEG", **options)
         with pytest.raises(TruncatedImage, match="truncated or damaged"):
             decode(data[: int(kept * len(data))], 1_000_000)
@@ -310,7 +337,12 @@ class TestHeif:
 
     def test_the_header_tells_format_extension_and_size(self):
         header = identify(files.heic(Image.fromarray(blocks())), LIMIT)
-        assert (header.format, header.extension, header.width, header.height) == ("HEIF", "heic", 48, 32)
+        assert (header.format, header.extension, header.width, header.height) == (
+            "HEIF",
+            "heic",
+            48,
+            32,
+        )
 
     @pytest.mark.parametrize("orientation", range(1, 9))
     def test_a_phones_orientation_is_heeded_once(self, orientation):
@@ -318,12 +350,17 @@ class TestHeif:
         exif = Image.Exif()
         exif[0x0112] = orientation
         upright = decode(picture_bytes(blocks(), "PNG", exif=exif), LIMIT)
-        decoded = decode(files.heic(Image.fromarray(blocks()), quality=95, exif=exif.tobytes()), LIMIT)
+        decoded = decode(
+            files.heic(Image.fromarray(blocks()), quality=95, exif=exif.tobytes()), LIMIT
+        )
         assert decoded.shape == upright.shape
         assert np.abs(decoded.astype(int) - upright).mean() < 4
 
     def test_alpha_is_flattened_on_white(self):
-        assert decode(files.heic(Image.new("RGBA", (32, 32), (0, 0, 0, 0)), quality=95), LIMIT).min() > 250
+        assert (
+            decode(files.heic(Image.new("RGBA", (32, 32), (0, 0, 0, 0)), quality=95), LIMIT).min()
+            > 250
+        )
 
     def test_of_several_pictures_the_primary_one_is_taken_and_noted(self):
         first, second = Image.fromarray(blocks()), Image.new("RGB", (48, 32))
@@ -337,7 +374,9 @@ class TestHeif:
 
     @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
     def test_a_picture_that_breaks_off_is_truncated(self, kept):
-        data = files.heic(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)))
+        data = files.heic(
+            Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8))
+        )
         with pytest.raises(TruncatedImage, match="truncated or damaged"):
             decode(data[: int(len(data) * kept)], LIMIT)
 
@@ -359,7 +398,9 @@ class TestJpegXl:
         picture = Image.fromarray(make_picture(33, 17)).convert(mode)
         assert np.array_equal(decode(files.jxl(picture), LIMIT), np.asarray(picture.convert("RGB")))
 
-    @pytest.mark.parametrize("size", [(8, 8), (33, 17), (256, 256), (264, 8), (3, 3000), (4000, 2250), (1000, 1250)])
+    @pytest.mark.parametrize(
+        "size", [(8, 8), (33, 17), (256, 256), (264, 8), (3, 3000), (4000, 2250), (1000, 1250)]
+    )
     def test_the_header_is_read_without_the_decoder(self, size):
         assert jxl.header_of(files.jxl(Image.new("L", size), effort=1)) == (size, False)
 
@@ -374,13 +415,17 @@ class TestJpegXl:
         assert np.array_equal(decode(data, LIMIT), make_picture(33, 17))
 
     def test_too_many_pixels_are_refused_before_anything_is_decoded(self):
-        bits = (0 | 3 << 1 | (2**30 - 1) << 3) | 1 << 33  # not small, 30 bits of height, as wide as high
+        bits = (
+            0 | 3 << 1 | (2**30 - 1) << 3
+        ) | 1 << 33  # not small, 30 bits of height, as wide as high
         with pytest.raises(TooManyPixels):
             identify(jxl.CODESTREAM + bits.to_bytes(20, "little"), 50_000_000)
 
     @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
     def test_a_picture_that_breaks_off_is_truncated(self, kept):
-        data = files.jxl(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)))
+        data = files.jxl(
+            Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8))
+        )
         with pytest.raises(TruncatedImage, match="truncated or damaged"):
             decode(data[: int(len(data) * kept)], LIMIT)
 
@@ -388,7 +433,11 @@ class TestJpegXl:
 def test_every_sides_length_of_jpeg_xl_fits_its_code():
     """The four lengths that a side may be written in, at their ends."""
     ends = [1, 2**9, 2**9 + 1, 2**13, 2**13 + 1, 2**18, 2**18 + 1, 2**30]
-    for (low, high), selector, width in zip(list(pairwise(ends))[::2], range(4), (9, 13, 18, 30), strict=True):
+    for (low, high), selector, width in zip(
+        list(pairwise(ends))[::2], range(4), (9, 13, 18, 30), strict=True
+    ):
         for side in (low, high):
-            bits = 0 | selector << 1 | (side - 1) << 3 | 1 << (3 + width)  # ratio 1: as wide as high
+            bits = (
+                0 | selector << 1 | (side - 1) << 3 | 1 << (3 + width)
+            )  # ratio 1: as wide as high
             assert jxl.header_of(jxl.CODESTREAM + bits.to_bytes(20, "little"))[0] == (side, side)

@@ -1,4 +1,5 @@
-"""What a picture's header says, from a bounded scan: what Pillow says of whole pictures, and cheap for any bytes."""
+"""What a picture's header says, from a bounded scan: what Pillow says of whole pictures, and cheap
+for any bytes."""
 
 import struct
 import time
@@ -12,7 +13,14 @@ import pytest
 from PIL import Image
 from pillow_jxl import JpegXLImagePlugin
 
-from seg_pipeline.errors import AnimatedImage, EmptyImage, ImageError, NotAnImage, TooManyPixels, TruncatedImage
+from seg_pipeline.errors import (
+    AnimatedImage,
+    EmptyImage,
+    ImageError,
+    NotAnImage,
+    TooManyPixels,
+    TruncatedImage,
+)
 from seg_pipeline.imaging.headers import has_known_signature, scan_header
 from seg_pipeline_tests.builders import make_picture, picture_bytes, saved
 
@@ -33,7 +41,14 @@ def scan(data: bytes, max_pixels: int = LIMIT) -> Any:
         ("BMP", {}),
         ("GIF", {}),
         ("JPEG", {}),
-        ("JPEG", {"progressive": True, "icc_profile": bytes(200_000), "exif": b"Exif\0\0" + bytes(60_000)}),
+        (
+            "JPEG",
+            {
+                "progressive": True,
+                "icc_profile": bytes(200_000),
+                "exif": b"Exif\0\0" + bytes(60_000),
+            },
+        ),
         ("PNG", {}),
         ("TIFF", {}),
         ("TIFF", {"compression": "tiff_lzw"}),
@@ -98,17 +113,24 @@ HOSTILE = {
     "JPEG of empty segments": many_empty_segments,
     "JPEG of fill bytes": lambda: b"\xff\xd8" + b"\xff" * (32 * MIB),
     "JPEG of segments that claim much": lambda: b"\xff\xd8\xff" + b"\xe1\xff\xff" * (10 * MIB),
-    "PNG of empty chunks": lambda: picture_bytes()[:33] + (bytes(4) + b"aaAa" + bytes(4)) * (2 * MIB),
+    "PNG of empty chunks": lambda: (
+        picture_bytes()[:33] + (bytes(4) + b"aaAa" + bytes(4)) * (2 * MIB)
+    ),
     "GIF of small blocks": lambda: b"GIF89a\x08\0\x08\0\0\0\0\x21\xfe" + b"\x01x" * (16 * MIB),
-    "WEBP of empty chunks": lambda: b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\x02" + bytes(9) + b"EXIF\0\0\0\0" * (4 * MIB),
-    "TIFF of many tags": lambda: b"II*\0\x08\0\0\0\xff\xff" + b"\0\x02\x04\0\xff\xff\xff\xff\0\0\0\0" * (2 * MIB),
+    "WEBP of empty chunks": lambda: (
+        b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\x02" + bytes(9) + b"EXIF\0\0\0\0" * (4 * MIB)
+    ),
+    "TIFF of many tags": lambda: (
+        b"II*\0\x08\0\0\0\xff\xff" + b"\0\x02\x04\0\xff\xff\xff\xff\0\0\0\0" * (2 * MIB)
+    ),
     "TIFF far away": lambda: b"MM\0*\xff\xff\xff\xff" + bytes(32 * MIB),
 }
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_thirty_megabytes_of_header_cost_next_to_nothing(kind: str) -> None:
-    """Pillow took 15 s and 1 GB for the first of them; here it is some 0.1 s and 1 MB, well below the bounds."""
+    """Pillow took 15 s and 1 GB for the first of them; here it is some 0.1 s and 1 MB, well below
+    the bounds."""
     with TemporaryFile() as file:
         file.write(HOSTILE[kind]())
         tracemalloc.start()
@@ -131,7 +153,10 @@ def test_a_jpeg_with_as_many_segments_as_cameras_write_is_read() -> None:
 def test_no_bytes_are_a_surprise() -> None:
     """An ImageError or a header, and never anything else."""
     random = np.random.default_rng(0)
-    wholes = [picture_bytes(format=format) for format in ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP", "AVIF")]
+    wholes = [
+        picture_bytes(format=format)
+        for format in ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP", "AVIF")
+    ]
     for _ in range(4000):
         data = bytearray(wholes[random.integers(len(wholes))])
         for _ in range(random.integers(1, 8)):

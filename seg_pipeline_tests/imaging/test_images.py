@@ -21,20 +21,41 @@ from seg_pipeline.errors import (
     TruncatedImage,
 )
 from seg_pipeline.imaging import images, pixels
-from seg_pipeline.imaging.images import WEBP_MAX_SIDE, decode, encode_original, fit_into, identify, scaled_size
+from seg_pipeline.imaging.images import (
+    WEBP_MAX_SIDE,
+    decode,
+    encode_original,
+    fit_into,
+    identify,
+    scaled_size,
+)
 from seg_pipeline.segmenters.parity.pictures import parity_pictures
 from seg_pipeline_tests.builders import make_picture, picture_bytes, saved
 from seg_pipeline_tests.picture_files import png, png_chunk
 
 LIMIT = 100_000
-LOSSLESS = [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})]
+LOSSLESS = [
+    ("PNG", {}),
+    ("BMP", {}),
+    ("TIFF", {}),
+    ("TIFF", {"compression": "tiff_lzw"}),
+    ("WEBP", {"lossless": True}),
+]
 LOSSY = [
     ("JPEG", {"quality": 95}),
     ("JPEG", {"progressive": True, "quality": 95}),
     ("AVIF", {"quality": 95}),
     ("GIF", {}),
 ]
-EXTENSIONS = {"PNG": "png", "BMP": "bmp", "TIFF": "tiff", "WEBP": "webp", "JPEG": "jpg", "AVIF": "avif", "GIF": "gif"}
+EXTENSIONS = {
+    "PNG": "png",
+    "BMP": "bmp",
+    "TIFF": "tiff",
+    "WEBP": "webp",
+    "JPEG": "jpg",
+    "AVIF": "avif",
+    "GIF": "gif",
+}
 
 
 def with_orientation(picture: Image.Image, orientation: int) -> Image.Exif:
@@ -75,7 +96,8 @@ class TestFormats:
         assert decoded.flags.c_contiguous
 
     def test_a_phones_mpo_is_a_jpeg_of_its_first_frame(self):
-        """Phones store a depth map or a second lens as another frame behind a JPEG; it is no animation."""
+        """Phones store a depth map or a second lens as another frame behind a JPEG; it is no
+        animation."""
         first, second = Image.new("RGB", (20, 10), "red"), Image.new("RGB", (20, 10), "blue")
         data = saved(first, "MPO", save_all=True, append_images=[second])
         assert identify(data, LIMIT).format == "JPEG"
@@ -93,10 +115,17 @@ class TestModes:
 
     def test_cmyk_jpeg(self):
         red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
-        assert np.abs(decode(saved(red, "JPEG", quality=95), LIMIT)[8, 8].astype(int) - (255, 0, 0)).max() < 12
+        assert (
+            np.abs(
+                decode(saved(red, "JPEG", quality=95), LIMIT)[8, 8].astype(int) - (255, 0, 0)
+            ).max()
+            < 12
+        )
 
     def test_cmyk_tiff(self):
-        assert decode(saved(Image.new("CMYK", (4, 4), (255, 0, 0, 0)), "TIFF"), LIMIT)[0, 0].tolist() == [0, 255, 255]
+        assert decode(saved(Image.new("CMYK", (4, 4), (255, 0, 0, 0)), "TIFF"), LIMIT)[
+            0, 0
+        ].tolist() == [0, 255, 255]
 
     def test_ycck_jpeg_of_adobe(self):
         """Adobe writes CMYK inverted and as YCCK; marker APP14 says so."""
@@ -146,7 +175,11 @@ class TestModes:
         assert decode(saved(bilevel, "PNG"), LIMIT)[..., 1].tolist() == [[255, 0], [0, 255]]
 
     def test_grey(self):
-        assert decode(saved(Image.new("L", (2, 2), 77), "PNG"), LIMIT)[0, 0].tolist() == [77, 77, 77]
+        assert decode(saved(Image.new("L", (2, 2), 77), "PNG"), LIMIT)[0, 0].tolist() == [
+            77,
+            77,
+            77,
+        ]
 
     def test_palette(self):
         palette = Image.new("RGB", (8, 8), (10, 200, 30)).quantize(4)
@@ -165,7 +198,11 @@ class TestModes:
     def test_palette_with_half_transparent_colours_is_mixed_with_white(self):
         palette = Image.new("P", (4, 4), 0)
         palette.putpalette([0, 0, 0])
-        assert decode(saved(palette, "PNG", transparency=bytes([128])), LIMIT)[0, 0].tolist() == [127, 127, 127]
+        assert decode(saved(palette, "PNG", transparency=bytes([128])), LIMIT)[0, 0].tolist() == [
+            127,
+            127,
+            127,
+        ]
 
     def test_alpha_is_flattened_on_white(self):
         pixels = np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 128]]], np.uint8)
@@ -177,7 +214,11 @@ class TestModes:
         assert decode(saved(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), format), LIMIT).min() >= 253
 
     def test_grey_with_alpha_is_flattened_on_white(self):
-        assert decode(saved(Image.new("LA", (2, 2), (40, 0)), "PNG"), LIMIT)[0, 0].tolist() == [255, 255, 255]
+        assert decode(saved(Image.new("LA", (2, 2), (40, 0)), "PNG"), LIMIT)[0, 0].tolist() == [
+            255,
+            255,
+            255,
+        ]
 
     def test_rgb_with_a_transparent_colour_is_white_there(self):
         data = saved(Image.new("RGB", (2, 2), (1, 2, 3)), "PNG", transparency=(1, 2, 3))
@@ -188,7 +229,8 @@ class TestOrientation:
     @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
     @pytest.mark.parametrize("orientation", range(1, 9))
     def test_every_exif_orientation_is_turned_upright(self, format, orientation):
-        """The stored picture is the upright one turned back, so decoding must give the upright one."""
+        """The stored picture is the upright one turned back, so decoding must give the upright
+        one."""
         upright = Image.new("RGB", (32, 48), "black")
         upright.paste("white", (0, 0, 16, 16))
         turned_back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}.get(orientation)
@@ -201,10 +243,16 @@ class TestOrientation:
     @pytest.mark.parametrize("orientation", [0, 9, 65535])
     def test_an_orientation_that_does_not_exist_is_ignored(self, orientation):
         picture = Image.new("RGB", (6, 4))
-        assert decode(saved(picture, "JPEG", exif=with_orientation(picture, orientation)), LIMIT).shape == (4, 6, 3)
+        assert decode(
+            saved(picture, "JPEG", exif=with_orientation(picture, orientation)), LIMIT
+        ).shape == (4, 6, 3)
 
     def test_a_damaged_exif_block_is_ignored(self):
-        data = saved(Image.new("RGB", (6, 4), "red"), "JPEG", exif=b"Exif\x00\x00garbage that is no TIFF header")
+        data = saved(
+            Image.new("RGB", (6, 4), "red"),
+            "JPEG",
+            exif=b"Exif\x00\x00garbage that is no TIFF header",
+        )
         assert decode(data, LIMIT).shape == (4, 6, 3)
 
 
@@ -222,7 +270,11 @@ class TestColourProfiles:
     @pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
     @pytest.mark.parametrize("profile", [b"no profile", b"\x00" * 200])
     def test_a_damaged_profile_is_ignored(self, mode, profile):
-        assert decode(saved(Image.new(mode, (4, 4)), "TIFF", icc_profile=profile), LIMIT).shape == (4, 4, 3)
+        assert decode(saved(Image.new(mode, (4, 4)), "TIFF", icc_profile=profile), LIMIT).shape == (
+            4,
+            4,
+            3,
+        )
 
     def test_a_profile_for_another_kind_of_picture_is_ignored(self):
         grey = saved(Image.new("L", (2, 2), 90), "PNG", icc_profile=linear_light_profile())
@@ -241,7 +293,9 @@ def linear_light_profile() -> bytes:
         if name in (b"rTRC", b"gTRC", b"bTRC"):
             data[offset : offset + 12] = b"curv" + bytes(8)
         if name == b"desc":
-            data[offset + 12 : offset + size] = bytes(data[offset + 12 : offset + size]).replace(b"s\x00R", b"x\x00y")
+            data[offset + 12 : offset + size] = bytes(data[offset + 12 : offset + size]).replace(
+                b"s\x00R", b"x\x00y"
+            )
     return bytes(data)
 
 
@@ -250,14 +304,19 @@ class TestRefusals:
         with pytest.raises(EmptyImage):
             identify(b"", LIMIT)
 
-    @pytest.mark.parametrize("data", [b"x", b"hello", b"<html>", b"%PDF-1.7", b"<svg/>", b"\x00" * 100, b"\xff\xd8"])
+    @pytest.mark.parametrize(
+        "data", [b"x", b"hello", b"<html>", b"%PDF-1.7", b"<svg/>", b"\x00" * 100, b"\xff\xd8"]
+    )
     def test_bytes_that_are_no_picture(self, data):
         with pytest.raises(NotAnImage, match="PNG"):
             identify(data, LIMIT)
 
     def test_a_format_that_is_not_on_the_list_is_not_even_tried(self):
         """Pillow would hand PostScript to another program."""
-        for data in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", saved(Image.new("RGB", (9, 9)), "PPM")):
+        for data in (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+            saved(Image.new("RGB", (9, 9)), "PPM"),
+        ):
             with pytest.raises(NotAnImage):
                 decode(data, LIMIT)
 
@@ -268,7 +327,8 @@ class TestRefusals:
 
     @pytest.mark.parametrize("side", [12_000, 30_000, 2**31 - 1])
     def test_a_tiny_file_that_claims_a_huge_picture_is_refused_by_its_header(self, side):
-        """Also where Pillow itself would warn or refuse: the limit is ours, and no warning escapes."""
+        """Also where Pillow itself would warn or refuse: the limit is ours, and no warning
+        escapes."""
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             with pytest.raises(TooManyPixels):
@@ -309,7 +369,8 @@ class TestRefusals:
 
 
 class TestAnyBytes:
-    """Nothing but an array or an ImageError, whatever the bytes: a stray exception would take the worker's batch."""
+    """Nothing but an array or an ImageError, whatever the bytes: a stray exception would take the
+    worker's batch."""
 
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -323,8 +384,10 @@ class TestAnyBytes:
 
     @settings(max_examples=100, deadline=None)
     @pytest.mark.filterwarnings("ignore::UserWarning")
-    @given(st.sampled_from(SIGNATURES := [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"BM", b"II*\x00",
-                                          b"MM\x00*", b"RIFF\x00\x00\x00\x00WEBP", b"\x00\x00\x00\x1cftypavif", b""]),
+    @given(st.sampled_from(SIGNATURES := [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a",
+                                          b"BM", b"II*\x00",
+                                          b"MM\x00*", b"RIFF\x00\x00\x00\x00WEBP",
+                                          b"\x00\x00\x00\x1cftypavif", b""]),
            st.binary(max_size=200))  # fmt: skip
     def test_noise_behind_a_signature(self, signature, noise):
         assert_array_or_image_error(signature + noise)
@@ -353,7 +416,12 @@ def _samples() -> list[bytes]:
         saved(Image.fromarray(picture), "TIFF", compression="jpeg"),
         saved(Image.fromarray(picture).convert("CMYK"), "TIFF", icc_profile=profile),
         saved(Image.fromarray(picture[..., 0].astype(np.uint16) * 257), "PNG"),
-        saved(Image.fromarray(picture), "PNG", save_all=True, append_images=[Image.new("RGB", (24, 16))]),
+        saved(
+            Image.fromarray(picture),
+            "PNG",
+            save_all=True,
+            append_images=[Image.new("RGB", (24, 16))],
+        ),
     ]
     return plain + odd
 
@@ -363,7 +431,10 @@ SAMPLES = _samples()
 
 def test_decoding_in_threads_gives_the_same_pixels():
     """The API identifies and the worker decodes in threads; nothing process-wide may be set."""
-    jobs = [(picture_bytes(make_picture(200, 150, seed), "PNG"), make_picture(200, 150, seed)) for seed in range(8)]
+    jobs = [
+        (picture_bytes(make_picture(200, 150, seed), "PNG"), make_picture(200, 150, seed))
+        for seed in range(8)
+    ]
     wrong = []
 
     def work(data, expected):
@@ -416,14 +487,21 @@ def test_a_picture_decoded_in_strips_has_the_same_pixels(monkeypatch, mode, orie
     """A second copy of a hundred megapixels is not made; nor a seam."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = saved(Image.fromarray(make_picture(37, 23)).convert(mode), "TIFF" if mode == "CMYK" else "PNG", exif=exif)
+    data = saved(
+        Image.fromarray(make_picture(37, 23)).convert(mode),
+        "TIFF" if mode == "CMYK" else "PNG",
+        exif=exif,
+    )
     whole = decode(data, LIMIT)
     monkeypatch.setattr(pixels, "STRIP_PIXELS", 100)
     assert np.array_equal(decode(data, LIMIT), whole)
 
 
 def test_large_pictures_are_taken_one_at_a_time():
-    with images.large_ones_in_turn(images.LARGE_PIXELS), images.large_ones_in_turn(images.LARGE_PIXELS):
+    with (
+        images.large_ones_in_turn(images.LARGE_PIXELS),
+        images.large_ones_in_turn(images.LARGE_PIXELS),
+    ):
         pass
     with images.large_ones_in_turn(images.LARGE_PIXELS + 1):
         assert images._large_one.locked()

@@ -63,8 +63,13 @@ def blob(width: int, height: int, seed: int) -> Mask:
     """A wavy disc with a hole, as models draw them."""
     y, x = np.mgrid[:height, :width]
     rng = np.random.default_rng(seed)
-    angle, radius = np.arctan2(y - height / 2, x - width / 2), np.hypot(x - width / 2, y - height / 2)
-    edge = min(width, height) * (0.3 + 0.05 * sum(np.sin(angle * n + rng.uniform(0, 6)) / n for n in range(2, 9)))
+    angle, radius = (
+        np.arctan2(y - height / 2, x - width / 2),
+        np.hypot(x - width / 2, y - height / 2),
+    )
+    edge = min(width, height) * (
+        0.3 + 0.05 * sum(np.sin(angle * n + rng.uniform(0, 6)) / n for n in range(2, 9))
+    )
     mask = Mask.from_full((radius < edge) & (radius > edge / 4))
     assert mask is not None
     return mask
@@ -172,7 +177,9 @@ class TestPoints:
         assert contains(ring, interior_point(ring))
 
     def test_the_interior_point_is_the_farthest_from_the_edge(self):
-        assert interior_point(make_mask("......../#####.../#####.##/#####.##/#####.../#####...")) == (2, 3)
+        assert interior_point(
+            make_mask("......../#####.../#####.##/#####.##/#####.../#####...")
+        ) == (2, 3)
 
     def test_the_pictures_border_is_an_edge_too(self):
         """A mask that fills the picture is pointed at in its middle, not in its corner."""
@@ -191,7 +198,9 @@ class TestPoints:
         mask = blob(400, 300, seed=3)
         with patch("seg_pipeline.imaging.masks.EXACT_PIXELS", 4_000):
             x, y = interior_point(mask)
-        depth = cv2.distanceTransform(mask.full().astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        depth = cv2.distanceTransform(
+            mask.full().astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+        )
         assert depth[y, x] >= depth.max() - 2 * 6
 
     @given(full_frames, st.integers(-3, 45), st.integers(-3, 45))
@@ -232,7 +241,8 @@ class TestBoxes:
 class TestOrder:
     def test_largest_first_and_equals_as_they_came(self):
         segments = [make_segment(drawing, label=label)
-                    for drawing, label in [("#...", "a"), ("##..", "b"), ("..##", "c"), ("####", "d")]]  # fmt: skip
+                    for drawing, label in [("#...", "a"), ("##..", "b"), ("..##", "c"),
+                                           ("####", "d")]]  # fmt: skip
         assert [segment.label for segment in order_by_area(segments)] == ["d", "b", "c", "a"]
 
     @given(st.lists(full_frames, max_size=6))
@@ -257,7 +267,9 @@ class TestRle:
         expected = coco.encode(np.asfortranarray(full, dtype=np.uint8))
         assert mask_to_rle(Mask.from_full(full))["counts"] == expected["counts"].decode()
 
-    @pytest.mark.parametrize("drawing", ["##/##", "#./#.", ".#/.#", "##/#.", ".#/##", "#", "##./###/###"])
+    @pytest.mark.parametrize(
+        "drawing", ["##/##", "#./#.", ".#/.#", "##/#.", ".#/##", "#", "##./###/###"]
+    )
     def test_runs_that_go_on_in_the_next_column_are_one(self, drawing):
         expected = coco.encode(np.asfortranarray(bits(drawing), dtype=np.uint8))
         assert mask_to_rle(make_mask(drawing))["counts"] == expected["counts"].decode()

@@ -55,7 +55,9 @@ def test_it_is_at_most_1600_pixels_long(size, expected):
 def test_a_segment_of_one_pixel_survives_scaling_down():
     full = np.zeros((4000, 4), np.bool_)
     full[3999, 3] = True
-    assert opened(overlay(np.zeros((4000, 4, 3), np.uint8), [Segment(Mask.from_full(full), label="dot")])).any()
+    assert opened(
+        overlay(np.zeros((4000, 4, 3), np.uint8), [Segment(Mask.from_full(full), label="dot")])
+    ).any()
 
 
 def test_labels_of_any_script_and_length_do_not_fail():
@@ -75,7 +77,9 @@ def test_the_picture_itself_is_left_as_it_was():
 
 
 def test_the_same_input_gives_the_same_bytes():
-    assert overlay(make_picture(4, 4), [make_segment()]) == overlay(make_picture(4, 4), [make_segment()])
+    assert overlay(make_picture(4, 4), [make_segment()]) == overlay(
+        make_picture(4, 4), [make_segment()]
+    )
 
 
 def test_neighbouring_colours_differ():

@@ -43,8 +43,11 @@ BAR = bits("........../.########./..........")
 class TestPieces:
     @given(full_frames, st.integers(8, 20), st.floats(0.01, 0.5))
     @settings(max_examples=60, deadline=None)
-    def test_a_segmenter_that_errs_nowhere_gives_in_tiles_what_it_gives_without(self, full, side, overlap):
-        """Here the connected parts of a mask are its things: whatever the tiles cut must grow together again."""
+    def test_a_segmenter_that_errs_nowhere_gives_in_tiles_what_it_gives_without(
+        self, full, side, overlap
+    ):
+        """Here the connected parts of a mask are its things: whatever the tiles cut must grow
+        together again."""
         height, width = full.shape
         tiles = [view(box, *_parts_in(full, box)) for box in split((width, height), side, overlap)]
         assert drawings(merge(tiles)) == sorted(drawn(Mask.from_full(part)) for part in parts(full))
@@ -65,13 +68,21 @@ class TestPieces:
 
     def test_a_thing_on_another_stays_a_thing(self):
         """SAM-2 finds a wheel and the car that it is on, neither with a label."""
-        car, wheel = bits("########../########../########.."), bits("........../....#...../..........")
+        car, wheel = (
+            bits("########../########../########.."),
+            bits("........../....#...../.........."),
+        )
         merged = merge([view(LEFT, car, wheel, label=None), view(RIGHT, car, wheel, label=None)])
-        assert drawings(merged) == sorted([drawn(Mask.from_full(car)), drawn(Mask.from_full(wheel))])
+        assert drawings(merged) == sorted(
+            [drawn(Mask.from_full(car)), drawn(Mask.from_full(wheel))]
+        )
 
     def test_two_things_of_one_tile_that_lie_on_each_other_are_not_joined_by_a_third(self):
         """A second thought about a thing would otherwise vanish in the first."""
-        narrow, wide = bits("........../########../########.."), bits("########../########../########..")
+        narrow, wide = (
+            bits("........../########../########.."),
+            bits("########../########../########.."),
+        )
         merged = merge([view(LEFT, narrow, wide), view(RIGHT, wide)])
         assert len(merged) == 2
 
@@ -93,7 +104,11 @@ class TestPieces:
         merged = drawings(merge([view(left, full), view(right, *_parts_in(full, right))]))
         everything = full[:, :16].sum()
         for thing in _parts_in(full, right):
-            if full[:, 15].any() and not thing[:, 10].any() and 2 * thing[:, :16].sum() <= everything:
+            if (
+                full[:, 15].any()
+                and not thing[:, 10].any()
+                and 2 * thing[:, :16].sum() <= everything
+            ):
                 assert drawn(Mask.from_full(thing)) in merged
 
     def test_a_thing_in_two_parts_grows_together_if_no_tile_saw_a_part_of_it_as_all(self):
@@ -105,12 +120,17 @@ class TestPieces:
         assert drawings(merged) == [drawn(Mask.from_full(bus))]
 
     def test_scores_are_the_pieces_mean_by_area(self):
-        merged = merge([view(Box(0, 0, 6, 3), BAR, confidence=0.9), view(Box(4, 0, 6, 3), BAR, confidence=0.4)])
+        merged = merge(
+            [view(Box(0, 0, 6, 3), BAR, confidence=0.9), view(Box(4, 0, 6, 3), BAR, confidence=0.4)]
+        )
         assert merged[0].confidence == pytest.approx((5 * 0.9 + 5 * 0.4) / 10)
         assert merged[0].predicted_iou is None
 
     def test_a_piece_alone_is_left_as_it_is(self):
-        tiles = [view(LEFT, bits("#........./........../.........."), confidence=0.5), View(RIGHT, [])]
+        tiles = [
+            view(LEFT, bits("#........./........../.........."), confidence=0.5),
+            View(RIGHT, []),
+        ]
         assert merge(tiles)[0] is tiles[0].segments[0]
 
     def test_nothing_gives_nothing(self):
@@ -142,18 +162,29 @@ class TestBetterViews:
 
     @given(full_frames.filter(np.any), st.integers(4, 20))
     @settings(deadline=None)
-    def test_of_what_the_overview_alone_saw_the_islands_go_that_are_no_larger_than_a_tile(self, full, side):
+    def test_of_what_the_overview_alone_saw_the_islands_go_that_are_no_larger_than_a_tile(
+        self, full, side
+    ):
         """Against the plain way, at the overview's own size: part by part on whole frames."""
         tiles, mask, things = split(full.shape[::-1], side), Mask.from_full(full), parts(full)
         areas = [int(part.sum()) for part in things]
         assume(areas.count(max(areas)) == 1)
-        stay = [part for part in things if part.sum() == max(areas) or max(np.ptp(np.nonzero(part), axis=1)) >= side]
-        expected = [] if any(common_box(tile, mask.box) == mask.box for tile in tiles) else [np.any(stay, axis=0)]
+        stay = [
+            part
+            for part in things
+            if part.sum() == max(areas) or max(np.ptp(np.nonzero(part), axis=1)) >= side
+        ]
+        expected = (
+            []
+            if any(common_box(tile, mask.box) == mask.box for tile in tiles)
+            else [np.any(stay, axis=0)]
+        )
         merged = merge([View(tile, []) for tile in tiles], [Segment(mask)])
         assert drawings(merged) == [drawn(Mask.from_full(one)) for one in expected]
 
     def test_a_cut_piece_inside_what_the_overview_saw_whole_is_dropped(self):
-        """Of a thing much larger than a tile, a tile sees a part and takes it for something else."""
+        """Of a thing much larger than a tile, a tile sees a part and takes it for something
+        else."""
         left, right, thing = Box(0, 0, 16, 8), Box(8, 0, 16, 8), np.zeros((8, 24), np.bool_)
         thing[1:7, 1:23] = True
         part = thing.copy()
@@ -168,15 +199,23 @@ class TestAgreement:
     def test_where_both_are_one_it_is_their_iou(self, full, random):
         """Against the plain way, on masks that are connected and so have nothing left out."""
         one = np.maximum.accumulate(np.maximum.accumulate(full, axis=0), axis=1)
-        other = np.maximum.accumulate(one, axis=1) & (np.arange(full.shape[1]) >= random.randint(0, 3))
+        other = np.maximum.accumulate(one, axis=1) & (
+            np.arange(full.shape[1]) >= random.randint(0, 3)
+        )
         ours, theirs = Mask.from_full(one), Mask.from_full(other)
         if ours and theirs:
             everything = Box(0, 0, *ours.resolution_wh)
-            assert agreement(Part(ours, everything), Part(theirs, everything)) == pytest.approx(mask_iou(ours, theirs))
+            assert agreement(Part(ours, everything), Part(theirs, everything)) == pytest.approx(
+                mask_iou(ours, theirs)
+            )
 
     def test_it_looks_at_the_shared_region_alone(self):
         assert (
-            agreement(Part(make_mask("####...."), Box(2, 0, 2, 1)), Part(make_mask("..######"), Box(2, 0, 2, 1))) == 1.0
+            agreement(
+                Part(make_mask("####...."), Box(2, 0, 2, 1)),
+                Part(make_mask("..######"), Box(2, 0, 2, 1)),
+            )
+            == 1.0
         )
 
     def test_parts_that_do_not_meet_do_not_count(self):
@@ -189,7 +228,12 @@ class TestAgreement:
         )
 
     def test_masks_apart_do_not_agree(self):
-        assert agreement(Part(make_mask("#..."), Box(0, 0, 4, 1)), Part(make_mask("...#"), Box(0, 0, 4, 1))) == 0.0
+        assert (
+            agreement(
+                Part(make_mask("#..."), Box(0, 0, 4, 1)), Part(make_mask("...#"), Box(0, 0, 4, 1))
+            )
+            == 0.0
+        )
 
 
 class TestSampled:
@@ -199,7 +243,8 @@ class TestSampled:
         """Against the plain way: whole frames, one pixel after the other."""
         height, width = full.shape
         expected = np.array([
-            [full[int((y + 0.5) * height / down), int((x + 0.5) * width / across)] for x in range(across)]
+            [full[int((y + 0.5) * height / down),
+                  int((x + 0.5) * width / across)] for x in range(across)]
             for y in range(down)
         ])  # fmt: skip
         mask = Mask.from_full(full)

@@ -6,11 +6,22 @@ from seg_pipeline.jobs.backoff import Backoff, growing_pause
 
 
 def test_the_bound_doubles_up_to_the_longest() -> None:
-    assert [growing_pause(failures, 600, lambda: 1) for failures in (1, 2, 3, 9, 10, 5000)] == [2, 4, 8, 512, 600, 600]
+    assert [growing_pause(failures, 600, lambda: 1) for failures in (1, 2, 3, 9, 10, 5000)] == [
+        2,
+        4,
+        8,
+        512,
+        600,
+        600,
+    ]
 
 
 def test_a_pause_lies_anywhere_between_a_second_and_its_bound() -> None:
-    assert [growing_pause(4, 600, iter([share]).__next__) for share in (0.0, 0.5, 1.0)] == [1, 8.5, 16]
+    assert [growing_pause(4, 600, iter([share]).__next__) for share in (0.0, 0.5, 1.0)] == [
+        1,
+        8.5,
+        16,
+    ]
 
 
 def test_what_never_failed_is_due() -> None:

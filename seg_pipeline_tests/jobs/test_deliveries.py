@@ -20,7 +20,9 @@ def make_delivery(created_at: datetime = NOON) -> Delivery:
     return Delivery.begin("job-1", "ab" * 32, created_at)
 
 
-def after(reply: Reply, now: datetime = NOON, delivery: Delivery | None = None, jitter: float = 1) -> Delivery:
+def after(
+    reply: Reply, now: datetime = NOON, delivery: Delivery | None = None, jitter: float = 1
+) -> Delivery:
     return (delivery or make_delivery()).after(reply, now, POLICY, None, lambda: jitter)
 
 
@@ -33,7 +35,12 @@ def test_what_arrived_is_delivered_and_keeps_nothing() -> None:
     delivered = after(Reply(0.12345, 204))
     assert (delivered.state, delivered.due_at, delivered.attempt_count) == ("delivered", None, 1)
     (attempt,) = delivered.attempts
-    assert (attempt.at, attempt.seconds, attempt.status, attempt.problem) == (NOON, 0.123, 204, None)
+    assert (attempt.at, attempt.seconds, attempt.status, attempt.problem) == (
+        NOON,
+        0.123,
+        204,
+        None,
+    )
 
 
 def test_what_arrived_late_keeps_the_files_for_a_while() -> None:
@@ -52,7 +59,10 @@ def test_pauses_grow_from_seconds_to_ten_minutes() -> None:
 
 
 def test_two_that_failed_together_do_not_come_back_together() -> None:
-    due = [after(DOWN, delivery=replace(make_delivery(), attempt_count=5), jitter=jitter).due_at for jitter in (0, 0.5)]
+    due = [
+        after(DOWN, delivery=replace(make_delivery(), attempt_count=5), jitter=jitter).due_at
+        for jitter in (0, 0.5)
+    ]
     assert due == [NOON + seconds(1), NOON + seconds(32.5)]
 
 
@@ -73,7 +83,10 @@ def test_the_last_attempt_is_made_when_the_time_is_over_and_not_before() -> None
     delivery = after(DOWN, nearly, late)
     assert (delivery.state, delivery.due_at) == ("pending", NOON + seconds(86_400))
     parked = after(DOWN, NOON + seconds(86_400), delivery)
-    assert (parked.state, parked.reason) == ("parked", "given up after 86400 s: ConnectError: refused")
+    assert (parked.state, parked.reason) == (
+        "parked",
+        "given up after 86400 s: ConnectError: refused",
+    )
 
 
 def test_one_that_was_never_tried_in_its_time_gets_an_attempt() -> None:

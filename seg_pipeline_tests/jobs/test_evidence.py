@@ -24,5 +24,8 @@ def test_what_cannot_be_read_blames_nobody(store: Store) -> None:
 
 
 def test_a_newer_versions_fields_are_ignored(store: Store) -> None:
-    store.put(keys.evidence("a"), b'{"run_id": "run-1", "stage": "source_image", "error": null, "weather": "fine"}')
+    store.put(
+        keys.evidence("a"),
+        b'{"run_id": "run-1", "stage": "source_image", "error": null, "weather": "fine"}',
+    )
     assert read_evidence(store, "a") == DECODING

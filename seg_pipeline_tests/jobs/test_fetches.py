@@ -1,4 +1,5 @@
-"""Pictures that are to be fetched, in the store: interrupted at every write, and beside deletions."""
+"""Pictures that are to be fetched, in the store: interrupted at every write, and beside
+deletions."""
 
 import json
 from collections.abc import Callable
@@ -35,20 +36,32 @@ def markers(inbox: Inbox) -> set[str]:
 
 def test_a_job_with_an_address_is_fetched_before_anybody_can_claim_it(inbox: Inbox) -> None:
     job = accept(inbox)
-    assert (inbox.fetches.uuids(), inbox.waiting(10), inbox.status("job-1")) == (["job-1"], [], JobStatus.QUEUED)
+    assert (inbox.fetches.uuids(), inbox.waiting(10), inbox.status("job-1")) == (
+        ["job-1"],
+        [],
+        JobStatus.QUEUED,
+    )
     pending = inbox.fetches.take("job-1")
     assert pending is not None
     assert (pending.job, pending.record.attempts) == (job, 0)
     bring_picture(inbox, data=b"bytes")
-    assert (inbox.fetches.uuids(), inbox.waiting(10), inbox.status("job-1")) == ([], ["job-1"], JobStatus.QUEUED)
+    assert (inbox.fetches.uuids(), inbox.waiting(10), inbox.status("job-1")) == (
+        [],
+        ["job-1"],
+        JobStatus.QUEUED,
+    )
     assert [claim.uuid for claim in inbox.claim(["job-1"], "key")] == ["job-1"]
     record = inbox.fetches.record_of(job)
     assert record is not None
     assert inbox.fetches.picture(job, record) == b"bytes"
 
 
-@pytest.mark.parametrize("error", [FetchGivenUp("Away."), FetchRejected("404."), UrlRefused("Private.")])
-def test_a_picture_that_cannot_be_had_is_a_job_that_may_be_claimed_alone(inbox: Inbox, error: SegPipelineError) -> None:
+@pytest.mark.parametrize(
+    "error", [FetchGivenUp("Away."), FetchRejected("404."), UrlRefused("Private.")]
+)
+def test_a_picture_that_cannot_be_had_is_a_job_that_may_be_claimed_alone(
+    inbox: Inbox, error: SegPipelineError
+) -> None:
     accept(inbox)
     accept(inbox, "job-2")
     bring_picture(inbox, error=error)
@@ -58,7 +71,12 @@ def test_a_picture_that_cannot_be_had_is_a_job_that_may_be_claimed_alone(inbox: 
     record = inbox.fetches.record_of(inbox.job("job-1"))
     assert record is not None
     reason = record.error()
-    assert (claim.attempt, type(reason), str(reason), reason.permanent) == (1, type(error), str(error), True)
+    assert (claim.attempt, type(reason), str(reason), reason.permanent) == (
+        1,
+        type(error),
+        str(error),
+        True,
+    )
 
 
 def test_a_retry_is_remembered(inbox: Inbox) -> None:
@@ -147,7 +165,8 @@ def bring(job: Job, outcome: SegPipelineError | None, store: Store) -> None:
 def test_however_a_fetch_and_a_deletion_take_turns_no_accepted_job_is_lost(
     again: bool, outcome: SegPipelineError | None
 ) -> None:
-    """`again`: the same job is accepted once more after the deletion, while the fetcher is still at work."""
+    """`again`: the same job is accepted once more after the deletion, while the fetcher is still at
+    work."""
     for calls in range(CALLS):
         inbox = Inbox(ObjectStore.in_memory())
         job = accept(inbox)
@@ -175,11 +194,15 @@ def until_killed(store: Store, lives: int, work: Callable[[Inbox], object]) -> b
 
 
 @pytest.mark.parametrize("outcome", [None, FetchGivenUp("Away.")])
-def test_a_fetcher_killed_at_any_write_loses_no_job(store: Store, outcome: SegPipelineError | None) -> None:
+def test_a_fetcher_killed_at_any_write_loses_no_job(
+    store: Store, outcome: SegPipelineError | None
+) -> None:
     for lives in range(20):
         inbox, uuid = Inbox(store), f"job-{lives}"
         accept(inbox, uuid)
-        was_killed = until_killed(store, lives, lambda dying, uuid=uuid: bring_picture(dying, uuid, error=outcome))
+        was_killed = until_killed(
+            store, lives, lambda dying, uuid=uuid: bring_picture(dying, uuid, error=outcome)
+        )
         if inbox.fetches.take(uuid):  # the next fetcher completes it, or begins anew
             bring_picture(inbox, uuid, error=outcome)
         assert inbox.fetches.uuids() == []
@@ -203,7 +226,9 @@ def test_an_acceptance_killed_at_any_write_is_completed_by_asking_again(store: S
 def test_bytes_that_a_power_cut_took_are_fetched_again(inbox: Inbox) -> None:
     job = accept(inbox)
     bring_picture(inbox)
-    (key,) = (info.key for info in inbox.store.list(keys.asset("job-1", "")) if "fetched-" in info.key)
+    (key,) = (
+        info.key for info in inbox.store.list(keys.asset("job-1", "")) if "fetched-" in info.key
+    )
     inbox.store.put(key, b"")
     assert inbox.claim(["job-1"], "key") == []
     assert markers(inbox) == {"fetching/job-1"}
@@ -212,11 +237,15 @@ def test_bytes_that_a_power_cut_took_are_fetched_again(inbox: Inbox) -> None:
     assert (pending.job, pending.record.attempts) == (job, 0)
 
 
-@pytest.mark.parametrize("record", [b"", b"{", b"[]", b"{}", b'{"state": "lost", "due_at": "x"}', b"\xff"])
+@pytest.mark.parametrize(
+    "record", [b"", b"{", b"[]", b"{}", b'{"state": "lost", "due_at": "x"}', b"\xff"]
+)
 def test_an_unreadable_record_is_none(inbox: Inbox, record: bytes) -> None:
     job = accept(inbox)
     inbox.fetches.retry(job, FetchRecord(attempts=1))
-    (key,) = (info.key for info in inbox.store.list(keys.asset("job-1", "")) if "fetch-" in info.key)
+    (key,) = (
+        info.key for info in inbox.store.list(keys.asset("job-1", "")) if "fetch-" in info.key
+    )
     inbox.store.put(key, record)
     assert inbox.fetches.record_of(job) is None
     assert inbox.fetches.take("job-1") is not None
@@ -228,7 +257,9 @@ def test_a_record_of_a_newer_version_is_read() -> None:
 
 
 @pytest.mark.parametrize("request_json", [None, b"", b"{", b"[]"])
-def test_a_marker_without_a_readable_request_is_parked(inbox: Inbox, request_json: bytes | None) -> None:
+def test_a_marker_without_a_readable_request_is_parked(
+    inbox: Inbox, request_json: bytes | None
+) -> None:
     inbox.store.put(keys.fetching("job-1"), b"")
     if request_json is not None:
         inbox.store.put(keys.request("job-1"), request_json)

@@ -50,5 +50,7 @@ def test_without_a_secret_links_are_the_stores(store: Store) -> None:
 def test_in_a_bucket_signed_links_lead_here_and_names_stay(bucket_store: Store) -> None:
     """The bucket can then be closed to everybody."""
     signed = file_links(bucket_store, Settings(_env_file=None, asset_link_secret="secret"))
-    assert signed.url(KEY, "http://localhost:8000").startswith(f"http://localhost:8000/{KEY}?expires=")
+    assert signed.url(KEY, "http://localhost:8000").startswith(
+        f"http://localhost:8000/{KEY}?expires="
+    )
     assert signed.file_name(KEY) == bucket_store.file_name(KEY)

@@ -2,13 +2,21 @@
 
 from datetime import UTC, datetime, timedelta, timezone
 
-from seg_pipeline.jobs.heartbeats import WorkerBeat, all_workers, live_workers, remove_beat, write_beat
+from seg_pipeline.jobs.heartbeats import (
+    WorkerBeat,
+    all_workers,
+    live_workers,
+    remove_beat,
+    write_beat,
+)
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.builders import NOON, make_beat
 
 
 def test_a_beat_is_read_back_as_it_was_written(store: Store) -> None:
-    beat = make_beat(run_id="run-1", uuids=("job-1", "job-2"), models=("demo-yolo",), idle_since=NOON)
+    beat = make_beat(
+        run_id="run-1", uuids=("job-1", "job-2"), models=("demo-yolo",), idle_since=NOON
+    )
     write_beat(store, beat)
     assert live_workers(store, NOON, 15) == [beat]
 
@@ -28,8 +36,15 @@ def test_a_worker_is_live_until_it_was_silent_for_too_long(store: Store) -> None
     write_beat(store, make_beat("at-the-limit", NOON - timedelta(seconds=15)))
     write_beat(store, make_beat("dead", NOON - timedelta(seconds=15.1)))
     write_beat(store, make_beat("clock-runs-ahead", NOON + timedelta(seconds=30)))
-    assert [beat.name for beat in live_workers(store, NOON, 15)] == ["at-the-limit", "clock-runs-ahead"]
-    assert [beat.name for beat in all_workers(store)] == ["at-the-limit", "clock-runs-ahead", "dead"]
+    assert [beat.name for beat in live_workers(store, NOON, 15)] == [
+        "at-the-limit",
+        "clock-runs-ahead",
+    ]
+    assert [beat.name for beat in all_workers(store)] == [
+        "at-the-limit",
+        "clock-runs-ahead",
+        "dead",
+    ]
 
 
 def test_now_is_the_default(store: Store) -> None:
@@ -47,7 +62,9 @@ def test_a_worker_that_says_goodbye_is_gone(store: Store) -> None:
 
 def test_what_cannot_be_read_is_no_worker(store: Store) -> None:
     """A power cut may leave an empty file; nobody may stumble over it."""
-    for number, data in enumerate([b"", b"{", b"[]", b"null", b'"x"', b"{}", b'{"beat_at": 7}', b"\xff"]):
+    for number, data in enumerate(
+        [b"", b"{", b"[]", b"null", b'"x"', b"{}", b'{"beat_at": 7}', b"\xff"]
+    ):
         store.put(keys.worker(f"broken-{number}"), data)
     write_beat(store, make_beat())
     assert all_workers(store) == [make_beat()]

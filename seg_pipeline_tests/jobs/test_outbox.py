@@ -101,8 +101,11 @@ def test_another_ending_takes_the_place_of_one_not_told_yet(inbox: Inbox) -> Non
 
 
 @pytest.mark.parametrize("lives", range(9))
-def test_a_process_killed_at_any_write_of_the_end_loses_no_delivery(store: Store, lives: int) -> None:
-    """As it is mended in real life: the job is still in flight, so that the sweeper settles it or has it run again."""
+def test_a_process_killed_at_any_write_of_the_end_loses_no_delivery(
+    store: Store, lives: int
+) -> None:
+    """As it is mended in real life: the job is still in flight, so that the sweeper settles it or
+    has it run again."""
     healthy = Inbox(store)
     healthy.accept(make_queue_job())
     bring_picture(healthy)
@@ -142,7 +145,10 @@ def test_a_delivery_survives_the_process(inbox: Inbox) -> None:
     end_queue_job(inbox)
     attempt(inbox.outbox, take_all(inbox.outbox)[0], DOWN, NOON)
     (parcel,) = take_all(Outbox(inbox.store))
-    assert (parcel.delivery.attempt_count, parcel.delivery.last_problem) == (1, "ConnectError: refused")
+    assert (parcel.delivery.attempt_count, parcel.delivery.last_problem) == (
+        1,
+        "ConnectError: refused",
+    )
 
 
 def test_ten_thousand_waiting_are_not_read_to_find_the_first() -> None:
@@ -187,7 +193,9 @@ def test_what_is_refused_is_parked_where_an_operator_finds_it(inbox: Inbox) -> N
 
 
 @pytest.mark.parametrize("reply", [OK, DOWN, GONE])
-def test_a_process_killed_at_any_write_of_a_record_sends_once_more_at_worst(store: Store, reply: Reply) -> None:
+def test_a_process_killed_at_any_write_of_a_record_sends_once_more_at_worst(
+    store: Store, reply: Reply
+) -> None:
     for lives in range(5):
         healthy, uuid = Inbox(store), f"job-{lives}"
         end_queue_job(healthy, uuid)
@@ -214,7 +222,11 @@ def test_a_parked_delivery_can_be_replayed(inbox: Inbox) -> None:
     attempt(inbox.outbox, take_all(inbox.outbox)[0], GONE, NOON)
     inbox.outbox.replay("job-1", NOON)
     (parcel,) = take_all(inbox.outbox)
-    assert (parcel.delivery.state, parcel.delivery.reason, parcel.delivery.attempt_count) == ("pending", None, 0)
+    assert (parcel.delivery.state, parcel.delivery.reason, parcel.delivery.attempt_count) == (
+        "pending",
+        None,
+        0,
+    )
     assert (len(markers(inbox)), parked(inbox)) == (1, [])
 
 
@@ -248,7 +260,9 @@ def test_a_rerun_that_ends_while_the_old_result_is_sent_is_told_next(inbox: Inbo
     (sent,) = take_all(inbox.outbox)
     end_queue_job(inbox)
     attempt(inbox.outbox, sent, OK, NOON)
-    assert take_all(inbox.outbox) == []  # finds that the record is about another result, and begins anew
+    assert (
+        take_all(inbox.outbox) == []
+    )  # finds that the record is about another result, and begins anew
     (parcel,) = take_all(inbox.outbox)
     assert (parcel.result["status"], parcel.delivery.state) == ("completed", "pending")
 
@@ -303,14 +317,17 @@ def test_a_strangers_marker_is_passed_over(inbox: Inbox, name: str) -> None:
     assert [parcel.job.uuid for parcel in take_all(inbox.outbox)] == ["job-1"]
 
 
-@pytest.mark.parametrize("document", [{}, {"state": "lost"}, {"uuid": "job-1", "state": "pending"}, []])
+@pytest.mark.parametrize(
+    "document", [{}, {"state": "lost"}, {"uuid": "job-1", "state": "pending"}, []]
+)
 def test_an_unreadable_record_is_none(inbox: Inbox, document: Any) -> None:
     inbox.store.put(keys.delivery("job-1"), json.dumps(document).encode())
     assert inbox.outbox.delivery("job-1") is None
 
 
 def test_a_job_that_is_deleted_while_its_delivery_is_taken_is_not_done_again(inbox: Inbox) -> None:
-    """Its result is gone, which also a power cut may do; but then its marker would still be there."""
+    """Its result is gone, which also a power cut may do; but then its marker would still be
+    there."""
     end_queue_job(inbox)
     (marker,) = inbox.outbox.waiting(FAR, 10)
     inbox.store.delete(marker.key)

@@ -15,7 +15,13 @@ from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.builders import end_queue_job
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
-MESSAGE = {"message_id": "m-1", "code": "invalid_request", "reason": "it is no JSON.", "body": "{", "is_cut": False}
+MESSAGE = {
+    "message_id": "m-1",
+    "code": "invalid_request",
+    "reason": "it is no JSON.",
+    "body": "{",
+    "is_cut": False,
+}
 
 
 def park_message(store: Store, name: str = "m-1", **fields: object) -> None:
@@ -43,7 +49,10 @@ def memory() -> Store:
 def test_all_kinds_are_listed_by_name_a_page_at_a_time(store: Store) -> None:
     park_message(store)
     park_callback(store)
-    store.put(keys.parked("old-marker"), json.dumps({"uuid": "old-marker", "reason": "no request"}).encode())
+    store.put(
+        keys.parked("old-marker"),
+        json.dumps({"uuid": "old-marker", "reason": "no request"}).encode(),
+    )
     items = ParkedItems(store)
     first = items.page(None, 2)
     second = items.page(first.next, 2)
@@ -74,13 +83,18 @@ def test_what_is_not_parked_is_not_found(memory: Store, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"is_cut": True}, {"body": "x" * 8192, "is_cut": None}, {"body": None, "message_id": "m"}]
+    "fields",
+    [{"is_cut": True}, {"body": "x" * 8192, "is_cut": None}, {"body": None, "message_id": "m"}],
 )
-def test_a_message_that_is_not_here_whole_is_not_replayed(memory: Store, fields: dict[str, object]) -> None:
+def test_a_message_that_is_not_here_whole_is_not_replayed(
+    memory: Store, fields: dict[str, object]
+) -> None:
     """Earlier releases cut bodies without saying so."""
     park_message(memory, **fields)
     note = json.loads(memory.get(keys.parked("m-1")))
-    memory.put(keys.parked("m-1"), json.dumps({k: v for k, v in note.items() if v is not None}).encode())
+    memory.put(
+        keys.parked("m-1"), json.dumps({k: v for k, v in note.items() if v is not None}).encode()
+    )
     items = ParkedItems(memory)
     with pytest.raises(NotReplayable):
         items.message_of(items.get("m-1"))
@@ -103,7 +117,9 @@ def test_a_replay_of_a_callback_may_die_anywhere(memory: Store, lives: int) -> N
 
 
 @pytest.mark.parametrize("lives", range(5))
-def test_a_drop_of_a_callback_may_die_anywhere_and_lets_the_files_go(memory: Store, lives: int) -> None:
+def test_a_drop_of_a_callback_may_die_anywhere_and_lets_the_files_go(
+    memory: Store, lives: int
+) -> None:
     park_callback(memory)
     assert Inbox(memory).outbox.uuids() == {"job-1"}
     with suppress(Killed):
@@ -129,9 +145,16 @@ def test_a_callback_that_is_parked_again_meanwhile_stays_on_the_list(memory: Sto
         def delete(self, key: str) -> None:
             memory.delete(key)
             delivery = Inbox(memory).outbox.delivery("job-1")
-            if key == keys.parked("callback-job-1") and delivery and delivery.is_pending and not self.tried:
+            if (
+                key == keys.parked("callback-job-1")
+                and delivery
+                and delivery.is_pending
+                and not self.tried
+            ):
                 self.tried = True
-                Inbox(memory).outbox.note(delivery.parked("again", datetime.now(UTC), Policy(60, 60)), delivery)
+                Inbox(memory).outbox.note(
+                    delivery.parked("again", datetime.now(UTC), Policy(60, 60)), delivery
+                )
 
     ParkedItems(Quick(memory)).replay_callback(parked)  # type: ignore[arg-type]
     assert [each.reason for each in items.page(None, 10).parked] == ["again"]

@@ -1,4 +1,5 @@
-"""Recovery's verdict: every way for a run to die ends in another run, and nothing living is touched."""
+"""Recovery's verdict: every way for a run to die ends in another run, and nothing living is
+touched."""
 
 from datetime import timedelta
 from typing import Any
@@ -32,7 +33,9 @@ def make_claim(attempt: int = 1, age: float = 0, losses: int = 0) -> Claim:
 
 
 def make_run(state: RunState, age: float = 30, ended: float | None = None) -> RunView:
-    return RunView("run-1", state, NOON - seconds(age), None if ended is None else NOON - seconds(ended))
+    return RunView(
+        "run-1", state, NOON - seconds(age), None if ended is None else NOON - seconds(ended)
+    )
 
 
 def make_beat(run_id: str | None = None, idle_for: float | None = None) -> WorkerBeat:
@@ -60,7 +63,9 @@ def test_a_started_run_that_no_worker_names_has_lost_its_worker() -> None:
 
 
 def test_a_run_may_wait_in_the_broker_for_as_long_as_every_worker_is_busy() -> None:
-    assert verdict(make_run(RunState.WAITING, age=10_000), make_beat(run_id="another")) is Verdict.WAIT
+    assert (
+        verdict(make_run(RunState.WAITING, age=10_000), make_beat(run_id="another")) is Verdict.WAIT
+    )
 
 
 def test_a_run_may_wait_while_there_is_no_worker_at_all() -> None:
@@ -101,15 +106,20 @@ def test_a_job_that_its_batch_left_out_is_tried_again_at_once() -> None:
         (Evidence("run-0", "segments"), False),  # what an earlier run left
     ],
 )
-def test_a_job_is_to_blame_for_a_run_that_left_evidence_alone(evidence: Evidence | None, to_blame: bool) -> None:
+def test_a_job_is_to_blame_for_a_run_that_left_evidence_alone(
+    evidence: Evidence | None, to_blame: bool
+) -> None:
     assert is_to_blame(make_run(RunState.FAILED), evidence) is to_blame
 
 
 @pytest.mark.parametrize(("attempt", "ended", "expected"), [
-    (1, 0, Verdict.NEXT_ATTEMPT), (2, 4, Verdict.WAIT), (2, 5, Verdict.NEXT_ATTEMPT), (3, 9, Verdict.WAIT),
+    (1, 0, Verdict.NEXT_ATTEMPT), (2, 4, Verdict.WAIT), (2, 5, Verdict.NEXT_ATTEMPT),
+    (3, 9, Verdict.WAIT),
     (3, 10, Verdict.NEXT_ATTEMPT), (4, 0, Verdict.GIVE_UP), (5, 0, Verdict.GIVE_UP),
 ])  # fmt: skip
-def test_attempts_that_a_job_is_to_blame_for_are_counted(attempt: int, ended: float, expected: Verdict) -> None:
+def test_attempts_that_a_job_is_to_blame_for_are_counted(
+    attempt: int, ended: float, expected: Verdict
+) -> None:
     """A growing pause lies between them, and the last is the end."""
     run = make_run(RunState.FAILED, age=60, ended=ended)
     assert verdict(run, claim=make_claim(attempt), evidence=DECODING, max_attempts=4) is expected
@@ -117,20 +127,30 @@ def test_attempts_that_a_job_is_to_blame_for_are_counted(attempt: int, ended: fl
 
 @pytest.mark.parametrize("state", [RunState.FAILED, RunState.SUCCEEDED])
 @pytest.mark.parametrize(("losses", "ended", "expected"), [
-    (0, 0, Verdict.RETRY), (1, 0.5, Verdict.WAIT), (1, 1, Verdict.RETRY), (3, 3, Verdict.WAIT), (3, 4, Verdict.RETRY),
+    (0, 0, Verdict.RETRY), (1, 0.5, Verdict.WAIT), (1, 1, Verdict.RETRY), (3, 3, Verdict.WAIT),
+    (3, 4, Verdict.RETRY),
     (100, 59, Verdict.WAIT), (100, 60, Verdict.RETRY), (10**9, 60, Verdict.RETRY),
 ])  # fmt: skip
 def test_a_job_is_never_given_up_for_what_it_is_not_to_blame_for(
     state: RunState, losses: int, ended: float, expected: Verdict
 ) -> None:
-    """Redis, Postgres, a killed batch: however often. So that nothing spins, the pauses grow to a minute."""
+    """Redis, Postgres, a killed batch: however often. So that nothing spins, the pauses grow to a
+    minute."""
     run = make_run(state, age=100, ended=ended)
     assert verdict(run, claim=make_claim(3, losses=losses), max_attempts=3) is expected
 
 
 def test_pauses_double() -> None:
     assert [retry_pause(attempt).total_seconds() for attempt in (1, 2, 3, 4)] == [0, 5, 10, 20]
-    assert [loss_pause(losses).total_seconds() for losses in (0, 1, 2, 3, 6, 7, 8)] == [0, 1, 2, 4, 32, 60, 60]
+    assert [loss_pause(losses).total_seconds() for losses in (0, 1, 2, 3, 6, 7, 8)] == [
+        0,
+        1,
+        2,
+        4,
+        32,
+        60,
+        60,
+    ]
 
 
 def test_an_operators_cancel_is_final() -> None:

@@ -1,4 +1,5 @@
-"""The way of a job through the store, on every kind of store, interrupted at every write, by several processes."""
+"""The way of a job through the store, on every kind of store, interrupted at every write, by
+several processes."""
 
 import json
 import os
@@ -17,12 +18,25 @@ import pytest
 from seg_pipeline.domain import JobStatus
 from seg_pipeline.errors import InvalidKey, InvalidRequest, JobConflict, JobNotFound, StoreFull
 from seg_pipeline.jobs.deliveries import Policy, Reply
-from seg_pipeline.jobs.repository import Accepted, Claim, ExpiredJob, Inbox, Page, fingerprint, new_run_key
+from seg_pipeline.jobs.repository import (
+    Accepted,
+    Claim,
+    ExpiredJob,
+    Inbox,
+    Page,
+    fingerprint,
+    new_run_key,
+)
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys, open_store
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.builders import NOON, bring_picture, make_beat, make_job, make_queue_job
-from seg_pipeline_tests.store.writers import accept_at_once, claim_at_once, finish_at_once, work_for_ever
+from seg_pipeline_tests.store.writers import (
+    accept_at_once,
+    claim_at_once,
+    finish_at_once,
+    work_for_ever,
+)
 from seg_pipeline_tests.unreliable import Killed, Meanwhile, Turns, UnreliableStore
 
 SPAWN = get_context("spawn")
@@ -42,7 +56,9 @@ def accept(inbox: Inbox, *uuids: str) -> None:
         inbox.accept(make_job(uuid), PICTURE)
 
 
-def finish(inbox: Inbox, *uuids: str, status: str = "completed", expires_at: datetime = LATER) -> None:
+def finish(
+    inbox: Inbox, *uuids: str, status: str = "completed", expires_at: datetime = LATER
+) -> None:
     """Takes waiting jobs all the way."""
     accept(inbox, *uuids)
     inbox.claim(uuids, "run")
@@ -51,7 +67,15 @@ def finish(inbox: Inbox, *uuids: str, status: str = "completed", expires_at: dat
 
 
 def all_keys(inbox: Inbox) -> set[str]:
-    prefixes = [keys.ASSETS, keys.FETCHING, keys.INBOX, keys.INFLIGHT, keys.DONE, keys.EXPIRY, keys.PARKED]
+    prefixes = [
+        keys.ASSETS,
+        keys.FETCHING,
+        keys.INBOX,
+        keys.INFLIGHT,
+        keys.DONE,
+        keys.EXPIRY,
+        keys.PARKED,
+    ]
     return {info.key for prefix in prefixes for info in inbox.store.list(prefix)}
 
 
@@ -80,7 +104,14 @@ def test_an_accepted_job_waits_with_its_bytes(inbox: Inbox) -> None:
 
 
 def test_a_job_with_an_address_needs_no_bytes(inbox: Inbox) -> None:
-    job = make_job("job-1", image_url="https://example.com/a.png", resize=256, ttl_seconds=60, via="sqs", callback=True)
+    job = make_job(
+        "job-1",
+        image_url="https://example.com/a.png",
+        resize=256,
+        ttl_seconds=60,
+        via="sqs",
+        callback=True,
+    )
     assert inbox.accept(job).created
     assert inbox.job("job-1") == job
     assert inbox.status("job-1") is JobStatus.QUEUED
@@ -102,7 +133,11 @@ def test_the_same_request_again_is_the_first_job(inbox: Inbox) -> None:
     again = make_job("job-1", accepted_at=LATER, via="sqs", source_extension="bin")
     assert inbox.accept(again, PICTURE) == Accepted(first, created=False)
     assert inbox.waiting(10) == ["job-1"]
-    assert all_keys(inbox) == {"assets/job-1/request.json", "assets/job-1/source.png", "inbox/job-1"}
+    assert all_keys(inbox) == {
+        "assets/job-1/request.json",
+        "assets/job-1/source.png",
+        "inbox/job-1",
+    }
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -226,7 +261,9 @@ def test_another_request_under_the_same_uuid_is_refused_and_leaves_no_trace(
     accept(inbox, "job-1")
     before = {info.key: info for info in inbox.store.list(keys.ASSETS)}
     with pytest.raises(JobConflict):
-        inbox.accept(make_job("job-1", **other), None if "image_url" in other else b"another picture")
+        inbox.accept(
+            make_job("job-1", **other), None if "image_url" in other else b"another picture"
+        )
     assert {info.key: info for info in inbox.store.list(keys.ASSETS)} == before
     assert inbox.waiting(10) == ["job-1"]
 
@@ -293,7 +330,9 @@ def test_an_unreadable_request_is_replaced_by_the_next_one(inbox: Inbox) -> None
     assert inbox.job("job-1") == make_job("job-1")
 
 
-def test_a_full_store_is_told_and_nothing_half_accepted_is_seen(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_store_is_told_and_nothing_half_accepted_is_seen(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: Any) -> None:
         raise StoreFull("no space left")
 
@@ -327,8 +366,11 @@ class FullStore(UnreliableStore):
 
 
 @pytest.mark.parametrize("full", ["request.json", "source.png", keys.INBOX])
-def test_a_full_store_keeps_nothing_and_the_uuid_is_free_for_any_request(store: Store, full: str) -> None:
-    """Half an acceptance once was no job for GET and DELETE, and a conflict for every other request."""
+def test_a_full_store_keeps_nothing_and_the_uuid_is_free_for_any_request(
+    store: Store, full: str
+) -> None:
+    """Half an acceptance once was no job for GET and DELETE, and a conflict for every other
+    request."""
     with pytest.raises(StoreFull):
         Inbox(FullStore(store, full)).accept(make_job("job-1"), PICTURE)
     assert all_keys(Inbox(store)) == set()
@@ -336,10 +378,13 @@ def test_a_full_store_keeps_nothing_and_the_uuid_is_free_for_any_request(store: 
 
 
 def test_an_acceptance_that_is_taken_back_leaves_what_others_made_of_it_meanwhile() -> None:
-    """The same request twice, and there was no space for the first one's marker: the second one's job is whole."""
+    """The same request twice, and there was no space for the first one's marker: the second one's
+    job is whole."""
     for moment in count():
         store = ObjectStore.in_memory()
-        between = Meanwhile(store, moment, lambda store=store: Inbox(store).accept(make_job("job-1"), PICTURE))
+        between = Meanwhile(
+            store, moment, lambda store=store: Inbox(store).accept(make_job("job-1"), PICTURE)
+        )
         with suppress(StoreFull):
             Inbox(FullStore(between, keys.INBOX)).accept(make_job("job-1"), PICTURE)
         if not between.happened:
@@ -420,7 +465,9 @@ def test_a_marker_of_a_job_in_flight_is_dropped(inbox: Inbox) -> None:
     assert inbox.inflight() == claims
 
 
-@pytest.mark.parametrize("request_json", [None, b"", b"{", b"[]", b"{}", b'{"uuid": "../x", "model": "m"}', b"\xff"])
+@pytest.mark.parametrize(
+    "request_json", [None, b"", b"{", b"[]", b"{}", b'{"uuid": "../x", "model": "m"}', b"\xff"]
+)
 def test_a_marker_without_a_readable_request_is_parked_and_never_seen_again(
     inbox: Inbox, request_json: bytes | None
 ) -> None:
@@ -578,8 +625,11 @@ def test_of_two_runs_that_finish_a_job_at_once_the_last_word_counts_everywhere()
     assert len([*inbox.expired(LATER + AN_HOUR, 10)]) == 1
 
 
-def test_of_several_runs_that_were_asked_for_the_first_to_finish_a_job_has_the_word(inbox: Inbox) -> None:
-    """A worker that only seemed dead finishes it too. The app server must not hear another story from each."""
+def test_of_several_runs_that_were_asked_for_the_first_to_finish_a_job_has_the_word(
+    inbox: Inbox,
+) -> None:
+    """A worker that only seemed dead finishes it too. The app server must not hear another story
+    from each."""
     inbox.accept(make_queue_job("a"))
     inbox.finish("a", {"uuid": "a", "run": 1}, "completed", LATER, keep_earlier=True)
     first, delivery = inbox.result("a"), inbox.outbox.delivery("a")
@@ -599,9 +649,15 @@ def test_of_two_runs_that_finish_a_job_at_once_one_has_the_word_everywhere(momen
 
     ours = Inbox(Meanwhile(inbox.store, moment, other))
     ours.finish("a", {"uuid": "a", "run": 1}, "completed", LATER, keep_earlier=True)
-    told = [parcel for marker in inbox.outbox.waiting(END, 10) if (parcel := inbox.outbox.take(marker, END))]
+    told = [
+        parcel
+        for marker in inbox.outbox.waiting(END, 10)
+        if (parcel := inbox.outbox.take(marker, END))
+    ]
     assert [parcel.result for parcel in told] == [inbox.result("a")]
-    assert {keys.done(str(inbox.status("a")), "a")} == {key for key in all_keys(inbox) if key.startswith(keys.DONE)}
+    assert {keys.done(str(inbox.status("a")), "a")} == {
+        key for key in all_keys(inbox) if key.startswith(keys.DONE)
+    }
 
 
 def test_a_result_that_a_power_cut_left_empty_is_written_again(inbox: Inbox) -> None:
@@ -656,7 +712,8 @@ def test_settling_completes_what_a_dead_worker_began(inbox: Inbox) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", [b"", b"{", b"[]", b"{}", b'{"status": "completed"}', b'{"status": 1, "expires_at": 2}']
+    "document",
+    [b"", b"{", b"[]", b"{}", b'{"status": "completed"}', b'{"status": 1, "expires_at": 2}'],
 )
 def test_an_unreadable_result_is_none(inbox: Inbox, document: bytes) -> None:
     """After a power cut it may be empty; the job is then run again."""
@@ -725,8 +782,10 @@ def test_pages_go_through_all_jobs_by_status(inbox: Inbox) -> None:
     finish(inbox, "c1", "c2", "c3")
     beats = [make_beat(uuids=("busy1", "busy2", "elsewhere"))]
     expected = [
-        ("q1", "queued"), ("q2", "queued"), ("claimed", "queued"), ("busy1", "processing"), ("busy2", "processing"),
-        ("f1", "failed"), ("f2", "failed"), ("c1", "completed"), ("c2", "completed"), ("c3", "completed"),
+        ("q1", "queued"), ("q2", "queued"), ("claimed", "queued"), ("busy1", "processing"),
+        ("busy2", "processing"),
+        ("f1", "failed"), ("f2", "failed"), ("c1", "completed"), ("c2", "completed"),
+        ("c3", "completed"),
     ]  # fmt: skip
     for limit in range(1, 12):
         assert everything(inbox, limit, live_beats=beats) == expected
@@ -768,7 +827,9 @@ def test_a_token_fits_into_an_address_and_hides_no_path(inbox: Inbox) -> None:
     assert token.replace("-", "").replace("_", "").isalnum()
 
 
-@pytest.mark.parametrize("token", ["x", "????", "é", "LTE6YQ", "OTk6YQ", "MDouLi8uLg", "MA", "a" * 5000, "AAAA"])
+@pytest.mark.parametrize(
+    "token", ["x", "????", "é", "LTE6YQ", "OTk6YQ", "MDouLi8uLg", "MA", "a" * 5000, "AAAA"]
+)
 def test_a_made_up_token_is_an_invalid_request(inbox: Inbox, token: str) -> None:
     accept(inbox, "a")
     with pytest.raises(InvalidRequest):
@@ -839,10 +900,11 @@ def job_to_delete(stage: str) -> Inbox:
 
 
 class Poster:
-    """Somebody who posts the uuid again: a job with another picture, as long, or the same one once more.
+    """Somebody who posts the uuid again: a job with another picture, as long, or the same one once
+    more.
 
-    `promised` are the bytes of the job that lives from then on. None while there is no answer, or when the job was
-    known, so that the answer was about the former one.
+    `promised` are the bytes of the job that lives from then on. None while there is no answer, or
+    when the job was known, so that the answer was about the former one.
     """
 
     def __init__(self, inbox: Inbox, data: bytes) -> None:
@@ -861,7 +923,9 @@ class Poster:
         """What was promised is there, and would be worked on."""
         if self.promised is not None:
             assert self._inbox.waiting(10) == ["a"]
-            assert self._inbox.job("a").source_sha256 == ("ab" if self._data == PICTURE else "cd") * 32
+            assert (
+                self._inbox.job("a").source_sha256 == ("ab" if self._data == PICTURE else "cd") * 32
+            )
             assert self._inbox.store.get(keys.source("a", "png")) == self.promised
             assert self._inbox.result("a") is None
 
@@ -891,7 +955,9 @@ def test_a_uuid_that_is_posted_again_during_its_deletion_is_not_lost(
 
 @pytest.mark.parametrize("data", [PICTURE, OTHER_PICTURE])
 @pytest.mark.parametrize("stage", ["waiting", "claimed", "completed"])
-def test_a_uuid_that_is_deleted_while_it_is_posted_again_is_not_lost(stage: str, data: bytes) -> None:
+def test_a_uuid_that_is_deleted_while_it_is_posted_again_is_not_lost(
+    stage: str, data: bytes
+) -> None:
     """At each moment of the acceptance; its answer comes after the deletion, and holds."""
     for moment in count():
         healthy = job_to_delete(stage)
@@ -907,9 +973,11 @@ def test_a_uuid_that_is_deleted_while_it_is_posted_again_is_not_lost(stage: str,
 
 @pytest.mark.parametrize("data", [PICTURE, OTHER_PICTURE])
 @pytest.mark.parametrize("stage", ["waiting", "completed"])
-def test_however_an_acceptance_and_a_deletion_take_turns_the_job_is_not_lost(stage: str, data: bytes) -> None:
-    """The acceptance begins at each moment of the deletion, gets as far as each of its calls, and ends at each later
-    moment."""
+def test_however_an_acceptance_and_a_deletion_take_turns_the_job_is_not_lost(
+    stage: str, data: bytes
+) -> None:
+    """The acceptance begins at each moment of the deletion, gets as far as each of its calls, and
+    ends at each later moment."""
     for begin, calls, later in product(range(20), range(1, 7), range(1, 7)):
         healthy = job_to_delete(stage)
         poster = Poster(healthy, data)
@@ -924,7 +992,8 @@ def test_however_an_acceptance_and_a_deletion_take_turns_the_job_is_not_lost(sta
 
 
 def test_a_prune_leaves_a_job_that_came_after_it_had_looked(inbox: Inbox) -> None:
-    """It lists many expired jobs and deletes them later; meanwhile a client deletes one, and uses its uuid again."""
+    """It lists many expired jobs and deletes them later; meanwhile a client deletes one, and uses
+    its uuid again."""
     finish(inbox, "a")
     (expired,) = inbox.expired(LATER, 10)
     inbox.delete("a")
@@ -979,7 +1048,9 @@ def test_jobs_expire_in_the_order_of_their_times(inbox: Inbox) -> None:
     assert [job.uuid for job in inbox.expired(now, 2)] == ["early", "middle"]
     assert [*inbox.expired(NOON, 10)] == []
     first = next(inbox.expired(now, 10))
-    assert first == ExpiredJob("early", NOON + AN_HOUR, keys.expiry(int((NOON + AN_HOUR).timestamp()), "early"))
+    assert first == ExpiredJob(
+        "early", NOON + AN_HOUR, keys.expiry(int((NOON + AN_HOUR).timestamp()), "early")
+    )
 
 
 def test_pruning_while_listing_misses_nothing(inbox: Inbox) -> None:
@@ -1069,10 +1140,14 @@ def test_a_finished_job_without_markers_gets_them_back(inbox: Inbox, lost: tuple
 # Crashes
 
 
-def die_everywhere(store: Store, prepare: Callable[[Inbox, str], None], act: Callable[[Inbox, str], object]) -> int:
-    """Does `act` on a fresh uuid for each of its writes, killed before that write, then does it again unharmed.
+def die_everywhere(
+    store: Store, prepare: Callable[[Inbox, str], None], act: Callable[[Inbox, str], object]
+) -> int:
+    """Does `act` on a fresh uuid for each of its writes, killed before that write, then does it
+    again unharmed.
 
-    Compares what is in the store with what an `act` that was never killed leaves; returns the number of writes.
+    Compares what is in the store with what an `act` that was never killed leaves; returns the
+    number of writes.
     """
     healthy = Inbox(store)
     prepare(healthy, "unharmed")
@@ -1093,7 +1168,11 @@ def die_everywhere(store: Store, prepare: Callable[[Inbox, str], None], act: Cal
 
 
 def _about(inbox: Inbox, uuid: str) -> set[str]:
-    return {key.replace(uuid, "{uuid}") for key in all_keys(inbox) if uuid in key.replace("/", "-").split("-", 1)[1]}
+    return {
+        key.replace(uuid, "{uuid}")
+        for key in all_keys(inbox)
+        if uuid in key.replace("/", "-").split("-", 1)[1]
+    }
 
 
 def test_an_acceptance_killed_at_any_write_is_completed_by_asking_again(store: Store) -> None:
@@ -1115,7 +1194,8 @@ def test_an_acceptance_that_died_half_way_is_no_job_for_anybody(store: Store) ->
 
 
 def test_a_claim_killed_at_any_write_loses_and_doubles_nothing(store: Store) -> None:
-    """If it dies after the job is in flight, the sensor never asked for the run: the sweeper does."""
+    """If it dies after the job is in flight, the sensor never asked for the run: the sweeper
+    does."""
     for lives in range(3):
         uuid = f"job-{lives}"
         accept(Inbox(store), uuid)
@@ -1132,7 +1212,9 @@ def test_a_claim_killed_at_any_write_loses_and_doubles_nothing(store: Store) -> 
 
 
 def test_a_finish_killed_at_any_write_is_completed_by_finishing_again(store: Store) -> None:
-    writes = die_everywhere(store, _claimed, lambda inbox, uuid: inbox.finish(uuid, {}, "completed", LATER))
+    writes = die_everywhere(
+        store, _claimed, lambda inbox, uuid: inbox.finish(uuid, {}, "completed", LATER)
+    )
     assert writes == 7
 
 
@@ -1156,7 +1238,9 @@ def test_a_rerun_killed_at_any_write_is_completed_by_another(store: Store) -> No
 
     def rerun(inbox: Inbox, uuid: str) -> None:
         inbox.finish(uuid, {}, "completed", LATER)
-        [*inbox.expired(NOON + timedelta(minutes=1), 10)]  # the hourly prune removes what a dead rerun left
+        [
+            *inbox.expired(NOON + timedelta(minutes=1), 10)
+        ]  # the hourly prune removes what a dead rerun left
 
     die_everywhere(store, prepare, rerun)
 
@@ -1209,8 +1293,11 @@ def _claimed(inbox: Inbox, uuid: str) -> None:
 # Several processes
 
 
-def race(target: Callable[..., None], settings: Settings, work: list[Any], processes: int = 3) -> list[str]:
-    """Each process does all of the work, in step with the others; what they say they did, as `uuid/process`."""
+def race(
+    target: Callable[..., None], settings: Settings, work: list[Any], processes: int = 3
+) -> list[str]:
+    """Each process does all of the work, in step with the others; what they say they did, as
+    `uuid/process`."""
     with SPAWN.Manager() as manager:
         done, start = manager.dict(), SPAWN.Barrier(processes)
         racers = [
@@ -1228,7 +1315,9 @@ def race(target: Callable[..., None], settings: Settings, work: list[Any], proce
 @pytest.fixture(params=["folder", "s3"])
 def shared(request: pytest.FixtureRequest) -> Settings:
     """Settings of a store that several processes can share."""
-    return request.getfixturevalue("bucket_settings" if request.param == "s3" else "folder_settings")
+    return request.getfixturevalue(
+        "bucket_settings" if request.param == "s3" else "folder_settings"
+    )
 
 
 @pytest.mark.slow
@@ -1259,7 +1348,9 @@ def test_processes_that_finish_the_same_job_at_once_agree(shared: Settings) -> N
     inbox.claim(uuids, "run")
     race(finish_at_once, shared, uuids)
     assert inbox.inflight() == []
-    assert everything(inbox, 100) == [(uuid, str(inbox.status(uuid))) for uuid in _by_status(inbox, uuids)]
+    assert everything(inbox, 100) == [
+        (uuid, str(inbox.status(uuid))) for uuid in _by_status(inbox, uuids)
+    ]
     [*inbox.expired(LATER, 100)]
     assert len([*inbox.expired(LATER, 100)]) == 10
 
@@ -1270,11 +1361,14 @@ def _by_status(inbox: Inbox, uuids: list[str]) -> list[str]:
 
 @pytest.mark.slow
 def test_killed_processes_lose_no_job(folder_settings: Settings) -> None:
-    """Accepts, claims and finishes in processes that are killed again and again; then all is brought to its end."""
+    """Accepts, claims and finishes in processes that are killed again and again; then all is
+    brought to its end."""
     inbox, moments = Inbox(open_store(folder_settings)), (0.2, 0.35, 0.05, 0.5, 0.13)
     for turn, moment in enumerate(moments):
         ready = SPAWN.Event()
-        worker = SPAWN.Process(target=work_for_ever, args=(folder_settings, f"turn-{turn}", ready), daemon=True)
+        worker = SPAWN.Process(
+            target=work_for_ever, args=(folder_settings, f"turn-{turn}", ready), daemon=True
+        )
         worker.start()
         assert ready.wait(60)
         time.sleep(moment)

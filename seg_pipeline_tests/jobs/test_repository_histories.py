@@ -1,4 +1,5 @@
-"""Made-up histories of accepting, claiming, finishing and deleting, in which processes die anywhere."""
+"""Made-up histories of accepting, claiming, finishing and deleting, in which processes die
+anywhere."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -25,7 +26,8 @@ LIVES = [None] * 8 + [*range(9)]
 
 
 class History:
-    """What happened so far; `promised` are the jobs whose acceptance returned and that nobody began to delete."""
+    """What happened so far; `promised` are the jobs whose acceptance returned and that nobody began
+    to delete."""
 
     def __init__(self) -> None:
         self.store = ObjectStore.in_memory()
@@ -56,7 +58,9 @@ class History:
                 elif number % 3 == 1:
                     fetches.failed(pending.job, record.failed(FetchGivenUp("It is away.")))
                 else:
-                    fetches.fetched(pending.job, b"picture", replace(record, state=FetchState.FETCHED, size=7))
+                    fetches.fetched(
+                        pending.job, b"picture", replace(record, state=FetchState.FETCHED, size=7)
+                    )
 
     def send_back(self, uuid: str, number: int, lives: int | None) -> None:
         """A run that finds no picture, or an operator who has it fetched again."""
@@ -86,7 +90,9 @@ class History:
         self.ended.pop(uuid, None)
         status, hours = ("completed", "failed")[number % 2], number % 5
         with suppress(Killed):
-            finished = self.until_killed(lives).finish(uuid, {}, status, NOON + timedelta(hours=hours))
+            finished = self.until_killed(lives).finish(
+                uuid, {}, status, NOON + timedelta(hours=hours)
+            )
             assert finished or uuid not in self.promised
             if finished:
                 self.ended[uuid] = status
@@ -111,7 +117,10 @@ class History:
 
     def no_promised_job_is_lost(self) -> None:
         fetching = set(self.inbox.fetches.uuids())
-        waiting, inflight = set(self.inbox.waiting(10)), {claim.uuid for claim in self.inbox.inflight()}
+        waiting, inflight = (
+            set(self.inbox.waiting(10)),
+            {claim.uuid for claim in self.inbox.inflight()},
+        )
         listed = {entry.uuid for entry in self.inbox.page(None, None, 100).jobs}
         for uuid in self.promised:
             status = self.inbox.status(uuid)
@@ -123,10 +132,13 @@ class History:
         for uuid, status in self.ended.items():
             if uuid in self.promised:
                 assert self.inbox.status(uuid) == status
-                assert uuid in {entry.uuid for entry in self.inbox.page(self.inbox.status(uuid), None, 9).jobs}
+                assert uuid in {
+                    entry.uuid for entry in self.inbox.page(self.inbox.status(uuid), None, 9).jobs
+                }
 
     def ends_well(self) -> None:
-        """In the end fetcher, sweeper and worker finish every job, and then the prune leaves nothing of it."""
+        """In the end fetcher, sweeper and worker finish every job, and then the prune leaves
+        nothing of it."""
         for _ in range(2):  # one whose picture had gone is fetched once more
             self.fetch("", 2, None)
             self.claim("", 10, None)
@@ -148,13 +160,24 @@ class History:
         assert self._left() == set()
 
     def _left(self) -> set[str]:
-        prefixes: list[Any] = [keys.ASSETS, keys.FETCHING, keys.INBOX, keys.INFLIGHT, keys.DONE, keys.EXPIRY]
+        prefixes: list[Any] = [
+            keys.ASSETS,
+            keys.FETCHING,
+            keys.INBOX,
+            keys.INFLIGHT,
+            keys.DONE,
+            keys.EXPIRY,
+        ]
         return {info.key for prefix in prefixes for info in self.store.list(prefix)}
 
 
 STEPS = st.tuples(
     st.sampled_from(
-        ["accept"] * 4 + ["fetch"] * 3 + ["claim"] * 3 + ["finish"] * 3 + ["sweep", "delete", "prune", "send_back"]
+        ["accept"] * 4
+        + ["fetch"] * 3
+        + ["claim"] * 3
+        + ["finish"] * 3
+        + ["sweep", "delete", "prune", "send_back"]
     ),
     st.sampled_from(["a", "b-1", *ADDRESSES]),
     st.integers(0, 6),
@@ -164,7 +187,9 @@ STEPS = st.tuples(
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(st.lists(STEPS, min_size=12, max_size=30))
-def test_whatever_happens_no_job_is_lost_doubled_or_left_behind(steps: list[tuple[str, str, int, int | None]]) -> None:
+def test_whatever_happens_no_job_is_lost_doubled_or_left_behind(
+    steps: list[tuple[str, str, int, int | None]],
+) -> None:
     history = History()
     for action, uuid, number, lives in steps:
         getattr(history, action)(uuid, number, lives)

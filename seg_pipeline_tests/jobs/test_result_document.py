@@ -1,4 +1,5 @@
-"""What is stored reads back exactly, and what goes out is what docs/job-result.schema.json promises."""
+"""What is stored reads back exactly, and what goes out is what docs/job-result.schema.json
+promises."""
 
 import json
 from datetime import timedelta
@@ -27,7 +28,16 @@ from seg_pipeline.jobs.result_document import (
 )
 from seg_pipeline.store.folder_store import FolderStore
 from seg_pipeline.store.object_store import ObjectStore
-from seg_pipeline_tests.builders import NOON, bits, drawn, make_found, make_job, make_mask, make_segment, make_timing
+from seg_pipeline_tests.builders import (
+    NOON,
+    bits,
+    drawn,
+    make_found,
+    make_job,
+    make_mask,
+    make_segment,
+    make_timing,
+)
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "job-result.schema.json").read_text())
 
@@ -43,7 +53,15 @@ SQUARE = "..../.##./.##./...."
 RING = "####/#..#/#..#/####"
 BASE_URL = "http://api.example"
 
-SEED_FIELDS = ["segment_id", "mask_url", "bbox", "area", "stability_score", "predicted_iou", "center_point"]
+SEED_FIELDS = [
+    "segment_id",
+    "mask_url",
+    "bbox",
+    "area",
+    "stability_score",
+    "predicted_iou",
+    "center_point",
+]
 
 scores = st.none() | st.floats(0, 1)
 full_frames = arrays(np.bool_, (9, 13)).filter(np.any)
@@ -86,16 +104,24 @@ def completed(*drawings, **job):
 class TestSegmentsDocument:
     @given(found_segments)
     def test_masks_and_document_restore_what_was_found_exactly(self, segments):
-        """The cut-outs can be made again on another machine from what is stored, scores and pixels alike."""
+        """The cut-outs can be made again on another machine from what is stored, scores and pixels
+        alike."""
         found = Found("demo-yolo", "f" * 64, (13, 9), 0.25, segments)
         masks = [decode_mask_png(encode_mask_png(segment.mask), 1000) for segment in segments]
         restored = read_segments(over_the_wire(segments_document(found)), masks)
-        assert (restored.model, restored.weights_sha256, restored.seconds) == ("demo-yolo", "f" * 64, 0.25)
+        assert (restored.model, restored.weights_sha256, restored.seconds) == (
+            "demo-yolo",
+            "f" * 64,
+            0.25,
+        )
         assert restored.resolution_wh == (13, 9)
         for before, after in zip(segments, restored.segments, strict=True):
             assert drawn(after.mask) == drawn(before.mask)
             assert (after.label, after.confidence) == (before.label, before.confidence)
-            assert (after.predicted_iou, after.stability_score) == (before.predicted_iou, before.stability_score)
+            assert (after.predicted_iou, after.stability_score) == (
+                before.predicted_iou,
+                before.stability_score,
+            )
 
     def test_too_few_masks_are_noticed(self):
         document = segments_document(make_found(SQUARE, RING))
@@ -116,10 +142,14 @@ class TestCompleted:
         assert len(answer["file_names"]) == 3
 
     def test_addresses_are_those_of_the_store(self, tmp_path):
-        answer = answer_document(completed(SQUARE), FolderStore(tmp_path / "a", tmp_path / "s"), BASE_URL)
+        answer = answer_document(
+            completed(SQUARE), FolderStore(tmp_path / "a", tmp_path / "s"), BASE_URL
+        )
         assert answer["file_names"][0] == "job-1/original.webp"
         assert answer["urls"][0] == f"{BASE_URL}/assets/job-1/original.webp"
-        assert answer["segments"][0]["mask_url"] == f"{BASE_URL}/assets/job-1/mask_images/mask_000.png"
+        assert (
+            answer["segments"][0]["mask_url"] == f"{BASE_URL}/assets/job-1/mask_images/mask_000.png"
+        )
         assert answer["overlay_url"] == f"{BASE_URL}/assets/job-1/overlay.webp"
 
     def test_a_segment_has_the_seeds_fields_first_and_as_they_were(self, store):
@@ -147,11 +177,16 @@ class TestCompleted:
     def test_every_segment_has_its_own_files(self):
         segments = completed(RING, SQUARE, SQUARE)["segments"]
         assert [segment["segment_id"] for segment in segments] == [0, 1, 2]
-        assert len({segment["crop_key"] for segment in segments} | {s["mask_key"] for s in segments}) == 6
+        assert (
+            len({segment["crop_key"] for segment in segments} | {s["mask_key"] for s in segments})
+            == 6
+        )
 
     def test_times_and_expiry(self):
         result = result_document(
-            make_job(ttl_seconds=60), make_found(SQUARE), make_timing(NOON, NOON + timedelta(seconds=9), segments=1 / 3)
+            make_job(ttl_seconds=60),
+            make_found(SQUARE),
+            make_timing(NOON, NOON + timedelta(seconds=9), segments=1 / 3),
         )
         assert result["completed_at"] == "2026-01-02T12:00:09+00:00"
         assert result["expires_at"] == "2026-01-02T12:01:09+00:00"
@@ -167,13 +202,19 @@ class TestCompleted:
 
     def test_parameters_are_shown_where_the_job_set_some(self, store):
         asked = {"parameters": {"confidence": 0.5}}
-        assert answer_document(completed(SQUARE, **asked), store, BASE_URL)["parameters"] == {"confidence": 0.5}
-        assert unfinished_document(make_job(**asked), JobStatus.QUEUED)["parameters"] == {"confidence": 0.5}
+        assert answer_document(completed(SQUARE, **asked), store, BASE_URL)["parameters"] == {
+            "confidence": 0.5
+        }
+        assert unfinished_document(make_job(**asked), JobStatus.QUEUED)["parameters"] == {
+            "confidence": 0.5
+        }
 
     # pycocotools' decoder is not written for numpy 2's copy keyword.
     @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
     @pytest.mark.parametrize("to_document", [answer_document, callback_document])
-    def test_run_lengths_decode_to_the_mask_for_the_client_and_the_app_server(self, store, to_document):
+    def test_run_lengths_decode_to_the_mask_for_the_client_and_the_app_server(
+        self, store, to_document
+    ):
         document = over_the_wire(to_document(completed(RING, SQUARE, rle=True), store, BASE_URL))
         decoded = [coco.decode(segment["rle"]).astype(np.bool_) for segment in document["segments"]]
         assert [full.tolist() for full in decoded] == [bits(RING).tolist(), bits(SQUARE).tolist()]
@@ -184,7 +225,11 @@ class TestCompleted:
 
     def test_nothing_found_is_completed_with_the_original_alone(self, store):
         answer = answer_document(completed(), store, BASE_URL)
-        assert (answer["status"], answer["segments"], len(answer["file_names"])) == ("completed", [], 1)
+        assert (answer["status"], answer["segments"], len(answer["file_names"])) == (
+            "completed",
+            [],
+            1,
+        )
 
 
 class TestCallback:
@@ -208,7 +253,12 @@ class TestSchema:
     def test_it_is_a_schema(self):
         Draft202012Validator.check_schema(SCHEMA)
 
-    @given(found_segments, st.none() | st.integers(1, 8192), st.booleans(), st.sampled_from([{}, {"use_m2m": True}]))
+    @given(
+        found_segments,
+        st.none() | st.integers(1, 8192),
+        st.booleans(),
+        st.sampled_from([{}, {"use_m2m": True}]),
+    )
     def test_every_completed_job_keeps_to_it(self, segments, resize, rle, parameters):
         found = Found("demo-sam2", "0" * 64, (13, 9), 0.25, segments)
         job = make_job(model="demo-sam2", resize=resize, rle=rle, parameters=parameters)
@@ -217,7 +267,9 @@ class TestSchema:
         check(answer_document(over_the_wire(result), store, BASE_URL), "answer")
         check(callback_document(over_the_wire(result), store, BASE_URL), "callback")
 
-    @pytest.mark.parametrize("error", [NotAnImage("No picture."), WorkerLost("job-1", 3), SegPipelineError("So.")])
+    @pytest.mark.parametrize(
+        "error", [NotAnImage("No picture."), WorkerLost("job-1", 3), SegPipelineError("So.")]
+    )
     def test_every_failed_job_keeps_to_it(self, store, error):
         result = over_the_wire(failed_document(make_job(), error, make_timing()))
         check(answer_document(result, store, BASE_URL), "answer")
@@ -250,5 +302,11 @@ class TestSchema:
             check({"uuid": "a", "status": "failed", "segments": []}, "callback")
         with pytest.raises(ValidationError):
             check(
-                {"uuid": "a", "status": "completed", "segments": [], "error": {"code": "x", "message": "y"}}, "callback"
+                {
+                    "uuid": "a",
+                    "status": "completed",
+                    "segments": [],
+                    "error": {"code": "x", "message": "y"},
+                },
+                "callback",
             )

@@ -35,7 +35,11 @@ def test_what_is_not_ours_becomes_a_line_like_ours(printed: bytes, level: str) -
     assert line
     document = json.loads(line.to_bytes())
     jsonschema.validate(document, SCHEMA)
-    assert (document["level"], document["process"], document["logger"]) == (level, "worker", "output")
+    assert (document["level"], document["process"], document["logger"]) == (
+        level,
+        "worker",
+        "output",
+    )
     assert line.is_alarming == (level != "info")
 
 
@@ -52,17 +56,28 @@ def test_a_blank_line_is_none(printed: bytes) -> None:
 
 
 def test_people_read_the_job_and_the_cause() -> None:
-    trace = "Traceback (most recent call last):\n  File x\n    raise ValueError('no')\nValueError: no"
-    line = read_log_line(json.dumps({**OURS, "uuid": "job-1", "exception": trace}).encode(), "worker")
+    trace = (
+        "Traceback (most recent call last):\n  File x\n    raise ValueError('no')\nValueError: no"
+    )
+    line = read_log_line(
+        json.dumps({**OURS, "uuid": "job-1", "exception": trace}).encode(), "worker"
+    )
     assert line
     assert line.readable() == "ERROR it failed (job job-1): ValueError: no"
-    assert line.readable(in_colours=True) == "\x1b[31mERROR\x1b[0m it failed (job job-1): ValueError: no"
+    assert (
+        line.readable(in_colours=True)
+        == "\x1b[31mERROR\x1b[0m it failed (job job-1): ValueError: no"
+    )
 
 
 def test_a_cause_is_found_in_dagsters_way_of_telling() -> None:
-    told = "x.SensorExecutionError: Error occurred\n\nStack Trace:\n  File y\nThe above exception was caused by the"
+    told = (
+        "x.SensorExecutionError: Error occurred\n\nStack Trace:\n  File y\nThe above exception was"
+        " caused by the"
+    )
     told += (
-        " following exception:\nz.AlarmBegan: ALARM nothing_parked: 1\n\nStack Trace:\n  File y\n    raise AlarmBegan()"
+        " following exception:\nz.AlarmBegan: ALARM nothing_parked: 1\n\nStack Trace:\n  File y\n  "
+        "  raise AlarmBegan()"
     )
     line = read_log_line(json.dumps({**OURS, "exception": told}).encode(), "daemon")
     assert line

@@ -18,7 +18,8 @@ API = """
 import json, os, pathlib, signal, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-port, folder, deaths, status, answer = int(sys.argv[1]), pathlib.Path(sys.argv[2]), *map(json.loads, sys.argv[3:])
+port, folder = int(sys.argv[1]), pathlib.Path(sys.argv[2])
+deaths, status, answer = map(json.loads, sys.argv[3:])
 
 class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
@@ -42,7 +43,10 @@ REFUSED = '{"error": "The disk is full.", "code": "store_full"}'
 @pytest.fixture(autouse=True)
 def signal_handlers() -> Iterator[None]:
     """A supervisor takes the signals of its process; pytest wants them back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -54,7 +58,9 @@ def settings(tmp_path: Path) -> Settings:
     return make_settings(tmp_path, api_port=free_ports(1)[0], model="demo-yolo")
 
 
-def make_api(settings: Settings, folder: Path, deaths: int = 0, status: int = 200, answer: str = FOUND) -> Program:
+def make_api(
+    settings: Settings, folder: Path, deaths: int = 0, status: int = 200, answer: str = FOUND
+) -> Program:
     arguments = [str(settings.api_port), str(folder), str(deaths), str(status), answer]
     is_ready = lambda: stack.listens("127.0.0.1", settings.api_port)  # noqa: E731
     return Program("api", [sys.executable, "-c", API, *arguments], is_ready=is_ready)
@@ -69,12 +75,19 @@ def test_a_sample_is_sent_again_as_the_same_job_when_the_api_is_killed_under_it(
     tmp_path: Path, settings: Settings
 ) -> None:
     said: list[str] = []
-    with Supervisor([make_api(settings, tmp_path, deaths=2)], tmp_path / "logs", said.append) as supervisor:
+    with Supervisor(
+        [make_api(settings, tmp_path, deaths=2)], tmp_path / "logs", said.append
+    ) as supervisor:
         supervisor.wait_until_ready()
         assert stack.show_sample(settings, supervisor, said.append).found == 1
     first = sent(tmp_path)[0]
     assert first.startswith("sample-")
-    assert [uuid == first for uuid in sent(tmp_path)] == [True, True, True, False]  # the last is the second sample
+    assert [uuid == first for uuid in sent(tmp_path)] == [
+        True,
+        True,
+        True,
+        False,
+    ]  # the last is the second sample
     assert sum("api was ended by SIGKILL" in line for line in said) == 2
 
 

@@ -20,7 +20,9 @@ def test_servers_that_are_not_installed_are_named_with_what_to_do(
 
 
 def test_servers_elsewhere_are_used_as_they_are_named(tmp_path: Path) -> None:
-    settings = make_settings(tmp_path, broker_url="redis://elsewhere/0", database_url="postgresql://elsewhere/runs")
+    settings = make_settings(
+        tmp_path, broker_url="redis://elsewhere/0", database_url="postgresql://elsewhere/runs"
+    )
     found = with_servers(settings)
     assert found.programs == []
     assert found.settings == settings

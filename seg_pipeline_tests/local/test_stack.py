@@ -35,7 +35,8 @@ def up(folder: Path, *options: str, **environment: str) -> subprocess.CompletedP
     inherited = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
     return subprocess.run(
         [sys.executable, "-m", "seg_pipeline.cli", "up", *options],
-        cwd=folder, env={**inherited, **environment}, capture_output=True, text=True, timeout=120, check=False,
+        cwd=folder, env={**inherited, **environment}, capture_output=True, text=True, timeout=120,
+        check=False,
     )  # fmt: skip
 
 
@@ -64,8 +65,13 @@ def test_the_start_is_a_few_lines_and_says_what_a_demo_model_is(stack: Stack) ->
 
 @pytest.mark.slow
 def test_dagster_shows_our_code(stack: Stack) -> None:
-    query = b'{"query": "{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus } } } }"}'
-    answer = ask("POST", f"{stack.dagster_url}/graphql", query, {"content-type": "application/json"})
+    query = (
+        b'{"query": "{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus } }'
+        b' } }"}'
+    )
+    answer = ask(
+        "POST", f"{stack.dagster_url}/graphql", query, {"content-type": "application/json"}
+    )
     entries = answer.body["data"]["workspaceOrError"]["locationEntries"]
     assert entries == [{"name": "seg_pipeline.definitions", "loadStatus": "LOADED"}]
 
@@ -76,7 +82,8 @@ def test_a_second_start_in_the_same_folder_is_one_clear_line(stack: Stack) -> No
     second = up(stack.folder, API_PORT=ports[0], DAGSTER_PORT=ports[1])
     assert second.returncode == 1
     assert second.stderr.splitlines() == [
-        f"seg-pipeline: already running on data (process {stack.process.pid}); stop it or set DATA_DIR."
+        f"seg-pipeline: already running on data (process {stack.process.pid}); stop it or set"
+        " DATA_DIR."
     ]
 
 
@@ -86,15 +93,22 @@ def test_every_process_comes_back_when_it_is_killed_and_finds_the_others(stack: 
     for name in pids:
         stack.kill(name)
     programs = programs_of(stack)
-    stack.wait_for(lambda: stack.pids().keys() >= programs and not pids.items() & stack.pids().items(), "new processes")
+    stack.wait_for(
+        lambda: stack.pids().keys() >= programs and not pids.items() & stack.pids().items(),
+        "new processes",
+    )
     stack.wait_for(stack.is_ready, "being ready again")
     assert stack.send_sample().found > 0
     lines = stack.output().removeprefix(before).splitlines()
-    assert sorted(line.split()[0] for line in lines if "was ended by SIGKILL" in line) == sorted(programs)
+    assert sorted(line.split()[0] for line in lines if "was ended by SIGKILL" in line) == sorted(
+        programs
+    )
 
 
 @pytest.mark.slow
-def test_killing_the_supervisor_leaves_nothing_in_the_way_of_the_next_start(tmp_path: Path, profile: str) -> None:
+def test_killing_the_supervisor_leaves_nothing_in_the_way_of_the_next_start(
+    tmp_path: Path, profile: str
+) -> None:
     stack = Stack(tmp_path, profile=profile)
     stack.start()
     assert stack.pids().keys() == programs_of(stack)
@@ -125,7 +139,8 @@ def test_a_port_in_use_is_one_clear_line_and_no_traceback(tmp_path: Path) -> Non
         done = up(tmp_path, API_PORT=str(port))
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"seg-pipeline: port {port} on 127.0.0.1: address already in use; stop what uses it, or set API_PORT."
+        f"seg-pipeline: port {port} on 127.0.0.1: address already in use; stop what uses it, or set"
+        " API_PORT."
     ]
 
 
@@ -145,7 +160,8 @@ def test_a_missing_model_is_one_clear_line_and_no_traceback(tmp_path: Path) -> N
     done = up(tmp_path, MODEL="/nowhere/mine.pt", API_PORT=ports[0], DAGSTER_PORT=ports[1])
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "seg-pipeline: the weights /nowhere/mine.pt are not there; name an existing .pt file, or demo-yolo."
+        "seg-pipeline: the weights /nowhere/mine.pt are not there; name an existing .pt file, or"
+        " demo-yolo."
     ]
 
 
@@ -161,7 +177,9 @@ def test_a_data_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) 
     ports = [str(port) for port in free_ports(2)]
     done = up(tmp_path, API_PORT=ports[0], DAGSTER_PORT=ports[1])
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["seg-pipeline: the data folder data cannot be used: File exists; set DATA_DIR."]
+    assert done.stderr.splitlines() == [
+        "seg-pipeline: the data folder data cannot be used: File exists; set DATA_DIR."
+    ]
 
 
 def test_a_folder_is_held_by_one_start_at_a_time(tmp_path: Path) -> None:
@@ -184,9 +202,17 @@ def test_the_demo_models_are_named_only_where_the_user_named_none() -> None:
     settings, is_demo = with_demo_models(_settings())
     assert (settings.model, settings.queue_model, is_demo) == ("demo-yolo", "demo-sam2", True)
     settings, is_demo = with_demo_models(_settings(model="yolov8x-seg"))
-    assert (settings.model, settings.queue_model, is_demo) == ("yolov8x-seg", "sam2.1_hiera_large", False)
+    assert (settings.model, settings.queue_model, is_demo) == (
+        "yolov8x-seg",
+        "sam2.1_hiera_large",
+        False,
+    )
     settings, is_demo = with_demo_models(_settings(queue_model="sam2.1_hiera_tiny"))
-    assert (settings.model, settings.queue_model, is_demo) == ("demo-yolo", "sam2.1_hiera_tiny", True)
+    assert (settings.model, settings.queue_model, is_demo) == (
+        "demo-yolo",
+        "sam2.1_hiera_tiny",
+        True,
+    )
 
 
 def test_a_container_s_share_of_the_cores_is_what_counts(tmp_path: Path) -> None:
@@ -198,10 +224,15 @@ def test_a_container_s_share_of_the_cores_is_what_counts(tmp_path: Path) -> None
 
 
 def test_the_supervisor_is_light() -> None:
-    """It stays in memory beside the processes that do the work, and its start is part of every start."""
-    code = "import sys, seg_pipeline.local.stack; print([m for m in sys.argv[1:] if m in sys.modules])"
+    """It stays in memory beside the processes that do the work, and its start is part of every
+    start."""
+    code = (
+        "import sys, seg_pipeline.local.stack; print([m for m in sys.argv[1:] if m in sys.modules])"
+    )
     heavy = ["torch", "dagster", "fastapi", "celery", "ultralytics", "boto3", "httpx"]
-    done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "[]\n"
 
 
@@ -213,7 +244,10 @@ def test_a_demo_model_gets_the_picture_that_it_knows_and_a_real_one_a_street() -
 
 def test_long_lists_of_an_answer_are_cut_for_the_terminal() -> None:
     document = {"urls": ["a", "b", "c"], "segments": [{"points": [1, 2]}]}
-    assert abridged(document) == {"urls": ["a", "... and 2 more"], "segments": [{"points": [1, "... and 1 more"]}]}
+    assert abridged(document) == {
+        "urls": ["a", "... and 2 more"],
+        "segments": [{"points": [1, "... and 1 more"]}],
+    }
 
 
 def test_an_answer_counts_its_segments() -> None:
@@ -234,5 +268,8 @@ def _settings(**values: object) -> Settings:
 def test_what_a_newer_version_has_written_is_refused_in_one_sentence(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
     open_store(settings).put(keys.FORMAT, b'{"format": 99, "written_by": "9.1"}')
-    with pytest.raises(SupervisorError, match=r"format 99, written by version 9\.1; .* start the newer version again"):
+    with pytest.raises(
+        SupervisorError,
+        match=r"format 99, written by version 9\.1; .* start the newer version again",
+    ):
         check_store(settings)

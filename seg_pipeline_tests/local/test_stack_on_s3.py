@@ -28,19 +28,26 @@ def on_s3(tmp_path_factory: pytest.TempPathFactory, aws_endpoint: str) -> Iterat
 
 
 def test_files_land_in_the_bucket_and_urls_lead_there(on_s3: Stack, aws_endpoint: str) -> None:
-    answer = httpx.post(f"{on_s3.base_url}/segment", content=BUNDLED.read_bytes(), timeout=90).json()
+    answer = httpx.post(
+        f"{on_s3.base_url}/segment", content=BUNDLED.read_bytes(), timeout=90
+    ).json()
     assert answer["file_names"][0] == f"assets/{answer['uuid']}/original.webp"
     assert answer["urls"] == [f"{aws_endpoint}/pictures/{name}" for name in answer["file_names"]]
     assert len(answer["urls"]) == 1 + len(answer["segments"]) > 1
     s3 = boto3.client("s3", endpoint_url=aws_endpoint, region_name=REGION, **ANY_KEYS)
     for url in [*answer["urls"], *(segment["mask_url"] for segment in answer["segments"])]:
         file = s3.get_object(Bucket="pictures", Key=url.removeprefix(f"{aws_endpoint}/pictures/"))
-        assert (file["ContentType"], file["ContentLength"] > 0) == (f"image/{url.rpartition('.')[2]}", True)
+        assert (file["ContentType"], file["ContentLength"] > 0) == (
+            f"image/{url.rpartition('.')[2]}",
+            True,
+        )
     assert not (on_s3.data_dir / "assets").exists()
 
 
 def test_the_bucket_holds_no_marker_of_a_finished_job(on_s3: Stack, aws_endpoint: str) -> None:
-    httpx.post(f"{on_s3.base_url}/segment", content=BUNDLED.read_bytes(), timeout=90).raise_for_status()
+    httpx.post(
+        f"{on_s3.base_url}/segment", content=BUNDLED.read_bytes(), timeout=90
+    ).raise_for_status()
     store = open_store(
         Settings(
             _env_file=None,  # type: ignore[call-arg]

@@ -1,4 +1,5 @@
-"""The supervisor over small programs of our own: what it restarts, when it gives up, and that nothing outlives it."""
+"""The supervisor over small programs of our own: what it restarts, when it gives up, and that
+nothing outlives it."""
 
 import ctypes
 import json
@@ -28,7 +29,8 @@ PATIENCE_SECONDS = 20.0
 
 FOREVER = "import time; print('here', flush=True); time.sleep(600)"
 STUBBORN = (
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True); time.sleep(600)"
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True);"
+    " time.sleep(600)"
 )
 WITH_GRANDCHILD = (
     "import pathlib, subprocess, sys, time;"
@@ -42,7 +44,10 @@ WITH_GRANDCHILD = (
 @pytest.fixture(autouse=True)
 def signal_handlers() -> Iterator[None]:
     """A supervisor takes the signals of its process; pytest wants them back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -61,7 +66,9 @@ def make_program(name: str, code: str, **values: object) -> Program:
     return Program(name, [sys.executable, "-c", code], **values)  # type: ignore[arg-type]
 
 
-def test_a_program_that_dies_is_restarted_and_said_so_in_one_line(tmp_path: Path, quick: None) -> None:
+def test_a_program_that_dies_is_restarted_and_said_so_in_one_line(
+    tmp_path: Path, quick: None
+) -> None:
     said: list[str] = []
     with Supervisor([make_program("clock", FOREVER)], tmp_path, said.append) as supervisor:
         supervisor.wait_until_ready()
@@ -74,7 +81,8 @@ def test_a_program_that_dies_is_restarted_and_said_so_in_one_line(tmp_path: Path
 
 
 def test_a_program_that_was_ready_once_is_restarted_for_ever(tmp_path: Path, quick: None) -> None:
-    """Killed as often as one likes, each time before it is ready again, also if it says that a restart is no use."""
+    """Killed as often as one likes, each time before it is ready again, also if it says that a
+    restart is no use."""
     marker = tmp_path / "was-here"
     code = (
         "import pathlib, sys, time\n"
@@ -85,7 +93,9 @@ def test_a_program_that_was_ready_once_is_restarted_for_ever(tmp_path: Path, qui
         "time.sleep(600)"
     )
     said: list[str] = []
-    with Supervisor([make_program("mill", code, is_ready=marker.exists)], tmp_path, said.append) as supervisor:
+    with Supervisor(
+        [make_program("mill", code, is_ready=marker.exists)], tmp_path, said.append
+    ) as supervisor:
         supervisor.wait_until_ready()
         os.kill(supervisor.pids()["mill"], signal.SIGKILL)
         supervisor.run_until(_soon(lambda: len(said) > 2 * supervising.STARTS))
@@ -94,10 +104,14 @@ def test_a_program_that_was_ready_once_is_restarted_for_ever(tmp_path: Path, qui
     assert all(line.startswith("mill ") and "starting it again in 0.05 s" in line for line in said)
 
 
-def test_a_program_that_is_not_ready_in_time_is_restarted_if_it_was_once(tmp_path: Path, quick: None) -> None:
+def test_a_program_that_is_not_ready_in_time_is_restarted_if_it_was_once(
+    tmp_path: Path, quick: None
+) -> None:
     answers = iter([True])
     said: list[str] = []
-    program = make_program("mill", FOREVER, is_ready=lambda: next(answers, False), ready_within_seconds=0.3)
+    program = make_program(
+        "mill", FOREVER, is_ready=lambda: next(answers, False), ready_within_seconds=0.3
+    )
     with Supervisor([program], tmp_path, said.append) as supervisor:
         supervisor.wait_until_ready()
         first = supervisor.pids()["mill"]
@@ -112,7 +126,9 @@ def test_pauses_grow_to_half_a_minute() -> None:
     assert [pause_seconds(count) for count in deaths] == [0.5, 1, 2, 16, 30, 30, 30]
 
 
-def test_a_long_life_makes_the_next_pause_short_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_life_makes_the_next_pause_short_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(supervising, "FIRST_PAUSE_SECONDS", 0.05)
     said: list[str] = []
     with Supervisor([make_program("clock", FOREVER)], tmp_path, said.append) as supervisor:
@@ -124,12 +140,17 @@ def test_a_long_life_makes_the_next_pause_short_again(tmp_path: Path, monkeypatc
     assert [line.partition("again in ")[2].split()[0] for line in said] == ["0.05", "0.1", "0.05"]
 
 
-def test_a_program_that_keeps_dying_is_given_up_with_its_last_lines(tmp_path: Path, quick: None) -> None:
+def test_a_program_that_keeps_dying_is_given_up_with_its_last_lines(
+    tmp_path: Path, quick: None
+) -> None:
     code = "import sys; print('no grain in sight', file=sys.stderr); sys.exit(3)"
     program = make_program("mill", code, is_ready=lambda: False)
     said: list[str] = []
     with (
-        pytest.raises(SupervisorError, match=r"mill ended with exit code 3 3 times in a row; .*\n  no grain in sight"),
+        pytest.raises(
+            SupervisorError,
+            match=r"mill ended with exit code 3 3 times in a row; .*\n  no grain in sight",
+        ),
         Supervisor([program], tmp_path, said.append) as supervisor,
     ):
         supervisor.run_until(_soon(lambda: False))
@@ -141,7 +162,10 @@ def test_giving_one_up_stops_the_others(tmp_path: Path, quick: None) -> None:
     broken = make_program("mill", "raise SystemExit('broken')", is_ready=lambda: False)
     programs = [make_program("clock", FOREVER), broken]
     clocks: list[int] = []
-    with pytest.raises(SupervisorError, match="broken"), Supervisor(programs, tmp_path, _nobody) as supervisor:
+    with (
+        pytest.raises(SupervisorError, match="broken"),
+        Supervisor(programs, tmp_path, _nobody) as supervisor,
+    ):
         supervisor.run_until(_soon(lambda: _noted(clocks, supervisor.pids().get("clock"))))
     assert clocks
     assert not any(_is_alive(clock) for clock in clocks)
@@ -163,9 +187,15 @@ def test_programs_start_after_those_that_they_need(tmp_path: Path) -> None:
     done = tmp_path / "done"
     programs = [
         make_program(
-            "second", f"import pathlib; assert pathlib.Path({str(done)!r}).exists(); {FOREVER}", after=("first",)
+            "second",
+            f"import pathlib; assert pathlib.Path({str(done)!r}).exists(); {FOREVER}",
+            after=("first",),
         ),
-        make_program("first", f"import pathlib, time; time.sleep(0.3); pathlib.Path({str(done)!r}).touch()", once=True),
+        make_program(
+            "first",
+            f"import pathlib, time; time.sleep(0.3); pathlib.Path({str(done)!r}).touch()",
+            once=True,
+        ),
     ]
     with Supervisor(programs, tmp_path, _nobody) as supervisor:
         supervisor.run_until(_soon(lambda: "second" in supervisor.pids()))
@@ -209,7 +239,9 @@ def test_stopping_ends_grandchildren_too(tmp_path: Path) -> None:
     assert not _is_alive(grandchild)
 
 
-def test_a_dead_program_leaves_no_grandchildren_to_its_next_life(tmp_path: Path, quick: None) -> None:
+def test_a_dead_program_leaves_no_grandchildren_to_its_next_life(
+    tmp_path: Path, quick: None
+) -> None:
     with Supervisor([_family(tmp_path, STUBBORN)], tmp_path, _nobody) as supervisor:
         supervisor.run_until(_soon((tmp_path / "pid").exists))
         grandchild, leader = int((tmp_path / "pid").read_text()), supervisor.pids()["family"]
@@ -220,7 +252,9 @@ def test_a_dead_program_leaves_no_grandchildren_to_its_next_life(tmp_path: Path,
 
 def test_a_program_that_will_not_stop_is_killed_and_named(tmp_path: Path) -> None:
     said: list[str] = []
-    with Supervisor([make_program("mill", STUBBORN, stop_seconds=0.3)], tmp_path, said.append) as supervisor:
+    with Supervisor(
+        [make_program("mill", STUBBORN, stop_seconds=0.3)], tmp_path, said.append
+    ) as supervisor:
         supervisor.run_until(_soon(lambda: "here" in _log_of(tmp_path, "mill")))
         mill = supervisor.pids()["mill"]
     assert not _is_alive(mill)
@@ -244,7 +278,9 @@ def test_programs_are_stopped_in_their_turns(tmp_path: Path) -> None:
         for name, turn in [("b", 1), ("a", 0), ("c", 2)]
     ]
     with Supervisor(programs, tmp_path, _nobody) as supervisor:
-        supervisor.run_until(_soon(lambda: all("here" in _log_of(tmp_path, name) for name in "abc")))
+        supervisor.run_until(
+            _soon(lambda: all("here" in _log_of(tmp_path, name) for name in "abc"))
+        )
     assert ends.read_text() == "abc"
 
 
@@ -272,7 +308,9 @@ def test_warnings_are_shown_and_all_the_rest_is_in_the_log(tmp_path: Path) -> No
 
 def test_lines_that_are_asked_for_are_shown_as_they_are(tmp_path: Path) -> None:
     said: list[str] = []
-    program = make_program("mill", "print('grinding 10%'); print('humming'); print('grinding 20%')", once=True)
+    program = make_program(
+        "mill", "print('grinding 10%'); print('humming'); print('grinding 20%')", once=True
+    )
     with Supervisor([replace(program, shown="^grinding")], tmp_path, said.append) as supervisor:
         supervisor.wait_until_ready()
     assert said == ["grinding 10%", "grinding 20%"]
@@ -310,7 +348,9 @@ def test_a_log_that_cannot_begin_anew_goes_on_once_it_can(tmp_path: Path) -> Non
     assert (tmp_path / "mill.log").read_bytes() == b"kept"
 
 
-def test_a_file_that_cannot_be_written_beside_the_logs_ends_nothing(tmp_path: Path, quick: None) -> None:
+def test_a_file_that_cannot_be_written_beside_the_logs_ends_nothing(
+    tmp_path: Path, quick: None
+) -> None:
     """A disk that is full while a program is started again."""
     (tmp_path / "clock.pid").mkdir()
     with Supervisor([make_program("clock", FOREVER)], tmp_path, lambda _: None) as supervisor:
@@ -333,7 +373,9 @@ def test_killing_the_supervisor_outright_leaves_nothing_running(tmp_path: Path) 
         "    print(supervisor.pids()['family'], flush=True)\n"
         "    supervisor.run_until(lambda: False)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         child = int(process.stdout.readline())
         _wait_for((tmp_path / "pid").exists)
@@ -345,8 +387,12 @@ def test_the_guard_ends_only_groups_that_were_not_taken_back() -> None:
     assert groups_left(["+12\n", "+13\n", "-12\n", "+1"[:1]]) == {13}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands orphans to a process other than the first")
-def test_as_first_process_of_a_container_it_reaps_orphans_and_leaves_its_own(tmp_path: Path) -> None:
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux hands orphans to a process other than the first"
+)
+def test_as_first_process_of_a_container_it_reaps_orphans_and_leaves_its_own(
+    tmp_path: Path,
+) -> None:
     """Otherwise every process whose parent is gone stays as a zombie until the table is full."""
     code = (
         "import pathlib, subprocess, sys, time\n"
@@ -373,7 +419,9 @@ def adopt_orphans(on: bool) -> None:
 
 
 def _family(folder: Path, grandchild: str) -> Program:
-    return make_program("family", WITH_GRANDCHILD.format(grandchild=grandchild, file=str(folder / "pid")))
+    return make_program(
+        "family", WITH_GRANDCHILD.format(grandchild=grandchild, file=str(folder / "pid"))
+    )
 
 
 def _nobody(_line: str) -> None:
@@ -393,7 +441,8 @@ def _noted(pids: list[int], pid: int | None) -> bool:
 
 
 def _state_of(pid: int) -> str | None:
-    """Linux's letter for what the process does (`Z`: it has ended, its parent has not looked), or None."""
+    """Linux's letter for what the process does (`Z`: it has ended, its parent has not looked), or
+    None."""
     stat = Path(f"/proc/{pid}/stat")
     return stat.read_text().rpartition(")")[2].split()[0] if stat.exists() else None
 
@@ -426,9 +475,14 @@ def _wait_for(happened: Callable[[], bool]) -> None:
 
 
 def test_the_file_is_json_and_the_terminal_is_told_what_it_does_not_show(tmp_path: Path) -> None:
-    code = "import time\nfor n in range(10): print('WARNING number', n, flush=True)\nprint('quiet', flush=True)\n"
+    code = (
+        "import time\nfor n in range(10): print('WARNING number', n, flush=True)\nprint('quiet',"
+        " flush=True)\n"
+    )
     said: list[str] = []
-    with Supervisor([make_program("mill", code + "time.sleep(600)")], tmp_path, said.append) as supervisor:
+    with Supervisor(
+        [make_program("mill", code + "time.sleep(600)")], tmp_path, said.append
+    ) as supervisor:
         supervisor.run_until(_soon(lambda: "quiet" in (tmp_path / "mill.log").read_text()))
         os.kill(supervisor.pids()["mill"], signal.SIGKILL)
         supervisor.run_until(_soon(lambda: any("more" in line for line in said)))
@@ -438,7 +492,9 @@ def test_the_file_is_json_and_the_terminal_is_told_what_it_does_not_show(tmp_pat
     assert said[6] == f"mill: … 4 more lines in {tmp_path / 'mill.log'}"
 
 
-def test_what_was_left_out_is_told_while_the_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_left_out_is_told_while_the_program_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(supervising, "LEFT_OUT_SAID_AFTER_SECONDS", 0.2)
     code = "import time\nfor n in range(8): print('ERROR number', n, flush=True)\ntime.sleep(600)"
     said: list[str] = []

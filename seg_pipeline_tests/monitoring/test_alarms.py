@@ -6,8 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from seg_pipeline.monitoring.alarms import CHECKS, PRUNE_LATE_AFTER, REPEATED_AFTER, AlarmMemory, Verdict, judge
-from seg_pipeline.monitoring.service_state import AppServerState, PruneState, ServiceState, Waiting, read_service_state
+from seg_pipeline.monitoring.alarms import (
+    CHECKS,
+    PRUNE_LATE_AFTER,
+    REPEATED_AFTER,
+    AlarmMemory,
+    Verdict,
+    judge,
+)
+from seg_pipeline.monitoring.service_state import (
+    AppServerState,
+    PruneState,
+    ServiceState,
+    Waiting,
+    read_service_state,
+)
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
@@ -44,7 +57,9 @@ def test_a_quiet_service_has_no_alarm(settings: Settings) -> None:
         ({"prune": PruneState(NOON, failures=1)}, "prune_is_on_time"),
     ],
 )
-def test_each_trouble_has_its_alarm(trouble: dict[str, object], alarm: str, settings: Settings) -> None:
+def test_each_trouble_has_its_alarm(
+    trouble: dict[str, object], alarm: str, settings: Settings
+) -> None:
     assert failing(replace(QUIET, **trouble), settings) == [alarm]
 
 

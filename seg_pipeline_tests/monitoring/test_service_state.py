@@ -84,7 +84,8 @@ def test_a_note_that_a_power_cut_left_empty_is_none(store: Store, key: str) -> N
 
 
 def test_what_is_done_is_not_looked_at() -> None:
-    """However many jobs are done: no listing of `done/`, `expiry/` or `assets/`, and none without a limit."""
+    """However many jobs are done: no listing of `done/`, `expiry/` or `assets/`, and none without a
+    limit."""
     listed: list[tuple[str, int | None]] = []
 
     class Watched(UnreliableStore):

@@ -1,4 +1,5 @@
-"""A job that is wanted no more stops between two steps, writes nothing after that, and harms no other of its run."""
+"""A job that is wanted no more stops between two steps, writes nothing after that, and harms no
+other of its run."""
 
 import threading
 from pathlib import Path
@@ -42,18 +43,26 @@ class TestAJobOfABatch:
         bench.line.planned = frozenset()
         self.cancel(bench)
         report = stages.prepare_sources(bench, ["unwanted", "wanted"])
-        assert {uuid: str(error.code) for uuid, error in report.errors.items()} == {"unwanted": "cancelled"}
+        assert {uuid: str(error.code) for uuid, error in report.errors.items()} == {
+            "unwanted": "cancelled"
+        }
         assert report.passed == ["wanted"]
 
-    def test_before_the_model(self, bench: stages.Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_before_the_model(
+        self, bench: stages.Workbench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         stages.prepare_sources(bench, ["unwanted", "wanted"])
         self.cancel(bench)
         report = stages.find_segments(bench, ["unwanted", "wanted"])
-        assert {uuid: str(error.code) for uuid, error in report.errors.items()} == {"unwanted": "cancelled"}
+        assert {uuid: str(error.code) for uuid, error in report.errors.items()} == {
+            "unwanted": "cancelled"
+        }
         assert report.passed == ["wanted"]
         assert not bench.store.head(keys.segments("unwanted"))
 
-    def test_between_two_cut_outs(self, bench: stages.Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_between_two_cut_outs(
+        self, bench: stages.Workbench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         cut = stages.cut_out
 
         def cancel_and_cut(picture: RgbImage, *rest: Any) -> bytes:
@@ -116,7 +125,10 @@ class TestTheMarker:
         return inbox.accept(make_job(image_url="https://pictures.example/a.png", **asked)).job
 
     def test_is_gone_when_the_job_has_ended_or_is_deleted(self, inbox: Inbox) -> None:
-        for end in (lambda: inbox.finish("job-1", {}, "failed", NOON), lambda: inbox.delete("job-1")):
+        for end in (
+            lambda: inbox.finish("job-1", {}, "failed", NOON),
+            lambda: inbox.delete("job-1"),
+        ):
             self.accepted(inbox)
             inbox.ask_to_cancel("job-1")
             end()

@@ -31,7 +31,10 @@ def test_the_surest_stay_in_their_order() -> None:
 
 
 def test_a_sam_2_is_sure_by_its_predicted_iou() -> None:
-    segments = [scored(predicted_iou=0.5, stability_score=0.99), scored(predicted_iou=0.9, stability_score=0.95)]
+    segments = [
+        scored(predicted_iou=0.5, stability_score=0.99),
+        scored(predicted_iou=0.9, stability_score=0.95),
+    ]
     assert surest(segments, 1) == segments[1:]
 
 
@@ -39,7 +42,8 @@ def test_the_pixels_of_all_cut_outs_count_at_the_size_that_was_asked_for() -> No
     segments = [make_segment("####/####")] * 3  # 4x2
     check_output(make_job(), segments, 24)
     with pytest.raises(
-        OutputTooLarge, match=r"3 cut-outs at their natural size have 24 pixels.*MAX_OUTPUT_PIXELS = 23"
+        OutputTooLarge,
+        match=r"3 cut-outs at their natural size have 24 pixels.*MAX_OUTPUT_PIXELS = 23",
     ):
         check_output(make_job(), segments, 23)
     check_output(make_job(resize=8), segments, 3 * 8 * 4)

@@ -1,6 +1,7 @@
 """Stages that overlap inside a run, held against the same stages one after another.
 
-No test here measures time: one side of an overlap waits for an event that only the other side can bring about.
+No test here measures time: one side of an overlap waits for an event that only the other side can
+bring about.
 """
 
 import weakref
@@ -40,7 +41,8 @@ STAGES = {
 
 
 def run_stages(bench: Workbench, *uuids: str, ahead: bool = True) -> dict[str, StageReport]:
-    """Every stage in turn; with `ahead` each may begin before the one above it ends, as in the product's runs."""
+    """Every stage in turn; with `ahead` each may begin before the one above it ends, as in the
+    product's runs."""
     passed, reports = list(uuids), {}
     with bench.run():
         for name, stage in STAGES.items():
@@ -55,7 +57,9 @@ def random_pictures(count: int, seed: int) -> list[bytes]:
     rng = np.random.default_rng(seed)
     pictures = []
     for _ in range(count):
-        scene = make_scene_picture(int(rng.integers(0, 6)), int(rng.integers(80, 160)), int(rng.integers(50, 120)))
+        scene = make_scene_picture(
+            int(rng.integers(0, 6)), int(rng.integers(80, 160)), int(rng.integers(50, 120))
+        )
         noisy = scene.astype(int) + rng.integers(-40, 40, scene.shape)
         pictures.append(picture_bytes(noisy.clip(0, 255).astype(np.uint8)))
     return pictures
@@ -71,7 +75,8 @@ def timeless(result: dict[str, Any] | None) -> dict[str, Any]:
 def test_the_files_are_those_of_one_stage_after_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Whatever arrives when, however few pictures fit into memory, and however many go into a call."""
+    """Whatever arrives when, however few pictures fit into memory, and however many go into a
+    call."""
     pictures = random_pictures(9, seed)
     benches = [make_bench(tmp_path), make_bench(tmp_path)]
     uuids = [f"job-{index}" for index in range(len(pictures))]
@@ -96,7 +101,9 @@ class _Tells(BarSegmenter):
         self.called = Event()
         self._before = before
 
-    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+    def segment(
+        self, images: Sequence[RgbImage], parameters: Parameters | None = None
+    ) -> list[list[Segment]]:
         self.called.set()
         self._before(len(self.calls))
         return super().segment(images, parameters)
@@ -130,7 +137,8 @@ def test_the_model_does_not_wait_until_every_picture_is_read(tmp_path: Path) -> 
 def test_what_was_found_is_written_while_the_model_works_on_the_next_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Masks and cut-outs both; the second call is not answered before those of the first are there."""
+    """Masks and cut-outs both; the second call is not answered before those of the first are
+    there."""
     monkeypatch.setattr(stages, "PICTURES_PER_CALL", 1)
     store, written = ObjectStore.in_memory(), Event()
 
@@ -190,7 +198,9 @@ def test_pictures_that_are_each_larger_than_the_room_are_done_one_by_one(
 
 
 class _FailsOnWide(BarSegmenter):
-    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+    def segment(
+        self, images: Sequence[RgbImage], parameters: Parameters | None = None
+    ) -> list[list[Segment]]:
         if any(image.shape[1] > 100 for image in images):
             raise ZeroDivisionError("nobody foresaw this")
         return super().segment(images, parameters)
@@ -201,7 +211,9 @@ def test_a_picture_on_which_the_model_fails_in_a_new_way_fails_alone(tmp_path: P
     for uuid, width in {"a": 64, "wide": 128, "b": 64}.items():
         accept_upload(bench, uuid, picture_bytes(make_scene_picture(width=width)))
     reports = run_stages(bench, "a", "wide", "b")
-    assert {uuid: error.code for uuid, error in reports["segments"].errors.items()} == {"wide": "internal_error"}
+    assert {uuid: error.code for uuid, error in reports["segments"].errors.items()} == {
+        "wide": "internal_error"
+    }
     assert set(reports["result"].metadata) == {"a", "b"}
 
 
@@ -235,12 +247,17 @@ def test_a_picture_whose_files_cannot_be_written_fails_alone_in_its_stage(
     for uuid in ("a", "bad", "b"):
         accept_upload(bench, uuid)
     reports = run_stages(bench, "a", "bad", "b")
-    assert {each: [*report.errors] for each, report in reports.items() if report.errors} == {stage: ["bad"]}
+    assert {each: [*report.errors] for each, report in reports.items() if report.errors} == {
+        stage: ["bad"]
+    }
     assert set(reports["result"].metadata) == {"a", "b"}
 
 
-def test_a_cancel_in_the_middle_stops_the_line_and_the_next_run_has_one_of_its_own(tmp_path: Path) -> None:
-    """A cancel arrives in the thread that has the model; what is still being read then is not stored."""
+def test_a_cancel_in_the_middle_stops_the_line_and_the_next_run_has_one_of_its_own(
+    tmp_path: Path,
+) -> None:
+    """A cancel arrives in the thread that has the model; what is still being read then is not
+    stored."""
     go_on, cancelling = Event(), [True]
 
     def cancel(_: int) -> None:
@@ -264,7 +281,8 @@ def test_a_cancel_in_the_middle_stops_the_line_and_the_next_run_has_one_of_its_o
 
 
 def test_a_stage_that_finds_nothing_on_the_line_reads_the_store(tmp_path: Path) -> None:
-    """As after a run that went on from its failure on another machine, or over several partitions from the UI."""
+    """As after a run that went on from its failure on another machine, or over several partitions
+    from the UI."""
     bench = make_bench(tmp_path)
     uuids = ["a", "b", "c"]
     for uuid in uuids:
@@ -273,7 +291,9 @@ def test_a_stage_that_finds_nothing_on_the_line_reads_the_store(tmp_path: Path) 
     before = {uuid: stored_files(bench, uuid) for uuid in uuids}
     elsewhere = make_bench(tmp_path, bench.store)
     for name in ("segments", "cutouts"):
-        for key in [key for uuid in uuids for key in before[uuid] if ("mask" in key) == (name == "segments")]:
+        for key in [
+            key for uuid in uuids for key in before[uuid] if ("mask" in key) == (name == "segments")
+        ]:
             if "source" not in key:
                 bench.store.delete(key)
         with elsewhere.run():

@@ -18,7 +18,8 @@ def make_line(room_bytes: int) -> Line:
 
 
 def taking(room: Room, size: int) -> tuple[Future[None], Event]:
-    """Somebody who takes room on a thread of its own, and the event that says that it has begun to."""
+    """Somebody who takes room on a thread of its own, and the event that says that it has begun
+    to."""
     begun = Event()
 
     def take() -> None:
@@ -100,7 +101,11 @@ class TestLine:
         line = make_line(2 * mask_bytes(found))
         for uuid in ("a", "b", "c"):
             line.keep_found(uuid, found)
-        assert [line.piece(uuid).found is not None for uuid in ("a", "b", "c")] == [True, True, False]
+        assert [line.piece(uuid).found is not None for uuid in ("a", "b", "c")] == [
+            True,
+            True,
+            False,
+        ]
 
     def test_what_waits_for_its_turn_when_a_run_ends_is_never_begun(self) -> None:
         line, begun, go_on = make_line(100), Event(), Event()

@@ -69,10 +69,16 @@ def test_a_picture_becomes_masks_cutouts_and_a_result(tmp_path: Path, store: Sto
     run_stages(bench, "job-1")
     result = bench.inbox.result("job-1")
     assert result is not None
-    assert (result["status"], len(result["segments"]), result["width"], result["height"]) == ("completed", 2, 64, 48)
+    assert (result["status"], len(result["segments"]), result["width"], result["height"]) == (
+        "completed",
+        2,
+        64,
+        48,
+    )
     names = sorted(key.removeprefix("assets/job-1/") for key in stored_files(bench, "job-1"))
     assert [name for name in names if not name.startswith("crops/")] == [
-        "mask_images/mask_000.png", "mask_images/mask_001.png", "original.webp", "overlay.webp", "source.png"
+        "mask_images/mask_000.png", "mask_images/mask_001.png", "original.webp", "overlay.webp",
+        "source.png"
     ]  # fmt: skip
     assert bench.inbox.inflight() == []
 
@@ -87,8 +93,11 @@ def test_segments_come_largest_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", range(len(ALL)))
-def test_a_rerun_from_any_stage_on_another_machine_gives_the_same_files(tmp_path: Path, first: int) -> None:
-    """What a stage stores is what the next one reads: a workbench with nothing in memory must do."""
+def test_a_rerun_from_any_stage_on_another_machine_gives_the_same_files(
+    tmp_path: Path, first: int
+) -> None:
+    """What a stage stores is what the next one reads: a workbench with nothing in memory must
+    do."""
     bench = make_bench(tmp_path)
     accept_upload(bench, "job-1", resize=32)
     run_stages(bench, "job-1")
@@ -104,12 +113,15 @@ class _FindsAtMost(BarSegmenter):
 
     limit = 9
 
-    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+    def segment(
+        self, images: Sequence[RgbImage], parameters: Parameters | None = None
+    ) -> list[list[Segment]]:
         return [found[: self.limit] for found in super().segment(images)]
 
 
 def make_rerun(folder: Path, store: Store | None = None) -> Workbench:
-    """Two jobs of three segments each, the first of which was done again with one, up to its publication."""
+    """Two jobs of three segments each, the first of which was done again with one, up to its
+    publication."""
     segmenter = _FindsAtMost()
     bench = make_bench(folder, store, segmenter)
     for uuid in ("job-1", "job-10"):
@@ -126,7 +138,9 @@ def files_of(bench: Workbench, uuid: str) -> set[str]:
     return {key for key in stored_files(bench, uuid) if "/mask_images/" in key or "/crops/" in key}
 
 
-def test_what_a_rerun_does_not_find_again_is_removed_with_its_publication(tmp_path: Path, store: Store) -> None:
+def test_what_a_rerun_does_not_find_again_is_removed_with_its_publication(
+    tmp_path: Path, store: Store
+) -> None:
     bench = make_rerun(tmp_path, store)
     before, others = files_of(bench, "job-1"), stored_files(bench, "job-10")
     assert len(before) == 6
@@ -154,7 +168,9 @@ def test_of_two_runs_at_once_the_files_of_the_last_published_stay(tmp_path: Path
     for moment in range(20):
         bench = make_rerun(tmp_path)
         publish_other = partial(bench.inbox.finish, "job-1", other, "completed", NOON)
-        stages.publish_results(make_bench(tmp_path, Meanwhile(bench.store, moment, publish_other)), ["job-1"])
+        stages.publish_results(
+            make_bench(tmp_path, Meanwhile(bench.store, moment, publish_other)), ["job-1"]
+        )
         if (bench.inbox.result("job-1") or {})["segments"] == other["segments"]:
             assert files_of(bench, "job-1") == files_of_segments(other)
             return
@@ -193,7 +209,9 @@ def test_a_picture_without_segments_is_completed(tmp_path: Path) -> None:
 
 
 class _ChokesOnMany(BarSegmenter):
-    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+    def segment(
+        self, images: Sequence[RgbImage], parameters: Parameters | None = None
+    ) -> list[list[Segment]]:
         if len(images) > 1:
             raise ModelOutOfMemory("too many")
         return super().segment(images)
@@ -213,7 +231,10 @@ def test_each_job_gets_the_model_it_asked_for(tmp_path: Path) -> None:
     accept_upload(bench, "a", model="demo-yolo")
     accept_upload(bench, "b", model="yolov8n-seg")
     run_stages(bench, "a", "b")
-    assert [(bench.inbox.result(uuid) or {})["model"] for uuid in "ab"] == ["demo-yolo", "yolov8n-seg"]
+    assert [(bench.inbox.result(uuid) or {})["model"] for uuid in "ab"] == [
+        "demo-yolo",
+        "yolov8n-seg",
+    ]
     assert sorted(asked) == ["demo-yolo", "yolov8n-seg"]
 
 
@@ -222,7 +243,9 @@ class _NotesParameters(BarSegmenter):
         super().__init__()
         self.asked: list[tuple[int, Parameters | None]] = []
 
-    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+    def segment(
+        self, images: Sequence[RgbImage], parameters: Parameters | None = None
+    ) -> list[list[Segment]]:
         self.asked.append((len(images), parameters))
         return super().segment(images, parameters)
 
@@ -230,26 +253,37 @@ class _NotesParameters(BarSegmenter):
 def test_jobs_share_a_call_only_if_they_set_the_same_parameters(tmp_path: Path) -> None:
     segmenter = _NotesParameters()
     bench = make_bench(tmp_path, segmenter=segmenter)
-    for uuid, parameters in {"a": {}, "b": {"confidence": 0.5}, "c": {}, "d": {"confidence": 0.5}}.items():
+    for uuid, parameters in {
+        "a": {},
+        "b": {"confidence": 0.5},
+        "c": {},
+        "d": {"confidence": 0.5},
+    }.items():
         accept_upload(bench, uuid, parameters=parameters)
     assert not run_stages(bench, "a", "b", "c", "d")[1].errors
-    pictures = {confidence: sum(count for count, asked in segmenter.asked if asked.get("confidence") == confidence)
+    pictures = {confidence: sum(count for count,
+                                asked in segmenter.asked if asked.get("confidence") == confidence)
                 for confidence in (None, 0.5)}  # fmt: skip
     assert pictures == {None: 2, 0.5: 2}
 
 
 def test_fewer_points_find_fewer_things(tmp_path: Path) -> None:
-    """The whole way with a real SAM-2: what a job asks for reaches the network, and its answer shows it."""
+    """The whole way with a real SAM-2: what a job asks for reaches the network, and its answer
+    shows it."""
     bench = make_bench(tmp_path)
     bench.models._load = load_segmenter
     scene = picture_bytes(make_scene(seed=3).image)
-    accept_upload(bench, "few", scene, model="demo-sam2", parameters={"points_per_side": 2}, rle=True)
+    accept_upload(
+        bench, "few", scene, model="demo-sam2", parameters={"points_per_side": 2}, rle=True
+    )
     accept_upload(bench, "usual", scene, model="demo-sam2")
     assert not run_stages(bench, "few", "usual")[1].errors
     few, usual = (bench.inbox.result(uuid) or {} for uuid in ("few", "usual"))
     assert 0 < len(few["segments"]) < len(usual["segments"])
     assert few["parameters"] == {"points_per_side": 2}
-    assert [mask_to_rle(mask) for mask in stored_masks(bench, "few")] == [s["rle"] for s in few["segments"]]
+    assert [mask_to_rle(mask) for mask in stored_masks(bench, "few")] == [
+        s["rle"] for s in few["segments"]
+    ]
 
 
 def stored_masks(bench: Workbench, uuid: str) -> list[Mask]:
@@ -289,7 +323,9 @@ def test_an_operator_has_a_picture_fetched_again_that_could_not_be_had(tmp_path:
     assert (bench.inbox.fetches.uuids(), bench.inbox.waiting(10)) == ([], [])
 
 
-def test_an_operators_run_waits_only_a_little_for_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operators_run_waits_only_a_little_for_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stages, "RERUN_FETCH_SECONDS", 0.1)
     bench = make_bench(tmp_path)
     bench.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
@@ -299,12 +335,17 @@ def test_an_operators_run_waits_only_a_little_for_a_picture(tmp_path: Path, monk
     assert bench.inbox.status("job-1") == "queued"
 
 
-def test_a_surprise_is_reported_and_worth_another_attempt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_surprise_is_reported_and_worth_another_attempt(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     bench = make_bench(tmp_path)
     accept_upload(bench, "job-1")
     bench.store.put(keys.source_info("job-1"), b"{}")
     report = stages.find_segments(bench, ["job-1"])
-    assert (report.errors["job-1"].code, report.errors["job-1"].permanent) == ("internal_error", False)
+    assert (report.errors["job-1"].code, report.errors["job-1"].permanent) == (
+        "internal_error",
+        False,
+    )
     assert "job-1" in caplog.text
 
 
@@ -315,13 +356,16 @@ class WatchfulSegmenter(BarSegmenter):
         super().__init__()
         self._seen = seen
 
-    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+    def segment(
+        self, images: Sequence[RgbImage], parameters: Parameters | None = None
+    ) -> list[list[Segment]]:
         self._seen()
         return super().segment(images, parameters)
 
 
 class TestEvidence:
-    """What a worker that is killed outright leaves about the job that it had: only while that may be what killed it."""
+    """What a worker that is killed outright leaves about the job that it had: only while that may
+    be what killed it."""
 
     @pytest.fixture
     def seen(self) -> list[tuple[str, str | None]]:
@@ -333,7 +377,9 @@ class TestEvidence:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: list[tuple[str, str | None]]
     ) -> stages.Workbench:
         def look(what: str) -> None:
-            bench.line.evidence_writer.submit(lambda: None).result()  # what was asked of it before is done
+            bench.line.evidence_writer.submit(
+                lambda: None
+            ).result()  # what was asked of it before is done
             evidence = read_evidence(bench.store, "job-1")
             assert evidence is None or evidence.run_id == "run-1"
             seen.append((what, evidence and evidence.stage))
@@ -369,14 +415,21 @@ class TestEvidence:
         """And not while a model loads, nor when all that is left is to write its result."""
         self.run(bench, "job-1")
         assert dict(seen) == {
-            "decode": "source_image", "load": None, "segment": "segments", "encode_original": "segments",
+            "decode": "source_image", "load": None, "segment": "segments",
+            "encode_original": "segments",
             "overlay": "segments", "cut_out": "segments", "result_document": None,
         }  # fmt: skip
         assert read_evidence(bench.store, "job-1") is None
 
-    @pytest.mark.parametrize(("uuids", "run_key"), [(("job-1", "job-2"), "key"), (("job-1",), None)])
+    @pytest.mark.parametrize(
+        ("uuids", "run_key"), [(("job-1", "job-2"), "key"), (("job-1",), None)]
+    )
     def test_a_batch_is_not_and_neither_is_an_operators_run(
-        self, bench: stages.Workbench, seen: list[tuple[str, str | None]], uuids: tuple[str, ...], run_key: str | None
+        self,
+        bench: stages.Workbench,
+        seen: list[tuple[str, str | None]],
+        uuids: tuple[str, ...],
+        run_key: str | None,
     ) -> None:
         self.run(bench, *uuids, run_key=run_key)
         assert {stage for _, stage in seen} == {None}
@@ -391,7 +444,9 @@ class TestEvidence:
         assert read_evidence(bench.store, "job-1") is None
 
 
-def test_a_gpu_that_gives_up_is_no_fault_of_a_picture_s_and_the_worker_knows(tmp_path: Path) -> None:
+def test_a_gpu_that_gives_up_is_no_fault_of_a_picture_s_and_the_worker_knows(
+    tmp_path: Path,
+) -> None:
     class Broken(BarSegmenter):
         def segment(self, images: Any, parameters: Any = None) -> Any:
             raise DeviceBroken("This process can use the GPU no more.")
@@ -435,7 +490,10 @@ class TestRecordFailure:
         bench = make_bench(tmp_path)
         accept_upload(bench, "job-1")
         assert self.record(bench, TruncatedImage("It ends early."), attempt=1)
-        assert (bench.inbox.result("job-1") or {})["error"] == {"code": "truncated_image", "message": "It ends early."}
+        assert (bench.inbox.result("job-1") or {})["error"] == {
+            "code": "truncated_image",
+            "message": "It ends early.",
+        }
 
     def test_a_passing_error_does_so_only_at_the_last_attempt(self, tmp_path: Path) -> None:
         bench = make_bench(tmp_path, max_attempts=2)
@@ -449,10 +507,16 @@ class TestRecordFailure:
         accept_upload(bench, "job-1")
         bench.line.run = RunInHand("run-1", "key", 1)
         self.record(bench, FetchUnavailable("Later."), attempt=1)
-        assert read_evidence(bench.store, "job-1") == Evidence("run-1", "failed", "fetch_unavailable")
+        assert read_evidence(bench.store, "job-1") == Evidence(
+            "run-1", "failed", "fetch_unavailable"
+        )
 
-    @pytest.mark.parametrize("error", [StoreUnavailable("Away."), StoreFull("Full."), DeviceBroken("Gone.")])
-    def test_what_is_no_fault_of_a_job_never_ends_it(self, tmp_path: Path, error: Exception) -> None:
+    @pytest.mark.parametrize(
+        "error", [StoreUnavailable("Away."), StoreFull("Full."), DeviceBroken("Gone.")]
+    )
+    def test_what_is_no_fault_of_a_job_never_ends_it(
+        self, tmp_path: Path, error: Exception
+    ) -> None:
         bench = make_bench(tmp_path, max_attempts=1)
         accept_upload(bench, "job-1")
         assert not self.record(bench, error, attempt=9)

@@ -31,7 +31,9 @@ print(json.dumps({"kept": kept, "faults": faults, "given_back_mb": full - reside
 
 def run(how: str) -> dict[str, float]:
     """In a process of its own: the setting is the process's."""
-    done = subprocess.run([sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, check=True
+    )
     return dict(json.loads(done.stdout))
 
 

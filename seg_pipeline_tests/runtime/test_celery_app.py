@@ -29,7 +29,9 @@ def send(app: Celery, settings: Settings, run_id: str) -> None:
 def receive(app: Celery, settings: Settings) -> str | None:
     """The next message's run, as the worker gets it."""
     with app.connection_for_read() as connection, connection.channel() as channel:
-        queue = Queue(settings.celery_queue, routing_key=f"{settings.celery_queue}.#", channel=channel)
+        queue = Queue(
+            settings.celery_queue, routing_key=f"{settings.celery_queue}.#", channel=channel
+        )
         message = queue.get(no_ack=True)
         return None if message is None else message.payload[0][0]
 
@@ -65,7 +67,8 @@ def test_a_broker_url_takes_the_folders_place(tmp_path: Path) -> None:
 def test_a_worker_that_waits_for_a_message_soon_looks_whether_it_is_to_stop(
     folder_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock of our own: Celery asks for two seconds, and once more after it was told to stop."""
+    """By a clock of our own: Celery asks for two seconds, and once more after it was told to
+    stop."""
     clock = count(step=FOLDER_POLL_SECONDS)
     monkeypatch.setattr("kombu.transport.virtual.base.monotonic", lambda: next(clock))
     monkeypatch.setattr("kombu.transport.virtual.base.sleep", lambda _: None)
@@ -91,12 +94,16 @@ def test_the_folders_name_is_not_read_as_a_url(tmp_path: Path, name: str) -> Non
     assert [each.name for each in tmp_path.iterdir()] == [name]
 
 
-def test_a_message_that_could_not_be_acknowledged_makes_the_worker_connect_anew(tmp_path: Path, redis_url: str) -> None:
+def test_a_message_that_could_not_be_acknowledged_makes_the_worker_connect_anew(
+    tmp_path: Path, redis_url: str
+) -> None:
     """It counts as being in hand for ever. The worker would wait until somebody restarts it."""
     settings = make_settings(tmp_path, broker_url=f"{redis_url}7", celery_queue=tmp_path.name)
     app = make_celery(settings)
     with app.connection_for_read() as connection, connection.channel() as channel:
-        queue = Queue(settings.celery_queue, routing_key=f"{settings.celery_queue}.#", channel=channel)
+        queue = Queue(
+            settings.celery_queue, routing_key=f"{settings.celery_queue}.#", channel=channel
+        )
         channel.basic_qos(0, 1, False)
         consumer = SimpleNamespace(task_consumer=SimpleNamespace(channel=channel))
         send(app, settings, "run-1")

@@ -1,4 +1,5 @@
-"""What the quicker daemon relies on inside Dagster: a new release that changes it must be noticed here."""
+"""What the quicker daemon relies on inside Dagster: a new release that changes it must be noticed
+here."""
 
 import inspect
 from collections.abc import Iterator
@@ -22,7 +23,9 @@ def restored() -> Iterator[None]:
 
 def test_upstreams_loop_asks_for_both() -> None:
     assert "MIN_INTERVAL_LOOP_TIME" in inspect.getsource(sensor.execute_sensor_iteration_loop)
-    assert "is_under_min_interval(sensor_state, sensor)" in inspect.getsource(sensor.execute_sensor_iteration)
+    assert "is_under_min_interval(sensor_state, sensor)" in inspect.getsource(
+        sensor.execute_sensor_iteration
+    )
     parameters = list(inspect.signature(daemon._upstream_is_under_min_interval).parameters)
     assert parameters == list(inspect.signature(daemon.is_under_min_interval).parameters)
 
@@ -30,7 +33,9 @@ def test_upstreams_loop_asks_for_both() -> None:
 def test_a_sensor_that_waits_inside_may_tick_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon, "_upstream_is_under_min_interval", lambda *_: True)
     daemon.quicken()
-    inbox, courier, other = (cast(Any, SimpleNamespace(name=name)) for name in ("inbox_sensor", "courier", "sweeper"))
+    inbox, courier, other = (
+        cast(Any, SimpleNamespace(name=name)) for name in ("inbox_sensor", "courier", "sweeper")
+    )
     assert not sensor.is_under_min_interval(cast(Any, None), inbox)
     assert not sensor.is_under_min_interval(cast(Any, None), courier)
     assert sensor.is_under_min_interval(cast(Any, None), other)

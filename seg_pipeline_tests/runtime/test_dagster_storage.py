@@ -1,4 +1,5 @@
-"""Dagster's storage on pooled connections, SQLite here and Postgres where a server can be started."""
+"""Dagster's storage on pooled connections, SQLite here and Postgres where a server can be
+started."""
 
 import secrets
 from collections.abc import Iterator
@@ -12,12 +13,21 @@ import sqlalchemy as db
 from dagster._core.instance.ref import InstanceRef
 
 from seg_pipeline.runtime import dagster_storage
-from seg_pipeline.runtime.dagster_storage import SegPipelineStorage, delete_event, postgres_url, runless_events
+from seg_pipeline.runtime.dagster_storage import (
+    SegPipelineStorage,
+    delete_event,
+    postgres_url,
+    runless_events,
+)
 from seg_pipeline_tests.conftest import make_settings
 
 CONFIG = {
     "storage": {
-        "custom": {"module": "seg_pipeline.runtime.dagster_storage", "class": "SegPipelineStorage", "config": {}}
+        "custom": {
+            "module": "seg_pipeline.runtime.dagster_storage",
+            "class": "SegPipelineStorage",
+            "config": {},
+        }
     },
     "telemetry": {"enabled": False},
 }
@@ -39,7 +49,9 @@ def greetings() -> None:
 def postgres(postgres_server_url: str) -> str:
     """The URL of an empty database."""
     name = f"test_{secrets.token_hex(4)}"
-    engine = db.create_engine(postgres_url(f"{postgres_server_url}postgres"), isolation_level="AUTOCOMMIT")
+    engine = db.create_engine(
+        postgres_url(f"{postgres_server_url}postgres"), isolation_level="AUTOCOMMIT"
+    )
     with engine.connect() as connection:
         connection.execute(db.text(f"CREATE DATABASE {name}"))
     engine.dispose()
@@ -78,7 +90,9 @@ def test_a_deleted_run_takes_what_it_wrote_along(instance: dg.DagsterInstance) -
     assert instance.fetch_materializations(dg.AssetKey("greeting"), limit=1).records == []
 
 
-def test_events_of_no_run_can_be_removed_one_by_one_the_oldest_first(instance: dg.DagsterInstance) -> None:
+def test_events_of_no_run_can_be_removed_one_by_one_the_oldest_first(
+    instance: dg.DagsterInstance,
+) -> None:
     greetings.execute_in_process(instance=instance)
     for uuid in ("b", "c"):
         instance.report_runless_asset_event(dg.AssetMaterialization("greeting", partition=uuid))
@@ -101,7 +115,8 @@ def test_statements_share_connections(instance: dg.DagsterInstance) -> None:
 
 
 def test_a_tables_shape_is_asked_for_once(instance: dg.DagsterInstance) -> None:
-    """As they come, the storages read it from the database before many a statement, which takes longer than those."""
+    """As they come, the storages read it from the database before many a statement, which takes
+    longer than those."""
     statements: list[str] = []
 
     def look() -> int:
@@ -124,4 +139,6 @@ def test_the_storage_has_nothing_to_configure() -> None:
 
 
 def test_a_postgres_url_names_the_driver_that_is_installed() -> None:
-    assert postgres_url("postgresql://me:secret@db/name") == "postgresql+psycopg2://me:secret@db/name"
+    assert (
+        postgres_url("postgresql://me:secret@db/name") == "postgresql+psycopg2://me:secret@db/name"
+    )

@@ -1,4 +1,5 @@
-"""Kill anything, cancel anything, run anything again: on the whole service, through its own doors."""
+"""Kill anything, cancel anything, run anything again: on the whole service, through its own
+doors."""
 
 import json
 import os
@@ -31,7 +32,8 @@ FINISHED = {"SUCCESS", "FAILURE", "CANCELED"}
 
 @pytest.fixture(scope="module")
 def large_picture() -> bytes:
-    """A picture that takes a while to decode and to encode, so that a run can be caught in the middle."""
+    """A picture that takes a while to decode and to encode, so that a run can be caught in the
+    middle."""
     with Image.open(BUNDLED) as sample:
         return saved(sample.convert("RGB").resize((2400, 1800)), "JPEG", quality=80)
 
@@ -48,7 +50,9 @@ def runs(stack: Stack, **tags: str) -> list[dict[str, Any]]:
     """Runs with these tags, the newest first."""
     query = """query($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 50) {
         ... on Runs { results { runId status tags { key value } } } } }"""
-    filters = {"tags": [{"key": key.replace("__", "/"), "value": value} for key, value in tags.items()]}
+    filters = {
+        "tags": [{"key": key.replace("__", "/"), "value": value} for key, value in tags.items()]
+    }
     return graphql(stack, query, filter=filters)["runsOrError"]["results"]
 
 
@@ -96,7 +100,11 @@ def wait_until_a_batch_is_processed(stack: Stack, uuids: list[str], at_least: in
     found: list[str] = []
 
     def several() -> bool:
-        found[:] = [beat.run_id or "" for beat in beats(stack) if len(set(beat.uuids) & set(uuids)) >= at_least]
+        found[:] = [
+            beat.run_id or ""
+            for beat in beats(stack)
+            if len(set(beat.uuids) & set(uuids)) >= at_least
+        ]
         return bool(found)
 
     stack.wait_for(several, "run over a batch")
@@ -130,14 +138,17 @@ def kill_code_server(stack: Stack) -> None:
 def test_every_picture_of_a_batch_is_completed_after_a_kill(
     stack: Stack, large_picture: bytes, kill: Callable[[Stack], None]
 ) -> None:
-    """Nothing is lost and nobody helps; the issue allows 60 s from the return of what was killed."""
+    """Nothing is lost and nobody helps; the issue allows 60 s from the return of what was
+    killed."""
     uuids = [f"{kill.__name__}-{index}".replace("_", "-") for index in range(PICTURES)]
     for uuid in uuids:
         queue(stack, large_picture, uuid)
     wait_until_a_batch_is_processed(stack, uuids)
     kill(stack)
     stack.wait_for(stack.is_ready, "return of what was killed")
-    stack.wait_for(lambda: statuses(stack, uuids) == {"completed"}, "completion of every picture", seconds=120)
+    stack.wait_for(
+        lambda: statuses(stack, uuids) == {"completed"}, "completion of every picture", seconds=120
+    )
 
 
 def test_a_worker_whose_child_is_killed_while_it_waits_for_work_goes_on(stack: Stack) -> None:
@@ -148,7 +159,9 @@ def test_a_worker_whose_child_is_killed_while_it_waits_for_work_goes_on(stack: S
     assert post(stack, BUNDLED.read_bytes(), "after-a-quiet-death").status_code == 200
 
 
-def test_a_cancelled_run_ends_as_cancelled_and_its_jobs_say_so(stack: Stack, large_picture: bytes) -> None:
+def test_a_cancelled_run_ends_as_cancelled_and_its_jobs_say_so(
+    stack: Stack, large_picture: bytes
+) -> None:
     uuids = [f"cancel-{index}" for index in range(2 * PICTURES)]
     with Image.open(BytesIO(large_picture)) as picture:
         larger = saved(picture.resize((4000, 3000)), "JPEG", quality=80)
@@ -174,7 +187,11 @@ def finished(stack: Stack) -> str:
 
 def files(stack: Stack, uuid: str) -> dict[str, bytes]:
     folder = stack.data_dir / "assets" / uuid
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*") if path.suffix != ".json"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*.*")
+        if path.suffix != ".json"
+    }
 
 
 def launch(stack: Stack, uuid: str, *assets: str) -> str:
@@ -185,7 +202,8 @@ def launch(stack: Stack, uuid: str, *assets: str) -> str:
         "jobName": "segment_images",
         "assetSelection": [{"path": [name]} for name in assets],
     }
-    query = """mutation($parameters: ExecutionParams!) { launchPipelineExecution(executionParams: $parameters) {
+    query = """mutation($parameters: ExecutionParams!) {
+        launchPipelineExecution(executionParams: $parameters) {
         __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
     parameters = {
         "mode": "default", "selector": selector, "runConfigData": "{}",
@@ -195,7 +213,9 @@ def launch(stack: Stack, uuid: str, *assets: str) -> str:
     return launched["run"]["runId"]
 
 
-@pytest.mark.parametrize("assets", [("source_image", "segments", "cutouts", "result"), ("segments",), ("cutouts",)])
+@pytest.mark.parametrize(
+    "assets", [("source_image", "segments", "cutouts", "result"), ("segments",), ("cutouts",)]
+)
 def test_an_operator_materialises_a_partition_again_and_gets_the_same_files(
     stack: Stack, finished: str, assets: tuple[str, ...]
 ) -> None:
@@ -205,14 +225,18 @@ def test_an_operator_materialises_a_partition_again_and_gets_the_same_files(
 
 
 def reexecute(stack: Stack, run_id: str, strategy: str) -> str:
-    query = """mutation($parameters: ReexecutionParams!) { launchRunReexecution(reexecutionParams: $parameters) {
+    query = """mutation($parameters: ReexecutionParams!) {
+        launchRunReexecution(reexecutionParams: $parameters) {
         __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
     parameters = {"parentRunId": run_id, "strategy": strategy}
     return graphql(stack, query, parameters=parameters)["launchRunReexecution"]["run"]["runId"]
 
 
-def test_a_bad_picture_fails_alone_with_its_reason_and_can_be_mended_and_run_on(stack: Stack, finished: str) -> None:
-    """The operator's whole way: a failed run, its reason, the picture mended, "re-execute from failure"."""
+def test_a_bad_picture_fails_alone_with_its_reason_and_can_be_mended_and_run_on(
+    stack: Stack, finished: str
+) -> None:
+    """The operator's whole way: a failed run, its reason, the picture mended, "re-execute from
+    failure"."""
     answer = post(stack, BUNDLED.read_bytes()[:4000], "bad")
     assert (answer.status_code, answer.json()["code"]) == (400, "truncated_image")
     (failed,) = [run for run in runs(stack, dagster__partition="bad") if run["status"] == "FAILURE"]
@@ -222,7 +246,9 @@ def test_a_bad_picture_fails_alone_with_its_reason_and_can_be_mended_and_run_on(
     assert len(job(stack, "bad")["segments"]) == len(job(stack, finished)["segments"])
 
 
-def test_a_bad_picture_does_not_stop_the_others_of_its_batch(stack: Stack, large_picture: bytes) -> None:
+def test_a_bad_picture_does_not_stop_the_others_of_its_batch(
+    stack: Stack, large_picture: bytes
+) -> None:
     uuids = [f"mixed-{index}" for index in range(PICTURES)]
     for uuid in uuids:
         queue(stack, large_picture[:-5000] if uuid == "mixed-15" else large_picture, uuid)
@@ -234,17 +260,27 @@ def test_a_bad_picture_does_not_stop_the_others_of_its_batch(stack: Stack, large
 
 
 def test_an_operator_can_try_a_prune_without_removing_anything(stack: Stack, finished: str) -> None:
-    selector = {"repositoryName": "__repository__", "repositoryLocationName": "seg_pipeline.definitions"}
-    query = """mutation($parameters: ExecutionParams!) { launchPipelineExecution(executionParams: $parameters) {
+    selector = {
+        "repositoryName": "__repository__",
+        "repositoryLocationName": "seg_pipeline.definitions",
+    }
+    query = """mutation($parameters: ExecutionParams!) {
+        launchPipelineExecution(executionParams: $parameters) {
         __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
     config = json.dumps({"ops": {"pruned": {"config": {"dry_run": True}}}})
-    parameters = {"mode": "default", "selector": {**selector, "jobName": "prune"}, "runConfigData": config}
+    parameters = {
+        "mode": "default",
+        "selector": {**selector, "jobName": "prune"},
+        "runConfigData": config,
+    }
     launched = graphql(stack, query, parameters=parameters)["launchPipelineExecution"]
     assert wait_for_end(stack, launched["run"]["runId"]) == "SUCCESS"
     assert job(stack, finished)["status"] == "completed"
 
 
-def test_a_worker_that_is_told_to_stop_finishes_its_run_first(stack: Stack, large_picture: bytes) -> None:
+def test_a_worker_that_is_told_to_stop_finishes_its_run_first(
+    stack: Stack, large_picture: bytes
+) -> None:
     uuids = [f"stop-{index}" for index in range(8)]
     for uuid in uuids:
         queue(stack, large_picture, uuid)
@@ -277,6 +313,8 @@ def test_pictures_of_every_kind_are_answered(stack: Stack, tmp_path: Path) -> No
 def test_in_the_end_nothing_waits(stack: Stack) -> None:
     """After all of the above: no marker is left in the inbox or in flight."""
     markers = stack.data_dir / "state"
-    stack.wait_for(lambda: not os.listdir(markers / "inbox") and not os.listdir(markers / "inflight"), "rest")
+    stack.wait_for(
+        lambda: not os.listdir(markers / "inbox") and not os.listdir(markers / "inflight"), "rest"
+    )
     time.sleep(0.5)
     assert stack.is_ready()

@@ -1,7 +1,8 @@
-"""The insides of Dagster, dagster-celery, Celery, kombu and billiard that we lean on, which no version promises.
+"""The insides of Dagster, dagster-celery, Celery, kombu and billiard that we lean on, which no
+version promises.
 
-`pyproject.toml` pins these libraries. Before a pin is moved this must hold: what is imported is listed here, and each
-thing is still what our code takes it for.
+`pyproject.toml` pins these libraries. Before a pin is moved this must hold: what is imported is
+listed here, and each thing is still what our code takes it for.
 """
 
 import ast
@@ -42,7 +43,15 @@ from seg_pipeline.runtime.launcher import WarmRunLauncher
 from seg_pipeline.runtime.webserver import serve
 
 PRODUCT = Path(__file__).parents[2] / "seg_pipeline"
-FOREIGN = ("dagster._", "dagster_celery", "dagster_postgres", "dagster_webserver", "celery", "kombu", "billiard")
+FOREIGN = (
+    "dagster._",
+    "dagster_celery",
+    "dagster_postgres",
+    "dagster_webserver",
+    "celery",
+    "kombu",
+    "billiard",
+)
 
 IMPORTED = {
     "billiard: current_process",
@@ -119,7 +128,9 @@ def test_what_is_imported_is_listed_here() -> None:
 
 
 def test_what_is_private_to_them_and_used_is_listed_here() -> None:
-    used = {name for path in (PRODUCT / "runtime").glob("*.py") for name in _foreign_attributes(path)}
+    used = {
+        name for path in (PRODUCT / "runtime").glob("*.py") for name in _foreign_attributes(path)
+    }
     assert used == REACHED_INTO
 
 
@@ -136,7 +147,11 @@ def test_a_run_is_executed_by_a_function_of_four() -> None:
 
 def test_a_launcher_must_launch_and_terminate_and_need_not_more() -> None:
     assert RunLauncher.__abstractmethods__ == {"launch_run", "terminate"}
-    assert ConfigurableClass.__abstractmethods__ == {"inst_data", "config_type", "from_config_value"}
+    assert ConfigurableClass.__abstractmethods__ == {
+        "inst_data",
+        "config_type",
+        "from_config_value",
+    }
 
 
 def test_a_launcher_promises_neither_to_resume_a_run_nor_to_check_on_it() -> None:
@@ -156,7 +171,8 @@ def test_a_launcher_knows_its_instance() -> None:
 
 
 def test_paths_are_read_by_functions_that_are_bound_in_their_modules() -> None:
-    """`literal_paths` puts its own there, so each must still be looked up there when it is called."""
+    """`literal_paths` puts its own there, so each must still be looked up there when it is
+    called."""
     assert "load_yaml_from_globs" in instance_config.dagster_instance_config.__code__.co_names
     for module in (consolidated_sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
         assert "create_db_conn_string(" in inspect.getsource(module)
@@ -169,7 +185,11 @@ def test_the_daemon_reads_its_pause_and_its_rule_from_its_module() -> None:
     rule = [*inspect.signature(sensor.is_under_min_interval).parameters]
     assert rule == ["state", "remote_sensor", "minimum_allowed_min_interval"]
     assert "MIN_INTERVAL_LOOP_TIME" in sensor.execute_sensor_iteration_loop.__code__.co_names
-    names = {name for _, each in inspect.getmembers(sensor, inspect.isfunction) for name in each.__code__.co_names}
+    names = {
+        name
+        for _, each in inspect.getmembers(sensor, inspect.isfunction)
+        for name in each.__code__.co_names
+    }
     assert "is_under_min_interval" in names
     assert callable(run_command)
 
@@ -188,25 +208,41 @@ def test_the_webserver_serves_its_application_through_its_module() -> None:
     ("storage", "methods"),
     [
         (SqliteRunStorage, ["connect", "has_run_stats_index_cols", "from_local"]),
-        (SqliteScheduleStorage, ["connect", "has_built_index", "_has_instigators_table", "from_local"]),
-        (ConsolidatedSqliteEventLogStorage, ["_connect", "has_table", "_has_asset_key_col_on_connection"]),
+        (
+            SqliteScheduleStorage,
+            ["connect", "has_built_index", "_has_instigators_table", "from_local"],
+        ),
+        (
+            ConsolidatedSqliteEventLogStorage,
+            ["_connect", "has_table", "_has_asset_key_col_on_connection"],
+        ),
         (PostgresRunStorage, ["has_run_stats_index_cols", "optimize_for_webserver"]),
-        (PostgresScheduleStorage, ["has_built_index", "_has_instigators_table", "optimize_for_webserver"]),
-        (PostgresEventLogStorage, ["has_table", "_has_asset_key_col_on_connection", "optimize_for_webserver"]),
+        (
+            PostgresScheduleStorage,
+            ["has_built_index", "_has_instigators_table", "optimize_for_webserver"],
+        ),
+        (
+            PostgresEventLogStorage,
+            ["has_table", "_has_asset_key_col_on_connection", "optimize_for_webserver"],
+        ),
     ],
 )
 def test_a_storage_asks_where_we_answer(storage: type, methods: list[str]) -> None:
-    """Ours overrides these: each must still be asked, or pooled connections and answers that are kept are lost."""
+    """Ours overrides these: each must still be asked, or pooled connections and answers that are
+    kept are lost."""
     assert [name for name in methods if not callable(getattr(storage, name, None))] == []
 
 
-@pytest.mark.parametrize("storage", [PostgresRunStorage, PostgresScheduleStorage, PostgresEventLogStorage])
+@pytest.mark.parametrize(
+    "storage", [PostgresRunStorage, PostgresScheduleStorage, PostgresEventLogStorage]
+)
 def test_a_postgres_storage_keeps_its_engine_where_we_put_ours(storage: type) -> None:
     assert "self._engine = " in inspect.getsource(storage.__init__)  # type: ignore[misc]
 
 
 def test_a_child_of_the_pool_has_its_pipes_and_their_locks() -> None:
-    """Whether they are held by a dead child is looked at by name; a pool on an event loop has none to hold."""
+    """Whether they are held by a dead child is looked at by name; a pool on an event loop has none
+    to hold."""
     assert {"inq", "outq"} <= {*inspect.signature(Worker.__init__).parameters}
     queue = SimpleQueue()
     for lock in (queue._rlock, queue._wlock):
@@ -244,11 +280,26 @@ def test_what_a_start_hook_raises_is_only_logged(caplog: pytest.LogCaptureFixtur
 
 
 def test_the_folder_broker_hands_messages_over_where_we_take_them() -> None:
-    assert [*inspect.signature(filesystem.Channel._put).parameters] == ["self", "queue", "payload", "kwargs"]
+    assert [*inspect.signature(filesystem.Channel._put).parameters] == [
+        "self",
+        "queue",
+        "payload",
+        "kwargs",
+    ]
     assert "sorted(" in inspect.getsource(filesystem.Channel._get)
-    for name in ("data_folder_in", "data_folder_out", "store_processed", "processed_folder", "control_folder"):
+    for name in (
+        "data_folder_in",
+        "data_folder_out",
+        "store_processed",
+        "processed_folder",
+        "control_folder",
+    ):
         assert hasattr(filesystem.Channel, name)
-    assert [*inspect.signature(virtual.Transport.drain_events).parameters] == ["self", "connection", "timeout"]
+    assert [*inspect.signature(virtual.Transport.drain_events).parameters] == [
+        "self",
+        "connection",
+        "timeout",
+    ]
     assert isinstance(filesystem.Transport.global_state, virtual.BrokerState)
 
 
@@ -261,13 +312,20 @@ def _foreign_imports(path: Path) -> Iterator[str]:
 
 
 def _is_foreign(module: str) -> bool:
-    return any(module == name or module.startswith(name if name.endswith("_") else f"{name}.") for name in FOREIGN)
+    return any(
+        module == name or module.startswith(name if name.endswith("_") else f"{name}.")
+        for name in FOREIGN
+    )
 
 
 def _foreign_attributes(path: Path) -> Iterator[str]:
     """Private attributes that are used in the module and neither set nor defined there."""
     tree = ast.parse(path.read_text())
-    known = {"_exit", *_defined(tree), *_assigned(tree)}  # os._exit is public, whatever its name says
+    known = {
+        "_exit",
+        *_defined(tree),
+        *_assigned(tree),
+    }  # os._exit is public, whatever its name says
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     yield from (name for name in attributes - known if _is_private(name))
 
@@ -283,13 +341,21 @@ def _defined(tree: ast.AST) -> Iterator[str]:
 
 def _assigned(tree: ast.AST) -> Iterator[str]:
     """What is set on `self`; on anything else it is theirs, such as a storage's engine."""
-    stores = (each for each in ast.walk(tree) if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store))
+    stores = (
+        each
+        for each in ast.walk(tree)
+        if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store)
+    )
     yield from (each.attr for each in stores if ast.unparse(each.value) == "self")
 
 
 def test_the_log_is_configured_by_one_function_that_we_can_replace() -> None:
     """`process_logs` puts its own in the place of each name that refers to it."""
-    assert [*inspect.signature(log.configure_loggers).parameters] == ["handler", "formatter", "log_level"]
+    assert [*inspect.signature(log.configure_loggers).parameters] == [
+        "handler",
+        "formatter",
+        "log_level",
+    ]
     assert controller.configure_loggers is log.configure_loggers
     for module in (context_creation_job, host_mode):
         assert [*inspect.signature(module.default_system_loggers).parameters] == ["instance"]

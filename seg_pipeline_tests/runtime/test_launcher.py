@@ -38,7 +38,9 @@ def launcher(
     return made
 
 
-def make_run(instance: dg.DagsterInstance, status: dg.DagsterRunStatus, **tags: str) -> dg.DagsterRun:
+def make_run(
+    instance: dg.DagsterInstance, status: dg.DagsterRunStatus, **tags: str
+) -> dg.DagsterRun:
     return instance.create_run_for_job(nothing, status=status, tags=tags)
 
 
@@ -50,7 +52,11 @@ def status_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRun
 
 def received(app: Celery, name: str) -> list[str]:
     """The runs on a queue, which is declared first, as a worker does."""
-    queue = Queue(name, exchange=app.amqp.queues[app.conf.task_default_queue].exchange, routing_key=f"{name}.#")
+    queue = Queue(
+        name,
+        exchange=app.amqp.queues[app.conf.task_default_queue].exchange,
+        routing_key=f"{name}.#",
+    )
     with app.connection_for_read() as connection, connection.channel() as channel:
         bound = queue(channel)
         bound.declare()
@@ -67,7 +73,10 @@ def test_a_run_goes_to_the_deployments_queue(
 
 
 def test_upkeep_gets_a_process_and_no_worker(
-    launcher: WarmRunLauncher, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, folder_settings: Settings
+    launcher: WarmRunLauncher,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    folder_settings: Settings,
 ) -> None:
     started: list[str] = []
     monkeypatch.setattr(launching, "start_upkeep", started.append)
@@ -80,7 +89,10 @@ def test_upkeep_gets_a_process_and_no_worker(
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELED),  # nobody has begun it, so nobody would end it
+        (
+            dg.DagsterRunStatus.STARTING,
+            dg.DagsterRunStatus.CANCELED,
+        ),  # nobody has begun it, so nobody would end it
         (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING),  # its worker sees that
     ],
 )

@@ -38,7 +38,8 @@ class Lethal:
 
 sys.meta_path.insert(0, Lethal())
 """
-"""Python runs it in every process that starts with it on its path; in the worker it puts itself before the model."""
+"""Python runs it in every process that starts with it on its path; in the worker it puts itself
+before the model."""
 
 
 @pytest.fixture
@@ -57,11 +58,19 @@ def test_a_picture_that_kills_its_workers_is_given_up_and_no_other(lethal_stack:
     with Image.open(BUNDLED) as sample:
         lethal = saved(sample.convert("RGB").resize((LETHAL_WIDTH, 250)), "JPEG")
     pictures = {f"good-{index}": BUNDLED.read_bytes() for index in range(12)}
-    pictures = {**pictures, "lethal": lethal, **{f"late-{index}": BUNDLED.read_bytes() for index in range(4)}}
+    pictures = {
+        **pictures,
+        "lethal": lethal,
+        **{f"late-{index}": BUNDLED.read_bytes() for index in range(4)},
+    }
     for uuid, picture in pictures.items():
         url = f"{lethal_stack.base_url}/segment"
         answer = httpx.post(
-            url, content=picture, params={"uuid": uuid}, headers={"prefer": "respond-async"}, timeout=90
+            url,
+            content=picture,
+            params={"uuid": uuid},
+            headers={"prefer": "respond-async"},
+            timeout=90,
         )
         assert answer.status_code in (200, 202)
 
@@ -69,7 +78,9 @@ def test_a_picture_that_kills_its_workers_is_given_up_and_no_other(lethal_stack:
         return str(job(lethal_stack, uuid)["status"])
 
     good = [uuid for uuid in pictures if uuid != "lethal"]
-    lethal_stack.wait_for(lambda: {status(uuid) for uuid in good} == {"completed"}, "completion of the good ones")
+    lethal_stack.wait_for(
+        lambda: {status(uuid) for uuid in good} == {"completed"}, "completion of the good ones"
+    )
     lethal_stack.wait_for(lambda: status("lethal") == "failed", "the end of the bad one")
     error = job(lethal_stack, "lethal")["error"]
     assert error == {

@@ -20,12 +20,15 @@ dagster_home.make_dagster_home_ready(get_settings())
 preparation.make_tables_ready(get_settings())
 with DagsterInstance.get() as instance:
     instance.get_runs(limit=1)
-    print(json.dumps([type(instance.run_launcher).__name__, instance.telemetry_enabled, instance.root_directory]))
+    launcher = type(instance.run_launcher).__name__
+    print(json.dumps([launcher, instance.telemetry_enabled, instance.root_directory]))
 """
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_a_databases_url_names_its_file_whatever_the_folder_is_called(tmp_path: Path, name: str) -> None:
+def test_a_databases_url_names_its_file_whatever_the_folder_is_called(
+    tmp_path: Path, name: str
+) -> None:
     folder = tmp_path / name
     folder.mkdir()
     with sqlite_engine(sqlite_url(str(folder), "runs")).begin() as connection:
@@ -40,10 +43,15 @@ def test_dagster_has_our_configuration_whatever_the_folder_is_called(tmp_path: P
     name = "".join(ODD_NAMES)
     data = tmp_path / name / "data"
     done = subprocess.run(
-        [sys.executable, "-c", SAY_WHAT_IT_IS], cwd=tmp_path, env={"DATA_DIR": str(data), "PATH": "/usr/bin:/bin"},
+        [sys.executable, "-c", SAY_WHAT_IT_IS], cwd=tmp_path,
+        env={"DATA_DIR": str(data), "PATH": "/usr/bin:/bin"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == ["WarmRunLauncher", False, str(data / "dagster")]
-    assert {path.name for path in (data / "dagster").glob("*.db")} == {"event_log.db", "runs.db", "schedules.db"}
+    assert {path.name for path in (data / "dagster").glob("*.db")} == {
+        "event_log.db",
+        "runs.db",
+        "schedules.db",
+    }
     assert [each.name for each in tmp_path.iterdir()] == [name]

@@ -1,4 +1,5 @@
-"""What a page in an operator's browser, or a stranger, may do in Dagster's UI: nothing. Before the real UI."""
+"""What a page in an operator's browser, or a stranger, may do in Dagster's UI: nothing. Before the
+real UI."""
 
 import base64
 import os
@@ -22,13 +23,16 @@ from seg_pipeline_tests.running_stack import ENVIRONMENT_OF_TESTS, free_ports
 QUERY = {"query": "{ version }"}
 MUTATIONS = {
     "deleteRun": 'mutation { deletePipelineRun(runId: "1") { __typename } }',
-    "wipeAssets": 'mutation { wipeAssets(assetPartitionRanges: [{assetKey: {path: ["result"]}}]) { __typename } }',
+    "wipeAssets": (
+        'mutation { wipeAssets(assetPartitionRanges: [{assetKey: {path: ["result"]}}]) {'
+        " __typename } }"
+    ),
     "shutdownRepositoryLocation": (
         'mutation { shutdownRepositoryLocation(repositoryLocationName: "x") { __typename } }'
     ),
     "launchRun": (
-        'mutation { launchRun(executionParams: {selector: {repositoryLocationName: "x", repositoryName: "x", '
-        'jobName: "prune"}}) { __typename } }'
+        'mutation { launchRun(executionParams: {selector: {repositoryLocationName: "x",'
+        ' repositoryName: "x", jobName: "prune"}}) { __typename } }'
     ),
 }
 ELSEWHERE = "http://evil.example"
@@ -42,9 +46,17 @@ def ui(folder: Path, *options: str, **settings: str) -> Iterator[httpx.Client]:
     inherited = {name: os.environ[name] for name in ENVIRONMENT_OF_TESTS if name in os.environ}
     (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     environment = {**inherited, "DAGSTER_HOME": str(folder), "DAGSTER_PORT": str(port), **settings}
-    command = [sys.executable, "-m", "seg_pipeline.runtime.webserver", "--empty-workspace", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "seg_pipeline.runtime.webserver",
+        "--empty-workspace",
+        *options,
+    ]
     with (folder / "output").open("wb") as output:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=output, stderr=output
+        )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             _wait_until_it_answers(client, process, folder / "output")
@@ -54,7 +66,9 @@ def ui(folder: Path, *options: str, **settings: str) -> Iterator[httpx.Client]:
         process.wait(60)
 
 
-def _wait_until_it_answers(client: httpx.Client, process: subprocess.Popen[bytes], output: Path) -> None:
+def _wait_until_it_answers(
+    client: httpx.Client, process: subprocess.Popen[bytes], output: Path
+) -> None:
     give_up_at = time.monotonic() + 120
     while True:
         assert process.poll() is None, output.read_text()
@@ -69,7 +83,9 @@ def _wait_until_it_answers(client: httpx.Client, process: subprocess.Popen[bytes
 @pytest.fixture(scope="module")
 def open_ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """Without a password, as on a laptop."""
-    with ui(tmp_path_factory.mktemp("ui"), DAGSTER_ALLOWED_HOSTS="ui.example, other.example") as client:
+    with ui(
+        tmp_path_factory.mktemp("ui"), DAGSTER_ALLOWED_HOSTS="ui.example, other.example"
+    ) as client:
         yield client
 
 
@@ -86,7 +102,13 @@ def own_origin(client: httpx.Client) -> str:
 
 
 def from_browser(origin: str, site: str, **more: str) -> dict[str, str]:
-    return {"origin": origin, "sec-fetch-site": site, "sec-fetch-mode": "cors", "sec-fetch-dest": "empty", **more}
+    return {
+        "origin": origin,
+        "sec-fetch-site": site,
+        "sec-fetch-mode": "cors",
+        "sec-fetch-dest": "empty",
+        **more,
+    }
 
 
 # What the UI's own pages and an operator's scripts do
@@ -113,7 +135,11 @@ def test_a_script_without_a_browser_works(open_ui: httpx.Client) -> None:
 
 @pytest.mark.slow
 def test_a_link_from_elsewhere_opens_a_page_of_the_ui(open_ui: httpx.Client) -> None:
-    link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    link = {
+        "sec-fetch-site": "cross-site",
+        "sec-fetch-mode": "navigate",
+        "sec-fetch-dest": "document",
+    }
     assert open_ui.get("/runs", headers=link).status_code == 200
 
 
@@ -130,7 +156,9 @@ def test_subscriptions_of_the_uis_own_pages_work(open_ui: httpx.Client) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS)
-@pytest.mark.parametrize("path", ["/graphql", "/graphql?query={version}&", "//graphql", "/graphql/"])
+@pytest.mark.parametrize(
+    "path", ["/graphql", "/graphql?query={version}&", "//graphql", "/graphql/"]
+)
 def test_an_address_changes_nothing(open_ui: httpx.Client, mutation: str, path: str) -> None:
     separator = "" if path.endswith("&") else "?"
     address = f"{path}{separator}{httpx.QueryParams({'query': mutation})}"
@@ -141,7 +169,9 @@ def test_an_address_changes_nothing(open_ui: httpx.Client, mutation: str, path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("origin", [ELSEWHERE, "null", "http://localhost", "https://127.0.0.1", "http://127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "origin", [ELSEWHERE, "null", "http://localhost", "https://127.0.0.1", "http://127.0.0.1:1"]
+)
 def test_another_sites_page_changes_nothing(open_ui: httpx.Client, origin: str) -> None:
     for mutation in MUTATIONS.values():
         answer = open_ui.post("/graphql", json={"query": mutation}, headers={"origin": origin})
@@ -151,7 +181,9 @@ def test_another_sites_page_changes_nothing(open_ui: httpx.Client, origin: str) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_what_a_browser_says_of_a_request_counts_without_an_origin_too(open_ui: httpx.Client, site: str) -> None:
+def test_what_a_browser_says_of_a_request_counts_without_an_origin_too(
+    open_ui: httpx.Client, site: str
+) -> None:
     """The API on another port of this machine is the same site, and no page of ours."""
     said = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}
     assert open_ui.post("/graphql", json=QUERY, headers=said).status_code == 403
@@ -166,7 +198,9 @@ def test_what_a_browser_says_of_a_request_counts_without_an_origin_too(open_ui: 
     "text/plain; application/json", "application/jsonp", "application/graphql",
 ])  # fmt: skip
 @pytest.mark.parametrize("path", ["/graphql", REPORT])
-def test_what_a_form_can_send_is_refused(open_ui: httpx.Client, content_type: str | None, path: str) -> None:
+def test_what_a_form_can_send_is_refused(
+    open_ui: httpx.Client, content_type: str | None, path: str
+) -> None:
     headers = {"content-type": content_type} if content_type else {}
     address = f"{path}?{httpx.QueryParams({'query': MUTATIONS['deleteRun']})}"
     answer = open_ui.post(address, content=b'{"query": "{ version }"}', headers=headers)
@@ -175,9 +209,12 @@ def test_what_a_form_can_send_is_refused(open_ui: httpx.Client, content_type: st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("headers", [
-    {"origin": ELSEWHERE}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}, {"host": "evil.example"},
+    {"origin": ELSEWHERE}, {"origin": "null"}, {"sec-fetch-site": "cross-site"},
+    {"host": "evil.example"},
 ])  # fmt: skip
-def test_another_sites_page_opens_no_websocket(open_ui: httpx.Client, headers: dict[str, str]) -> None:
+def test_another_sites_page_opens_no_websocket(
+    open_ui: httpx.Client, headers: dict[str, str]
+) -> None:
     address = own_origin(open_ui).replace("http", "ws") + "/graphql"
     uri_host = {"host": address} if "host" in headers else {}
     options: dict[str, Any] = {"additional_headers": {} if uri_host else headers}
@@ -207,11 +244,13 @@ def test_no_page_shows_the_ui_in_a_frame(open_ui: httpx.Client) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("host", [
-    "evil.example", "localhost.evil.example", "evil.example:3000", "user@localhost", "localhost:80@evil.example", "",
+    "evil.example", "localhost.evil.example", "evil.example:3000", "user@localhost",
+    "localhost:80@evil.example", "",
     "127.0.0.1.evil.example", "localhost, evil.example", "10.0.0.1", "[::2]",
 ])  # fmt: skip
 def test_a_name_that_is_not_ours_is_refused(open_ui: httpx.Client, host: str) -> None:
-    """DNS rebinding: a page of evil.example whose name leads to this machine is of the same origin."""
+    """DNS rebinding: a page of evil.example whose name leads to this machine is of the same
+    origin."""
     for answer in (
         open_ui.get("/", headers={"host": host}),
         open_ui.post("/graphql", json=QUERY, headers={"host": host, "origin": f"http://{host}"}),
@@ -221,11 +260,17 @@ def test_a_name_that_is_not_ours_is_refused(open_ui: httpx.Client, host: str) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "host", ["localhost:3000", "LOCALHOST", "127.0.0.1", "[::1]:3000", "ui.example", "other.example:8443"]
+    "host",
+    ["localhost:3000", "LOCALHOST", "127.0.0.1", "[::1]:3000", "ui.example", "other.example:8443"],
 )
 def test_our_names_are_answered_at_any_port(open_ui: httpx.Client, host: str) -> None:
     """A tunnel or a container's published port may have another number."""
-    assert open_ui.post("/graphql", json=QUERY, headers={"host": host, "origin": f"http://{host}"}).status_code == 200
+    assert (
+        open_ui.post(
+            "/graphql", json=QUERY, headers={"host": host, "origin": f"http://{host}"}
+        ).status_code
+        == 200
+    )
 
 
 @pytest.mark.slow
@@ -245,7 +290,12 @@ def test_the_password_opens_and_nothing_else_does(locked_ui: httpx.Client) -> No
         answer = locked_ui.get("/", auth=auth)
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"].startswith('Basic realm="Dagster"')
-    for value in ["Basic", "Basic !", "Bearer x", "Basic " + base64.b64encode("pass:wört".encode()[:4]).decode()]:
+    for value in [
+        "Basic",
+        "Basic !",
+        "Bearer x",
+        "Basic " + base64.b64encode("pass:wört".encode()[:4]).decode(),
+    ]:
         assert locked_ui.get("/", headers={"authorization": value}).status_code == 401
 
 
@@ -255,7 +305,9 @@ def test_a_websocket_asks_for_the_password_too(locked_ui: httpx.Client) -> None:
     with pytest.raises(InvalidStatus):
         connect(address, subprotocols=["graphql-ws"])  # type: ignore[list-item]
     basic = "Basic " + base64.b64encode("anybody:pass:wört".encode()).decode()
-    with connect(address, subprotocols=["graphql-ws"], additional_headers={"authorization": basic}) as socket:  # type: ignore[list-item]
+    with connect(
+        address, subprotocols=["graphql-ws"], additional_headers={"authorization": basic}
+    ) as socket:  # type: ignore[list-item]
         socket.send('{"type": "connection_init"}')
         assert "connection_ack" in str(socket.recv(30))
 
@@ -274,17 +326,27 @@ def test_a_health_check_needs_no_password(locked_ui: httpx.Client) -> None:
     assert locked_ui.get("/server_info", headers={"host": "evil.example"}).status_code == 403
 
 
-def request_of(peer: str, headers: dict[str, str], path: str = "/", method: str = "GET") -> UiRequest:
-    lines = [(name.encode(), value.encode()) for name, value in {"host": "localhost", **headers}.items()]
-    return UiRequest({"type": "http", "method": method, "path": path, "client": (peer, 1), "headers": lines})
+def request_of(
+    peer: str, headers: dict[str, str], path: str = "/", method: str = "GET"
+) -> UiRequest:
+    lines = [
+        (name.encode(), value.encode()) for name, value in {"host": "localhost", **headers}.items()
+    ]
+    return UiRequest(
+        {"type": "http", "method": method, "path": path, "client": (peer, 1), "headers": lines}
+    )
 
 
 @pytest.mark.parametrize(("peer", "is_believed"), [
     ("127.0.0.1", True), ("::1", True), ("10.1.2.3", True), ("192.0.2.7", True),
     ("10.2.0.1", False), ("192.0.2.8", False), ("203.0.113.9", False), ("", False),
 ])  # fmt: skip
-def test_only_proxies_that_are_named_are_believed(tmp_path: Path, peer: str, is_believed: bool) -> None:
-    settings = make_settings(tmp_path, dagster_identity_header="X-User", dagster_proxies="10.1.0.0/16, 192.0.2.7")
+def test_only_proxies_that_are_named_are_believed(
+    tmp_path: Path, peer: str, is_believed: bool
+) -> None:
+    settings = make_settings(
+        tmp_path, dagster_identity_header="X-User", dagster_proxies="10.1.0.0/16, 192.0.2.7"
+    )
     rules = UiRules.of(settings, "0.0.0.0")
     refusal = rules.refusal(request_of(peer, {"x-user": "ada"}))
     assert (refusal is None) == is_believed
@@ -296,13 +358,16 @@ def test_a_ui_on_every_address_still_has_names_of_its_own(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("networks", ["10.0.0.0/33", "proxy.example", "10.0.0.1/8"])
-def test_a_proxy_that_is_no_address_is_a_setting_to_be_mended(tmp_path: Path, networks: str) -> None:
+def test_a_proxy_that_is_no_address_is_a_setting_to_be_mended(
+    tmp_path: Path, networks: str
+) -> None:
     with pytest.raises(ValueError, match="DAGSTER_PROXIES"):
         make_settings(tmp_path, dagster_proxies=networks)
 
 
 @pytest.mark.parametrize(("text", "authority"), [
-    ("Ui.Example:81", Authority("ui.example", 81)), ("[::1]", Authority("::1", None)), ("a:b", None), ("a@b", None),
+    ("Ui.Example:81", Authority("ui.example", 81)), ("[::1]", Authority("::1", None)),
+    ("a:b", None), ("a@b", None),
     ("a/b", None), ("", None), ("[::1", None), ("a:123456", None),
 ])  # fmt: skip
 def test_hosts_and_ports_are_read(text: str, authority: Authority | None) -> None:

@@ -53,7 +53,11 @@ def test_of_a_child_that_failed_the_pool_hears(story: list[str]) -> None:
 def test_a_worker_that_has_stopped_does_not_wait_for_sleeping_threads(
     story: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "make_worker", lambda: SimpleNamespace(worker_main=lambda _: story.append("stopped")))
+    monkeypatch.setattr(
+        worker,
+        "make_worker",
+        lambda: SimpleNamespace(worker_main=lambda _: story.append("stopped")),
+    )
     monkeypatch.setattr("logging.shutdown", lambda: story.append("log written"))
     for name in ("make_dagster_home_ready", "take_over_logs"):  # they change this process for good
         monkeypatch.setattr(worker, name, lambda _: None)
@@ -73,11 +77,13 @@ worker.main()
 def test_a_worker_whose_child_cannot_be_prepared_ends_and_says_why(
     broker: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Celery logs what a start hook raises and goes on: the worker would be there, and never beat."""
+    """Celery logs what a start hook raises and goes on: the worker would be there, and never
+    beat."""
     url = request.getfixturevalue("redis_url") if broker == "redis" else ""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     ended = subprocess.run(
-        [sys.executable, "-c", UNPREPARED], env={**inherited, "DATA_DIR": str(tmp_path), "BROKER_URL": url},
+        [sys.executable, "-c", UNPREPARED], env={**inherited, "DATA_DIR": str(tmp_path),
+                                                 "BROKER_URL": url},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert ended.returncode == os.EX_SOFTWARE
@@ -100,16 +106,21 @@ make_dagster_home_ready(settings)
 with dg.DagsterInstance.get() as instance:
     for _ in range(4):
         run = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTING)
-        make_celery(settings).send_task(EXECUTE_RUN_TASK, args=[run.run_id], queue=settings.celery_queue)
+        make_celery(settings).send_task(
+            EXECUTE_RUN_TASK, args=[run.run_id], queue=settings.celery_queue
+        )
 """
 
 
 def test_a_worker_whose_runs_cannot_begin_takes_itself_out_and_says_why(tmp_path: Path) -> None:
-    """No definitions, no storage, no memory: whatever it is, it would spoil one run after the other."""
+    """No definitions, no storage, no memory: whatever it is, it would spoil one run after the
+    other."""
     settings = make_settings(tmp_path)
     inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     environment = {**inherited, "DATA_DIR": str(settings.data_dir)}
-    subprocess.run([sys.executable, "-c", RUNS_WITHOUT_CODE], env=environment, timeout=120, check=True)
+    subprocess.run(
+        [sys.executable, "-c", RUNS_WITHOUT_CODE], env=environment, timeout=120, check=True
+    )
     ended = subprocess.run(
         [sys.executable, "-m", "seg_pipeline.runtime.worker"], env=environment,
         capture_output=True, text=True, timeout=120, check=False,
@@ -136,7 +147,9 @@ class Storage:
         return f"the run {run_id}"
 
 
-def test_a_worker_waits_for_dagsters_storage_with_its_run_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_waits_for_dagsters_storage_with_its_run_in_hand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """It says so meanwhile. If it went on, each message that it takes would be a lost run."""
     pulse = SimpleNamespace(problem=None)
     slept: list[str | None] = []
@@ -150,7 +163,8 @@ def test_a_worker_waits_for_dagsters_storage_with_its_run_in_hand(monkeypatch: p
 def test_a_heartbeat_outlives_a_database_that_is_away(
     folder_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It looks there for a cancel. Without a beat the worker would count as dead, and its jobs be done twice."""
+    """It looks there for a cancel. Without a beat the worker would count as dead, and its jobs be
+    done twice."""
 
     def away(*_: object) -> bool:
         looked.set()
@@ -195,7 +209,9 @@ signal.pause()
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the parent-death signal")
 def test_a_child_outlives_the_thread_that_forked_it_and_not_the_process() -> None:
-    with subprocess.Popen([sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout
         assert [parent.stdout.readline() for _ in range(2)] == ["begun\n", "lives\n"]
         parent.send_signal(signal.SIGKILL)

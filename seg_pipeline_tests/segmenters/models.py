@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import Any
 
 
-def save_untrained_yolo(path: Path, architecture: str = "yolov8n-seg.yaml", input_size: int = 160) -> Path:
-    """A YOLO-seg of three classes with random weights, its classifier biased so that it finds something everywhere."""
+def save_untrained_yolo(
+    path: Path, architecture: str = "yolov8n-seg.yaml", input_size: int = 160
+) -> Path:
+    """A YOLO-seg of three classes with random weights, its classifier biased so that it finds
+    something everywhere."""
     from seg_pipeline.segmenters.yolo.segmenter import import_ultralytics
 
     import_ultralytics(path.parent)
@@ -26,7 +29,8 @@ def save_untrained_yolo(path: Path, architecture: str = "yolov8n-seg.yaml", inpu
 
 
 def save_untrained_sam2(path: Path) -> Path:
-    """The small SAM-2 with random weights; it finds something at every point if nothing is filtered."""
+    """The small SAM-2 with random weights; it finds something at every point if nothing is
+    filtered."""
     import torch
 
     from seg_pipeline.segmenters.sam2.segmenter import build_model
@@ -38,7 +42,8 @@ def save_untrained_sam2(path: Path) -> Path:
 
 
 def _settle(model: Any) -> None:
-    """Gives the normalisations the statistics of a noisy picture, without which the signal dies on its way."""
+    """Gives the normalisations the statistics of a noisy picture, without which the signal dies on
+    its way."""
     import torch
 
     layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)]

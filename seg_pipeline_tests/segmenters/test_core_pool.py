@@ -18,7 +18,9 @@ def product(seed: int) -> torch.Tensor:
 
 def test_the_answers_are_those_of_a_plain_loop_in_their_order() -> None:
     answers = Lanes("cpu").map(product, range(20))
-    torch.testing.assert_close(torch.stack(answers), torch.stack([product(seed) for seed in range(20)]))
+    torch.testing.assert_close(
+        torch.stack(answers), torch.stack([product(seed) for seed in range(20)])
+    )
 
 
 def test_two_steps_run_at_once_and_each_operator_on_one_thread() -> None:
@@ -57,7 +59,9 @@ def test_what_a_step_raises_is_raised_and_the_threads_are_as_before() -> None:
     assert len(begun) <= 3
 
 
-@pytest.mark.parametrize(("device", "threads", "items"), [("cuda", 2, 3), ("cpu", 1, 3), ("cpu", 2, 1)])
+@pytest.mark.parametrize(
+    ("device", "threads", "items"), [("cuda", 2, 3), ("cpu", 1, 3), ("cpu", 2, 1)]
+)
 def test_with_one_lane_the_caller_does_it_all(device: str, threads: int, items: int) -> None:
     torch.set_num_threads(threads)
     assert Lanes(device).map(lambda _: current_thread(), range(items)) == [current_thread()] * items

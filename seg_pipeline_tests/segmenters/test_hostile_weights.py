@@ -105,11 +105,17 @@ CASES = [
 @pytest.mark.parametrize("name", ["sam2.1_hiera_tiny", "yolov8n-seg"])
 @pytest.mark.parametrize(("call", "make"), CASES)
 def test_no_call_in_a_file_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, call: str, make: Callable[[Any], bytes]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    call: str,
+    make: Callable[[Any], bytes],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / f"{name}.pt").write_bytes(make({"model": _calls()[call]}))
     with pytest.raises(ModelError) as refusal:
-        load_segmenter(name, Settings(_env_file=None, weights_dir=tmp_path, model=name, device="cpu"))
+        load_segmenter(
+            name, Settings(_env_file=None, weights_dir=tmp_path, model=name, device="cpu")
+        )
     assert str(tmp_path) not in str(refusal.value)
     assert not (tmp_path / MARK).exists()

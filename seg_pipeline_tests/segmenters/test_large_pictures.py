@@ -15,7 +15,9 @@ WORK = """
     from seg_pipeline.imaging.cutouts import cut_out
     from seg_pipeline.domain import Box, Mask, Segment
     from seg_pipeline.imaging.images import decode
-    from seg_pipeline.imaging.masks import contains, decode_mask_png, encode_mask_png, interior_point, mask_to_rle
+    from seg_pipeline.imaging.masks import (
+        contains, decode_mask_png, encode_mask_png, interior_point, mask_to_rle
+    )
     from seg_pipeline.imaging.overlays import overlay
 
     def peak_mb():  # not getrusage's, which begins with that of the process that started this one
@@ -41,14 +43,24 @@ WORK = """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process its peak this way")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="only Linux tells a process its peak this way"
+)
 def test_a_hundred_megapixels_are_handled_without_many_copies():
-    """The picture is 302 MB, a mask that fills it 101 MB; done all at once, cutting that out took three gigabytes."""
+    """The picture is 302 MB, a mask that fills it 101 MB; done all at once, cutting that out took
+    three gigabytes."""
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(WORK)], capture_output=True, text=True, check=False, timeout=200
+        [sys.executable, "-c", textwrap.dedent(WORK)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr
-    peaks = {name: float(megabytes) for name, megabytes in (line.split() for line in done.stdout.splitlines())}
+    peaks = {
+        name: float(megabytes)
+        for name, megabytes in (line.split() for line in done.stdout.splitlines())
+    }
     assert peaks["decode"] < 950, peaks
     assert peaks["masks"] < 950, peaks
     assert peaks["cut-out"] < 1200, peaks

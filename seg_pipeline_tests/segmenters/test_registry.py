@@ -40,11 +40,15 @@ def test_a_path_that_nobody_configured_is_refused(untrained_weights: Path, tmp_p
 
 def test_a_sam2_loads_with_the_settings_parameters(tmp_path: Path) -> None:
     save_untrained_sam2(tmp_path / "demo-sam2.pt")
-    settings = make_settings(tmp_path).model_copy(update={"sam2_points_per_side": 5, "sam2_box_nms_thresh": 0.6})
+    settings = make_settings(tmp_path).model_copy(
+        update={"sam2_points_per_side": 5, "sam2_box_nms_thresh": 0.6}
+    )
     with patch("seg_pipeline.segmenters.weights.locate.BUNDLED", tmp_path):
         segmenter = load_segmenter("demo-sam2", settings)
     assert isinstance(segmenter, Sam2Segmenter)
-    assert segmenter.parameters == replace(default_parameters("demo-sam2"), points_per_side=5, box_nms_thresh=0.6)
+    assert segmenter.parameters == replace(
+        default_parameters("demo-sam2"), points_per_side=5, box_nms_thresh=0.6
+    )
 
 
 def test_a_sam2_that_was_never_published_has_no_weights(tmp_path: Path) -> None:
@@ -53,11 +57,14 @@ def test_a_sam2_that_was_never_published_has_no_weights(tmp_path: Path) -> None:
 
 
 def test_torch_is_not_imported_before_a_model_is_loaded() -> None:
-    """The code server imports these modules, and torch would cost it three seconds and half a gigabyte."""
+    """The code server imports these modules, and torch would cost it three seconds and half a
+    gigabyte."""
     script = (
         "import sys, seg_pipeline.segmenters.warm, seg_pipeline.segmenters.weights.locate\n"
         "heavy = {'torch', 'ultralytics', 'torchvision', 'sam2', 'cv2'} & set(sys.modules)\n"
         "sys.exit(f'imports {heavy}' if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=Path.cwd(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path.cwd(), capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")

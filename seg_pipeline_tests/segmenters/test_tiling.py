@@ -30,7 +30,9 @@ class Witness(BarSegmenter):
         self.shown: list[RgbImage] = []
         self.asked: list[Parameters | None] = []
 
-    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+    def segment(
+        self, images: Sequence[RgbImage], parameters: Parameters | None = None
+    ) -> list[list[Segment]]:
         self.shown += images
         self.asked.append(parameters)
         return super().segment(images, parameters)
@@ -61,12 +63,19 @@ class TestSplit:
 
 class TestSurest:
     @given(
-        st.lists(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 5)), max_size=4), max_size=4), st.integers(0, 60)
+        st.lists(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 5)), max_size=4), max_size=4),
+        st.integers(0, 60),
     )
     def test_the_best_scores_stay_as_far_as_there_is_room(self, tiles, room):
         """Against the plain way: one segment less, the worst of the last, until all fit."""
-        views = [View(Box(0, 0, 9, 1), [_line(length, score) for length, score in tile]) for tile in tiles]
-        left = sorted((segment for view in views for segment in view.segments), key=lambda one: -one.predicted_iou)
+        views = [
+            View(Box(0, 0, 9, 1), [_line(length, score) for length, score in tile])
+            for tile in tiles
+        ]
+        left = sorted(
+            (segment for view in views for segment in view.segments),
+            key=lambda one: -one.predicted_iou,
+        )
         while sum(segment.mask.area for segment in left) > room:
             left.pop()
         kept = surest(views, room)
@@ -125,7 +134,9 @@ class TestSegmenting:
         assert witness.closed
 
     def test_it_is_the_model_that_it_wraps(self):
-        tiled = load_tiled_segmenter("demo-yolo", Settings(_env_file=None, device="cpu", tile_above_pixels=5))
+        tiled = load_tiled_segmenter(
+            "demo-yolo", Settings(_env_file=None, device="cpu", tile_above_pixels=5)
+        )
         assert (tiled.name, tiled.device, len(tiled.weights_sha256)) == ("demo-yolo", "cpu", 64)
         tiled.close()
 
@@ -137,7 +148,10 @@ def test_a_network_finds_in_tiles_what_is_too_small_for_it_in_the_whole(columns,
     model = YoloSegmenter("demo-yolo", DEMO_YOLO, "cpu")
     whole, tiled = (
         score_scene([_small(segment.mask.full()) for segment in found], truth)
-        for found in (model.segment([picture])[0], TiledSegmenter(model, 1_000_000, 768).segment([picture])[0])
+        for found in (
+            model.segment([picture])[0],
+            TiledSegmenter(model, 1_000_000, 768).segment([picture])[0],
+        )
     )
     assert tiled.found >= whole.found
     assert tiled.found_share >= 0.8

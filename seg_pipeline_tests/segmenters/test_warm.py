@@ -27,7 +27,9 @@ class CountingSegmenter:
         self.closed = False
         self.notes: Notes = {}
 
-    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+    def segment(
+        self, images: Sequence[RgbImage], parameters: Parameters | None = None
+    ) -> list[list[Segment]]:
         assert not self.closed
         return [[] for _ in images]
 
@@ -152,7 +154,9 @@ def test_closing_unloads_all() -> None:
     shelf = Shelf()
     segmenters = [shelf.use("one"), shelf.use("two")]
     shelf.models.close()
-    assert all(isinstance(segmenter, CountingSegmenter) and segmenter.closed for segmenter in segmenters)
+    assert all(
+        isinstance(segmenter, CountingSegmenter) and segmenter.closed for segmenter in segmenters
+    )
     assert shelf.models.loaded() == []
 
 
@@ -168,7 +172,9 @@ def resident_mb():
     return pages * resource.getpagesize() / 1e6
 
 model = sys.argv[1]
-settings = Settings(_env_file=None, model=model, device="cpu", weights_dir=Path(model).parent, idle_unload_seconds=1)
+settings = Settings(
+    _env_file=None, model=model, device="cpu", weights_dir=Path(model).parent, idle_unload_seconds=1
+)
 warm = WarmModels(settings)
 picture = np.full((640, 640, 3), 128, np.uint8)
 resident = []
@@ -183,14 +189,21 @@ print(json.dumps(resident))
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc"
+)
 def test_unloading_gives_memory_back_to_the_system(tmp_path: Path) -> None:
-    """A worker that was used once at night must not hold a gigabyte until the morning; torch's own code stays."""
+    """A worker that was used once at night must not hold a gigabyte until the morning; torch's own
+    code stays."""
     from seg_pipeline_tests.segmenters.models import save_untrained_yolo
 
     weights = save_untrained_yolo(tmp_path / "medium-seg.pt", "yolov8m-seg.yaml")
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY_SCRIPT, str(weights)], cwd=Path.cwd(), capture_output=True, text=True, check=True
+        [sys.executable, "-c", MEMORY_SCRIPT, str(weights)],
+        cwd=Path.cwd(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     loaded, unloaded, again, at_last = json.loads(done.stdout)
     network_mb = weights.stat().st_size / 1e6

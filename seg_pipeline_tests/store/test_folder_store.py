@@ -47,7 +47,9 @@ def test_urls_are_the_apis(folder_store: Store) -> None:
     assert folder_store.url("assets/job-1/original.webp", "http://localhost:8000/") == url
 
 
-def test_a_store_stays_in_its_place_when_the_process_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_stays_in_its_place_when_the_process_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A relative DATA_DIR means the folder in which the process was started."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -77,7 +79,9 @@ def test_half_a_file_is_no_object_and_goes_with_its_folder(folder_settings: Sett
     assert os.listdir(folder_settings.assets_path) == []
 
 
-def test_a_folder_with_half_a_file_alone_is_not_listed_but_goes_too(folder_settings: Settings) -> None:
+def test_a_folder_with_half_a_file_alone_is_not_listed_but_goes_too(
+    folder_settings: Settings,
+) -> None:
     store = open_store(folder_settings)
     (folder_settings.assets_path / "job-1").mkdir(parents=True)
     (folder_settings.assets_path / "job-1/.request.json.0123456789ab").write_bytes(b"{")
@@ -145,7 +149,9 @@ def test_links_to_folders_lead_nowhere(folder_settings: Settings, outside: Path)
     assert (outside / "secret.json").read_bytes() == b"secret"
 
 
-def test_deleting_a_folder_does_not_follow_its_links(folder_settings: Settings, outside: Path) -> None:
+def test_deleting_a_folder_does_not_follow_its_links(
+    folder_settings: Settings, outside: Path
+) -> None:
     store = open_store(folder_settings)
     store.put("assets/job-1/a.json", b"1")
     (folder_settings.assets_path / "job-1/sub").symlink_to(outside)
@@ -159,7 +165,9 @@ def test_deleting_a_folder_does_not_follow_its_links(folder_settings: Settings, 
 def test_the_assets_folder_itself_may_be_a_link(tmp_path: Path, outside: Path) -> None:
     """An operator may put it on another disk."""
     (tmp_path / "assets").symlink_to(outside)
-    store = open_store(Settings(_env_file=None, data_dir=tmp_path / "data", assets_dir=tmp_path / "assets"))
+    store = open_store(
+        Settings(_env_file=None, data_dir=tmp_path / "data", assets_dir=tmp_path / "assets")
+    )
     store.put("assets/job-1/a.json", b"1")
     assert (outside / "job-1/a.json").exists()
     assert [info.key for info in store.list("assets/job-1/")] == ["assets/job-1/a.json"]
@@ -219,7 +227,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_told_and_harms_nothing(small_disk: Path) -> None:
-    """The API answers that the store is full; what was there stays readable, and room made is used again."""
+    """The API answers that the store is full; what was there stays readable, and room made is used
+    again."""
     store = FolderStore(small_disk / "assets", small_disk / "state")
     store.put("assets/job-1/a.png", b"1" * 100_000)
     for write in (store.put, store.create):
@@ -255,7 +264,9 @@ def test_a_limit_on_file_size_is_a_full_store(folder_settings: Settings) -> None
 def test_a_writer_killed_at_any_moment_leaves_a_whole_object(folder_settings: Settings) -> None:
     store = open_store(folder_settings)
     for _ in range(3):
-        writer = SPAWN.Process(target=write_for_ever, args=(folder_settings, KEY, MEGABYTE), daemon=True)
+        writer = SPAWN.Process(
+            target=write_for_ever, args=(folder_settings, KEY, MEGABYTE), daemon=True
+        )
         writer.start()
         _wait_for(store, KEY)
         for _ in range(20):
@@ -279,7 +290,9 @@ def test_a_forked_process_uses_its_parents_store(folder_settings: Settings) -> N
     assert store.get(KEY) == b"child"
 
 
-def test_a_folder_that_is_deleted_while_others_write_into_it_goes_in_the_end(folder_settings: Settings) -> None:
+def test_a_folder_that_is_deleted_while_others_write_into_it_goes_in_the_end(
+    folder_settings: Settings,
+) -> None:
     store = open_store(folder_settings)
     writer = SPAWN.Process(target=write_for_ever, args=(folder_settings, KEY, 10), daemon=True)
     writer.start()

@@ -1,5 +1,6 @@
-"""A store outlives the version that wrote it. `store_without_format.json` is one as commit b47f6bb left it: jobs that
-wait, in flight and ended, deliveries of every state, a parked message, a worker's last heartbeat."""
+"""A store outlives the version that wrote it. `store_without_format.json` is one as commit b47f6bb
+left it: jobs that wait, in flight and ended, deliveries of every state, a parked message, a
+worker's last heartbeat."""
 
 import base64
 import json
@@ -18,7 +19,9 @@ from seg_pipeline.store.format import FORMAT, check_format
 from seg_pipeline_tests.app_servers import app_server
 from seg_pipeline_tests.conftest import make_settings
 
-WRITTEN_BY_AN_OLDER_VERSION = json.loads((Path(__file__).parent / "store_without_format.json").read_text())
+WRITTEN_BY_AN_OLDER_VERSION = json.loads(
+    (Path(__file__).parent / "store_without_format.json").read_text()
+)
 SOON_AFTER = datetime(2026, 11, 26, 15, 0, tzinfo=UTC)
 STATUSES = {
     "waiting-upload": "queued",
@@ -35,7 +38,10 @@ STATUSES = {
 @pytest.fixture
 def old_store(store: Store) -> Store:
     for key, content in WRITTEN_BY_AN_OLDER_VERSION.items():
-        store.put(key, content.encode() if isinstance(content, str) else base64.b64decode(content["base64"]))
+        store.put(
+            key,
+            content.encode() if isinstance(content, str) else base64.b64decode(content["base64"]),
+        )
     return store
 
 
@@ -45,7 +51,9 @@ def test_an_older_store_is_marked_and_everything_in_it_is_found(old_store: Store
     inbox = Inbox(old_store)
     assert {uuid: str(inbox.status(uuid)) for uuid in STATUSES} == STATUSES
     assert {entry.uuid for entry in inbox.page(None, None, 100).jobs} == STATUSES.keys()
-    assert {entry.uuid for entry in inbox.page(JobStatus.FAILED, None, 100).jobs} == {"failed-to-tell"}
+    assert {entry.uuid for entry in inbox.page(JobStatus.FAILED, None, 100).jobs} == {
+        "failed-to-tell"
+    }
     assert set(inbox.waiting(10)) == {"waiting-upload", "waiting-fetch"}
     fetched = inbox.job("waiting-fetch")
     assert (fetched.model, fetched.rle, fetched.callback) == ("demo-sam2", True, True)
@@ -61,16 +69,24 @@ def test_an_older_stores_jobs_in_flight_go_on_with_their_attempt(old_store: Stor
     assert [each.attempt for each in inbox.inflight()] == [3]
     claimed = inbox.claim(["waiting-fetch", "waiting-upload"], "run")
     assert {each.uuid for each in claimed} == {"waiting-upload"}
-    assert inbox.fetches.uuids() == ["waiting-fetch"], "its picture is fetched before a run is asked for"
+    assert inbox.fetches.uuids() == ["waiting-fetch"], (
+        "its picture is fetched before a run is asked for"
+    )
 
 
-def test_an_older_stores_outbox_is_told_once_and_keeps_what_is_to_be_kept(old_store: Store, tmp_path: Path) -> None:
+def test_an_older_stores_outbox_is_told_once_and_keeps_what_is_to_be_kept(
+    old_store: Store, tmp_path: Path
+) -> None:
     with app_server() as server:
-        relay = Courier(old_store, make_settings(tmp_path, app_server_url=server.url), clock=lambda: SOON_AFTER)
+        relay = Courier(
+            old_store, make_settings(tmp_path, app_server_url=server.url), clock=lambda: SOON_AFTER
+        )
         relay.deliver()
         relay.deliver()
     assert sorted(server.uuids()) == ["failed-to-tell", "put-off", "to-tell"]
-    assert {told.uuid: told.document["status"] for told in server.told}["failed-to-tell"] == "failed"
+    assert {told.uuid: told.document["status"] for told in server.told}[
+        "failed-to-tell"
+    ] == "failed"
     outbox = Inbox(old_store).outbox
     assert outbox.uuids() >= {"delivered", "parked"}
     assert outbox.replay("parked", SOON_AFTER).is_pending
@@ -83,10 +99,14 @@ def test_a_store_of_this_version_is_taken_as_it_is(store: Store) -> None:
 
 
 @pytest.mark.parametrize("number", [FORMAT + 1, 99, "2b"])
-def test_a_store_of_a_newer_version_is_refused_and_left_as_it_is(store: Store, number: object) -> None:
+def test_a_store_of_a_newer_version_is_refused_and_left_as_it_is(
+    store: Store, number: object
+) -> None:
     written = json.dumps({"format": number, "written_by": "9.1"}).encode()
     store.put(keys.FORMAT, written)
-    with pytest.raises(StoreTooNew, match=r"written by version 9\.1; this version reads formats up to"):
+    with pytest.raises(
+        StoreTooNew, match=r"written by version 9\.1; this version reads formats up to"
+    ):
         check_format(store)
     assert store.get(keys.FORMAT) == written
 

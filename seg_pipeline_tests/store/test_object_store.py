@@ -1,4 +1,5 @@
-"""What only a bucket can get wrong: credentials, addresses, other servers' habits, the price of a listing."""
+"""What only a bucket can get wrong: credentials, addresses, other servers' habits, the price of a
+listing."""
 
 import subprocess
 import sys
@@ -24,13 +25,19 @@ KEY = "assets/job-1/original.webp"
 def bucket(url: str, **values: Any) -> Store:
     """A store in a bucket of the server at the URL."""
     keys = {"s3_access_key": "test-key", "s3_secret_key": "test-secret"}
-    return open_store(Settings(_env_file=None, **{"s3_bucket": "bucket", "s3_endpoint_url": url, **keys, **values}))
+    return open_store(
+        Settings(
+            _env_file=None, **{"s3_bucket": "bucket", "s3_endpoint_url": url, **keys, **values}
+        )
+    )
 
 
 class Recorder:
     """A server that gives one answer to everything, and remembers what it was asked."""
 
-    def __init__(self, status: int = 200, body: str = "", headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int = 200, body: str = "", headers: dict[str, str] | None = None
+    ) -> None:
         self.requests: list[Request] = []
         self._answer = Response(body, status, headers={"ETag": '"1"', **(headers or {})})
 
@@ -41,7 +48,11 @@ class Recorder:
 
 def client(settings: Settings) -> Any:
     """The bucket as another program sees it."""
-    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": settings.aws_region}
+    keys = {
+        "aws_access_key_id": "test",
+        "aws_secret_access_key": "test",
+        "region_name": settings.aws_region,
+    }
     return boto3.client("s3", endpoint_url=settings.s3_endpoint_url, **keys)
 
 
@@ -58,10 +69,14 @@ def client(settings: Settings) -> Any:
         ("noextension", "application/octet-stream"),
     ],
 )
-def test_objects_have_the_content_type_of_their_name(bucket_settings: Settings, name: str, content_type: str) -> None:
+def test_objects_have_the_content_type_of_their_name(
+    bucket_settings: Settings, name: str, content_type: str
+) -> None:
     """Clients load them from the bucket, which says what was said to it."""
     open_store(bucket_settings).put(f"assets/job-1/{name}", b"1")
-    head = client(bucket_settings).head_object(Bucket=bucket_settings.s3_bucket, Key=f"assets/job-1/{name}")
+    head = client(bucket_settings).head_object(
+        Bucket=bucket_settings.s3_bucket, Key=f"assets/job-1/{name}"
+    )
     assert head["ContentType"] == content_type
 
 
@@ -74,21 +89,32 @@ def test_names_and_urls_are_the_buckets(bucket_settings: Settings) -> None:
 
 def test_without_an_endpoint_urls_are_aws_own() -> None:
     store = bucket("https://unused", s3_endpoint_url=None, aws_region="eu-west-1")
-    assert store.url(KEY, "http://localhost:8000") == f"https://s3.eu-west-1.amazonaws.com/bucket/{KEY}"
+    assert (
+        store.url(KEY, "http://localhost:8000")
+        == f"https://s3.eu-west-1.amazonaws.com/bucket/{KEY}"
+    )
 
 
 def test_a_slash_behind_the_endpoint_does_no_harm(bucket_settings: Settings) -> None:
-    store = open_store(bucket_settings.model_copy(update={"s3_endpoint_url": f"{bucket_settings.s3_endpoint_url}/"}))
+    store = open_store(
+        bucket_settings.model_copy(
+            update={"s3_endpoint_url": f"{bucket_settings.s3_endpoint_url}/"}
+        )
+    )
     store.put(KEY, b"1")
     assert store.get(KEY) == b"1"
     assert store.url(KEY, "").count("//") == 1
 
 
-def test_a_large_upload_is_one_request_and_leaves_no_parts_behind(bucket_settings: Settings) -> None:
+def test_a_large_upload_is_one_request_and_leaves_no_parts_behind(
+    bucket_settings: Settings,
+) -> None:
     open_store(bucket_settings).put(KEY, bytes(12_000_000))
     s3 = client(bucket_settings)
     assert s3.head_object(Bucket=bucket_settings.s3_bucket, Key=KEY)["ContentLength"] == 12_000_000
-    assert "-" not in s3.head_object(Bucket=bucket_settings.s3_bucket, Key=KEY)["ETag"]  # as of a multipart upload
+    assert (
+        "-" not in s3.head_object(Bucket=bucket_settings.s3_bucket, Key=KEY)["ETag"]
+    )  # as of a multipart upload
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket_settings.s3_bucket)
 
 
@@ -102,11 +128,15 @@ def test_strangers_objects_are_left_out_of_listings(bucket_settings: Settings) -
     assert [info.key for info in store.list("inbox/", limit=1)] == ["inbox/job-1"]
 
 
-def test_a_missing_bucket_is_a_broken_store_and_no_missing_object(bucket_settings: Settings) -> None:
+def test_a_missing_bucket_is_a_broken_store_and_no_missing_object(
+    bucket_settings: Settings,
+) -> None:
     store = open_store(bucket_settings.model_copy(update={"s3_bucket": "no-such-bucket"}))
     calls: list[Callable[[], Any]] = [
-        lambda: store.get(KEY), lambda: store.stream(KEY), lambda: store.put(KEY, b""), lambda: store.create(KEY, b""),
-        lambda: store.list("assets/"), lambda: store.list_folders("assets/"), lambda: store.delete(KEY), store.check,
+        lambda: store.get(KEY), lambda: store.stream(KEY), lambda: store.put(KEY, b""),
+        lambda: store.create(KEY, b""),
+        lambda: store.list("assets/"), lambda: store.list_folders("assets/"),
+        lambda: store.delete(KEY), store.check,
     ]  # fmt: skip
     for call in calls:
         with pytest.raises(StoreUnavailable):
@@ -124,7 +154,8 @@ def test_a_server_that_is_away_is_told_in_one_line() -> None:
 
 @pytest.mark.parametrize("manner", MANNERS)
 def test_a_server_that_holds_us_is_left(manner: Manner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers and sensors' ticks wait for it; what counts is the whole request, not the time between two bytes."""
+    """Workers and sensors' ticks wait for it; what counts is the whole request, not the time
+    between two bytes."""
     monkeypatch.setattr(object_store, "REQUEST_SECONDS", 0.3)
     monkeypatch.setattr(object_store, "RETRY_SECONDS", 0.3)
     with stranger(manner) as address:
@@ -141,7 +172,11 @@ def test_a_call_of_the_bucket_leaves_a_tick_time_to_say_so() -> None:
 
 def test_a_refusal_names_no_secret() -> None:
     with serving(Recorder(403, "<Error><Code>SignatureDoesNotMatch</Code></Error>")) as url:
-        for call in (bucket(url).check, lambda: bucket(url).get(KEY), lambda: bucket(url).list("assets/")):
+        for call in (
+            bucket(url).check,
+            lambda: bucket(url).get(KEY),
+            lambda: bucket(url).list("assets/"),
+        ):
             with pytest.raises(StoreUnavailable) as caught:
                 call()
             assert "test-secret" not in str(caught.value)
@@ -193,7 +228,9 @@ def test_the_settings_keys_win_over_the_environment(monkeypatch: pytest.MonkeyPa
 
 
 def test_without_keys_boto3s_chain_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    (tmp_path / "credentials").write_text("[seg]\naws_access_key_id = profiles-key\naws_secret_access_key = secret\n")
+    (tmp_path / "credentials").write_text(
+        "[seg]\naws_access_key_id = profiles-key\naws_secret_access_key = secret\n"
+    )
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
@@ -217,7 +254,8 @@ def test_no_credentials_anywhere_are_told_in_one_sentence(
 
 
 class MillionJobs:
-    """An S3 server that lists a million jobs of ten files each, a thousand keys a request, as AWS does."""
+    """An S3 server that lists a million jobs of ten files each, a thousand keys a request, as AWS
+    does."""
 
     def __init__(self) -> None:
         self.pages = 0
@@ -255,16 +293,23 @@ def test_a_limited_listing_of_a_million_jobs_is_one_request() -> None:
     with serving(server) as url:
         store = bucket(url)
         found = store.list("assets/", after="assets/0123456/3.webp", limit=3)
-        assert [info.key for info in found] == [f"assets/0123456/{number}.webp" for number in (4, 5, 6)]
+        assert [info.key for info in found] == [
+            f"assets/0123456/{number}.webp" for number in (4, 5, 6)
+        ]
         assert server.pages == 1
-        assert store.list_folders("assets/", after="0123456", limit=3) == ["0123457", "0123458", "0123459"]
+        assert store.list_folders("assets/", after="0123456", limit=3) == [
+            "0123457",
+            "0123458",
+            "0123459",
+        ]
         assert server.pages == 2
         assert len(store.list("assets/", limit=1500)) == 1500
         assert server.pages <= 4
 
 
 def test_a_forked_process_is_refused_before_it_hangs(bucket_settings: Settings) -> None:
-    """obstore's threads stay with the parent: without this, the child would hang, and then the parent too."""
+    """obstore's threads stay with the parent: without this, the child would hang, and then the
+    parent too."""
     script = (
         "import os, sys\n"
         "from seg_pipeline.settings import Settings\n"
@@ -285,7 +330,9 @@ def test_a_forked_process_is_refused_before_it_hangs(bucket_settings: Settings) 
     run_python(script, bucket_settings)
 
 
-def test_a_process_forked_before_the_first_use_may_use_the_bucket(bucket_settings: Settings) -> None:
+def test_a_process_forked_before_the_first_use_may_use_the_bucket(
+    bucket_settings: Settings,
+) -> None:
     """As Celery's children are: their parent only talks to the broker."""
     store = open_store(bucket_settings)
     script = (
@@ -304,7 +351,9 @@ def test_a_process_forked_before_the_first_use_may_use_the_bucket(bucket_setting
 
 
 @pytest.mark.parametrize("in_bucket", [True, False])
-def test_boto3_is_not_imported_until_its_chain_is_needed(bucket_settings: Settings, in_bucket: bool) -> None:
+def test_boto3_is_not_imported_until_its_chain_is_needed(
+    bucket_settings: Settings, in_bucket: bool
+) -> None:
     """It costs the API a quarter of a second and tens of megabytes."""
     script = (
         "import sys\n"
@@ -319,7 +368,8 @@ def test_boto3_is_not_imported_until_its_chain_is_needed(bucket_settings: Settin
 
 
 def run_python(script: str, settings: Settings | None) -> None:
-    """Runs the script in a fresh process whose environment names the bucket; fails with what it printed."""
+    """Runs the script in a fresh process whose environment names the bucket; fails with what it
+    printed."""
     environment = {"PATH": "", "PYTHONPATH": "."}
     if settings and settings.s3_access_key and settings.s3_secret_key:
         environment |= {
@@ -329,11 +379,16 @@ def run_python(script: str, settings: Settings | None) -> None:
             "S3_SECRET_KEY": settings.s3_secret_key.get_secret_value(),
         }
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_memory_names_files_as_a_folder_does() -> None:
     store = ObjectStore.in_memory()
     assert store.file_name(KEY) == "job-1/original.webp"
-    assert store.url(KEY, "http://localhost:8000/") == "http://localhost:8000/assets/job-1/original.webp"
+    assert (
+        store.url(KEY, "http://localhost:8000/")
+        == "http://localhost:8000/assets/job-1/original.webp"
+    )

@@ -13,8 +13,10 @@ from seg_pipeline.store import Store
 
 KEY = "assets/job-1/original.webp"
 BAD_KEYS = [
-    "", "/", "/assets/a", "assets/", "assets//a", "../a", "assets/../state/inbox/a", "assets/a/..", "./a", "a/./b",
-    "assets/a\\b", "a\0b", "a b", "a\nb", "assets/a#1", "assets/.hidden", "assets/a%2e%2e", "ä", "a" * 1000, "a\n",
+    "", "/", "/assets/a", "assets/", "assets//a", "../a", "assets/../state/inbox/a", "assets/a/..",
+    "./a", "a/./b",
+    "assets/a\\b", "a\0b", "a b", "a\nb", "assets/a#1", "assets/.hidden", "assets/a%2e%2e", "ä",
+    "a" * 1000, "a\n",
 ]  # fmt: skip
 
 
@@ -30,7 +32,8 @@ def test_a_second_put_replaces_the_first(store: Store) -> None:
 
 
 def test_a_file_becomes_an_object_and_replaces_another(store: Store, tmp_path: Path) -> None:
-    """In parts too, where it is large; the file that was given has nothing to do with it any more."""
+    """In parts too, where it is large; the file that was given has nothing to do with it any
+    more."""
     for data in (b"", b"picture", bytes(range(256)) * 80_000):
         with open_nameless(tmp_path / "uploads") as file:
             file.write(data)
@@ -79,7 +82,9 @@ def test_create_works_again_after_a_delete(store: Store) -> None:
     assert store.create(KEY, b"2")
 
 
-@pytest.mark.parametrize("key", ["assets/job-1/nothing", "assets/none", "inbox/none", "nowhere/at/all"])
+@pytest.mark.parametrize(
+    "key", ["assets/job-1/nothing", "assets/none", "inbox/none", "nowhere/at/all"]
+)
 def test_a_missing_object_is_told_from_a_broken_store(store: Store, key: str) -> None:
     store.put(KEY, b"1")
     with pytest.raises(ObjectNotFound):
@@ -115,7 +120,8 @@ def test_a_large_object_streams_in_small_pieces(store: Store) -> None:
 
 
 def test_a_stream_may_be_left_unread(store: Store) -> None:
-    """A client may hang up: nothing stays open, which would be a ResourceWarning and so an error here."""
+    """A client may hang up: nothing stays open, which would be a ResourceWarning and so an error
+    here."""
     store.put(KEY, bytes(3_000_000))
     next(store.stream(KEY))
     store.stream(KEY)
@@ -151,8 +157,19 @@ def test_a_listing_says_the_same_as_head(store: Store) -> None:
 
 
 def test_lists_are_sorted_by_key_whatever_the_order_of_writing(store: Store) -> None:
-    """`-` sorts before `/` and digits after it: `job-1/…` comes before `job/…`, and `job0/…` behind it."""
-    names = ["job/b", "job0/a", "job-1/a", "job/a/z", "job/a-b", "job", "Job/a", "job/a.json", "job_1/a"]
+    """`-` sorts before `/` and digits after it: `job-1/…` comes before `job/…`, and `job0/…` behind
+    it."""
+    names = [
+        "job/b",
+        "job0/a",
+        "job-1/a",
+        "job/a/z",
+        "job/a-b",
+        "job",
+        "Job/a",
+        "job/a.json",
+        "job_1/a",
+    ]
     for name in names:
         if name != "job":  # a folder cannot also be a file
             store.put(f"assets/{name}", b"1")
@@ -165,14 +182,19 @@ def test_a_list_goes_on_after_any_key(store: Store) -> None:
         store.put(f"assets/{name}", b"1")
     everything = [info.key for info in store.list("assets/")]
     for after in [*everything, "assets/a", "assets/a/b", "assets/a/c", "assets/zz", "assets/0"]:
-        assert [info.key for info in store.list("assets/", after)] == [key for key in everything if key > after], after
+        assert [info.key for info in store.list("assets/", after)] == [
+            key for key in everything if key > after
+        ], after
 
 
 def test_a_list_stops_at_its_limit(store: Store) -> None:
     for name in "edcba":
         store.put(f"inbox/{name}", b"")
     assert [info.key for info in store.list("inbox/", limit=2)] == ["inbox/a", "inbox/b"]
-    assert [info.key for info in store.list("inbox/", after="inbox/b", limit=2)] == ["inbox/c", "inbox/d"]
+    assert [info.key for info in store.list("inbox/", after="inbox/b", limit=2)] == [
+        "inbox/c",
+        "inbox/d",
+    ]
     assert store.list("inbox/", limit=0) == []
     assert len(store.list("inbox/", limit=9)) == 5
 
@@ -186,7 +208,14 @@ def test_a_list_keeps_to_its_prefix(store: Store) -> None:
 
 
 def test_folders_are_listed_by_name_once_each(store: Store) -> None:
-    for key in ["assets/b/1", "assets/b/2", "assets/b/masks/3", "assets/a-1/1", "assets/a/1", "assets/c/deep/1"]:
+    for key in [
+        "assets/b/1",
+        "assets/b/2",
+        "assets/b/masks/3",
+        "assets/a-1/1",
+        "assets/a/1",
+        "assets/c/deep/1",
+    ]:
         store.put(key, b"1")
     store.put("assets/file", b"1")
     names = ["a-1", "a", "b", "c"]  # the order of `assets/a-1/` and `assets/a/`
@@ -194,7 +223,9 @@ def test_folders_are_listed_by_name_once_each(store: Store) -> None:
     for limit in range(6):
         assert store.list_folders("assets/", limit=limit) == names[:limit]
         for index, name in enumerate(names):
-            assert store.list_folders("assets/", after=name, limit=limit) == names[index + 1 :][:limit]
+            assert (
+                store.list_folders("assets/", after=name, limit=limit) == names[index + 1 :][:limit]
+            )
     assert store.list_folders("assets/", after="a") == ["b", "c"]
     assert store.list_folders("nothing/") == []
 
@@ -214,7 +245,13 @@ def test_deleting_what_is_not_there_is_no_error(store: Store) -> None:
 
 
 def test_a_folder_is_deleted_with_all_that_is_in_it_and_nothing_else(store: Store) -> None:
-    for key in ["assets/a/1", "assets/a/masks/2", "assets/a/masks/3", "assets/ab/1", "assets/a-b/1"]:
+    for key in [
+        "assets/a/1",
+        "assets/a/masks/2",
+        "assets/a/masks/3",
+        "assets/ab/1",
+        "assets/a-b/1",
+    ]:
         store.put(key, b"1")
     assert store.delete_folder("assets/a/") == 3
     assert [info.key for info in store.list("assets/")] == ["assets/a-b/1", "assets/ab/1"]
@@ -222,10 +259,19 @@ def test_a_folder_is_deleted_with_all_that_is_in_it_and_nothing_else(store: Stor
 
 
 def test_deleting_a_folder_keeps_what_it_is_told_to(store: Store) -> None:
-    for key in ("assets/a/keep.json", "assets/a/go.json", "assets/a/b/keep.png", "assets/a/b/go.png", "assets/a/c/go"):
+    for key in (
+        "assets/a/keep.json",
+        "assets/a/go.json",
+        "assets/a/b/keep.png",
+        "assets/a/b/go.png",
+        "assets/a/c/go",
+    ):
         store.put(key, b"x")
     assert store.delete_folder("assets/a/", keep=lambda key: "keep" in key) == 3
-    assert [info.key for info in store.list("assets/a/")] == ["assets/a/b/keep.png", "assets/a/keep.json"]
+    assert [info.key for info in store.list("assets/a/")] == [
+        "assets/a/b/keep.png",
+        "assets/a/keep.json",
+    ]
 
 
 def test_more_objects_than_one_page_are_listed_and_deleted(store: Store) -> None:
@@ -234,7 +280,9 @@ def test_more_objects_than_one_page_are_listed_and_deleted(store: Store) -> None
     for key in keys:
         store.put(key, b"")
     assert [info.key for info in store.list("done/completed/")] == keys
-    assert [info.key for info in store.list("done/completed/", after=keys[2], limit=1001)] == keys[3:1004]
+    assert [info.key for info in store.list("done/completed/", after=keys[2], limit=1001)] == keys[
+        3:1004
+    ]
     assert store.delete_folder("done/completed/") == 1005
 
 
@@ -243,7 +291,8 @@ def test_no_key_leaves_its_place_or_hides(store: Store, key: str) -> None:
     calls = [
         lambda: store.put(key, b"1"), lambda: store.create(key, b"1"), lambda: store.get(key),
         lambda: store.stream(key),
-        lambda: store.list(f"{key}/"), lambda: store.list_folders(f"{key}/"), lambda: store.delete_folder(f"{key}/"),
+        lambda: store.list(f"{key}/"), lambda: store.list_folders(f"{key}/"),
+        lambda: store.delete_folder(f"{key}/"),
         lambda: store.url(key, "http://localhost"), lambda: store.file_name(key),
     ]  # fmt: skip
     for call in calls:
@@ -276,7 +325,8 @@ def test_calls_at_once_answer_in_their_order(store: Store) -> None:
 
 
 def test_calls_at_once_may_make_calls_at_once(store: Store) -> None:
-    """As many of them as there are threads for requests: none may wait for a thread that waits for it."""
+    """As many of them as there are threads for requests: none may wait for a thread that waits for
+    it."""
     store.put("inbox/a", b"a")
     pair = [partial(store.get, "inbox/a")] * 2
     assert [*store.at_once([partial(store.at_once, pair)] * 40)] == [[b"a", b"a"]] * 40

@@ -34,7 +34,9 @@ def write_past_a_limit(settings: Settings, key: str) -> None:
     raise SystemExit("no StoreFull")
 
 
-def accept_at_once(settings: Settings, jobs: list[Job], start: Barrier, created: dict[str, int], name: int) -> None:
+def accept_at_once(
+    settings: Settings, jobs: list[Job], start: Barrier, created: dict[str, int], name: int
+) -> None:
     """Accepts each job at the moment when all other processes do, and notes those that it made."""
     inbox = Inbox(open_store(settings))
     for job in jobs:
@@ -43,8 +45,11 @@ def accept_at_once(settings: Settings, jobs: list[Job], start: Barrier, created:
             created[f"{job.uuid}/{name}"] = name
 
 
-def claim_at_once(settings: Settings, uuids: list[str], start: Barrier, claimed: dict[str, int], name: int) -> None:
-    """Claims the jobs one by one at the moment when all other processes do, and notes those that it got."""
+def claim_at_once(
+    settings: Settings, uuids: list[str], start: Barrier, claimed: dict[str, int], name: int
+) -> None:
+    """Claims the jobs one by one at the moment when all other processes do, and notes those that it
+    got."""
     inbox = Inbox(open_store(settings))
     for uuid in uuids:
         start.wait(60)
@@ -52,12 +57,19 @@ def claim_at_once(settings: Settings, uuids: list[str], start: Barrier, claimed:
             claimed[f"{claim.uuid}/{name}"] = name
 
 
-def finish_at_once(settings: Settings, uuids: list[str], start: Barrier, finished: dict[str, int], name: int) -> None:
+def finish_at_once(
+    settings: Settings, uuids: list[str], start: Barrier, finished: dict[str, int], name: int
+) -> None:
     """Finishes each job at the moment when all other processes do, each in another way."""
     inbox = Inbox(open_store(settings))
     for uuid in uuids:
         start.wait(60)
-        inbox.finish(uuid, {"by": name}, ("completed", "failed")[name % 2], datetime(2026, 1, 2, 12, name, tzinfo=UTC))
+        inbox.finish(
+            uuid,
+            {"by": name},
+            ("completed", "failed")[name % 2],
+            datetime(2026, 1, 2, 12, name, tzinfo=UTC),
+        )
         finished[f"{uuid}/{name}"] = name
 
 
@@ -65,7 +77,10 @@ def work_for_ever(settings: Settings, prefix: str, ready: Event) -> None:
     """Accepts, claims and finishes job after job; ends only when killed."""
     inbox = Inbox(open_store(settings))
     for number in count():
-        inbox.accept(Job(f"{prefix}-{number}", "demo-yolo", source_sha256="0" * 64, source_extension="png"), b"picture")
+        inbox.accept(
+            Job(f"{prefix}-{number}", "demo-yolo", source_sha256="0" * 64, source_extension="png"),
+            b"picture",
+        )
         for claim in inbox.claim(inbox.waiting(3), f"{prefix}-{number}:1"):
             inbox.finish(claim.uuid, {}, "completed", datetime(2026, 1, 2, 13, tzinfo=UTC))
         ready.set()

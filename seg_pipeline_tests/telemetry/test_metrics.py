@@ -17,9 +17,17 @@ def counted(name: str, **labels: str) -> float:
 @pytest.mark.parametrize(("code", "fault"), [("worker_lost", "ours"), ("not_an_image", "client")])
 def test_a_failed_job_is_counted_with_whose_fault_it_was(code: str, fault: str) -> None:
     labels = {"status": "failed", "code": code, "fault": fault, "model": "demo-yolo", "via": "sqs"}
-    before = counted("seg_jobs_finished_total", **labels), counted("seg_own_failures_total", code=code)
-    metrics.job_finished({**ENDED, "completed_at": "2026-01-02T12:00:03+00:00", "error": {"code": code}}, "sqs")
-    after = counted("seg_jobs_finished_total", **labels), counted("seg_own_failures_total", code=code)
+    before = (
+        counted("seg_jobs_finished_total", **labels),
+        counted("seg_own_failures_total", code=code),
+    )
+    metrics.job_finished(
+        {**ENDED, "completed_at": "2026-01-02T12:00:03+00:00", "error": {"code": code}}, "sqs"
+    )
+    after = (
+        counted("seg_jobs_finished_total", **labels),
+        counted("seg_own_failures_total", code=code),
+    )
     assert (after[0] - before[0], after[1] - before[1]) == (1, fault == "ours")
 
 
@@ -36,12 +44,17 @@ def test_a_completed_job_is_counted_with_its_stages_and_its_time() -> None:
 
 def test_clocks_that_disagree_count_as_no_time() -> None:
     before = counted("seg_job_seconds_sum", status="failed", via="http")
-    metrics.job_finished({**ENDED, "completed_at": "2026-01-02T11:00:00+00:00", "error": {"code": "error"}}, "http")
+    metrics.job_finished(
+        {**ENDED, "completed_at": "2026-01-02T11:00:00+00:00", "error": {"code": "error"}}, "http"
+    )
     assert counted("seg_job_seconds_sum", status="failed", via="http") == before
 
 
 def test_a_fetch_is_counted_by_its_outcome() -> None:
-    before = counted("seg_fetches_total", outcome="fetched"), counted("seg_fetches_total", outcome="fetch_rejected")
+    before = (
+        counted("seg_fetches_total", outcome="fetched"),
+        counted("seg_fetches_total", outcome="fetch_rejected"),
+    )
     with metrics.fetching():
         pass
     with pytest.raises(FetchRejected), metrics.fetching():

@@ -10,7 +10,13 @@ from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline.telemetry import metrics
-from seg_pipeline.telemetry.snapshots import SILENT_FOR, MetricSnapshots, Reporter, Snapshot, current_samples
+from seg_pipeline.telemetry.snapshots import (
+    SILENT_FOR,
+    MetricSnapshots,
+    Reporter,
+    Snapshot,
+    current_samples,
+)
 from seg_pipeline_tests.builders import NOON
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
@@ -18,7 +24,9 @@ JOBS = ("seg_jobs_accepted_total", (("via", "http"),))
 LATER = NOON + 2 * SILENT_FOR
 
 
-def snapshot(process: str, count: float, written_at: datetime = NOON, ended: bool = False) -> Snapshot:
+def snapshot(
+    process: str, count: float, written_at: datetime = NOON, ended: bool = False
+) -> Snapshot:
     """A process that accepted so many jobs."""
     return Snapshot(process, written_at, {JOBS: count}, ended)
 
@@ -108,7 +116,9 @@ def test_a_reporter_writes_when_something_changed(memory: Store) -> None:
     assert last.ended
 
 
-def test_a_reporter_that_slept_counts_on_under_another_name(memory: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reporter_that_slept_counts_on_under_another_name(
+    memory: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A laptop that was closed: the prune may have folded in what was written before."""
     snapshots, reporter = MetricSnapshots(memory), Reporter(memory, "worker", 1000)
     metrics.JOBS_ACCEPTED.labels("http").inc()

@@ -5,7 +5,19 @@ from collections.abc import Iterator
 from seg_pipeline.errors import AnimatedImage, NotAnImage, UnsupportedImage
 
 _AVIF = {b"avif", b"avis"}
-_HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
+_HEIF = {
+    b"heic",
+    b"heix",
+    b"heim",
+    b"heis",
+    b"hevc",
+    b"hevx",
+    b"hevm",
+    b"hevs",
+    b"mif1",
+    b"mif2",
+    b"msf1",
+}
 _OTHER_PICTURES = {b"jpeg": "JPEG", b"j2ki": "JPEG 2000", b"vvic": "VVC", b"evbi": "EVC"}
 _MAX_BOXES = 256
 
@@ -13,22 +25,31 @@ _MAX_BOXES = 256
 def format_of(data: bytes) -> str | None:
     """AVIF, HEIF, or None for what is no ISO base media file.
 
-    Raises UnsupportedImage for a camera's raw file, AnimatedImage for an image sequence, and NotAnImage for videos and
-    for what only calls itself a picture.
+    Raises UnsupportedImage for a camera's raw file, AnimatedImage for an image sequence, and
+    NotAnImage for videos and for what only calls itself a picture.
     """
     if data[4:8] != b"ftyp":
         return None
     brands = _brands(data)
     if brands[0] == b"crx ":
-        raise UnsupportedImage("The picture is a camera's raw file (Canon CR3); export it as JPEG, PNG or TIFF.")
+        raise UnsupportedImage(
+            "The picture is a camera's raw file (Canon CR3); export it as JPEG, PNG or TIFF."
+        )
     if brands[0] in _OTHER_PICTURES:
-        raise UnsupportedImage(f"The HEIF picture holds {_OTHER_PICTURES[brands[0]]}; send it as JPEG or PNG.")
+        raise UnsupportedImage(
+            f"The HEIF picture holds {_OTHER_PICTURES[brands[0]]}; send it as JPEG or PNG."
+        )
     format_ = _format_of_brands(brands)
     if format_ is None:
-        raise NotAnImage(f"The {len(data)} bytes are a video or another media file (brand {_shown(brands[0])}).")
+        raise NotAnImage(
+            f"The {len(data)} bytes are a video or another media file (brand {_shown(brands[0])})."
+        )
     boxes = {name for name, _ in _boxes(data)}
     if b"meta" not in boxes and b"moov" not in boxes:
-        raise NotAnImage(f"The {len(data)} bytes call themselves {format_} and have no picture in them (no meta box).")
+        raise NotAnImage(
+            f"The {len(data)} bytes call themselves {format_} and have no picture in them (no meta"
+            " box)."
+        )
     if b"meta" not in boxes:
         raise AnimatedImage(f"The {format_} picture has more than one frame; send a single one.")
     return format_
@@ -45,7 +66,11 @@ def _format_of_brands(brands: list[bytes]) -> str | None:
         return "AVIF"
     if brands[0] not in _HEIF:
         return None
-    return "AVIF" if _AVIF & set(brands) and not (_HEIF - {b"mif1", b"mif2", b"msf1"}) & set(brands) else "HEIF"
+    return (
+        "AVIF"
+        if _AVIF & set(brands) and not (_HEIF - {b"mif1", b"mif2", b"msf1"}) & set(brands)
+        else "HEIF"
+    )
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, int]]:

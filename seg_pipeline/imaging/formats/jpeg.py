@@ -25,13 +25,15 @@ _PIXELS_PER_NOISE_BYTE = 2
 _LEAST_NOISE = 1_024
 _LEAST_UNIT_PIXELS = 64
 _NOISE_BYTES_PER_UNIT = 96
-"""A unit between restarts has 64 to 256 pixels in at most six blocks, each of some ten bytes of noise."""
+"""A unit between restarts has 64 to 256 pixels in at most six blocks, each of some ten bytes of
+noise."""
 
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xDA)}
 
 
 def check_header(data: bytes) -> None:
-    """Raises ImageTooCostly for more segments or fill bytes before the first scan than a picture needs."""
+    """Raises ImageTooCostly for more segments or fill bytes before the first scan than a picture
+    needs."""
     fill = at = 0
     for segments, (begin, marker) in enumerate(_markers(data)):
         fill += begin - at
@@ -45,8 +47,8 @@ def check_header(data: bytes) -> None:
 def too_many_segments() -> ImageTooCostly:
     """What is said of a header that no picture needs."""
     return ImageTooCostly(
-        f"The JPEG picture has more than {MAX_SEGMENTS} segments, or {MAX_FILL_BYTES} bytes between them, "
-        "before its pixels; save it anew."
+        f"The JPEG picture has more than {MAX_SEGMENTS} segments, or {MAX_FILL_BYTES} bytes between"
+        " them, before its pixels; save it anew."
     )
 
 
@@ -56,7 +58,10 @@ def check_scans(data: bytes) -> None:
     for _, marker in _markers(data):
         scans += marker == _START_OF_SCAN
         if scans > MAX_SCANS:
-            raise ImageTooCostly(f"The JPEG picture has more than {MAX_SCANS} scans; save it anew, with fewer passes.")
+            raise ImageTooCostly(
+                f"The JPEG picture has more than {MAX_SCANS} scans; save it anew, with fewer"
+                " passes."
+            )
         if marker == _END_OF_IMAGE:
             return
 
@@ -67,8 +72,8 @@ def without_its_end(data: bytes) -> bool:
 
 
 def noise_behind(data: bytes, pixels: int) -> bytes:
-    """Noise that decodes to other pixels, from the end of `data` to the end of a picture of so many pixels. Restart
-    intervals each get their own noise, behind the marker that is expected there."""
+    """Noise that decodes to other pixels, from the end of `data` to the end of a picture of so many
+    pixels. Restart intervals each get their own noise, behind the marker that is expected there."""
     interval, scan = 0, 0
     for begin, marker in _markers(data):
         if marker == _RESTART_INTERVAL:
@@ -76,11 +81,15 @@ def noise_behind(data: bytes, pixels: int) -> bytes:
         scan = begin if marker == _START_OF_SCAN else scan
     if not interval:
         return _repeated(pixels // _PIXELS_PER_NOISE_BYTE + _LEAST_NOISE)
-    piece = _repeated(min(interval * _NOISE_BYTES_PER_UNIT, pixels // _PIXELS_PER_NOISE_BYTE + _LEAST_NOISE))
+    piece = _repeated(
+        min(interval * _NOISE_BYTES_PER_UNIT, pixels // _PIXELS_PER_NOISE_BYTE + _LEAST_NOISE)
+    )
     restarts = _RESTART.findall(data, scan)
     first = (restarts[-1][1] - 0xD0 + 1) if restarts else 0
     intervals = pixels // (_LEAST_UNIT_PIXELS * interval) + 1
-    return piece + b"".join(bytes((0xFF, 0xD0 + (first + number) % 8)) + piece for number in range(intervals))
+    return piece + b"".join(
+        bytes((0xFF, 0xD0 + (first + number) % 8)) + piece for number in range(intervals)
+    )
 
 
 def _repeated(size: int) -> bytes:
@@ -94,9 +103,15 @@ def _markers(data: bytes) -> Iterator[tuple[int, int]]:
         begin, marker = found.end() - 1, data[found.end() - 1]
         yield begin, marker
         at = _end_of_segment(data, begin, marker)
-        pattern = _MARKER_BEHIND_SCAN if marker == _START_OF_SCAN or 0xD0 <= marker <= 0xD7 else _MARKER
+        pattern = (
+            _MARKER_BEHIND_SCAN if marker == _START_OF_SCAN or 0xD0 <= marker <= 0xD7 else _MARKER
+        )
 
 
 def _end_of_segment(data: bytes, begin: int, marker: int) -> int:
-    length = 0 if marker in _WITHOUT_LENGTH else max(2, int.from_bytes(data[begin + 1 : begin + 3], "big"))
+    length = (
+        0
+        if marker in _WITHOUT_LENGTH
+        else max(2, int.from_bytes(data[begin + 1 : begin + 3], "big"))
+    )
     return begin + 1 + length

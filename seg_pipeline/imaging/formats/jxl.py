@@ -57,7 +57,8 @@ def _codestream(data: bytes) -> bytes:
 
 
 def _size(bits: _Bits) -> tuple[int, int]:
-    """Section 6.2: multiples of 8 up to 256, or any up to 2^30; the width may be a ratio of the height."""
+    """Section 6.2: multiples of 8 up to 256, or any up to 2^30; the width may be a ratio of the
+    height."""
     small = bits.take(1)
     height = _side(bits, small)
     ratio = bits.take(3)

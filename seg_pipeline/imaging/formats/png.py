@@ -35,20 +35,24 @@ class Chunk(NamedTuple):
     def is_intact(self) -> bool:
         """Whether its checksum fits."""
         checksum = zlib.crc32(self.body, zlib.crc32(self.name))
-        return len(self.whole) == len(self.body) + 12 and bytes(self.whole[-4:]) == struct.pack(">I", checksum)
+        return len(self.whole) == len(self.body) + 12 and bytes(self.whole[-4:]) == struct.pack(
+            ">I", checksum
+        )
 
 
 def essential(data: bytes, *, pixels: bool = True) -> bytes:
-    """The picture without what does not matter for its pixels: as libpng and browsers do, a flawed or endless comment
-    is passed over. Without `pixels` it ends where they begin.
+    """The picture without what does not matter for its pixels: as libpng and browsers do, a flawed
+    or endless comment is passed over. Without `pixels` it ends where they begin.
 
-    Raises TruncatedImage for a file without pixels or with a damaged chunk, UnsupportedImage for a critical chunk that
-    nobody defines, and ImageTooCostly for more chunks than a picture needs.
+    Raises TruncatedImage for a file without pixels or with a damaged chunk, UnsupportedImage for a
+    critical chunk that nobody defines, and ImageTooCostly for more chunks than a picture needs.
     """
     kept: list[bytes | memoryview] = [SIGNATURE]
     for count, chunk in enumerate(chunks(data)):
         if count >= MAX_CHUNKS:
-            raise ImageTooCostly(f"The PNG picture has more than {MAX_CHUNKS} chunks; save it anew.")
+            raise ImageTooCostly(
+                f"The PNG picture has more than {MAX_CHUNKS} chunks; save it anew."
+            )
         if not chunk.is_ancillary and chunk.name not in _CRITICAL:
             raise _unknown_chunk(chunk)
         if _matters(chunk):
@@ -66,7 +70,9 @@ def chunks(data: bytes) -> Iterator[Chunk]:
     while at + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
         if not name.isalpha():
-            yield Chunk(b"IEND", view[:0], view[at:])  # left to the decoder, which knows what to say
+            yield Chunk(
+                b"IEND", view[:0], view[at:]
+            )  # left to the decoder, which knows what to say
             return
         yield Chunk(name, view[at + 8 : at + 8 + length], view[at : at + 12 + length])
         if name == b"IEND":
@@ -89,7 +95,8 @@ def _matters(chunk: Chunk) -> bool:
 
 
 def _tells_the_orientation(chunk: Chunk) -> bool:
-    """ImageMagick keeps EXIF in a text chunk. A compressed one that grows past all measure tells nothing."""
+    """ImageMagick keeps EXIF in a text chunk. A compressed one that grows past all measure tells
+    nothing."""
     begin = bytes(chunk.body[:32])
     if len(chunk.body) > _MAX_TEXT_BYTES or not begin.startswith(_TEXTS_ABOUT_ORIENTATION):
         return False
@@ -98,7 +105,10 @@ def _tells_the_orientation(chunk: Chunk) -> bool:
         return True
     unpacking = zlib.decompressobj()
     try:
-        return chunk.name == b"tEXt" or len(unpacking.decompress(packed, _MAX_TEXT_BYTES)) < _MAX_TEXT_BYTES
+        return (
+            chunk.name == b"tEXt"
+            or len(unpacking.decompress(packed, _MAX_TEXT_BYTES)) < _MAX_TEXT_BYTES
+        )
     except zlib.error:
         return False
 
@@ -107,7 +117,13 @@ def _unknown_chunk(chunk: Chunk) -> TruncatedImage | UnsupportedImage:
     """A wrong checksum says that it is another chunk, whose name was damaged."""
     name = chunk.name.decode("ascii", "replace")
     if not chunk.is_intact:
-        return TruncatedImage(f"The PNG picture is damaged at its chunk {name}: the checksum is wrong.")
+        return TruncatedImage(
+            f"The PNG picture is damaged at its chunk {name}: the checksum is wrong."
+        )
     if name == "CgBI":
-        return UnsupportedImage("The PNG picture is in Apple's own form for apps (CgBI); send an ordinary PNG.")
-    return UnsupportedImage(f"The PNG picture needs a decoder for its chunk {name}; save it as a plain PNG.")
+        return UnsupportedImage(
+            "The PNG picture is in Apple's own form for apps (CgBI); send an ordinary PNG."
+        )
+    return UnsupportedImage(
+        f"The PNG picture needs a decoder for its chunk {name}; save it as a plain PNG."
+    )

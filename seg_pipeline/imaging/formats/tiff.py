@@ -15,24 +15,63 @@ _NEW_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256
 _SAMPLES, _PAGE_NUMBER, _TILE_WIDTH, _TILE_HEIGHT, _SUB_IFDS = 277, 297, 322, 323, 330
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _DNG_VERSION = 338, 339, 50706
 _WANTED = {
-    _NEW_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PAGE_NUMBER, _TILE_WIDTH,
+    _NEW_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PAGE_NUMBER,
+    _TILE_WIDTH,
     _TILE_HEIGHT, _SUB_IFDS, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _DNG_VERSION,
 }  # fmt: skip
 
 _REDUCED, _PAGE, _MASK = 1, 2, 4
 """Bits of NewSubfileType."""
 
-_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_TYPE_BYTES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
 _TYPE_CODES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _MAX_VALUES = 64
 
-_READ_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32809, 32946, 34676, 34677, 34925, 50000, 50001}
+_READ_COMPRESSIONS = {
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    32771,
+    32773,
+    32809,
+    32946,
+    34676,
+    34677,
+    34925,
+    50000,
+    50001,
+}
 _COMPRESSIONS = {
-    9: "JBIG", 10: "JBIG", 33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 34661: "JBIG",
-    34712: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG of DNG", 50002: "JPEG XL", 52546: "JPEG XL",
+    9: "JBIG", 10: "JBIG", 33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000",
+    34661: "JBIG",
+    34712: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG of DNG", 50002: "JPEG XL",
+    52546: "JPEG XL",
 }  # fmt: skip
 _PHOTOMETRICS = {
-    0: "grey, 0 is white", 1: "grey", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab",
+    0: "grey, 0 is white", 1: "grey", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr",
+    8: "CIELab",
     9: "ICCLab", 10: "ITULab", 32844: "LogL", 32845: "LogLuv",
 }  # fmt: skip
 _RAW_COMPRESSIONS = {32767, 32769, 32770, 34713, 65000, 65535}
@@ -45,7 +84,12 @@ _RAW_SIGNATURES = {
     b"IIRS": "Olympus ORF",
     b"MMOR": "Olympus ORF",
 }
-_ORDERS = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
+_ORDERS = {
+    b"II*\0": ("<", False),
+    b"MM\0*": (">", False),
+    b"II+\0": ("<", True),
+    b"MM\0+": (">", True),
+}
 
 
 @dataclass(frozen=True)
@@ -99,7 +143,11 @@ class Directory:
         kind = {2: "signed", 3: "float"}.get(self.first(_SAMPLE_FORMAT, 1), "unsigned")
         photometric = self.first(_PHOTOMETRIC)
         colours = _PHOTOMETRICS.get(photometric, f"PhotometricInterpretation {photometric}")
-        extra = f", {len(self.tags[_EXTRA_SAMPLES])} of them extra" if _EXTRA_SAMPLES in self.tags else ""
+        extra = (
+            f", {len(self.tags[_EXTRA_SAMPLES])} of them extra"
+            if _EXTRA_SAMPLES in self.tags
+            else ""
+        )
         return f"{self.samples} samples a pixel{extra}, each {self.bits} bits {kind}, {colours}"
 
     @property
@@ -120,28 +168,32 @@ class TiffHeader:
 
 
 def is_tiff(data: bytes) -> bool:
-    """Whether the bytes begin as a TIFF does, or as a camera's raw file that is one but for its signature."""
+    """Whether the bytes begin as a TIFF does, or as a camera's raw file that is one but for its
+    signature."""
     return data[:4] in _ORDERS or data[:4] in _RAW_SIGNATURES
 
 
 def read_header(data: bytes) -> TiffHeader:
     """The picture's directory, checked.
 
-    Raises TruncatedImage, UnsupportedImage (camera raw, an unknown compression), AnimatedImage (several pictures that
-    are not called pages) or ImageTooCostly (more entries, or a larger tile, than its pixels need).
+    Raises TruncatedImage, UnsupportedImage (camera raw, an unknown compression), AnimatedImage
+    (several pictures that are not called pages) or ImageTooCostly (more entries, or a larger tile,
+    than its pixels need).
     """
     if data[:4] in _RAW_SIGNATURES:
         raise UnsupportedImage(_raw(_RAW_SIGNATURES[data[:4]]))
     directories = list(_Reader(data).chain())
     if not directories or min(directories[0].size_wh) < 1:
-        raise TruncatedImage("The TIFF picture's header is truncated or damaged: it has no directory with a size.")
+        raise TruncatedImage(
+            "The TIFF picture's header is truncated or damaged: it has no directory with a size."
+        )
     picture = directories[0]
     _refuse_raw(data, directories)
     pages = [each for each in directories[1:] if not each._belongs_to_another]
     if pages and not all(each._is_page for each in (picture, *pages)):
         raise AnimatedImage(
-            f"The TIFF picture has more than one frame ({1 + len(pages)} that are not called pages by NewSubfileType); "
-            "send a single one."
+            f"The TIFF picture has more than one frame ({1 + len(pages)} that are not called pages"
+            " by NewSubfileType); send a single one."
         )
     _check_compression(picture)
     _check_tile(picture)
@@ -170,15 +222,21 @@ def _check_compression(picture: Directory) -> None:
     number = picture.first(_COMPRESSION, 1)
     if number not in _READ_COMPRESSIONS:
         name = _COMPRESSIONS.get(number, f"number {number}")
-        raise UnsupportedImage(f"The TIFF picture's compression is not read ({name}); save it with LZW or Deflate.")
+        raise UnsupportedImage(
+            f"The TIFF picture's compression is not read ({name}); save it with LZW or Deflate."
+        )
 
 
 def _check_tile(picture: Directory) -> None:
     """A tile is decoded whole, however small the picture is."""
-    (width, height), tile = picture.size_wh, (picture.first(_TILE_WIDTH), picture.first(_TILE_HEIGHT))
+    (width, height), tile = (
+        picture.size_wh,
+        (picture.first(_TILE_WIDTH), picture.first(_TILE_HEIGHT)),
+    )
     if tile[0] * tile[1] > 4 * (width * height + 2**20):
         raise ImageTooCostly(
-            f"The TIFF picture of {width}x{height} pixels is in tiles of {tile[0]}x{tile[1]}; save it in smaller tiles."
+            f"The TIFF picture of {width}x{height} pixels is in tiles of {tile[0]}x{tile[1]}; save"
+            " it in smaller tiles."
         )
 
 
@@ -225,7 +283,9 @@ class _Reader:
     def _count_entries(self, count: int) -> None:
         self._entries += count
         if self._entries > MAX_ENTRIES:
-            raise ImageTooCostly(f"The TIFF picture has more than {MAX_ENTRIES} entries in its directories.")
+            raise ImageTooCostly(
+                f"The TIFF picture has more than {MAX_ENTRIES} entries in its directories."
+            )
 
     def _entry(self, at: int) -> tuple[int, tuple[int, ...]] | None:
         """A tag that matters and its values."""
@@ -245,7 +305,9 @@ class _Reader:
         """Entries may name the same bytes again and again; a decoder reads them each time."""
         self._value_bytes += size if size <= len(self._data) else 0
         if self._value_bytes > 4 * len(self._data) + 2**20:
-            raise ImageTooCostly("The TIFF picture's directories name the same bytes again and again; save it anew.")
+            raise ImageTooCostly(
+                "The TIFF picture's directories name the same bytes again and again; save it anew."
+            )
 
     def _number(self, at: int, size: int) -> int:
         return self._numbers(at, {2: "H", 4: "I", 8: "Q"}[size], 1)[0]
@@ -254,4 +316,6 @@ class _Reader:
         try:
             return struct.unpack_from(f"{self._order}{count}{code}", self._data, at)
         except (struct.error, OverflowError) as error:
-            raise TruncatedImage("The TIFF picture's header is truncated or damaged: it breaks off.") from error
+            raise TruncatedImage(
+                "The TIFF picture's header is truncated or damaged: it breaks off."
+            ) from error

@@ -1,5 +1,6 @@
-"""Whether `turbo` may stand in for `exact`: both segment the same bundled pictures, and a verdict says how alike they
-are. It is measured once for a model, its parameters, a device and the libraries' versions, and kept in a file."""
+"""Whether `turbo` may stand in for `exact`: both segment the same bundled pictures, and a verdict
+says how alike they are. It is measured once for a model, its parameters, a device and the
+libraries' versions, and kept in a file."""
 
 import fcntl
 import hashlib
@@ -31,10 +32,12 @@ LEAST_PAIRS = 20
 """Fewer masks than this, over all pictures, say nothing."""
 
 PARAMETERS: Parameters = {"points_per_side": 16}
-"""SAM-2 is asked for a quarter of its usual points: enough to see a difference, in a quarter of the time."""
+"""SAM-2 is asked for a quarter of its usual points: enough to see a difference, in a quarter of the
+time."""
 
 WORKER_SECONDS = 1800
-"""So long a worker measures while a job waits; `seg-pipeline parity` takes the time that it needs."""
+"""So long a worker measures while a job waits; `seg-pipeline parity` takes the time that it
+needs."""
 
 SHORT_SECONDS = 60
 """A comparison that took less is timed once more."""
@@ -69,9 +72,9 @@ class Subject:
 class Verdict:
     """How alike the two are.
 
-    `mean_iou` is that of the pairs: a mask of each side with the same label that share half or more. A picture counts
-    among the `others` where any mask has no partner, even if both sides have as many. `failure` says why nothing could
-    be measured.
+    `mean_iou` is that of the pairs: a mask of each side with the same label that share half or
+    more. A picture counts among the `others` where any mask has no partner, even if both sides have
+    as many. `failure` says why nothing could be measured.
     """
 
     pictures: int = 0
@@ -93,13 +96,22 @@ class Verdict:
         if self.failure:
             return self.failure
         if self.pairs < LEAST_PAIRS:
-            return f"exact and turbo share {self.pairs} masks on {self.pictures} pictures, too few to judge by"
+            return (
+                f"exact and turbo share {self.pairs} masks on {self.pictures} pictures, too few to"
+                " judge by"
+            )
         if self.mean_iou < LEAST_MEAN_IOU:
-            return f"its masks have a mean IoU of {self.mean_iou:.4f} with those of exact, less than {LEAST_MEAN_IOU}"
+            return (
+                f"its masks have a mean IoU of {self.mean_iou:.4f} with those of exact, less than"
+                f" {LEAST_MEAN_IOU}"
+            )
         if self.others > MOST_OTHER_SHARE * self.pictures:
             return f"it finds other things than exact on {self.others} of {self.pictures} pictures"
         if self.speed_up < 1:
-            return f"it takes {self.turbo_seconds:.1f} s for what exact does in {self.exact_seconds:.1f} s"
+            return (
+                f"it takes {self.turbo_seconds:.1f} s for what exact does in"
+                f" {self.exact_seconds:.1f} s"
+            )
         return None
 
     @property
@@ -112,7 +124,8 @@ def judge(exact: Sequence[Sequence[Segment]], turbo: Sequence[Sequence[Segment]]
     """How alike two answers for the same pictures are."""
     pairs = [_pair(ours, theirs) for ours, theirs in zip(exact, turbo, strict=True)]
     others = sum(
-        not len(paired) == len(ours) == len(theirs) for paired, ours, theirs in zip(pairs, exact, turbo, strict=True)
+        not len(paired) == len(ours) == len(theirs)
+        for paired, ours, theirs in zip(pairs, exact, turbo, strict=True)
     )
     ious = [iou for paired in pairs for iou in paired]
     return Verdict(len(pairs), len(ious), fmean(ious) if ious else 0.0, others)
@@ -137,7 +150,8 @@ def _pair(ours: Sequence[Segment], theirs: Sequence[Segment]) -> list[float]:
 
 
 def load_turbo_or_exact(subject: Subject, folder: Path, load: Load) -> Segmenter:
-    """The model in turbo if that is as good as exact here, else in exact, with the reason in its notes."""
+    """The model in turbo if that is as good as exact here, else in exact, with the reason in its
+    notes."""
     verdict = verdict_on(subject, folder, load)
     if verdict.refusal is None:
         segmenter = load("turbo")
@@ -159,13 +173,22 @@ def verdict_on(subject: Subject, folder: Path, load: Load) -> Verdict:
     """
     with _alone(folder):
         verdict = kept(folder, subject)
-        return fresh_verdict(subject, folder, load, log_progress, WORKER_SECONDS) if verdict is None else verdict
+        return (
+            fresh_verdict(subject, folder, load, log_progress, WORKER_SECONDS)
+            if verdict is None
+            else verdict
+        )
 
 
 def fresh_verdict(
-    subject: Subject, folder: Path, load: Load, progress: Progress, limit_seconds: float | None = None
+    subject: Subject,
+    folder: Path,
+    load: Load,
+    progress: Progress,
+    limit_seconds: float | None = None,
 ) -> Verdict:
-    """Measures, and keeps what comes out; not if it was for want of memory, of which there may be more next time."""
+    """Measures, and keeps what comes out; not if it was for want of memory, of which there may be
+    more next time."""
     from seg_pipeline.segmenters.parity.pictures import parity_pictures
 
     try:
@@ -177,9 +200,13 @@ def fresh_verdict(
 
 
 def measure(
-    groups: Sequence[Sequence[RgbImage]], load: Load, progress: Progress, limit_seconds: float | None = None
+    groups: Sequence[Sequence[RgbImage]],
+    load: Load,
+    progress: Progress,
+    limit_seconds: float | None = None,
 ) -> Verdict:
-    """Segments the pictures by both, in turns, and judges. Raises what exact raises, and ModelOutOfMemory."""
+    """Segments the pictures by both, in turns, and judges. Raises what exact raises, and
+    ModelOutOfMemory."""
     with closing(load("exact")) as exact:
         try:
             with closing(load("turbo")) as turbo:
@@ -202,7 +229,10 @@ def _compare(
     for group in groups:
         if limit_seconds is not None and time.monotonic() - began > limit_seconds:
             return Verdict(
-                failure=f"comparing it with exact takes over {limit_seconds:.0f} s; see `seg-pipeline parity`"
+                failure=(
+                    f"comparing it with exact takes over {limit_seconds:.0f} s; see `seg-pipeline"
+                    " parity`"
+                )
             )
         for side in (plain, quick):
             side.found += side.timed(group)
@@ -211,7 +241,9 @@ def _compare(
     if time.monotonic() - began < SHORT_SECONDS:
         _time_again(plain, quick, groups)
     verdict = judge(plain.found, quick.found)
-    return replace(verdict, exact_seconds=round(plain.seconds, 3), turbo_seconds=round(quick.seconds, 3))
+    return replace(
+        verdict, exact_seconds=round(plain.seconds, 3), turbo_seconds=round(quick.seconds, 3)
+    )
 
 
 def _time_again(plain: "_Side", quick: "_Side", groups: Sequence[Sequence[RgbImage]]) -> None:
@@ -245,7 +277,11 @@ def kept(folder: Path, subject: Subject) -> Verdict | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        logger.warning("the verdict in %s cannot be read (%s), so it is measured again", subject.file_name, error)
+        logger.warning(
+            "the verdict in %s cannot be read (%s), so it is measured again",
+            subject.file_name,
+            error,
+        )
         return None
 
 
@@ -269,7 +305,8 @@ def log_progress(done: int, total: int) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """One process measures while the others wait for what comes out; each for itself where no file can be written."""
+    """One process measures while the others wait for what comes out; each for itself where no file
+    can be written."""
     with ExitStack() as held:
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,5 @@
-"""The pictures on which a quick model is held against the exact one: drawn scenes, and the photographs that come with
-ultralytics, whole, mirrored and in parts."""
+"""The pictures on which a quick model is held against the exact one: drawn scenes, and the
+photographs that come with ultralytics, whole, mirrored and in parts."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,8 @@ MORE_SCENES = {(320, 320): range(8, 12), (480, 640): range(12, 16), (960, 720): 
 """Seeds by width and height."""
 
 PART = 0.6
-"""Of each side; the four corners of that size overlap, so that a thing cut by one is whole in another."""
+"""Of each side; the four corners of that size overlap, so that a thing cut by one is whole in
+another."""
 
 PHOTOGRAPHS = ("bus.jpg", "zidane.jpg")
 MAX_PIXELS = 10_000_000
@@ -23,10 +24,11 @@ SAMPLE = Path(__file__).parents[2] / "demo" / "sample.jpg"
 
 
 def parity_pictures(model: str) -> list[list[RgbImage]]:
-    """Twenty-two pictures, the same for all models but the demo ones, in groups of one shape: a batch each.
+    """Twenty-two pictures, the same for all models but the demo ones, in groups of one shape: a
+    batch each.
 
-    Demo models know drawn shapes alone. What they take for shapes in a photograph are guesses around the threshold,
-    which any rounding moves across it; so they are shown more scenes instead.
+    Demo models know drawn shapes alone. What they take for shapes in a photograph are guesses
+    around the threshold, which any rounding moves across it; so they are shown more scenes instead.
     """
     sample = _both_ways(_read(SAMPLE))
     if model in DEMO_MODELS:
@@ -60,7 +62,11 @@ def _both_ways(picture: RgbImage) -> list[RgbImage]:
 
 def _corners(picture: RgbImage) -> list[RgbImage]:
     height, width = (round(side * PART) for side in picture.shape[:2])
-    sides = ((rows, columns) for rows in (slice(height), slice(-height, None)) for columns in _ends(width))
+    sides = (
+        (rows, columns)
+        for rows in (slice(height), slice(-height, None))
+        for columns in _ends(width)
+    )
     return [np.ascontiguousarray(picture[rows, columns]) for rows, columns in sides]
 
 

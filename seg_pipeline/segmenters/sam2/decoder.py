@@ -1,17 +1,20 @@
-"""SAM-2's mask decoder for many single points on one picture: upstream's `MaskDecoder` with its sums in another order.
+"""SAM-2's mask decoder for many single points on one picture: upstream's `MaskDecoder` with its
+sums in another order.
 
-Upstream keeps a copy of the picture's features for every point and carries it through the two-way transformer. Here
-that is never written out. What the picture's attention to a point's tokens adds to the features is a product of the
-attention's weights and one row for each head and token, so that a point's features always are
+Upstream keeps a copy of the picture's features for every point and carries it through the two-way
+transformer. Here that is never written out. What the picture's attention to a point's tokens adds
+to the features is a product of the attention's weights and one row for each head and token, so that
+a point's features always are
 
     keys = scale * shared + weights @ rows + constant
 
-with `shared` the same for every point. A projection of the keys is then one of `shared`, made once a picture, and one
-of a few rows; and a layer norm needs only the length of each key, which the rows' inner products give. The result is
-upstream's but for rounding. Masks are made for those tokens alone that are asked for.
+with `shared` the same for every point. A projection of the keys is then one of `shared`, made once
+a picture, and one of a few rows; and a layer norm needs only the length of each key, which the
+rows' inner products give. The result is upstream's but for rounding. Masks are made for those
+tokens alone that are asked for.
 
-In the shapes below `p` is points, `t` tokens of a point, `n = h w` positions of the picture, `c` channels of an
-embedding, `H` heads, `d` channels of a head, and `r = H t` rows.
+In the shapes below `p` is points, `t` tokens of a point, `n = h w` positions of the picture, `c`
+channels of an embedding, `H` heads, `d` channels of a head, and `r = H t` rows.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,11 +27,13 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
 POSITIONS_AT_ONCE = 4096
-"""Positions of the picture, times points, that a step works on at once on a CPU: they should stay in a core's cache."""
+"""Positions of the picture, times points, that a step works on at once on a CPU: they should stay
+in a core's cache."""
 
 
 class Attention:
-    """One of upstream's `Attention` layers, by heads; the factor of its scores goes with the queries."""
+    """One of upstream's `Attention` layers, by heads; the factor of its scores goes with the
+    queries."""
 
     def __init__(self, layer: Any) -> None:
         self.layer = layer
@@ -62,8 +67,8 @@ class Attention:
 
 @dataclass(frozen=True)
 class Projection:
-    """What the tokens are multiplied with instead of the keys: the shared part's and the position's share, `(H, d, n)`,
-    and the weights `(c, H d)` for the rows."""
+    """What the tokens are multiplied with instead of the keys: the shared part's and the position's
+    share, `(H, d, n)`, and the weights `(c, H d)` for the rows."""
 
     shared: Tensor
     position: Tensor
@@ -104,7 +109,8 @@ class SharedUpscaled:
 
 @dataclass(frozen=True)
 class Tokens:
-    """What the tokens of some points give the picture in one layer: keys and values, `(p, H, t, d)`."""
+    """What the tokens of some points give the picture in one layer: keys and values, `(p, H, t,
+    d)`."""
 
     keys: Tensor
     values: Tensor
@@ -118,14 +124,17 @@ class Tokens:
 class Features:
     """The features of a picture as some points have changed them; see the module."""
 
-    weights: Tensor  # (p, 2 r, n) in the decoder's dtype: of both layers, the first `r` times the first norm's scale
+    # (p, 2 r, n) in the decoder's dtype: of both layers, `r` times the first norm's scale first.
+    weights: Tensor
     scale: Tensor  # (p, 1, n) float32: of the first norm
     last_scale: Tensor  # (p, 1, n) float32: of the second
     rows: Tensor  # (p, 2 r, c) float32: as they are after the second norm's gain
 
     def part(self, points: slice) -> "Features":
         """Those of a few points, to be written into."""
-        return Features(self.weights[points], self.scale[points], self.last_scale[points], self.rows[points])
+        return Features(
+            self.weights[points], self.scale[points], self.last_scale[points], self.rows[points]
+        )
 
 
 @dataclass(frozen=True)
@@ -150,7 +159,8 @@ class Looked:
 class PointMasks:
     """Those masks of a point that are wanted, before any pixel of them is made.
 
-    A pixel is made from its own position's features alone, so that it can be made where it is looked at.
+    A pixel is made from its own position's features alone, so that it can be made where it is
+    looked at.
     """
 
     point: int  # which of the batch
@@ -166,7 +176,8 @@ class PointMasks:
 
 
 class FastMaskDecoder:
-    """A SAM-2's mask decoder for single points; the picture's side in `dtype`, the tokens' in float32.
+    """A SAM-2's mask decoder for single points; the picture's side in `dtype`, the tokens' in
+    float32.
 
     A picture has `positions`, n in the shapes, in `size`, rows and columns.
     """
@@ -199,7 +210,8 @@ class FastMaskDecoder:
         return len(decoder.transformer.layers) == 2 and bool(decoder.use_high_res_features)
 
     def _fold_weights(self) -> None:
-        """What follows from the weights alone. Rows are centred, as a layer norm does with their sum anyway."""
+        """What follows from the weights alone. Rows are centred, as a layer norm does with their
+        sum anyway."""
         gain, bias = self._first.norm4.weight, self._first.norm4.bias
         self._first_out = _centred(self._first_back.out_by_head())
         self._first_out_again = _centred(self._first_out * gain)
@@ -214,10 +226,14 @@ class FastMaskDecoder:
     def share(self, embedding: Tensor, fine: Tensor, finest: Tensor) -> Shared:
         """Does what is the same for every point of a picture.
 
-        `embedding (1, c, h, w)` and the features of twice and four times its size, `(1, c / 4, 2 h, 2 w)` and
-        `(1, c / 8, 4 h, 4 w)`, are those of `SAM2ImagePredictor.set_image`.
+        `embedding (1, c, h, w)` and the features of twice and four times its size, `(1, c / 4, 2 h,
+        2 w)` and `(1, c / 8, 4 h, 4 w)`, are those of `SAM2ImagePredictor.set_image`.
         """
-        features = (embedding.float() + self._prompts.no_mask_embed.weight.reshape(1, -1, 1, 1))[0].flatten(1).T
+        features = (
+            (embedding.float() + self._prompts.no_mask_embed.weight.reshape(1, -1, 1, 1))[0]
+            .flatten(1)
+            .T
+        )
         position = self._prompts.get_dense_pe()[0].flatten(1).T
         first = _centred(features + self._first_back.layer.out_proj.bias)
         second = first * self._first.norm4.weight
@@ -233,7 +249,9 @@ class FastMaskDecoder:
         return {
             "token_keys": self._cast(self._first_look.keys(features + position)[None]),
             "token_values": self._cast(self._first_look.values(features)[None]),
-            "first_scores": self._cast(self._first_back.queries(features + position).transpose(1, 2)),
+            "first_scores": self._cast(
+                self._first_back.queries(features + position).transpose(1, 2)
+            ),
             "first_cross": self._cast(2 * self._first_out @ centred.T),
             "first_length": centred.square().sum(1),
         }
@@ -246,7 +264,9 @@ class FastMaskDecoder:
         return {
             "second_look": self._projection(look.layer.k_proj, second, position, look),
             "second_values": self._cast(look.split(second @ look.layer.v_proj.weight.T)),
-            "second_scores": Projection(scores.shared, scores.position + constant.to(self._dtype), scores.weights),
+            "second_scores": Projection(
+                scores.shared, scores.position + constant.to(self._dtype), scores.weights
+            ),
             "second_cross": self._cast(2 * self._both_outs @ centred.T),
             "second_length": centred.square().sum(1),
             "constant_cross": 2 * centred @ self._constant,
@@ -260,7 +280,8 @@ class FastMaskDecoder:
         }
 
     def _share_upscaled(self, last: Tensor, fine: Tensor, finest: Tensor) -> SharedUpscaled:
-        """Both transposed convolutions as matrix products; each position's `2 x 2` pixels lie side by side."""
+        """Both transposed convolutions as matrix products; each position's `2 x 2` pixels lie side
+        by side."""
         coarse_bias, fine_bias = (self._decoder.output_upscaling[i].bias.repeat(4) for i in (0, 3))
         height, width = self._prompts.image_embedding_size
         fine = fine.reshape(-1, height, 2, width, 2).permute(1, 3, 2, 4, 0)
@@ -274,19 +295,27 @@ class FastMaskDecoder:
         )
 
     def _projection(
-        self, linear: Any, shared: Tensor, position: Tensor, attention: Attention, scale: float = 1.0
+        self,
+        linear: Any,
+        shared: Tensor,
+        position: Tensor,
+        attention: Attention,
+        scale: float = 1.0,
     ) -> Projection:
-        """Without the linear layer's bias and the keys' constant: scores that differ from all others of their softmax
-        by the same amount are the same."""
+        """Without the linear layer's bias and the keys' constant: scores that differ from all
+        others of their softmax by the same amount are the same."""
         weights = linear.weight.T * scale
-        by_head = [self._cast(attention.split(x @ weights).transpose(1, 2)) for x in (shared, position)]
+        by_head = [
+            self._cast(attention.split(x @ weights).transpose(1, 2)) for x in (shared, position)
+        ]
         return Projection(by_head[0], by_head[1], weights)
 
     def _cast(self, x: Tensor) -> Tensor:
         return x.to(self._dtype).contiguous()
 
     def look(self, shared: Shared, coordinates: Tensor, multimask: bool = True) -> Looked:
-        """Upstream's `TwoWayTransformer` for points `(p, 2)` float32, in pixels of the network's input.
+        """Upstream's `TwoWayTransformer` for points `(p, 2)` float32, in pixels of the network's
+        input.
 
         `multimask`: whether the three masks of an ambiguous point are wanted or the single one.
         """
@@ -299,7 +328,10 @@ class FastMaskDecoder:
         needed = self._needed(multimask)
         asked = self._last_look.queries((queries + tokens)[:, needed])
         seen = self._by_parts(
-            asked, lambda i: self._change_second(shared, features.part(i), first.part(i), second.part(i), asked[i])
+            asked,
+            lambda i: self._change_second(
+                shared, features.part(i), first.part(i), second.part(i), asked[i]
+            ),
         )
         queries = queries[:, needed] + self._last_look.out(seen)
         return Looked(self._decoder.transformer.norm_final_attn(queries), features)
@@ -310,13 +342,18 @@ class FastMaskDecoder:
         return guesses[:, self._mask_tokens(looked)]
 
     def masks(self, shared: Shared, looked: Looked, wanted: Tensor) -> list[Tensor]:
-        """The logits `(k, 4 h, 4 w)` float32 of the wanted masks `(p, m) bool`, for each point that has any."""
-        return [self.arrange(self.upscale(shared, masks)) for masks in self.point_masks(looked, wanted)]
+        """The logits `(k, 4 h, 4 w)` float32 of the wanted masks `(p, m) bool`, for each point that
+        has any."""
+        return [
+            self.arrange(self.upscale(shared, masks)) for masks in self.point_masks(looked, wanted)
+        ]
 
     def point_masks(self, looked: Looked, wanted: Tensor) -> Iterator[PointMasks]:
         """The wanted masks `(p, m) bool` of each point that has any, still to be made."""
         networks = self._decoder.output_hypernetworks_mlps[self._mask_tokens(looked)]
-        weights = torch.stack([network(looked.queries[:, 1 + i]) for i, network in enumerate(networks)], 1)
+        weights = torch.stack(
+            [network(looked.queries[:, 1 + i]) for i, network in enumerate(networks)], 1
+        )
         features = looked.features
         for point in torch.nonzero(wanted.any(1)).flatten().tolist():
             yield PointMasks(
@@ -329,10 +366,11 @@ class FastMaskDecoder:
             )
 
     def upscale(self, shared: Shared, masks: PointMasks, positions: Tensor | None = None) -> Tensor:
-        """The end of upstream's `predict_masks`: the logits `(k, s, 16)` float32 at some positions, an index `(s,)`, or
-        at all.
+        """The end of upstream's `predict_masks`: the logits `(k, s, 16)` float32 at some positions,
+        an index `(s,)`, or at all.
 
-        A position's 4 x 4 pixels lie two by two: all of one pixel of the first transposed convolution, then the next.
+        A position's 4 x 4 pixels lie two by two: all of one pixel of the first transposed
+        convolution, then the next.
         """
         of = _everywhere if positions is None else partial(torch.index_select, index=positions)
         last_scale = of(masks.last_scale, 0)
@@ -351,7 +389,9 @@ class FastMaskDecoder:
     def arrange(self, logits: Tensor) -> Tensor:
         """The logits `(k, n, 16)` float32 of all positions as pictures `(k, 4 h, 4 w)`."""
         height, width = self._prompts.image_embedding_size
-        pairs = logits.flatten(1).view(torch.float64)  # two pixels side by side move as one, in a tenth of the time
+        pairs = logits.flatten(1).view(
+            torch.float64
+        )  # two pixels side by side move as one, in a tenth of the time
         pairs = pairs.view(-1, height, width, 2, 2, 2).permute(0, 1, 3, 5, 2, 4)
         return pairs.reshape(-1, 4 * height, 2 * width).view(torch.float32)
 
@@ -371,11 +411,16 @@ class FastMaskDecoder:
         return torch.cat([self._fixed_tokens.expand(len(coordinates), -1, -1), prompt], dim=1)
 
     def _first_layer(self, shared: Shared, tokens: Tensor) -> Tensor:
-        """What the tokens do while the picture is still the same for all points, which stand in line as queries."""
+        """What the tokens do while the picture is still the same for all points, which stand in
+        line as queries."""
         layer, count = self._first, len(tokens)
         queries = layer.norm1(layer.self_attn(q=tokens, k=tokens, v=tokens))
-        asked = self._cast(self._first_look.queries(queries + tokens).transpose(0, 1)).flatten(1, 2)[None]
-        seen = scaled_dot_product_attention(asked, shared.token_keys, shared.token_values, scale=1.0)
+        asked = self._cast(self._first_look.queries(queries + tokens).transpose(0, 1)).flatten(
+            1, 2
+        )[None]
+        seen = scaled_dot_product_attention(
+            asked, shared.token_keys, shared.token_values, scale=1.0
+        )
         seen = seen[0].float().unflatten(1, (count, -1)).transpose(0, 1)
         queries = layer.norm2(queries + self._first_look.out(seen))
         return layer.norm3(queries + layer.mlp(queries))
@@ -383,11 +428,14 @@ class FastMaskDecoder:
     def _second_layer(
         self, shared: Shared, features: Features, first: Tokens, queries: Tensor, tokens: Tensor
     ) -> Tensor:
-        """What the tokens do in the second layer, after the first has changed the picture, which is done here too."""
+        """What the tokens do in the second layer, after the first has changed the picture, which is
+        done here too."""
         layer, asked = self._second, queries + tokens
         queries = layer.norm1(queries + layer.self_attn(q=asked, k=asked, v=queries))
         asked = self._second_look.queries(queries + tokens)
-        seen = self._by_parts(asked, lambda i: self._change_first(shared, features.part(i), first.part(i), asked[i]))
+        seen = self._by_parts(
+            asked, lambda i: self._change_first(shared, features.part(i), first.part(i), asked[i])
+        )
         queries = layer.norm2(queries + self._second_look.out(seen))
         return layer.norm3(queries + layer.mlp(queries))
 
@@ -406,8 +454,11 @@ class FastMaskDecoder:
         size = max(POSITIONS_AT_ONCE // self.positions, 1) if asked.device.type == "cpu" else count
         return torch.cat([step(slice(start, start + size)) for start in range(0, count, size)])
 
-    def _change_first(self, shared: Shared, features: Features, first: Tokens, asked: Tensor) -> Tensor:
-        """The picture's attention to the tokens in the first layer, then what the tokens of the second see of it."""
+    def _change_first(
+        self, shared: Shared, features: Features, first: Tokens, asked: Tensor
+    ) -> Tensor:
+        """The picture's attention to the tokens in the first layer, then what the tokens of the
+        second see of it."""
         half = features.weights.shape[1] // 2
         scores = first.keys.to(self._dtype) @ shared.first_scores
         weights = scores.softmax(2).flatten(1, 2)
@@ -418,7 +469,9 @@ class FastMaskDecoder:
         torch.mul(weights, features.scale.to(self._dtype), out=features.weights[:, :half])
         view = View(features.weights[:, :half], rows * self._first.norm4.weight, features.scale)
         share = self._scores(shared.second_look, self._second_look, asked, view).softmax(-1)
-        return self._seen(shared.second_values, self._second_look, share, view, self._first.norm4.bias)
+        return self._seen(
+            shared.second_values, self._second_look, share, view, self._first.norm4.bias
+        )
 
     def _change_second(
         self, shared: Shared, features: Features, first: Tokens, second: Tokens, asked: Tensor
@@ -439,14 +492,23 @@ class FastMaskDecoder:
         share = self._scores(shared.last_look, self._last_look, asked, view).softmax(-1)
         return self._seen(shared.last_values, self._last_look, share, view, self._second.norm4.bias)
 
-    def _last_scale(self, shared: Shared, features: Features, rows: Tensor, values: Tensor) -> Tensor:
+    def _last_scale(
+        self, shared: Shared, features: Features, rows: Tensor, values: Tensor
+    ) -> Tensor:
         scale = features.scale
-        cross = (values.to(self._dtype) @ shared.second_cross).flatten(1, 3).mul_(scale.to(self._dtype))
+        cross = (
+            (values.to(self._dtype) @ shared.second_cross).flatten(1, 3).mul_(scale.to(self._dtype))
+        )
         length = scale * (scale * shared.second_length + shared.constant_cross)
-        return _norm_scale(length[:, 0] + _quadratic(rows, features.weights, cross), self._second.norm4)
+        return _norm_scale(
+            length[:, 0] + _quadratic(rows, features.weights, cross), self._second.norm4
+        )
 
-    def _scores(self, projection: Projection, attention: Attention, asked: Tensor, view: View) -> Tensor:
-        """The scores `(p, H, t, n)` of what is asked `(p, H, t, d)` with the features and their positions."""
+    def _scores(
+        self, projection: Projection, attention: Attention, asked: Tensor, view: View
+    ) -> Tensor:
+        """The scores `(p, H, t, n)` of what is asked `(p, H, t, d)` with the features and their
+        positions."""
         of_rows = attention.split(view.rows @ projection.weights).transpose(2, 3)
         of_rows = (asked @ of_rows).flatten(1, 2).to(self._dtype)
         scores, scale = of_rows @ view.weights, view.scale
@@ -458,16 +520,24 @@ class FastMaskDecoder:
         by_head.baddbmm_(asked.flatten(0, 1).to(self._dtype), keys.flatten(0, 1))
         return scores.unflatten(1, asked.shape[1:3])
 
-    def _seen(self, values: Tensor, attention: Attention, share: Tensor, view: View, constant: Tensor) -> Tensor:
-        """What an attention sees that gives each position its share `(p, H, t, n)`, which is overwritten:
-        `(p, H, t, d)` float32."""
+    def _seen(
+        self, values: Tensor, attention: Attention, share: Tensor, view: View, constant: Tensor
+    ) -> Tensor:
+        """What an attention sees that gives each position its share `(p, H, t, n)`, which is
+        overwritten: `(p, H, t, d)` float32."""
         project = attention.layer.v_proj
         if view.outer_scale is not None:
             share *= view.outer_scale[:, None].to(self._dtype)
         of_rows = attention.split(view.rows @ project.weight.T)
-        by_row = (share.flatten(1, 2) @ view.weights.transpose(1, 2)).unflatten(1, share.shape[1:3]).float()
+        by_row = (
+            (share.flatten(1, 2) @ view.weights.transpose(1, 2))
+            .unflatten(1, share.shape[1:3])
+            .float()
+        )
         share *= view.scale[:, None].to(self._dtype)
-        return (share @ values).float() + by_row @ of_rows + attention.split(project(constant)[None])
+        return (
+            (share @ values).float() + by_row @ of_rows + attention.split(project(constant)[None])
+        )
 
 
 def _everywhere(x: Tensor, dim: int) -> Tensor:
@@ -478,7 +548,9 @@ def _everywhere(x: Tensor, dim: int) -> Tensor:
 def _fixed_tokens(decoder: Any) -> Tensor:
     """The tokens that every point has: upstream's first lines of `predict_masks`."""
     tokens = [decoder.iou_token.weight, decoder.mask_tokens.weight]
-    return torch.cat([decoder.obj_score_token.weight, *tokens] if decoder.pred_obj_scores else tokens)
+    return torch.cat(
+        [decoder.obj_score_token.weight, *tokens] if decoder.pred_obj_scores else tokens
+    )
 
 
 def _centred(x: Tensor) -> Tensor:
@@ -486,8 +558,8 @@ def _centred(x: Tensor) -> Tensor:
 
 
 def _quadratic(rows: Tensor, weights: Tensor, cross: Tensor) -> Tensor:
-    """The squared lengths `(p, n)` float32 of `weights @ rows`, `(p, r, n)` and `(p, r, c)`, and its products with
-    `cross` `(p, r, n)`, which is overwritten."""
+    """The squared lengths `(p, n)` float32 of `weights @ rows`, `(p, r, n)` and `(p, r, c)`, and
+    its products with `cross` `(p, r, n)`, which is overwritten."""
     gram = (rows @ rows.transpose(1, 2)).to(weights.dtype)
     return cross.baddbmm_(gram, weights).mul_(weights).sum(1, dtype=torch.float32)
 

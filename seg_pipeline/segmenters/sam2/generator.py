@@ -1,7 +1,9 @@
-"""Automatic masks: upstream's `SAM2AutomaticMaskGenerator` step by step, doing for a mask only what is still in doubt.
+"""Automatic masks: upstream's `SAM2AutomaticMaskGenerator` step by step, doing for a mask only what
+is still in doubt.
 
-Masks that the network itself thinks little of are never computed; those that are get measured at the picture's size
-without being enlarged; and only those that outlast the non-maximum suppression are enlarged, inside their boxes.
+Masks that the network itself thinks little of are never computed; those that are get measured at
+the picture's size without being enlarged; and only those that outlast the non-maximum suppression
+are enlarged, inside their boxes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,13 +30,15 @@ MASKS_AT_ONCE = 32
 """Small masks that are measured at once."""
 
 POSITIONS_PER_LANE = 32768
-"""Positions of the picture, times points, that a core takes from the first step to the last, however many points are
-asked for at once: what one step makes should still be in the processor's cache for the next."""
+"""Positions of the picture, times points, that a core takes from the first step to the last,
+however many points are asked for at once: what one step makes should still be in the processor's
+cache for the next."""
 
 
 @dataclass(frozen=True)
 class FoundMask:
-    """One automatic mask: its pixels inside `box`, in the picture, and both scores; it may have no pixel at all."""
+    """One automatic mask: its pixels inside `box`, in the picture, and both scores; it may have no
+    pixel at all."""
 
     box: Box
     bits: BoolMask
@@ -44,25 +48,36 @@ class FoundMask:
 
 @dataclass
 class Candidates:
-    """Masks of one crop that passed the filters so far; boxes are xyxy in the crop, the last pixel included."""
+    """Masks of one crop that passed the filters so far; boxes are xyxy in the crop, the last pixel
+    included."""
 
     predicted_iou: Tensor  # (m,) float32
     stability: Tensor  # (m,) float32
     boxes: Tensor  # (m, 4) int64
-    windows: list[tuple[Tensor, tuple[int, int]]]  # the small logits that the box needs, and their corner (y, x)
+    windows: list[
+        tuple[Tensor, tuple[int, int]]
+    ]  # the small logits that the box needs, and their corner (y, x)
 
     def take(self, index: Tensor) -> "Candidates":
         """Those of an index, in its order."""
         windows = [self.windows[i] for i in index.tolist()]
-        return Candidates(self.predicted_iou[index], self.stability[index], self.boxes[index], windows)
+        return Candidates(
+            self.predicted_iou[index], self.stability[index], self.boxes[index], windows
+        )
 
     @classmethod
     def together(cls, parts: Sequence["Candidates"]) -> "Candidates":
         """All of them, in order."""
         tensors = [
-            torch.cat([getattr(part, name) for part in parts]) for name in ("predicted_iou", "stability", "boxes")
+            torch.cat([getattr(part, name) for part in parts])
+            for name in ("predicted_iou", "stability", "boxes")
         ]
-        return cls(tensors[0], tensors[1], tensors[2], [window for part in parts for window in part.windows])
+        return cls(
+            tensors[0],
+            tensors[1],
+            tensors[2],
+            [window for part in parts for window in part.windows],
+        )
 
 
 @dataclass(frozen=True)
@@ -84,7 +99,8 @@ class Prepared:
 
 
 class PointBatches:
-    """How many points go through the network at once: fewer from the first time on that memory ran out."""
+    """How many points go through the network at once: fewer from the first time on that memory ran
+    out."""
 
     def __init__(self) -> None:
         self.most: int | None = None
@@ -95,7 +111,8 @@ class PointBatches:
         return asked if self.most is None else min(asked, self.most)
 
     def halve_or_raise(self, size: int, error: Exception) -> None:
-        """Remembers that `size` points are too many, if that is what the error says and there are fewer to try."""
+        """Remembers that `size` points are too many, if that is what the error says and there are
+        fewer to try."""
         if size <= 1 or not is_out_of_memory(error):
             raise error
         self.most = min(size // 2, self.size(size))  # other lanes may know better
@@ -106,12 +123,16 @@ class PointBatches:
 class AutomaticMasks:
     """Automatic masks of upstream's predictor's model, its encoder and decoder in `dtype`.
 
-    `sampled`: whether masks are made only where they are in doubt, see `sparse_masks.py`; not those of a network with
-    so few positions that it gains nothing.
+    `sampled`: whether masks are made only where they are in doubt, see `sparse_masks.py`; not those
+    of a network with so few positions that it gains nothing.
     """
 
     def __init__(
-        self, predictor: Any, batches: PointBatches, dtype: torch.dtype = torch.float32, sampled: bool = False
+        self,
+        predictor: Any,
+        batches: PointBatches,
+        dtype: torch.dtype = torch.float32,
+        sampled: bool = False,
     ) -> None:
         self._predictor = predictor
         self._batches = batches
@@ -128,16 +149,30 @@ class AutomaticMasks:
         grids = build_all_layer_point_grids(
             asked.points_per_side, asked.crop_n_layers, asked.crop_n_points_downscale_factor
         )
-        boxes, layers = generate_crop_boxes(image.shape[:2], asked.crop_n_layers, asked.crop_overlap_ratio)
-        crops = [self._crop(image, box, grids[layer], asked) for box, layer in zip(boxes, layers, strict=True)]
-        return [_enlarge(crops[which], index, asked) for which, index in _that_fit(crops, _across_crops(crops, asked))]
+        boxes, layers = generate_crop_boxes(
+            image.shape[:2], asked.crop_n_layers, asked.crop_overlap_ratio
+        )
+        crops = [
+            self._crop(image, box, grids[layer], asked)
+            for box, layer in zip(boxes, layers, strict=True)
+        ]
+        return [
+            _enlarge(crops[which], index, asked)
+            for which, index in _that_fit(crops, _across_crops(crops, asked))
+        ]
 
-    def _crop(self, image: RgbImage, xyxy: list[int], grid: NDArray[np.float64], asked: Sam2Parameters) -> Crop:
+    def _crop(
+        self, image: RgbImage, xyxy: list[int], grid: NDArray[np.float64], asked: Sam2Parameters
+    ) -> Crop:
         """Upstream's `_process_crop`: the candidates, surest first, without near duplicates."""
         x0, y0, x1, y1 = xyxy
         prepared = self._prepare(image[y0:y1, x0:x1], asked)
-        points = torch.as_tensor(grid * (x1 - x0, y1 - y0), dtype=torch.float32, device=self._predictor.device)
-        coordinates = self._predictor._transforms.transform_coords(points, normalize=True, orig_hw=(y1 - y0, x1 - x0))
+        points = torch.as_tensor(
+            grid * (x1 - x0, y1 - y0), dtype=torch.float32, device=self._predictor.device
+        )
+        coordinates = self._predictor._transforms.transform_coords(
+            points, normalize=True, orig_hw=(y1 - y0, x1 - x0)
+        )
 
         def decode(part: Tensor) -> Candidates:
             batches = self._decode(prepared, part, asked)
@@ -150,7 +185,9 @@ class AutomaticMasks:
     def _prepare(self, crop: RgbImage, asked: Sam2Parameters) -> Prepared:
         """The crop through the encoder, and what is needed for all of its points."""
         shared, (height, width) = self._share(crop), crop.shape[:2]
-        upsampling = Upsampling(self._predictor.model.image_size // 4, height, width, self._predictor.device)
+        upsampling = Upsampling(
+            self._predictor.model.image_size // 4, height, width, self._predictor.device
+        )
         sampler = MaskSampler(self._decoder, shared, _thresholds(asked)) if self.sampled else None
         return Prepared(shared, upsampling, sampler)
 
@@ -169,15 +206,19 @@ class AutomaticMasks:
         return torch.autocast(torch.device(self._predictor.device).type, self._dtype)
 
     def _parts(self, coordinates: Tensor) -> Sequence[Tensor]:
-        """The points that a lane takes at once: few enough for its cache, two parts or more a lane; on a GPU all."""
+        """The points that a lane takes at once: few enough for its cache, two parts or more a lane;
+        on a GPU all."""
         if coordinates.device.type != "cpu":
             return [coordinates]
         lanes = self._lanes.count()
         even = ceil(len(coordinates) / (2 * lanes)) if lanes > 1 else len(coordinates)
         return coordinates.split(max(min(POSITIONS_PER_LANE // self._decoder.positions, even), 1))
 
-    def _decode(self, prepared: Prepared, coordinates: Tensor, asked: Sam2Parameters) -> Iterator[Candidates]:
-        """The candidates of some points, batch by batch; a batch that does not fit into memory is halved."""
+    def _decode(
+        self, prepared: Prepared, coordinates: Tensor, asked: Sam2Parameters
+    ) -> Iterator[Candidates]:
+        """The candidates of some points, batch by batch; a batch that does not fit into memory is
+        halved."""
         start = 0
         while start < len(coordinates):
             size = self._batches.size(asked.points_per_batch)
@@ -193,22 +234,38 @@ class AutomaticMasks:
         """Upstream's `_process_batch` up to the boxes."""
         looked = self._decoder.look(prepared.shared, coordinates, asked.multimask_output)
         predicted = self._decoder.predicted_iou(looked)
-        wanted = predicted > asked.pred_iou_thresh if asked.pred_iou_thresh > 0 else torch.ones_like(predicted).bool()
+        wanted = (
+            predicted > asked.pred_iou_thresh
+            if asked.pred_iou_thresh > 0
+            else torch.ones_like(predicted).bool()
+        )
         if prepared.sampler is None:
             logits = self._decoder.masks(prepared.shared, looked, wanted)
         else:
-            logits, wanted = prepared.sampler.masks(looked, wanted, coordinates / self._predictor.model.image_size)
+            logits, wanted = prepared.sampler.masks(
+                looked, wanted, coordinates / self._predictor.model.image_size
+            )
         if not logits:
             return _none(predicted.device)
-        parts = zip(torch.cat(logits).split(MASKS_AT_ONCE), predicted[wanted].split(MASKS_AT_ONCE), strict=True)
+        parts = zip(
+            torch.cat(logits).split(MASKS_AT_ONCE),
+            predicted[wanted].split(MASKS_AT_ONCE),
+            strict=True,
+        )
         return Candidates.together([_stable(*part, prepared.upsampling, asked) for part in parts])
 
 
-def _stable(logits: Tensor, predicted_iou: Tensor, upsampling: Upsampling, asked: Sam2Parameters) -> Candidates:
-    """Those of the masks `(m, small, small)` that hardly change with the threshold: `calculate_stability_score`."""
+def _stable(
+    logits: Tensor, predicted_iou: Tensor, upsampling: Upsampling, asked: Sam2Parameters
+) -> Candidates:
+    """Those of the masks `(m, small, small)` that hardly change with the threshold:
+    `calculate_stability_score`."""
     thresholds = _thresholds(asked)
     if thresholds.least_stability > 0:
-        too_low = upsampling.most_stable(logits, thresholds.low, thresholds.high) < thresholds.least_stability
+        too_low = (
+            upsampling.most_stable(logits, thresholds.low, thresholds.high)
+            < thresholds.least_stability
+        )
         logits, predicted_iou = logits[~too_low], predicted_iou[~too_low]
     measures = upsampling.measure(logits, (thresholds.low, asked.mask_threshold, thresholds.high))
     stability = measures.counts[:, 2] / measures.counts[:, 0]
@@ -244,7 +301,9 @@ def _away_from_edges(candidates: Candidates, xyxy: list[int], image: RgbImage) -
     from sam2.utils.amg import is_box_near_crop_edge
 
     whole = [0, 0, image.shape[1], image.shape[0]]
-    return candidates.take(torch.nonzero(~is_box_near_crop_edge(candidates.boxes, xyxy, whole)).flatten())
+    return candidates.take(
+        torch.nonzero(~is_box_near_crop_edge(candidates.boxes, xyxy, whole)).flatten()
+    )
 
 
 def _suppress(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -256,20 +315,30 @@ def _suppress(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 
 def _across_crops(crops: list[Crop], asked: Sam2Parameters) -> list[tuple[int, int]]:
-    """Which candidate of which crop is left, the smaller crops' before others that are like them: `_generate_masks`."""
+    """Which candidate of which crop is left, the smaller crops' before others that are like them:
+    `_generate_masks`."""
     from torchvision.ops.boxes import box_area
 
-    every = [(which, index) for which, crop in enumerate(crops) for index in range(len(crop.candidates.windows))]
+    every = [
+        (which, index)
+        for which, crop in enumerate(crops)
+        for index in range(len(crop.candidates.windows))
+    ]
     if len(crops) == 1:
         return every
     device = crops[0].candidates.boxes.device
     frames = torch.tensor([crops[which].xyxy for which, _ in every], device=device).reshape(-1, 4)
-    boxes = torch.cat([crop.candidates.boxes + torch.tensor(crop.xyxy[:2] * 2, device=device) for crop in crops])
-    return [every[i] for i in _suppress(boxes, 1 / box_area(frames), asked.crop_nms_thresh).tolist()]
+    boxes = torch.cat(
+        [crop.candidates.boxes + torch.tensor(crop.xyxy[:2] * 2, device=device) for crop in crops]
+    )
+    return [
+        every[i] for i in _suppress(boxes, 1 / box_area(frames), asked.crop_nms_thresh).tolist()
+    ]
 
 
 def _that_fit(crops: list[Crop], left: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Those of the candidates left that `MASK_BYTES` has room for, the surest first; in the order given."""
+    """Those of the candidates left that `MASK_BYTES` has room for, the surest first; in the order
+    given."""
     boxes = [_box(crops[which].candidates.boxes[index].tolist()) for which, index in left]
     scores = [float(crops[which].candidates.predicted_iou[index]) for which, index in left]
     fitting = surest_that_fit(scores, [box.width * box.height for box in boxes], MASK_BYTES)

@@ -10,8 +10,8 @@ from seg_pipeline.domain import Parameters
 class Sam2Parameters:
     """How automatic masks are made: names, defaults and meaning are `SAM2AutomaticMaskGenerator`'s.
 
-    `min_mask_region_area` alone is not left to upstream, which needs a compiled extension for it and goes on without:
-    smaller holes and islands go from the finished masks, as in SAM.
+    `min_mask_region_area` alone is not left to upstream, which needs a compiled extension for it
+    and goes on without: smaller holes and islands go from the finished masks, as in SAM.
     """
 
     points_per_side: int = 32
@@ -31,8 +31,8 @@ class Sam2Parameters:
 
 
 DEMO_PARAMETERS = Sam2Parameters(points_per_side=16, stability_score_thresh=0.7, box_nms_thresh=0.2)
-"""Its things are large, so half the points find them; its edges are soft, and its second thoughts about a thing differ
-more from the first than a large model's."""
+"""Its things are large, so half the points find them; its edges are soft, and its second thoughts
+about a thing differ more from the first than a large model's."""
 
 
 def default_parameters(name: str) -> Sam2Parameters:
@@ -41,6 +41,9 @@ def default_parameters(name: str) -> Sam2Parameters:
 
 
 def asked_parameters(configured: Sam2Parameters, parameters: Parameters) -> Sam2Parameters:
-    """The configured parameters with those of a call in their place; other models' names are ignored."""
-    known: dict[str, Any] = {name: parameters[name] for name in asdict(configured) if name in parameters}
+    """The configured parameters with those of a call in their place; other models' names are
+    ignored."""
+    known: dict[str, Any] = {
+        name: parameters[name] for name in asdict(configured) if name in parameters
+    }
     return replace(configured, **known)

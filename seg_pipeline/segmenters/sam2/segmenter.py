@@ -1,7 +1,9 @@
-"""SAM-2 through the `sam2` package: automatic masks, with its predicted IoU and stability, at full resolution.
+"""SAM-2 through the `sam2` package: automatic masks, with its predicted IoU and stability, at full
+resolution.
 
-The masks are those of upstream's `SAM2AutomaticMaskGenerator`, made by `generator.py`. Models are built from
-upstream's configuration files without hydra's process-wide state, and weights load as data alone.
+The masks are those of upstream's `SAM2AutomaticMaskGenerator`, made by `generator.py`. Models are
+built from upstream's configuration files without hydra's process-wide state, and weights load as
+data alone.
 """
 
 import re
@@ -17,15 +19,26 @@ import torch
 from seg_pipeline.domain import BoolMask, Mask, Parameters, RgbImage, Segment
 from seg_pipeline.errors import ModelError
 from seg_pipeline.segmenters import Notes
-from seg_pipeline.segmenters.devices import give_memory_back, has_bf16, loading_errors, pick_device, running_errors
+from seg_pipeline.segmenters.devices import (
+    give_memory_back,
+    has_bf16,
+    loading_errors,
+    pick_device,
+    running_errors,
+)
 from seg_pipeline.segmenters.sam2.decoder import FastMaskDecoder
 from seg_pipeline.segmenters.sam2.generator import AutomaticMasks, FoundMask, PointBatches
-from seg_pipeline.segmenters.sam2.parameters import Sam2Parameters, asked_parameters, default_parameters
+from seg_pipeline.segmenters.sam2.parameters import (
+    Sam2Parameters,
+    asked_parameters,
+    default_parameters,
+)
 from seg_pipeline.segmenters.sam2.upstream import UpstreamMasks
 from seg_pipeline.segmenters.weights.digest import weights_sha256
 
 SMALLEST_CROPPED = 64
-"""Pictures with a shorter side of fewer pixels are not cropped: upstream fails on crops of nothing."""
+"""Pictures with a shorter side of fewer pixels are not cropped: upstream fails on crops of
+nothing."""
 
 DEMO_CONFIG = Path(__file__).parents[2] / "demo" / "demo-sam2.yaml"
 
@@ -39,8 +52,9 @@ Mode = Literal["exact", "turbo", "upstream"]
 class Sam2Segmenter:
     """A SAM-2 checkpoint, ready to segment.
 
-    `exact` gives upstream's masks, in float32. `turbo` calculates in bfloat16 where the device does, and on a CPU makes
-    masks only where they are in doubt. `upstream` is the package's own generator, to compare with.
+    `exact` gives upstream's masks, in float32. `turbo` calculates in bfloat16 where the device
+    does, and on a CPU makes masks only where they are in doubt. `upstream` is the package's own
+    generator, to compare with.
     """
 
     def __init__(
@@ -55,7 +69,10 @@ class Sam2Segmenter:
         self.device = pick_device(device)
         self.weights_sha256 = weights_sha256(weights_path)
         self.parameters = parameters or default_parameters(name)
-        self.notes: Notes = {"inference_mode": mode, "points_per_batch": self.parameters.points_per_batch}
+        self.notes: Notes = {
+            "inference_mode": mode,
+            "points_per_batch": self.parameters.points_per_batch,
+        }
         self._lock = threading.Lock()
         self._batches = PointBatches()
         with loading_errors(weights_path, "SAM-2", self.device):
@@ -66,11 +83,14 @@ class Sam2Segmenter:
         if self._ours and mode == "turbo":
             self.notes |= {"precision": self._ours.precision, "masks_sampled": self._ours.sampled}
 
-    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
-        """The segments of each picture, in upstream's order; each goes through the network alone: no other can matter.
+    def segment(
+        self, images: Sequence[RgbImage], parameters: Parameters | None = None
+    ) -> list[list[Segment]]:
+        """The segments of each picture, in upstream's order; each goes through the network alone:
+        no other can matter.
 
-        `parameters` replaces fields of the configured `Sam2Parameters` for this call. A thing that no point of the grid
-        finds well enough has no segment, and things may lie within each other.
+        `parameters` replaces fields of the configured `Sam2Parameters` for this call. A thing that
+        no point of the grid finds well enough has no segment, and things may lie within each other.
         """
         asked = asked_parameters(self.parameters, parameters or {})
         with self._lock, running_errors(self.name), torch.inference_mode():
@@ -91,7 +111,9 @@ class Sam2Segmenter:
         generator = self._ours if self._ours and not asked.use_m2m else self._upstream
         if generator is None:
             raise ModelError(f"{self.name} is closed.")
-        segments = [_to_segment(each, (width, height), asked) for each in generator.generate(image, asked)]
+        segments = [
+            _to_segment(each, (width, height), asked) for each in generator.generate(image, asked)
+        ]
         return [segment for segment in segments if segment is not None]
 
     def _note_batches(self, asked: Sam2Parameters) -> None:
@@ -101,7 +123,8 @@ class Sam2Segmenter:
 
 
 def _own_masks(upstream: UpstreamMasks, batches: PointBatches, mode: Mode) -> AutomaticMasks | None:
-    """Our own generator, or None where upstream's is asked for or the model is built unlike the published ones."""
+    """Our own generator, or None where upstream's is asked for or the model is built unlike the
+    published ones."""
     if mode == "upstream" or not FastMaskDecoder.fits(upstream.predictor.model):
         return None
     if mode == "exact":
@@ -111,7 +134,9 @@ def _own_masks(upstream: UpstreamMasks, batches: PointBatches, mode: Mode) -> Au
     return AutomaticMasks(upstream.predictor, batches, dtype, sampled=on_cpu)
 
 
-def _to_segment(found: FoundMask, resolution_wh: tuple[int, int], asked: Sam2Parameters) -> Segment | None:
+def _to_segment(
+    found: FoundMask, resolution_wh: tuple[int, int], asked: Sam2Parameters
+) -> Segment | None:
     """Our noun for a mask, or None if nothing of it is left."""
     mask = Mask.from_window(found.bits, (found.box.x, found.box.y), resolution_wh)
     if mask is not None and asked.min_mask_region_area:
@@ -131,7 +156,8 @@ def _without_small_regions(full: BoolMask, min_area: int) -> BoolMask:
 
 
 def build_model(name: str) -> Any:
-    """The network of this name with random weights, a `sam2.modeling.sam2_base.SAM2Base` on the CPU."""
+    """The network of this name with random weights, a `sam2.modeling.sam2_base.SAM2Base` on the
+    CPU."""
     import_sam2()
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
@@ -147,13 +173,18 @@ def config_path(name: str) -> Path:
     published = _PUBLISHED.fullmatch(name)
     spec = find_spec("sam2")
     if published is None or spec is None or spec.origin is None:
-        raise ModelError(f"model {name} is no SAM-2 that the sam2 package knows; sam2.1_hiera_large is one.")
+        raise ModelError(
+            f"model {name} is no SAM-2 that the sam2 package knows; sam2.1_hiera_large is one."
+        )
     family, size = published.groups()
-    return Path(spec.origin).parent / "configs" / family / f"{family}_hiera_{_CONFIG_SIZES[size]}.yaml"
+    return (
+        Path(spec.origin).parent / "configs" / family / f"{family}_hiera_{_CONFIG_SIZES[size]}.yaml"
+    )
 
 
 def import_sam2() -> None:
-    """Imports sam2, which starts hydra for the whole process, and ends that again: nothing here needs it."""
+    """Imports sam2, which starts hydra for the whole process, and ends that again: nothing here
+    needs it."""
     from hydra.core.global_hydra import GlobalHydra
 
     before = GlobalHydra.instance().is_initialized()

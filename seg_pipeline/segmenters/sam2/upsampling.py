@@ -1,8 +1,9 @@
 """What a mask is at the picture's size, without making it: most masks are looked at and dropped.
 
-Upstream enlarges every mask by bilinear interpolation to count pixels and find its box. Between four neighbouring
-positions of the small mask, a *cell*, interpolation stays between their least and greatest logit; so where all four are
-on one side of a threshold, all pixels of the cell are, and only the others' have to be worked out.
+Upstream enlarges every mask by bilinear interpolation to count pixels and find its box. Between
+four neighbouring positions of the small mask, a *cell*, interpolation stays between their least and
+greatest logit; so where all four are on one side of a threshold, all pixels of the cell are, and
+only the others' have to be worked out.
 """
 
 from collections.abc import Sequence
@@ -18,15 +19,17 @@ PIXELS_AT_ONCE = 2**21
 """Pixels that are worked out at once."""
 
 MOST_MIXED = 0.25
-"""Of a mask with a larger share of cells in doubt, such as noise, all pixels are worked out, which is quicker then."""
+"""Of a mask with a larger share of cells in doubt, such as noise, all pixels are worked out, which
+is quicker then."""
 
 
 @dataclass(frozen=True)
 class Axis:
     """One axis of `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`.
 
-    A pixel of the picture lies in the cell that begins at position `first` of the small mask and ends at `second`, at
-    `share` of the way; the three are `(pixels,)`. Cell `i` has `counts[i]` pixels from `starts[i]` on.
+    A pixel of the picture lies in the cell that begins at position `first` of the small mask and
+    ends at `second`, at `share` of the way; the three are `(pixels,)`. Cell `i` has `counts[i]`
+    pixels from `starts[i]` on.
     """
 
     first: Tensor
@@ -38,12 +41,16 @@ class Axis:
     @classmethod
     def of(cls, small: int, pixels: int, device: torch.device | str) -> "Axis":
         """Upstream: ATen's `area_pixel_compute_source_index` and `guard_index_and_lambda`."""
-        at = (torch.arange(pixels, dtype=torch.float32, device=device) + 0.5) * (small / pixels) - 0.5
+        at = (torch.arange(pixels, dtype=torch.float32, device=device) + 0.5) * (
+            small / pixels
+        ) - 0.5
         at = at.clamp_(min=0)
         first = at.long().clamp_(max=small - 1)
         counts = torch.bincount(first, minlength=small)
         share = (at - first).clamp_(0, 1)
-        return cls(first, (first + 1).clamp_(max=small - 1), share, counts, counts.cumsum(0) - counts)
+        return cls(
+            first, (first + 1).clamp_(max=small - 1), share, counts, counts.cumsum(0) - counts
+        )
 
     def shares_of_cells(self) -> Tensor:
         """The share of each cell's pixels `(most of a cell, small)`; NaN where a cell has fewer."""
@@ -54,38 +61,47 @@ class Axis:
 
 @dataclass(frozen=True)
 class Measures:
-    """Of some masks at the picture's size: pixels over each threshold, and the boxes of those over the middle one."""
+    """Of some masks at the picture's size: pixels over each threshold, and the boxes of those over
+    the middle one."""
 
     counts: Tensor  # (m, 3) int64
-    boxes: Tensor  # (m, 4) int64: xyxy, the last pixel included; zeros for an empty mask, as upstream has it
+    # (m, 4) int64: xyxy, the last pixel included; zeros for an empty mask, as upstream has it.
+    boxes: Tensor
 
 
 class Upsampling:
     """Masks of `small` x `small` logits in a picture of `height` x `width`."""
 
-    def __init__(self, small: int, height: int, width: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, small: int, height: int, width: int, device: torch.device | str = "cpu"
+    ) -> None:
         self._y, self._x = Axis.of(small, height, device), Axis.of(small, width, device)
         self._cell_y, self._cell_x = self._y.shares_of_cells(), self._x.shares_of_cells()
         self._has_pixels = ((self._y.counts > 0)[:, None] & (self._x.counts > 0)).to(torch.int8)
 
     def most_stable(self, logits: Tensor, low: float, high: float) -> Tensor:
-        """What the stability of masks `(m, small, small)` float32, pixels over `high` by those over `low`, is at most.
+        """What the stability of masks `(m, small, small)` float32, pixels over `high` by those over
+        `low`, is at most.
 
-        `(m,)` float32: of those over `high`, cells with some corner over it count in full; of those over `low`, only
-        cells with all four. Infinite or NaN if there are none of these.
+        `(m,)` float32: of those over `high`, cells with some corner over it count in full; of those
+        over `low`, only cells with all four. Infinite or NaN if there are none of these.
         """
         least, greatest = _ranks_of_cells(logits, (low, high))
         return self._count(over_threshold(greatest, 1)) / self._count(over_threshold(least, 0))
 
     def measure(self, logits: Tensor, thresholds: tuple[float, float, float]) -> Measures:
-        """Counts and boxes of `(m, small, small)` float32; the mask's own threshold is the middle one."""
+        """Counts and boxes of `(m, small, small)` float32; the mask's own threshold is the middle
+        one."""
         least, greatest = _ranks_of_cells(logits, thresholds)
         mixed = torch.ne(least, greatest, out=torch.empty_like(least)).mul_(self._has_pixels)
         first, last = self._whole_extents(over_threshold(least, 1).mul_(self._has_pixels))
         least.mul_(1 - mixed)
         counts = torch.stack([self._count(over_threshold(least, rank)) for rank in range(3)], 1)
         cells = torch.nonzero(mixed)
-        dense = torch.bincount(cells[:, 0], minlength=len(logits)) > MOST_MIXED * self._has_pixels.count_nonzero()
+        dense = (
+            torch.bincount(cells[:, 0], minlength=len(logits))
+            > MOST_MIXED * self._has_pixels.count_nonzero()
+        )
         cells = cells[~dense[cells[:, 0]]]
         for some in cells.split(max(PIXELS_AT_ONCE // (len(self._cell_y) * len(self._cell_x)), 1)):
             pixels = self._pixels(logits, some)
@@ -94,7 +110,9 @@ class Upsampling:
             counts.T.index_add_(1, some[:, 0], of_cells)
             self._widen(first, last, some, over[1], torch.nonzero(of_cells[1]).flatten())
         for index in torch.nonzero(dense).flatten().tolist():
-            counts[index], first[index], last[index] = self._measure_enlarged(logits[index], thresholds)
+            counts[index], first[index], last[index] = self._measure_enlarged(
+                logits[index], thresholds
+            )
         boxes = torch.cat([first, last], 1)
         return Measures(counts, boxes * (first <= last).all(1, keepdim=True))
 
@@ -110,13 +128,21 @@ class Upsampling:
         last = torch.stack([side.amax() if len(side) else side.new_tensor(-1) for side in sides])
         return torch.stack([each.count_nonzero() for each in over]), first, last
 
-    def mask(self, logits: Tensor, corner_yx: tuple[int, int], box: Box, threshold: float) -> BoolMask:
-        """The pixels `(box.height, box.width)` over the threshold, from a window of the small mask that begins at
-        `corner_yx` and has all positions that the box needs."""
+    def mask(
+        self, logits: Tensor, corner_yx: tuple[int, int], box: Box, threshold: float
+    ) -> BoolMask:
+        """The pixels `(box.height, box.width)` over the threshold, from a window of the small mask
+        that begins at `corner_yx` and has all positions that the box needs."""
         rows, columns = box.slices
-        first, second, share = (axis[columns] for axis in (self._x.first, self._x.second, self._x.share))
-        across = logits[:, first - corner_yx[1]] * (1 - share) + logits[:, second - corner_yx[1]] * share
-        first, second, share = (axis[rows] for axis in (self._y.first, self._y.second, self._y.share))
+        first, second, share = (
+            axis[columns] for axis in (self._x.first, self._x.second, self._x.share)
+        )
+        across = (
+            logits[:, first - corner_yx[1]] * (1 - share) + logits[:, second - corner_yx[1]] * share
+        )
+        first, second, share = (
+            axis[rows] for axis in (self._y.first, self._y.second, self._y.share)
+        )
         down = across[first - corner_yx[0]].mul_(1 - share[:, None])
         down += across[second - corner_yx[0]].mul_(share[:, None])
         return (down > threshold).cpu().numpy()
@@ -135,22 +161,32 @@ class Upsampling:
         return (rows.long() * self._y.counts).sum(1)
 
     def _whole_extents(self, whole: Tensor) -> tuple[Tensor, Tensor]:
-        """First and last pixel `(m, 2)` in x and y of the cells; the first beyond the last where there are none."""
+        """First and last pixel `(m, 2)` in x and y of the cells; the first beyond the last where
+        there are none."""
         ends = [_extent(whole.amax(1) > 0, self._x), _extent(whole.amax(2) > 0, self._y)]
-        return torch.stack([first for first, _ in ends], 1), torch.stack([last for _, last in ends], 1)
+        return torch.stack([first for first, _ in ends], 1), torch.stack(
+            [last for _, last in ends], 1
+        )
 
     def _pixels(self, logits: Tensor, cells: Tensor) -> Tensor:
-        """The pixels of cells `(k, 3)` (mask, row, column), `(rows, columns, k)`; NaN beyond a cell's last."""
+        """The pixels of cells `(k, 3)` (mask, row, column), `(rows, columns, k)`; NaN beyond a
+        cell's last."""
         mask, row, column = cells.unbind(1)
-        below, right = (row + 1).clamp(max=logits.shape[1] - 1), (column + 1).clamp(max=logits.shape[2] - 1)
+        below, right = (
+            (row + 1).clamp(max=logits.shape[1] - 1),
+            (column + 1).clamp(max=logits.shape[2] - 1),
+        )
         share = self._cell_x.index_select(1, column)
         top = logits[mask, row, column] * (1 - share) + logits[mask, row, right] * share
         bottom = logits[mask, below, column] * (1 - share) + logits[mask, below, right] * share
         share = self._cell_y.index_select(1, row)[:, None]
         return top * (1 - share) + bottom * share
 
-    def _widen(self, first: Tensor, last: Tensor, cells: Tensor, over: Tensor, some: Tensor) -> None:
-        """Makes the extents those of the cells' pixels too, `(rows, columns, k)` of 1 or 0; cells `some` have a 1."""
+    def _widen(
+        self, first: Tensor, last: Tensor, cells: Tensor, over: Tensor, some: Tensor
+    ) -> None:
+        """Makes the extents those of the cells' pixels too, `(rows, columns, k)` of 1 or 0; cells
+        `some` have a 1."""
         cells = cells[some]
         for side, axis in enumerate((self._x, self._y)):
             for extent, reduction in ((first, "amin"), (last, "amax")):
@@ -175,15 +211,16 @@ _FAR = 2**40
 
 
 def _extent(cells: Tensor, axis: Axis) -> tuple[Tensor, Tensor]:
-    """The first and last pixel of the cells `(m, small) bool` along an axis; `_FAR` and -1 where there are none."""
+    """The first and last pixel of the cells `(m, small) bool` along an axis; `_FAR` and -1 where
+    there are none."""
     first = axis.starts.expand(cells.shape).masked_fill(~cells, _FAR).amin(1)
     last = (axis.starts + axis.counts - 1).expand(cells.shape).masked_fill(~cells, -1).amax(1)
     return first, last
 
 
 def _ranks_of_cells(logits: Tensor, thresholds: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """How many of the thresholds, in rising order, the least and the greatest of each cell's four corners are over,
-    `(m, small, small)` int8; the last row and column are their own neighbours."""
+    """How many of the thresholds, in rising order, the least and the greatest of each cell's four
+    corners are over, `(m, small, small)` int8; the last row and column are their own neighbours."""
     over = torch.zeros_like(logits)
     for threshold in thresholds:
         over += over_threshold(logits, threshold)
@@ -198,5 +235,6 @@ def _ranks_of_cells(logits: Tensor, thresholds: Sequence[float]) -> tuple[Tensor
 
 
 def over_threshold(x: Tensor, threshold: float) -> Tensor:
-    """1 where `x` is over the threshold, else 0, in its own dtype: a CPU takes a tenth of what booleans take."""
+    """1 where `x` is over the threshold, else 0, in its own dtype: a CPU takes a tenth of what
+    booleans take."""
     return torch.gt(x, threshold, out=torch.empty_like(x))

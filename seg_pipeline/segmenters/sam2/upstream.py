@@ -1,4 +1,5 @@
-"""Upstream's own `SAM2AutomaticMaskGenerator`: what ours is compared with, and what does the rarely asked for."""
+"""Upstream's own `SAM2AutomaticMaskGenerator`: what ours is compared with, and what does the rarely
+asked for."""
 
 import warnings
 from dataclasses import asdict, replace
@@ -11,11 +12,13 @@ from seg_pipeline.segmenters.sam2.generator import FoundMask, PointBatches
 from seg_pipeline.segmenters.sam2.parameters import Sam2Parameters
 
 BATCH_BYTES = 2**31
-"""About what the full-resolution logits of a batch of points may take; large pictures get smaller batches."""
+"""About what the full-resolution logits of a batch of points may take; large pictures get smaller
+batches."""
 
 
 class UpstreamMasks:
-    """Automatic masks by upstream's generator, in float32; `predictor` is its `SAM2ImagePredictor`."""
+    """Automatic masks by upstream's generator, in float32; `predictor` is its
+    `SAM2ImagePredictor`."""
 
     def __init__(self, model: Any, batches: PointBatches) -> None:
         self._generator = _make_generator(model)
@@ -46,7 +49,8 @@ def _make_generator(model: Any) -> Any:
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
     class Generator(SAM2AutomaticMaskGenerator):
-        """Upstream's, but for crops in none of which anything is found, where its boxes lose their shape."""
+        """Upstream's, but for crops in none of which anything is found, where its boxes lose their
+        shape."""
 
         def _process_crop(self, *args: Any) -> Any:
             data = super()._process_crop(*args)
@@ -54,27 +58,35 @@ def _make_generator(model: Any) -> Any:
             return data
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # upstream scripts its transforms, which torch deprecates
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # upstream scripts its transforms, which torch deprecates
         generator = Generator(model, output_mode="uncompressed_rle")
     # Upstream takes every model for one of 1024 px.
-    generator.predictor._bb_feat_sizes = [(model.image_size // stride,) * 2 for stride in (4, 8, 16)]
+    generator.predictor._bb_feat_sizes = [
+        (model.image_size // stride,) * 2 for stride in (4, 8, 16)
+    ]
     return generator
 
 
 def _set_parameters(generator: Any, parameters: Sam2Parameters) -> None:
-    """Gives upstream's generator other parameters than it was made with; cheap, unlike making one."""
+    """Gives upstream's generator other parameters than it was made with; cheap, unlike making
+    one."""
     from sam2.utils.amg import build_all_layer_point_grids
 
     for name, value in asdict(parameters).items():
         if name not in ("points_per_side", "min_mask_region_area"):
             setattr(generator, name, value)
     generator.point_grids = build_all_layer_point_grids(
-        parameters.points_per_side, parameters.crop_n_layers, parameters.crop_n_points_downscale_factor
+        parameters.points_per_side,
+        parameters.crop_n_layers,
+        parameters.crop_n_points_downscale_factor,
     )
 
 
 def decode_run_lengths(rle: dict[str, Any]) -> BoolMask:
-    """The mask `(H, W) bool` of COCO's uncompressed run lengths, which go down the columns and begin with zeros."""
+    """The mask `(H, W) bool` of COCO's uncompressed run lengths, which go down the columns and
+    begin with zeros."""
     height, width = rle["size"]
     counts = np.asarray(rle["counts"])
     set_or_not = np.arange(len(counts)) % 2 == 1

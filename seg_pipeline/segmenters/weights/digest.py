@@ -18,8 +18,9 @@ def verified(path: Path) -> Path:
     record = record_of(path)
     if record.is_file() and record.read_text().split()[:1] != [weights_sha256(path)]:
         raise WeightsMissing(
-            f"{path.name} is not the file that was downloaded: its SHA-256 differs from {record.name}; delete both to "
-            "download it again, or that record to keep your own file."
+            f"{path.name} is not the file that was downloaded: its SHA-256 differs from"
+            f" {record.name}; delete both to download it again, or that record to keep your own"
+            " file."
         )
     return path
 

@@ -1,4 +1,5 @@
-"""Brings a file of weights: once for all processes, resumed where a connection broke, checked before it is used."""
+"""Brings a file of weights: once for all processes, resumed where a connection broke, checked
+before it is used."""
 
 import fcntl
 import logging
@@ -20,8 +21,8 @@ PAUSES_SECONDS = (0.5, 1, 2, 4)
 """Between tries that brought nothing; a try that brought bytes starts the row again."""
 
 Progress = Callable[[str, int, int | None], None]
-"""Told the name, the bytes so far and the bytes in all, if known: when a try begins, when it ends, and some times a
-second between."""
+"""Told the name, the bytes so far and the bytes in all, if known: when a try begins, when it ends,
+and some times a second between."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,8 @@ def log_progress(name: str, done_bytes: int, total_bytes: int | None) -> None:
 
 
 def download(url: str, target: Path, progress: Progress) -> Path:
-    """The file at the URL, brought to `target` whole or not at all. Raises DownloadFailed with the reason."""
+    """The file at the URL, brought to `target` whole or not at all. Raises DownloadFailed with the
+    reason."""
     try:
         with _alone(target):
             if target.is_file():  # another process brought it while this one waited
@@ -51,7 +53,8 @@ def download(url: str, target: Path, progress: Progress) -> Path:
 
 @contextmanager
 def _alone(target: Path) -> Iterator[None]:
-    """Holds the download of this file against other threads and processes; one that dies lets go."""
+    """Holds the download of this file against other threads and processes; one that dies lets
+    go."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(f"{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -59,7 +62,8 @@ def _alone(target: Path) -> Iterator[None]:
 
 
 class _Part:
-    """A download that is not complete: the bytes so far, and the entity tag of the file that they belong to."""
+    """A download that is not complete: the bytes so far, and the entity tag of the file that they
+    belong to."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -71,7 +75,8 @@ class _Part:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def range_headers(self) -> dict[str, str]:
-        """Asks for the rest, or for the whole if the file has changed since; nothing to ask for at the start."""
+        """Asks for the rest, or for the whole if the file has changed since; nothing to ask for at
+        the start."""
         tag = self._tag_path.read_text() if self._tag_path.exists() else ""
         return {"Range": f"bytes={self.size}-", "If-Range": tag} if tag and self.size else {}
 
@@ -85,11 +90,14 @@ class _Part:
             file.write(data)
 
     def finish(self, published_sha256: str | None) -> Path:
-        """Puts the complete file in its place, its hash beside it; drops it if it is not the one that is published."""
+        """Puts the complete file in its place, its hash beside it; drops it if it is not the one
+        that is published."""
         digest = weights_sha256(self.path)
         if published_sha256 not in (None, digest):
             self.drop()
-            raise _Unusable(f"what came has the SHA-256 {digest}, not the published {published_sha256}")
+            raise _Unusable(
+                f"what came has the SHA-256 {digest}, not the published {published_sha256}"
+            )
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
         record_of(self.target).write_text(f"{digest}  {self.target.name}\n")
@@ -118,7 +126,9 @@ def _fetch_all(url: str, part: _Part, progress: Progress) -> None:
                 pause = next(pauses, None)
                 if pause is None or time.monotonic() > give_up_at:
                     raise
-                logger.warning("download of %s: %s; again in %s s", part.target.name, _sentence(error), pause)
+                logger.warning(
+                    "download of %s: %s; again in %s s", part.target.name, _sentence(error), pause
+                )
                 time.sleep(pause)
 
 
@@ -162,7 +172,8 @@ def _copy(response: httpx.Response, part: _Part, total: int | None, progress: Pr
 
 
 def _check_complete(part: _Part, total: int | None) -> None:
-    """A torch file is a zip, whose directory comes last: one that is cut short, or an error page, is none."""
+    """A torch file is a zip, whose directory comes last: one that is cut short, or an error page,
+    is none."""
     if total is not None and part.size != total:
         raise _TryAgain(f"{part.size} of {total} bytes came")
     if not zipfile.is_zipfile(part.path):

@@ -1,7 +1,9 @@
-"""Where the weights of a model are, and how they come there: bundled, named by the operator, or downloaded once.
+"""Where the weights of a model are, and how they come there: bundled, named by the operator, or
+downloaded once.
 
-A .pt file is a pickle. Only files that the operator can vouch for are ever opened: those in the package, those named
-in the settings and those in WEIGHTS_DIR; and segmenters open them restricted to data and known classes all the same.
+A .pt file is a pickle. Only files that the operator can vouch for are ever opened: those in the
+package, those named in the settings and those in WEIGHTS_DIR; and segmenters open them restricted
+to data and known classes all the same.
 """
 
 import logging
@@ -11,7 +13,12 @@ from pathlib import Path
 from seg_pipeline.domain import DEMO_MODELS, shown_model
 from seg_pipeline.errors import WeightsMissing
 from seg_pipeline.segmenters.weights.digest import verified
-from seg_pipeline.segmenters.weights.download import DownloadFailed, Progress, download, log_progress
+from seg_pipeline.segmenters.weights.download import (
+    DownloadFailed,
+    Progress,
+    download,
+    log_progress,
+)
 from seg_pipeline.segmenters.weights.published import published_url
 from seg_pipeline.settings import Settings
 
@@ -20,7 +27,8 @@ logger = logging.getLogger(__name__)
 
 
 def locate_weights(name: str, settings: Settings) -> Path:
-    """The file with the weights of a model. Nothing is downloaded: that is no work for who has jobs to do.
+    """The file with the weights of a model. Nothing is downloaded: that is no work for who has jobs
+    to do.
 
     Raises WeightsMissing, which clients may read: where we looked is in the log alone.
     """
@@ -31,8 +39,12 @@ def locate_weights(name: str, settings: Settings) -> Path:
     logger.warning("the weights of %s are not at %s", name, " or ".join(map(str, places)))
     bare = shown_model(name)
     if _is_path(name):
-        raise WeightsMissing(f"the weights {bare} are not there; their operator has to put them back.")
-    raise WeightsMissing(f"the weights of {bare} are not here yet; `seg-pipeline weights pull {bare}` brings them.")
+        raise WeightsMissing(
+            f"the weights {bare} are not there; their operator has to put them back."
+        )
+    raise WeightsMissing(
+        f"the weights of {bare} are not here yet; `seg-pipeline weights pull {bare}` brings them."
+    )
 
 
 def find_weights(
@@ -50,7 +62,9 @@ def find_weights(
         if path.is_file():
             return verified(path)
     if Path(name).name != name:
-        raise WeightsMissing(f"the weights {name} are not there; name an existing .pt file, or demo-yolo.")
+        raise WeightsMissing(
+            f"the weights {name} are not there; name an existing .pt file, or demo-yolo."
+        )
     published_name = name.removesuffix(".pt")
     target = settings.weights_dir / f"{published_name}.pt"
     url = None if name in DEMO_MODELS else url_of(published_name)
@@ -69,7 +83,8 @@ def _places(name: str, settings: Settings) -> list[Path]:
         return [settings.weights_dir / f"{name}.pt"]
     if name not in settings.offered_models:
         raise WeightsMissing(
-            f"model {name} is a path, and paths come from the settings MODEL, QUEUE_MODEL and MODELS alone."
+            f"model {name} is a path, and paths come from the settings MODEL, QUEUE_MODEL and"
+            " MODELS alone."
         )
     return [Path(name), settings.weights_dir / name]
 
@@ -81,5 +96,6 @@ def _is_path(name: str) -> bool:
 def _missing(name: str, places: list[Path], why: str) -> WeightsMissing:
     looked = " or ".join(str(path) for path in places)
     return WeightsMissing(
-        f"the weights of {name} are not at {looked}, {why}; put the file there, or use demo-yolo, which needs none."
+        f"the weights of {name} are not at {looked}, {why}; put the file there, or use demo-yolo,"
+        " which needs none."
     )

@@ -1,7 +1,8 @@
-"""The forms in which the network of a YOLO-seg runs: plain, in half precision, or compiled by OpenVINO.
+"""The forms in which the network of a YOLO-seg runs: plain, in half precision, or compiled by
+OpenVINO.
 
-A fast form ends with the last convolutions. Boxes and scores are computed from what they give in fp32, since bf16 knows
-no pixel from the next one further right than 256.
+A fast form ends with the last convolutions. Boxes and scores are computed from what they give in
+fp32, since bf16 knows no pixel from the next one further right than 256.
 """
 
 import shutil
@@ -19,7 +20,8 @@ Output = tuple[torch.Tensor, torch.Tensor]
 """Predictions as `non_max_suppression` reads them, and prototypes `(n, c, h, w)`; both fp32."""
 
 CONVERSION = 1
-"""Counts changes of what is converted, so that a model kept by an older release is not taken for today's."""
+"""Counts changes of what is converted, so that a model kept by an older release is not taken for
+today's."""
 
 
 class Network(Protocol):
@@ -84,7 +86,9 @@ class OpenVinoNetwork:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        self._compiled = core.compile_model(_converted(model, USER_CONFIG_DIR / "openvino", key), "CPU", options)
+        self._compiled = core.compile_model(
+            _converted(model, USER_CONFIG_DIR / "openvino", key), "CPU", options
+        )
 
     def __call__(self, batch: torch.Tensor) -> Output:
         answer = self._compiled(batch.contiguous().numpy())
@@ -116,7 +120,8 @@ def openvino_version() -> str | None:
 
 
 class LastSteps:
-    """What a head computes after its last convolutions, taken out of the network: boxes from distances, scores."""
+    """What a head computes after its last convolutions, taken out of the network: boxes from
+    distances, scores."""
 
     def __init__(self, model: Any) -> None:
         head = self._head = model.model[-1]
@@ -130,11 +135,15 @@ class LastSteps:
         self._head.dfl.float()
 
     def __call__(self, raw: torch.Tensor, shape_hw: torch.Size) -> torch.Tensor:
-        """Predictions from what `_join` put together, for a network's input of this height and width."""
+        """Predictions from what `_join` put together, for a network's input of this height and
+        width."""
         head = self._head
         boxes, scores, coefficients = raw.float().split((4 * head.reg_max, head.nc, head.nm), dim=1)
         # The maps themselves are not needed, only their shapes and precision.
-        maps = [boxes.new_empty(()).expand(1, 1, *(side // int(stride) for side in shape_hw)) for stride in head.stride]
+        maps = [
+            boxes.new_empty(()).expand(1, 1, *(side // int(stride) for side in shape_hw))
+            for stride in head.stride
+        ]
         named = {"boxes": boxes, "scores": scores, "mask_coefficient": coefficients, "feats": maps}
         predictions = self._decode(named)
         return self._select(predictions.permute(0, 2, 1)) if head.end2end else predictions
@@ -149,7 +158,8 @@ def _unchanged(permuted: torch.Tensor) -> torch.Tensor:
 
 
 def _converted(model: Any, cache_dir: Path, key: str) -> Path:
-    """The file of the converted model, made if it is not there; a folder appears complete or not at all."""
+    """The file of the converted model, made if it is not there; a folder appears complete or not at
+    all."""
     import openvino
 
     libraries = f"openvino{version('openvino')}-ultralytics{version('ultralytics')}"

@@ -1,8 +1,9 @@
 """YOLO-seg through ultralytics: labels, confidences and masks at full resolution.
 
-Only the network, its non-maximum suppression and its file format are ultralytics'. Its `predict` is not used: it
-gives a picture another answer when another shape stands beside it in the batch, sets torch's threads for the whole
-process, prints, writes below the current folder, and upsamples every mask over the whole picture.
+Only the network, its non-maximum suppression and its file format are ultralytics'. Its `predict` is
+not used: it gives a picture another answer when another shape stands beside it in the batch, sets
+torch's threads for the whole process, prints, writes below the current folder, and upsamples every
+mask over the whole picture.
 """
 
 import atexit
@@ -49,7 +50,8 @@ PADDING_GREY = 114
 
 CPU_BATCH = 4
 CUDA_BATCH = 16
-"""Pictures that go through the network at once in `turbo`; more are no faster and take more memory."""
+"""Pictures that go through the network at once in `turbo`; more are no faster and take more
+memory."""
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +59,11 @@ _importing = threading.Lock()
 
 
 class YoloSegmenter:
-    """A YOLO-seg checkpoint, ready to segment. Weights load in a restricted way, as data and known classes only.
+    """A YOLO-seg checkpoint, ready to segment. Weights load in a restricted way, as data and known
+    classes only.
 
-    `exact` is fp32, a picture at a time. `turbo` is the quickest form of the network that the machine has
-    (`networks.py`), pictures of one shape together.
+    `exact` is fp32, a picture at a time. `turbo` is the quickest form of the network that the
+    machine has (`networks.py`), pictures of one shape together.
     """
 
     def __init__(
@@ -91,11 +94,13 @@ class YoloSegmenter:
         self.notes: Notes = {"inference_mode": mode, "batch_size": self._batch_size}
         self.notes |= {"precision": self._network.precision, "engine": self._network.engine}
 
-    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+    def segment(
+        self, images: Sequence[RgbImage], parameters: Parameters | None = None
+    ) -> list[list[Segment]]:
         """The segments of each picture, surest first. Of the parameters `confidence` counts.
 
-        In `exact` the answer for a picture is the same to the last bit whatever stands beside it, in `turbo` to within
-        the rounding of its precision.
+        In `exact` the answer for a picture is the same to the last bit whatever stands beside it,
+        in `turbo` to within the rounding of its precision.
         """
         confidence = float((parameters or {}).get("confidence", self._confidence))
         with self._lock, running_errors(self.name), torch.inference_mode():
@@ -108,7 +113,10 @@ class YoloSegmenter:
         give_memory_back()
 
     def _segment_all(self, images: Sequence[RgbImage], confidence: float) -> list[list[Segment]]:
-        fitted = [(Letterbox.of(image.shape[1::-1], self._input_size, self._stride), image) for image in images]
+        fitted = [
+            (Letterbox.of(image.shape[1::-1], self._input_size, self._stride), image)
+            for image in images
+        ]
         found: dict[int, list[Segment]] = {}
         for alike in _with_one_shape(fitted):
             waiting = alike
@@ -120,8 +128,11 @@ class YoloSegmenter:
                     waiting = waiting[len(group) :]
         return [found[index] for index in range(len(images))]
 
-    def _try_group(self, group: Sequence["Fitted"], confidence: float) -> list[list[Segment]] | None:
-        """The segments of these pictures, or None if memory ran out and the next group has to be smaller."""
+    def _try_group(
+        self, group: Sequence["Fitted"], confidence: float
+    ) -> list[list[Segment]] | None:
+        """The segments of these pictures, or None if memory ran out and the next group has to be
+        smaller."""
         try:
             return self._segment_group(group, confidence)
         except Exception as error:
@@ -135,11 +146,21 @@ class YoloSegmenter:
         self._batch_size = failed // 2
         halvings = int(self.notes.get("halved_after_out_of_memory", 0)) + 1
         self.notes |= {"batch_size": self._batch_size, "halved_after_out_of_memory": halvings}
-        logger.warning("no memory for %s pictures at once in %s: %s from now on", failed, self.name, self._batch_size)
+        logger.warning(
+            "no memory for %s pictures at once in %s: %s from now on",
+            failed,
+            self.name,
+            self._batch_size,
+        )
 
     def _segment_group(self, group: Sequence["Fitted"], confidence: float) -> list[list[Segment]]:
-        predictions, prototypes = self._run(np.stack([letterbox.apply(image) for letterbox, image in group]))
-        detections = [self._suppress(predictions[index : index + 1], confidence) for index in range(len(group))]
+        predictions, prototypes = self._run(
+            np.stack([letterbox.apply(image) for letterbox, image in group])
+        )
+        detections = [
+            self._suppress(predictions[index : index + 1], confidence)
+            for index in range(len(group))
+        ]
         return [
             self._decode(found, each, letterbox)
             for found, each, (letterbox, _) in zip(detections, prototypes, group, strict=True)
@@ -148,12 +169,16 @@ class YoloSegmenter:
     def _run(self, pixels: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
         """Predictions and prototypes of `(n, h, w, 3)` pixels."""
         network: Any = self._network
-        return network(torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float().div_(255))
+        return network(
+            torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+        )
 
     def _suppress(self, predictions: torch.Tensor, confidence: float) -> torch.Tensor:
-        """Detections `(n, 6 + c)` of one picture: xyxy in the network's input, confidence, class, c coefficients.
+        """Detections `(n, 6 + c)` of one picture: xyxy in the network's input, confidence, class, c
+        coefficients.
 
-        One picture a call: of several, ultralytics leaves those out for which its time limit does not suffice.
+        One picture a call: of several, ultralytics leaves those out for which its time limit does
+        not suffice.
         """
         from ultralytics.utils.nms import non_max_suppression
 
@@ -167,7 +192,9 @@ class YoloSegmenter:
         )
         return detections
 
-    def _decode(self, detections: torch.Tensor, prototypes: torch.Tensor, letterbox: "Letterbox") -> list[Segment]:
+    def _decode(
+        self, detections: torch.Tensor, prototypes: torch.Tensor, letterbox: "Letterbox"
+    ) -> list[Segment]:
         scores = detections[:, 4:6].cpu().numpy()
         boxes = letterbox.boxes_to_picture(detections[:, :4].cpu().numpy())
         logits = _mask_logits(detections[:, 6:], prototypes)
@@ -181,9 +208,11 @@ class YoloSegmenter:
 
 @dataclass(frozen=True)
 class Letterbox:
-    """How a picture is fitted into the network's input: scaled to `inner_wh`, its corner at `left`, `top`, grey around.
+    """How a picture is fitted into the network's input: scaled to `inner_wh`, its corner at `left`,
+    `top`, grey around.
 
-    The same geometry as ultralytics' `LetterBox(auto=True)`: the smallest rectangle of whole strides.
+    The same geometry as ultralytics' `LetterBox(auto=True)`: the smallest rectangle of whole
+    strides.
     """
 
     picture_wh: tuple[int, int]
@@ -225,11 +254,13 @@ class Letterbox:
         scale = np.array(self.scale_xy * 2, dtype=np.float32)
         return np.clip((xyxy - corner) / scale, 0, np.array(self.picture_wh * 2, dtype=np.float32))
 
-    def prototype_positions(self, columns: Positions, rows: Positions) -> tuple[Positions, Positions]:
+    def prototype_positions(
+        self, columns: Positions, rows: Positions
+    ) -> tuple[Positions, Positions]:
         """Where these positions in the picture lie on the grid of the prototypes.
 
-        Not past the last prototype's centre inside the picture: those in the grey say that nothing is there, and would
-        take a rim off every thing that the picture's edge cuts.
+        Not past the last prototype's centre inside the picture: those in the grey say that nothing
+        is there, and would take a rim off every thing that the picture's edge cuts.
         """
         return (
             self._along(columns, self.picture_wh[0], self.inner_wh[0], self.left),
@@ -255,11 +286,14 @@ def _with_one_shape(fitted: Sequence[Fitted]) -> list[list[int]]:
     return list(alike.values())
 
 
-def decode_mask(logits: NDArray[np.float32], xyxy: NDArray[np.float32], letterbox: Letterbox) -> Mask | None:
+def decode_mask(
+    logits: NDArray[np.float32], xyxy: NDArray[np.float32], letterbox: Letterbox
+) -> Mask | None:
     """The mask of one detection at full resolution, or None if nothing in its box is set.
 
-    `logits` is `(h, w)` at the prototypes' resolution; it is interpolated (bilinear) inside the box alone, at the
-    centre of every pixel of the picture, so the price is the box's area and not the picture's.
+    `logits` is `(h, w)` at the prototypes' resolution; it is interpolated (bilinear) inside the box
+    alone, at the centre of every pixel of the picture, so the price is the box's area and not the
+    picture's.
     """
     x1, y1, x2, y2 = (int(side) for side in np.ceil(xyxy))
     if x1 >= x2 or y1 >= y2:
@@ -273,7 +307,8 @@ def decode_mask(logits: NDArray[np.float32], xyxy: NDArray[np.float32], letterbo
 
 
 def _strips(height: int, width: int) -> Iterator[slice]:
-    """Groups of rows, some 64k pixels each: they stay in the cache, and a large mask needs no large floats."""
+    """Groups of rows, some 64k pixels each: they stay in the cache, and a large mask needs no large
+    floats."""
     step = max(1, 2**16 // width)
     return (slice(start, start + step) for start in range(0, height, step))
 
@@ -300,11 +335,12 @@ def _mask_logits(coefficients: torch.Tensor, prototypes: torch.Tensor) -> NDArra
 
 
 def import_ultralytics(config_dir: Path | None = None) -> None:
-    """Imports ultralytics without its habits: it asks the network, installs packages, reports usage, writes settings
-    into the home folder and takes torch's threads unless told otherwise before its import.
+    """Imports ultralytics without its habits: it asks the network, installs packages, reports
+    usage, writes settings into the home folder and takes torch's threads unless told otherwise
+    before its import.
 
-    Its settings, and what is converted from its models, go into `config_dir`, or into a folder that ends with the
-    process.
+    Its settings, and what is converted from its models, go into `config_dir`, or into a folder that
+    ends with the process.
     """
     with _importing:
         if "ultralytics.nn.tasks" in sys.modules:
@@ -340,24 +376,33 @@ def _restore_environment(before: dict[str, str | None]) -> None:
 
 
 def _load_model(weights_path: Path, device: str) -> Any:
-    """The fused network in fp32, ready for inference. Raises ModelError if the file is not one, ModelOutOfMemory."""
+    """The fused network in fp32, ready for inference. Raises ModelError if the file is not one,
+    ModelOutOfMemory."""
     with loading_errors(weights_path, "YOLO-seg", device):
         checkpoint = _load_checkpoint(weights_path)
         model = (checkpoint.get("ema") or checkpoint["model"]).float()
         if "Segment" not in type(model.model[-1]).__name__:
-            raise ModelError(f"{weights_path.name} finds boxes but no masks; name weights that end in -seg.pt.")
+            raise ModelError(
+                f"{weights_path.name} finds boxes but no masks; name weights that end in -seg.pt."
+            )
         model.args = checkpoint.get("train_args") or {}
-        layout = torch.channels_last if device == "cpu" else torch.contiguous_format  # a sixth faster on a CPU
-        return model.requires_grad_(False).fuse(verbose=False).eval().to(device, memory_format=layout)
+        layout = (
+            torch.channels_last if device == "cpu" else torch.contiguous_format
+        )  # a sixth faster on a CPU
+        return (
+            model.requires_grad_(False).fuse(verbose=False).eval().to(device, memory_format=layout)
+        )
 
 
 def _load_checkpoint(weights_path: Path) -> dict[str, Any]:
-    """What the file holds. A .pt file is a pickle, and an unrestricted one runs what it likes: this one is refused if
-    it holds more than data and ultralytics' own classes."""
+    """What the file holds. A .pt file is a pickle, and an unrestricted one runs what it likes: this
+    one is refused if it holds more than data and ultralytics' own classes."""
     from ultralytics.nn.tasks import torch_safe_load
 
     with TemporaryDirectory(prefix="seg-weights-") as folder:
-        link = Path(folder) / "weights.pt"  # ultralytics drops a ' from a path, and takes what follows a ? for a query
+        link = (
+            Path(folder) / "weights.pt"
+        )  # ultralytics drops a ' from a path, and takes what follows a ? for a query
         link.symlink_to(weights_path.absolute())
         checkpoint, _ = torch_safe_load(link, safe_only=True)
     return dict(checkpoint)

@@ -24,7 +24,9 @@ from seg_pipeline.settings import InferenceMode, Settings
 from seg_pipeline_tests.builders import BarSegmenter, make_scene_picture, make_segment
 
 SUBJECT = Subject("demo-yolo", "0" * 64, "cpu", {"confidence": 0.25}, {"torch": "2"})
-GOOD = Verdict(pictures=22, pairs=80, mean_iou=0.999, others=1, exact_seconds=3.0, turbo_seconds=1.0)
+GOOD = Verdict(
+    pictures=22, pairs=80, mean_iou=0.999, others=1, exact_seconds=3.0, turbo_seconds=1.0
+)
 SQUARE = "####..../####..../####..../####..../......../......../......../........"
 SHIFTED = ".####.../.####.../.####.../.####.../......../......../......../........"
 AWAY = "......../......../......../......../....####/....####/....####/....####"
@@ -44,7 +46,9 @@ def test_the_same_masks_have_a_mean_iou_of_one() -> None:
 
 def test_the_mean_is_over_the_pairs_in_whatever_order_they_come() -> None:
     """Twelve of twenty pixels are shared by the shifted one."""
-    verdict = judge([[make_segment(SQUARE), make_segment(AWAY)]], [[make_segment(AWAY), make_segment(SHIFTED)]])
+    verdict = judge(
+        [[make_segment(SQUARE), make_segment(AWAY)]], [[make_segment(AWAY), make_segment(SHIFTED)]]
+    )
     assert verdict.pairs == 2
     assert verdict.mean_iou == pytest.approx((1 + 12 / 20) / 2)
     assert verdict.others == 0
@@ -82,7 +86,9 @@ def test_one_mask_is_not_the_partner_of_two() -> None:
         ({"failure": "it does not run: no such operator"}, "no such operator"),
     ],
 )
-def test_turbo_must_find_the_same_and_be_faster(changed: dict[str, Any], reason: str | None) -> None:
+def test_turbo_must_find_the_same_and_be_faster(
+    changed: dict[str, Any], reason: str | None
+) -> None:
     verdict = replace(GOOD, **changed)
     assert verdict.accepted is (reason is None)
     if reason:
@@ -101,7 +107,9 @@ def test_there_are_enough_pictures_and_each_group_has_one_shape(model: str) -> N
 
 
 def test_models_of_the_world_are_shown_photographs() -> None:
-    drawn, all_kinds = (sum(map(len, parity_pictures(name))) for name in ("demo-yolo", "yolov8n-seg"))
+    drawn, all_kinds = (
+        sum(map(len, parity_pictures(name))) for name in ("demo-yolo", "yolov8n-seg")
+    )
     shapes = {picture.shape for group in parity_pictures("yolov8n-seg") for picture in group}
     assert drawn == all_kinds
     assert {(1080, 810, 3), (720, 1280, 3)} < shapes
@@ -134,11 +142,15 @@ class Failing(BarSegmenter):
         super().__init__()
         self._error = error
 
-    def segment(self, images: Sequence[RgbImage], parameters: Parameters | None = None) -> list[list[Segment]]:
+    def segment(
+        self, images: Sequence[RgbImage], parameters: Parameters | None = None
+    ) -> list[list[Segment]]:
         raise self._error
 
 
-def test_a_verdict_that_is_kept_spares_both_the_measuring_and_the_other_model(tmp_path: Path) -> None:
+def test_a_verdict_that_is_kept_spares_both_the_measuring_and_the_other_model(
+    tmp_path: Path,
+) -> None:
     gate.keep(tmp_path, SUBJECT, GOOD)
     shop = Shop(BarSegmenter())
     segmenter = load_turbo_or_exact(SUBJECT, tmp_path, shop.load)
@@ -157,20 +169,26 @@ def test_a_verdict_that_is_kept_spares_both_the_measuring_and_the_other_model(tm
         {"model": "demo-sam2"},
     ],
 )
-def test_a_verdict_says_nothing_about_anything_else(tmp_path: Path, changed: dict[str, Any]) -> None:
+def test_a_verdict_says_nothing_about_anything_else(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
     gate.keep(tmp_path, SUBJECT, GOOD)
     assert gate.kept(tmp_path, SUBJECT) == GOOD
     assert gate.kept(tmp_path, replace(SUBJECT, **changed)) is None
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"subject": {}}', '{"verdict": {"pictures": 1}}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"subject": {}}', '{"verdict": {"pictures": 1}}']
+)
 def test_a_verdict_that_cannot_be_read_is_measured_again(tmp_path: Path, content: str) -> None:
     gate.keep(tmp_path, SUBJECT, GOOD)
     (tmp_path / SUBJECT.file_name).write_text(content)
     assert gate.kept(tmp_path, SUBJECT) is None
 
 
-def test_keeping_leaves_nothing_unfinished_and_a_folder_that_cannot_be_is_no_reason_to_fail(tmp_path: Path) -> None:
+def test_keeping_leaves_nothing_unfinished_and_a_folder_that_cannot_be_is_no_reason_to_fail(
+    tmp_path: Path,
+) -> None:
     gate.keep(tmp_path / "parity", SUBJECT, GOOD)
     assert [path.name for path in (tmp_path / "parity").iterdir()] == [SUBJECT.file_name]
     (tmp_path / "file").write_text("in the way")
@@ -185,15 +203,21 @@ def test_both_are_dropped_again_after_the_measuring() -> None:
     assert all(segmenter.closed for segmenter in shop.given if isinstance(segmenter, BarSegmenter))
 
 
-@pytest.mark.parametrize("turbo", [ModelFailed("no such operator."), Failing(ModelFailed("no such operator."))])
-def test_a_turbo_that_does_not_run_is_refused_with_its_own_words(turbo: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "turbo", [ModelFailed("no such operator."), Failing(ModelFailed("no such operator."))]
+)
+def test_a_turbo_that_does_not_run_is_refused_with_its_own_words(
+    turbo: Any, tmp_path: Path
+) -> None:
     segmenter = load_turbo_or_exact(SUBJECT, tmp_path, Shop(turbo).load)
     assert segmenter.notes["turbo_refused"] == "it does not run: no such operator."
     assert gate.kept(tmp_path, SUBJECT) is not None
 
 
 def test_want_of_memory_refuses_this_time_alone(tmp_path: Path) -> None:
-    verdict = gate.fresh_verdict(SUBJECT, tmp_path, Shop(Failing(ModelOutOfMemory("full."))).load, no_progress)
+    verdict = gate.fresh_verdict(
+        SUBJECT, tmp_path, Shop(Failing(ModelOutOfMemory("full."))).load, no_progress
+    )
     assert not verdict.accepted
     assert gate.kept(tmp_path, SUBJECT) is None
 
@@ -210,15 +234,25 @@ def test_a_worker_does_not_measure_for_ever() -> None:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(
-        _env_file=None, model="demo-yolo", device="cpu", inference_mode="turbo", data_dir=tmp_path, weights_dir=tmp_path
+        _env_file=None,
+        model="demo-yolo",
+        device="cpu",
+        inference_mode="turbo",
+        data_dir=tmp_path,
+        weights_dir=tmp_path,
     )
 
 
 @pytest.mark.skipif(not has_bf16(), reason="this CPU has no bf16, so turbo need not be faster")
-def test_turbo_of_the_demo_model_finds_what_exact_finds(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
-    """Not that it is quicker, which a busy machine may hide: the gate then keeps exact, and says so."""
+def test_turbo_of_the_demo_model_finds_what_exact_finds(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not that it is quicker, which a busy machine may hide: the gate then keeps exact, and says
+    so."""
     segmenter = load_segmenter("demo-yolo", settings)
-    assert segmenter.notes["inference_mode"] == "turbo" or "takes" in str(segmenter.notes["turbo_refused"])
+    assert segmenter.notes["inference_mode"] == "turbo" or "takes" in str(
+        segmenter.notes["turbo_refused"]
+    )
     _, verdict = parity_verdict("demo-yolo", settings, no_progress)
     assert verdict.mean_iou >= 0.99
     assert verdict.others <= 1
@@ -230,7 +264,8 @@ def test_turbo_of_the_demo_model_finds_what_exact_finds(settings: Settings, capl
 def test_a_turbo_that_finds_other_masks_is_refused_and_exact_runs_with_the_reason(
     settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The network's last mask layer is made worse by some noise: what careless quantisation would do."""
+    """The network's last mask layer is made worse by some noise: what careless quantisation would
+    do."""
 
     def load(mode: InferenceMode) -> YoloSegmenter:
         segmenter = YoloSegmenter("demo-yolo", BUNDLED / "demo-yolo.pt", "cpu")

@@ -14,11 +14,15 @@ Answer = tuple[torch.Tensor, torch.Tensor]
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    """The small SAM-2 with weights that leave nothing at zero or one, so that each of them shows."""
+    """The small SAM-2 with weights that leave nothing at zero or one, so that each of them
+    shows."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build_model("demo-sam2").eval().requires_grad_(False)
-        for weights in [*model.sam_mask_decoder.parameters(), *model.sam_prompt_encoder.parameters()]:
+        for weights in [
+            *model.sam_mask_decoder.parameters(),
+            *model.sam_prompt_encoder.parameters(),
+        ]:
             weights.add_(torch.randn_like(weights) * 0.1)
     return model
 
@@ -37,9 +41,13 @@ def points(model: Any) -> torch.Tensor:
     return torch.rand(POINTS, 2, generator=torch.Generator().manual_seed(2)) * model.image_size
 
 
-def upstream(model: Any, picture: list[torch.Tensor], points: torch.Tensor, multimask: bool) -> Answer:
+def upstream(
+    model: Any, picture: list[torch.Tensor], points: torch.Tensor, multimask: bool
+) -> Answer:
     labels = torch.ones(len(points), 1, dtype=torch.int)
-    sparse, dense = model.sam_prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
+    sparse, dense = model.sam_prompt_encoder(
+        points=(points[:, None], labels), boxes=None, masks=None
+    )
     masks, iou, _, _ = model.sam_mask_decoder(
         image_embeddings=picture[0],
         image_pe=model.sam_prompt_encoder.get_dense_pe(),
@@ -52,7 +60,9 @@ def upstream(model: Any, picture: list[torch.Tensor], points: torch.Tensor, mult
     return masks, iou
 
 
-def ours(decoder: FastMaskDecoder, picture: list[torch.Tensor], points: torch.Tensor, multimask: bool) -> Answer:
+def ours(
+    decoder: FastMaskDecoder, picture: list[torch.Tensor], points: torch.Tensor, multimask: bool
+) -> Answer:
     with torch.inference_mode():
         shared = decoder.share(*picture)
         looked = decoder.look(shared, points, multimask)
@@ -72,7 +82,9 @@ def test_masks_and_scores_are_those_of_upstreams_decoder(
     torch.testing.assert_close(iou, their_iou, atol=1e-6, rtol=1e-5)
 
 
-def test_half_precision_stays_close_to_it(model: Any, picture: list[torch.Tensor], points: torch.Tensor) -> None:
+def test_half_precision_stays_close_to_it(
+    model: Any, picture: list[torch.Tensor], points: torch.Tensor
+) -> None:
     theirs, their_iou = upstream(model, picture, points, multimask=True)
     masks, iou = ours(FastMaskDecoder(model, torch.bfloat16), picture, points, multimask=True)
     assert masks.dtype == torch.float32
@@ -82,7 +94,11 @@ def test_half_precision_stays_close_to_it(model: Any, picture: list[torch.Tensor
 
 @pytest.mark.parametrize("positions", [1, 700, 10**9])
 def test_how_many_points_are_worked_on_at_once_changes_nothing(
-    model: Any, picture: list[torch.Tensor], points: torch.Tensor, positions: int, monkeypatch: pytest.MonkeyPatch
+    model: Any,
+    picture: list[torch.Tensor],
+    points: torch.Tensor,
+    positions: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = ours(FastMaskDecoder(model), picture, points, multimask=True)[0]
     monkeypatch.setattr("seg_pipeline.segmenters.sam2.decoder.POSITIONS_AT_ONCE", positions)
@@ -90,7 +106,9 @@ def test_how_many_points_are_worked_on_at_once_changes_nothing(
     torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
 
 
-def test_only_the_masks_that_are_wanted_are_made(model: Any, picture: list[torch.Tensor], points: torch.Tensor) -> None:
+def test_only_the_masks_that_are_wanted_are_made(
+    model: Any, picture: list[torch.Tensor], points: torch.Tensor
+) -> None:
     theirs, _ = upstream(model, picture, points, multimask=True)
     wanted = torch.zeros(POINTS, 3, dtype=torch.bool)
     wanted[4, 1] = wanted[4, 2] = wanted[11, 0] = True
@@ -103,13 +121,17 @@ def test_only_the_masks_that_are_wanted_are_made(model: Any, picture: list[torch
 
 
 CHANGES: dict[str, Callable[[Any], object]] = {
-    "another depth": lambda decoder: decoder.transformer.layers.append(decoder.transformer.layers[0]),
+    "another depth": lambda decoder: decoder.transformer.layers.append(
+        decoder.transformer.layers[0]
+    ),
     "no fine features": lambda decoder: setattr(decoder, "use_high_res_features", False),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_models_that_are_built_otherwise_are_left_to_upstream(change: Callable[[Any], object]) -> None:
+def test_models_that_are_built_otherwise_are_left_to_upstream(
+    change: Callable[[Any], object],
+) -> None:
     model = build_model("demo-sam2")
     assert FastMaskDecoder.fits(model)
     change(model.sam_mask_decoder)

@@ -24,11 +24,17 @@ FEW = Sam2Parameters(points_per_side=8, stability_score_thresh=0.7, box_nms_thre
 PARAMETERS = {
     "the demo's": FEW,
     "uneven batches": replace(FEW, points_per_batch=13),
-    "no filters": replace(FEW, points_per_side=4, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=0.9),
-    "another threshold": replace(FEW, mask_threshold=1.5, stability_score_offset=2.0, pred_iou_thresh=0.5),
+    "no filters": replace(
+        FEW, points_per_side=4, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=0.9
+    ),
+    "another threshold": replace(
+        FEW, mask_threshold=1.5, stability_score_offset=2.0, pred_iou_thresh=0.5
+    ),
     "one mask a point": replace(FEW, multimask_output=False, pred_iou_thresh=0.6),
     "crops": replace(FEW, points_per_side=6, crop_n_layers=1, crop_nms_thresh=0.5),
-    "coarser crops": replace(FEW, crop_n_layers=1, crop_n_points_downscale_factor=2, crop_overlap_ratio=0.5),
+    "coarser crops": replace(
+        FEW, crop_n_layers=1, crop_n_points_downscale_factor=2, crop_overlap_ratio=0.5
+    ),
     "no small regions": replace(FEW, min_mask_region_area=60),
     "second thoughts": replace(FEW, points_per_side=4, use_m2m=True),
 }
@@ -62,7 +68,9 @@ def assert_same(ours: list[Segment], theirs: list[Segment], least_iou: float = 0
 
 
 @pytest.mark.parametrize("parameters", PARAMETERS.values(), ids=PARAMETERS)
-def test_masks_are_those_of_upstream(exact: Sam2Segmenter, upstream: Sam2Segmenter, parameters: Sam2Parameters) -> None:
+def test_masks_are_those_of_upstream(
+    exact: Sam2Segmenter, upstream: Sam2Segmenter, parameters: Sam2Parameters
+) -> None:
     asked = parameters.__dict__
     picture = make_picture()
     assert_same(exact.segment([picture], asked)[0], upstream.segment([picture], asked)[0])
@@ -85,7 +93,10 @@ def test_turbo_finds_nearly_the_same(upstream: Sam2Segmenter) -> None:
         picture = make_picture(seed)
         ours, theirs = turbo.segment([picture])[0], upstream.segment([picture])[0]
         assert len(ours) == len(theirs)
-        assert np.mean([mask_iou(*(s.mask for s in pair)) for pair in zip(ours, theirs, strict=True)]) > 0.99
+        assert (
+            np.mean([mask_iou(*(s.mask for s in pair)) for pair in zip(ours, theirs, strict=True)])
+            > 0.99
+        )
 
 
 one_lane = pytest.mark.parametrize("torch_threads", [1], indirect=True)
@@ -95,7 +106,9 @@ def limit_memory(monkeypatch: pytest.MonkeyPatch, most: int, seen: list[int]) ->
     """Lets the decoder run out of memory with more points than `most`."""
     look: Callable[..., Any] = FastMaskDecoder.look
 
-    def look_or_fail(self: FastMaskDecoder, shared: Any, coordinates: torch.Tensor, multimask: bool) -> Any:
+    def look_or_fail(
+        self: FastMaskDecoder, shared: Any, coordinates: torch.Tensor, multimask: bool
+    ) -> Any:
         seen.append(len(coordinates))
         if len(coordinates) > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -116,11 +129,17 @@ def test_when_memory_runs_out_batches_are_halved_and_the_masks_are_the_same(
     limit_memory(monkeypatch, 20, seen)
     assert_same(segmenter.segment([picture])[0], upstream.segment([picture])[0])
     assert seen == [64, 32, 16, 16, 16, 16]
-    assert segmenter.notes == {"inference_mode": "exact", "points_per_batch": 16, "halved_after_out_of_memory": 2}
+    assert segmenter.notes == {
+        "inference_mode": "exact",
+        "points_per_batch": 16,
+        "halved_after_out_of_memory": 2,
+    }
 
 
 @pytest.mark.usefixtures("torch_threads")
-def test_lanes_run_out_of_memory_each_for_itself(upstream: Sam2Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lanes_run_out_of_memory_each_for_itself(
+    upstream: Sam2Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     segmenter, picture, seen = make_segmenter("exact"), make_picture(), list[int]()
     limit_memory(monkeypatch, 3, seen)
     assert_same(segmenter.segment([picture])[0], upstream.segment([picture])[0])
@@ -139,7 +158,9 @@ def test_the_next_picture_begins_with_the_smaller_batch(monkeypatch: pytest.Monk
     assert seen == [32, 32]
 
 
-def test_memory_that_does_not_suffice_for_one_point_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_does_not_suffice_for_one_point_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     limit_memory(monkeypatch, 0, [])
     with pytest.raises(ModelOutOfMemory, match="demo-sam2"):
         make_segmenter("exact").segment([make_picture()])

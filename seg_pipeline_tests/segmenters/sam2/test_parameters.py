@@ -20,12 +20,15 @@ def segmenter() -> Sam2Segmenter:
 
 
 def ends() -> list[dict[str, Any]]:
-    """Each parameter at the ends of its range; the grid and its crops stay small, for the tests' time."""
+    """Each parameter at the ends of its range; the grid and its crops stay small, for the tests'
+    time."""
     costly = {"points_per_side": (1, 5), "crop_n_layers": (0, 1)}
     return [
         {name: value}
         for name, limits in SAM2_PARAMETERS.items()
-        for value in costly.get(name, (limits.least, limits.most) if isinstance(limits, Range) else (False, True))
+        for value in costly.get(
+            name, (limits.least, limits.most) if isinstance(limits, Range) else (False, True)
+        )
     ]
 
 
@@ -39,7 +42,9 @@ def test_the_usual_values_are_within_the_limits() -> None:
 
 
 @pytest.mark.parametrize("parameters", ends(), ids=str)
-def test_sam2_runs_at_the_ends_of_every_range(segmenter: Sam2Segmenter, parameters: dict[str, Any]) -> None:
+def test_sam2_runs_at_the_ends_of_every_range(
+    segmenter: Sam2Segmenter, parameters: dict[str, Any]
+) -> None:
     """What is let in must not fail within: the job would be tried again and again."""
     asked = check_parameters("demo-sam2", FEW_POINTS | parameters)
     (segments,) = segmenter.segment([make_scene(seed=3).image], asked)
@@ -47,6 +52,13 @@ def test_sam2_runs_at_the_ends_of_every_range(segmenter: Sam2Segmenter, paramete
 
 
 def test_crops_within_crops_with_one_point_each_run(segmenter: Sam2Segmenter) -> None:
-    thin = {"points_per_side": 4, "crop_n_layers": 2, "crop_n_points_downscale_factor": 2, "crop_overlap_ratio": 0}
-    (segments,) = segmenter.segment([make_scene(seed=3).image], check_parameters("demo-sam2", FEW_POINTS | thin))
+    thin = {
+        "points_per_side": 4,
+        "crop_n_layers": 2,
+        "crop_n_points_downscale_factor": 2,
+        "crop_overlap_ratio": 0,
+    }
+    (segments,) = segmenter.segment(
+        [make_scene(seed=3).image], check_parameters("demo-sam2", FEW_POINTS | thin)
+    )
     assert segments

@@ -22,7 +22,9 @@ from seg_pipeline_tests.segmenters.models import save_untrained_sam2
 
 SIZES_WH = [(64, 48), (48, 64), (320, 200), (1, 1), (1, 300), (300, 2), (161, 97)]
 
-KEEP_ALL = Sam2Parameters(points_per_side=4, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1)
+KEEP_ALL = Sam2Parameters(
+    points_per_side=4, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1
+)
 """An untrained network is sure of nothing, so nothing is filtered."""
 
 
@@ -57,7 +59,9 @@ def test_masks_have_the_size_of_the_picture_whatever_its_shape(
     assert {segment.mask.resolution_wh for segment in segments} == {size_wh}
 
 
-def test_segments_have_both_of_sam2s_scores_as_plain_floats(segmenter: Sam2Segmenter, noise: RgbImage) -> None:
+def test_segments_have_both_of_sam2s_scores_as_plain_floats(
+    segmenter: Sam2Segmenter, noise: RgbImage
+) -> None:
     """They go into JSON, which knows no tensors."""
     for segment in segmenter.segment([noise])[0]:
         assert type(segment.predicted_iou) is float
@@ -66,10 +70,16 @@ def test_segments_have_both_of_sam2s_scores_as_plain_floats(segmenter: Sam2Segme
 
 
 def test_it_says_what_it_is(segmenter: Sam2Segmenter) -> None:
-    assert (segmenter.name, segmenter.device, len(segmenter.weights_sha256)) == ("demo-sam2", "cpu", 64)
+    assert (segmenter.name, segmenter.device, len(segmenter.weights_sha256)) == (
+        "demo-sam2",
+        "cpu",
+        64,
+    )
 
 
-def test_the_answer_for_a_picture_does_not_depend_on_the_others(segmenter: Sam2Segmenter, noise: RgbImage) -> None:
+def test_the_answer_for_a_picture_does_not_depend_on_the_others(
+    segmenter: Sam2Segmenter, noise: RgbImage
+) -> None:
     alone = segmenter.segment([noise])[0]
     among = segmenter.segment([make_picture(50, 80), noise, make_picture(90, 30)])[1]
     assert facts(among) == facts(alone)
@@ -79,7 +89,9 @@ def test_no_pictures_have_no_answers(segmenter: Sam2Segmenter) -> None:
     assert segmenter.segment([]) == []
 
 
-def test_the_reference_is_upstreams_generator_to_the_last_bit(weights: Path, noise: RgbImage) -> None:
+def test_the_reference_is_upstreams_generator_to_the_last_bit(
+    weights: Path, noise: RgbImage
+) -> None:
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
     model = build_model("demo-sam2").eval()
@@ -88,7 +100,8 @@ def test_the_reference_is_upstreams_generator_to_the_last_bit(weights: Path, noi
         generator = SAM2AutomaticMaskGenerator(model, **asdict(KEEP_ALL))
     generator.predictor._bb_feat_sizes = [(64, 64), (32, 32), (16, 16)]
     theirs = [
-        (r["predicted_iou"], r["stability_score"], r["segmentation"].tobytes()) for r in generator.generate(noise)
+        (r["predicted_iou"], r["stability_score"], r["segmentation"].tobytes())
+        for r in generator.generate(noise)
     ]
     reference = Sam2Segmenter("demo-sam2", weights, "cpu", KEEP_ALL, mode="upstream")
     assert facts(reference.segment([noise])[0]) == theirs
@@ -108,13 +121,17 @@ def test_masks_under_the_thresholds_are_dropped(weights: Path, noise: RgbImage) 
     assert make_segmenter(weights, stability_score_thresh=1.1).segment([noise]) == [[]]
 
 
-def test_a_call_may_ask_for_other_parameters(weights: Path, segmenter: Sam2Segmenter, noise: RgbImage) -> None:
+def test_a_call_may_ask_for_other_parameters(
+    weights: Path, segmenter: Sam2Segmenter, noise: RgbImage
+) -> None:
     """A job's parameters are for that job alone."""
     configured = facts(segmenter.segment([noise])[0])
     asked = segmenter.segment(
         [noise], {"points_per_side": 3, "crop_n_layers": 1, "box_nms_thresh": 0.9, "confidence": 1}
     )[0]
-    meant = make_segmenter(weights, points_per_side=3, crop_n_layers=1, box_nms_thresh=0.9).segment([noise])[0]
+    meant = make_segmenter(weights, points_per_side=3, crop_n_layers=1, box_nms_thresh=0.9).segment(
+        [noise]
+    )[0]
     assert facts(asked) == facts(meant) != configured
     assert facts(segmenter.segment([noise])[0]) == configured
 
@@ -123,15 +140,21 @@ def test_the_notes_say_how_it_ran(segmenter: Sam2Segmenter) -> None:
     assert segmenter.notes["inference_mode"] == "exact"
 
 
-def test_near_duplicates_are_dropped(weights: Path, segmenter: Sam2Segmenter, noise: RgbImage) -> None:
+def test_near_duplicates_are_dropped(
+    weights: Path, segmenter: Sam2Segmenter, noise: RgbImage
+) -> None:
     fewer = make_segmenter(weights, box_nms_thresh=0.3).segment([noise])[0]
     assert 0 < len(fewer) < len(segmenter.segment([noise])[0])
 
 
 def test_of_more_masks_than_fit_into_memory_the_surest_are_kept(
-    segmenter: Sam2Segmenter, noise: RgbImage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    segmenter: Sam2Segmenter,
+    noise: RgbImage,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A job may set all thresholds to nothing, and must not take the worker down with everybody's pictures."""
+    """A job may set all thresholds to nothing, and must not take the worker down with everybody's
+    pictures."""
     (every,) = segmenter.segment([noise])
     monkeypatch.setattr(generator, "MASK_BYTES", 3 * noise.shape[0] * noise.shape[1])
     (kept,) = segmenter.segment([noise])
@@ -142,13 +165,20 @@ def test_of_more_masks_than_fit_into_memory_the_surest_are_kept(
 
 @pytest.mark.parametrize("size_wh", [(200, 150), (3, 90), (1, 1)])
 def test_crops_add_their_own_masks(weights: Path, size_wh: tuple[int, int]) -> None:
-    """Upstream fails on crops of a few pixels, and on pictures in no crop of which anything is found."""
-    (segments,) = make_segmenter(weights, crop_n_layers=1, points_per_side=2).segment([make_picture(*size_wh)])
+    """Upstream fails on crops of a few pixels, and on pictures in no crop of which anything is
+    found."""
+    (segments,) = make_segmenter(weights, crop_n_layers=1, points_per_side=2).segment(
+        [make_picture(*size_wh)]
+    )
     assert {segment.mask.resolution_wh for segment in segments} == {size_wh}
-    assert make_segmenter(weights, crop_n_layers=1, pred_iou_thresh=1.0).segment([make_picture(*size_wh)]) == [[]]
+    assert make_segmenter(weights, crop_n_layers=1, pred_iou_thresh=1.0).segment(
+        [make_picture(*size_wh)]
+    ) == [[]]
 
 
-def test_small_holes_and_islands_go_when_asked(weights: Path, segmenter: Sam2Segmenter, noise: RgbImage) -> None:
+def test_small_holes_and_islands_go_when_asked(
+    weights: Path, segmenter: Sam2Segmenter, noise: RgbImage
+) -> None:
     """Upstream leaves this to an extension that has to be compiled, and goes on without."""
     import cv2
 
@@ -158,7 +188,13 @@ def test_small_holes_and_islands_go_when_asked(weights: Path, segmenter: Sam2Seg
         return int(min(np.concatenate(areas)))
 
     assert min(smallest_region(s) for s in segmenter.segment([noise])[0]) < 20
-    assert min(smallest_region(s) for s in make_segmenter(weights, min_mask_region_area=20).segment([noise])[0]) >= 20
+    assert (
+        min(
+            smallest_region(s)
+            for s in make_segmenter(weights, min_mask_region_area=20).segment([noise])[0]
+        )
+        >= 20
+    )
 
 
 def test_large_pictures_get_small_batches_and_the_same_masks_from_upstream(
@@ -176,7 +212,9 @@ def test_large_pictures_get_small_batches_and_the_same_masks_from_upstream(
         assert one.predicted_iou == pytest.approx(other.predicted_iou, abs=1e-4)
 
 
-def test_pictures_that_must_not_be_written_are_read(segmenter: Sam2Segmenter, noise: RgbImage) -> None:
+def test_pictures_that_must_not_be_written_are_read(
+    segmenter: Sam2Segmenter, noise: RgbImage
+) -> None:
     locked = noise[:, ::-1]
     locked.setflags(write=False)
     assert segmenter.segment([locked])[0]
@@ -190,7 +228,9 @@ OUT_OF_MEMORY = [
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
-def test_memory_that_runs_out_is_told_from_other_failures(weights: Path, noise: RgbImage, error: Exception) -> None:
+def test_memory_that_runs_out_is_told_from_other_failures(
+    weights: Path, noise: RgbImage, error: Exception
+) -> None:
     with pytest.raises(ModelOutOfMemory, match="demo-sam2"):
         make_failing_segmenter(weights, error).segment([noise])
 
@@ -223,7 +263,9 @@ class Evil:
         return os.mkdir, ("was-run",)
 
 
-def test_a_file_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_would_run_code_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"model": Evil()}, tmp_path / "evil.pt", pickle_module=pickle)
     with pytest.raises(ModelError, match=r"evil\.pt cannot be loaded as SAM-2 weights"):
@@ -237,9 +279,14 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         make_segmenter(tmp_path / "other.pt")
 
 
-@pytest.mark.parametrize(("size", "millions"), [("tiny", 38.9), ("small", 46.0), ("base_plus", 80.8), ("large", 224.4)])
-def test_published_models_are_built_from_upstreams_configurations(size: str, millions: float) -> None:
-    """The sizes are those of upstream's table; without weights to load, a network that is built is all there is."""
+@pytest.mark.parametrize(
+    ("size", "millions"), [("tiny", 38.9), ("small", 46.0), ("base_plus", 80.8), ("large", 224.4)]
+)
+def test_published_models_are_built_from_upstreams_configurations(
+    size: str, millions: float
+) -> None:
+    """The sizes are those of upstream's table; without weights to load, a network that is built is
+    all there is."""
     model = build_without_initialising(f"sam2.1_hiera_{size}")
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
     assert model.image_size == 1024
@@ -248,17 +295,27 @@ def test_published_models_are_built_from_upstreams_configurations(size: str, mil
 def build_without_initialising(name: str) -> Any:
     """Random numbers for 224 million weights take longer than everything else."""
     with pytest.MonkeyPatch.context() as patch:
-        for initialiser in ("normal_", "trunc_normal_", "uniform_", "kaiming_uniform_", "xavier_uniform_"):
+        for initialiser in (
+            "normal_",
+            "trunc_normal_",
+            "uniform_",
+            "kaiming_uniform_",
+            "xavier_uniform_",
+        ):
             patch.setattr(torch.nn.init, initialiser, lambda tensor, *_, **__: tensor)
         return build_model(name)
 
 
 @pytest.mark.parametrize("family", ["sam2", "sam2.1"])
 def test_names_are_those_of_upstreams_checkpoints(family: str) -> None:
-    """The table that the package has is for another host; the file names and configurations are the same."""
+    """The table that the package has is for another host; the file names and configurations are the
+    same."""
     from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
 
-    theirs = {Path(weights).stem: Path(config).name for config, weights in HF_MODEL_ID_TO_FILENAMES.values()}
+    theirs = {
+        Path(weights).stem: Path(config).name
+        for config, weights in HF_MODEL_ID_TO_FILENAMES.values()
+    }
     for size in ("tiny", "small", "base_plus", "large"):
         name = f"{family}_hiera_{size}"
         assert config_path(name).name == theirs.pop(name)
@@ -272,7 +329,8 @@ def test_names_that_upstream_does_not_know_are_refused() -> None:
 
 
 def test_hydra_is_left_as_it_was_found() -> None:
-    """Importing sam2 starts hydra for the whole process, which would be in the way of anyone else's."""
+    """Importing sam2 starts hydra for the whole process, which would be in the way of anyone
+    else's."""
     from hydra.core.global_hydra import GlobalHydra
 
     build_model("demo-sam2")

@@ -32,7 +32,8 @@ class Painting:
 
 
 class Painter:
-    """Stands for a decoder: its masks are given, `(p, m, n, 16)`, and it counts the positions that it is asked for."""
+    """Stands for a decoder: its masks are given, `(p, m, n, 16)`, and it counts the positions that
+    it is asked for."""
 
     def __init__(self, logits: torch.Tensor, size: tuple[int, int] = (SIDE, SIDE)) -> None:
         self.size = size
@@ -52,7 +53,9 @@ class Painter:
         return logits
 
 
-def sample(painter: Painter, points: torch.Tensor = MIDDLE, thresholds: Thresholds = THRESHOLDS) -> Any:
+def sample(
+    painter: Painter, points: torch.Tensor = MIDDLE, thresholds: Thresholds = THRESHOLDS
+) -> Any:
     sampler = MaskSampler(painter, None, thresholds)  # type: ignore[arg-type]
     wanted = torch.ones(painter._logits.shape[:2], dtype=torch.bool)
     return sampler.masks(None, wanted, points)  # type: ignore[arg-type]
@@ -64,8 +67,11 @@ def positions_of(picture: torch.Tensor) -> torch.Tensor:
     return picture.view(height, 4, width, 4).permute(0, 2, 1, 3).reshape(1, 1, height * width, 16)
 
 
-def make_disc(radius: float, centre_xy: tuple[float, float] = (64, 64), slope: float = 2.0) -> torch.Tensor:
-    """Logits `(4 h, 4 w)` of a disc, which fall by `slope` a pixel from its middle to beyond its edge."""
+def make_disc(
+    radius: float, centre_xy: tuple[float, float] = (64, 64), slope: float = 2.0
+) -> torch.Tensor:
+    """Logits `(4 h, 4 w)` of a disc, which fall by `slope` a pixel from its middle to beyond its
+    edge."""
     y, x = torch.meshgrid(torch.arange(4.0 * SIDE), torch.arange(4.0 * SIDE), indexing="ij")
     return (radius - torch.hypot(x - centre_xy[0], y - centre_xy[1])) * slope
 
@@ -131,7 +137,8 @@ def test_a_thing_between_the_samples_positions_is_found_at_its_point() -> None:
 
 
 def test_a_mask_that_only_looks_stable_at_first_is_dropped_after_the_whole_sample() -> None:
-    """Its pixels in doubt lie at positions that are looked at second: every fourth row, from the third on."""
+    """Its pixels in doubt lie at positions that are looked at second: every fourth row, from the
+    third on."""
     disc = make_disc(50)
     for row in range(8, 4 * SIDE, 16):
         disc[row : row + 4] = disc[row : row + 4].clamp(max=0)
@@ -141,7 +148,8 @@ def test_a_mask_that_only_looks_stable_at_first_is_dropped_after_the_whole_sampl
 
 
 def test_a_mask_that_is_hardly_stable_enough_is_made_everywhere() -> None:
-    """What lies between the sample's positions decides: holes that count among the pixels in doubt."""
+    """What lies between the sample's positions decides: holes that count among the pixels in
+    doubt."""
     disc = make_disc(50)
     for row, column in [(15, 9), (15, 23)]:
         disc[4 * row : 4 * row + 4, 4 * column : 4 * column + 4] = 0.0
@@ -159,7 +167,9 @@ def test_a_trained_networks_masks_are_those_that_are_made_everywhere(
 ) -> None:
     monkeypatch.setattr(generator, "FEWEST_POSITIONS", 1)
     monkeypatch.setattr(segmenter, "has_bf16", lambda: bf16)
-    turbo, exact = (Sam2Segmenter("demo-sam2", WEIGHTS, "cpu", mode=mode) for mode in ("turbo", "exact"))
+    turbo, exact = (
+        Sam2Segmenter("demo-sam2", WEIGHTS, "cpu", mode=mode) for mode in ("turbo", "exact")
+    )
     assert turbo.notes["masks_sampled"] is True
     assert turbo.notes["precision"] == ("bf16" if bf16 else "fp32")
     for seed in (3, 5):

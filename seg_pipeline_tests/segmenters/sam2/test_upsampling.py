@@ -10,7 +10,8 @@ THRESHOLDS = (-1.0, 0.0, 1.0)
 
 
 def make_logits(kind: str) -> torch.Tensor:
-    """Seven small masks: blobs as a network draws them, or noise, in which no cell is like another; the last empty."""
+    """Seven small masks: blobs as a network draws them, or noise, in which no cell is like another;
+    the last empty."""
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(7, 64, 64, generator=generator)
     if kind == "blobs":
@@ -31,7 +32,8 @@ def enlarged(logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
 def test_counts_and_boxes_are_those_of_the_enlarged_masks(
     size_hw: tuple[int, int], kind: str, most_mixed: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether some pixels of a mask are worked out, all of them, or some of one and all of the next."""
+    """Whether some pixels of a mask are worked out, all of them, or some of one and all of the
+    next."""
     from sam2.utils.amg import batched_mask_to_box
 
     monkeypatch.setattr("seg_pipeline.segmenters.sam2.upsampling.MOST_MIXED", most_mixed)
@@ -68,7 +70,9 @@ def test_working_in_small_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch
 def test_a_mask_is_enlarged_inside_its_box_as_it_would_be_in_full(size_hw: tuple[int, int]) -> None:
     logits, upsampling = make_logits("blobs")[:-1], Upsampling(64, *size_hw)
     full = enlarged(logits, *size_hw) > 0
-    for mask, small, (x0, y0, x1, y1) in zip(full, logits, upsampling.measure(logits, THRESHOLDS).boxes, strict=True):
+    for mask, small, (x0, y0, x1, y1) in zip(
+        full, logits, upsampling.measure(logits, THRESHOLDS).boxes, strict=True
+    ):
         box = Box(int(x0), int(y0), int(x1 - x0) + 1, int(y1 - y0) + 1)
         rows, columns = upsampling.window(box)
         bits = upsampling.mask(small[rows, columns], (rows.start, columns.start), box, 0.0)

@@ -84,7 +84,9 @@ def test_a_job_downloads_nothing_and_its_error_shows_no_folder(tmp_path: Path) -
     assert str(tmp_path) not in f"{refusal.value} {of_a_path.value}"
 
 
-def test_weights_are_downloaded_once_and_their_hash_recorded(host: FileHost, tmp_path: Path) -> None:
+def test_weights_are_downloaded_once_and_their_hash_recorded(
+    host: FileHost, tmp_path: Path
+) -> None:
     settings = make_settings(tmp_path)
     path = fetch(host, settings)
     assert path == settings.weights_dir / f"{NAME}.pt"
@@ -98,15 +100,21 @@ def test_weights_are_downloaded_once_and_their_hash_recorded(host: FileHost, tmp
 
 def test_a_published_name_may_be_spelled_as_its_file(host: FileHost, tmp_path: Path) -> None:
     settings = make_settings(tmp_path, model=f"{NAME}.pt")
-    path = find_weights(f"{NAME}.pt", settings, url_of=lambda name: host.url if name == NAME else None)
+    path = find_weights(
+        f"{NAME}.pt", settings, url_of=lambda name: host.url if name == NAME else None
+    )
     assert path == settings.weights_dir / f"{NAME}.pt"
 
 
-def test_a_file_that_has_changed_since_its_download_is_refused(host: FileHost, tmp_path: Path) -> None:
+def test_a_file_that_has_changed_since_its_download_is_refused(
+    host: FileHost, tmp_path: Path
+) -> None:
     settings = make_settings(tmp_path)
     path = fetch(host, settings)
     path.write_bytes(make_checkpoint(seed=1))
-    with pytest.raises(WeightsMissing, match=r"SHA-256 differs from yolov8n-seg\.pt\.sha256; delete both"):
+    with pytest.raises(
+        WeightsMissing, match=r"SHA-256 differs from yolov8n-seg\.pt\.sha256; delete both"
+    ):
         fetch(host, settings)
 
 
@@ -117,7 +125,9 @@ def test_what_is_not_the_published_file_is_never_used(
     settings = make_settings(tmp_path)
     published = hashlib.sha256(make_checkpoint(seed=1)).hexdigest()
     monkeypatch.setitem(published_weights.PUBLISHED_SHA256, NAME, published)
-    with pytest.raises(WeightsMissing, match=f"SHA-256 [0-9a-f]{{64}}, not the published {published}"):
+    with pytest.raises(
+        WeightsMissing, match=f"SHA-256 [0-9a-f]{{64}}, not the published {published}"
+    ):
         fetch(host, settings)
     assert leftovers(settings) == set()
     host.body = make_checkpoint(seed=1)
@@ -170,7 +180,9 @@ def test_a_server_that_is_busy_is_asked_again(host: FileHost, tmp_path: Path) ->
 def test_a_file_that_is_not_published_is_missing_at_once(host: FileHost, tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
     host.statuses = [404]
-    with pytest.raises(WeightsMissing, match=r"downloading them failed \(HTTP 404\); put the file there"):
+    with pytest.raises(
+        WeightsMissing, match=r"downloading them failed \(HTTP 404\); put the file there"
+    ):
         fetch(host, settings)
     assert host.ranges == [None]
     assert leftovers(settings) == set()
@@ -185,7 +197,9 @@ def test_what_is_no_checkpoint_is_never_used(body: bytes, tmp_path: Path) -> Non
     assert leftovers(settings) == set()
 
 
-def test_a_file_past_all_bounds_is_refused(host: FileHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_past_all_bounds_is_refused(
+    host: FileHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(download, "MAX_WEIGHTS_BYTES", 1_000_000)
     with pytest.raises(WeightsMissing, match="over the limit of 1000000"):
         fetch(host, make_settings(tmp_path))
@@ -209,16 +223,22 @@ def test_a_name_that_nobody_publishes_is_missing_without_asking_the_network(tmp_
         find_weights("yolov8q-seg", make_settings(tmp_path))
 
 
-def test_progress_is_logged_to_the_end(host: FileHost, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_is_logged_to_the_end(
+    host: FileHost, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO, logger="seg_pipeline"):
         fetch(host, make_settings(tmp_path))
     assert f"downloading {NAME}: 3 of 3 MB" in caplog.text
 
 
-def test_threads_that_want_the_same_weights_download_them_once(host: FileHost, tmp_path: Path) -> None:
+def test_threads_that_want_the_same_weights_download_them_once(
+    host: FileHost, tmp_path: Path
+) -> None:
     settings = make_settings(tmp_path)
     found: list[Path] = []
-    threads = [threading.Thread(target=lambda: found.append(fetch(host, settings))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: found.append(fetch(host, settings))) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,4 +1,5 @@
-"""What we say of published weights is what upstream's packages say, which take seconds to import."""
+"""What we say of published weights is what upstream's packages say, which take seconds to
+import."""
 
 import inspect
 import re
@@ -13,7 +14,9 @@ from seg_pipeline.segmenters.yolo.segmenter import import_ultralytics
 
 def test_every_published_sam2_has_its_hash() -> None:
     names = [
-        f"{family}_hiera_{size}" for family in ("sam2", "sam2.1") for size in ("tiny", "small", "base_plus", "large")
+        f"{family}_hiera_{size}"
+        for family in ("sam2", "sam2.1")
+        for size in ("tiny", "small", "base_plus", "large")
     ]
     assert [name for name in names if published_url(name)] == names
     assert list(PUBLISHED_SHA256) == names
@@ -29,10 +32,14 @@ def test_the_segmenting_yolos_are_those_of_the_pinned_release() -> None:
     folder = f"{ASSETS_URL.rsplit('/', 1)[0]}/{release}"
     for file_name in GITHUB_ASSETS_NAMES:
         name = file_name.removesuffix(".pt")
-        assert published_url(name) == (f"{folder}/{file_name}" if name.endswith("-seg") else None), name
+        assert published_url(name) == (
+            f"{folder}/{file_name}" if name.endswith("-seg") else None
+        ), name
 
 
-@pytest.mark.parametrize("name", ["yolov8x", "yolov8q-seg", "sam2.1_hiera_huge", "demo-sam2", "yolov8x-seg.pt", ""])
+@pytest.mark.parametrize(
+    "name", ["yolov8x", "yolov8q-seg", "sam2.1_hiera_huge", "demo-sam2", "yolov8x-seg.pt", ""]
+)
 def test_other_names_have_no_address(name: str) -> None:
     assert published_url(name) is None
 

@@ -34,7 +34,9 @@ def iou(one: Mask, other: Mask) -> float:
     return float((a & b).sum() / (a | b).sum())
 
 
-def test_segments_have_labels_confidences_and_masks_of_the_picture(segmenter: YoloSegmenter, noise: RgbImage) -> None:
+def test_segments_have_labels_confidences_and_masks_of_the_picture(
+    segmenter: YoloSegmenter, noise: RgbImage
+) -> None:
     segments = segmenter.segment([noise])[0]
     assert len(segments) > 5
     for segment in segments:
@@ -51,7 +53,9 @@ def test_it_says_what_it_is(segmenter: Segmenter, untrained_weights: Path) -> No
 
 
 @pytest.mark.parametrize("architecture", ["yolov8n-seg", "yolo11n-seg", "yolo26n-seg"])
-def test_it_finds_what_ultralytics_own_predictor_finds(architecture: str, noise: RgbImage, tmp_path: Path) -> None:
+def test_it_finds_what_ultralytics_own_predictor_finds(
+    architecture: str, noise: RgbImage, tmp_path: Path
+) -> None:
     """The predictor is not used; its answers are the standard that ours are held against."""
     weights = save_untrained_yolo(tmp_path / f"{architecture}.pt", f"{architecture}.yaml")
     ours = make_segmenter(weights).segment([noise])[0]
@@ -75,19 +79,26 @@ def predict_with_ultralytics(weights: Path, image: RgbImage) -> list[tuple[str, 
     torch.set_num_threads(threads)
     found = zip(result.boxes.cls, result.boxes.conf, result.masks.data, strict=True)
     masks = [
-        (result.names[int(label)], float(score), Mask.from_full(mask.bool().numpy())) for label, score, mask in found
+        (result.names[int(label)], float(score), Mask.from_full(mask.bool().numpy()))
+        for label, score, mask in found
     ]
     return [(label, score, mask) for label, score, mask in masks if mask is not None]
 
 
-def test_the_answer_for_a_picture_does_not_depend_on_those_beside_it(segmenter: YoloSegmenter, noise: RgbImage) -> None:
+def test_the_answer_for_a_picture_does_not_depend_on_those_beside_it(
+    segmenter: YoloSegmenter, noise: RgbImage
+) -> None:
     pictures = [noise, noise[:, :100], noise[::-1].copy(), np.zeros((40, 90, 3), np.uint8)]
     together = segmenter.segment(pictures)
     for picture, among_others in zip(pictures, together, strict=True):
         (alone,) = segmenter.segment([picture])
         assert len(alone) == len(among_others)
         for one, other in zip(alone, among_others, strict=True):
-            assert (one.label, one.confidence, one.mask.box) == (other.label, other.confidence, other.mask.box)
+            assert (one.label, one.confidence, one.mask.box) == (
+                other.label,
+                other.confidence,
+                other.mask.box,
+            )
             assert np.array_equal(one.mask.bits, other.mask.bits)
 
 
@@ -98,7 +109,9 @@ def test_red_is_not_taken_for_blue(segmenter: YoloSegmenter, noise: RgbImage) ->
     ]
 
 
-def test_a_picture_in_which_nothing_is_found_gives_no_segments(untrained_weights: Path, noise: RgbImage) -> None:
+def test_a_picture_in_which_nothing_is_found_gives_no_segments(
+    untrained_weights: Path, noise: RgbImage
+) -> None:
     assert make_segmenter(untrained_weights, confidence=1.0).segment([noise, noise]) == [[], []]
 
 
@@ -107,7 +120,9 @@ def test_no_pictures_give_no_answers(segmenter: YoloSegmenter) -> None:
 
 
 @pytest.mark.parametrize("size_wh", SIZES_WH)
-def test_pictures_of_any_shape_are_segmented(segmenter: YoloSegmenter, size_wh: tuple[int, int]) -> None:
+def test_pictures_of_any_shape_are_segmented(
+    segmenter: YoloSegmenter, size_wh: tuple[int, int]
+) -> None:
     width, height = size_wh
     picture = np.random.default_rng(1).integers(0, 255, (height, width, 3), dtype=np.uint8)
     for segment in segmenter.segment([picture])[0]:
@@ -115,7 +130,9 @@ def test_pictures_of_any_shape_are_segmented(segmenter: YoloSegmenter, size_wh: 
 
 
 @pytest.mark.parametrize("size_wh", SIZES_WH)
-def test_the_network_sees_what_ultralytics_would_show_it(size_wh: tuple[int, int], segmenter: YoloSegmenter) -> None:
+def test_the_network_sees_what_ultralytics_would_show_it(
+    size_wh: tuple[int, int], segmenter: YoloSegmenter
+) -> None:
     from ultralytics.data.augment import LetterBox
 
     width, height = size_wh
@@ -138,8 +155,8 @@ def test_boxes_are_clipped_to_the_picture() -> None:
 
 
 def ring_logits(letterbox: Letterbox, centre_xy: tuple[float, float], radius: float) -> np.ndarray:
-    """A ring's signed distance, in a picture's pixels, at the prototypes' resolution: positive from half the radius to
-    the radius."""
+    """A ring's signed distance, in a picture's pixels, at the prototypes' resolution: positive from
+    half the radius to the radius."""
     width, height = (side // 4 for side in letterbox.outer_wh)
     scale_x, scale_y = letterbox.scale_xy
     x = ((np.arange(width) + 0.5) * 4 - letterbox.left) / scale_x - centre_xy[0]
@@ -149,7 +166,9 @@ def ring_logits(letterbox: Letterbox, centre_xy: tuple[float, float], radius: fl
 
 
 @pytest.mark.parametrize("picture_wh", [(1280, 720), (333, 777), (100, 80)])
-def test_a_mask_lies_where_its_prototype_says_and_keeps_its_hole(picture_wh: tuple[int, int]) -> None:
+def test_a_mask_lies_where_its_prototype_says_and_keeps_its_hole(
+    picture_wh: tuple[int, int],
+) -> None:
     """Against the ring drawn at full resolution: no shift by the padding or by half a pixel."""
     letterbox = Letterbox.of(picture_wh, 640, 32)
     centre, radius = (picture_wh[0] * 0.4, picture_wh[1] * 0.55), min(picture_wh) * 0.3
@@ -179,8 +198,11 @@ def test_a_mask_without_pixels_is_no_mask() -> None:
     assert decode_mask(-logits, np.array([10.1, 20, 10.9, 60], dtype=np.float32), letterbox) is None
 
 
-def test_torchs_threads_stay_and_nothing_is_printed_or_left_behind(untrained_weights: Path, tmp_path: Path) -> None:
-    """ultralytics would take all cores but one, create settings in the home folder and `runs/` in the current one."""
+def test_torchs_threads_stay_and_nothing_is_printed_or_left_behind(
+    untrained_weights: Path, tmp_path: Path
+) -> None:
+    """ultralytics would take all cores but one, create settings in the home folder and `runs/` in
+    the current one."""
     home, here, config = (tmp_path / name for name in ("home", "here", "config"))
     for folder in (home, here, config):
         folder.mkdir()
@@ -196,14 +218,25 @@ segmenter = yolo.YoloSegmenter("x", Path({str(untrained_weights)!r}), "cpu")
 assert segmenter.segment([np.full((90, 120, 3), 128, np.uint8)])[0] is not None
 assert torch.get_num_threads() == 7, torch.get_num_threads()
 added = {{name for name in os.environ if os.environ[name] != before.get(name)}}
-assert not added & {{"OMP_NUM_THREADS", "YOLO_CONFIG_DIR", "YOLO_OFFLINE", "YOLO_AUTOINSTALL"}}, added
+ours = {{"OMP_NUM_THREADS", "YOLO_CONFIG_DIR", "YOLO_OFFLINE", "YOLO_AUTOINSTALL"}}
+assert not added & ours, added
 from ultralytics.utils import ONLINE, AUTOINSTALL
 from ultralytics.utils.events import Events
 assert not ONLINE and not AUTOINSTALL and not Events().enabled
 """
-    environment = {**os.environ, "HOME": str(home), "XDG_CONFIG_HOME": str(home), "PYTHONPATH": str(Path.cwd())}
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "XDG_CONFIG_HOME": str(home),
+        "PYTHONPATH": str(Path.cwd()),
+    }
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=here, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script],
+        cwd=here,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(home.rglob("*")) == list(here.rglob("*")) == []
@@ -228,7 +261,9 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "intruded").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not weights</html>", pickle.dumps({"model": None})])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>not weights</html>", pickle.dumps({"model": None})]
+)
 def test_a_file_that_is_no_checkpoint_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "broken-seg.pt").write_bytes(content)
     with pytest.raises(ModelError, match=r"broken-seg\.pt cannot be loaded"):
@@ -239,7 +274,9 @@ def test_a_model_that_finds_boxes_alone_is_refused(tmp_path: Path, untrained_wei
     make_segmenter(untrained_weights)
     from ultralytics.nn.tasks import DetectionModel
 
-    torch.save({"model": DetectionModel("yolov8n.yaml", nc=3, verbose=False)}, tmp_path / "boxes.pt")
+    torch.save(
+        {"model": DetectionModel("yolov8n.yaml", nc=3, verbose=False)}, tmp_path / "boxes.pt"
+    )
     with pytest.raises(ModelError, match="no masks"):
         make_segmenter(tmp_path / "boxes.pt")
 
@@ -248,7 +285,10 @@ def test_a_model_that_finds_boxes_alone_is_refused(tmp_path: Path, untrained_wei
     ("raised", "expected"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"), ModelOutOfMemory),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), ModelOutOfMemory),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            ModelOutOfMemory,
+        ),
         (MemoryError(), ModelOutOfMemory),
         (RuntimeError("a matrix did not fit"), ModelFailed),
     ],

@@ -16,16 +16,33 @@ from seg_pipeline.segmenters.devices import has_bf16
 from seg_pipeline.segmenters.weights.locate import BUNDLED
 from seg_pipeline.segmenters.yolo import networks
 from seg_pipeline.segmenters.yolo.networks import HalfNetwork, LastSteps, PlainNetwork
-from seg_pipeline.segmenters.yolo.segmenter import CPU_BATCH, YoloSegmenter, _load_model, import_ultralytics
+from seg_pipeline.segmenters.yolo.segmenter import (
+    CPU_BATCH,
+    YoloSegmenter,
+    _load_model,
+    import_ultralytics,
+)
 from seg_pipeline.settings import InferenceMode
 from seg_pipeline_tests.segmenters.models import save_untrained_yolo
 
-SHAPES_WH = [(320, 320), (480, 360), (320, 320), (360, 480), (320, 320), (480, 360), (640, 480), (320, 320)]
+SHAPES_WH = [
+    (320, 320),
+    (480, 360),
+    (320, 320),
+    (360, 480),
+    (320, 320),
+    (480, 360),
+    (640, 480),
+    (320, 320),
+]
 
 
 @pytest.fixture(scope="module")
 def scenes() -> list[RgbImage]:
-    return [make_scene(seed, width=width, height=height).image for seed, (width, height) in enumerate(SHAPES_WH)]
+    return [
+        make_scene(seed, width=width, height=height).image
+        for seed, (width, height) in enumerate(SHAPES_WH)
+    ]
 
 
 def demo(mode: InferenceMode) -> YoloSegmenter:
@@ -38,10 +55,14 @@ def torch_turbo() -> YoloSegmenter:
         return demo("turbo")
 
 
-def assert_alike(ours: Sequence[list[Segment]], theirs: Sequence[list[Segment]], least_iou: float) -> None:
+def assert_alike(
+    ours: Sequence[list[Segment]], theirs: Sequence[list[Segment]], least_iou: float
+) -> None:
     for some, others in zip(ours, theirs, strict=True):
         assert len(some) == len(others)
-        pairs = match_masks([each.mask.full() for each in some], [each.mask.full() for each in others])
+        pairs = match_masks(
+            [each.mask.full() for each in some], [each.mask.full() for each in others]
+        )
         assert len(pairs) == len(some)
         for mine, yours, iou in pairs:
             assert iou > least_iou
@@ -67,12 +88,17 @@ def test_turbo_says_in_which_form_it_runs() -> None:
 
 
 def test_pictures_of_a_batch_get_the_answers_they_get_alone(scenes: list[RgbImage]) -> None:
-    """Other sums in another order: the same to within the rounding, and to each picture its own answer."""
+    """Other sums in another order: the same to within the rounding, and to each picture its own
+    answer."""
     turbo = torch_turbo()
-    assert_alike(turbo.segment(scenes), [turbo.segment([scene])[0] for scene in scenes], least_iou=0.97)
+    assert_alike(
+        turbo.segment(scenes), [turbo.segment([scene])[0] for scene in scenes], least_iou=0.97
+    )
 
 
-def test_pictures_of_one_shape_share_a_pass_and_no_more_than_the_batch(scenes: list[RgbImage]) -> None:
+def test_pictures_of_one_shape_share_a_pass_and_no_more_than_the_batch(
+    scenes: list[RgbImage],
+) -> None:
     turbo = torch_turbo()
     sizes, network = [], turbo._network
 
@@ -87,7 +113,9 @@ def test_pictures_of_one_shape_share_a_pass_and_no_more_than_the_batch(scenes: l
 
 
 @pytest.mark.parametrize("architecture", ["yolov8n-seg", "yolo11n-seg", "yolo26n-seg"])
-def test_what_comes_after_the_last_convolution_is_ultralytics_own(architecture: str, tmp_path: Path) -> None:
+def test_what_comes_after_the_last_convolution_is_ultralytics_own(
+    architecture: str, tmp_path: Path
+) -> None:
     """In fp32 the network without its last steps, and those, give what the whole network gives."""
     weights = save_untrained_yolo(tmp_path / f"{architecture}.pt", f"{architecture}.yaml")
     plain, cut = PlainNetwork(_load_model(weights, "cpu")), _load_model(weights, "cpu")
@@ -100,7 +128,8 @@ def test_what_comes_after_the_last_convolution_is_ultralytics_own(architecture: 
 
 
 def never_enough_for(most: int, segmenter: YoloSegmenter) -> list[int]:
-    """Makes the network ask for an exbibyte whenever more pictures than this come at once; the sizes it was given."""
+    """Makes the network ask for an exbibyte whenever more pictures than this come at once; the
+    sizes it was given."""
     sizes, network = [], segmenter._network
 
     def greedy(batch: torch.Tensor) -> Any:
