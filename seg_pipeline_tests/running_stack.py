@@ -55,6 +55,11 @@ class Stack:
             )  # fmt: skip
         self.wait_for(lambda: "Ctrl-C stops everything." in self.output()[seen:], "being up")
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the process that was started still runs."""
+        return self.process.poll() is None
+
     def _options(self) -> list[str]:
         return ["--servers"] if self.profile == "servers" else []
 

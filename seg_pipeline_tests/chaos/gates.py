@@ -30,10 +30,9 @@ class Gate:
         self.port = 0
         self._mode = Mode.OPEN
         self._writers: set[asyncio.StreamWriter] = set()
-        self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
         self._thread = threading.Thread(
-            target=self._serve, name=f"gate to {target_port}", daemon=True
+            target=lambda: asyncio.run(self._serve()), name=f"gate to {target_port}", daemon=True
         )
 
     def __enter__(self) -> Self:
@@ -42,8 +41,9 @@ class Gate:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._loop.call_soon_threadsafe(self._stopped.set)
+        self._thread.join(10)
+        assert not self._thread.is_alive()
 
     @property
     def url(self) -> str:
@@ -60,12 +60,14 @@ class Gate:
         for writer in self._writers:
             writer.transport.abort()
 
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._relay, "127.0.0.1", 0))
+    async def _serve(self) -> None:
+        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         self._started.set()
-        self._loop.run_forever()
+        await self._stopped.wait()
+        server.close()
+        self._cut()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._mode is Mode.REFUSING:
@@ -81,6 +83,8 @@ class Gate:
             await asyncio.gather(self._pump(reader, onward), self._pump(there, writer))
         finally:
             self._writers -= {writer, onward}
+            writer.transport.abort()
+            onward.transport.abort()
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):

@@ -3,7 +3,7 @@ gate."""
 
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,8 +33,8 @@ class Outside:
     def send(self, body: str) -> None:
         """Puts a message into the queue, past the gate: it is the service that is cut off, not its
         clients."""
-        client = boto3.client("sqs", endpoint_url=self.aws_url, **KEYS)  # type: ignore[call-overload]
-        client.send_message(QueueUrl=self.queue_url, MessageBody=body)
+        with _client("sqs", self.aws_url) as sqs:
+            sqs.send_message(QueueUrl=self.queue_url, MessageBody=body)
 
     def settings(self, with_bucket: bool) -> dict[str, str]:
         """What leads the service here."""
@@ -77,10 +77,14 @@ def outside() -> Iterator[Outside]:
 
 def _fill(aws_url: str) -> tuple[str, str]:
     name = f"chaos-{secrets.token_hex(6)}"
-    boto3.client("s3", endpoint_url=aws_url, **KEYS).create_bucket(Bucket=name)  # type: ignore[call-overload]
-    queue = boto3.client("sqs", endpoint_url=aws_url, **KEYS)  # type: ignore[call-overload]
-    url = queue.create_queue(QueueName=name, Attributes={"VisibilityTimeout": "10"})["QueueUrl"]
-    return name, str(url)
+    with _client("s3", aws_url) as s3, _client("sqs", aws_url) as sqs:
+        s3.create_bucket(Bucket=name)
+        queue = sqs.create_queue(QueueName=name, Attributes={"VisibilityTimeout": "10"})
+    return name, str(queue["QueueUrl"])
+
+
+def _client(service: str, url: str) -> closing[Any]:
+    return closing(boto3.client(service, endpoint_url=url, **KEYS))  # type: ignore[call-overload]
 
 
 def _pictures(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

@@ -138,6 +138,9 @@ class _Run:
         pause = self.trial.schedule.seconds / max(1, len(self.by_http))
         for uuid in self.by_http:
             while not self._post(uuid):
+                if not self.stack.is_up:
+                    self.outcome.wrong.append("the service has ended")
+                    return
                 time.sleep(0.5)
             time.sleep(pause)
 
@@ -165,9 +168,10 @@ class _Run:
 
     def _settle(self) -> None:
         began = time.monotonic()
-        while (
-            unsettled := self._unsettled()
-        ) and time.monotonic() - began < self.trial.settle_seconds:
+        give_up_at = began + self.trial.settle_seconds
+        while (unsettled := self._unsettled()) and time.monotonic() < give_up_at:
+            if not self.stack.is_up:
+                break
             time.sleep(1)
         self.outcome.settled_after_seconds = round(time.monotonic() - began, 1)
         if unsettled:
