@@ -24,8 +24,8 @@ run-servers: env ## The same on real servers of this machine, as in production: 
 demo-queue: env ## Send a job through a local queue and bucket, and print the PATCH that the app server gets.
 	@.venv/bin/python scripts/demo_queue.py $(ARGS)
 
-test: env ## Run every test; ARGS="-k supervisor" for some, ARGS="-n 2 -m 'not slow'" on two cores.
-	@.venv/bin/python -m pytest $(ARGS)
+test: env ## Run every test, on all cores; ARGS="-k supervisor" for some, ARGS="-n 0" in one process.
+	@.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadgroup $(ARGS)
 
 chaos: env ## Kill and take away everything while 300 jobs are under way, on both profiles; ARGS="--profile servers".
 	@.venv/bin/python -m seg_pipeline_tests.chaos $(ARGS)
