@@ -25,7 +25,7 @@ demo-queue: env ## Send a job through a local queue and bucket, and print the PA
 	@.venv/bin/python scripts/demo_queue.py $(ARGS)
 
 test: env ## Run every test, on all cores; ARGS="-k supervisor" for some, ARGS="-n 0" in one process.
-	@.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadgroup $(ARGS)
+	@.venv/bin/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 chaos: env ## Kill and take away everything while 300 jobs are under way, on both profiles; ARGS="--profile servers".
 	@.venv/bin/python -m seg_pipeline_tests.chaos $(ARGS)

@@ -14,7 +14,7 @@ from api.middleware.lingering import LingeringClose
 from api.middleware.methods import Methods
 from api.middleware.observing import Observing
 from api.openapi import openapi_of
-from api.readiness import Readiness
+from api.readiness import ReadinessCheck
 from api.routes import assets, documentation, health, jobs, parked, segment
 from api.service import Service
 from api.service_metrics import ServiceMetrics
@@ -45,7 +45,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         servers=[{"url": urlsplit(settings.base_url or "").path.rstrip("/") or "/"}],
     )
     app.state.service = service
-    app.state.readiness = Readiness(service)
+    app.state.readiness = ReadinessCheck(service)
     app.state.service_metrics = ServiceMetrics(service)
     for routes in (segment, jobs, parked, assets, health, documentation):
         app.include_router(routes.router)

@@ -36,7 +36,7 @@ class Form:
 
 
 @dataclass
-class _Part:
+class _FormPart:
     """A part: its header fields, and its data as far as it is kept here."""
 
     headers: dict[str, str] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class FormReader:
         self._known_fields = known_fields
         self._write = write
         self._parts = 0
-        self._part = _Part()
+        self._part = _FormPart()
         self._header = bytearray(), bytearray()
         self._fields: dict[str, bytes] = {}
         self._has_picture = self._has_ended = False
@@ -132,7 +132,7 @@ class FormReader:
             raise InvalidRequest(
                 f"the form has more than {MAX_PARTS} parts; send a picture and its options."
             )
-        self._part = _Part()
+        self._part = _FormPart()
 
     def _end_header(self) -> None:
         name, value = (bytes(half).decode("latin-1") for half in self._header)
@@ -177,19 +177,19 @@ class FormReader:
     def _end(self) -> None:
         self._has_ended = True
 
-    def _decide(self, part: _Part) -> None:
+    def _decide(self, part: _FormPart) -> None:
         part.is_picture = _is_picture(part, self._known_fields)
         if part.is_picture:
             self._begin_picture(part)
 
-    def _begin_picture(self, part: _Part) -> None:
+    def _begin_picture(self, part: _FormPart) -> None:
         if self._has_picture:
             raise InvalidRequest("the form has more than one file; send one picture a request.")
         self._has_picture = True
         self._write(bytes(part.data))
         part.data.clear()
 
-    def _add_field(self, part: _Part) -> None:
+    def _add_field(self, part: _FormPart) -> None:
         self._fields[part.name] = bytes(part.data)
         if len(self._fields) > MAX_FIELDS:
             raise InvalidRequest(
@@ -197,7 +197,7 @@ class FormReader:
             )
 
 
-def _is_picture(part: _Part, known_fields: Collection[str]) -> bool:
+def _is_picture(part: _FormPart, known_fields: Collection[str]) -> bool:
     """Whether the part is the picture, or meant as one; its first bytes are in `data`."""
     if has_known_signature(part.data):
         return True
@@ -206,7 +206,7 @@ def _is_picture(part: _Part, known_fields: Collection[str]) -> bool:
     return part.filename is not None or not part.is_text
 
 
-def _check_encoding(part: _Part) -> None:
+def _check_encoding(part: _FormPart) -> None:
     encoding = part.headers.get("content-transfer-encoding", "").strip().lower()
     if encoding not in _PLAIN_ENCODINGS:
         raise InvalidRequest(

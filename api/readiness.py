@@ -13,7 +13,7 @@ CACHE_SECONDS = 1.0
 PATIENCE_SECONDS = 5.0
 
 
-class Readiness:
+class ReadinessCheck:
     """Checks at most once a second and one at a time, so that no number of probes can hammer or
     hang on the store."""
 
@@ -63,14 +63,14 @@ def _check_worker(service: Service) -> str:
     lives."""
     silence = service.settings.worker_stale_seconds
     try:
-        beats = all_workers(service.store)
+        heartbeats = all_workers(service.store)
     except StoreError as error:
         return f"the workers' heartbeats cannot be read: {error}"
-    live = [beat for beat in beats if beat.is_live(datetime.now(UTC), silence)]
-    if any(beat.problem is None for beat in live):
+    live = [heartbeat for heartbeat in heartbeats if heartbeat.is_live(datetime.now(UTC), silence)]
+    if any(heartbeat.problem is None for heartbeat in live):
         return "ok"
-    if problems := [beat for beat in live or beats if beat.problem]:
-        latest = max(problems, key=lambda beat: beat.beat_at)
+    if problems := [heartbeat for heartbeat in live or heartbeats if heartbeat.problem]:
+        latest = max(problems, key=lambda heartbeat: heartbeat.beat_at)
         return f"no worker can work: {latest.problem}; jobs are accepted and wait."
     return f"no worker has given a sign of life for {silence:g} s; jobs are accepted and wait."
 

@@ -17,7 +17,7 @@ from api.idle_health import Activity
 from api.links import Links
 from api.metrics import Metrics
 from seg_pipeline.jobs.file_links import FileLinks, file_links
-from seg_pipeline.jobs.heartbeats import WorkerBeat, live_workers
+from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, live_workers
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store
@@ -62,7 +62,7 @@ class Service:
         """The address that links begin with."""
         return self.links(request).base_url
 
-    def live_beats(self) -> list[WorkerBeat]:
+    def live_beats(self) -> list[WorkerHeartbeat]:
         """The heartbeats of the workers that live; blocking."""
         return live_workers(self.store, datetime.now(UTC), self.settings.worker_stale_seconds)
 

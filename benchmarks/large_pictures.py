@@ -153,7 +153,7 @@ def run_stages(model_name: str, tile_side: int, folder: Path) -> dict[str, dict[
     `count_found` says."""
     from seg_pipeline.jobs.repository import fingerprint
     from seg_pipeline.pipeline.stages import (
-        Workbench,
+        StageContext,
         cut_segments,
         find_segments,
         prepare_sources,
@@ -170,27 +170,27 @@ def run_stages(model_name: str, tile_side: int, folder: Path) -> dict[str, dict[
     models = WarmModels(settings)
     with models.borrow(model_name) as model:
         model.segment([np.zeros((64, 64, 3), np.uint8)])
-    bench = Workbench(settings, open_store(settings), models)
+    stage_context = StageContext(settings, open_store(settings), models)
     data = (folder / PICTURE).read_bytes()
     job = Job("large", model=model_name, source_sha256=fingerprint(data), source_extension="jpg")
-    bench.inbox.accept(job, data)
+    stage_context.inbox.accept(job, data)
     stages = {"source_image": prepare_sources, "segments": find_segments, "cutouts": cut_segments,
               "result": publish_results}  # fmt: skip
     figures = {"before": {"peak_gb": peak_kb() / 1e6, "seconds": 0.0}}
-    with bench.run():
-        bench.line.planned = frozenset(stages)
+    with stage_context.one_run():
+        stage_context.run.begin(stages)
         for name, stage in stages.items():
             forget_peak()
             begin = time.perf_counter()
-            report = stage(bench, [job.uuid])
+            report = stage(stage_context, [job.uuid])
             figures[name] = {"peak_gb": peak_kb() / 1e6, "seconds": time.perf_counter() - begin}
             if report.errors:
                 raise SystemExit(f"{name}: {report.errors}")
             print(name, report.metadata, file=sys.stderr)
     forget_peak()
     begin = time.perf_counter()
-    with bench.run():
-        found = bench.stored_found(job.uuid)
+    with stage_context.one_run():
+        found = stage_context.stored_output(job.uuid)
     figures["reading the masks back"] = {
         "peak_gb": peak_kb() / 1e6,
         "seconds": time.perf_counter() - begin,

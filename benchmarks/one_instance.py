@@ -38,7 +38,7 @@ from benchmarks.pictures import write_scenes
 from seg_pipeline.defs.pruning import prune
 from seg_pipeline.defs.queue_sensors import event_of
 from seg_pipeline.defs.recovery import sweep
-from seg_pipeline.defs.resources import workbench
+from seg_pipeline.defs.resources import shared_stage_context
 from seg_pipeline.domain import Job
 from seg_pipeline.jobs.deliveries import Delivery, DeliveryState
 from seg_pipeline.jobs.repository import fingerprint, new_run_key
@@ -74,9 +74,9 @@ class OneInstance:
         self, instance: dg.DagsterInstance, workspace: WorkspaceProcessContext, batch: int
     ) -> None:
         self._instance, self._workspace, self._batch = instance, workspace, batch
-        self._bench, self._schema = workbench(), create_schema()
+        self._stage_context, self._schema = shared_stage_context(), create_schema()
         (picture,) = write_scenes(
-            self._bench.settings.data_dir / "pictures", 1, width=64, height=64
+            self._stage_context.settings.data_dir / "pictures", 1, width=64, height=64
         )
         self._picture = picture.read_bytes()
         self._numbers, self._pruned = count(1), 0
@@ -103,10 +103,10 @@ class OneInstance:
         uuids = self._new_uuids(CLAIMS)
         self._accept(uuids)
         for uuid in uuids:
-            self._bench.inbox.claim([uuid], new_run_key(uuid, 1, datetime.now(UTC)))
-        cost = timed(lambda: sweep(self._bench, self._instance, datetime.now(UTC)))
+            self._stage_context.inbox.claim([uuid], new_run_key(uuid, 1, datetime.now(UTC)))
+        cost = timed(lambda: sweep(self._stage_context, self._instance, datetime.now(UTC)))
         for uuid in uuids:
-            self._bench.inbox.delete(uuid)
+            self._stage_context.inbox.delete(uuid)
         return cost
 
     def relay(self) -> Cost:
@@ -130,14 +130,15 @@ class OneInstance:
         first = self._pruned + 1
         self._pruned += DUE_RUNS
         self._keep_alive(range(first, first + DUE_RUNS), datetime.now(UTC) - timedelta(hours=1))
-        return timed(lambda: prune(self._bench, self._instance, datetime.now(UTC)))
+        return timed(lambda: prune(self._stage_context, self._instance, datetime.now(UTC)))
 
     def grow(self, past_jobs: int) -> Cost:
         """Gets a past of so many jobs, of which the last are still kept."""
         copies = past_jobs // self._batch
         (run_id,) = self._instance.get_run_ids(limit=1)
         living = range(
-            max(1, copies - self._bench.settings.live_partitions // self._batch + 1), copies + 1
+            max(1, copies - self._stage_context.settings.live_partitions // self._batch + 1),
+            copies + 1,
         )
         return timed(lambda: self._write_past(run_id, copies, living))
 
@@ -148,7 +149,7 @@ class OneInstance:
 
     def _keep_alive(self, runs: range, expires_at: datetime) -> None:
         uuids = (uuid for number in runs for uuid in self._uuids_of(number))
-        keep_alive(self._bench.inbox, f"{ORIGINAL}0", uuids, expires_at)
+        keep_alive(self._stage_context.inbox, f"{ORIGINAL}0", uuids, expires_at)
 
     def _uuids_of(self, number: int) -> list[str]:
         return [f"{prefix_of(number)}{index}" for index in range(self._batch)]
@@ -164,7 +165,7 @@ class OneInstance:
             "model": "demo-yolo",
         }
         for uuid in uuids:
-            self._bench.inbox.accept(Job(uuid, **described), self._picture)
+            self._stage_context.inbox.accept(Job(uuid, **described), self._picture)
 
     def _tick_inbox(self) -> None:
         (location,) = self._workspace.create_request_context().code_locations
@@ -189,7 +190,7 @@ class OneInstance:
         assert not errors, errors
 
     def _report(self, deliveries: list[Delivery]) -> None:
-        self._bench.inbox.outbox.uuids()
+        self._stage_context.inbox.outbox.uuids()
         for delivery in deliveries:
             self._instance.report_runless_asset_event(event_of(delivery))
 
@@ -201,7 +202,7 @@ class OneInstance:
 
     @property
     def _engine(self) -> Any:
-        return postgres_engine(postgres_url(self._bench.settings.database_url or ""))
+        return postgres_engine(postgres_url(self._stage_context.settings.database_url or ""))
 
 
 _LOGGER = logging.getLogger("ticks")

@@ -41,7 +41,7 @@ def beat_failure(what: str) -> str | None:
     settings, host = get_settings(), socket.gethostname()
     live = live_workers if what == "worker" else live_fetchers
     beats = live(open_store(settings), datetime.now(UTC), settings.worker_stale_seconds)
-    hosts = {beat.host for beat in beats}
+    hosts = {heartbeat.host for heartbeat in beats}
     return None if host in hosts else f"no {what} of {host} has beaten of late"
 
 

@@ -14,10 +14,10 @@ from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.pruning import prune_job, prune_schedule, pruned
 from seg_pipeline.defs.queue_sensors import build_courier_sensor, build_queue_sensor
 from seg_pipeline.defs.resources import (
-    collector_resource,
-    courier_resource,
     passed_jobs_io_manager,
-    workbench_resource,
+    poller_resource,
+    relay_resource,
+    stage_context_resource,
 )
 from seg_pipeline.defs.sensors import inbox_sensor, sweeper
 from seg_pipeline.settings import get_settings
@@ -38,10 +38,10 @@ defs = dg.Definitions(
     ],
     schedules=[prune_schedule],
     resources={
-        "workbench": workbench_resource,
+        "stage_context": stage_context_resource,
         "passed_jobs": passed_jobs_io_manager,
-        "collector": collector_resource,
-        "courier": courier_resource,
+        "poller": poller_resource,
+        "relay": relay_resource,
     },
     executor=dg.in_process_executor,
 )

@@ -14,10 +14,10 @@ from PIL import Image
 from seg_pipeline.domain import BoolMask, Job, Mask, Parameters, RgbImage, Segment
 from seg_pipeline.errors import NotAnImage, SegPipelineError
 from seg_pipeline.jobs.fetches import FetchRecord, FetchState
-from seg_pipeline.jobs.heartbeats import WorkerBeat
+from seg_pipeline.jobs.heartbeats import WorkerHeartbeat
 from seg_pipeline.jobs.repository import Inbox, fingerprint
-from seg_pipeline.jobs.result_document import Found, Timing, failed_document, result_document
-from seg_pipeline.pipeline.stages import Workbench
+from seg_pipeline.jobs.result_document import ModelOutput, Timing, failed_document, result_document
+from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.segmenters import Notes, Segmenter
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
@@ -79,11 +79,11 @@ def make_segment(drawing: str = "..../.##./.##./....", **scores: Any) -> Segment
     return Segment(make_mask(drawing), **(scores or {"label": "disc", "confidence": 0.75}))
 
 
-def make_found(*drawings: str, **fields: Any) -> Found:
+def make_found(*drawings: str, **fields: Any) -> ModelOutput:
     """What a model found: a segment for each drawing; none without drawings."""
     segments = [make_segment(drawing) for drawing in drawings]
     size = segments[0].mask.resolution_wh if segments else (4, 4)
-    return Found(**{"model": "demo-yolo", "weights_sha256": "0" * 64, "resolution_wh": size,
+    return ModelOutput(**{"model": "demo-yolo", "weights_sha256": "0" * 64, "resolution_wh": size,
                     "seconds": 0.125,
                     "segments": segments, **fields})  # fmt: skip
 
@@ -135,20 +135,20 @@ class BarSegmenter:
         return [Segment(mask, label="bar", confidence=0.9) for mask in masks if mask]
 
 
-def make_bench(
+def make_context(
     folder: Path, store: Store | None = None, segmenter: Segmenter | None = None, **values: Any
-) -> Workbench:
-    """A workbench over memory, or the store given, with `BarSegmenter` under every model's name."""
+) -> StageContext:
+    """A context over memory, or the store given, with `BarSegmenter` under every model's name."""
     chosen = segmenter or BarSegmenter()
     settings = Settings(
         _env_file=None, **{"data_dir": folder / "data", "model": "demo-yolo", **values}
     )  # type: ignore[call-arg]
-    return Workbench(
+    return StageContext(
         settings, store or ObjectStore.in_memory(), WarmModels(settings, lambda name, _: chosen)
     )
 
 
-def accept_upload(bench: Workbench, uuid: str, data: bytes | None = None, **asked: Any) -> Job:
+def accept_upload(context: StageContext, uuid: str, data: bytes | None = None, **asked: Any) -> Job:
     """A job in the inbox, as the API accepts an upload."""
     data = picture_bytes(make_scene_picture()) if data is None else data
     job = Job(
@@ -160,7 +160,7 @@ def accept_upload(bench: Workbench, uuid: str, data: bytes | None = None, **aske
             **asked,
         },
     )
-    return bench.inbox.accept(job, data).job
+    return context.inbox.accept(job, data).job
 
 
 def bring_picture(
@@ -183,25 +183,29 @@ def bring_picture(
         )
 
 
-def accept_address(bench: Workbench, uuid: str, data: bytes | None = None, **asked: Any) -> Job:
+def accept_address(
+    context: StageContext, uuid: str, data: bytes | None = None, **asked: Any
+) -> Job:
     """A job in the inbox whose picture was fetched."""
     data = picture_bytes(make_scene_picture()) if data is None else data
-    job = bench.inbox.accept(
+    job = context.inbox.accept(
         make_job(uuid, **{"image_url": "https://pictures.example/a.png?sig=secret", **asked})
     ).job
-    bring_picture(bench.inbox, uuid, data)
+    bring_picture(context.inbox, uuid, data)
     return job
 
 
-def stored_files(bench: Workbench, uuid: str) -> dict[str, bytes]:
+def stored_files(context: StageContext, uuid: str) -> dict[str, bytes]:
     """Every file of a job but the documents that carry times."""
-    infos = bench.store.list(keys.asset(uuid, ""))
-    return {info.key: bench.store.get(info.key) for info in infos if not info.key.endswith(".json")}
+    infos = context.store.list(keys.asset(uuid, ""))
+    return {
+        info.key: context.store.get(info.key) for info in infos if not info.key.endswith(".json")
+    }
 
 
-def make_beat(name: str = "worker-1", beat_at: datetime = NOON, **fields: Any) -> WorkerBeat:
+def make_beat(name: str = "worker-1", beat_at: datetime = NOON, **fields: Any) -> WorkerHeartbeat:
     """A worker's sign of life."""
-    return WorkerBeat(
+    return WorkerHeartbeat(
         **{"name": name, "pid": 1, "host": "host", "beat_at": beat_at, "started_at": NOON, **fields}
     )
 

@@ -2,11 +2,13 @@
 
 import secrets
 from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, open_store
@@ -87,13 +89,24 @@ def postgres_server_url() -> Iterator[str]:
         yield url
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process runs all slow tests, one after the other, beside those that run the others: they
-    share one running service, and time what it does."""
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.xdist_group("slow"))
+class OneProcessForSlowFiles(LoadScopeScheduling):
+    """Files with slow tests run in one process, one after the other, beside all others: their tests
+    share one running service, and a second one would starve both. (xdist's own groups do not work
+    with pytest 9: it changes a name that pytest no longer reads.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = self.config.rootpath / nodeid.partition("::")[0]
+        return "slow" if _has_slow_tests(file) else nodeid
+
+
+@cache
+def _has_slow_tests(file: Path) -> bool:
+    return "pytest.mark.slow" in file.read_text(encoding="utf-8")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneProcessForSlowFiles:
+    """Hands out the tests when several processes run them (`-n`)."""
+    return OneProcessForSlowFiles(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

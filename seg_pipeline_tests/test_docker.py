@@ -20,7 +20,12 @@ import boto3
 import pytest
 import yaml
 
-from seg_pipeline.jobs.heartbeats import FetcherBeat, WorkerBeat, write_beat, write_fetcher_beat
+from seg_pipeline.jobs.heartbeats import (
+    FetcherHeartbeat,
+    WorkerHeartbeat,
+    write_beat,
+    write_fetcher_beat,
+)
 from seg_pipeline.local import stack
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import open_store
@@ -256,12 +261,12 @@ def test_a_worker_is_healthy_while_it_beats(
     healthy, settings, now = script("healthy"), make_settings(tmp_path), datetime.now(UTC)
     monkeypatch.setattr("seg_pipeline.settings.get_settings", lambda: settings)
     write_beat(
-        open_store(settings), WorkerBeat("other", 1, "elsewhere", beat_at=now, started_at=now)
+        open_store(settings), WorkerHeartbeat("other", 1, "elsewhere", beat_at=now, started_at=now)
     )
     assert "no worker of" in healthy.beat_failure("worker")
     write_beat(
         open_store(settings),
-        WorkerBeat("own", 1, socket.gethostname(), beat_at=now, started_at=now),
+        WorkerHeartbeat("own", 1, socket.gethostname(), beat_at=now, started_at=now),
     )
     assert healthy.beat_failure("worker") is None
 
@@ -271,9 +276,9 @@ def test_a_fetcher_is_healthy_while_it_beats(
 ) -> None:
     healthy, settings, now = script("healthy"), make_settings(tmp_path), datetime.now(UTC)
     monkeypatch.setattr("seg_pipeline.settings.get_settings", lambda: settings)
-    write_fetcher_beat(open_store(settings), FetcherBeat("other", 1, "elsewhere", now))
+    write_fetcher_beat(open_store(settings), FetcherHeartbeat("other", 1, "elsewhere", now))
     assert "no fetcher of" in healthy.beat_failure("fetcher")
-    write_fetcher_beat(open_store(settings), FetcherBeat("own", 1, socket.gethostname(), now))
+    write_fetcher_beat(open_store(settings), FetcherHeartbeat("own", 1, socket.gethostname(), now))
     assert healthy.beat_failure("fetcher") is None
 
 

@@ -15,7 +15,7 @@ from seg_pipeline.domain import JobStatus
 from seg_pipeline.runtime import dagster_storage
 from seg_pipeline.runtime.dagster_storage import postgres_engine, postgres_url
 from seg_pipeline.store import keys
-from seg_pipeline_tests.builders import accept_upload, make_bench
+from seg_pipeline_tests.builders import accept_upload, make_context
 from seg_pipeline_tests.conftest import make_settings
 
 CONFIG = {
@@ -106,13 +106,13 @@ def test_partitions_are_registered_in_their_order(instance: dg.DagsterInstance, 
 
 
 def test_jobs_that_still_live_are_in_the_store_as_finished_ones(tmp_path: Path) -> None:
-    bench = make_bench(tmp_path)
-    accept_upload(bench, f"{ORIGINAL}0")
+    stage_context = make_context(tmp_path)
+    accept_upload(stage_context, f"{ORIGINAL}0")
     ends = datetime.now(UTC) + timedelta(hours=1)
-    bench.inbox.finish(f"{ORIGINAL}0", {"uuid": f"{ORIGINAL}0"}, "completed", ends)
-    keep_alive(bench.inbox, f"{ORIGINAL}0", ["past-00000001-0"], ends)
-    assert bench.inbox.status("past-00000001-0") is JobStatus.COMPLETED
-    assert bench.store.head(keys.done("completed", "past-00000001-0")) is not None
-    assert {job.uuid for job in bench.inbox.expired(ends + timedelta(minutes=1), 10)} == {
+    stage_context.inbox.finish(f"{ORIGINAL}0", {"uuid": f"{ORIGINAL}0"}, "completed", ends)
+    keep_alive(stage_context.inbox, f"{ORIGINAL}0", ["past-00000001-0"], ends)
+    assert stage_context.inbox.status("past-00000001-0") is JobStatus.COMPLETED
+    assert stage_context.store.head(keys.done("completed", "past-00000001-0")) is not None
+    assert {job.uuid for job in stage_context.inbox.expired(ends + timedelta(minutes=1), 10)} == {
         f"{ORIGINAL}0", "past-00000001-0",
     }  # fmt: skip

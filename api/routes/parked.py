@@ -93,7 +93,7 @@ async def drop(service: ServiceDep, name: Name) -> Response:
     return Response(status_code=204)
 
 
-def _page(service: Service, after: str | None, limit: int) -> parking.ParkedPage:
+def _page(service: Service, after: str | None, limit: int) -> parking.ParkedList:
     return ParkedItems(service.store).page(after, limit)
 
 

@@ -30,7 +30,7 @@ _UNSENDABLE = "APP_SERVER_URL or APP_SERVER_API_KEY has a character that cannot 
 
 
 @dataclass(frozen=True)
-class Limits:
+class DeliveryLimits:
     """Bounds of one PATCH: seconds from the look-up of the name until the status is known, whatever
     they go into; then seconds and bytes of reading the rest, which changes nothing any more."""
 
@@ -39,7 +39,7 @@ class Limits:
     answer_bytes: int = 64 * 2**10
 
 
-LIMITS = Limits()
+LIMITS = DeliveryLimits()
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,10 @@ class AppServer:
     """Where results go: APP_SERVER_URL, with APP_SERVER_API_KEY and CALLBACK_SECRET."""
 
     def __init__(
-        self, settings: Settings, limits: Limits = LIMITS, clock: Callable[[], float] = time.time
+        self,
+        settings: Settings,
+        limits: DeliveryLimits = LIMITS,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._base_url = (settings.app_server_url or "").rstrip("/")
         self._api_key = _text(settings.app_server_api_key)
@@ -105,7 +108,7 @@ class AppServer:
     @asynccontextmanager
     async def session(self) -> AsyncIterator["Session"]:
         """Connections that are kept for several PATCHes."""
-        # httpx's own time-outs count from read to read, and would contradict `Limits`.
+        # httpx's own time-outs count from read to read, and would contradict `DeliveryLimits`.
         async with httpx.AsyncClient(
             verify=_ssl_context(), timeout=None, trust_env=False, follow_redirects=False
         ) as client:

@@ -28,7 +28,7 @@ class UndecodableBody(Exception):
     """The bytes are not in the encoding that was named."""
 
 
-class Decoder:
+class ContentDecoder:
     """Undoes the encodings of one body, the last one first."""
 
     def __init__(self, encodings: str) -> None:

@@ -44,7 +44,7 @@ from seg_pipeline.errors import (
 from seg_pipeline.jobs.backoff import Jitter, growing_pause
 from seg_pipeline.jobs.fetches import FetchQueue, FetchRecord, FetchState
 from seg_pipeline.jobs.heartbeats import (
-    FetcherBeat,
+    FetcherHeartbeat,
     all_fetchers,
     died_here,
     live_fetchers,
@@ -154,18 +154,19 @@ class Fetcher:
     def _beat(self) -> None:
         now, under_way = datetime.now(UTC), self._slots.quick + self._slots.slow
         write_fetcher_beat(
-            self._store, FetcherBeat(self.name, os.getpid(), socket.gethostname(), now, under_way)
+            self._store,
+            FetcherHeartbeat(self.name, os.getpid(), socket.gethostname(), now, under_way),
         )
         live = live_fetchers(self._store, now, self._settings.worker_stale_seconds)
-        self._names = {self.name, *(beat.name for beat in live)}
+        self._names = {self.name, *(heartbeat.name for heartbeat in live)}
 
     def _forget_dead_neighbours(self) -> None:
         """Removes the beats of this host's fetchers whose processes are gone, so that their jobs
         need not wait."""
         with contextlib.suppress(StoreError):
-            for beat in all_fetchers(self._store):
-                if died_here(beat):
-                    remove_fetcher_beat(self._store, beat.name)
+            for heartbeat in all_fetchers(self._store):
+                if died_here(heartbeat):
+                    remove_fetcher_beat(self._store, heartbeat.name)
 
     def _is_mine(self, uuid: str) -> bool:
         """Whether the job falls to this fetcher, of those that live (rendezvous hashing)."""

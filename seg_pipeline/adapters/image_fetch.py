@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 import httpcore
 import httpx
 
-from seg_pipeline.adapters.content_encoding import Decoder, UndecodableBody, UnknownEncoding
+from seg_pipeline.adapters.content_encoding import ContentDecoder, UndecodableBody, UnknownEncoding
 from seg_pipeline.adapters.public_network import PublicNetwork
 from seg_pipeline.domain import MAX_URL_LENGTH
 from seg_pipeline.errors import (
@@ -329,7 +329,7 @@ class _BodyWriter:
         self._size = 0
         self._sha256 = hashlib.sha256()
         try:
-            self._decoder = Decoder(encodings)
+            self._decoder = ContentDecoder(encodings)
         except UnknownEncoding as error:
             raise FetchRejected(
                 f"{_masked(url)} sends the encoding {error.name[:20]!r} though none was asked for."

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from seg_pipeline.adapters.app_server import LIMITS, AppServer, Limits, Session
+from seg_pipeline.adapters.app_server import LIMITS, AppServer, DeliveryLimits, Session
 from seg_pipeline.adapters.deadlines import run_promptly
 from seg_pipeline.errors import StoreError
 from seg_pipeline.jobs.backoff import Backoff, Jitter
 from seg_pipeline.jobs.deliveries import Delivery, Policy, Reply
 from seg_pipeline.jobs.file_links import file_links
-from seg_pipeline.jobs.outbox import Marker, Outbox, Parcel
+from seg_pipeline.jobs.outbox import DueDelivery, Marker, Outbox
 from seg_pipeline.jobs.result_document import callback_document
 from seg_pipeline.monitoring.service_state import (
     AppServerState,
@@ -37,7 +37,7 @@ LONGEST_PROBE_PAUSE_SECONDS = 30.0
 
 
 @dataclass
-class Round:
+class RelayReport:
     """What a round did: deliveries that ended, delivered or parked, and those that are to be tried
     again."""
 
@@ -59,7 +59,7 @@ class _Failed:
     not_before: datetime
 
 
-class Courier:
+class OutboxRelay:
     """One per process. While the app server answers, whatever it says, `AT_ONCE` deliveries are
     under way.
 
@@ -75,7 +75,7 @@ class Courier:
         settings: Settings,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         jitter: Jitter = random.random,
-        limits: Limits = LIMITS,
+        limits: DeliveryLimits = LIMITS,
     ) -> None:
         self.outbox = Outbox(store)
         self._links = file_links(store, settings)
@@ -105,13 +105,13 @@ class Courier:
         """How long the app server is to be left in peace."""
         return self._backoff.wait_seconds(self._now()) if self.thinks_it_is_down else 0.0
 
-    def deliver(self, may_start: Callable[[], bool] = lambda: True) -> Round:
+    def deliver(self, may_start: Callable[[], bool] = lambda: True) -> RelayReport:
         """Sends what is due, as long as `may_start`; nothing while the app server is to be left in
         peace.
 
         Raises StoreError if the outbox cannot be read.
         """
-        done = Round()
+        done = RelayReport()
         markers = self._due()
         if markers:
             run_promptly(self._send_all(markers, may_start, done))
@@ -151,18 +151,22 @@ class Courier:
         return self.outbox.waiting(self._clock(), 1 if self.thinks_it_is_down else PER_ROUND)
 
     async def _send_all(
-        self, markers: Sequence[Marker], may_start: Callable[[], bool], done: Round
+        self, markers: Sequence[Marker], may_start: Callable[[], bool], done: RelayReport
     ) -> None:
         row = iter(markers)
         async with self._app_server.session() as session:
             carriers = (
-                self._carry(row, session, may_start, done)
+                self._deliver(row, session, may_start, done)
                 for _ in range(min(AT_ONCE, len(markers)))
             )
             await asyncio.gather(*carriers)
 
-    async def _carry(
-        self, row: Iterator[Marker], session: Session, may_start: Callable[[], bool], done: Round
+    async def _deliver(
+        self,
+        row: Iterator[Marker],
+        session: Session,
+        may_start: Callable[[], bool],
+        done: RelayReport,
     ) -> None:
         """One of several that take from the same row, each until it is empty or there is a reason
         to stop."""
@@ -180,19 +184,19 @@ class Courier:
                 self._backoff.failed(self._now())
                 return
 
-    async def _take_and_tell(self, marker: Marker, session: Session, done: Round) -> None:
-        parcel = await asyncio.to_thread(self.outbox.take, marker, self._clock())
-        if parcel:
-            await self._tell(parcel, session, done)
+    async def _take_and_tell(self, marker: Marker, session: Session, done: RelayReport) -> None:
+        due_delivery = await asyncio.to_thread(self.outbox.take, marker, self._clock())
+        if due_delivery:
+            await self._tell(due_delivery, session, done)
 
-    async def _tell(self, parcel: Parcel, session: Session, done: Round) -> None:
-        reply = await self._reply(parcel, session)
+    async def _tell(self, due_delivery: DueDelivery, session: Session, done: RelayReport) -> None:
+        reply = await self._reply(due_delivery, session)
         metrics.CALLBACK_SECONDS.observe(reply.seconds)
         now = self._clock()
-        after = parcel.delivery.after(
-            reply, now, self._policy, parcel.keep_until(now), self._jitter
+        after = due_delivery.delivery.after(
+            reply, now, self._policy, due_delivery.keep_until(now), self._jitter
         )
-        await asyncio.to_thread(self.outbox.note, after, parcel.delivery)
+        await asyncio.to_thread(self.outbox.note, after, due_delivery.delivery)
         done.add(after)
         if reply.is_delivered or reply.is_final:
             self._failed.pop(after.uuid, None)
@@ -201,19 +205,21 @@ class Courier:
         else:
             self._note_failure(after, reply, now)
 
-    async def _reply(self, parcel: Parcel, session: Session) -> Reply:
+    async def _reply(self, due_delivery: DueDelivery, session: Session) -> Reply:
         try:
-            return await session.tell(parcel.job.callback_uuid, self._document(parcel))
+            return await session.tell(due_delivery.job.callback_uuid, self._document(due_delivery))
         except Exception as error:  # whatever is wrong with one must not hold up the others
-            logger.exception("job %s: its callback failed in a way nobody foresaw", parcel.job.uuid)
+            logger.exception(
+                "job %s: its callback failed in a way nobody foresaw", due_delivery.job.uuid
+            )
             return Reply(
                 0.0,
                 problem=f"an unexpected {type(error).__name__} occurred; the log has the details.",
             )
 
-    def _document(self, parcel: Parcel) -> dict[str, Any]:
-        document = callback_document(parcel.result, self._links, self._base_url)
-        return {**document, "uuid": parcel.job.callback_uuid}
+    def _document(self, due_delivery: DueDelivery) -> dict[str, Any]:
+        document = callback_document(due_delivery.result, self._links, self._base_url)
+        return {**document, "uuid": due_delivery.job.callback_uuid}
 
     def _note_failure(self, after: Delivery, reply: Reply, now: datetime) -> None:
         self._down_since = self._down_since or now
@@ -234,19 +240,19 @@ class Courier:
         self._backoff.worked()
         return failed
 
-    def _park_overdue(self, done: Round) -> None:
+    def _park_overdue(self, done: RelayReport) -> None:
         """Gives up what has waited too long behind an app server that is down, without trying
         each."""
         now = self._clock()
         for marker in self.outbox.waiting(now, PER_ROUND):
-            parcel = self.outbox.take(marker, now)
-            if parcel and now >= parcel.delivery.gives_up_at(self._policy):
+            due_delivery = self.outbox.take(marker, now)
+            if due_delivery and now >= due_delivery.delivery.gives_up_at(self._policy):
                 reason = (
                     f"given up after {self._policy.give_up_seconds:g} s; the app server is down:"
                     f" {self._problem}"
                 )
-                parked = parcel.delivery.parked(reason, now, self._policy)
-                self.outbox.note(parked, parcel.delivery)
+                parked = due_delivery.delivery.parked(reason, now, self._policy)
+                self.outbox.note(parked, due_delivery.delivery)
                 with about(parked.uuid):
                     done.add(parked)
 

@@ -72,7 +72,7 @@ class _Body(BaseModel):
 
 
 @dataclass(frozen=True)
-class Asked:
+class JobMessage:
     """A job, and which of its fields the message left to our defaults."""
 
     job: Job
@@ -107,7 +107,7 @@ class Pulled:
     problem: SegPipelineError | None = None
 
 
-def parse_message(body: str, settings: Settings) -> Asked:
+def parse_message(body: str, settings: Settings) -> JobMessage:
     """The job that a message asks for; RequestError if it can never be one."""
     size = len(body.encode("utf-8", "replace"))
     if size > MAX_BODY_BYTES:
@@ -119,7 +119,7 @@ def parse_message(body: str, settings: Settings) -> Asked:
     return _asked(asked, settings)
 
 
-def _asked(asked: _Body, settings: Settings) -> Asked:
+def _asked(asked: _Body, settings: Settings) -> JobMessage:
     if asked.image_url and asked.imageUrl and asked.image_url != asked.imageUrl:
         raise InvalidRequest("image_url and imageUrl name two pictures; send one of them.")
     defaults = {
@@ -138,7 +138,7 @@ def _asked(asked: _Body, settings: Settings) -> Asked:
         callback=settings.app_server_url is not None,
         **{**defaults, **named},
     )
-    return Asked(job, frozenset(defaults.keys() - named.keys()))
+    return JobMessage(job, frozenset(defaults.keys() - named.keys()))
 
 
 def _body_error(error: ValidationError) -> InvalidRequest:
@@ -158,7 +158,7 @@ def accept_message(body: str, settings: Settings, inbox: Inbox) -> str:
         return _accept(asked, inbox)
 
 
-def _accept(asked: Asked, inbox: Inbox) -> str:
+def _accept(asked: JobMessage, inbox: Inbox) -> str:
     job = asked.job
     try:
         accepted = inbox.accept(job)
@@ -176,7 +176,7 @@ def _accept(asked: Asked, inbox: Inbox) -> str:
     return job.uuid
 
 
-class SqsIntake:
+class SqsConsumer:
     """The door between SQS_QUEUE_URL and the inbox; one per process, since its client keeps
     connections.
 

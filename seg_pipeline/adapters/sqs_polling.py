@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from seg_pipeline.adapters.sqs_consumer import SqsIntake
+from seg_pipeline.adapters.sqs_consumer import SqsConsumer
 from seg_pipeline.errors import QueueUnavailable, SegPipelineError
 from seg_pipeline.jobs.backoff import Backoff
 
@@ -16,7 +16,7 @@ again."""
 
 
 @dataclass
-class Collected:
+class PollResult:
     """What came in: how many messages are jobs now, why others were parked, and what went wrong, if
     anything did."""
 
@@ -36,25 +36,25 @@ class Collected:
         return " ".join(sentences)
 
 
-class Collector:
+class SqsPoller:
     """One per process: it remembers how often the queue was away."""
 
     def __init__(
         self,
-        intake: SqsIntake,
+        consumer: SqsConsumer,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         backoff: Backoff | None = None,
     ) -> None:
-        self._intake = intake
+        self._intake = consumer
         self._clock = clock
         self._sleep = sleep
         self._backoff = backoff or Backoff(LONGEST_PAUSE_SECONDS)
         self._problem: SegPipelineError | None = None
 
-    def collect(self, seconds: float) -> Collected:
+    def collect(self, seconds: float) -> PollResult:
         """Pulls for so long, or until there is something that somebody should know."""
-        collected, deadline = Collected(), self._clock() + seconds
+        collected, deadline = PollResult(), self._clock() + seconds
         while True:
             if not self._rest(deadline):
                 return self._with_problem(collected)
@@ -72,7 +72,7 @@ class Collector:
             self._sleep(max(0.0, min(pause, deadline - now)))
         return now + pause <= deadline
 
-    def _pull(self, collected: Collected, seconds: float) -> None:
+    def _pull(self, collected: PollResult, seconds: float) -> None:
         try:
             pulled = self._intake.pull(seconds)
         except QueueUnavailable as error:
@@ -86,7 +86,7 @@ class Collector:
         else:
             self._backoff.worked()
 
-    def _with_problem(self, collected: Collected) -> Collected:
+    def _with_problem(self, collected: PollResult) -> PollResult:
         collected.problem = self._problem
         collected.pause_seconds = self._backoff.wait_seconds(self._clock())
         return collected

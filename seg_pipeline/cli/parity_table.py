@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from rich.console import Console
 from rich.table import Table
 
-from seg_pipeline.segmenters.parity.gate import Subject, Verdict
+from seg_pipeline.segmenters.parity.gate import ParityVerdict, Subject
 from seg_pipeline.segmenters.registry import parity_verdict
 from seg_pipeline.settings import Settings
 
@@ -39,7 +39,7 @@ class Counter:
             self._said = done
 
 
-def table(found: Iterable[tuple[Subject, Verdict]]) -> Table:
+def table(found: Iterable[tuple[Subject, ParityVerdict]]) -> Table:
     """A line for each model."""
     columns = (
         "model",
@@ -67,7 +67,7 @@ def table(found: Iterable[tuple[Subject, Verdict]]) -> Table:
     return shown
 
 
-def sentence(verdict: Verdict) -> str:
+def sentence(verdict: ParityVerdict) -> str:
     """The verdict in words."""
     if verdict.refusal is None:
         return "turbo may run; INFERENCE_MODE=turbo turns it on"

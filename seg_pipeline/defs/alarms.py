@@ -15,9 +15,9 @@ import dagster as dg
 from seg_pipeline.adapters.alert_webhook import send_alert
 from seg_pipeline.defs.failed_runs import FailureMemory, failure_of
 from seg_pipeline.defs.queue_sensors import running_if
-from seg_pipeline.monitoring.alarms import CHECKS, AlarmMemory, Verdict, judge
+from seg_pipeline.monitoring.alarms import CHECKS, AlarmMemory, AlarmVerdict, judge
 from seg_pipeline.monitoring.service_state import ServiceState, note_first_start, read_service_state
-from seg_pipeline.pipeline.stages import Workbench
+from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.runtime.upkeep import UPKEEP_TAG
 from seg_pipeline.settings import Settings
 
@@ -38,11 +38,11 @@ def _check(name: str) -> dg.AssetChecksDefinition:
         asset=SERVICE,
         name=name,
         description=CHECKS[name].__doc__,
-        required_resource_keys={"workbench"},
+        required_resource_keys={"stage_context"},
     )
     def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        bench: Workbench = context.resources.workbench
-        verdict = CHECKS[name](_state_of(bench), bench.settings)
+        stage_context: StageContext = context.resources.stage_context
+        verdict = CHECKS[name](_state_of(stage_context), stage_context.settings)
         return dg.AssetCheckResult(passed=verdict.passed, metadata=_metadata(verdict))
 
     return check
@@ -74,20 +74,20 @@ class AlarmBegan(Exception):
     ),
 )
 def alarms_sensor(
-    context: dg.SensorEvaluationContext, workbench: dg.ResourceParam[Workbench]
+    context: dg.SensorEvaluationContext, stage_context: dg.ResourceParam[StageContext]
 ) -> dg.SkipReason:
     """One tick: judge, report what changed, tell the people on duty. A store that is away turns it
     red too."""
-    store, now = workbench.store, datetime.now(UTC)
+    store, now = stage_context.store, datetime.now(UTC)
     note_first_start(store, now)
-    verdicts = judge(_state_of(workbench), workbench.settings)
+    verdicts = judge(_state_of(stage_context), stage_context.settings)
     memory = AlarmMemory.read(store)
     due = [verdict for verdict in verdicts if memory.is_due(verdict, now)]
     changes = [change for verdict in due if (change := memory.take(verdict, now))]
     for verdict in due:
         context.instance.report_runless_asset_event(_evaluation(verdict))
     memory.untold = _tell(
-        workbench.settings, [*memory.untold, *(change.line for change in changes)]
+        stage_context.settings, [*memory.untold, *(change.line for change in changes)]
     )
     memory.write(store)  # a cursor would not outlive a red tick
     if begun := [change.line for change in changes if change.begins]:
@@ -127,15 +127,15 @@ def build_failure_alerts_sensor(settings: Settings) -> dg.SensorDefinition:
     return failure_alerts
 
 
-def _state_of(bench: Workbench) -> ServiceState:
-    return read_service_state(bench.store, bench.settings.worker_stale_seconds)
+def _state_of(stage_context: StageContext) -> ServiceState:
+    return read_service_state(stage_context.store, stage_context.settings.worker_stale_seconds)
 
 
-def _metadata(verdict: Verdict) -> dict[str, Any]:
+def _metadata(verdict: AlarmVerdict) -> dict[str, Any]:
     return {"says": verdict.sentence, **verdict.figures}
 
 
-def _evaluation(verdict: Verdict) -> dg.AssetCheckEvaluation:
+def _evaluation(verdict: AlarmVerdict) -> dg.AssetCheckEvaluation:
     return dg.AssetCheckEvaluation(
         SERVICE, verdict.name, verdict.passed, metadata=_metadata(verdict)
     )

@@ -23,8 +23,8 @@ from seg_pipeline.errors import SegPipelineError
 from seg_pipeline.jobs.file_links import file_links
 from seg_pipeline.jobs.repository import Claim
 from seg_pipeline.pipeline import stages
-from seg_pipeline.pipeline.run_context import RunInHand
-from seg_pipeline.pipeline.stages import Metadata, StageReport, Workbench
+from seg_pipeline.pipeline.run_context import RunIdentity
+from seg_pipeline.pipeline.stages import Metadata, StageContext, StageReport
 from seg_pipeline.telemetry.logs import about
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 CALLBACK = "callback"
 STAGES = (FIRST_OP, "segments", "cutouts", "result", CALLBACK)
 
-Stage = Callable[[Workbench, Sequence[str]], StageReport]
+Stage = Callable[[StageContext, Sequence[str]], StageReport]
 Outputs = Iterator[dg.Output[list[str]]]
 
 _OUTS = {
@@ -46,7 +46,7 @@ def _first_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
         name=name,
         description=about,
         out=_OUTS,
-        required_resource_keys={"workbench"},
+        required_resource_keys={"stage_context"},
         config_schema={
             "uuids": dg.Field(
                 [str], is_required=False, description="Jobs; the run's partitions if unset."
@@ -65,7 +65,7 @@ def _next_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
         description=about,
         out=_OUTS,
         ins={"jobs": dg.In()},
-        required_resource_keys={"workbench"},
+        required_resource_keys={"stage_context"},
     )
     def following(context: dg.OpExecutionContext, jobs: Any) -> Outputs:
         yield from _run_stage(context, name, stage, _jobs_of_run(context) if jobs is None else jobs)
@@ -78,11 +78,11 @@ def _next_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
     description=stages.record_callbacks.__doc__,
     out={"asset": _OUTS["asset"]},
     ins={"jobs": dg.In()},
-    required_resource_keys={"workbench"},
+    required_resource_keys={"stage_context"},
 )
 def _last_op(context: dg.OpExecutionContext, jobs: Any) -> Outputs:
     uuids = _jobs_of_run(context) if jobs is None else jobs
-    report = stages.record_callbacks(context.resources.workbench, uuids)
+    report = stages.record_callbacks(context.resources.stage_context, uuids)
     _log_errors(report)
     if report.errors and len(uuids) == 1:
         raise dg.Failure(description=str(report.errors[uuids[0]]), allow_retries=False)
@@ -102,25 +102,24 @@ def _run_stage(
 
     If no job goes on, nothing is passed on either, and Dagster skips the steps that follow.
     """
-    bench: Workbench = context.resources.workbench
+    stage_context: StageContext = context.resources.stage_context
     if "asset" in context.selected_output_names:
-        bench.line.planned, bench.line.run = _stages_of(context.run), _run_in_hand(context)
-        uuids = stages.jobs_of_this_run(bench, uuids) if name == FIRST_OP else uuids
-        report = stage(bench, uuids)
-        _log_materializations(context, bench, name, report)
-        _settle_errors(context, bench, uuids, report)
+        stage_context.run.begin(_stages_of(context.run), _identity_of(context))
+        uuids = stages.jobs_of_this_run(stage_context, uuids) if name == FIRST_OP else uuids
+        report = stage(stage_context, uuids)
+        _log_materializations(context, stage_context, name, report)
+        _settle_errors(context, stage_context, uuids, report)
         uuids = report.passed
     if uuids and "passed" in context.selected_output_names:
         yield dg.Output(uuids, "passed")
 
 
-def _run_in_hand(context: dg.OpExecutionContext) -> RunInHand:
+def _identity_of(context: dg.OpExecutionContext) -> RunIdentity:
     run = context.run
-    is_operators = (
-        run.parent_run_id is not None
-    )  # "re-execute" copies the tags of the run that a sensor asked for
+    # "Re-execute" copies the tags of the run that a sensor asked for.
+    is_operators = run.parent_run_id is not None
     run_key = None if is_operators else run.tags.get(RUN_KEY_TAG)
-    return RunInHand(run.run_id, run_key, len(_jobs_of_run(context)))
+    return RunIdentity(run.run_id, run_key, len(_jobs_of_run(context)))
 
 
 def _stages_of(run: dg.DagsterRun) -> frozenset[str]:
@@ -132,18 +131,23 @@ def _stages_of(run: dg.DagsterRun) -> frozenset[str]:
 
 
 def _log_materializations(
-    context: dg.OpExecutionContext, bench: Workbench, name: str, report: StageReport
+    context: dg.OpExecutionContext, stage_context: StageContext, name: str, report: StageReport
 ) -> None:
     for uuid, metadata in report.metadata.items():
         context.log_event(
-            dg.AssetMaterialization(name, partition=uuid, metadata=_with_links(bench, metadata))
+            dg.AssetMaterialization(
+                name, partition=uuid, metadata=_with_links(stage_context, metadata)
+            )
         )
 
 
-def _with_links(bench: Workbench, metadata: Metadata) -> dict[str, Any]:
+def _with_links(stage_context: StageContext, metadata: Metadata) -> dict[str, Any]:
     """The metadata with each `…_key` as a link that opens the file, and each `…_path` as one to the
     API."""
-    base_url, files = bench.settings.public_url, file_links(bench.store, bench.settings)
+    base_url, files = (
+        stage_context.settings.public_url,
+        file_links(stage_context.store, stage_context.settings),
+    )
     links: dict[str, Any] = {}
     for name, value in metadata.items():
         if name.endswith("_key"):
@@ -156,7 +160,10 @@ def _with_links(bench: Workbench, metadata: Metadata) -> dict[str, Any]:
 
 
 def _settle_errors(
-    context: dg.OpExecutionContext, bench: Workbench, uuids: list[str], report: StageReport
+    context: dg.OpExecutionContext,
+    stage_context: StageContext,
+    uuids: list[str],
+    report: StageReport,
 ) -> None:
     """In a batch, the sweeper tries each bad job again in a run of its own; a lone one ends this
     run as failed."""
@@ -164,7 +171,9 @@ def _settle_errors(
     if len(uuids) > 1 or not report.errors:
         return
     ((uuid, error),) = report.errors.items()
-    final = stages.record_failure(bench, uuid, error, _claim_of_this_run(bench, uuid))
+    final = stages.record_failure(
+        stage_context, uuid, error, _claim_of_this_run(stage_context, uuid)
+    )
     raise dg.Failure(
         description=str(error), metadata=_failure_metadata(uuid, error, final), allow_retries=False
     )
@@ -176,10 +185,10 @@ def _log_errors(report: StageReport) -> None:
             logger.warning("job %s: %s", uuid, error)
 
 
-def _claim_of_this_run(bench: Workbench, uuid: str) -> Claim | None:
+def _claim_of_this_run(stage_context: StageContext, uuid: str) -> Claim | None:
     """The claim that asked for this run; None if an operator did."""
-    claim = bench.inbox.claim_of(uuid)
-    return claim if claim and claim.run_key == bench.line.run.run_key else None
+    claim = stage_context.inbox.claim_of(uuid)
+    return claim if claim and claim.run_key == stage_context.run.identity.run_key else None
 
 
 def _failure_metadata(uuid: str, error: SegPipelineError, final: bool) -> Metadata:

@@ -24,7 +24,7 @@ LONGEST_SENTENCE = 400
 
 
 @dataclass(frozen=True)
-class Failure:
+class RunFailure:
     """A run that failed: the error's code, whose fault that is, and the sentence. `is_final`: its
     job is given up."""
 
@@ -41,7 +41,7 @@ class Failure:
         return self.is_final and fault_of(self.code) is Fault.OURS
 
 
-def failure_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Failure:
+def failure_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> RunFailure:
     """Why the run failed, as its failed step says; else by what its last event says."""
     failed = dg.DagsterEventType.STEP_FAILURE
     records = instance.get_records_for_run(
@@ -49,7 +49,7 @@ def failure_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Failure:
     ).records
     event = records[0].event_log_entry.dagster_event if records else None
     if event is None:
-        return Failure(
+        return RunFailure(
             run.run_id,
             run.job_name,
             OUTSIDE_ITS_STEPS,
@@ -62,7 +62,7 @@ def failure_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Failure:
         data.user_failure_data.description if data.user_failure_data else _first_line(data.error)
     )
     code = str(told.get("code", "internal_error"))
-    return Failure(
+    return RunFailure(
         run.run_id,
         run.job_name,
         code,
@@ -117,7 +117,7 @@ class FailureMemory:
         )
         return fresh
 
-    def count(self, failure: Failure, now: datetime) -> None:
+    def count(self, failure: RunFailure, now: datetime) -> None:
         """Notes a failure of ours, to be posted now or later."""
         if failure.is_ours:
             self.counted[failure.code] = self.counted.get(failure.code, 0) + 1

@@ -21,7 +21,7 @@ from seg_pipeline.jobs.heartbeats import (
     remove_fetcher_beat,
 )
 from seg_pipeline.monitoring.service_state import PruneState, note_prune
-from seg_pipeline.pipeline.stages import Workbench
+from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.runtime.celery_app import broker_folder
 from seg_pipeline.runtime.dagster_storage import delete_event, runless_events
 from seg_pipeline.runtime.upkeep import UPKEEP_TAG
@@ -76,13 +76,15 @@ class PruneConfig(dg.Config):
     description="What the last prune removed: expired jobs and Dagster's own old records.",
 )
 def pruned(
-    context: dg.AssetExecutionContext, config: PruneConfig, workbench: dg.ResourceParam[Workbench]
+    context: dg.AssetExecutionContext,
+    config: PruneConfig,
+    stage_context: dg.ResourceParam[StageContext],
 ) -> dg.MaterializeResult[None]:
     """Prunes, and reports the counts; fails in the end if something could not be removed."""
     begin = time.perf_counter()
-    counts = prune(workbench, context.instance, datetime.now(UTC), config.dry_run)
+    counts = prune(stage_context, context.instance, datetime.now(UTC), config.dry_run)
     if not config.dry_run:
-        note_prune(workbench.store, PruneState(datetime.now(UTC), counts.failures))
+        note_prune(stage_context.store, PruneState(datetime.now(UTC), counts.failures))
     seconds = round(time.perf_counter() - begin, 3)
     metadata = {**asdict(counts), "dry_run": config.dry_run, "seconds": seconds}
     if counts.failures:
@@ -95,7 +97,7 @@ def pruned(
 
 
 def prune(
-    bench: Workbench,
+    stage_context: StageContext,
     instance: dg.DagsterInstance,
     now: datetime,
     dry_run: bool = False,
@@ -108,15 +110,15 @@ def prune(
     """
     counts, deadline = Pruned(), time.monotonic() + longest_seconds
     steps = {
-        "jobs": (_expired_jobs(bench, now), AT_ONCE),
-        "orphans": (_orphans(bench, now), AT_ONCE),
-        "partitions": (_partitions(bench, instance), 1),
-        "runs": (_runs(bench, instance, now), 1),
-        "events": (_events(bench, instance, now), 1),
-        "parked": (_parked(bench, now), AT_ONCE),
-        "broker_messages": (_broker_messages(bench.settings, now), 1),
-        "heartbeats": (_heartbeats(bench, now), 1),
-        "metric_folds": (_metric_folds(bench, now), 1),
+        "jobs": (_expired_jobs(stage_context, now), AT_ONCE),
+        "orphans": (_orphans(stage_context, now), AT_ONCE),
+        "partitions": (_partitions(stage_context, instance), 1),
+        "runs": (_runs(stage_context, instance, now), 1),
+        "events": (_events(stage_context, instance, now), 1),
+        "parked": (_parked(stage_context, now), AT_ONCE),
+        "broker_messages": (_broker_messages(stage_context.settings, now), 1),
+        "heartbeats": (_heartbeats(stage_context, now), 1),
+        "metric_folds": (_metric_folds(stage_context, now), 1),
     }
     for name, (removals, at_once) in steps.items():
         in_time = takewhile(lambda _: time.monotonic() < deadline, islice(removals, PER_PRUNE))
@@ -172,57 +174,61 @@ prune_schedule = dg.ScheduleDefinition(
 )
 
 
-def _expired_jobs(bench: Workbench, now: datetime) -> Iterator[Removal]:
+def _expired_jobs(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
     """Jobs whose time is over; one that an operator has run again just now is left until the next
     prune, and one that the app server is still to be told of until it has been told, and had the
     time to fetch its files."""
-    beats = live_workers(bench.store, now, bench.settings.worker_stale_seconds)
-    busy = {uuid for beat in beats for uuid in beat.uuids}
-    if bench.settings.app_server_url:
-        busy |= bench.inbox.outbox.uuids()
-    for expired in bench.inbox.expired(now, PER_PRUNE, busy):
-        yield partial(bench.inbox.expire, expired)
+    heartbeats = live_workers(stage_context.store, now, stage_context.settings.worker_stale_seconds)
+    busy = {uuid for heartbeat in heartbeats for uuid in heartbeat.uuids}
+    if stage_context.settings.app_server_url:
+        busy |= stage_context.inbox.outbox.uuids()
+    for expired in stage_context.inbox.expired(now, PER_PRUNE, busy):
+        yield partial(stage_context.inbox.expire, expired)
 
 
-def _orphans(bench: Workbench, now: datetime) -> Iterator[Removal]:
-    for uuid in bench.inbox.orphans(older_than=now - ORPHAN_GRACE):
-        yield partial(bench.inbox.sweep, uuid)
+def _orphans(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
+    for uuid in stage_context.inbox.orphans(older_than=now - ORPHAN_GRACE):
+        yield partial(stage_context.inbox.sweep, uuid)
 
 
-def _partitions(bench: Workbench, instance: dg.DagsterInstance) -> Iterator[Removal]:
+def _partitions(stage_context: StageContext, instance: dg.DagsterInstance) -> Iterator[Removal]:
     """Keys whose job is gone, and the oldest of those past LIVE_PARTITIONS, as far as they are not
     under way."""
     name = job_partitions.name or ""
     registered = instance.get_dynamic_partitions(name)
-    living = set(bench.store.list_folders(keys.ASSETS))
-    under_way = {claim.uuid for claim in bench.inbox.inflight()}
-    surplus = set(registered[: max(0, len(registered) - bench.settings.live_partitions)])
+    living = set(stage_context.store.list_folders(keys.ASSETS))
+    under_way = {claim.uuid for claim in stage_context.inbox.inflight()}
+    surplus = set(registered[: max(0, len(registered) - stage_context.settings.live_partitions)])
     for uuid in registered:
         if (uuid not in living or uuid in surplus) and uuid not in under_way:
             yield partial(instance.delete_dynamic_partition, name, uuid)
 
 
-def _runs(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Iterator[Removal]:
+def _runs(
+    stage_context: StageContext, instance: dg.DagsterInstance, now: datetime
+) -> Iterator[Removal]:
     """Finished runs past their retention, oldest first, with all that they wrote."""
-    before = now - timedelta(seconds=bench.settings.run_retention_seconds)
+    before = now - timedelta(seconds=stage_context.settings.run_retention_seconds)
     filters = dg.RunsFilter(statuses=FINISHED, created_before=before)
     for run_id in instance.get_run_ids(filters, limit=PER_PRUNE):
         yield partial(instance.delete_run, run_id)
 
 
-def _events(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Iterator[Removal]:
+def _events(
+    stage_context: StageContext, instance: dg.DagsterInstance, now: datetime
+) -> Iterator[Removal]:
     """What belongs to no run, such as the courier's reports, when it is as old as runs may get."""
-    before = now - timedelta(seconds=bench.settings.run_retention_seconds)
+    before = now - timedelta(seconds=stage_context.settings.run_retention_seconds)
     for event_id in runless_events(instance, before, PER_PRUNE):
         yield partial(delete_event, instance, event_id)
 
 
-def _parked(bench: Workbench, now: datetime) -> Iterator[Removal]:
+def _parked(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
     """Notes on messages and deliveries that nobody has cared for."""
-    before = now - timedelta(seconds=bench.settings.parked_ttl_seconds)
-    for info in bench.store.list(keys.PARKED):
+    before = now - timedelta(seconds=stage_context.settings.parked_ttl_seconds)
+    for info in stage_context.store.list(keys.PARKED):
         if info.last_modified < before:
-            yield partial(bench.store.delete, info.key)
+            yield partial(stage_context.store.delete, info.key)
 
 
 def _broker_messages(settings: Settings, now: datetime) -> Iterator[Removal]:
@@ -237,18 +243,18 @@ def _broker_messages(settings: Settings, now: datetime) -> Iterator[Removal]:
             yield partial(path.unlink, missing_ok=True)
 
 
-def _heartbeats(bench: Workbench, now: datetime) -> Iterator[Removal]:
+def _heartbeats(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
     """Beats of workers and fetchers that have been silent for a day."""
-    for beat in all_workers(bench.store):
-        if now - beat.beat_at > timedelta(days=1):
-            yield partial(remove_beat, bench.store, beat.name)
-    for fetcher in all_fetchers(bench.store):
+    for heartbeat in all_workers(stage_context.store):
+        if now - heartbeat.beat_at > timedelta(days=1):
+            yield partial(remove_beat, stage_context.store, heartbeat.name)
+    for fetcher in all_fetchers(stage_context.store):
         if now - fetcher.beat_at > timedelta(days=1):
-            yield partial(remove_fetcher_beat, bench.store, fetcher.name)
+            yield partial(remove_fetcher_beat, stage_context.store, fetcher.name)
 
 
-def _metric_folds(bench: Workbench, now: datetime) -> Iterator[Removal]:
+def _metric_folds(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
     """The counts of processes that have ended, each in a file of its own; their sum stays."""
-    snapshots = MetricSnapshots(bench.store)
+    snapshots = MetricSnapshots(stage_context.store)
     if any(snapshot.is_over(now) for snapshot in snapshots.all()):
         yield partial(snapshots.fold, now)

@@ -1,4 +1,4 @@
-"""The sensors at the service's two ends: `queue` brings jobs in from SQS, `courier` tells the app
+"""The sensors at the service's two ends: `queue` brings jobs in from SQS, `relay` tells the app
 server of results.
 
 Each runs where its setting is set; elsewhere it is listed, stopped, and costs nothing.
@@ -10,8 +10,8 @@ from typing import Any
 
 import dagster as dg
 
-from seg_pipeline.adapters.outbox_relay import Courier
-from seg_pipeline.adapters.sqs_polling import Collector
+from seg_pipeline.adapters.outbox_relay import OutboxRelay
+from seg_pipeline.adapters.sqs_polling import SqsPoller
 from seg_pipeline.defs.assets import CALLBACK
 from seg_pipeline.errors import StoreError
 from seg_pipeline.jobs.deliveries import Delivery, DeliveryState
@@ -39,11 +39,11 @@ def build_queue_sensor(settings: Settings) -> dg.SensorDefinition:
         ),
     )
     def queue(
-        context: dg.SensorEvaluationContext, collector: dg.ResourceParam[Collector]
+        context: dg.SensorEvaluationContext, poller: dg.ResourceParam[SqsPoller]
     ) -> dg.SkipReason:
         if settings.sqs_queue_url is None:
             return dg.SkipReason("SQS_QUEUE_URL is not set: there is no queue.")
-        return dg.SkipReason(collector.collect(_tick_seconds(settings)).summary())
+        return dg.SkipReason(poller.collect(_tick_seconds(settings)).summary())
 
     return queue
 
@@ -61,13 +61,13 @@ def build_courier_sensor(settings: Settings) -> dg.SensorDefinition:
         ),
     )
     def courier(
-        context: dg.SensorEvaluationContext, courier: dg.ResourceParam[Courier]
+        context: dg.SensorEvaluationContext, relay: dg.ResourceParam[OutboxRelay]
     ) -> dg.SensorResult | dg.SkipReason:
         if settings.app_server_url is None:
             return dg.SkipReason("APP_SERVER_URL is not set: there is nobody to tell.")
-        ended = _deliver(courier, settings)
+        ended = _deliver(relay, settings)
         events = [event_of(delivery) for delivery in ended]
-        return dg.SensorResult(asset_events=events, skip_reason=_summary(courier, ended))
+        return dg.SensorResult(asset_events=events, skip_reason=_summary(relay, ended))
 
     return courier
 
@@ -98,7 +98,7 @@ def running_if(setting: object) -> dg.DefaultSensorStatus:
     return dg.DefaultSensorStatus.RUNNING if setting else dg.DefaultSensorStatus.STOPPED
 
 
-def _deliver(courier: Courier, settings: Settings) -> list[Delivery]:
+def _deliver(relay: OutboxRelay, settings: Settings) -> list[Delivery]:
     """Waits for deliveries and sends them; returns soon after some have ended, or when the tick is
     over.
 
@@ -110,7 +110,7 @@ def _deliver(courier: Courier, settings: Settings) -> list[Delivery]:
     deadline = time.monotonic() + _tick_seconds(settings)
     while (begin := time.monotonic()) < deadline and len(ended) < EVENTS_PER_TICK:
         try:
-            done = courier.deliver(lambda: time.monotonic() < deadline)
+            done = relay.deliver(lambda: time.monotonic() < deadline)
         except StoreError:
             if ended:
                 break  # they are to be reported
@@ -131,12 +131,12 @@ def _deliver(courier: Courier, settings: Settings) -> list[Delivery]:
     return ended
 
 
-def _summary(courier: Courier, ended: list[Delivery]) -> str:
+def _summary(relay: OutboxRelay, ended: list[Delivery]) -> str:
     parked = sum(delivery.state is DeliveryState.PARKED for delivery in ended)
     sentences = [f"{len(ended) - parked} delivered, {parked} parked."]
-    if courier.problem:
-        sentences.append(f"The last attempt failed: {courier.problem}")
-    if wait := courier.wait_seconds():
+    if relay.problem:
+        sentences.append(f"The last attempt failed: {relay.problem}")
+    if wait := relay.wait_seconds():
         sentences.append(f"The app server counts as down; the next try is in {wait:.0f} s.")
     return " ".join(sentences)
 

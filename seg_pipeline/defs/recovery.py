@@ -13,9 +13,9 @@ from seg_pipeline.defs.run_config import RUN_KEY_TAG
 from seg_pipeline.errors import JobCancelled, SegPipelineError, WorkerLost
 from seg_pipeline.jobs.evidence import read_evidence
 from seg_pipeline.jobs.heartbeats import live_workers
-from seg_pipeline.jobs.recovery import RunState, RunView, Surroundings, Verdict, judge
+from seg_pipeline.jobs.recovery import RecoveryVerdict, RunState, RunView, Surroundings, judge
 from seg_pipeline.jobs.repository import Claim
-from seg_pipeline.pipeline.stages import Workbench, fail_job
+from seg_pipeline.pipeline.stages import StageContext, fail_job
 from seg_pipeline.telemetry.logs import about
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ _IN_PROGRESS = [
 
 
 @dataclass
-class Swept:
+class RecoveryReport:
     """What a sweep saw and did."""
 
     under_way: int = 0
@@ -55,96 +55,106 @@ class Swept:
         )
 
 
-def sweep(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Swept:
+def sweep(
+    stage_context: StageContext, instance: dg.DagsterInstance, now: datetime
+) -> RecoveryReport:
     """Judges every job under way, closes dead runs, and claims again what is to be asked for
     again."""
-    claims = bench.inbox.inflight()
+    claims = stage_context.inbox.inflight()
     if not claims:
-        return Swept()
+        return RecoveryReport()
     by_run_key: dict[str, list[Claim]] = defaultdict(list)
     for claim in claims:
         by_run_key[claim.run_key].append(claim)
     runs = _runs_by_key(instance, by_run_key)
     around = _surroundings(
-        bench, instance, now
+        stage_context, instance, now
     )  # after the runs: a run is named in a beat before it starts
-    swept = Swept(under_way=len(claims))
+    swept = RecoveryReport(under_way=len(claims))
     for run_key, group in by_run_key.items():
-        verdict = _verdict(bench, instance, group, runs.get(run_key), around)
-        if verdict is not Verdict.WAIT:
+        verdict = _verdict(stage_context, instance, group, runs.get(run_key), around)
+        if verdict is not RecoveryVerdict.WAIT:
             for claim in group:
                 with about(claim.uuid):
-                    _carry_out(verdict, claim, bench, swept, now)
+                    _carry_out(verdict, claim, stage_context, swept, now)
     return swept
 
 
 def _verdict(
-    bench: Workbench,
+    stage_context: StageContext,
     instance: dg.DagsterInstance,
     group: list[Claim],
     run: RunView | None,
     around: Surroundings,
-) -> Verdict:
+) -> RecoveryVerdict:
     """What to do about the jobs of a run, which is closed if it was dead; WAIT if it changed since
     it was looked at."""
-    evidence = read_evidence(bench.store, group[0].uuid) if run and len(group) == 1 else None
+    evidence = (
+        read_evidence(stage_context.store, group[0].uuid) if run and len(group) == 1 else None
+    )
     verdict = judge(group[0], run, around, evidence)
-    if run is None or verdict not in (Verdict.CLOSE, Verdict.CLOSE_AND_CANCEL):
+    if run is None or verdict not in (RecoveryVerdict.CLOSE, RecoveryVerdict.CLOSE_AND_CANCEL):
         return verdict
     if not _close(instance, run, verdict):
-        return Verdict.WAIT
-    if verdict is Verdict.CLOSE_AND_CANCEL:
-        return Verdict.CANCEL
+        return RecoveryVerdict.WAIT
+    if verdict is RecoveryVerdict.CLOSE_AND_CANCEL:
+        return RecoveryVerdict.CANCEL
     return judge(
         group[0], replace(run, state=RunState.FAILED, ended_at=around.now), around, evidence
     )
 
 
 def _carry_out(
-    verdict: Verdict, claim: Claim, bench: Workbench, swept: Swept, now: datetime
+    verdict: RecoveryVerdict,
+    claim: Claim,
+    stage_context: StageContext,
+    swept: RecoveryReport,
+    now: datetime,
 ) -> None:
-    if bench.inbox.settle(claim.uuid):
+    if stage_context.inbox.settle(claim.uuid):
         swept.settled += 1
-    elif verdict is Verdict.CANCEL:
-        _fail(bench, claim, JobCancelled(claim.uuid), swept)
-    elif verdict is Verdict.GIVE_UP:
-        _fail(bench, claim, WorkerLost(claim.uuid, claim.attempt), swept)
+    elif verdict is RecoveryVerdict.CANCEL:
+        _fail(stage_context, claim, JobCancelled(claim.uuid), swept)
+    elif verdict is RecoveryVerdict.GIVE_UP:
+        _fail(stage_context, claim, WorkerLost(claim.uuid, claim.attempt), swept)
     else:
-        _ask_again(bench, _next_claim(verdict, claim, now), swept)
+        _ask_again(stage_context, _next_claim(verdict, claim, now), swept)
 
 
-def _next_claim(verdict: Verdict, claim: Claim, now: datetime) -> Claim:
+def _next_claim(verdict: RecoveryVerdict, claim: Claim, now: datetime) -> Claim:
     """Of a run of the job's own, but of the same one if the job was to have its own and no run was
     made of it."""
-    if verdict is Verdict.NEXT_ATTEMPT:
+    if verdict is RecoveryVerdict.NEXT_ATTEMPT:
         return claim.next_attempt(now)
-    if verdict is Verdict.ASK_AGAIN and claim.batch == 1 and claim.run_key:
+    if verdict is RecoveryVerdict.ASK_AGAIN and claim.batch == 1 and claim.run_key:
         return replace(claim, claimed_at=now)
     return claim.after_loss(now)
 
 
-def _ask_again(bench: Workbench, claim: Claim, swept: Swept) -> None:
+def _ask_again(stage_context: StageContext, claim: Claim, swept: RecoveryReport) -> None:
     """Claims the job; past the limit of a tick it waits for the next one."""
     if len(swept.retries) >= RETRIES_PER_TICK:
         return
-    if bench.inbox.reclaim(claim):
+    if stage_context.inbox.reclaim(claim):
         swept.retries.append(claim)
     else:
         swept.settled += 1
 
 
-def _fail(bench: Workbench, claim: Claim, error: SegPipelineError, swept: Swept) -> None:
+def _fail(
+    stage_context: StageContext, claim: Claim, error: SegPipelineError, swept: RecoveryReport
+) -> None:
     logger.warning("job %s: %s", claim.uuid, error)
-    fail_job(bench.inbox, claim.uuid, error)
+    fail_job(stage_context.inbox, claim.uuid, error)
     swept.failed += 1
 
 
-def _close(instance: dg.DagsterInstance, view: RunView, verdict: Verdict) -> bool:
+def _close(instance: dg.DagsterInstance, view: RunView, verdict: RecoveryVerdict) -> bool:
     """Ends a dead run, unless it changed since it was looked at; says whether it did."""
     run = instance.get_run_by_id(view.run_id)
     if run is None or _STATES[run.status] != view.state:
         return False
-    if verdict is Verdict.CLOSE_AND_CANCEL:
+    if verdict is RecoveryVerdict.CLOSE_AND_CANCEL:
         instance.report_run_canceled(run, "Cancelled; its worker was lost.")
     elif view.state is RunState.STARTED:
         instance.report_run_failed(
@@ -174,14 +184,18 @@ def _runs_by_key(
     return {run_key: _view(record) for run_key, record in found.items()}
 
 
-def _surroundings(bench: Workbench, instance: dg.DagsterInstance, now: datetime) -> Surroundings:
+def _surroundings(
+    stage_context: StageContext, instance: dg.DagsterInstance, now: datetime
+) -> Surroundings:
     begun = [DagsterRunStatus.STARTED, DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
     youngest = instance.get_run_records(RunsFilter(statuses=begun), limit=1)
     return Surroundings(
         now=now,
-        beats=live_workers(bench.store, now, bench.settings.worker_stale_seconds),
+        heartbeats=live_workers(
+            stage_context.store, now, stage_context.settings.worker_stale_seconds
+        ),
         youngest_begun=_utc(youngest[0].create_timestamp) if youngest else None,
-        max_attempts=bench.settings.max_attempts,
+        max_attempts=stage_context.settings.max_attempts,
     )
 
 

@@ -7,50 +7,50 @@ from functools import lru_cache
 
 import dagster as dg
 
-from seg_pipeline.adapters.outbox_relay import Courier
-from seg_pipeline.adapters.sqs_consumer import SqsIntake
-from seg_pipeline.adapters.sqs_polling import Collector
-from seg_pipeline.pipeline.stages import Workbench
+from seg_pipeline.adapters.outbox_relay import OutboxRelay
+from seg_pipeline.adapters.sqs_consumer import SqsConsumer
+from seg_pipeline.adapters.sqs_polling import SqsPoller
+from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import get_settings
 from seg_pipeline.store import open_store
 
 
 @lru_cache(maxsize=1)
-def workbench() -> Workbench:
-    """This process's workbench. No model is loaded before the first run that needs one."""
+def shared_stage_context() -> StageContext:
+    """This process's stage context. No model is loaded before the first run that needs one."""
     settings = get_settings()
-    return Workbench(settings, open_store(settings), WarmModels(settings))
+    return StageContext(settings, open_store(settings), WarmModels(settings))
 
 
 @dg.resource(description="Store, inbox and models of this process.")
-def workbench_resource(_: dg.InitResourceContext) -> Workbench:
-    """The process's workbench, as a resource; a test passes its own in its place."""
-    return workbench()
+def stage_context_resource(_: dg.InitResourceContext) -> StageContext:
+    """The process's stage context, as a resource; a test passes its own in its place."""
+    return shared_stage_context()
 
 
 @lru_cache(maxsize=1)
-def courier() -> Courier:
-    """This process's courier, which remembers how the app server does."""
-    return Courier(workbench().store, get_settings())
+def relay() -> OutboxRelay:
+    """This process's relay, which remembers how the app server does."""
+    return OutboxRelay(shared_stage_context().store, get_settings())
 
 
 @dg.resource(description="Carries results to the app server.")
-def courier_resource(_: dg.InitResourceContext) -> Courier:
-    """The process's courier, as a resource."""
-    return courier()
+def relay_resource(_: dg.InitResourceContext) -> OutboxRelay:
+    """The process's relay, as a resource."""
+    return relay()
 
 
 @lru_cache(maxsize=1)
-def collector() -> Collector:
-    """This process's collector, which remembers how the queue does."""
-    return Collector(SqsIntake(get_settings(), workbench().inbox))
+def poller() -> SqsPoller:
+    """This process's poller, which remembers how the queue does."""
+    return SqsPoller(SqsConsumer(get_settings(), shared_stage_context().inbox))
 
 
 @dg.resource(description="Brings in what the queue has.")
-def collector_resource(_: dg.InitResourceContext) -> Collector:
-    """The process's collector, as a resource."""
-    return collector()
+def poller_resource(_: dg.InitResourceContext) -> SqsPoller:
+    """The process's poller, as a resource."""
+    return poller()
 
 
 class PassedJobs(dg.IOManager):

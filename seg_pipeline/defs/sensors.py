@@ -9,12 +9,12 @@ import dagster as dg
 from seg_pipeline.defs.batching import RUNS_PER_WORKER, room_for_runs, split_into_batches
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, job_partitions
-from seg_pipeline.defs.recovery import Swept, sweep
+from seg_pipeline.defs.recovery import RecoveryReport, sweep
 from seg_pipeline.defs.run_config import run_config_for
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.jobs.heartbeats import live_workers
 from seg_pipeline.jobs.repository import Claim, new_run_key
-from seg_pipeline.pipeline.stages import Workbench
+from seg_pipeline.pipeline.stages import StageContext
 
 JOBS_PER_TICK = 512
 SWEEP_SECONDS = 2.0
@@ -44,25 +44,25 @@ IN_PROGRESS = [
     ),
 )
 def inbox_sensor(
-    context: dg.SensorEvaluationContext, workbench: dg.ResourceParam[Workbench]
+    context: dg.SensorEvaluationContext, stage_context: dg.ResourceParam[StageContext]
 ) -> dg.SensorResult | dg.SkipReason:
     """One tick: wait for work, claim it, ask for runs."""
     try:
-        return _ask_for_runs(workbench, context.instance)
+        return _ask_for_runs(stage_context, context.instance)
     except StoreUnavailable as error:
-        time.sleep(min(STORE_PAUSE_SECONDS, workbench.settings.tick_seconds))
+        time.sleep(min(STORE_PAUSE_SECONDS, stage_context.settings.tick_seconds))
         return dg.SkipReason(f"The store is away, and nothing is lost by that: {error}")
 
 
 def _ask_for_runs(
-    bench: Workbench, instance: dg.DagsterInstance
+    stage_context: StageContext, instance: dg.DagsterInstance
 ) -> dg.SensorResult | dg.SkipReason:
-    batches = _wait_for_batches(bench, instance)
+    batches = _wait_for_batches(stage_context, instance)
     if not batches:
         return dg.SkipReason(
-            f"No job to ask for in the {bench.settings.tick_seconds:g} s of this tick."
+            f"No job to ask for in the {stage_context.settings.tick_seconds:g} s of this tick."
         )
-    claimed = [claims for batch in batches if (claims := _claim(bench, batch))]
+    claimed = [claims for batch in batches if (claims := _claim(stage_context, batch))]
     if not claimed:
         seen = sum(map(len, batches))
         return dg.SkipReason(
@@ -75,27 +75,34 @@ def _ask_for_runs(
     )
 
 
-def _wait_for_batches(bench: Workbench, instance: dg.DagsterInstance) -> list[list[str]]:
+def _wait_for_batches(stage_context: StageContext, instance: dg.DagsterInstance) -> list[list[str]]:
     """Jobs to claim now, by run, oldest first; none if none came in a tick's time."""
-    settings, deadline = bench.settings, time.monotonic() + bench.settings.tick_seconds
+    settings, deadline = (
+        stage_context.settings,
+        time.monotonic() + stage_context.settings.tick_seconds,
+    )
     while time.monotonic() < deadline:
-        if bench.inbox.waiting(1):
-            beats = live_workers(bench.store, datetime.now(UTC), settings.worker_stale_seconds)
-            workers = sum(beat.problem is None for beat in beats)
+        if stage_context.inbox.waiting(1):
+            heartbeats = live_workers(
+                stage_context.store, datetime.now(UTC), settings.worker_stale_seconds
+            )
+            workers = sum(heartbeat.problem is None for heartbeat in heartbeats)
             room = room_for_runs(_runs_in_progress(instance, workers), workers)
             if not room:
                 room = _wait_for_room(instance, workers, deadline)
-            return _batches(bench, room, workers)
+            return _batches(stage_context, room, workers)
         time.sleep(settings.inbox_pause_seconds)
     return []
 
 
-def _batches(bench: Workbench, room: int, workers: int) -> list[list[str]]:
+def _batches(stage_context: StageContext, room: int, workers: int) -> list[list[str]]:
     """Jobs whose picture is there, and one of those without, alone: its run fails, and should hold
     up nobody's."""
-    ready, failed = bench.inbox.waiting_by_picture(JOBS_PER_TICK)
+    ready, failed = stage_context.inbox.waiting_by_picture(JOBS_PER_TICK)
     batches = split_into_batches(
-        ready[: room * bench.settings.batch_size], workers, bench.settings.batch_size
+        ready[: room * stage_context.settings.batch_size],
+        workers,
+        stage_context.settings.batch_size,
     )
     return batches + [[uuid] for uuid in failed[: min(room, max(1, workers))]]
 
@@ -121,8 +128,8 @@ def _runs_in_progress(instance: dg.DagsterInstance, workers: int) -> int:
     return sum(run.job_name == segment_images.name for run in runs)
 
 
-def _claim(bench: Workbench, uuids: list[str]) -> list[Claim]:
-    return bench.inbox.claim(uuids, run_key=new_run_key(uuids[0], 1, datetime.now(UTC)))
+def _claim(stage_context: StageContext, uuids: list[str]) -> list[Claim]:
+    return stage_context.inbox.claim(uuids, run_key=new_run_key(uuids[0], 1, datetime.now(UTC)))
 
 
 def request_run(claims: list[Claim]) -> dg.RunRequest:
@@ -146,14 +153,14 @@ def request_run(claims: list[Claim]) -> dg.RunRequest:
     ),
 )
 def sweeper(
-    context: dg.SensorEvaluationContext, workbench: dg.ResourceParam[Workbench]
+    context: dg.SensorEvaluationContext, stage_context: dg.ResourceParam[StageContext]
 ) -> dg.SensorResult | dg.SkipReason:
     """One tick: list what is under way, judge it, ask again for what is lost; time and again, as
     each tick is a row."""
     try:
-        swept = _sweep_until_something_is_lost(workbench, context.instance)
+        swept = _sweep_until_something_is_lost(stage_context, context.instance)
     except StoreUnavailable as error:
-        time.sleep(HEARTBEATS_MISSED * workbench.settings.heartbeat_seconds)
+        time.sleep(HEARTBEATS_MISSED * stage_context.settings.heartbeat_seconds)
         return dg.SkipReason(f"The store is away, so nothing is known of the workers: {error}")
     if not swept.retries:
         return dg.SkipReason(swept.summary())
@@ -165,11 +172,13 @@ def sweeper(
     )
 
 
-def _sweep_until_something_is_lost(bench: Workbench, instance: dg.DagsterInstance) -> Swept:
-    deadline = time.monotonic() + bench.settings.tick_seconds
+def _sweep_until_something_is_lost(
+    stage_context: StageContext, instance: dg.DagsterInstance
+) -> RecoveryReport:
+    deadline = time.monotonic() + stage_context.settings.tick_seconds
     while (
-        not (swept := sweep(bench, instance, datetime.now(UTC))).retries
+        not (swept := sweep(stage_context, instance, datetime.now(UTC))).retries
         and time.monotonic() < deadline
     ):
-        time.sleep(min(SWEEP_SECONDS, bench.settings.tick_seconds))
+        time.sleep(min(SWEEP_SECONDS, stage_context.settings.tick_seconds))
     return swept

@@ -50,7 +50,7 @@ _ENVIRONMENT = {
 }
 
 
-class Decoder(Protocol):
+class ImageDecoder(Protocol):
     """What reads pictures: their headers and their pixels."""
 
     def identify(self, data: bytes, max_pixels: int) -> ImageHeader:

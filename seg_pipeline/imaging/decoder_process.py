@@ -57,7 +57,7 @@ def cpu_seconds(pixels: int) -> int:
     return CPU_SECONDS + int(CPU_SECONDS_A_MEGAPIXEL * pixels / 1e6)
 
 
-class Limits:
+class DecoderLimits:
     """The process's limits, set anew for each picture."""
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ class SharedPixels:
 def serve(connection: socket.socket) -> None:
     """Answers requests until the worker has gone."""
     images.warm_up()
-    limits = Limits()
+    limits = DecoderLimits()
     while True:
         request, (descriptor,) = receive(connection)
         pixels = SharedPixels()
@@ -164,7 +164,7 @@ def serve(connection: socket.socket) -> None:
 
 
 def _answer(
-    request: dict[str, Any], descriptor: int, limits: Limits, pixels: SharedPixels
+    request: dict[str, Any], descriptor: int, limits: DecoderLimits, pixels: SharedPixels
 ) -> dict[str, Any]:
     """What became of a picture: its header, its shape and notes, or an error by its code."""
     try:

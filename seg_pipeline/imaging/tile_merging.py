@@ -43,7 +43,7 @@ _SCORES = ("confidence", "predicted_iou", "stability_score")
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class TileView:
     """A part of a picture, and the segments found in it; their masks are of the whole picture."""
 
     box: Box
@@ -51,7 +51,7 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
-class _Piece:
+class _Fragment:
     """A segment of one view, which looked at `seen`.
 
     `mask` is the picture's, the overview's own of its reduced picture; `coarse` is at the
@@ -95,7 +95,7 @@ class _Piece:
         return _scaled(self.mask.box, self.scale_xy)
 
 
-def merge(tiles: Sequence[View], overview: Sequence[Segment] = ()) -> list[Segment]:
+def merge(tiles: Sequence[TileView], overview: Sequence[Segment] = ()) -> list[Segment]:
     """The things in the picture, in the order in which the tiles, which cover it, and then the
     overview saw them.
 
@@ -109,7 +109,7 @@ def merge(tiles: Sequence[View], overview: Sequence[Segment] = ()) -> list[Segme
     return [_joined(group, tiles) for group in groups if not _is_doubtful(group, tiles, whole)]
 
 
-class Part:
+class TileFragment:
     """A mask as far as a region shows it; its connected parts there are found when they are first
     asked for."""
 
@@ -142,7 +142,7 @@ class Part:
         return int(areas[touches].sum())
 
 
-def agreement(one: Part, other: Part) -> float:
+def agreement(one: TileFragment, other: TileFragment) -> float:
     """How far two masks agree in the region that both views see: 0 to 1.
 
     It is the IoU of what touches: a view may see as two what the other sees joined, as the ends of
@@ -210,18 +210,18 @@ def _with_rim(mask: Mask) -> Box:
     return Box(x, y, right - x, bottom - y)
 
 
-def _pieces(tiles: Sequence[View], overview: Sequence[Segment]) -> list[_Piece]:
+def _pieces(tiles: Sequence[TileView], overview: Sequence[Segment]) -> list[_Fragment]:
     coarse_wh = overview[0].mask.resolution_wh if overview else None
     found = [
-        _Piece(index, view.box, segment, sampled(segment.mask, coarse_wh) if coarse_wh else None)
+        _Fragment(index, view.box, segment, sampled(segment.mask, coarse_wh) if coarse_wh else None)
         for index, view in enumerate(tiles)
         for segment in view.segments
     ]
     everything = hull([view.box for view in tiles])
-    return found + [_Piece(OVERVIEW, everything, segment, segment.mask) for segment in overview]
+    return found + [_Fragment(OVERVIEW, everything, segment, segment.mask) for segment in overview]
 
 
-def _grouped(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
+def _grouped(pieces: Sequence[_Fragment]) -> list[list[_Fragment]]:
     """The pieces of each thing; the surest agreement joins first."""
     groups = {index: [index] for index in range(len(pieces))}
     group_of = list(range(len(pieces)))
@@ -237,7 +237,7 @@ def _grouped(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
     return [[pieces[index] for index in sorted(members)] for members in groups.values()]
 
 
-def _rivals(one: Sequence[_Piece], other: Sequence[_Piece]) -> bool:
+def _rivals(one: Sequence[_Fragment], other: Sequence[_Fragment]) -> bool:
     """Whether two pieces, one of each, cannot be of one thing."""
     return any(
         _told_apart(a, b) if a.view == b.view else _outgrows(a, b) or _outgrows(b, a)
@@ -245,13 +245,13 @@ def _rivals(one: Sequence[_Piece], other: Sequence[_Piece]) -> bool:
     )
 
 
-def _told_apart(one: _Piece, other: _Piece) -> bool:
+def _told_apart(one: _Fragment, other: _Fragment) -> bool:
     """Whether their view saw two things, one mostly on the other."""
     shared = shared_area(one.mask, other.mask)
     return shared > AGREEMENT * min(one.mask.area, other.mask.area)
 
 
-def _outgrows(cut: _Piece, whole: _Piece) -> bool:
+def _outgrows(cut: _Fragment, whole: _Fragment) -> bool:
     """Whether a tile saw whole what is the lesser part of a piece that another tile's border cuts
     right there.
 
@@ -266,7 +266,7 @@ def _outgrows(cut: _Piece, whole: _Piece) -> bool:
     return 0 < shared <= AGREEMENT * cut.mask.area
 
 
-def _agreements(pieces: Sequence[_Piece]) -> Iterator[tuple[float, int, int]]:
+def _agreements(pieces: Sequence[_Fragment]) -> Iterator[tuple[float, int, int]]:
     """Agreement and indices of any two pieces that are of one thing."""
     by_view: dict[int, list[int]] = {}
     for index, piece in enumerate(pieces):
@@ -280,7 +280,7 @@ def _agreements(pieces: Sequence[_Piece]) -> Iterator[tuple[float, int, int]]:
 
 
 def _agreements_in(
-    shared: Box, ours: Sequence[tuple[int, _Piece]], theirs: Sequence[tuple[int, _Piece]]
+    shared: Box, ours: Sequence[tuple[int, _Fragment]], theirs: Sequence[tuple[int, _Fragment]]
 ) -> Iterator[tuple[float, int, int]]:
     """Of two views, in the region that both see."""
     rough = next((piece for _, piece in (ours[0], theirs[0]) if piece.is_rough), None)
@@ -295,24 +295,28 @@ def _agreements_in(
             yield found, one, other
 
 
-def _part(piece: _Piece, shared: Box, rough: _Piece | None) -> Part | None:
+def _part(piece: _Fragment, shared: Box, rough: _Fragment | None) -> TileFragment | None:
     """What the region shows of a piece: at full resolution among tiles, at the overview's if one of
     them is of it."""
     if rough is None:
-        part = Part(piece.mask, shared)
+        part = TileFragment(piece.mask, shared)
     elif piece.coarse is None:
         return None
     else:
-        part = Part(piece.coarse, _scaled(shared, (1 / rough.scale_xy[0], 1 / rough.scale_xy[1])))
+        part = TileFragment(
+            piece.coarse, _scaled(shared, (1 / rough.scale_xy[0], 1 / rough.scale_xy[1]))
+        )
     return part if part.area else None
 
 
-def _stands(group: Sequence[_Piece], tiles: Sequence[View]) -> bool:
+def _stands(group: Sequence[_Fragment], tiles: Sequence[TileView]) -> bool:
     """Whether a tile saw a piece of it, or it is too large for any."""
     return any(not piece.is_rough for piece in group) or not _fits_a_tile(group[0].box, tiles)
 
 
-def _is_doubtful(group: Sequence[_Piece], tiles: Sequence[View], whole: Sequence[_Piece]) -> bool:
+def _is_doubtful(
+    group: Sequence[_Fragment], tiles: Sequence[TileView], whole: Sequence[_Fragment]
+) -> bool:
     """Whether a tile's border cuts it off, and most of it lies where another view saw something
     else or nothing."""
     if not _is_cut_off(group):
@@ -326,7 +330,7 @@ def _is_doubtful(group: Sequence[_Piece], tiles: Sequence[View], whole: Sequence
     return seen_better or any(all(_lies_in(piece, thing) for piece in group) for thing in whole)
 
 
-def _is_cut_off(group: Sequence[_Piece]) -> bool:
+def _is_cut_off(group: Sequence[_Fragment]) -> bool:
     """Whether a tile's border cuts it where none of its other views looks on."""
     return any(
         not any(common_box(beyond, other.seen) for other in group if other is not piece)
@@ -336,7 +340,7 @@ def _is_cut_off(group: Sequence[_Piece]) -> bool:
     )
 
 
-def _beyond(piece: _Piece) -> Iterator[Box]:
+def _beyond(piece: _Fragment) -> Iterator[Box]:
     """The pixels beside the piece, across each border of its tile that cuts it."""
     seen, box = piece.seen, piece.mask.box
     width, height = piece.mask.resolution_wh
@@ -352,13 +356,13 @@ def _beyond(piece: _Piece) -> Iterator[Box]:
         yield Box(box.x, bottom, box.width, 1)
 
 
-def _lies_in(piece: _Piece, thing: _Piece) -> bool:
+def _lies_in(piece: _Fragment, thing: _Fragment) -> bool:
     if piece.coarse is None or thing.coarse is None:
         return False
     return shared_area(piece.coarse, thing.coarse) >= MOSTLY * piece.coarse.area
 
 
-def _joined(group: Sequence[_Piece], tiles: Sequence[View]) -> Segment:
+def _joined(group: Sequence[_Fragment], tiles: Sequence[TileView]) -> Segment:
     """The pieces as one segment, its scores their mean weighed by area; a tile's lone piece as it
     is."""
     if len(group) == 1 and not group[0].is_rough:
@@ -367,14 +371,14 @@ def _joined(group: Sequence[_Piece], tiles: Sequence[View]) -> Segment:
     return Segment(_joined_mask(group, tiles), label=group[0].segment.label, **scores)
 
 
-def _mean_score(group: Sequence[_Piece], name: str) -> float | None:
+def _mean_score(group: Sequence[_Fragment], name: str) -> float | None:
     scores = [getattr(piece.segment, name) for piece in group]
     if any(score is None for score in scores):
         return None
     return float(np.average(scores, weights=[piece.area for piece in group]))
 
 
-def _joined_mask(group: Sequence[_Piece], tiles: Sequence[View]) -> Mask:
+def _joined_mask(group: Sequence[_Fragment], tiles: Sequence[TileView]) -> Mask:
     """The tiles' pieces, and the overview's mask where no tile saw a piece."""
     fine = [piece for piece in group if not piece.is_rough]
     rough = [
@@ -394,7 +398,7 @@ def _joined_mask(group: Sequence[_Piece], tiles: Sequence[View]) -> Mask:
     return Mask.from_window(bits, (box.x, box.y), masks[0].resolution_wh) or masks[0]
 
 
-def _without_islands(piece: _Piece, tiles: Sequence[View]) -> Mask:
+def _without_islands(piece: _Fragment, tiles: Sequence[TileView]) -> Mask:
     """An overview's mask without its connected parts that are no larger than a tile, the largest
     part apart.
 
@@ -415,7 +419,7 @@ def _without_islands(piece: _Piece, tiles: Sequence[View]) -> Mask:
     return Mask.from_window(kept[numbers], (mask.box.x, mask.box.y), mask.resolution_wh) or mask
 
 
-def _fits_a_tile(box: Box, tiles: Sequence[View]) -> bool:
+def _fits_a_tile(box: Box, tiles: Sequence[TileView]) -> bool:
     return any(_holds(view.box, box) for view in tiles)
 
 

@@ -15,7 +15,7 @@ _TIMES = ("beat_at", "idle_since", "started_at")
 
 
 @dataclass(frozen=True)
-class WorkerBeat:
+class WorkerHeartbeat:
     """What a worker was doing at `beat_at`: the run and the jobs it works on, and the models it
     holds in memory.
 
@@ -60,9 +60,9 @@ class WorkerBeat:
         return cls(**{**known, **times, **lists})
 
 
-def write_beat(store: Store, beat: WorkerBeat) -> None:
+def write_beat(store: Store, heartbeat: WorkerHeartbeat) -> None:
     """Replaces the worker's last heartbeat."""
-    store.put(keys.worker(beat.name), json.dumps(beat.to_json()).encode())
+    store.put(keys.worker(heartbeat.name), json.dumps(heartbeat.to_json()).encode())
 
 
 def remove_beat(store: Store, name: str) -> None:
@@ -70,23 +70,25 @@ def remove_beat(store: Store, name: str) -> None:
     store.delete(keys.worker(name))
 
 
-def all_workers(store: Store) -> list[WorkerBeat]:
+def all_workers(store: Store) -> list[WorkerHeartbeat]:
     """Every worker that has not said goodbye, dead ones too, by name; what cannot be read is left
     out."""
-    beats = (_read(store, info.key) for info in store.list(keys.WORKERS))
-    return [beat for beat in beats if beat]
+    heartbeats = (_read(store, info.key) for info in store.list(keys.WORKERS))
+    return [heartbeat for heartbeat in heartbeats if heartbeat]
 
 
 def live_workers(
     store: Store, now: datetime | None = None, stale_seconds: float = 15
-) -> list[WorkerBeat]:
+) -> list[WorkerHeartbeat]:
     """The workers heard of within `stale_seconds`, by name."""
     moment = now or datetime.now(UTC)
-    return [beat for beat in all_workers(store) if beat.is_live(moment, stale_seconds)]
+    return [
+        heartbeat for heartbeat in all_workers(store) if heartbeat.is_live(moment, stale_seconds)
+    ]
 
 
 @dataclass(frozen=True)
-class FetcherBeat:
+class FetcherHeartbeat:
     """A fetcher's sign of life, and how many pictures it had in hand then."""
 
     name: str
@@ -96,11 +98,11 @@ class FetcherBeat:
     fetching: int = 0
 
 
-def write_fetcher_beat(store: Store, beat: FetcherBeat) -> None:
+def write_fetcher_beat(store: Store, heartbeat: FetcherHeartbeat) -> None:
     """Replaces the fetcher's last heartbeat."""
     store.put(
-        keys.fetcher(beat.name),
-        json.dumps({**asdict(beat), "beat_at": beat.beat_at.isoformat()}).encode(),
+        keys.fetcher(heartbeat.name),
+        json.dumps({**asdict(heartbeat), "beat_at": heartbeat.beat_at.isoformat()}).encode(),
     )
 
 
@@ -109,24 +111,24 @@ def remove_fetcher_beat(store: Store, name: str) -> None:
     store.delete(keys.fetcher(name))
 
 
-def all_fetchers(store: Store) -> list[FetcherBeat]:
+def all_fetchers(store: Store) -> list[FetcherHeartbeat]:
     """Every fetcher that has not said goodbye, dead ones too, by name."""
-    beats = (_read_fetcher(store, info.key) for info in store.list(keys.FETCHERS))
-    return [beat for beat in beats if beat]
+    heartbeats = (_read_fetcher(store, info.key) for info in store.list(keys.FETCHERS))
+    return [heartbeat for heartbeat in heartbeats if heartbeat]
 
 
 def live_fetchers(
     store: Store, now: datetime | None = None, stale_seconds: float = 15
-) -> list[FetcherBeat]:
+) -> list[FetcherHeartbeat]:
     """The fetchers heard of within `stale_seconds`, by name."""
     oldest = (now or datetime.now(UTC)) - timedelta(seconds=stale_seconds)
-    return [beat for beat in all_fetchers(store) if beat.beat_at >= oldest]
+    return [heartbeat for heartbeat in all_fetchers(store) if heartbeat.beat_at >= oldest]
 
 
-def died_here(beat: WorkerBeat | FetcherBeat) -> bool:
+def died_here(heartbeat: WorkerHeartbeat | FetcherHeartbeat) -> bool:
     """Whether it is of a process of this host that is gone, so that nobody need wait for it to grow
     stale."""
-    return beat.host == socket.gethostname() and not _is_alive(beat.pid)
+    return heartbeat.host == socket.gethostname() and not _is_alive(heartbeat.pid)
 
 
 def _is_alive(pid: int) -> bool:
@@ -139,17 +141,17 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _read_fetcher(store: Store, key: str) -> FetcherBeat | None:
+def _read_fetcher(store: Store, key: str) -> FetcherHeartbeat | None:
     try:
         document = json.loads(store.get(key))
-        known = {name: document[name] for name in FetcherBeat.__dataclass_fields__}
-        return FetcherBeat(**{**known, "beat_at": datetime.fromisoformat(document["beat_at"])})
+        known = {name: document[name] for name in FetcherHeartbeat.__dataclass_fields__}
+        return FetcherHeartbeat(**{**known, "beat_at": datetime.fromisoformat(document["beat_at"])})
     except (ObjectNotFound, ValueError, TypeError, KeyError):
         return None
 
 
-def _read(store: Store, key: str) -> WorkerBeat | None:
+def _read(store: Store, key: str) -> WorkerHeartbeat | None:
     try:
-        return WorkerBeat.from_json(json.loads(store.get(key)))
+        return WorkerHeartbeat.from_json(json.loads(store.get(key)))
     except (ObjectNotFound, ValueError, TypeError, KeyError):
         return None  # it said goodbye, or a power cut left its file empty

@@ -36,7 +36,7 @@ class Marker:
 
 
 @dataclass(frozen=True)
-class Parcel:
+class DueDelivery:
     """A delivery that is due, and what it is about."""
 
     delivery: Delivery
@@ -85,7 +85,7 @@ class Outbox:
         markers = (_marker(info.key) for info in self.store.list(keys.OUTBOX, limit=limit))
         return [marker for marker in markers if marker and marker.due_at <= now]
 
-    def take(self, marker: Marker, now: datetime | None = None) -> Parcel | None:
+    def take(self, marker: Marker, now: datetime | None = None) -> DueDelivery | None:
         """What is to be sent. None if nothing is: then the marker had served its time, or was wrong
         and is mended."""
         uuid, moment = marker.uuid, now or datetime.now(UTC)
@@ -107,7 +107,7 @@ class Outbox:
         elif not delivery.is_pending:
             self.store.delete(marker.key)
         else:
-            return Parcel(delivery, job, result)
+            return DueDelivery(delivery, job, result)
         return None
 
     def note(self, delivery: Delivery, former: Delivery) -> None:

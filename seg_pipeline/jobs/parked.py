@@ -57,7 +57,7 @@ class Parked:
 
 
 @dataclass(frozen=True)
-class ParkedPage:
+class ParkedList:
     """Part of a listing; `next` is the name to go on after, None at the end."""
 
     parked: list[Parked] = field(default_factory=list)
@@ -72,12 +72,12 @@ class ParkedItems:
         self._store = store
         self._outbox = Outbox(store)
 
-    def page(self, after: str | None, limit: int) -> ParkedPage:
+    def page(self, after: str | None, limit: int) -> ParkedList:
         """Those whose names come after `after`, by name."""
         infos = self._store.list(keys.PARKED, keys.parked(after) if after else None, limit + 1)
         found = self._store.at_once([partial(self._read, info) for info in infos[:limit]])
         following = _name(infos[limit - 1].key) if len(infos) > limit else None
-        return ParkedPage([each for each in found if each], following)
+        return ParkedList([each for each in found if each], following)
 
     def get(self, name: str) -> Parked:
         """One of them; raises ParkedNotFound."""

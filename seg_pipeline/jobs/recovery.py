@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from seg_pipeline.jobs.evidence import Evidence
-from seg_pipeline.jobs.heartbeats import WorkerBeat
+from seg_pipeline.jobs.heartbeats import WorkerHeartbeat
 from seg_pipeline.jobs.repository import Claim
 
 LAUNCH_GRACE = timedelta(seconds=60)
@@ -60,7 +60,7 @@ class RunView:
     ended_at: datetime | None = None
 
 
-class Verdict(StrEnum):
+class RecoveryVerdict(StrEnum):
     """What to do about a run that was asked for."""
 
     WAIT = "wait"
@@ -79,13 +79,13 @@ class Surroundings:
     created, and how many attempts a job has."""
 
     now: datetime
-    beats: Collection[WorkerBeat]
+    heartbeats: Collection[WorkerHeartbeat]
     youngest_begun: datetime | None = None
     max_attempts: int = 3
 
     def runs_at_work(self) -> set[str]:
         """Runs that live workers name."""
-        return {beat.run_id for beat in self.beats if beat.run_id}
+        return {heartbeat.run_id for heartbeat in self.heartbeats if heartbeat.run_id}
 
     def lost_its_message(self, run: RunView) -> bool:
         """Whether a run that nobody has begun is no longer in the broker either."""
@@ -94,7 +94,11 @@ class Surroundings:
     def _an_idle_worker_passed_over(self, run: RunView) -> bool:
         """Whether a worker has been idle for long enough to have taken the run, were it still in
         the broker."""
-        idle_since = [beat.idle_since for beat in self.beats if beat.idle_since is not None]
+        idle_since = [
+            heartbeat.idle_since
+            for heartbeat in self.heartbeats
+            if heartbeat.idle_since is not None
+        ]
         return bool(idle_since) and self.now - max(min(idle_since), run.created_at) > BROKER_GRACE
 
     def _was_overtaken(self, run: RunView) -> bool:
@@ -107,22 +111,34 @@ class Surroundings:
 
 def judge(
     claim: Claim, run: RunView | None, around: Surroundings, evidence: Evidence | None = None
-) -> Verdict:
+) -> RecoveryVerdict:
     """What to do about the run that a claim asked for, given that the job has no result.
 
     `evidence` is what is known of the claim's job, if it was alone in its run.
     """
     if run is None:
-        return Verdict.WAIT if around.now - claim.claimed_at < LAUNCH_GRACE else Verdict.ASK_AGAIN
+        return (
+            RecoveryVerdict.WAIT
+            if around.now - claim.claimed_at < LAUNCH_GRACE
+            else RecoveryVerdict.ASK_AGAIN
+        )
     match run.state:
         case RunState.WAITING:
-            return Verdict.CLOSE if around.lost_its_message(run) else Verdict.WAIT
+            return RecoveryVerdict.CLOSE if around.lost_its_message(run) else RecoveryVerdict.WAIT
         case RunState.STARTED:
-            return Verdict.WAIT if run.run_id in around.runs_at_work() else Verdict.CLOSE
+            return (
+                RecoveryVerdict.WAIT
+                if run.run_id in around.runs_at_work()
+                else RecoveryVerdict.CLOSE
+            )
         case RunState.CANCELLING:
-            return Verdict.WAIT if run.run_id in around.runs_at_work() else Verdict.CLOSE_AND_CANCEL
+            return (
+                RecoveryVerdict.WAIT
+                if run.run_id in around.runs_at_work()
+                else RecoveryVerdict.CLOSE_AND_CANCEL
+            )
         case RunState.CANCELLED:
-            return Verdict.CANCEL
+            return RecoveryVerdict.CANCEL
         case RunState.SUCCEEDED | RunState.FAILED:
             return _judge_ended(claim, run, around, evidence)
 
@@ -134,14 +150,14 @@ def is_to_blame(run: RunView, evidence: Evidence | None) -> bool:
 
 def _judge_ended(
     claim: Claim, run: RunView, around: Surroundings, evidence: Evidence | None
-) -> Verdict:
+) -> RecoveryVerdict:
     to_blame = is_to_blame(run, evidence)
     if to_blame and claim.attempt >= around.max_attempts:
-        return Verdict.GIVE_UP
+        return RecoveryVerdict.GIVE_UP
     pause = retry_pause(claim.attempt) if to_blame else loss_pause(claim.losses)
     if pause and around.now - (run.ended_at or run.created_at) < pause:
-        return Verdict.WAIT
-    return Verdict.NEXT_ATTEMPT if to_blame else Verdict.RETRY
+        return RecoveryVerdict.WAIT
+    return RecoveryVerdict.NEXT_ATTEMPT if to_blame else RecoveryVerdict.RETRY
 
 
 def retry_pause(attempt: int) -> timedelta:

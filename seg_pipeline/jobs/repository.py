@@ -41,7 +41,7 @@ from seg_pipeline.errors import (
     StoreUnavailable,
 )
 from seg_pipeline.jobs.fetches import FetchQueue, is_failed_marker
-from seg_pipeline.jobs.heartbeats import WorkerBeat
+from seg_pipeline.jobs.heartbeats import WorkerHeartbeat
 from seg_pipeline.jobs.outbox import Outbox
 from seg_pipeline.store import ObjectInfo, Store, keys
 from seg_pipeline.telemetry import metrics
@@ -302,14 +302,14 @@ class Inbox:
             self._settle(uuid, result, self._request(uuid))
         return result is not None
 
-    def status(self, uuid: str, live_beats: Iterable[WorkerBeat] = ()) -> JobStatus:
+    def status(self, uuid: str, live_beats: Iterable[WorkerHeartbeat] = ()) -> JobStatus:
         """Where the job stands; `live_beats` are those of `live_workers`. Raises JobNotFound."""
         result = self.result(uuid)
         if result is not None:
             return JobStatus(result["status"])
         if self.store.head(keys.request(uuid)) is None:
             raise JobNotFound(uuid)
-        if any(uuid in beat.uuids for beat in live_beats):
+        if any(uuid in heartbeat.uuids for heartbeat in live_beats):
             return JobStatus.PROCESSING
         if self._has_marker(uuid):
             return JobStatus.QUEUED
@@ -336,14 +336,14 @@ class Inbox:
         status: JobStatus | None,
         after: str | None,
         limit: int,
-        live_beats: Iterable[WorkerBeat] = (),
+        live_beats: Iterable[WorkerHeartbeat] = (),
     ) -> Page:
         """Jobs with a status, or all: queued, processing, failed, completed; each group by uuid.
 
         `after` is the former page's `next`; InvalidRequest if it is not. A job that moves on while
         one pages may be seen twice or not at all.
         """
-        live = {uuid for beat in live_beats for uuid in beat.uuids}
+        live = {uuid for heartbeat in live_beats for uuid in heartbeat.uuids}
         found = [*islice(self._entries(status, _Cursor.parse(after), live), limit + 1)]
         token = found[limit - 1][1].token() if len(found) > limit else None
         return Page([entry for entry, _ in found[:limit]], token)

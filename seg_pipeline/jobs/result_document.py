@@ -23,7 +23,7 @@ _SCORES = ("label", "confidence", "predicted_iou", "stability_score")
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class ModelOutput:
     """What a model found in a picture of `resolution_wh`, and how long that took it."""
 
     model: str
@@ -42,7 +42,7 @@ class Timing:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def segments_document(found: Found) -> Document:
+def segments_document(found: ModelOutput) -> Document:
     """`segments.json`: what was found without the pixels, which are in the mask PNGs."""
     return {
         "model": found.model,
@@ -60,7 +60,7 @@ def segments_document(found: Found) -> Document:
     }
 
 
-def read_segments(document: Document, masks: Sequence[Mask]) -> Found:
+def read_segments(document: Document, masks: Sequence[Mask]) -> ModelOutput:
     """What `segments_document` wrote, with the masks in its order. ValueError if they are not the
     masks it names."""
     entries = document["segments"]
@@ -76,7 +76,7 @@ def read_segments(document: Document, masks: Sequence[Mask]) -> Found:
         for entry, mask in zip(entries, masks, strict=True)
     ]
     width, height = document["resolution_wh"]
-    return Found(
+    return ModelOutput(
         document["model"],
         document["weights_sha256"],
         (width, height),
@@ -85,7 +85,7 @@ def read_segments(document: Document, masks: Sequence[Mask]) -> Found:
     )
 
 
-def result_document(job: Job, found: Found, timing: Timing) -> Document:
+def result_document(job: Job, found: ModelOutput, timing: Timing) -> Document:
     """`result.json` of a completed job; the files it names are in the store before it is."""
     width, height = found.resolution_wh
     return {

@@ -186,7 +186,7 @@ class Output:
             return True
 
 
-class Child:
+class ProgramProcess:
     """One life of a program: a process that leads a group of its own, and what it prints."""
 
     def __init__(self, program: Program, log: LogFile, say: Say) -> None:
@@ -275,7 +275,7 @@ class Keeper:
     def __init__(self, program: Program, log_dir: Path, say: Say, watcher: Guard) -> None:
         self.program = program
         self.state = State.WAITING
-        self.child: Child | None = None
+        self.child: ProgramProcess | None = None
         self._log = LogFile(log_dir / f"{program.name}.log")
         self._pid_file = log_dir / f"{program.name}.pid"
         self._say, self._watcher = say, watcher
@@ -327,7 +327,7 @@ class Keeper:
 
     def _start(self) -> None:
         try:
-            self.child = Child(self.program, self._log, self._say)
+            self.child = ProgramProcess(self.program, self._log, self._say)
         except OSError as error:
             cause = f"{self.program.name} cannot be started: {error}"
             if not self._was_ready:
@@ -352,7 +352,7 @@ class Keeper:
             self._end_group(self.child)
             self._restart_later(cause, 0)
 
-    def _end_group(self, child: Child) -> None:
+    def _end_group(self, child: ProgramProcess) -> None:
         child.kill()
         child.output.say_what_was_left_out(at_once=True)
         self._watcher.forget(child.pid)
@@ -360,7 +360,7 @@ class Keeper:
             self._pid_file.unlink()
         self.child = None
 
-    def _bury(self, child: Child, code: int) -> None:
+    def _bury(self, child: ProgramProcess, code: int) -> None:
         age = time.monotonic() - child.began
         self._end_group(child)
         if self.program.once and code == 0:
@@ -380,7 +380,7 @@ class Keeper:
         self._say(f"{cause}; starting it again in {pause:g} s ({self._log.path})")
         self._resume_at, self.state = time.monotonic() + pause, State.PAUSING
 
-    def _last_words(self, cause: str, child: Child) -> str:
+    def _last_words(self, cause: str, child: ProgramProcess) -> str:
         lines = list(child.output.last_lines)
         if child.exit_code() == NO_RESTART and lines:
             return lines[-1]

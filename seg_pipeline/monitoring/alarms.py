@@ -20,7 +20,7 @@ PRUNE_LATE_AFTER = timedelta(hours=2, minutes=15)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class AlarmVerdict:
     """Whether one thing is as it should be, with a sentence and the figures that it was judged
     by."""
 
@@ -30,7 +30,7 @@ class Verdict:
     figures: Mapping[str, float]
 
 
-def nothing_parked(state: ServiceState, _: Settings) -> Verdict:
+def nothing_parked(state: ServiceState, _: Settings) -> AlarmVerdict:
     """No message and no callback waits for a person."""
     figures = {"messages": state.parked_messages, "callbacks": state.parked_callbacks}
     sentence = "Nothing is parked."
@@ -39,20 +39,22 @@ def nothing_parked(state: ServiceState, _: Settings) -> Verdict:
             f"{state.parked_messages} messages and {state.parked_callbacks} callbacks are parked; "
             "GET /parked lists them with their reasons."
         )
-    return Verdict("nothing_parked", not state.parked, sentence, figures)
+    return AlarmVerdict("nothing_parked", not state.parked, sentence, figures)
 
 
-def app_server_answers(state: ServiceState, _: Settings) -> Verdict:
+def app_server_answers(state: ServiceState, _: Settings) -> AlarmVerdict:
     """The app server takes what it is told."""
     seconds = state.app_server_down_seconds
     down = state.app_server.down_since is not None
     sentence = "The app server answers, or was not asked yet."
     if down:
         sentence = f"The app server has been down for {seconds:.0f} s: {state.app_server.problem}"
-    return Verdict("app_server_answers", not down, sentence, {"down_seconds": round(seconds, 1)})
+    return AlarmVerdict(
+        "app_server_answers", not down, sentence, {"down_seconds": round(seconds, 1)}
+    )
 
 
-def oldest_job_is_young(state: ServiceState, settings: Settings) -> Verdict:
+def oldest_job_is_young(state: ServiceState, settings: Settings) -> AlarmVerdict:
     """No job waits longer than OLDEST_JOB_SECONDS."""
     age, limit = state.oldest_job_seconds, settings.oldest_job_seconds
     figures = {
@@ -66,13 +68,13 @@ def oldest_job_is_young(state: ServiceState, settings: Settings) -> Verdict:
         f"The oldest job {verb} {age:.0f} s; the limit is {limit} s, and {state.workers} workers"
         " live."
     )
-    return Verdict("oldest_job_is_young", not is_old, sentence, figures)
+    return AlarmVerdict("oldest_job_is_young", not is_old, sentence, figures)
 
 
-def prune_is_on_time(state: ServiceState, _: Settings) -> Verdict:
+def prune_is_on_time(state: ServiceState, _: Settings) -> AlarmVerdict:
     """The hourly prune has come to its end not long ago, and left nothing behind."""
     if state.prune is None:
-        return Verdict("prune_is_on_time", True, "No prune was due yet.", {})
+        return AlarmVerdict("prune_is_on_time", True, "No prune was due yet.", {})
     age = state.at - state.prune.ended_at
     late = age > PRUNE_LATE_AFTER
     figures = {"seconds_ago": round(age.total_seconds(), 1), "failures": state.prune.failures}
@@ -80,17 +82,19 @@ def prune_is_on_time(state: ServiceState, _: Settings) -> Verdict:
     sentence += (
         f", and could not remove {state.prune.failures} things." if state.prune.failures else "."
     )
-    return Verdict("prune_is_on_time", not late and not state.prune.failures, sentence, figures)
+    return AlarmVerdict(
+        "prune_is_on_time", not late and not state.prune.failures, sentence, figures
+    )
 
 
-CHECKS: dict[str, Callable[[ServiceState, Settings], Verdict]] = {
+CHECKS: dict[str, Callable[[ServiceState, Settings], AlarmVerdict]] = {
     check.__name__: check
     for check in (nothing_parked, app_server_answers, oldest_job_is_young, prune_is_on_time)
 }
 """Every alarm, by name."""
 
 
-def judge(state: ServiceState, settings: Settings) -> list[Verdict]:
+def judge(state: ServiceState, settings: Settings) -> list[AlarmVerdict]:
     """All verdicts, in the order of `CHECKS`."""
     return [check(state, settings) for check in CHECKS.values()]
 
@@ -124,13 +128,13 @@ class AlarmMemory:
         """Keeps it for the next look, in whatever process."""
         store.put(keys.ALARMS_STATE, json.dumps(self.__dict__).encode())
 
-    def is_due(self, verdict: Verdict, now: datetime) -> bool:
+    def is_due(self, verdict: AlarmVerdict, now: datetime) -> bool:
         """Whether the verdict is to be reported: it has changed, or its last report is old."""
         last = self.reported.get(verdict.name)
         has_changed = verdict.passed == (verdict.name in self.failing)
         return last is None or has_changed or now - datetime.fromisoformat(last) > REPEATED_AFTER
 
-    def take(self, verdict: Verdict, now: datetime) -> Change | None:
+    def take(self, verdict: AlarmVerdict, now: datetime) -> Change | None:
         """Notes the verdict as reported; what begins or ends with it."""
         self.reported[verdict.name] = now.isoformat()
         since = self.failing.get(verdict.name)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from seg_pipeline.errors import ObjectNotFound
-from seg_pipeline.jobs.heartbeats import WorkerBeat, live_workers
+from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, live_workers
 from seg_pipeline.store import ObjectInfo, Store, keys
 
 LISTED = 20_000
@@ -95,7 +95,7 @@ def read_service_state(
         in_flight=_waiting(inflight, moment),
         processing=_jobs_in_hand(workers),
         workers=len(workers),
-        runs_in_hand=sum(beat.run_id is not None for beat in workers),
+        runs_in_hand=sum(heartbeat.run_id is not None for heartbeat in workers),
         callbacks_due=_due(outbox, moment),
         parked_messages=len(parked) - callbacks,
         parked_callbacks=callbacks,
@@ -171,5 +171,5 @@ def _due(infos: Sequence[ObjectInfo], now: datetime) -> Waiting:
     return Waiting(len(due), moment - min(due)) if due else Waiting()
 
 
-def _jobs_in_hand(workers: Sequence[WorkerBeat]) -> int:
-    return len({uuid for beat in workers for uuid in beat.uuids})
+def _jobs_in_hand(workers: Sequence[WorkerHeartbeat]) -> int:
+    return len({uuid for heartbeat in workers for uuid in heartbeat.uuids})

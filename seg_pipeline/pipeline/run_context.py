@@ -1,17 +1,15 @@
-"""One run's assembly line: what its jobs leave in memory from stage to stage, and the threads
-beside the model's.
+"""The state of one run: what its jobs keep in memory from stage to stage, and its threads.
 
-The thread that executes the run has the model, because a cancel reaches that thread alone.
-Meanwhile *waiters* fetch and decode what comes next, and *encoders* write what was found. Only
-waiters ever wait for room, and nothing that makes room runs on them: so the line cannot stand
-still.
+The thread that executes the run calls the model, because a cancel reaches that thread alone. Beside
+it, *waiters* read and decode the next pictures, and *encoders* write the model's output. Waiters
+alone wait for memory. Nothing that frees memory runs on a waiter, so a run cannot deadlock.
 """
 
 import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,7 +19,7 @@ from typing import Any, TypeVar
 
 from seg_pipeline.domain import Job, RgbImage
 from seg_pipeline.errors import JobCancelled
-from seg_pipeline.jobs.result_document import Found, Timing
+from seg_pipeline.jobs.result_document import ModelOutput, Timing
 from seg_pipeline.telemetry.logs import InheritingPool, about
 
 T = TypeVar("T")
@@ -41,9 +39,8 @@ Outcome = Callable[[], dict[str, Any]]
 error."""
 
 
-class Room:
-    """So many bytes may be held at once: whoever wants more waits until others have let go of
-    theirs."""
+class MemoryBudget:
+    """A limit on the bytes held at once. Whoever wants more waits until others release theirs."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.held_bytes = 0
@@ -52,10 +49,10 @@ class Room:
         self._changed = threading.Condition()
 
     def take(self, size: int) -> None:
-        """Holds so many more bytes, once there is room; what is larger than all the room waits
-        until it is empty.
+        """Holds `size` bytes more, once they fit. More than the whole limit waits until nothing is
+        held.
 
-        Raises CancelledError as soon as the room is closed.
+        Raises CancelledError as soon as the budget is closed.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._closed or not self.held_bytes or self._fits(size))
@@ -64,7 +61,7 @@ class Room:
             self.held_bytes += size
 
     def give_back(self, size: int) -> None:
-        """Lets others have them; a negative size holds more, room or not."""
+        """Frees `size` bytes. A negative size holds more, whether it fits or not."""
         with self._changed:
             self.held_bytes -= size
             self._changed.notify_all()
@@ -80,13 +77,12 @@ class Room:
 
 
 @dataclass
-class Piece:
-    """A job on the line: what its next stages find in memory. What is None they read from the
-    store."""
+class JobSlot:
+    """What a job's next stages find in memory. What is None they read from the store."""
 
     job: Job | None = None
     picture: RgbImage | None = None
-    found: Found | None = None
+    found: ModelOutput | None = None
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     started_at: datetime | None = None
     published: bool = False
@@ -97,7 +93,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class RunInHand:
+class RunIdentity:
     """Which run it is, and over how many jobs. `run_key` is what it was asked for by; None if an
     operator asked."""
 
@@ -112,34 +108,55 @@ class RunInHand:
         return self.run_key is not None and self.jobs == 1
 
 
-class Line:
-    """What belongs to one run. `planned` names the stages that the run has; of others nothing is
-    done ahead.
+class RunContext:
+    """What belongs to one run. `on_the_way` are the pictures that somebody waits for."""
 
-    `outcomes` are of stages that were begun, by stage and uuid; `on_the_way` are the pictures that
-    somebody waits for.
-    """
-
-    def __init__(self, room_bytes: int, encoders: Executor) -> None:
-        self.run = RunInHand()
+    def __init__(self, budget_bytes: int, encoders: Executor) -> None:
+        self._identity = RunIdentity()
+        self._planned: frozenset[str] = frozenset()
+        self._outcomes: dict[tuple[str, str], Outcome] = {}
         self.cancelled: frozenset[str] = frozenset()
         self._writers = 0
         self._stopped = False
         self._writers_changed = threading.Condition()
-        self.planned: frozenset[str] = frozenset()
-        self.room = Room(room_bytes)
+        self.budget = MemoryBudget(budget_bytes)
         self.waiters = InheritingPool(WAITERS, "wait")
         self.evidence_writer = InheritingPool(1, "evidence")
         self._encoders = encoders
         self._encoding: list[Future[Any]] = []
-        self.outcomes: dict[tuple[str, str], Outcome] = {}
         self.on_the_way: dict[str, Future[Any]] = {}
         # Not `futures.wait`: a cancel in the middle of it would leave the futures locked for ever.
         self._arrivals: SimpleQueue[str] = SimpleQueue()
         self._there: list[str] = []
-        self._pieces: dict[str, Piece] = {}
-        self._found_room_bytes = room_bytes
+        self._slots: dict[str, JobSlot] = {}
+        self._output_budget_bytes = budget_bytes
         self._lock = threading.Lock()
+
+    @property
+    def identity(self) -> RunIdentity:
+        """Which run it is."""
+        return self._identity
+
+    @property
+    def planned(self) -> frozenset[str]:
+        """The stages that the run has; nothing is done ahead for others."""
+        return self._planned
+
+    def begin(self, planned: Iterable[str], identity: RunIdentity | None = None) -> None:
+        """Tells which stages the run has, and which run it is if that is news."""
+        self._planned, self._identity = frozenset(planned), identity or self._identity
+
+    def record(self, stage: str, uuid: str, outcome: Outcome) -> None:
+        """Keeps what becomes of a stage of a job that was begun."""
+        self._outcomes[stage, uuid] = outcome
+
+    def has_outcome(self, stage: str, uuid: str) -> bool:
+        """Whether that stage of the job was begun."""
+        return (stage, uuid) in self._outcomes
+
+    def take_outcomes(self, stage: str, uuids: Iterable[str]) -> dict[str, Outcome]:
+        """What became of the jobs in a stage that was begun for each; it is forgotten here."""
+        return {uuid: self._outcomes.pop((stage, uuid)) for uuid in uuids}
 
     def encode(self, uuid: str, work: Callable[..., T], *arguments: Any) -> Future[T]:
         """Has an encoder do the work for a job."""
@@ -154,7 +171,7 @@ class Line:
             return self.waiters.submit(work, *arguments)
 
     def check(self, uuid: str) -> None:
-        """Raises CancelledError once the line is stopped, and JobCancelled for a job that is wanted
+        """Raises CancelledError once the run is stopped, and JobCancelled for a job that is wanted
         no more. To be called between steps that each take long."""
         if self._stopped:
             raise CancelledError("the run is over, and nobody needs what it still makes")
@@ -174,13 +191,13 @@ class Line:
                 self._writers -= 1
                 self._writers_changed.notify_all()
 
-    def piece(self, uuid: str) -> Piece:
-        """The job's piece, empty at first."""
+    def slot(self, uuid: str) -> JobSlot:
+        """The job's slot, empty at first."""
         with self._lock:
-            return self._pieces.setdefault(uuid, Piece())
+            return self._slots.setdefault(uuid, JobSlot())
 
     def send_for(self, uuid: str, coming: Future[Any]) -> None:
-        """Puts a picture on the way."""
+        """Counts a picture among those on the way."""
         self.on_the_way[uuid] = coming
         coming.add_done_callback(lambda _: self._arrivals.put(uuid))
 
@@ -198,52 +215,52 @@ class Line:
         return {uuid: self.on_the_way.pop(uuid) for uuid in taken}
 
     @contextmanager
-    def holding(self, uuid: str, size: int) -> Iterator[Piece]:
-        """Takes room for a job's picture, and keeps it if all goes well inside: then `let_go` gives
-        it back."""
-        piece = self.piece(uuid)
-        self.room.take(size)
-        piece.held_bytes, piece.users = size, 1
+    def holding(self, uuid: str, size: int) -> Iterator[JobSlot]:
+        """Holds memory for a job's picture. It stays held if the block succeeds; `release` frees
+        it."""
+        slot = self.slot(uuid)
+        self.budget.take(size)
+        slot.held_bytes, slot.users = size, 1
         try:
-            yield piece
+            yield slot
         except BaseException:
-            self.let_go(uuid)
+            self.release(uuid)
             raise
 
-    def keep_found(self, uuid: str, found: Found) -> None:
-        """Leaves a job's segments for its last stages, as far as there is room."""
-        piece, size = self.piece(uuid), mask_bytes(found)
+    def keep_output(self, uuid: str, found: ModelOutput) -> None:
+        """Keeps a job's segments in memory for its last stages, if they fit."""
+        slot, size = self.slot(uuid), mask_bytes(found)
         with self._lock:
-            if size <= self._found_room_bytes:
-                self._found_room_bytes -= size
-                piece.found = found
+            if size <= self._output_budget_bytes:
+                self._output_budget_bytes -= size
+                slot.found = found
 
     def hold_more(self, uuid: str, size: int) -> None:
         """Counts what a job's picture has led to as part of it."""
-        self.piece(uuid).held_bytes += size
-        self.room.give_back(-size)
+        self.slot(uuid).held_bytes += size
+        self.budget.give_back(-size)
 
-    def share(self, uuid: str, users: int) -> None:
-        """So many will let go of the picture, not one."""
-        self.piece(uuid).users = users
+    def retain(self, uuid: str, users: int) -> None:
+        """The picture is held for `users` users, not for one."""
+        self.slot(uuid).users = users
 
-    def let_go(self, uuid: str) -> bool:
-        """The picture goes, and its room is free, when the last of its users has said so; whether
+    def release(self, uuid: str) -> bool:
+        """Frees the picture once the last of its users has released it. Says whether
         this was the last."""
-        piece = self.piece(uuid)
+        slot = self.slot(uuid)
         with self._lock:
-            piece.users -= 1
-            if piece.users > 0:
+            slot.users -= 1
+            if slot.users > 0:
                 return False
-            size, piece.held_bytes, piece.picture = piece.held_bytes, 0, None
-        self.room.give_back(size)
+            size, slot.held_bytes, slot.picture = slot.held_bytes, 0, None
+        self.budget.give_back(size)
         return True
 
     @contextmanager
     def timed(self, uuid: str, stage: str) -> Iterator[None]:
         """Adds the seconds of what happens inside to the job's account."""
-        piece = self.piece(uuid)
-        piece.started_at = piece.started_at or datetime.now(UTC)
+        slot = self.slot(uuid)
+        slot.started_at = slot.started_at or datetime.now(UTC)
         begin = time.perf_counter()
         try:
             yield
@@ -252,25 +269,25 @@ class Line:
 
     def add_seconds(self, uuid: str, stage: str, seconds: float) -> None:
         """Adds to what a stage of a job took; where parts of it ran side by side, their sum."""
-        piece = self.piece(uuid)
+        slot = self.slot(uuid)
         with self._lock:
-            piece.seconds[stage] += seconds
+            slot.seconds[stage] += seconds
 
     def seconds(self, uuid: str, stage: str) -> float:
         """What a stage of a job took in this run, rounded to 0.1 ms."""
-        return round(self.piece(uuid).seconds.get(stage, 0.0), 4)
+        return round(self.slot(uuid).seconds.get(stage, 0.0), 4)
 
     def timing(self, uuid: str) -> Timing:
         """The job's account, closed now."""
-        now, piece = datetime.now(UTC), self.piece(uuid)
-        return Timing(piece.started_at or now, now, dict(piece.seconds))
+        now, slot = datetime.now(UTC), self.slot(uuid)
+        return Timing(slot.started_at or now, now, dict(slot.seconds))
 
     def stop(self) -> None:
         """Begins nothing more. What is being fetched or encoded is dropped when it is there, what
         is being written is completed."""
         with self._writers_changed:
             self._stopped = True
-        self.room.close()
+        self.budget.close()
         self.waiters.shutdown(wait=False, cancel_futures=True)
         for future in self._encoding:
             future.cancel()
@@ -283,6 +300,6 @@ class Line:
         self.evidence_writer.shutdown()
 
 
-def mask_bytes(found: Found) -> int:
+def mask_bytes(found: ModelOutput) -> int:
     """What the masks take in memory."""
     return sum(segment.mask.bits.nbytes for segment in found.segments)

@@ -4,7 +4,7 @@ the next one reads.
 Each stage takes the jobs of one run and says which went well and which did not; one bad picture
 never stops the others. A stage may be begun for some pictures while the one before it still waits
 for others: as pictures arrive the model takes them, and what it found is written meanwhile (see
-`assembly`). Each stage then collects its own outcomes.
+`run_context`). Each stage then collects its own outcomes.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ from seg_pipeline.errors import (
     without_folders,
 )
 from seg_pipeline.imaging.cutouts import crop_name, cut_out
-from seg_pipeline.imaging.decoder_pool import Decoder, shared_decoders
+from seg_pipeline.imaging.decoder_pool import ImageDecoder, shared_decoders
 from seg_pipeline.imaging.images import Decoded, ImageHeader, encode_original
 from seg_pipeline.imaging.masks import decode_mask_png, encode_mask_png, order_by_area
 from seg_pipeline.imaging.overlays import overlay
@@ -45,7 +45,7 @@ from seg_pipeline.jobs.fetches import FetchRecord, FetchState
 from seg_pipeline.jobs.repository import Claim, Inbox
 from seg_pipeline.jobs.result_document import (
     Document,
-    Found,
+    ModelOutput,
     Timing,
     failed_document,
     files_of_segments,
@@ -54,7 +54,7 @@ from seg_pipeline.jobs.result_document import (
     segments_document,
 )
 from seg_pipeline.pipeline.output_budget import check_output, surest
-from seg_pipeline.pipeline.run_context import Line, Outcome, make_encoders, mask_bytes
+from seg_pipeline.pipeline.run_context import Outcome, RunContext, make_encoders, mask_bytes
 from seg_pipeline.segmenters import Notes
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
@@ -92,7 +92,7 @@ class StageReport:
 
 
 @dataclass
-class Workbench:
+class StageContext:
     """What the stages work with; it outlives the runs, of which there is one at a time."""
 
     settings: Settings
@@ -100,55 +100,55 @@ class Workbench:
     models: WarmModels
     broken: str | None = None
     """Why this process can serve no further job; None while it can."""
-    decoder: Decoder = field(default_factory=shared_decoders)
+    decoder: ImageDecoder = field(default_factory=shared_decoders)
 
     def __post_init__(self) -> None:
         self.inbox = Inbox(self.store)
         self._encoders = make_encoders()
-        self._line: Line | None = None
+        self._run: RunContext | None = None
 
     @property
-    def line(self) -> Line:
+    def run(self) -> RunContext:
         """What belongs to the run in hand."""
-        if self._line is None:
-            self._line = Line(PICTURES_IN_MEMORY_BYTES, self._encoders)
-        return self._line
+        if self._run is None:
+            self._run = RunContext(PICTURES_IN_MEMORY_BYTES, self._encoders)
+        return self._run
 
     @property
     def has_begun(self) -> bool:
         """Whether the run in hand came as far as its first stage."""
-        return self._line is not None
+        return self._run is not None
 
     @contextmanager
-    def run(self) -> Iterator[None]:
+    def one_run(self) -> Iterator[None]:
         """One run: at its end nothing of it is left in memory, and nothing writes any more."""
         try:
             yield
         finally:
-            line, self._line = self._line, None
-            if line:
-                line.end()
+            run, self._run = self._run, None
+            if run:
+                run.end()
 
     @contextmanager
-    def at_work(self) -> Iterator[Line]:
-        """The line, for a stage; whatever interrupts the stage stops the line, and the next stage
+    def at_work(self) -> Iterator[RunContext]:
+        """The run context, for a stage. Whatever interrupts the stage stops it, and the next stage
         gets another."""
-        line = self.line
+        run = self.run
         try:
-            yield line
+            yield run
         except BaseException:
-            self._line = None
-            line.stop()
+            self._run = None
+            run.stop()
             raise
 
     def look_for_cancels(self, uuids: Collection[str]) -> bool:
         """Has the jobs that are wanted no more dropped between two steps; whether that is all of
         them. Raises StoreError."""
-        line = self._line
-        if line is None or not uuids:
+        run = self._run
+        if run is None or not uuids:
             return False
-        line.cancelled = self.inbox.asked_to_cancel(uuids)
-        return line.cancelled == set(uuids)
+        run.cancelled = self.inbox.asked_to_cancel(uuids)
+        return run.cancelled == set(uuids)
 
     def identify(self, data: bytes) -> ImageHeader:
         """What the picture says of itself; raises ImageError."""
@@ -158,18 +158,18 @@ class Workbench:
         """The picture's pixels; raises ImageError."""
         return self.decoder.read(data, self.settings.max_image_pixels, header)
 
-    def job(self, line: Line, uuid: str) -> Job:
+    def job(self, run: RunContext, uuid: str) -> Job:
         """The job as it was asked for, read once a run; raises JobNotFound."""
-        piece = line.piece(uuid)
-        piece.job = piece.job or self.inbox.job(uuid)
-        return piece.job
+        slot = run.slot(uuid)
+        slot.job = slot.job or self.inbox.job(uuid)
+        return slot.job
 
     def stored_source(self, uuid: str) -> bytes:
         """The picture's bytes, once its source was prepared; else ObjectNotFound."""
         extension = json.loads(self.store.get(keys.source_info(uuid)))["extension"]
         return self.store.get(keys.source(uuid, extension))
 
-    def stored_found(self, uuid: str) -> Found:
+    def stored_output(self, uuid: str) -> ModelOutput:
         """The job's segments, as they are stored."""
         document = json.loads(self.store.get(keys.segments(uuid)))
         names = [keys.mask(uuid, index) for index in range(len(document["segments"]))]
@@ -184,72 +184,72 @@ class Workbench:
         return sum(map(len, files.values()))
 
 
-def prepare_sources(bench: Workbench, uuids: Sequence[str]) -> StageReport:
+def prepare_sources(context: StageContext, uuids: Sequence[str]) -> StageReport:
     """Reads each picture, uploaded or fetched before, checks that it decodes, and stores it as
     received. The model begins with those that are there."""
-    with bench.at_work() as line:
-        sources = {uuid: line.prepare(uuid, _prepare_source, bench, line, uuid) for uuid in uuids}
-        if SEGMENTS in line.planned:
+    with context.at_work() as run:
+        sources = {uuid: run.prepare(uuid, _prepare_source, context, run, uuid) for uuid in uuids}
+        if SEGMENTS in run.planned:
             for uuid, source in sources.items():
-                line.send_for(uuid, source)
+                run.send_for(uuid, source)
             _segment_arrivals(
-                bench, line, until=lambda: all(source.done() for source in sources.values())
+                context, run, until=lambda: all(source.done() for source in sources.values())
             )
         return _report({uuid: source.result for uuid, source in sources.items()})
 
 
-def find_segments(bench: Workbench, uuids: Sequence[str]) -> StageReport:
+def find_segments(context: StageContext, uuids: Sequence[str]) -> StageReport:
     """Runs the models, and stores masks and scores: the masks of one picture while the next is
     segmented."""
-    with bench.at_work() as line:
-        _send_for_pictures(bench, line, SEGMENTS, uuids)
-        _segment_arrivals(bench, line)
-        return _collect(line, SEGMENTS, uuids)
+    with context.at_work() as run:
+        _send_for_pictures(context, run, SEGMENTS, uuids)
+        _segment_arrivals(context, run)
+        return _collect(run, SEGMENTS, uuids)
 
 
-def cut_segments(bench: Workbench, uuids: Sequence[str]) -> StageReport:
+def cut_segments(context: StageContext, uuids: Sequence[str]) -> StageReport:
     """Stores the picture as WEBP, a cut-out of each segment, and the picture with its segments
     drawn on."""
-    with bench.at_work() as line:
-        _send_for_pictures(bench, line, CUTOUTS, uuids)
-        while line.on_the_way:
-            line.wait_for_arrivals()
-            for uuid, found in _arrived(line, CUTOUTS).items():
-                _cut(bench, line, uuid, found)
-        return _collect(line, CUTOUTS, uuids)
+    with context.at_work() as run:
+        _send_for_pictures(context, run, CUTOUTS, uuids)
+        while run.on_the_way:
+            run.wait_for_arrivals()
+            for uuid, found in _arrived(run, CUTOUTS).items():
+                _cut(context, run, uuid, found)
+        return _collect(run, CUTOUTS, uuids)
 
 
-def publish_results(bench: Workbench, uuids: Sequence[str]) -> StageReport:
+def publish_results(context: StageContext, uuids: Sequence[str]) -> StageReport:
     """Writes each job's document, which finishes it: from then on clients are answered, and the app
     server is told of those jobs that it waits for; the others are at their end."""
     awaited: set[str] = set()
-    report = _each(bench, uuids, lambda line, uuid: _publish_result(bench, line, uuid, awaited))
+    report = _each(context, uuids, lambda run, uuid: _publish_result(context, run, uuid, awaited))
     report.at_their_end = set(uuids) - awaited
     return report
 
 
-def record_callbacks(bench: Workbench, uuids: Sequence[str]) -> StageReport:
+def record_callbacks(context: StageContext, uuids: Sequence[str]) -> StageReport:
     """Has the app server told of each job, and does not wait for it: that is the courier's work.
 
     A result of this very run was recorded when it was published; an older one is told once more.
     """
-    return _each(bench, uuids, lambda line, uuid: _record_callback(bench, line, uuid))
+    return _each(context, uuids, lambda run, uuid: _record_callback(context, run, uuid))
 
 
-def jobs_of_this_run(bench: Workbench, uuids: Sequence[str]) -> list[str]:
+def jobs_of_this_run(context: StageContext, uuids: Sequence[str]) -> list[str]:
     """Of the jobs that the run was asked for, those that still wait for it. Another run has the
     others, or has finished them: this one came late. What an operator asked for is done."""
-    run_key = bench.line.run.run_key
+    run_key = context.run.identity.run_key
     if run_key is None:
         return list(uuids)
-    claimed = bench.store.at_once(
-        [partial(bench.inbox.is_claimed_for, uuid, run_key) for uuid in uuids]
+    claimed = context.store.at_once(
+        [partial(context.inbox.is_claimed_for, uuid, run_key) for uuid in uuids]
     )
     return [uuid for uuid, is_ours in zip(uuids, claimed, strict=True) if is_ours]
 
 
 def record_failure(
-    bench: Workbench, uuid: str, error: SegPipelineError, claim: Claim | None
+    context: StageContext, uuid: str, error: SegPipelineError, claim: Claim | None
 ) -> bool:
     """Finishes a job as failed if another attempt cannot help or none is left; says whether it did.
 
@@ -257,19 +257,21 @@ def record_failure(
     """
     if isinstance(error, PictureOnItsWay):
         return False
-    if claim is not None and not error.permanent and _has_another_attempt(bench, claim, error):
+    if claim is not None and not error.permanent and _has_another_attempt(context, claim, error):
         if error.counts_as_attempt:
-            run_id = bench.line.run.run_id
-            write_evidence(bench.store, uuid, Evidence(run_id, "failed", error.code))
+            run_id = context.run.identity.run_id
+            write_evidence(context.store, uuid, Evidence(run_id, "failed", error.code))
         return False
-    earlier = bench.inbox.result(uuid)
+    earlier = context.inbox.result(uuid)
     if claim is not None or not earlier or earlier["status"] != JobStatus.COMPLETED:
-        fail_job(bench.inbox, uuid, error, bench.line.timing(uuid), keep_earlier=claim is not None)
+        fail_job(
+            context.inbox, uuid, error, context.run.timing(uuid), keep_earlier=claim is not None
+        )
     return True
 
 
-def _has_another_attempt(bench: Workbench, claim: Claim, error: SegPipelineError) -> bool:
-    return claim.attempt < bench.settings.max_attempts or not error.counts_as_attempt
+def _has_another_attempt(context: StageContext, claim: Claim, error: SegPipelineError) -> bool:
+    return claim.attempt < context.settings.max_attempts or not error.counts_as_attempt
 
 
 def fail_job(
@@ -293,104 +295,104 @@ def fail_job(
     inbox.finish(uuid, document, JobStatus.FAILED, expires_at, keep_earlier=keep_earlier)
 
 
-def _prepare_source(bench: Workbench, line: Line, uuid: str) -> Metadata:
-    with line.timed(uuid, SOURCE):
-        job = bench.job(line, uuid)
-        line.check(uuid)
-        data = _source_bytes(bench, job)
-        record = bench.inbox.fetches.record_of(job) if job.image_url else None
-        header = bench.identify(data)
-    with line.holding(uuid, _decoded_bytes(header)) as piece, line.timed(uuid, SOURCE):
-        with _on_record(bench, line, uuid, SOURCE):
-            piece.picture, notes = bench.decode(data, header)
-        info = _store_source(bench, job, data, header, notes)
-    if SEGMENTS not in line.planned:
-        line.let_go(uuid)
+def _prepare_source(context: StageContext, run: RunContext, uuid: str) -> Metadata:
+    with run.timed(uuid, SOURCE):
+        job = context.job(run, uuid)
+        run.check(uuid)
+        data = _source_bytes(context, job)
+        record = context.inbox.fetches.record_of(job) if job.image_url else None
+        header = context.identify(data)
+    with run.holding(uuid, _decoded_bytes(header)) as slot, run.timed(uuid, SOURCE):
+        with _on_record(context, run, uuid, SOURCE):
+            slot.picture, notes = context.decode(data, header)
+        info = _store_source(context, job, data, header, notes)
+    if SEGMENTS not in run.planned:
+        run.release(uuid)
     address = public_address(job.image_url) if job.image_url else "(upload)"
     facts = record.facts() if record else {}
-    return {**info, "seconds": line.seconds(uuid, SOURCE), "image_url": address, **facts}
+    return {**info, "seconds": run.seconds(uuid, SOURCE), "image_url": address, **facts}
 
 
 @contextmanager
-def _on_record(bench: Workbench, line: Line, uuid: str, stage: str) -> Iterator[None]:
+def _on_record(context: StageContext, run: RunContext, uuid: str, stage: str) -> Iterator[None]:
     """What happens inside may end the worker, and the job is to blame if it does."""
-    _record_work(bench, line, uuid, stage)
+    _record_work(context, run, uuid, stage)
     try:
         yield
     finally:
-        _forget_work(bench, line, uuid)
+        _forget_work(context, run, uuid)
 
 
-def _record_work(bench: Workbench, line: Line, uuid: str, stage: str) -> None:
+def _record_work(context: StageContext, run: RunContext, uuid: str, stage: str) -> None:
     """Returns when the store knows that the job is worked on, if it is alone in its run."""
-    if line.run.may_be_blamed_on_its_job:
-        evidence = Evidence(line.run.run_id, stage)
-        line.evidence_writer.submit(write_evidence, bench.store, uuid, evidence).result()
+    if run.identity.may_be_blamed_on_its_job:
+        evidence = Evidence(run.identity.run_id, stage)
+        run.evidence_writer.submit(write_evidence, context.store, uuid, evidence).result()
 
 
-def _forget_work(bench: Workbench, line: Line, uuid: str) -> None:
+def _forget_work(context: StageContext, run: RunContext, uuid: str) -> None:
     """Nobody waits for it: the one writer does everything in its order."""
-    if line.run.may_be_blamed_on_its_job:
-        line.evidence_writer.submit(remove_evidence, bench.store, uuid)
+    if run.identity.may_be_blamed_on_its_job:
+        run.evidence_writer.submit(remove_evidence, context.store, uuid)
 
 
-def _let_go(bench: Workbench, line: Line, uuid: str) -> None:
+def _release(context: StageContext, run: RunContext, uuid: str) -> None:
     """Lets go of the job's picture; whoever is the last has done all that it may be blamed for."""
-    if line.let_go(uuid):
-        _forget_work(bench, line, uuid)
+    if run.release(uuid):
+        _forget_work(context, run, uuid)
 
 
-def _source_bytes(bench: Workbench, job: Job) -> bytes:
+def _source_bytes(context: StageContext, job: Job) -> bytes:
     """The upload, or what an earlier attempt stored, or what was fetched: a rerun works on the same
     bytes."""
     if job.source_extension is not None:
-        return bench.store.get(keys.source(job.uuid, job.source_extension))
+        return context.store.get(keys.source(job.uuid, job.source_extension))
     try:
-        return bench.stored_source(job.uuid)
+        return context.stored_source(job.uuid)
     except ObjectNotFound:
-        return _fetched_bytes(bench, job)
+        return _fetched_bytes(context, job)
 
 
-def _fetched_bytes(bench: Workbench, job: Job) -> bytes:
+def _fetched_bytes(context: StageContext, job: Job) -> bytes:
     """What the job's address gave, or the error that it gave. Raises PictureOnItsWay if neither is
     known."""
     record, is_claimed = (
-        bench.inbox.fetches.record_of(job),
-        bench.inbox.claim_of(job.uuid) is not None,
+        context.inbox.fetches.record_of(job),
+        context.inbox.claim_of(job.uuid) is not None,
     )
     if record and record.state is FetchState.FETCHED:
         with suppress(ObjectNotFound):
-            return bench.inbox.fetches.picture(job, record)
+            return context.inbox.fetches.picture(job, record)
     if is_claimed and record and record.state is FetchState.FAILED:
         raise record.error()
     if is_claimed:
-        bench.inbox.fetch_first(job)
+        context.inbox.fetch_first(job)
         raise PictureOnItsWay(job.uuid)
-    return _fetched_again(bench, job, record)
+    return _fetched_again(context, job, record)
 
 
-def _fetched_again(bench: Workbench, job: Job, record: FetchRecord | None) -> bytes:
+def _fetched_again(context: StageContext, job: Job, record: FetchRecord | None) -> bytes:
     """For an operator: has the picture fetched anew, also where that failed before, and waits for
     it a little."""
     if record is None or record.state is not FetchState.PENDING:
-        bench.inbox.fetches.add_again(job)
+        context.inbox.fetches.add_again(job)
     deadline = time.monotonic() + RERUN_FETCH_SECONDS
     while time.monotonic() < deadline:
-        time.sleep(bench.settings.inbox_pause_seconds)
-        record = bench.inbox.fetches.record_of(job)
+        time.sleep(context.settings.inbox_pause_seconds)
+        record = context.inbox.fetches.record_of(job)
         if record and record.state is FetchState.FETCHED:
-            return bench.inbox.fetches.picture(job, record)
+            return context.inbox.fetches.picture(job, record)
         if record and record.state is FetchState.FAILED:
             raise record.error()
     raise PictureOnItsWay(job.uuid)
 
 
 def _store_source(
-    bench: Workbench, job: Job, data: bytes, header: ImageHeader, notes: tuple[str, ...]
+    context: StageContext, job: Job, data: bytes, header: ImageHeader, notes: tuple[str, ...]
 ) -> Metadata:
     extension = job.source_extension or header.extension
     if job.image_url is not None:
-        bench.store.put(keys.source(job.uuid, extension), data)
+        context.store.put(keys.source(job.uuid, extension), data)
     info = {
         "extension": extension,
         "format": header.format,
@@ -400,9 +402,9 @@ def _store_source(
         "sha256": hashlib.sha256(data).hexdigest(),
         **({"notes": " ".join(notes)} if notes else {}),
     }
-    bench.store.put(keys.source_info(job.uuid), json.dumps(info).encode())
+    context.store.put(keys.source_info(job.uuid), json.dumps(info).encode())
     if job.image_url is not None:
-        bench.inbox.fetches.drop_bytes(job)
+        context.inbox.fetches.drop_bytes(job)
     return info
 
 
@@ -410,67 +412,69 @@ def _decoded_bytes(header: ImageHeader) -> int:
     return header.width * header.height * 3
 
 
-def _send_for_pictures(bench: Workbench, line: Line, stage: str, uuids: Iterable[str]) -> None:
-    """Has those pictures read from the store that the stages before have not left on the line."""
+def _send_for_pictures(
+    context: StageContext, run: RunContext, stage: str, uuids: Iterable[str]
+) -> None:
+    """Has the pictures read from the store that the stages before did not leave in memory."""
     fetch = _fetch_picture_and_found if stage == CUTOUTS else _fetch_picture
     for uuid in uuids:
-        if uuid not in line.on_the_way and (stage, uuid) not in line.outcomes:
-            line.send_for(uuid, line.prepare(uuid, fetch, bench, line, uuid))
+        if uuid not in run.on_the_way and not run.has_outcome(stage, uuid):
+            run.send_for(uuid, run.prepare(uuid, fetch, context, run, uuid))
 
 
-def _fetch_picture(bench: Workbench, line: Line, uuid: str) -> None:
-    data = bench.stored_source(uuid)
-    header = bench.identify(data)
-    with line.holding(uuid, _decoded_bytes(header)) as piece, _on_record(bench, line, uuid, SOURCE):
-        bench.job(line, uuid)
-        piece.picture = bench.decode(data, header).pixels
+def _fetch_picture(context: StageContext, run: RunContext, uuid: str) -> None:
+    data = context.stored_source(uuid)
+    header = context.identify(data)
+    with run.holding(uuid, _decoded_bytes(header)) as slot, _on_record(context, run, uuid, SOURCE):
+        context.job(run, uuid)
+        slot.picture = context.decode(data, header).pixels
 
 
-def _fetch_picture_and_found(bench: Workbench, line: Line, uuid: str) -> Found:
-    found = bench.stored_found(uuid)
-    _fetch_picture(bench, line, uuid)
-    line.keep_found(uuid, found)
+def _fetch_picture_and_found(context: StageContext, run: RunContext, uuid: str) -> ModelOutput:
+    found = context.stored_output(uuid)
+    _fetch_picture(context, run, uuid)
+    run.keep_output(uuid, found)
     return found
 
 
-def _arrived(line: Line, stage: str) -> dict[str, Any]:
+def _arrived(run: RunContext, stage: str) -> dict[str, Any]:
     """The pictures that are there, and what came with them; those that did not come have failed in
     this stage."""
-    futures = line.take_arrivals(PICTURES_PER_CALL)
-    line.outcomes.update(
-        {(stage, uuid): future.result for uuid, future in futures.items() if future.exception()}
-    )
+    futures = run.take_arrivals(PICTURES_PER_CALL)
+    for uuid, future in futures.items():
+        if future.exception():
+            run.record(stage, uuid, future.result)
     return {uuid: future.result() for uuid, future in futures.items() if not future.exception()}
 
 
 def _segment_arrivals(
-    bench: Workbench, line: Line, until: Callable[[], bool] = lambda: False
+    context: StageContext, run: RunContext, until: Callable[[], bool] = lambda: False
 ) -> None:
     """Calls the models for pictures as they arrive, for as many at once as are there."""
-    while line.on_the_way:
-        line.wait_for_arrivals()
+    while run.on_the_way:
+        run.wait_for_arrivals()
         if until():
             return
-        groups: dict[_Asked, list[str]] = defaultdict(list)
-        for uuid in _still_wanted(bench, line, _arrived(line, SEGMENTS)):
-            groups[_Asked.of(bench.job(line, uuid))].append(uuid)
+        groups: dict[SegmentationCall, list[str]] = defaultdict(list)
+        for uuid in _still_wanted(context, run, _arrived(run, SEGMENTS)):
+            groups[SegmentationCall.of(context.job(run, uuid))].append(uuid)
         for asked, group in groups.items():
-            _segment(bench, line, asked, group)
+            _segment(context, run, asked, group)
 
 
-def _still_wanted(bench: Workbench, line: Line, uuids: Iterable[str]) -> Iterator[str]:
+def _still_wanted(context: StageContext, run: RunContext, uuids: Iterable[str]) -> Iterator[str]:
     """Those that were not cancelled on their way; the others have failed in this stage."""
     for uuid in uuids:
         try:
-            line.check(uuid)
+            run.check(uuid)
         except JobCancelled as error:
-            line.outcomes[SEGMENTS, uuid] = _raising(error)
-            _let_go(bench, line, uuid)
+            run.record(SEGMENTS, uuid, _raising(error))
+            _release(context, run, uuid)
         else:
             yield uuid
 
 
-class _Asked(NamedTuple):
+class SegmentationCall(NamedTuple):
     """What jobs must have in common to share a call of a model."""
 
     model: str
@@ -481,125 +485,133 @@ class _Asked(NamedTuple):
         return cls(job.model, tuple(sorted(job.parameters.items())))
 
 
-def _segment(bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[str]) -> None:
+def _segment(
+    context: StageContext, run: RunContext, asked: SegmentationCall, uuids: Sequence[str]
+) -> None:
     """Segments the pictures and sends them on; where a call fails for several, it is made for
     each."""
     try:
-        founds, notes = _call_model(bench, line, asked, uuids)
+        founds, notes = _call_model(context, run, asked, uuids)
     except Exception as error:
         if isinstance(error, DeviceBroken):
-            bench.broken = str(error)
-        _segment_each(bench, line, asked, uuids, error)
+            context.broken = str(error)
+        _segment_each(context, run, asked, uuids, error)
     else:
         for uuid, found in founds.items():
-            _send_on(bench, line, uuid, found, notes)
+            _send_on(context, run, uuid, found, notes)
 
 
 def _segment_each(
-    bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[str], error: Exception
+    context: StageContext,
+    run: RunContext,
+    asked: SegmentationCall,
+    uuids: Sequence[str],
+    error: Exception,
 ) -> None:
     if len(uuids) == 1:
-        line.outcomes[SEGMENTS, uuids[0]] = _raising(error)
-        _let_go(bench, line, uuids[0])
+        run.record(SEGMENTS, uuids[0], _raising(error))
+        _release(context, run, uuids[0])
         return
     for uuid in uuids:
-        _segment(bench, line, asked, [uuid])
+        _segment(context, run, asked, [uuid])
 
 
 def _call_model(
-    bench: Workbench, line: Line, asked: _Asked, uuids: Sequence[str]
-) -> tuple[dict[str, Found], Notes]:
-    pictures = {
-        uuid: picture for uuid in uuids if (picture := line.piece(uuid).picture) is not None
-    }
-    with bench.models.borrow(asked.model) as segmenter:
+    context: StageContext, run: RunContext, asked: SegmentationCall, uuids: Sequence[str]
+) -> tuple[dict[str, ModelOutput], Notes]:
+    pictures = {uuid: picture for uuid in uuids if (picture := run.slot(uuid).picture) is not None}
+    with context.models.borrow(asked.model) as segmenter:
         for uuid in pictures:
-            _record_work(bench, line, uuid, SEGMENTS)
+            _record_work(context, run, uuid, SEGMENTS)
         begin = time.perf_counter()
         answers = segmenter.segment(list(pictures.values()), dict(asked.parameters))
         seconds = (time.perf_counter() - begin) / len(pictures)
         weights_sha256, notes = segmenter.weights_sha256, dict(segmenter.notes)
     founds = {}
     for (uuid, picture), segments in zip(pictures.items(), answers, strict=True):
-        line.add_seconds(uuid, SEGMENTS, seconds)
+        run.add_seconds(uuid, SEGMENTS, seconds)
         metrics.MODEL_SECONDS.labels(asked.model).observe(seconds)
-        kept = surest(segments, bench.settings.max_segments)
+        kept = surest(segments, context.settings.max_segments)
         founds[uuid] = _found(asked.model, weights_sha256, picture, seconds, kept)
-        line.piece(uuid).left_out = len(segments) - len(kept)
+        run.slot(uuid).left_out = len(segments) - len(kept)
     return founds, notes
 
 
 def _found(
     model: str, weights_sha256: str, picture: RgbImage, seconds: float, segments: list[Segment]
-) -> Found:
+) -> ModelOutput:
     height, width = picture.shape[:2]
-    return Found(model, weights_sha256, (width, height), round(seconds, 4), order_by_area(segments))
+    return ModelOutput(
+        model, weights_sha256, (width, height), round(seconds, 4), order_by_area(segments)
+    )
 
 
-def _send_on(bench: Workbench, line: Line, uuid: str, found: Found, notes: Notes) -> None:
+def _send_on(
+    context: StageContext, run: RunContext, uuid: str, found: ModelOutput, notes: Notes
+) -> None:
     """Has the encoders write what was found and, if the run goes so far, cut it out."""
-    line.keep_found(uuid, found)
-    line.hold_more(uuid, mask_bytes(found))
-    line.outcomes[SEGMENTS, uuid] = line.encode(
-        uuid, _store_segments, bench, line, uuid, found, notes
-    ).result
-    if CUTOUTS in line.planned:
-        _cut(bench, line, uuid, found)
+    run.keep_output(uuid, found)
+    run.hold_more(uuid, mask_bytes(found))
+    stored = run.encode(uuid, _store_segments, context, run, uuid, found, notes)
+    run.record(SEGMENTS, uuid, stored.result)
+    if CUTOUTS in run.planned:
+        _cut(context, run, uuid, found)
     else:
-        _let_go(bench, line, uuid)
+        _release(context, run, uuid)
 
 
 def _store_segments(
-    bench: Workbench, line: Line, uuid: str, found: Found, notes: Notes
+    context: StageContext, run: RunContext, uuid: str, found: ModelOutput, notes: Notes
 ) -> Metadata:
     """Masks first: the document that counts them is never there without them."""
-    with line.timed(uuid, "masks"):
-        masks = dict(_masks(line, uuid, found))
-        with line.writing(uuid):
-            written = bench.put_all(masks)
-            bench.store.put(keys.segments(uuid), json.dumps(segments_document(found)).encode())
+    with run.timed(uuid, "masks"):
+        masks = dict(_masks(run, uuid, found))
+        with run.writing(uuid):
+            written = context.put_all(masks)
+            context.store.put(keys.segments(uuid), json.dumps(segments_document(found)).encode())
     return {
         "segments": len(found.segments),
         "labels": ", ".join(sorted({segment.label for segment in found.segments if segment.label})),
         "model": found.model,
         "weights_sha256": found.weights_sha256,
         "model_seconds": found.seconds,
-        "mask_seconds": line.seconds(uuid, "masks"),
+        "mask_seconds": run.seconds(uuid, "masks"),
         "mask_bytes": written,
-        **({"segments_left_out": line.piece(uuid).left_out} if line.piece(uuid).left_out else {}),
+        **({"segments_left_out": run.slot(uuid).left_out} if run.slot(uuid).left_out else {}),
         **notes,
     }
 
 
-def _masks(line: Line, uuid: str, found: Found) -> Iterator[tuple[str, bytes]]:
+def _masks(run: RunContext, uuid: str, found: ModelOutput) -> Iterator[tuple[str, bytes]]:
     for index, segment in enumerate(found.segments):
-        line.check(uuid)
+        run.check(uuid)
         yield keys.mask(uuid, index), encode_mask_png(segment.mask)
 
 
-def _cut(bench: Workbench, line: Line, uuid: str, found: Found) -> None:
+def _cut(context: StageContext, run: RunContext, uuid: str, found: ModelOutput) -> None:
     """Has the encoders write the job's pictures, several at once; its own goes when the last of
     them is done."""
-    job, picture = bench.job(line, uuid), line.piece(uuid).picture
+    job, picture = context.job(run, uuid), run.slot(uuid).picture
     assert picture is not None
     try:
-        check_output(job, found.segments, bench.settings.max_output_pixels)
+        check_output(job, found.segments, context.settings.max_output_pixels)
     except OutputTooLarge as error:
-        line.outcomes[CUTOUTS, uuid] = _raising(error)
-        _let_go(bench, line, uuid)
+        run.record(CUTOUTS, uuid, _raising(error))
+        _release(context, run, uuid)
         return
-    parts = _pictures_of(line, job, picture, found)
-    line.share(uuid, len(parts))
-    written = [line.encode(uuid, _write_part, bench, line, uuid, part) for part in parts]
-    line.outcomes[CUTOUTS, uuid] = partial(
-        _cutouts_metadata, line, job, len(found.segments), written
-    )
+    parts = _pictures_of(run, job, picture, found)
+    run.retain(uuid, len(parts))
+    written = [run.encode(uuid, _write_part, context, run, uuid, part) for part in parts]
+    metadata = partial(_cutouts_metadata, run, job, len(found.segments), written)
+    run.record(CUTOUTS, uuid, metadata)
 
 
-Part = Callable[[], dict[str, bytes]]
+FilesOfCrops = Callable[[], dict[str, bytes]]
 
 
-def _pictures_of(line: Line, job: Job, picture: RgbImage, found: Found) -> list[Part]:
+def _pictures_of(
+    run: RunContext, job: Job, picture: RgbImage, found: ModelOutput
+) -> list[FilesOfCrops]:
     """The files of the stage by key, in parts that each take about as long."""
     names = [
         keys.crop(job.uuid, crop_name(job.uuid, index)) for index in range(len(found.segments))
@@ -611,54 +623,56 @@ def _pictures_of(line: Line, job: Job, picture: RgbImage, found: Found) -> list[
     return [
         lambda: {keys.original(job.uuid): encode_original(picture)},
         lambda: {keys.overlay(job.uuid): overlay(picture, found.segments)},
-        *(partial(_crops, line, job, picture, chunk) for chunk in chunks),
+        *(partial(_crops, run, job, picture, chunk) for chunk in chunks),
     ]
 
 
 def _crops(
-    line: Line, job: Job, picture: RgbImage, crops: Iterable[tuple[str, Segment]]
+    run: RunContext, job: Job, picture: RgbImage, crops: Iterable[tuple[str, Segment]]
 ) -> dict[str, bytes]:
     files = {}
     for name, segment in crops:
-        line.check(job.uuid)
+        run.check(job.uuid)
         files[name] = cut_out(picture, segment.mask, job.resize)
     return files
 
 
-def _write_part(bench: Workbench, line: Line, uuid: str, part: Part) -> int:
+def _write_part(context: StageContext, run: RunContext, uuid: str, part: FilesOfCrops) -> int:
     try:
-        with line.timed(uuid, CUTOUTS):
-            line.check(uuid)
+        with run.timed(uuid, CUTOUTS):
+            run.check(uuid)
             files = part()
-            with line.writing(uuid):
-                return bench.put_all(files)
+            with run.writing(uuid):
+                return context.put_all(files)
     finally:
-        _let_go(bench, line, uuid)
+        _release(context, run, uuid)
 
 
 def _cutouts_metadata(
-    line: Line, job: Job, cutouts: int, written: Iterable[Future[int]]
+    run: RunContext, job: Job, cutouts: int, written: Iterable[Future[int]]
 ) -> Metadata:
     return {
         "cutouts": cutouts,
         "bytes": sum(part.result() for part in written),
         "resize": job.resize or 0,
-        "seconds": line.seconds(job.uuid, CUTOUTS),
+        "seconds": run.seconds(job.uuid, CUTOUTS),
         "overlay_key": keys.overlay(job.uuid),
     }
 
 
-def _publish_result(bench: Workbench, line: Line, uuid: str, awaited: set[str]) -> Metadata:
-    found, job = line.piece(uuid).found or bench.stored_found(uuid), bench.job(line, uuid)
-    document = result_document(job, found, line.timing(uuid))
+def _publish_result(
+    context: StageContext, run: RunContext, uuid: str, awaited: set[str]
+) -> Metadata:
+    found, job = run.slot(uuid).found or context.stored_output(uuid), context.job(run, uuid)
+    document = result_document(job, found, run.timing(uuid))
     expires_at, is_ours = (
         datetime.fromisoformat(document["expires_at"]),
-        line.run.run_key is not None,
+        run.identity.run_key is not None,
     )
-    if bench.inbox.finish(uuid, document, JobStatus.COMPLETED, expires_at, keep_earlier=is_ours):
-        _remove_surplus(bench, uuid, document)
-    line.piece(uuid).published = True
-    if job.callback and bench.settings.app_server_url:
+    if context.inbox.finish(uuid, document, JobStatus.COMPLETED, expires_at, keep_earlier=is_ours):
+        _remove_surplus(context, uuid, document)
+    run.slot(uuid).published = True
+    if job.callback and context.settings.app_server_url:
         awaited.add(uuid)
     return {
         "segments": len(found.segments),
@@ -670,27 +684,27 @@ def _publish_result(bench: Workbench, line: Line, uuid: str, awaited: set[str]) 
     }
 
 
-def _remove_surplus(bench: Workbench, uuid: str, document: Document) -> None:
+def _remove_surplus(context: StageContext, uuid: str, document: Document) -> None:
     """Removes the masks and cut-outs that only an earlier attempt found. What cannot be removed
     goes with the job."""
     try:
-        stored = {info.key for info in bench.store.list(keys.asset(uuid, ""))}
+        stored = {info.key for info in context.store.list(keys.asset(uuid, ""))}
         surplus = {
             key for key in stored if key.startswith(keys.of_segments(uuid))
         } - files_of_segments(document)
-        result = bench.inbox.result(uuid) if surplus else None  # another run's by now, perhaps
+        result = context.inbox.result(uuid) if surplus else None  # another run's by now, perhaps
         if result and result["status"] == JobStatus.COMPLETED:
             surplus -= files_of_segments(result)
-            bench.store.at_once([partial(bench.store.delete, key) for key in sorted(surplus)])
+            context.store.at_once([partial(context.store.delete, key) for key in sorted(surplus)])
     except StoreError as error:
         logger.warning("job %s: files of an earlier attempt stay until it expires: %s", uuid, error)
 
 
-def _record_callback(bench: Workbench, line: Line, uuid: str) -> Metadata:
-    if bench.settings.app_server_url is None:
+def _record_callback(context: StageContext, run: RunContext, uuid: str) -> Metadata:
+    if context.settings.app_server_url is None:
         raise NothingToTell("APP_SERVER_URL is not set: there is nobody to tell.")
-    if not line.piece(uuid).published:
-        bench.inbox.outbox.replay(uuid)
+    if not run.slot(uuid).published:
+        context.inbox.outbox.replay(uuid)
     return {}
 
 
@@ -699,17 +713,17 @@ def _seconds_between(begin: datetime, end: str) -> float:
 
 
 def _each(
-    bench: Workbench, uuids: Sequence[str], work: Callable[[Line, str], Metadata]
+    context: StageContext, uuids: Sequence[str], work: Callable[[RunContext, str], Metadata]
 ) -> StageReport:
     """Does the work for each job, side by side."""
-    with bench.at_work() as line:
-        futures = {uuid: line.prepare(uuid, work, line, uuid) for uuid in uuids}
+    with context.at_work() as run:
+        futures = {uuid: run.prepare(uuid, work, run, uuid) for uuid in uuids}
         return _report({uuid: future.result for uuid, future in futures.items()})
 
 
-def _collect(line: Line, stage: str, uuids: Iterable[str]) -> StageReport:
-    """What became of the jobs in a stage; the line forgets it."""
-    return _report({uuid: line.outcomes.pop((stage, uuid)) for uuid in uuids})
+def _collect(run: RunContext, stage: str, uuids: Iterable[str]) -> StageReport:
+    """What became of the jobs in a stage; the run forgets it."""
+    return _report(run.take_outcomes(stage, uuids))
 
 
 def _report(outcomes: Mapping[str, Outcome]) -> StageReport:

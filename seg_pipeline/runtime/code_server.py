@@ -3,7 +3,7 @@
 It holds our definitions and evaluates the sensors, and reports what they count.
 """
 
-from seg_pipeline.defs.resources import workbench
+from seg_pipeline.defs.resources import shared_stage_context
 from seg_pipeline.runtime.literal_paths import take_paths_literally
 from seg_pipeline.runtime.process_logs import take_over_logs
 from seg_pipeline.settings import get_settings
@@ -16,7 +16,7 @@ def main() -> None:
 
     take_paths_literally()
     take_over_logs("code-server")
-    start_reporter(workbench().store, "code-server", get_settings().heartbeat_seconds)
+    start_reporter(shared_stage_context().store, "code-server", get_settings().heartbeat_seconds)
     grpc_command()
 
 

@@ -30,12 +30,12 @@ from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from celery.signals import worker_process_init, worker_process_shutdown
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
-from seg_pipeline.defs.resources import workbench
+from seg_pipeline.defs.resources import shared_stage_context
 from seg_pipeline.defs.run_config import uuids_of_run
 from seg_pipeline.errors import StoreError
 from seg_pipeline.jobs.backoff import growing_pause
 from seg_pipeline.jobs.heartbeats import (
-    WorkerBeat,
+    WorkerHeartbeat,
     all_workers,
     died_here,
     live_workers,
@@ -80,13 +80,13 @@ fault."""
 LONGEST_STORAGE_PAUSE_SECONDS = 10.0
 
 
-class Pulse(threading.Thread):
+class HeartbeatThread(threading.Thread):
     """Says every few seconds that this process lives and what it works on."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name="pulse", daemon=True)
         self._settings = get_settings()
-        self._bench = workbench()
+        self._stage_context = shared_stage_context()
         self._started_at = datetime.now(UTC)
         self._idle_since: datetime | None = self._started_at
         self._run_id: str | None = None
@@ -110,9 +110,10 @@ class Pulse(threading.Thread):
         done twice."""
         run_id = self._run_id
         try:
-            self._bench.models.unload_idle()
+            self._stage_context.models.unload_idle()
             if run_id and (
-                is_cancelled(child.instance, run_id) or self._bench.look_for_cancels(self._uuids)
+                is_cancelled(child.instance, run_id)
+                or self._stage_context.look_for_cancels(self._uuids)
             ):
                 self._interrupt(run_id)
         except Exception as error:
@@ -130,7 +131,7 @@ class Pulse(threading.Thread):
         """Ends the thread and takes the beat away, so that nobody waits for it to grow stale."""
         self._stopping.set()
         with contextlib.suppress(StoreError):
-            remove_beat(self._bench.store, self.worker_name)
+            remove_beat(self._stage_context.store, self.worker_name)
 
     @contextmanager
     def during(self, run_id: str, uuids: list[str]) -> Iterator[None]:
@@ -149,33 +150,33 @@ class Pulse(threading.Thread):
     def _beat_quietly(self) -> None:
         try:
             with self._lock:
-                write_beat(self._bench.store, self._beat())
+                write_beat(self._stage_context.store, self._beat())
         except StoreError as error:
             logger.warning("no heartbeat written: %s", error)
 
     def _interrupt(self, run_id: str) -> None:
         """Stops the run in hand; while a model is loaded, the next beat does."""
-        with self._bench.models.not_loading() as free:
+        with self._stage_context.models.not_loading() as free:
             if free:
                 logger.info("run %s is cancelled", run_id)
                 interrupt()
 
-    def _beat(self) -> WorkerBeat:
-        return WorkerBeat(
+    def _beat(self) -> WorkerHeartbeat:
+        return WorkerHeartbeat(
             name=self.worker_name,
             pid=os.getpid(),
             host=socket.gethostname(),
             beat_at=datetime.now(UTC),
             run_id=self._run_id,
             uuids=tuple(self._uuids),
-            models=tuple(self._bench.models.loaded()),
+            models=tuple(self._stage_context.models.loaded()),
             idle_since=None if self.problem else self._idle_since,
             started_at=self._started_at,
             problem=self.problem,
         )
 
 
-class Child:
+class PoolChild:
     """What the executing process keeps from run to run."""
 
     unbegun_runs = 0
@@ -186,17 +187,17 @@ class Child:
         return DagsterInstance.get()
 
     @cached_property
-    def pulse(self) -> Pulse:
+    def heartbeat_thread(self) -> HeartbeatThread:
         """The heartbeat of this process."""
-        return Pulse(f"{socket.gethostname()}-{os.getpid()}")
+        return HeartbeatThread(f"{socket.gethostname()}-{os.getpid()}")
 
     @cached_property
     def reporter(self) -> Reporter:
         """Reports what this process counts."""
-        return Reporter(workbench().store, "worker", get_settings().heartbeat_seconds)
+        return Reporter(shared_stage_context().store, "worker", get_settings().heartbeat_seconds)
 
 
-child = Child()
+child = PoolChild()
 
 _has_failed = mmap.mmap(-1, 1)
 """One byte that parent and children share: 1 after a child could not be prepared, or took itself
@@ -222,11 +223,13 @@ def _look_up(run_id: str) -> DagsterRun | None:
         try:
             run = child.instance.get_run_by_id(run_id)
         except Exception as error:
-            child.pulse.problem = f"Dagster's storage does not answer: {first_line(error)}"
-            logger.warning("run %s has to wait: %s", run_id, child.pulse.problem)
+            child.heartbeat_thread.problem = (
+                f"Dagster's storage does not answer: {first_line(error)}"
+            )
+            logger.warning("run %s has to wait: %s", run_id, child.heartbeat_thread.problem)
             time.sleep(growing_pause(failures, LONGEST_STORAGE_PAUSE_SECONDS))
         else:
-            child.pulse.problem = None
+            child.heartbeat_thread.problem = None
             return run
     raise AssertionError("unreachable")
 
@@ -234,13 +237,19 @@ def _look_up(run_id: str) -> DagsterRun | None:
 def _execute(run: DagsterRun) -> None:
     """Executes it. A worker whose runs cannot even begin takes itself out, and one that has lost
     its GPU."""
-    bench, uuids = workbench(), uuids_of_run(run)
+    stage_context, uuids = shared_stage_context(), uuids_of_run(run)
     alone = uuids[0] if len(uuids) == 1 else None
-    with about(alone, run.run_id), child.pulse.during(run.run_id, uuids), bench.run():
+    with (
+        about(alone, run.run_id),
+        child.heartbeat_thread.during(run.run_id, uuids),
+        stage_context.one_run(),
+    ):
         reason = _run_to_its_end(run.run_id)
-        child.unbegun_runs = 0 if bench.has_begun or reason is None else child.unbegun_runs + 1
-    if bench.broken:
-        _take_out(bench.broken)
+        child.unbegun_runs = (
+            0 if stage_context.has_begun or reason is None else child.unbegun_runs + 1
+        )
+    if stage_context.broken:
+        _take_out(stage_context.broken)
     if child.unbegun_runs >= UNBEGUN_RUNS:
         _take_out(
             f"{UNBEGUN_RUNS} runs in a row failed before their first stage, the last of: {reason}"
@@ -251,7 +260,7 @@ def _run_to_its_end(run_id: str) -> str | None:
     """Why the run failed, if it did before its first stage or could not say so itself."""
     try:
         execute(child.instance, run_id)
-        return None if workbench().has_begun else why_it_failed(child.instance, run_id)
+        return None if shared_stage_context().has_begun else why_it_failed(child.instance, run_id)
     except Exception as error:
         logger.warning(
             "run %s could not be executed: %s: %s", run_id, type(error).__name__, first_line(error)
@@ -263,15 +272,17 @@ def _take_out(problem: str) -> None:
     """Ends the worker, so that another is started in its place; until then the last beat says
     why."""
     logger.critical("this worker takes itself out: %s", problem)
-    child.pulse.give_up(problem)
+    child.heartbeat_thread.give_up(problem)
     _fail_parent()
 
 
 def _close_abandoned(run: DagsterRun) -> None:
     """A run that was delivered again after it had begun: its worker died, or still works on it."""
     settings = get_settings()
-    beats = live_workers(workbench().store, datetime.now(UTC), settings.worker_stale_seconds)
-    if any(beat.run_id == run.run_id for beat in beats):
+    heartbeats = live_workers(
+        shared_stage_context().store, datetime.now(UTC), settings.worker_stale_seconds
+    )
+    if any(heartbeat.run_id == run.run_id for heartbeat in heartbeats):
         logger.info("run %s is in another worker's hands", run.run_id)
     elif run.status == DagsterRunStatus.CANCELING:
         child.instance.report_run_canceled(run, "Cancelled; its worker was lost.")
@@ -289,7 +300,7 @@ def _begin_child(lifeline: tuple[int, int], **_: Any) -> None:
         _free_locks_of_the_dead()
         keep_freed_memory()
         _forget_dead_neighbours()
-        child.pulse.start()
+        child.heartbeat_thread.start()
         child.reporter.start()
     except Exception:
         logger.critical(
@@ -330,7 +341,7 @@ def _end_child(exitcode: int, **_: Any) -> None:
     """The pool has told the child to go, and has every result. It would sleep for another second,
     so that its parent could read a message that a parent which is stopping reads no more, and which
     the exit code says as well."""
-    child.pulse.stop()
+    child.heartbeat_thread.stop()
     child.reporter.close()
     if exitcode == os.EX_OK:
         os._exit(exitcode)
@@ -351,11 +362,11 @@ def _free_locks_of_the_dead() -> None:
 def _forget_dead_neighbours() -> None:
     """Removes the beats of this host's workers whose processes are gone, so that the sweeper need
     not wait."""
-    store = workbench().store
+    store = shared_stage_context().store
     with contextlib.suppress(StoreError):
-        for beat in all_workers(store):
-            if died_here(beat):
-                remove_beat(store, beat.name)
+        for heartbeat in all_workers(store):
+            if died_here(heartbeat):
+                remove_beat(store, heartbeat.name)
 
 
 def make_worker() -> Celery:

@@ -42,7 +42,7 @@ def load_in_mode(name: str, settings: Settings, mode: InferenceMode) -> Segmente
 
 def parity_verdict(
     name: str, settings: Settings, progress: gate.Progress, again: bool = False
-) -> tuple[gate.Subject, gate.Verdict]:
+) -> tuple[gate.Subject, gate.ParityVerdict]:
     """The verdict that is kept, or a fresh one where there is none, it failed, or it is to be
     measured `again`."""
     subject, folder = parity_subject(name, settings), parity_folder(settings)

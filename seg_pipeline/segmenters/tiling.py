@@ -14,7 +14,7 @@ import numpy as np
 
 from seg_pipeline.domain import Box, Mask, Parameters, RgbImage, Segment
 from seg_pipeline.imaging.images import scaled_size
-from seg_pipeline.imaging.tile_merging import View, merge
+from seg_pipeline.imaging.tile_merging import TileView, merge
 from seg_pipeline.segmenters import Notes, Segmenter
 from seg_pipeline.segmenters.mask_budget import MASK_BYTES, surest_that_fit
 from seg_pipeline.segmenters.registry import load_segmenter
@@ -80,7 +80,7 @@ class TiledSegmenter:
     def _segment_large(self, image: RgbImage, parameters: Parameters | None) -> list[Segment]:
         (overview,) = self._segmenter.segment([_reduced(image, self._tile_side)], parameters)
         boxes = split((image.shape[1], image.shape[0]), self._tile_side)
-        views: list[View] = []
+        views: list[TileView] = []
         for start in range(0, len(boxes), TILES_PER_CALL):
             views = surest(
                 views + self._views(image, boxes[start : start + TILES_PER_CALL], parameters),
@@ -91,12 +91,12 @@ class TiledSegmenter:
 
     def _views(
         self, image: RgbImage, boxes: Sequence[Box], parameters: Parameters | None
-    ) -> list[View]:
+    ) -> list[TileView]:
         tiles = [np.ascontiguousarray(image[box.slices]) for box in boxes]
         answers = self._segmenter.segment(tiles, parameters)
         picture_wh = (image.shape[1], image.shape[0])
         return [
-            View(box, [_placed(segment, box, picture_wh) for segment in segments])
+            TileView(box, [_placed(segment, box, picture_wh) for segment in segments])
             for box, segments in zip(boxes, answers, strict=True)
         ]
 
@@ -113,7 +113,7 @@ def split(resolution_wh: tuple[int, int], side: int, overlap: float = OVERLAP) -
     ]
 
 
-def surest(views: Sequence[View], mask_bytes: int) -> list[View]:
+def surest(views: Sequence[TileView], mask_bytes: int) -> list[TileView]:
     """The views with the segments of the best scores, as far as `mask_bytes` has room for their
     masks."""
     segments = [segment for view in views for segment in view.segments]
@@ -123,7 +123,7 @@ def surest(views: Sequence[View], mask_bytes: int) -> list[View]:
         for index in surest_that_fit([*map(_score, segments)], sizes, mask_bytes)
     }
     return [
-        View(view.box, [segment for segment in view.segments if id(segment) in kept])
+        TileView(view.box, [segment for segment in view.segments if id(segment) in kept])
         for view in views
     ]
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from seg_pipeline.adapters.app_server import LIMITS, AppServer, Limits, sign, verify
+from seg_pipeline.adapters.app_server import LIMITS, AppServer, DeliveryLimits, sign, verify
 from seg_pipeline.adapters.deadlines import run_promptly
 from seg_pipeline.errors import NotAnImage
 from seg_pipeline.jobs.deliveries import Reply
@@ -33,15 +33,15 @@ from seg_pipeline_tests.app_servers import (
 from seg_pipeline_tests.builders import make_found, make_job, make_timing
 from seg_pipeline_tests.conftest import make_settings
 
-IMPATIENT = Limits(total_seconds=0.6)
-INCURIOUS = Limits(answer_seconds=0.2, answer_bytes=1000)
+IMPATIENT = DeliveryLimits(total_seconds=0.6)
+INCURIOUS = DeliveryLimits(answer_seconds=0.2, answer_bytes=1000)
 DOCUMENT = {"uuid": "job-1", "status": "completed", "segments": []}
 SECRET = "a secret"
 NOW = 1_767_355_200.0
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def make_app_server(url: str, limits: Limits = LIMITS, **values: Any) -> AppServer:
+def make_app_server(url: str, limits: DeliveryLimits = LIMITS, **values: Any) -> AppServer:
     settings = make_settings(Path("nowhere"), app_server_url=url, **values)
     return AppServer(settings, limits, clock=lambda: NOW)
 

@@ -22,7 +22,7 @@ from seg_pipeline.adapters.image_fetch import FetchLimits
 from seg_pipeline.adapters.public_network import Resolver
 from seg_pipeline.jobs.fetches import FetchRecord, FetchState
 from seg_pipeline.jobs.heartbeats import (
-    FetcherBeat,
+    FetcherHeartbeat,
     all_fetchers,
     live_fetchers,
     write_fetcher_beat,
@@ -226,7 +226,7 @@ def test_the_next_fetcher_goes_on_where_one_was_stopped(tmp_path: Path, hanging:
 def test_a_fetcher_says_that_it_lives_and_goodbye(tmp_path: Path) -> None:
     store = ObjectStore.in_memory()
     with fetching(store, make_settings(tmp_path)) as fetcher:
-        wait_for(lambda: [beat.name for beat in live_fetchers(store)] == [fetcher.name])
+        wait_for(lambda: [heartbeat.name for heartbeat in live_fetchers(store)] == [fetcher.name])
     assert all_fetchers(store) == []
 
 
@@ -234,8 +234,10 @@ def test_two_fetchers_share_the_jobs_and_one_takes_over_from_one_that_is_silent(
     tmp_path: Path, site: Site
 ) -> None:
     inbox = Inbox(ObjectStore.in_memory())
-    beat = FetcherBeat("elsewhere-1", 1, "elsewhere", datetime.now(UTC) + timedelta(seconds=3))
-    write_fetcher_beat(inbox.store, beat)
+    heartbeat = FetcherHeartbeat(
+        "elsewhere-1", 1, "elsewhere", datetime.now(UTC) + timedelta(seconds=3)
+    )
+    write_fetcher_beat(inbox.store, heartbeat)
     settings = make_settings(tmp_path, worker_stale_seconds=1, heartbeat_seconds=0.05)
     with fetching(inbox.store, settings) as fetcher:
         wait_for(lambda: len(fetcher._names) == 2)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from seg_pipeline.adapters.app_server import Limits
-from seg_pipeline.adapters.outbox_relay import AT_ONCE, Courier, Round
+from seg_pipeline.adapters.app_server import DeliveryLimits
+from seg_pipeline.adapters.outbox_relay import AT_ONCE, OutboxRelay, RelayReport
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.monitoring.service_state import (
     AppServerState,
@@ -24,7 +24,7 @@ from seg_pipeline_tests.builders import end_queue_job
 from seg_pipeline_tests.conftest import make_settings
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
-IMPATIENT = Limits(total_seconds=0.3)
+IMPATIENT = DeliveryLimits(total_seconds=0.3)
 
 
 class Clock:
@@ -61,10 +61,10 @@ def inbox() -> Inbox:
 
 
 def make_courier(
-    store: Store, url: str, clock: Clock, limits: Limits | None = None, **values: Any
-) -> Courier:
+    store: Store, url: str, clock: Clock, limits: DeliveryLimits | None = None, **values: Any
+) -> OutboxRelay:
     settings = make_settings(Path("nowhere"), app_server_url=url, **values)
-    return Courier(store, settings, clock, lambda: 1.0, limits or Limits())
+    return OutboxRelay(store, settings, clock, lambda: 1.0, limits or DeliveryLimits())
 
 
 def end_jobs(inbox: Inbox, count: int, clock: Clock) -> list[str]:
@@ -75,11 +75,13 @@ def end_jobs(inbox: Inbox, count: int, clock: Clock) -> list[str]:
     return uuids
 
 
-def deliver_for(courier: Courier, clock: Clock, seconds: float, step: float = 1) -> list[Round]:
+def deliver_for(
+    relay: OutboxRelay, clock: Clock, seconds: float, step: float = 1
+) -> list[RelayReport]:
     """Rounds over a stretch of time."""
     rounds = []
     for _ in range(int(seconds / step)):
-        rounds.append(courier.deliver())
+        rounds.append(relay.deliver())
         clock.pass_seconds(step)
     return rounds
 
@@ -145,8 +147,8 @@ def test_what_was_told_is_not_told_again(
     inbox: Inbox, server: AppServerDouble, clock: Clock
 ) -> None:
     end_jobs(inbox, 3, clock)
-    courier = make_courier(inbox.store, server.url, clock)
-    assert [len(each.ended) for each in deliver_for(courier, clock, 3)] == [3, 0, 0]
+    relay = make_courier(inbox.store, server.url, clock)
+    assert [len(each.ended) for each in deliver_for(relay, clock, 3)] == [3, 0, 0]
     assert len(server.told) == 3
 
 
@@ -199,16 +201,16 @@ def test_an_app_server_down_for_ten_minutes_gets_every_result_in_order(
     with app_server(trouble or say()) as server:
         uuids = end_jobs(inbox, 30, clock)
         url = server.url if trouble else "http://127.0.0.1:9"
-        courier = make_courier(inbox.store, url, clock, IMPATIENT, callback_give_up_seconds=86_400)
-        deliver_for(courier, clock, 600, step=10)
+        relay = make_courier(inbox.store, url, clock, IMPATIENT, callback_give_up_seconds=86_400)
+        deliver_for(relay, clock, 600, step=10)
         attempts = sum(
             (inbox.outbox.delivery(uuid) or pytest.fail(uuid)).attempt_count for uuid in uuids
         )
         assert attempts < 40
-        assert courier.problem
+        assert relay.problem
         server.told.clear()
         server.answers[:] = [say()]
-        recovered = make_courier_again(courier, server.url)
+        recovered = make_courier_again(relay, server.url)
         deliver_for(recovered, clock, 60)
     arrived = server.uuids()
     assert sorted(arrived) == uuids
@@ -218,10 +220,10 @@ def test_an_app_server_down_for_ten_minutes_gets_every_result_in_order(
     assert (states(inbox, uuids), inbox.store.list(keys.OUTBOX)) == ({"delivered"}, [])
 
 
-def make_courier_again(courier: Courier, url: str) -> Courier:
+def make_courier_again(relay: OutboxRelay, url: str) -> OutboxRelay:
     """The same courier, whose server is back at its address, and need not be quick."""
-    courier._app_server._base_url, courier._app_server._limits = url, Limits()
-    return courier
+    relay._app_server._base_url, relay._app_server._limits = url, DeliveryLimits()
+    return relay
 
 
 @pytest.mark.parametrize(("asked", "seconds"), [("1800", 1800), ("90000", 3600)])
@@ -233,30 +235,30 @@ def test_a_retry_after_holds_though_the_server_answers_others_before(
     with app_server(say(503, retry_after=asked), say(500)) as server:
         end_queue_job(inbox, "patient", ended_at=clock())
         clock.catch_up()
-        courier = make_courier(inbox.store, server.url, clock)
-        courier.deliver()
+        relay = make_courier(inbox.store, server.url, clock)
+        relay.deliver()
         began = clock()
         uuids = end_jobs(inbox, 4, clock)
-        courier.deliver()
-        assert courier.thinks_it_is_down
+        relay.deliver()
+        assert relay.thinks_it_is_down
         server.answers[:] = [say()]
-        deliver_for(courier, clock, 120, step=10)
+        deliver_for(relay, clock, 120, step=10)
         assert (states(inbox, uuids), states(inbox, ["patient"])) == ({"delivered"}, {"pending"})
         while states(inbox, ["patient"]) == {"pending"}:
             clock.pass_seconds(10)
-            courier.deliver()
+            relay.deliver()
     assert seconds <= (clock() - began).total_seconds() <= seconds + 20
 
 
 def test_while_it_is_down_one_at_a_time_is_tried(inbox: Inbox, clock: Clock) -> None:
     with app_server(say(500)) as server:
         end_jobs(inbox, 30, clock)
-        courier = make_courier(inbox.store, server.url, clock)
-        first = courier.deliver()
+        relay = make_courier(inbox.store, server.url, clock)
+        first = relay.deliver()
         assert len(first.put_off) <= 2 + AT_ONCE
-        assert courier.thinks_it_is_down
+        assert relay.thinks_it_is_down
         clock.pass_seconds(31)
-        assert [len(courier.deliver().put_off) for _ in range(3)] == [1, 0, 0]
+        assert [len(relay.deliver().put_off) for _ in range(3)] == [1, 0, 0]
 
 
 def test_a_restarted_courier_goes_on_where_the_old_one_was(inbox: Inbox, clock: Clock) -> None:
@@ -274,13 +276,13 @@ def test_one_that_always_fails_does_not_hold_up_the_others(inbox: Inbox, clock: 
 
     with app_server(only_one_fails) as server:
         uuids = end_jobs(inbox, 12, clock)
-        courier = make_courier(inbox.store, server.url, clock)
-        deliver_for(courier, clock, 300)
+        relay = make_courier(inbox.store, server.url, clock)
+        deliver_for(relay, clock, 300)
         assert states(inbox, uuids[1:]) == {"delivered"}
         assert states(inbox, uuids[:1]) == {"pending"}
         assert server.uuids().count("job-00") < 12
         end_queue_job(inbox, "job-99", ended_at=clock())
-        deliver_for(courier, clock, 60)
+        deliver_for(relay, clock, 60)
     assert states(inbox, ["job-99"]) == {"delivered"}
 
 
@@ -289,10 +291,10 @@ def test_a_refusal_is_parked_at_once_and_says_nothing_about_the_server(
 ) -> None:
     with app_server(say(404, b"unknown uuid")) as server:
         uuids = end_jobs(inbox, 10, clock)
-        courier = make_courier(inbox.store, server.url, clock)
-        done = courier.deliver()
-        assert (len(done.ended), courier.thinks_it_is_down) == (10, False)
-        deliver_for(courier, clock, 60)
+        relay = make_courier(inbox.store, server.url, clock)
+        done = relay.deliver()
+        assert (len(done.ended), relay.thinks_it_is_down) == (10, False)
+        deliver_for(relay, clock, 60)
     assert len(server.told) == 10
     assert states(inbox, uuids) == {"parked"}
     assert {delivery.reason for delivery in done.ended} == {
@@ -305,8 +307,8 @@ def test_after_the_time_is_over_what_waited_is_parked_without_trying_each(
 ) -> None:
     with app_server(say(500)) as server:
         uuids = end_jobs(inbox, 40, clock)
-        courier = make_courier(inbox.store, server.url, clock, callback_give_up_seconds=3600)
-        deliver_for(courier, clock, 3600 + 120, step=20)
+        relay = make_courier(inbox.store, server.url, clock, callback_give_up_seconds=3600)
+        deliver_for(relay, clock, 3600 + 120, step=20)
         assert len(server.told) < 250
     assert states(inbox, uuids) == {"parked"}
     assert all(
@@ -318,10 +320,10 @@ def test_after_the_time_is_over_what_waited_is_parked_without_trying_each(
 def test_a_parked_one_that_is_replayed_arrives(inbox: Inbox, clock: Clock) -> None:
     with app_server(say(404), say(200)) as server:
         end_jobs(inbox, 1, clock)
-        courier = make_courier(inbox.store, server.url, clock)
-        courier.deliver()
+        relay = make_courier(inbox.store, server.url, clock)
+        relay.deliver()
         inbox.outbox.replay("job-00", clock())
-        (delivered,) = courier.deliver().ended
+        (delivered,) = relay.deliver().ended
     assert (delivered.state, server.uuids()) == ("delivered", ["job-00", "job-00"])
 
 
@@ -334,8 +336,8 @@ def test_a_result_that_cannot_be_read_holds_up_nobody(
     uuids = end_jobs(inbox, 5, clock)
     broken = b'{"status": "completed", "expires_at": "2100-01-01T00:00:00+00:00"}'
     inbox.store.put(keys.result("job-00"), broken)
-    courier = make_courier(inbox.store, server.url, clock)
-    deliver_for(courier, clock, 10)
+    relay = make_courier(inbox.store, server.url, clock)
+    deliver_for(relay, clock, 10)
     assert states(inbox, uuids[1:]) == {"delivered"}
     assert (inbox.outbox.delivery("job-00") or pytest.fail("lost")).attempt_count > 0
     assert "job-00" in caplog.text
@@ -373,13 +375,13 @@ def test_a_full_disk_does_not_make_us_tell_the_same_again_and_again(
         raise StoreFull("no space left.")
 
     end_jobs(inbox, 1, clock)
-    courier = make_courier(inbox.store, server.url, clock)
+    relay = make_courier(inbox.store, server.url, clock)
     with monkeypatch.context() as patched:
         patched.setattr(inbox.store, "put", full)
-        deliver_for(courier, clock, 300)
+        deliver_for(relay, clock, 300)
     assert len(server.told) < 20
     assert "no space left" in caplog.text
-    deliver_for(courier, clock, 60)
+    deliver_for(relay, clock, 60)
     assert states(inbox, ["job-00"]) == {"delivered"}
 
 
@@ -414,10 +416,10 @@ def test_an_outage_is_noted_from_its_first_failure_until_the_next_answer(
 ) -> None:
     with app_server(hang_up, hang_up, hang_up, say()) as server:
         end_jobs(inbox, 1, clock)
-        began, courier = clock(), make_courier(inbox.store, server.url, clock)
+        began, relay = clock(), make_courier(inbox.store, server.url, clock)
         seen = []
         for _ in range(20):
-            courier.deliver()
+            relay.deliver()
             seen.append(read_app_server_state(inbox.store).down_since)
             clock.pass_seconds(10)
     assert set(seen) == {None, began}
@@ -430,10 +432,10 @@ def test_an_outage_goes_on_when_the_process_is_another(inbox: Inbox, clock: Cloc
     began = clock()
     with app_server(hang_up, say()) as server:
         end_jobs(inbox, 1, clock)
-        courier = make_courier(inbox.store, server.url, clock)
-        courier.deliver()
+        relay = make_courier(inbox.store, server.url, clock)
+        relay.deliver()
         assert read_app_server_state(inbox.store).down_since == began
-        deliver_for(courier, clock, 100, 10)
+        deliver_for(relay, clock, 100, 10)
     assert read_app_server_state(inbox.store) == AppServerState()
 
 

@@ -15,7 +15,7 @@ import boto3
 import pytest
 
 from seg_pipeline.adapters import sqs_consumer
-from seg_pipeline.adapters.sqs_consumer import MAX_BODY_BYTES, Pulled, SqsIntake, parse_message
+from seg_pipeline.adapters.sqs_consumer import MAX_BODY_BYTES, Pulled, SqsConsumer, parse_message
 from seg_pipeline.domain import Job
 from seg_pipeline.errors import InvalidRequest, QueueUnavailable, StoreFull, StoreUnavailable
 from seg_pipeline.jobs.repository import Inbox
@@ -45,7 +45,7 @@ class Queue:
             self.client.send_message(QueueUrl=self.url, MessageBody=text)
 
     def pull(self, store: Store | None = None) -> Pulled:
-        return SqsIntake(self.settings, Inbox(store) if store else self.inbox).pull(0)
+        return SqsConsumer(self.settings, Inbox(store) if store else self.inbox).pull(0)
 
     def left(self, url: str = "") -> list[str]:
         """The bodies that are still in it; they are not taken out."""
@@ -267,7 +267,7 @@ def test_a_message_that_comes_again_after_our_defaults_changed_is_the_same_job(
         update={"queue_model": "demo-sam2", "asset_ttl_seconds": 60}
     )
     queue.send({"uuid": "job-1", "image_url": URL})
-    assert SqsIntake(changed, queue.inbox).pull(0) == Pulled(accepted=("job-1",))
+    assert SqsConsumer(changed, queue.inbox).pull(0) == Pulled(accepted=("job-1",))
     assert queue.inbox.job("job-1").model == "sam2.1_hiera_large"
 
 
@@ -501,7 +501,7 @@ def test_a_process_killed_before_it_deletes_meets_its_message_again(
 ) -> None:
     queue.send(GOOD)
     with monkeypatch.context() as patched:
-        patched.setattr(SqsIntake, "_delete", failing(KeyboardInterrupt()))  # type: ignore[arg-type]
+        patched.setattr(SqsConsumer, "_delete", failing(KeyboardInterrupt()))  # type: ignore[arg-type]
         with pytest.raises(KeyboardInterrupt):
             queue.pull()
     assert waiting(queue) == ["abc123"]
@@ -514,7 +514,7 @@ def test_a_process_killed_before_it_deletes_meets_its_message_again(
 
 def pull_from(tmp_path: Path, **values: Any) -> None:
     settings = make_settings(tmp_path, **values)
-    SqsIntake(settings, Inbox(ObjectStore.in_memory())).pull(0)
+    SqsConsumer(settings, Inbox(ObjectStore.in_memory())).pull(0)
 
 
 def test_a_queue_that_is_not_there_is_told_in_one_sentence(
@@ -540,7 +540,7 @@ def test_a_queue_that_holds_us_is_left(client: Any, tmp_path: Path, manner: Mann
         settings = make_settings(
             tmp_path, sqs_queue_url=f"{address}/1/jobs", sqs_endpoint_url=address
         )
-        consumer = SqsIntake(settings, Inbox(ObjectStore.in_memory()), answer_seconds=0.5)
+        consumer = SqsConsumer(settings, Inbox(ObjectStore.in_memory()), answer_seconds=0.5)
         with pytest.raises(QueueUnavailable, match=r"no end within 0\.5 s"):
             consumer.pull(0)
     # The thread that was left may stay for as long as the stranger keeps it, and no longer.
@@ -581,7 +581,7 @@ def test_a_profile_in_the_home_folder_is_used(
         "[mine]\naws_access_key_id = a\naws_secret_access_key = b\n"
     )
     mine = queue.settings.model_copy(update={"aws_profile": "mine"})
-    assert SqsIntake(mine, queue.inbox).pull(0) == Pulled()
+    assert SqsConsumer(mine, queue.inbox).pull(0) == Pulled()
 
 
 def without_credentials(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -600,12 +600,14 @@ def without_credentials(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_queues_own_address_says_its_region(
     url: str, region: str, client: Any, tmp_path: Path
 ) -> None:
-    intake = SqsIntake(make_settings(tmp_path, sqs_queue_url=url), Inbox(ObjectStore.in_memory()))
-    assert intake._client.meta.region_name == region
+    consumer = SqsConsumer(
+        make_settings(tmp_path, sqs_queue_url=url), Inbox(ObjectStore.in_memory())
+    )
+    assert consumer._client.meta.region_name == region
 
 
 def test_a_long_poll_gives_a_message_as_soon_as_it_comes(queue: Queue) -> None:
     from threading import Timer
 
     Timer(0.2, queue.send, [GOOD]).start()
-    assert SqsIntake(queue.settings, queue.inbox).pull(20).accepted == ("abc123",)
+    assert SqsConsumer(queue.settings, queue.inbox).pull(20).accepted == ("abc123",)

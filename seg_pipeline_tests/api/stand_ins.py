@@ -11,7 +11,7 @@ from seg_pipeline.errors import SegPipelineError
 from seg_pipeline.imaging.cutouts import cut_out
 from seg_pipeline.imaging.images import encode_original
 from seg_pipeline.imaging.masks import encode_mask_png
-from seg_pipeline.jobs.heartbeats import WorkerBeat, write_beat
+from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, write_beat
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.jobs.result_document import failed_document, result_document
 from seg_pipeline.store import Store
@@ -56,7 +56,7 @@ class FakeWorker:
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def __enter__(self) -> "FakeWorker":
-        beat(self._store)
+        heartbeat(self._store)
         self._thread.start()
         return self
 
@@ -71,10 +71,10 @@ class FakeWorker:
                 finish_job(self._store, claim.uuid, *self._drawings, error=self._error)
 
 
-def beat(store: Store, *uuids: str) -> None:
+def heartbeat(store: Store, *uuids: str) -> None:
     """A worker's sign of life, working on these jobs."""
     now = datetime.now(UTC)
-    write_beat(store, WorkerBeat("fake", 1, "here", beat_at=now, started_at=now, uuids=uuids))
+    write_beat(store, WorkerHeartbeat("fake", 1, "here", beat_at=now, started_at=now, uuids=uuids))
 
 
 class FailingStore:

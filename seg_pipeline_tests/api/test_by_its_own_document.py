@@ -29,7 +29,7 @@ from api.app import create_app
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import open_store
 from seg_pipeline_tests.api.serving import api_settings, serving
-from seg_pipeline_tests.api.stand_ins import beat
+from seg_pipeline_tests.api.stand_ins import heartbeat
 
 KEY = {"x-api-key": "s3cret"}
 EXAMPLES = 20
@@ -56,7 +56,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         worker_stale_seconds=900,
     )
     store = open_store(settings)
-    beat(store)
+    heartbeat(store)
     with serving(settings, store) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from seg_pipeline.errors import StoreUnavailable
-from seg_pipeline.jobs.heartbeats import FetcherBeat, write_beat, write_fetcher_beat
+from seg_pipeline.jobs.heartbeats import FetcherHeartbeat, write_beat, write_fetcher_beat
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.api.serving import Serve, eventually
-from seg_pipeline_tests.api.stand_ins import FailingStore, beat
+from seg_pipeline_tests.api.stand_ins import FailingStore, heartbeat
 from seg_pipeline_tests.builders import NOON, make_beat, picture_bytes
 
 PICTURE = picture_bytes()
@@ -42,7 +42,7 @@ def test_asking_for_its_health_is_no_request(serve: Serve) -> None:
 def test_it_is_ready_when_store_inbox_and_a_worker_are_there(
     serve: Serve, api_store: Store
 ) -> None:
-    beat(api_store)
+    heartbeat(api_store)
     response = serve().get("/readyz")
     assert response.status_code == 200
     checks = {"store": "ok", "inbox": "ok", "worker": "ok", "fetcher": "ok"}
@@ -52,12 +52,12 @@ def test_it_is_ready_when_store_inbox_and_a_worker_are_there(
 def test_without_a_fetcher_it_is_not_ready_while_there_is_a_picture_to_fetch(
     serve: Serve, api_store: Store
 ) -> None:
-    beat(api_store)
+    heartbeat(api_store)
     api_store.put(keys.fetching("job-1"), b"")
     response = serve().get("/readyz")
     assert response.status_code == 503
     assert "no fetcher has given a sign of life" in response.json()["checks"]["fetcher"]
-    write_fetcher_beat(api_store, FetcherBeat("fetcher-1", 1, "host", datetime.now(UTC)))
+    write_fetcher_beat(api_store, FetcherHeartbeat("fetcher-1", 1, "host", datetime.now(UTC)))
     assert serve().get("/readyz").status_code == 200
 
 
@@ -80,7 +80,7 @@ def test_a_worker_that_says_that_it_can_do_nothing_is_none(serve: Serve, api_sto
         "no worker can work: there is no storage; jobs"
         in serve().get("/readyz").json()["checks"]["worker"]
     )
-    beat(api_store)
+    heartbeat(api_store)
     assert serve().get("/readyz").json()["checks"]["worker"] == "ok"
 
 
@@ -91,7 +91,7 @@ def test_a_worker_that_says_that_it_can_do_nothing_is_none(serve: Serve, api_sto
 def test_it_names_what_is_missing(
     serve: Serve, api_store: Store, prefix: str, missing: str
 ) -> None:
-    beat(api_store)
+    heartbeat(api_store)
     failing = FailingStore(api_store)
     client = serve(failing)
     failing.error, failing.fails_on = (

@@ -15,7 +15,7 @@ from seg_pipeline.jobs.deliveries import Policy, Reply
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.api.serving import Serve
-from seg_pipeline_tests.api.stand_ins import DRAWING, beat, finish_job
+from seg_pipeline_tests.api.stand_ins import DRAWING, finish_job, heartbeat
 from seg_pipeline_tests.builders import (
     NOON,
     end_queue_job,
@@ -146,7 +146,7 @@ def test_a_job_says_where_it_stands_from_queue_to_result(serve: Serve, api_store
     client.post("/jobs", files={"image": ("a.png", PICTURE)}, data={"uuid": "mine"})
     queued = client.get("/jobs/mine").json()
     Inbox(api_store).claim(["mine"], "run")
-    beat(api_store, "mine")
+    heartbeat(api_store, "mine")
     processing = client.get("/jobs/mine").json()
     finish_job(api_store, "mine", DRAWING)
     finished = client.get("/jobs/mine").json()
@@ -286,7 +286,7 @@ def test_a_job_that_a_worker_has_is_cancelled_and_not_deleted_under_its_feet(
 ) -> None:
     client = serve()
     client.post("/jobs", json={"uuid": "mine", "image_url": URL})
-    beat(api_store, "mine")
+    heartbeat(api_store, "mine")
     response = client.delete("/jobs/mine")
     assert (response.status_code, response.json()["status"]) == (202, "processing")
     assert client.get("/jobs/mine").json()["status"] == "processing"

@@ -18,7 +18,7 @@ from seg_pipeline.monitoring.service_state import (
 from seg_pipeline.store import Store
 from seg_pipeline.telemetry.snapshots import MetricSnapshots, Snapshot
 from seg_pipeline_tests.api.serving import Serve
-from seg_pipeline_tests.api.stand_ins import FailingStore, beat
+from seg_pipeline_tests.api.stand_ins import FailingStore, heartbeat
 from seg_pipeline_tests.builders import make_job
 from seg_pipeline_tests.jobs.test_parked import park_callback
 
@@ -62,7 +62,7 @@ def test_counts_of_all_processes_are_added_up(serve: Serve, api_store: Store) ->
 def test_gauges_say_how_the_service_stands(serve: Serve, api_store: Store) -> None:
     Inbox(api_store).accept(make_job("a", image_url="https://example.com/x.png"))
     park_callback(api_store)
-    beat(api_store)
+    heartbeat(api_store)
     note_prune(api_store, PruneState(datetime.fromtimestamp(1000, UTC), 2))
     note_app_server_state(api_store, AppServerState(datetime.fromtimestamp(1000, UTC), "away"))
     samples = scrape(serve())

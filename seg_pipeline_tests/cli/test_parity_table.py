@@ -8,15 +8,17 @@ from typer.testing import CliRunner
 from seg_pipeline.cli.main import app
 from seg_pipeline.cli.parity_table import Counter, sentence, table
 from seg_pipeline.segmenters.parity import gate
-from seg_pipeline.segmenters.parity.gate import Subject, Verdict
+from seg_pipeline.segmenters.parity.gate import ParityVerdict, Subject
 from seg_pipeline.segmenters.registry import parity_subject
 from seg_pipeline.settings import Settings
 
 SUBJECT = Subject("demo-yolo", "0" * 64, "cpu: some processor", {}, {})
-GOOD = Verdict(
+GOOD = ParityVerdict(
     pictures=22, pairs=80, mean_iou=0.99912, others=1, exact_seconds=3.0, turbo_seconds=1.0
 )
-BAD = Verdict(pictures=22, pairs=80, mean_iou=0.97, others=1, exact_seconds=3.0, turbo_seconds=1.0)
+BAD = ParityVerdict(
+    pictures=22, pairs=80, mean_iou=0.97, others=1, exact_seconds=3.0, turbo_seconds=1.0
+)
 
 
 def test_the_table_has_a_line_for_each_model_with_what_was_measured() -> None:
@@ -46,7 +48,7 @@ def test_progress_is_a_line_now_and_then() -> None:
 
 @pytest.mark.parametrize(("verdict", "exit_code"), [(GOOD, 0), (BAD, 1)])
 def test_the_exit_code_says_whether_turbo_may_run(
-    verdict: Verdict, exit_code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    verdict: ParityVerdict, exit_code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that a deployment can ask before it sets the mode."""
     monkeypatch.chdir(tmp_path)

@@ -20,7 +20,7 @@ from seg_pipeline.defs.alarms import (
 )
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.monitoring.service_state import AppServerState, note_app_server_state
-from seg_pipeline.pipeline.stages import Workbench
+from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import keys
@@ -45,15 +45,15 @@ def people() -> Iterator[Webhook]:
 
 
 @pytest.fixture
-def bench(people: Webhook) -> Workbench:
+def stage_context(people: Webhook) -> StageContext:
     """A service with a webhook and nothing to do."""
     settings = make_settings(Path("nowhere"), alert_webhook_url=people.url)
-    return Workbench(settings, ObjectStore.in_memory(), WarmModels(settings))
+    return StageContext(settings, ObjectStore.in_memory(), WarmModels(settings))
 
 
-def tick(bench: Workbench, instance: dg.DagsterInstance) -> str:
+def tick(stage_context: StageContext, instance: dg.DagsterInstance) -> str:
     """One tick of `alarms`: what it says, or why it is red."""
-    context = dg.build_sensor_context(instance=instance, resources={"workbench": bench})
+    context = dg.build_sensor_context(instance=instance, resources={"stage_context": stage_context})
     try:
         result: Any = alarms_sensor(context)
     except AlarmBegan as error:
@@ -75,58 +75,60 @@ def checks(instance: dg.DagsterInstance) -> dict[str, bool]:
 
 
 def test_a_quiet_service_is_green_and_nobody_is_told(
-    bench: Workbench, instance: dg.DagsterInstance, people: Webhook
+    stage_context: StageContext, instance: dg.DagsterInstance, people: Webhook
 ) -> None:
-    assert tick(bench, instance).startswith("Nothing is parked.")
+    assert tick(stage_context, instance).startswith("Nothing is parked.")
     assert set(checks(instance).values()) == {True}
     assert people.texts == []
 
 
 def test_an_outage_is_red_once_and_ends_with_a_line(
-    bench: Workbench, instance: dg.DagsterInstance, people: Webhook
+    stage_context: StageContext, instance: dg.DagsterInstance, people: Webhook
 ) -> None:
-    tick(bench, instance)
-    note_app_server_state(bench.store, AppServerState(NOON, "it hangs up"))
-    red, grey = tick(bench, instance), tick(bench, instance)
+    tick(stage_context, instance)
+    note_app_server_state(stage_context.store, AppServerState(NOON, "it hangs up"))
+    red, grey = tick(stage_context, instance), tick(stage_context, instance)
     assert red.startswith("RED ALARM app_server_answers: The app server has been down for")
     assert not grey.startswith("RED")
     assert checks(instance)["app_server_answers"] is False
-    note_app_server_state(bench.store, AppServerState())
-    assert tick(bench, instance).startswith("app_server_answers is well again after")
+    note_app_server_state(stage_context.store, AppServerState())
+    assert tick(stage_context, instance).startswith("app_server_answers is well again after")
     assert checks(instance)["app_server_answers"] is True
     assert [text.partition(":")[0] for text in people.texts][:1] == ["ALARM app_server_answers"]
     assert len(people.texts) == 2
 
 
 def test_a_verdict_that_stands_still_is_not_reported_again(
-    bench: Workbench, instance: dg.DagsterInstance
+    stage_context: StageContext, instance: dg.DagsterInstance
 ) -> None:
     """A row of Dagster's tables each half minute would be a million a year."""
     for _ in range(3):
-        tick(bench, instance)
+        tick(stage_context, instance)
     (key,) = alarm_checks[0].check_keys
     assert len(instance.event_log_storage.get_asset_check_execution_history(key, limit=10)) == 1
 
 
 def test_people_who_cannot_be_reached_are_told_later(
-    bench: Workbench, instance: dg.DagsterInstance, people: Webhook
+    stage_context: StageContext, instance: dg.DagsterInstance, people: Webhook
 ) -> None:
-    bench.store.put(keys.parked("m-1"), b"{}")
+    stage_context.store.put(keys.parked("m-1"), b"{}")
     people.status = 503
-    assert tick(bench, instance).startswith("RED ALARM nothing_parked")
+    assert tick(stage_context, instance).startswith("RED ALARM nothing_parked")
     people.status = 200
-    tick(bench, instance)
+    tick(stage_context, instance)
     assert [text.partition(":")[0] for text in people.texts] == [
         "ALARM nothing_parked",
         "ALARM nothing_parked",
     ]
-    tick(bench, instance)
+    tick(stage_context, instance)
     assert len(people.texts) == 2
 
 
-def test_a_check_can_be_executed_by_hand(bench: Workbench, instance: dg.DagsterInstance) -> None:
-    bench.store.put(keys.parked("m-1"), b"{}")
-    resources = {"workbench": dg.ResourceDefinition.hardcoded_resource(bench)}
+def test_a_check_can_be_executed_by_hand(
+    stage_context: StageContext, instance: dg.DagsterInstance
+) -> None:
+    stage_context.store.put(keys.parked("m-1"), b"{}")
+    resources = {"stage_context": dg.ResourceDefinition.hardcoded_resource(stage_context)}
     own = dg.Definitions(
         [service_asset], asset_checks=alarm_checks, jobs=[check_job], resources=resources
     )
@@ -182,14 +184,14 @@ def tick_alerts(settings: Settings, instance: dg.DagsterInstance, cursor: str | 
 
 
 def test_only_final_failures_of_ours_are_posted(
-    bench: Workbench, instance: dg.DagsterInstance, people: Webhook
+    stage_context: StageContext, instance: dg.DagsterInstance, people: Webhook
 ) -> None:
-    cursor = tick_alerts(bench.settings, instance, None)
+    cursor = tick_alerts(stage_context.settings, instance, None)
     failing_job(instance, reported("not_an_image", "it is no picture."))
     failing_job(instance, reported("store_unavailable", "it is tried again.", final=False))
     failing_job(instance, reported("model_failed", "the model fell over."))
     failing_job(instance, ValueError("nobody foresaw this"))
-    tick_alerts(bench.settings, instance, cursor)
+    tick_alerts(stage_context.settings, instance, cursor)
     (text,) = people.texts
     lines = sorted(text.splitlines())
     assert len(lines) == 2
@@ -200,39 +202,42 @@ def test_only_final_failures_of_ours_are_posted(
 
 
 def test_the_same_failure_is_posted_once_and_then_counted(
-    bench: Workbench, instance: dg.DagsterInstance, people: Webhook
+    stage_context: StageContext, instance: dg.DagsterInstance, people: Webhook
 ) -> None:
-    cursor = tick_alerts(bench.settings, instance, None)
+    cursor = tick_alerts(stage_context.settings, instance, None)
     for _ in range(3):
         failing_job(instance, reported("model_failed", "the model fell over."))
-        cursor = tick_alerts(bench.settings, instance, cursor)
+        cursor = tick_alerts(stage_context.settings, instance, cursor)
     assert len(people.texts) == 1
     memory = json.loads(cursor)
     assert memory["counted"] == {"model_failed": 2}
     memory["posted"]["model_failed"] = NOON.isoformat()
-    cursor = tick_alerts(bench.settings, instance, json.dumps(memory))
+    cursor = tick_alerts(stage_context.settings, instance, json.dumps(memory))
     assert people.texts[1].startswith("FAILED model_failed (2 since the last message): run ")
     assert json.loads(cursor)["counted"] == {}
 
 
 def test_no_run_is_looked_at_twice_and_none_is_missed(
-    bench: Workbench, instance: dg.DagsterInstance, people: Webhook, monkeypatch: pytest.MonkeyPatch
+    stage_context: StageContext,
+    instance: dg.DagsterInstance,
+    people: Webhook,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also if more failed than a tick looks at."""
     monkeypatch.setattr("seg_pipeline.defs.failed_runs.RUNS_PER_TICK", 2)
-    cursor = tick_alerts(bench.settings, instance, None)
+    cursor = tick_alerts(stage_context.settings, instance, None)
     for number in range(5):
         failing_job(instance, reported("model_failed", f"number {number}."))
     for _ in range(4):
-        cursor = tick_alerts(bench.settings, instance, cursor)
+        cursor = tick_alerts(stage_context.settings, instance, cursor)
     assert len(people.texts) == 1
     assert json.loads(cursor)["counted"]["model_failed"] + 1 + (2 - 1) == 5
 
 
 def test_runs_before_the_first_tick_are_no_news(
-    bench: Workbench, instance: dg.DagsterInstance, people: Webhook
+    stage_context: StageContext, instance: dg.DagsterInstance, people: Webhook
 ) -> None:
     memory = {"updated_after": "2099-01-01T00:00:00+00:00"}
     failing_job(instance, reported("model_failed", "long ago."))
-    tick_alerts(bench.settings, instance, json.dumps(memory))
+    tick_alerts(stage_context.settings, instance, json.dumps(memory))
     assert people.texts == []

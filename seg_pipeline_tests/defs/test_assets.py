@@ -17,7 +17,7 @@ from seg_pipeline.domain import Parameters, RgbImage, Segment
 from seg_pipeline.errors import FetchGivenUp, ModelOutOfMemory
 from seg_pipeline.jobs.deliveries import Policy, Reply
 from seg_pipeline.jobs.repository import Claim
-from seg_pipeline.pipeline.stages import Workbench
+from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.builders import (
     NOON,
@@ -26,7 +26,7 @@ from seg_pipeline_tests.builders import (
     accept_upload,
     bring_picture,
     end_queue_job,
-    make_bench,
+    make_context,
     make_job,
     make_queue_job,
     make_scene_picture,
@@ -45,7 +45,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def run_job(
-    bench: Workbench,
+    stage_context: StageContext,
     instance: dg.DagsterInstance,
     *uuids: str,
     only: list[str] | None = None,
@@ -55,7 +55,7 @@ def run_job(
     operator does."""
     missing = [uuid for uuid in uuids if not instance.has_dynamic_partition("jobs", uuid)]
     instance.add_dynamic_partitions("jobs", missing)
-    job = definitions_over(bench).get_repository_def().get_job("segment_images")
+    job = definitions_over(stage_context).get_repository_def().get_job("segment_images")
     selection = {"asset_selection": [dg.AssetKey(name) for name in only]} if only else {}
     range_tags = {RANGE_START_TAG: uuids[0], RANGE_END_TAG: uuids[-1]} if len(uuids) > 1 else {}
     return job.execute_in_process(
@@ -68,9 +68,9 @@ def run_job(
     )
 
 
-def definitions_over(bench: Workbench) -> dg.Definitions:
-    """The product's definitions on a test's workbench."""
-    resources = {"workbench": bench, "passed_jobs": PassedJobs()}
+def definitions_over(stage_context: StageContext) -> dg.Definitions:
+    """The product's definitions on a test's stage_context."""
+    resources = {"stage_context": stage_context, "passed_jobs": PassedJobs()}
     return dg.Definitions(
         assets=[segmentation_assets],
         jobs=[segment_images],
@@ -95,9 +95,9 @@ def steps(result: dg.ExecuteInProcessResult) -> set[str]:
 def test_every_stage_is_a_step_and_materialises_its_partition(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    bench = make_bench(tmp_path)
-    accept_upload(bench, "job-1")
-    result = run_job(bench, instance, "job-1")
+    stage_context = make_context(tmp_path)
+    accept_upload(stage_context, "job-1")
+    result = run_job(stage_context, instance, "job-1")
     assert result.success
     assert steps(result) == set(SEGMENTING)
     assert all(materialized(instance, stage) == {"job-1"} for stage in SEGMENTING)
@@ -106,9 +106,9 @@ def test_every_stage_is_a_step_and_materialises_its_partition(
 def test_a_materialisation_tells_counts_seconds_the_weights_and_links(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    bench = make_bench(tmp_path, base_url="https://segments.example")
-    accept_upload(bench, "job-1")
-    run_job(bench, instance, "job-1")
+    stage_context = make_context(tmp_path, base_url="https://segments.example")
+    accept_upload(stage_context, "job-1")
+    run_job(stage_context, instance, "job-1")
     events = {
         name: instance.get_latest_materialization_event(dg.AssetKey(name)) for name in SEGMENTING
     }
@@ -127,26 +127,26 @@ def test_a_materialisation_tells_counts_seconds_the_weights_and_links(
 def test_in_a_batch_exactly_the_good_partitions_turn_green(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    bench = make_bench(tmp_path)
-    accept_upload(bench, "good-1")
-    accept_upload(bench, "bad", picture_bytes(make_scene_picture())[:-40])
-    accept_upload(bench, "good-2")
-    assert run_job(bench, instance, "good-1", "bad", "good-2").success
+    stage_context = make_context(tmp_path)
+    accept_upload(stage_context, "good-1")
+    accept_upload(stage_context, "bad", picture_bytes(make_scene_picture())[:-40])
+    accept_upload(stage_context, "good-2")
+    assert run_job(stage_context, instance, "good-1", "bad", "good-2").success
     assert all(materialized(instance, stage) == {"good-1", "good-2"} for stage in SEGMENTING)
-    assert bench.inbox.result("bad") is None
+    assert stage_context.inbox.result("bad") is None
 
 
 def test_a_bad_picture_alone_ends_as_a_failed_run_with_one_sentence(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    bench = make_bench(tmp_path)
-    accept_upload(bench, "bad", picture_bytes(make_scene_picture())[:-40])
-    bench.inbox.claim(["bad"], "bad:1")
-    result = run_job(bench, instance, "bad", **{"dagster/run_key": "bad:1"})
+    stage_context = make_context(tmp_path)
+    accept_upload(stage_context, "bad", picture_bytes(make_scene_picture())[:-40])
+    stage_context.inbox.claim(["bad"], "bad:1")
+    result = run_job(stage_context, instance, "bad", **{"dagster/run_key": "bad:1"})
     assert not result.success
     (failure,) = result.get_failed_step_keys()
     assert failure == "segmentation.source_image"
-    error = (bench.inbox.result("bad") or {})["error"]
+    error = (stage_context.inbox.result("bad") or {})["error"]
     assert (
         result.failure_data_for_node("segmentation.source_image").user_failure_data.description
         == error["message"]
@@ -157,45 +157,45 @@ def test_a_bad_picture_alone_ends_as_a_failed_run_with_one_sentence(
 def test_a_picture_that_could_not_be_had_fails_its_own_run_at_the_first_attempt(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    bench = make_bench(tmp_path)
-    bench.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
-    bring_picture(bench.inbox, error=FetchGivenUp("The server does not answer."))
-    bench.inbox.claim(["job-1"], "job-1:1")
-    result = run_job(bench, instance, "job-1", **{"dagster/run_key": "job-1:1"})
+    stage_context = make_context(tmp_path)
+    stage_context.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
+    bring_picture(stage_context.inbox, error=FetchGivenUp("The server does not answer."))
+    stage_context.inbox.claim(["job-1"], "job-1:1")
+    result = run_job(stage_context, instance, "job-1", **{"dagster/run_key": "job-1:1"})
     failure = result.failure_data_for_node("segmentation.source_image").user_failure_data
     assert failure.description == "The server does not answer."
-    document = bench.inbox.result("job-1") or {}
+    document = stage_context.inbox.result("job-1") or {}
     assert document["error"] == {
         "code": "fetch_unavailable",
         "message": "The server does not answer.",
     }
-    assert bench.inbox.inflight() == []
+    assert stage_context.inbox.inflight() == []
 
 
 def test_a_run_without_its_picture_sends_the_job_to_be_fetched(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     """As after an upgrade, while an older version had jobs with addresses in flight."""
-    bench = make_bench(tmp_path)
-    bench.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
-    bench.store.create(
+    stage_context = make_context(tmp_path)
+    stage_context.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
+    stage_context.store.create(
         keys.inflight("job-1"), json.dumps(Claim("job-1", 2, "job-1:2", NOON).to_json()).encode()
     )
-    result = run_job(bench, instance, "job-1", **{"dagster/run_key": "job-1:2"})
+    result = run_job(stage_context, instance, "job-1", **{"dagster/run_key": "job-1:2"})
     failure = result.failure_data_for_node("segmentation.source_image").user_failure_data
     assert "It is being fetched" in failure.description
-    assert (bench.inbox.inflight(), bench.inbox.fetches.uuids()) == ([], ["job-1"])
-    assert bench.inbox.status("job-1") == "queued"
+    assert (stage_context.inbox.inflight(), stage_context.inbox.fetches.uuids()) == ([], ["job-1"])
+    assert stage_context.inbox.status("job-1") == "queued"
 
 
 def test_what_source_image_shows_says_who_gave_the_picture_and_no_secret(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    bench = make_bench(tmp_path)
+    stage_context = make_context(tmp_path)
     accept_address(
-        bench, "job-1", image_url="https://pictures.example/a.png?X-Amz-Signature=topsecret"
+        stage_context, "job-1", image_url="https://pictures.example/a.png?X-Amz-Signature=topsecret"
     )
-    result = run_job(bench, instance, "job-1")
+    result = run_job(stage_context, instance, "job-1")
     (event,) = result.asset_materializations_for_node("segmentation.source_image")
     shown = {name: value.value for name, value in event.metadata.items()}
     assert shown["image_url"] == "https://pictures.example/a.png"
@@ -218,25 +218,25 @@ class _NoMemory(BarSegmenter):
 def test_a_passing_error_leaves_the_job_to_the_sweeper(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    bench = make_bench(tmp_path, segmenter=_NoMemory())
-    accept_upload(bench, "job-1")
-    bench.inbox.claim(["job-1"], "job-1:1")
-    assert not run_job(bench, instance, "job-1", **{"dagster/run_key": "job-1:1"}).success
-    assert bench.inbox.result("job-1") is None
-    assert [claim.uuid for claim in bench.inbox.inflight()] == ["job-1"]
+    stage_context = make_context(tmp_path, segmenter=_NoMemory())
+    accept_upload(stage_context, "job-1")
+    stage_context.inbox.claim(["job-1"], "job-1:1")
+    assert not run_job(stage_context, instance, "job-1", **{"dagster/run_key": "job-1:1"}).success
+    assert stage_context.inbox.result("job-1") is None
+    assert [claim.uuid for claim in stage_context.inbox.inflight()] == ["job-1"]
 
 
 @pytest.mark.parametrize("stage", SEGMENTING)
 def test_an_operator_can_materialise_any_stage_again(
     tmp_path: Path, instance: dg.DagsterInstance, stage: str
 ) -> None:
-    bench = make_bench(tmp_path)
-    accept_upload(bench, "job-1")
-    run_job(bench, instance, "job-1")
-    before = stored_files(bench, "job-1")
-    again = run_job(make_bench(tmp_path, bench.store), instance, "job-1", only=[stage])
+    stage_context = make_context(tmp_path)
+    accept_upload(stage_context, "job-1")
+    run_job(stage_context, instance, "job-1")
+    before = stored_files(stage_context, "job-1")
+    again = run_job(make_context(tmp_path, stage_context.store), instance, "job-1", only=[stage])
     assert again.success
-    assert stored_files(bench, "job-1") == before
+    assert stored_files(stage_context, "job-1") == before
     events = [
         event.event_specific_data.materialization
         for event in again.get_asset_materialization_events()
@@ -271,12 +271,12 @@ def test_a_run_writes_the_files_of_its_own_stages_alone(
     uuids: list[str],
 ) -> None:
     """A stage may begin before the one above it ends, but not one that nobody asked for."""
-    bench = make_bench(tmp_path)
+    stage_context = make_context(tmp_path)
     for uuid in uuids:
-        accept_upload(bench, uuid)
-    assert run_job(bench, instance, *uuids).success
-    again, written = make_bench(tmp_path, bench.store), set()
-    put = bench.store.put
+        accept_upload(stage_context, uuid)
+    assert run_job(stage_context, instance, *uuids).success
+    again, written = make_context(tmp_path, stage_context.store), set()
+    put = stage_context.store.put
 
     def note(key: str, data: bytes) -> None:
         written.update([key] if key.startswith(keys.ASSETS) else [])
@@ -293,29 +293,31 @@ def test_a_run_writes_the_files_of_its_own_stages_alone(
 # Callback
 
 
-def make_telling_bench(folder: Path, store: Store | None = None) -> Workbench:
-    """A workbench with an app server that waits for what comes by the queue."""
-    return make_bench(folder, store, app_server_url="https://app.example")
+def make_telling_bench(folder: Path, store: Store | None = None) -> StageContext:
+    """A stage_context with an app server that waits for what comes by the queue."""
+    return make_context(folder, store, app_server_url="https://app.example")
 
 
-def accept_queue_job(bench: Workbench, uuid: str, data: bytes | None = None) -> None:
+def accept_queue_job(stage_context: StageContext, uuid: str, data: bytes | None = None) -> None:
     """A job that came by the queue and whose picture was fetched."""
-    accept_address(bench, uuid, data, via="sqs", callback=True)
+    accept_address(stage_context, uuid, data, via="sqs", callback=True)
 
 
-def waiting(bench: Workbench) -> list[str]:
+def waiting(stage_context: StageContext) -> list[str]:
     """Jobs that the app server is to be told of now."""
-    return [marker.uuid for marker in bench.inbox.outbox.waiting(NOON.replace(year=2100), 10)]
+    return [
+        marker.uuid for marker in stage_context.inbox.outbox.waiting(NOON.replace(year=2100), 10)
+    ]
 
 
 def test_a_job_from_the_queue_is_recorded_for_the_app_server_and_not_green_before_it_knows(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    bench = make_telling_bench(tmp_path)
-    accept_queue_job(bench, "job-1")
-    result = run_job(bench, instance, "job-1")
+    stage_context = make_telling_bench(tmp_path)
+    accept_queue_job(stage_context, "job-1")
+    result = run_job(stage_context, instance, "job-1")
     assert (result.success, steps(result)) == (True, set(STAGES))
-    assert waiting(bench) == ["job-1"]
+    assert waiting(stage_context) == ["job-1"]
     assert materialized(instance, "result") == {"job-1"}
     assert materialized(instance, CALLBACK) == set()
 
@@ -323,82 +325,89 @@ def test_a_job_from_the_queue_is_recorded_for_the_app_server_and_not_green_befor
 def test_in_a_batch_only_those_go_on_that_the_app_server_waits_for(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    bench = make_telling_bench(tmp_path)
-    accept_upload(bench, "upload")
-    accept_queue_job(bench, "queued")
-    result = run_job(bench, instance, "upload", "queued")
-    assert (result.success, steps(result), waiting(bench)) == (True, set(STAGES), ["queued"])
+    stage_context = make_telling_bench(tmp_path)
+    accept_upload(stage_context, "upload")
+    accept_queue_job(stage_context, "queued")
+    result = run_job(stage_context, instance, "upload", "queued")
+    assert (result.success, steps(result), waiting(stage_context)) == (
+        True,
+        set(STAGES),
+        ["queued"],
+    )
 
 
 def test_a_failed_job_is_recorded_too(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    bench = make_telling_bench(tmp_path)
-    accept_queue_job(bench, "job-1", b"<html>")
-    bench.inbox.claim(["job-1"], "job-1:1")
-    assert not run_job(bench, instance, "job-1", **{"dagster/run_key": "job-1:1"}).success
-    assert waiting(bench) == ["job-1"]
-    assert (bench.inbox.result("job-1") or {})["status"] == "failed"
+    stage_context = make_telling_bench(tmp_path)
+    accept_queue_job(stage_context, "job-1", b"<html>")
+    stage_context.inbox.claim(["job-1"], "job-1:1")
+    assert not run_job(stage_context, instance, "job-1", **{"dagster/run_key": "job-1:1"}).success
+    assert waiting(stage_context) == ["job-1"]
+    assert (stage_context.inbox.result("job-1") or {})["status"] == "failed"
 
 
 def test_an_app_server_that_was_told_while_the_run_went_on_is_not_told_twice(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The courier is quicker than the step."""
-    bench = make_telling_bench(tmp_path)
-    accept_queue_job(bench, "job-1")
-    record = bench.inbox.outbox.record
+    stage_context = make_telling_bench(tmp_path)
+    accept_queue_job(stage_context, "job-1")
+    record = stage_context.inbox.outbox.record
 
     def record_and_deliver(uuid: str, result: dict[str, Any]) -> None:
         record(uuid, result)
-        delivery = bench.inbox.outbox.delivery(uuid)
+        delivery = stage_context.inbox.outbox.delivery(uuid)
         assert delivery is not None
         delivered = delivery.after(Reply(0.1, 200), NOON, Policy(60, 60), None)
-        bench.inbox.outbox.note(delivered, delivery)
+        stage_context.inbox.outbox.note(delivered, delivery)
 
-    monkeypatch.setattr(bench.inbox.outbox, "record", record_and_deliver)
-    assert steps(run_job(bench, instance, "job-1")) == set(STAGES)
-    assert waiting(bench) == []
+    monkeypatch.setattr(stage_context.inbox.outbox, "record", record_and_deliver)
+    assert steps(run_job(stage_context, instance, "job-1")) == set(STAGES)
+    assert waiting(stage_context) == []
 
 
 def test_materialising_callback_tells_once_more(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     """An operator replays a parked delivery so, one partition or many at a time."""
-    bench = make_telling_bench(tmp_path)
+    stage_context = make_telling_bench(tmp_path)
     uuids = ["job-1", "job-2"]
     for uuid in uuids:
-        end_queue_job(bench.inbox, uuid)
-        delivery = bench.inbox.outbox.delivery(uuid)
+        end_queue_job(stage_context.inbox, uuid)
+        delivery = stage_context.inbox.outbox.delivery(uuid)
         assert delivery is not None
-        bench.inbox.outbox.note(delivery.parked("404", NOON, Policy(60, 60)), delivery)
-    result = run_job(make_telling_bench(tmp_path, bench.store), instance, *uuids, only=[CALLBACK])
+        stage_context.inbox.outbox.note(delivery.parked("404", NOON, Policy(60, 60)), delivery)
+    result = run_job(
+        make_telling_bench(tmp_path, stage_context.store), instance, *uuids, only=[CALLBACK]
+    )
     assert result.success
     assert {
-        str((bench.inbox.outbox.delivery(uuid) or pytest.fail(uuid)).state) for uuid in uuids
+        str((stage_context.inbox.outbox.delivery(uuid) or pytest.fail(uuid)).state)
+        for uuid in uuids
     } == {"pending"}
 
 
 @pytest.mark.parametrize(("prepare", "sentence"), [
     (accept_upload, "did not come by the queue"),
-    (lambda bench, uuid: bench.inbox.accept(make_queue_job(uuid)), "has not ended yet"),
+    (lambda context, uuid: context.inbox.accept(make_queue_job(uuid)), "has not ended yet"),
 ])  # fmt: skip
 def test_what_cannot_be_told_fails_the_run_and_not_the_job(
     tmp_path: Path, instance: dg.DagsterInstance, prepare: Any, sentence: str
 ) -> None:
-    bench = make_telling_bench(tmp_path)
-    prepare(bench, "job-1")
-    result = run_job(bench, instance, "job-1", only=[CALLBACK])
+    stage_context = make_telling_bench(tmp_path)
+    prepare(stage_context, "job-1")
+    result = run_job(stage_context, instance, "job-1", only=[CALLBACK])
     assert not result.success
     description = result.failure_data_for_node(
         "segmentation.callback"
     ).user_failure_data.description
     assert sentence in description
-    assert bench.inbox.result("job-1") is None
+    assert stage_context.inbox.result("job-1") is None
 
 
 def test_without_an_app_server_the_step_is_skipped(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    bench = make_bench(tmp_path)
-    accept_queue_job(bench, "job-1")
-    result = run_job(bench, instance, "job-1")
+    stage_context = make_context(tmp_path)
+    accept_queue_job(stage_context, "job-1")
+    result = run_job(stage_context, instance, "job-1")
     assert (result.success, steps(result)) == (True, set(SEGMENTING))

@@ -11,9 +11,9 @@ import boto3
 import dagster as dg
 import pytest
 
-from seg_pipeline.adapters.outbox_relay import Courier
-from seg_pipeline.adapters.sqs_consumer import SqsIntake
-from seg_pipeline.adapters.sqs_polling import Collector
+from seg_pipeline.adapters.outbox_relay import OutboxRelay
+from seg_pipeline.adapters.sqs_consumer import SqsConsumer
+from seg_pipeline.adapters.sqs_polling import SqsPoller
 from seg_pipeline.defs.queue_sensors import build_courier_sensor, build_queue_sensor
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.jobs.repository import Inbox
@@ -43,7 +43,7 @@ def make_quick_settings(**values: Any) -> Settings:
 def tick_courier(inbox: Inbox, settings: Settings, instance: dg.DagsterInstance) -> dg.SensorResult:
     """One tick, and what the daemon does with its events."""
     context = dg.build_sensor_context(
-        instance=instance, resources={"courier": Courier(inbox.store, settings)}
+        instance=instance, resources={"relay": OutboxRelay(inbox.store, settings)}
     )
     result = build_courier_sensor(settings)(context)
     assert isinstance(result, dg.SensorResult)
@@ -150,7 +150,7 @@ def test_a_store_that_goes_away_after_a_delivery_does_not_hide_it(
     end_queue_job(inbox)
     with app_server() as server:
         settings = make_quick_settings(app_server_url=server.url)
-        courier = Courier(inbox.store, settings)
+        courier = OutboxRelay(inbox.store, settings)
         deliver, rounds = courier.deliver, []
 
         def deliver_once(*asked: Any) -> Any:
@@ -160,7 +160,7 @@ def test_a_store_that_goes_away_after_a_delivery_does_not_hide_it(
             return deliver(*asked)
 
         monkeypatch.setattr(courier, "deliver", deliver_once)
-        context = dg.build_sensor_context(instance=instance, resources={"courier": courier})
+        context = dg.build_sensor_context(instance=instance, resources={"relay": courier})
         result = build_courier_sensor(settings)(context)
     assert isinstance(result, dg.SensorResult)
     assert len(result.asset_events) == 1
@@ -171,7 +171,7 @@ def test_without_an_app_server_nothing_runs(inbox: Inbox, instance: dg.DagsterIn
     sensor = build_courier_sensor(settings)
     assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
     context = dg.build_sensor_context(
-        instance=instance, resources={"courier": Courier(inbox.store, settings)}
+        instance=instance, resources={"relay": OutboxRelay(inbox.store, settings)}
     )
     assert skip_message(sensor(context)) == "APP_SERVER_URL is not set: there is nobody to tell."
 
@@ -190,8 +190,8 @@ def queue_settings(aws_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Settin
 
 
 def tick_queue(inbox: Inbox, settings: Settings, instance: dg.DagsterInstance) -> str:
-    collector = Collector(SqsIntake(settings, inbox))
-    context = dg.build_sensor_context(instance=instance, resources={"collector": collector})
+    poller = SqsPoller(SqsConsumer(settings, inbox))
+    context = dg.build_sensor_context(instance=instance, resources={"poller": poller})
     return skip_message(build_queue_sensor(settings)(context))
 
 

@@ -18,12 +18,12 @@ from seg_pipeline.defs.run_config import uuids_in_config
 from seg_pipeline.defs.sensors import inbox_sensor, sweeper
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.jobs.evidence import Evidence, write_evidence
-from seg_pipeline.jobs.heartbeats import WorkerBeat, write_beat
+from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, write_beat
 from seg_pipeline.jobs.repository import Claim, new_run_key
-from seg_pipeline.pipeline.stages import Workbench
-from seg_pipeline_tests.builders import NOON, accept_upload, make_bench
+from seg_pipeline.pipeline.stages import StageContext
+from seg_pipeline_tests.builders import NOON, accept_upload, make_context
 
-Tick = Callable[[dg.SensorDefinition, Workbench], dg.SensorResult | dg.SkipReason]
+Tick = Callable[[dg.SensorDefinition, StageContext], dg.SensorResult | dg.SkipReason]
 
 
 @pytest.fixture
@@ -37,19 +37,21 @@ def instance() -> Iterator[dg.DagsterInstance]:
 def tick(instance: dg.DagsterInstance) -> Tick:
     """Evaluates a sensor once."""
 
-    def evaluate(sensor: dg.SensorDefinition, bench: Workbench) -> Any:
-        context = dg.build_sensor_context(instance=instance, resources={"workbench": bench})
+    def evaluate(sensor: dg.SensorDefinition, stage_context: StageContext) -> Any:
+        context = dg.build_sensor_context(
+            instance=instance, resources={"stage_context": stage_context}
+        )
         return sensor(context)
 
     return evaluate
 
 
-def make_quick_bench(folder: Path, **values: Any) -> Workbench:
-    return make_bench(folder, **{"tick_seconds": 0.2, "inbox_poll_seconds": 0.02, **values})
+def make_quick_bench(folder: Path, **values: Any) -> StageContext:
+    return make_context(folder, **{"tick_seconds": 0.2, "inbox_poll_seconds": 0.02, **values})
 
 
-def job_definition(bench: Workbench) -> dg.JobDefinition:
-    resources = {"workbench": bench, "passed_jobs": PassedJobs()}
+def job_definition(stage_context: StageContext) -> dg.JobDefinition:
+    resources = {"stage_context": stage_context, "passed_jobs": PassedJobs()}
     definitions = dg.Definitions(
         assets=[segmentation_assets], jobs=[segment_images], resources=resources
     )
@@ -57,11 +59,14 @@ def job_definition(bench: Workbench) -> dg.JobDefinition:
 
 
 def make_run(
-    instance: dg.DagsterInstance, bench: Workbench, run_key: str, status: dg.DagsterRunStatus
+    instance: dg.DagsterInstance,
+    stage_context: StageContext,
+    run_key: str,
+    status: dg.DagsterRunStatus,
 ) -> dg.DagsterRun:
     """A run as a sensor's request made it."""
     return instance.create_run_for_job(
-        job_definition(bench), status=status, tags={"dagster/run_key": run_key}
+        job_definition(stage_context), status=status, tags={"dagster/run_key": run_key}
     )
 
 
@@ -77,23 +82,23 @@ def test_a_quiet_tick_says_what_it_waited_for(tmp_path: Path, tick: Tick) -> Non
 
 
 def test_a_lone_job_gets_a_run_of_its_partition(tmp_path: Path, tick: Tick) -> None:
-    bench = make_quick_bench(tmp_path)
-    accept_upload(bench, "job-1")
-    result = tick(inbox_sensor, bench)
+    stage_context = make_quick_bench(tmp_path)
+    accept_upload(stage_context, "job-1")
+    result = tick(inbox_sensor, stage_context)
     assert isinstance(result, dg.SensorResult)
     (request,) = result.run_requests or []
     assert (request.run_key or "").startswith("job-1:1@")
     assert request.partition_key == "job-1"
     assert [keys.partition_keys for keys in result.dynamic_partitions_requests or []] == [["job-1"]]
-    assert [claim.uuid for claim in bench.inbox.inflight()] == ["job-1"]
-    assert bench.inbox.waiting(10) == []
+    assert [claim.uuid for claim in stage_context.inbox.inflight()] == ["job-1"]
+    assert stage_context.inbox.waiting(10) == []
 
 
 def test_a_backlog_gets_runs_over_ranges(tmp_path: Path, tick: Tick) -> None:
-    bench = make_quick_bench(tmp_path, batch_size=4)
+    stage_context = make_quick_bench(tmp_path, batch_size=4)
     for index in range(6):
-        accept_upload(bench, f"job-{index}")
-    result = tick(inbox_sensor, bench)
+        accept_upload(stage_context, f"job-{index}")
+    result = tick(inbox_sensor, stage_context)
     assert isinstance(result, dg.SensorResult)
     first, second = result.run_requests or []
     assert uuids_in_config(first.run_config) + uuids_in_config(second.run_config) == [
@@ -106,19 +111,19 @@ def test_a_backlog_gets_runs_over_ranges(tmp_path: Path, tick: Tick) -> None:
 def test_while_runs_wait_a_backlog_is_left_to_grow(
     tmp_path: Path, tick: Tick, instance: dg.DagsterInstance
 ) -> None:
-    bench = make_quick_bench(tmp_path)
+    stage_context = make_quick_bench(tmp_path)
     for run_key in ("a:1", "b:1"):
-        make_run(instance, bench, run_key, dg.DagsterRunStatus.STARTING)
-    accept_upload(bench, "job-1")
-    assert isinstance(tick(inbox_sensor, bench), dg.SkipReason)
-    assert bench.inbox.waiting(10) == ["job-1"]
+        make_run(instance, stage_context, run_key, dg.DagsterRunStatus.STARTING)
+    accept_upload(stage_context, "job-1")
+    assert isinstance(tick(inbox_sensor, stage_context), dg.SkipReason)
+    assert stage_context.inbox.waiting(10) == ["job-1"]
 
 
 def test_a_full_queue_of_runs_is_looked_at_once_and_again_after_a_pause(
     tmp_path: Path, tick: Tick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each look is a query to Dagster's database, under load ten times a second."""
-    bench, looks, story = make_quick_bench(tmp_path, tick_seconds=20.0), iter([2, 2, 1]), []
+    stage_context, looks, story = make_quick_bench(tmp_path, tick_seconds=20.0), iter([2, 2, 1]), []
 
     def look(*_: object) -> int:
         story.append("look")
@@ -126,8 +131,8 @@ def test_a_full_queue_of_runs_is_looked_at_once_and_again_after_a_pause(
 
     monkeypatch.setattr(sensors, "_runs_in_progress", look)
     monkeypatch.setattr("time.sleep", lambda _: story.append("pause"))
-    accept_upload(bench, "job-1")
-    assert isinstance(tick(inbox_sensor, bench), dg.SensorResult)
+    accept_upload(stage_context, "job-1")
+    assert isinstance(tick(inbox_sensor, stage_context), dg.SensorResult)
     assert story == ["look", "pause", "look", "pause", "look"]
 
 
@@ -136,30 +141,30 @@ def test_upkeep_takes_no_room_from_pictures(
 ) -> None:
     for _ in range(3):
         instance.create_run_for_job(tidying, status=dg.DagsterRunStatus.STARTED)
-    bench = make_quick_bench(tmp_path)
-    accept_upload(bench, "job-1")
-    assert isinstance(tick(inbox_sensor, bench), dg.SensorResult)
+    stage_context = make_quick_bench(tmp_path)
+    accept_upload(stage_context, "job-1")
+    assert isinstance(tick(inbox_sensor, stage_context), dg.SensorResult)
 
 
 def test_a_marker_of_a_finished_job_makes_no_run(tmp_path: Path, tick: Tick) -> None:
-    bench = make_quick_bench(tmp_path)
-    accept_upload(bench, "job-1")
-    bench.inbox.finish("job-1", {"status": "completed"}, "completed", NOON)
-    bench.store.put("inbox/job-1", b"")
-    skipped = tick(inbox_sensor, bench)
+    stage_context = make_quick_bench(tmp_path)
+    accept_upload(stage_context, "job-1")
+    stage_context.inbox.finish("job-1", {"status": "completed"}, "completed", NOON)
+    stage_context.store.put("inbox/job-1", b"")
+    skipped = tick(inbox_sensor, stage_context)
     assert isinstance(skipped, dg.SkipReason)
-    assert bench.inbox.waiting(10) == []
+    assert stage_context.inbox.waiting(10) == []
 
 
 def test_the_sweeper_asks_again_alone_for_what_a_dead_worker_held(
     tmp_path: Path, tick: Tick, instance: dg.DagsterInstance
 ) -> None:
-    bench = make_quick_bench(tmp_path)
+    stage_context = make_quick_bench(tmp_path)
     for uuid in ("a", "b"):
-        accept_upload(bench, uuid)
-    bench.inbox.claim(["a", "b"], "a:1")
-    run = make_run(instance, bench, "a:1", dg.DagsterRunStatus.STARTED)
-    result = tick(sweeper, bench)
+        accept_upload(stage_context, uuid)
+    stage_context.inbox.claim(["a", "b"], "a:1")
+    run = make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.STARTED)
+    result = tick(sweeper, stage_context)
     assert isinstance(result, dg.SensorResult)
     requests = result.run_requests or []
     assert [((request.run_key or "").partition("@")[0],
@@ -174,39 +179,40 @@ def test_the_sweeper_asks_again_alone_for_what_a_dead_worker_held(
 def test_the_sweeper_leaves_a_run_that_a_live_worker_names(
     tmp_path: Path, tick: Tick, instance: dg.DagsterInstance
 ) -> None:
-    bench = make_quick_bench(tmp_path)
-    accept_upload(bench, "a")
-    (claim,) = bench.inbox.claim(["a"], "a:1")
-    run = make_run(instance, bench, "a:1", dg.DagsterRunStatus.STARTED)
+    stage_context = make_quick_bench(tmp_path)
+    accept_upload(stage_context, "a")
+    (claim,) = stage_context.inbox.claim(["a"], "a:1")
+    run = make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.STARTED)
     now = claim.claimed_at
     write_beat(
-        bench.store, WorkerBeat("worker-1", 1, "here", now, now, run_id=run.run_id, uuids=("a",))
+        stage_context.store,
+        WorkerHeartbeat("worker-1", 1, "here", now, now, run_id=run.run_id, uuids=("a",)),
     )
-    assert isinstance(tick(sweeper, bench), dg.SkipReason)
+    assert isinstance(tick(sweeper, stage_context), dg.SkipReason)
 
 
 def test_the_sweeper_gives_a_job_up_after_its_last_attempt(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    bench = make_quick_bench(tmp_path, max_attempts=2)
-    accept_upload(bench, "a")
-    (claim,) = bench.inbox.claim(["a"], "a:2", attempt=2)
-    run = make_run(instance, bench, "a:2", dg.DagsterRunStatus.STARTED)
-    write_evidence(bench.store, "a", Evidence(run.run_id, "segments"))
-    swept = sweep(bench, instance, claim.claimed_at)
+    stage_context = make_quick_bench(tmp_path, max_attempts=2)
+    accept_upload(stage_context, "a")
+    (claim,) = stage_context.inbox.claim(["a"], "a:2", attempt=2)
+    run = make_run(instance, stage_context, "a:2", dg.DagsterRunStatus.STARTED)
+    write_evidence(stage_context.store, "a", Evidence(run.run_id, "segments"))
+    swept = sweep(stage_context, instance, claim.claimed_at)
     assert (swept.failed, swept.retries) == (1, [])
-    assert (bench.inbox.result("a") or {})["error"]["code"] == "worker_lost"
+    assert (stage_context.inbox.result("a") or {})["error"]["code"] == "worker_lost"
 
 
 def test_a_job_that_ended_its_worker_gets_its_next_attempt(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    bench = make_quick_bench(tmp_path)
-    accept_upload(bench, "a")
-    (claim,) = bench.inbox.claim(["a"], "a:1")
-    run = make_run(instance, bench, "a:1", dg.DagsterRunStatus.STARTED)
-    write_evidence(bench.store, "a", Evidence(run.run_id, "source_image"))
-    (again,) = sweep(bench, instance, claim.claimed_at).retries
+    stage_context = make_quick_bench(tmp_path)
+    accept_upload(stage_context, "a")
+    (claim,) = stage_context.inbox.claim(["a"], "a:1")
+    run = make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.STARTED)
+    write_evidence(stage_context.store, "a", Evidence(run.run_id, "source_image"))
+    (again,) = sweep(stage_context, instance, claim.claimed_at).retries
     assert (again.attempt, again.losses) == (2, 0)
 
 
@@ -216,61 +222,61 @@ def test_a_job_is_not_given_up_for_a_worker_that_something_else_ended(
 ) -> None:
     """Its last attempt stays its last, however often that happens; each time after a longer
     pause."""
-    bench = make_quick_bench(tmp_path, max_attempts=2)
+    stage_context = make_quick_bench(tmp_path, max_attempts=2)
     for uuid in uuids:
-        accept_upload(bench, uuid)
-    claim, *_ = bench.inbox.claim(uuids, "a:2", attempt=2)
+        accept_upload(stage_context, uuid)
+    claim, *_ = stage_context.inbox.claim(uuids, "a:2", attempt=2)
     now = claim.claimed_at
     for losses in range(1, 12):
-        make_run(instance, bench, claim.run_key, dg.DagsterRunStatus.STARTED)
-        while not (retries := sweep(bench, instance, now).retries):
+        make_run(instance, stage_context, claim.run_key, dg.DagsterRunStatus.STARTED)
+        while not (retries := sweep(stage_context, instance, now).retries):
             now += timedelta(seconds=5)
         claim, *others = retries
         assert {(each.attempt, each.losses, each.batch) for each in retries} == {(2, losses, 1)}
         for other in others:
-            bench.inbox.finish(other.uuid, {}, "completed", NOON)
-    assert bench.inbox.result("a") is None
+            stage_context.inbox.finish(other.uuid, {}, "completed", NOON)
+    assert stage_context.inbox.result("a") is None
 
 
 def test_a_store_that_was_away_does_not_make_workers_look_dead(
     tmp_path: Path, tick: Tick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They could not beat meanwhile, and get the time to."""
-    bench = make_quick_bench(tmp_path)
+    stage_context = make_quick_bench(tmp_path)
 
     def away() -> list[Claim]:
         raise StoreUnavailable("The bucket does not answer.")
 
     slept: list[float] = []
-    monkeypatch.setattr(bench.inbox, "inflight", away)
+    monkeypatch.setattr(stage_context.inbox, "inflight", away)
     monkeypatch.setattr("seg_pipeline.defs.sensors.time.sleep", slept.append)
-    skipped = tick(sweeper, bench)
+    skipped = tick(sweeper, stage_context)
     assert isinstance(skipped, dg.SkipReason)
     assert "The bucket does not answer." in (skipped.skip_message or "")
-    assert slept == [2 * bench.settings.heartbeat_seconds]
+    assert slept == [2 * stage_context.settings.heartbeat_seconds]
 
 
 def test_the_sweeper_completes_a_finish_that_died_half_way(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    bench = make_quick_bench(tmp_path)
-    accept_upload(bench, "a")
-    (claim,) = bench.inbox.claim(["a"], "a:1")
+    stage_context = make_quick_bench(tmp_path)
+    accept_upload(stage_context, "a")
+    (claim,) = stage_context.inbox.claim(["a"], "a:1")
     document = b'{"status": "completed", "expires_at": "2026-01-02T13:00:00+00:00"}'
-    bench.store.put("assets/a/result.json", document)
-    make_run(instance, bench, "a:1", dg.DagsterRunStatus.SUCCESS)
-    swept = sweep(bench, instance, claim.claimed_at)
+    stage_context.store.put("assets/a/result.json", document)
+    make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.SUCCESS)
+    swept = sweep(stage_context, instance, claim.claimed_at)
     assert (swept.settled, swept.failed, swept.retries) == (1, 0, [])
-    assert bench.inbox.inflight() == []
+    assert stage_context.inbox.inflight() == []
 
 
 def test_a_cancelled_job_fails_as_cancelled(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    bench = make_quick_bench(tmp_path)
-    accept_upload(bench, "a")
-    (claim,) = bench.inbox.claim(["a"], "a:1")
-    make_run(instance, bench, "a:1", dg.DagsterRunStatus.CANCELED)
-    sweep(bench, instance, claim.claimed_at)
-    assert (bench.inbox.result("a") or {})["error"]["code"] == "cancelled"
+    stage_context = make_quick_bench(tmp_path)
+    accept_upload(stage_context, "a")
+    (claim,) = stage_context.inbox.claim(["a"], "a:1")
+    make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.CANCELED)
+    sweep(stage_context, instance, claim.claimed_at)
+    assert (stage_context.inbox.result("a") or {})["error"]["code"] == "cancelled"
 
 
 def test_a_claim_whose_tick_died_is_asked_for_once_more(
@@ -278,66 +284,66 @@ def test_a_claim_whose_tick_died_is_asked_for_once_more(
 ) -> None:
     """The same attempt under the same key: should the daemon resume the tick too, Dagster drops the
     second."""
-    bench = make_quick_bench(tmp_path)
-    accept_upload(bench, "a")
-    (claim,) = bench.inbox.claim(["a"], "a:1")
-    assert sweep(bench, instance, claim.claimed_at + timedelta(seconds=30)).retries == []
-    (again,) = sweep(bench, instance, claim.claimed_at + timedelta(seconds=90)).retries
+    stage_context = make_quick_bench(tmp_path)
+    accept_upload(stage_context, "a")
+    (claim,) = stage_context.inbox.claim(["a"], "a:1")
+    assert sweep(stage_context, instance, claim.claimed_at + timedelta(seconds=30)).retries == []
+    (again,) = sweep(stage_context, instance, claim.claimed_at + timedelta(seconds=90)).retries
     assert (again.run_key, again.attempt) == ("a:1", 1)
 
 
 def test_while_the_store_is_away_a_tick_says_so(
     tmp_path: Path, tick: Tick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = make_quick_bench(tmp_path)
+    stage_context = make_quick_bench(tmp_path)
 
     def away(limit: int) -> list[str]:
         raise StoreUnavailable("The bucket does not answer.")
 
-    monkeypatch.setattr(bench.inbox, "waiting", away)
-    skipped = tick(inbox_sensor, bench)
+    monkeypatch.setattr(stage_context.inbox, "waiting", away)
+    skipped = tick(inbox_sensor, stage_context)
     assert isinstance(skipped, dg.SkipReason)
     assert "The bucket does not answer." in (skipped.skip_message or "")
 
 
 def test_a_uuid_that_is_used_again_gets_a_new_run(tmp_path: Path, tick: Tick) -> None:
     """Dagster makes no second run of a key, and keeps the deleted job's runs for a while."""
-    bench = make_quick_bench(tmp_path)
+    stage_context = make_quick_bench(tmp_path)
     run_keys = []
     for moment in (NOON, NOON + timedelta(seconds=1)):
-        accept_upload(bench, "a")
-        (claim,) = bench.inbox.claim(["a"], new_run_key("a", 1, moment))
+        accept_upload(stage_context, "a")
+        (claim,) = stage_context.inbox.claim(["a"], new_run_key("a", 1, moment))
         run_keys.append(claim.run_key)
-        bench.inbox.delete("a")
+        stage_context.inbox.delete("a")
     assert len(set(run_keys)) == 2
 
 
 def test_a_job_that_was_deleted_under_way_stays_deleted(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    bench = make_quick_bench(tmp_path)
-    accept_upload(bench, "a")
-    (claim,) = bench.inbox.claim(["a"], "a:1")
-    make_run(instance, bench, "a:1", dg.DagsterRunStatus.CANCELED)
-    bench.store.delete("assets/a/request.json")
-    sweep(bench, instance, claim.claimed_at)
-    assert bench.store.list("assets/a/") == []
-    assert bench.inbox.inflight() == []
+    stage_context = make_quick_bench(tmp_path)
+    accept_upload(stage_context, "a")
+    (claim,) = stage_context.inbox.claim(["a"], "a:1")
+    make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.CANCELED)
+    stage_context.store.delete("assets/a/request.json")
+    sweep(stage_context, instance, claim.claimed_at)
+    assert stage_context.store.list("assets/a/") == []
+    assert stage_context.inbox.inflight() == []
 
 
 def test_one_tick_asks_for_a_bounded_number_of_retries(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("seg_pipeline.defs.recovery.RETRIES_PER_TICK", 2)
-    bench = make_quick_bench(tmp_path)
+    stage_context = make_quick_bench(tmp_path)
     uuids = [f"job-{index}" for index in range(5)]
     for uuid in uuids:
-        accept_upload(bench, uuid)
-    bench.inbox.claim(uuids, "job-0:1")
-    make_run(instance, bench, "job-0:1", dg.DagsterRunStatus.FAILURE)
-    retried = [sweep(bench, instance, NOON.replace(year=2100)).retries for _ in range(1)]
+        accept_upload(stage_context, uuid)
+    stage_context.inbox.claim(uuids, "job-0:1")
+    make_run(instance, stage_context, "job-0:1", dg.DagsterRunStatus.FAILURE)
+    retried = [sweep(stage_context, instance, NOON.replace(year=2100)).retries for _ in range(1)]
     assert [len(claims) for claims in retried] == [2]
-    assert len(bench.inbox.inflight()) == 5
+    assert len(stage_context.inbox.inflight()) == 5
 
 
 def test_every_sensor_names_its_job() -> None:

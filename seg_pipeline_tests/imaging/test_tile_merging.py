@@ -9,7 +9,14 @@ from hypothesis.extra.numpy import arrays
 
 from seg_pipeline.domain import BoolMask, Box, Mask, Segment
 from seg_pipeline.imaging.masks import common_box, mask_iou
-from seg_pipeline.imaging.tile_merging import Part, View, agreement, merge, sampled, upscaled
+from seg_pipeline.imaging.tile_merging import (
+    TileFragment,
+    TileView,
+    agreement,
+    merge,
+    sampled,
+    upscaled,
+)
 from seg_pipeline.segmenters.tiling import split
 from seg_pipeline_tests.builders import bits, drawn, make_mask
 
@@ -22,14 +29,14 @@ def parts(full: BoolMask) -> list[BoolMask]:
     return [labels == part for part in range(1, count)]
 
 
-def view(box: Box, *fulls: BoolMask, **fields: object) -> View:
+def view(box: Box, *fulls: BoolMask, **fields: object) -> TileView:
     """What a tile sees of masks of the whole picture."""
     segments = []
     for full in fulls:
         wh = (full.shape[1], full.shape[0])
         mask = Mask.from_window(full[box.slices], (box.x, box.y), wh)
         segments += [Segment(mask, **{"label": "x", **fields})] if mask else []
-    return View(box, segments)
+    return TileView(box, segments)
 
 
 def drawings(segments: list[Segment]) -> list[str]:
@@ -129,25 +136,25 @@ class TestPieces:
     def test_a_piece_alone_is_left_as_it_is(self):
         tiles = [
             view(LEFT, bits("#........./........../.........."), confidence=0.5),
-            View(RIGHT, []),
+            TileView(RIGHT, []),
         ]
         assert merge(tiles)[0] is tiles[0].segments[0]
 
     def test_nothing_gives_nothing(self):
-        assert merge([View(LEFT, []), View(RIGHT, [])]) == []
+        assert merge([TileView(LEFT, []), TileView(RIGHT, [])]) == []
 
 
 class TestBetterViews:
     def test_a_cut_piece_is_dropped_if_the_tile_that_sees_beyond_the_cut_found_nothing(self):
         cut = bits("....##..../....##..../..........")
-        assert merge([view(LEFT, cut), View(RIGHT, [])]) == []
+        assert merge([view(LEFT, cut), TileView(RIGHT, [])]) == []
 
     def test_a_cut_piece_that_lies_mostly_where_no_other_tile_looks_stays(self):
-        assert len(merge([view(LEFT, BAR), View(RIGHT, [])])) == 1
+        assert len(merge([view(LEFT, BAR), TileView(RIGHT, [])])) == 1
 
     def test_what_the_overview_alone_saw_counts_if_no_tile_could_see_it_whole(self):
         long, short = make_mask("...../#####"), make_mask(".#.../.....")
-        merged = merge([View(LEFT, []), View(RIGHT, [])], [Segment(long), Segment(short)])
+        merged = merge([TileView(LEFT, []), TileView(RIGHT, [])], [Segment(long), Segment(short)])
         assert len(merged) == 1
         assert merged[0].mask.box.width == 10
 
@@ -156,7 +163,7 @@ class TestBetterViews:
         left, right, fine = Box(0, 0, 16, 8), Box(8, 0, 16, 8), np.zeros((8, 24), np.bool_)
         fine[1:7, 2:24] = True
         fine[3, 5] = False
-        merged = merge([view(left, fine, confidence=0.5), View(right, [])], [_reduced(fine, 4)])
+        merged = merge([view(left, fine, confidence=0.5), TileView(right, [])], [_reduced(fine, 4)])
         assert np.array_equal(merged[0].mask.full()[:, :16], fine[:, :16])
         assert merged[0].mask.full()[4, 16:].all()
 
@@ -179,7 +186,7 @@ class TestBetterViews:
             if any(common_box(tile, mask.box) == mask.box for tile in tiles)
             else [np.any(stay, axis=0)]
         )
-        merged = merge([View(tile, []) for tile in tiles], [Segment(mask)])
+        merged = merge([TileView(tile, []) for tile in tiles], [Segment(mask)])
         assert drawings(merged) == [drawn(Mask.from_full(one)) for one in expected]
 
     def test_a_cut_piece_inside_what_the_overview_saw_whole_is_dropped(self):
@@ -189,7 +196,7 @@ class TestBetterViews:
         thing[1:7, 1:23] = True
         part = thing.copy()
         part[:, :4] = False
-        tiles = [view(left, part, label="rectangle"), View(right, [])]
+        tiles = [view(left, part, label="rectangle"), TileView(right, [])]
         assert [segment.label for segment in merge(tiles, [_reduced(thing, 4)])] == ["x"]
 
 
@@ -205,15 +212,15 @@ class TestAgreement:
         ours, theirs = Mask.from_full(one), Mask.from_full(other)
         if ours and theirs:
             everything = Box(0, 0, *ours.resolution_wh)
-            assert agreement(Part(ours, everything), Part(theirs, everything)) == pytest.approx(
-                mask_iou(ours, theirs)
-            )
+            assert agreement(
+                TileFragment(ours, everything), TileFragment(theirs, everything)
+            ) == pytest.approx(mask_iou(ours, theirs))
 
     def test_it_looks_at_the_shared_region_alone(self):
         assert (
             agreement(
-                Part(make_mask("####...."), Box(2, 0, 2, 1)),
-                Part(make_mask("..######"), Box(2, 0, 2, 1)),
+                TileFragment(make_mask("####...."), Box(2, 0, 2, 1)),
+                TileFragment(make_mask("..######"), Box(2, 0, 2, 1)),
             )
             == 1.0
         )
@@ -221,8 +228,8 @@ class TestAgreement:
     def test_parts_that_do_not_meet_do_not_count(self):
         assert (
             agreement(
-                Part(make_mask("##....##/........"), Box(0, 0, 8, 2)),
-                Part(make_mask("##....../........"), Box(0, 0, 8, 2)),
+                TileFragment(make_mask("##....##/........"), Box(0, 0, 8, 2)),
+                TileFragment(make_mask("##....../........"), Box(0, 0, 8, 2)),
             )
             == 1.0
         )
@@ -230,7 +237,8 @@ class TestAgreement:
     def test_masks_apart_do_not_agree(self):
         assert (
             agreement(
-                Part(make_mask("#..."), Box(0, 0, 4, 1)), Part(make_mask("...#"), Box(0, 0, 4, 1))
+                TileFragment(make_mask("#..."), Box(0, 0, 4, 1)),
+                TileFragment(make_mask("...#"), Box(0, 0, 4, 1)),
             )
             == 0.0
         )

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 from seg_pipeline.jobs.heartbeats import (
-    WorkerBeat,
+    WorkerHeartbeat,
     all_workers,
     live_workers,
     remove_beat,
@@ -14,11 +14,11 @@ from seg_pipeline_tests.builders import NOON, make_beat
 
 
 def test_a_beat_is_read_back_as_it_was_written(store: Store) -> None:
-    beat = make_beat(
+    heartbeat = make_beat(
         run_id="run-1", uuids=("job-1", "job-2"), models=("demo-yolo",), idle_since=NOON
     )
-    write_beat(store, beat)
-    assert live_workers(store, NOON, 15) == [beat]
+    write_beat(store, heartbeat)
+    assert live_workers(store, NOON, 15) == [heartbeat]
 
 
 def test_an_idle_worker_without_a_run_is_live_too(store: Store) -> None:
@@ -29,18 +29,18 @@ def test_an_idle_worker_without_a_run_is_live_too(store: Store) -> None:
 def test_the_last_beat_of_a_worker_counts(store: Store) -> None:
     write_beat(store, make_beat(uuids=("job-1",)))
     write_beat(store, make_beat(uuids=("job-2",)))
-    assert [beat.uuids for beat in live_workers(store, NOON, 15)] == [("job-2",)]
+    assert [heartbeat.uuids for heartbeat in live_workers(store, NOON, 15)] == [("job-2",)]
 
 
 def test_a_worker_is_live_until_it_was_silent_for_too_long(store: Store) -> None:
     write_beat(store, make_beat("at-the-limit", NOON - timedelta(seconds=15)))
     write_beat(store, make_beat("dead", NOON - timedelta(seconds=15.1)))
     write_beat(store, make_beat("clock-runs-ahead", NOON + timedelta(seconds=30)))
-    assert [beat.name for beat in live_workers(store, NOON, 15)] == [
+    assert [heartbeat.name for heartbeat in live_workers(store, NOON, 15)] == [
         "at-the-limit",
         "clock-runs-ahead",
     ]
-    assert [beat.name for beat in all_workers(store)] == [
+    assert [heartbeat.name for heartbeat in all_workers(store)] == [
         "at-the-limit",
         "clock-runs-ahead",
         "dead",
@@ -50,7 +50,7 @@ def test_a_worker_is_live_until_it_was_silent_for_too_long(store: Store) -> None
 def test_now_is_the_default(store: Store) -> None:
     write_beat(store, make_beat("now", datetime.now(UTC)))
     write_beat(store, make_beat("then", NOON))
-    assert [beat.name for beat in live_workers(store)] == ["now"]
+    assert [heartbeat.name for heartbeat in live_workers(store)] == ["now"]
 
 
 def test_a_worker_that_says_goodbye_is_gone(store: Store) -> None:
@@ -71,7 +71,7 @@ def test_what_cannot_be_read_is_no_worker(store: Store) -> None:
 
 
 def test_a_newer_versions_fields_are_ignored() -> None:
-    assert WorkerBeat.from_json({**make_beat().to_json(), "temperature": 70}) == make_beat()
+    assert WorkerHeartbeat.from_json({**make_beat().to_json(), "temperature": 70}) == make_beat()
 
 
 def test_beats_of_other_time_zones_are_compared_rightly() -> None:

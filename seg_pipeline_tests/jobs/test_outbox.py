@@ -8,7 +8,7 @@ import pytest
 
 from seg_pipeline.errors import JobNotFound, NothingToTell
 from seg_pipeline.jobs.deliveries import Delivery, Policy, Reply
-from seg_pipeline.jobs.outbox import Outbox, Parcel
+from seg_pipeline.jobs.outbox import DueDelivery, Outbox
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
@@ -35,19 +35,21 @@ def parked(inbox: Inbox) -> list[str]:
     return [info.key for info in inbox.store.list(keys.PARKED)]
 
 
-def take_all(outbox: Outbox, now: datetime = FAR, limit: int = 100) -> list[Parcel]:
+def take_all(outbox: Outbox, now: datetime = FAR, limit: int = 100) -> list[DueDelivery]:
     """Everything that is to be sent now; what is put right on the way is looked at again."""
-    parcels = []
+    due_deliveries = []
     for marker in outbox.waiting(now, limit):
-        parcel = outbox.take(marker, now)
-        if parcel:
-            parcels.append(parcel)
-    return parcels
+        due_delivery = outbox.take(marker, now)
+        if due_delivery:
+            due_deliveries.append(due_delivery)
+    return due_deliveries
 
 
-def attempt(outbox: Outbox, parcel: Parcel, reply: Reply, now: datetime = FAR) -> Delivery:
-    after = parcel.delivery.after(reply, now, POLICY, parcel.keep_until(now), lambda: 1)
-    outbox.note(after, parcel.delivery)
+def attempt(
+    outbox: Outbox, due_delivery: DueDelivery, reply: Reply, now: datetime = FAR
+) -> Delivery:
+    after = due_delivery.delivery.after(reply, now, POLICY, due_delivery.keep_until(now), lambda: 1)
+    outbox.note(after, due_delivery.delivery)
     return after
 
 
@@ -57,9 +59,9 @@ def attempt(outbox: Outbox, parcel: Parcel, reply: Reply, now: datetime = FAR) -
 @pytest.mark.parametrize("failed", [False, True])
 def test_the_end_of_a_queues_job_is_recorded_with_it(inbox: Inbox, failed: bool) -> None:
     result = end_queue_job(inbox, failed=failed)
-    (parcel,) = take_all(inbox.outbox)
-    assert (parcel.job, parcel.result) == (make_queue_job(), result)
-    assert (parcel.delivery.state, parcel.delivery.attempt_count) == ("pending", 0)
+    (due_delivery,) = take_all(inbox.outbox)
+    assert (due_delivery.job, due_delivery.result) == (make_queue_job(), result)
+    assert (due_delivery.delivery.state, due_delivery.delivery.attempt_count) == ("pending", 0)
 
 
 def test_nobody_waits_to_be_told_of_an_upload(inbox: Inbox) -> None:
@@ -88,15 +90,15 @@ def test_another_ending_is_told_too(inbox: Inbox) -> None:
     end_queue_job(inbox, failed=True)
     attempt(inbox.outbox, take_all(inbox.outbox)[0], OK, NOON)
     end_queue_job(inbox)
-    (parcel,) = take_all(inbox.outbox)
-    assert (parcel.result["status"], parcel.delivery.attempt_count) == ("completed", 0)
+    (due_delivery,) = take_all(inbox.outbox)
+    assert (due_delivery.result["status"], due_delivery.delivery.attempt_count) == ("completed", 0)
 
 
 def test_another_ending_takes_the_place_of_one_not_told_yet(inbox: Inbox) -> None:
     end_queue_job(inbox, failed=True)
     end_queue_job(inbox)
-    (parcel,) = take_all(inbox.outbox)
-    assert parcel.result["status"] == "completed"
+    (due_delivery,) = take_all(inbox.outbox)
+    assert due_delivery.result["status"] == "completed"
     assert len(markers(inbox)) == 1
 
 
@@ -116,8 +118,8 @@ def test_a_process_killed_at_any_write_of_the_end_loses_no_delivery(
         assert take_all(healthy.outbox) or [claim.uuid for claim in healthy.inflight()] == ["job-1"]
         if not healthy.settle("job-1"):
             end_queue_job(healthy)
-    (parcel,) = take_all(healthy.outbox)
-    assert parcel.result["status"] == "completed"
+    (due_delivery,) = take_all(healthy.outbox)
+    assert due_delivery.result["status"] == "completed"
     assert (len(markers(healthy)), healthy.inflight()) == (1, [])
 
 
@@ -128,7 +130,7 @@ def test_deliveries_come_in_the_order_in_which_they_were_recorded(inbox: Inbox) 
     uuids = ["m", "a", "z", "b"]
     for uuid in uuids:
         end_queue_job(inbox, uuid)
-    assert [parcel.job.uuid for parcel in take_all(inbox.outbox)] == uuids
+    assert [due_delivery.job.uuid for due_delivery in take_all(inbox.outbox)] == uuids
     assert [marker.uuid for marker in inbox.outbox.waiting(FAR, 2)] == ["m", "a"]
 
 
@@ -144,8 +146,8 @@ def test_what_failed_is_not_due_before_its_pause_is_over(inbox: Inbox) -> None:
 def test_a_delivery_survives_the_process(inbox: Inbox) -> None:
     end_queue_job(inbox)
     attempt(inbox.outbox, take_all(inbox.outbox)[0], DOWN, NOON)
-    (parcel,) = take_all(Outbox(inbox.store))
-    assert (parcel.delivery.attempt_count, parcel.delivery.last_problem) == (
+    (due_delivery,) = take_all(Outbox(inbox.store))
+    assert (due_delivery.delivery.attempt_count, due_delivery.delivery.last_problem) == (
         1,
         "ConnectError: refused",
     )
@@ -203,8 +205,8 @@ def test_a_process_killed_at_any_write_of_a_record_sends_once_more_at_worst(
         try:
             attempt(dying, take_all(dying)[0], reply)
         except Killed:
-            for parcel in take_all(healthy.outbox):
-                attempt(healthy.outbox, parcel, reply)
+            for due_delivery in take_all(healthy.outbox):
+                attempt(healthy.outbox, due_delivery, reply)
         take_all(healthy.outbox)
         delivery = healthy.outbox.delivery(uuid)
         assert delivery is not None
@@ -221,8 +223,12 @@ def test_a_parked_delivery_can_be_replayed(inbox: Inbox) -> None:
     end_queue_job(inbox)
     attempt(inbox.outbox, take_all(inbox.outbox)[0], GONE, NOON)
     inbox.outbox.replay("job-1", NOON)
-    (parcel,) = take_all(inbox.outbox)
-    assert (parcel.delivery.state, parcel.delivery.reason, parcel.delivery.attempt_count) == (
+    (due_delivery,) = take_all(inbox.outbox)
+    assert (
+        due_delivery.delivery.state,
+        due_delivery.delivery.reason,
+        due_delivery.delivery.attempt_count,
+    ) == (
         "pending",
         None,
         0,
@@ -263,8 +269,8 @@ def test_a_rerun_that_ends_while_the_old_result_is_sent_is_told_next(inbox: Inbo
     assert (
         take_all(inbox.outbox) == []
     )  # finds that the record is about another result, and begins anew
-    (parcel,) = take_all(inbox.outbox)
-    assert (parcel.result["status"], parcel.delivery.state) == ("completed", "pending")
+    (due_delivery,) = take_all(inbox.outbox)
+    assert (due_delivery.result["status"], due_delivery.delivery.state) == ("completed", "pending")
 
 
 def test_a_job_deleted_while_it_is_sent_stays_deleted(inbox: Inbox) -> None:
@@ -298,7 +304,7 @@ def test_a_lost_record_is_made_again(inbox: Inbox) -> None:
     end_queue_job(inbox)
     inbox.store.put(keys.delivery("job-1"), b"")
     assert take_all(inbox.outbox) == []
-    assert [parcel.job.uuid for parcel in take_all(inbox.outbox)] == ["job-1"]
+    assert [due_delivery.job.uuid for due_delivery in take_all(inbox.outbox)] == ["job-1"]
     assert len(markers(inbox)) == 1
 
 
@@ -314,7 +320,7 @@ def test_a_strangers_marker_is_passed_over(inbox: Inbox, name: str) -> None:
     if keys.is_key(f"outbox/{name}"):
         inbox.store.put(f"outbox/{name}", b"")
     end_queue_job(inbox)
-    assert [parcel.job.uuid for parcel in take_all(inbox.outbox)] == ["job-1"]
+    assert [due_delivery.job.uuid for due_delivery in take_all(inbox.outbox)] == ["job-1"]
 
 
 @pytest.mark.parametrize(

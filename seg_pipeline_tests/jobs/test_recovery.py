@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from seg_pipeline.jobs.evidence import Evidence
-from seg_pipeline.jobs.heartbeats import WorkerBeat
+from seg_pipeline.jobs.heartbeats import WorkerHeartbeat
 from seg_pipeline.jobs.recovery import (
+    RecoveryVerdict,
     RunState,
     RunView,
     Surroundings,
-    Verdict,
     is_to_blame,
     judge,
     loss_pause,
@@ -38,62 +38,75 @@ def make_run(state: RunState, age: float = 30, ended: float | None = None) -> Ru
     )
 
 
-def make_beat(run_id: str | None = None, idle_for: float | None = None) -> WorkerBeat:
+def make_beat(run_id: str | None = None, idle_for: float | None = None) -> WorkerHeartbeat:
     idle_since = None if idle_for is None else NOON - seconds(idle_for)
-    return WorkerBeat("worker-1", 1, "here", NOON, NOON, run_id=run_id, idle_since=idle_since)
+    return WorkerHeartbeat("worker-1", 1, "here", NOON, NOON, run_id=run_id, idle_since=idle_since)
 
 
 def verdict(
     run: RunView | None,
-    *beats: WorkerBeat,
+    *heartbeats: WorkerHeartbeat,
     claim: Claim | None = None,
     evidence: Evidence | None = None,
     **around: Any,
-) -> Verdict:
-    return judge(claim or make_claim(), run, Surroundings(NOON, beats, **around), evidence)
+) -> RecoveryVerdict:
+    return judge(claim or make_claim(), run, Surroundings(NOON, heartbeats, **around), evidence)
 
 
 def test_a_run_that_a_live_worker_names_is_left_alone() -> None:
-    assert verdict(make_run(RunState.STARTED), make_beat(run_id="run-1")) is Verdict.WAIT
+    assert verdict(make_run(RunState.STARTED), make_beat(run_id="run-1")) is RecoveryVerdict.WAIT
 
 
 def test_a_started_run_that_no_worker_names_has_lost_its_worker() -> None:
-    assert verdict(make_run(RunState.STARTED), make_beat(run_id="another")) is Verdict.CLOSE
-    assert verdict(make_run(RunState.STARTED)) is Verdict.CLOSE
+    assert verdict(make_run(RunState.STARTED), make_beat(run_id="another")) is RecoveryVerdict.CLOSE
+    assert verdict(make_run(RunState.STARTED)) is RecoveryVerdict.CLOSE
 
 
 def test_a_run_may_wait_in_the_broker_for_as_long_as_every_worker_is_busy() -> None:
     assert (
-        verdict(make_run(RunState.WAITING, age=10_000), make_beat(run_id="another")) is Verdict.WAIT
+        verdict(make_run(RunState.WAITING, age=10_000), make_beat(run_id="another"))
+        is RecoveryVerdict.WAIT
     )
 
 
 def test_a_run_may_wait_while_there_is_no_worker_at_all() -> None:
-    assert verdict(make_run(RunState.WAITING, age=10_000)) is Verdict.WAIT
+    assert verdict(make_run(RunState.WAITING, age=10_000)) is RecoveryVerdict.WAIT
 
 
 def test_a_run_that_an_idle_worker_does_not_take_has_lost_its_message() -> None:
-    assert verdict(make_run(RunState.WAITING, age=30), make_beat(idle_for=30)) is Verdict.CLOSE
+    assert (
+        verdict(make_run(RunState.WAITING, age=30), make_beat(idle_for=30)) is RecoveryVerdict.CLOSE
+    )
 
 
 def test_a_worker_that_has_only_just_become_idle_may_still_take_the_run() -> None:
-    assert verdict(make_run(RunState.WAITING, age=300), make_beat(idle_for=2)) is Verdict.WAIT
-    assert verdict(make_run(RunState.WAITING, age=2), make_beat(idle_for=300)) is Verdict.WAIT
+    assert (
+        verdict(make_run(RunState.WAITING, age=300), make_beat(idle_for=2)) is RecoveryVerdict.WAIT
+    )
+    assert (
+        verdict(make_run(RunState.WAITING, age=2), make_beat(idle_for=300)) is RecoveryVerdict.WAIT
+    )
 
 
 def test_a_run_that_much_younger_ones_overtook_has_lost_its_message() -> None:
     run = make_run(RunState.WAITING, age=100)
-    assert verdict(run, make_beat(run_id="x"), youngest_begun=NOON - seconds(10)) is Verdict.CLOSE
-    assert verdict(run, make_beat(run_id="x"), youngest_begun=NOON - seconds(90)) is Verdict.WAIT
+    assert (
+        verdict(run, make_beat(run_id="x"), youngest_begun=NOON - seconds(10))
+        is RecoveryVerdict.CLOSE
+    )
+    assert (
+        verdict(run, make_beat(run_id="x"), youngest_begun=NOON - seconds(90))
+        is RecoveryVerdict.WAIT
+    )
 
 
 def test_a_claim_without_a_run_is_asked_for_again_once_its_tick_must_be_over() -> None:
-    assert verdict(None, claim=make_claim(age=10)) is Verdict.WAIT
-    assert verdict(None, claim=make_claim(age=61)) is Verdict.ASK_AGAIN
+    assert verdict(None, claim=make_claim(age=10)) is RecoveryVerdict.WAIT
+    assert verdict(None, claim=make_claim(age=61)) is RecoveryVerdict.ASK_AGAIN
 
 
 def test_a_job_that_its_batch_left_out_is_tried_again_at_once() -> None:
-    assert verdict(make_run(RunState.SUCCEEDED)) is Verdict.RETRY
+    assert verdict(make_run(RunState.SUCCEEDED)) is RecoveryVerdict.RETRY
 
 
 @pytest.mark.parametrize(
@@ -113,12 +126,14 @@ def test_a_job_is_to_blame_for_a_run_that_left_evidence_alone(
 
 
 @pytest.mark.parametrize(("attempt", "ended", "expected"), [
-    (1, 0, Verdict.NEXT_ATTEMPT), (2, 4, Verdict.WAIT), (2, 5, Verdict.NEXT_ATTEMPT),
-    (3, 9, Verdict.WAIT),
-    (3, 10, Verdict.NEXT_ATTEMPT), (4, 0, Verdict.GIVE_UP), (5, 0, Verdict.GIVE_UP),
+    (1, 0, RecoveryVerdict.NEXT_ATTEMPT), (2, 4, RecoveryVerdict.WAIT),
+    (2, 5, RecoveryVerdict.NEXT_ATTEMPT),
+    (3, 9, RecoveryVerdict.WAIT),
+    (3, 10, RecoveryVerdict.NEXT_ATTEMPT), (4, 0, RecoveryVerdict.GIVE_UP),
+    (5, 0, RecoveryVerdict.GIVE_UP),
 ])  # fmt: skip
 def test_attempts_that_a_job_is_to_blame_for_are_counted(
-    attempt: int, ended: float, expected: Verdict
+    attempt: int, ended: float, expected: RecoveryVerdict
 ) -> None:
     """A growing pause lies between them, and the last is the end."""
     run = make_run(RunState.FAILED, age=60, ended=ended)
@@ -127,12 +142,14 @@ def test_attempts_that_a_job_is_to_blame_for_are_counted(
 
 @pytest.mark.parametrize("state", [RunState.FAILED, RunState.SUCCEEDED])
 @pytest.mark.parametrize(("losses", "ended", "expected"), [
-    (0, 0, Verdict.RETRY), (1, 0.5, Verdict.WAIT), (1, 1, Verdict.RETRY), (3, 3, Verdict.WAIT),
-    (3, 4, Verdict.RETRY),
-    (100, 59, Verdict.WAIT), (100, 60, Verdict.RETRY), (10**9, 60, Verdict.RETRY),
+    (0, 0, RecoveryVerdict.RETRY), (1, 0.5, RecoveryVerdict.WAIT), (1, 1, RecoveryVerdict.RETRY),
+    (3, 3, RecoveryVerdict.WAIT),
+    (3, 4, RecoveryVerdict.RETRY),
+    (100, 59, RecoveryVerdict.WAIT), (100, 60, RecoveryVerdict.RETRY),
+    (10**9, 60, RecoveryVerdict.RETRY),
 ])  # fmt: skip
 def test_a_job_is_never_given_up_for_what_it_is_not_to_blame_for(
-    state: RunState, losses: int, ended: float, expected: Verdict
+    state: RunState, losses: int, ended: float, expected: RecoveryVerdict
 ) -> None:
     """Redis, Postgres, a killed batch: however often. So that nothing spins, the pauses grow to a
     minute."""
@@ -154,6 +171,6 @@ def test_pauses_double() -> None:
 
 
 def test_an_operators_cancel_is_final() -> None:
-    assert verdict(make_run(RunState.CANCELLED)) is Verdict.CANCEL
-    assert verdict(make_run(RunState.CANCELLING), make_beat(run_id="run-1")) is Verdict.WAIT
-    assert verdict(make_run(RunState.CANCELLING)) is Verdict.CLOSE_AND_CANCEL
+    assert verdict(make_run(RunState.CANCELLED)) is RecoveryVerdict.CANCEL
+    assert verdict(make_run(RunState.CANCELLING), make_beat(run_id="run-1")) is RecoveryVerdict.WAIT
+    assert verdict(make_run(RunState.CANCELLING)) is RecoveryVerdict.CLOSE_AND_CANCEL

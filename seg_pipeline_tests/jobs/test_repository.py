@@ -179,9 +179,9 @@ def claimed_job() -> Store:
 def check_that_one_is_told_of(inbox: Inbox) -> None:
     """Of that very result, by one marker."""
     (marker,) = inbox.outbox.waiting(datetime.now(UTC) + AN_HOUR, 10)
-    parcel = inbox.outbox.take(marker)
-    assert parcel is not None
-    assert parcel.result == inbox.result("job-1")
+    due_delivery = inbox.outbox.take(marker)
+    assert due_delivery is not None
+    assert due_delivery.result == inbox.result("job-1")
 
 
 @pytest.mark.parametrize(("act", "meanwhile"), [(end_it, ask_by_queue), (ask_by_queue, end_it)])
@@ -650,11 +650,11 @@ def test_of_two_runs_that_finish_a_job_at_once_one_has_the_word_everywhere(momen
     ours = Inbox(Meanwhile(inbox.store, moment, other))
     ours.finish("a", {"uuid": "a", "run": 1}, "completed", LATER, keep_earlier=True)
     told = [
-        parcel
+        due_delivery
         for marker in inbox.outbox.waiting(END, 10)
-        if (parcel := inbox.outbox.take(marker, END))
+        if (due_delivery := inbox.outbox.take(marker, END))
     ]
-    assert [parcel.result for parcel in told] == [inbox.result("a")]
+    assert [due_delivery.result for due_delivery in told] == [inbox.result("a")]
     assert {keys.done(str(inbox.status("a")), "a")} == {
         key for key in all_keys(inbox) if key.startswith(keys.DONE)
     }
@@ -740,11 +740,11 @@ def test_an_unknown_job_is_not_found(inbox: Inbox) -> None:
 def test_a_job_is_processing_while_a_live_worker_names_it(inbox: Inbox) -> None:
     accept(inbox, "a", "b")
     inbox.claim(["a", "b"], "a:1")
-    beats = [make_beat("idle"), make_beat("busy", uuids=("a",))]
-    assert inbox.status("a", beats) is JobStatus.PROCESSING
-    assert inbox.status("b", beats) is JobStatus.QUEUED
+    heartbeats = [make_beat("idle"), make_beat("busy", uuids=("a",))]
+    assert inbox.status("a", heartbeats) is JobStatus.PROCESSING
+    assert inbox.status("b", heartbeats) is JobStatus.QUEUED
     inbox.finish("a", {}, "failed", LATER)
-    assert inbox.status("a", beats) is JobStatus.FAILED
+    assert inbox.status("a", heartbeats) is JobStatus.FAILED
 
 
 def test_a_job_that_is_finished_while_one_asks_is_not_lost() -> None:
@@ -780,7 +780,7 @@ def test_pages_go_through_all_jobs_by_status(inbox: Inbox) -> None:
     inbox.claim(["claimed", "busy1", "busy2"], "run")
     finish(inbox, "f1", "f2", status="failed")
     finish(inbox, "c1", "c2", "c3")
-    beats = [make_beat(uuids=("busy1", "busy2", "elsewhere"))]
+    heartbeats = [make_beat(uuids=("busy1", "busy2", "elsewhere"))]
     expected = [
         ("q1", "queued"), ("q2", "queued"), ("claimed", "queued"), ("busy1", "processing"),
         ("busy2", "processing"),
@@ -788,10 +788,10 @@ def test_pages_go_through_all_jobs_by_status(inbox: Inbox) -> None:
         ("c3", "completed"),
     ]  # fmt: skip
     for limit in range(1, 12):
-        assert everything(inbox, limit, live_beats=beats) == expected
+        assert everything(inbox, limit, live_beats=heartbeats) == expected
         for status in JobStatus:
             some = [(uuid, name) for uuid, name in expected if name == status]
-            assert everything(inbox, limit, live_beats=beats, status=status) == some
+            assert everything(inbox, limit, live_beats=heartbeats, status=status) == some
 
 
 def test_a_line_says_since_when(inbox: Inbox) -> None:

@@ -17,7 +17,7 @@ from seg_pipeline.domain import JobStatus, Mask, Segment
 from seg_pipeline.errors import NotAnImage, SegPipelineError, WorkerLost
 from seg_pipeline.imaging.masks import decode_mask_png, encode_mask_png
 from seg_pipeline.jobs.result_document import (
-    Found,
+    ModelOutput,
     answer_document,
     callback_document,
     failed_document,
@@ -106,7 +106,7 @@ class TestSegmentsDocument:
     def test_masks_and_document_restore_what_was_found_exactly(self, segments):
         """The cut-outs can be made again on another machine from what is stored, scores and pixels
         alike."""
-        found = Found("demo-yolo", "f" * 64, (13, 9), 0.25, segments)
+        found = ModelOutput("demo-yolo", "f" * 64, (13, 9), 0.25, segments)
         masks = [decode_mask_png(encode_mask_png(segment.mask), 1000) for segment in segments]
         restored = read_segments(over_the_wire(segments_document(found)), masks)
         assert (restored.model, restored.weights_sha256, restored.seconds) == (
@@ -260,7 +260,7 @@ class TestSchema:
         st.sampled_from([{}, {"use_m2m": True}]),
     )
     def test_every_completed_job_keeps_to_it(self, segments, resize, rle, parameters):
-        found = Found("demo-sam2", "0" * 64, (13, 9), 0.25, segments)
+        found = ModelOutput("demo-sam2", "0" * 64, (13, 9), 0.25, segments)
         job = make_job(model="demo-sam2", resize=resize, rle=rle, parameters=parameters)
         result = result_document(job, found, make_timing(source_image=0.1, segments=2.0))
         store = ObjectStore.in_memory()

@@ -11,7 +11,7 @@ from seg_pipeline.monitoring.alarms import (
     PRUNE_LATE_AFTER,
     REPEATED_AFTER,
     AlarmMemory,
-    Verdict,
+    AlarmVerdict,
     judge,
 )
 from seg_pipeline.monitoring.service_state import (
@@ -80,7 +80,7 @@ def test_an_alarm_is_said_when_it_begins_and_when_it_ends(store: Store) -> None:
     said = []
     for minute, passed in enumerate([True, False, False, True, True]):
         memory, now = AlarmMemory.read(store), NOON + timedelta(minutes=minute)
-        verdict = Verdict("nothing_parked", passed, "Something.", {})
+        verdict = AlarmVerdict("nothing_parked", passed, "Something.", {})
         said.append(memory.take(verdict, now) if memory.is_due(verdict, now) else None)
         memory.write(store)
     assert [change and change.begins for change in said] == [None, True, None, False, None]
@@ -89,7 +89,7 @@ def test_an_alarm_is_said_when_it_begins_and_when_it_ends(store: Store) -> None:
 
 
 def test_a_verdict_that_stands_still_is_reported_every_hour() -> None:
-    memory, verdict = AlarmMemory(), Verdict("nothing_parked", True, "", {})
+    memory, verdict = AlarmMemory(), AlarmVerdict("nothing_parked", True, "", {})
     assert memory.is_due(verdict, NOON)
     memory.take(verdict, NOON)
     assert not memory.is_due(verdict, NOON + REPEATED_AFTER)

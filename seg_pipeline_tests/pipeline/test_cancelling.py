@@ -17,7 +17,7 @@ from seg_pipeline_tests.builders import (
     NOON,
     BarSegmenter,
     accept_upload,
-    make_bench,
+    make_context,
     make_job,
     make_scene_picture,
     picture_bytes,
@@ -29,61 +29,61 @@ WIDE = 128
 
 class TestAJobOfABatch:
     @pytest.fixture
-    def bench(self, tmp_path: Path) -> stages.Workbench:
-        bench = make_bench(tmp_path)
+    def context(self, tmp_path: Path) -> stages.StageContext:
+        context = make_context(tmp_path)
         for uuid, width in {"unwanted": WIDE, "wanted": 64}.items():
-            accept_upload(bench, uuid, picture_bytes(make_scene_picture(boxes=4, width=width)))
-        return bench
+            accept_upload(context, uuid, picture_bytes(make_scene_picture(boxes=4, width=width)))
+        return context
 
-    def cancel(self, bench: stages.Workbench) -> None:
-        bench.inbox.ask_to_cancel("unwanted")
-        assert not bench.look_for_cancels(["unwanted", "wanted"]), "not all of the run is"
+    def cancel(self, context: stages.StageContext) -> None:
+        context.inbox.ask_to_cancel("unwanted")
+        assert not context.look_for_cancels(["unwanted", "wanted"]), "not all of the run is"
 
-    def test_before_its_picture_is_decoded(self, bench: stages.Workbench) -> None:
-        bench.line.planned = frozenset()
-        self.cancel(bench)
-        report = stages.prepare_sources(bench, ["unwanted", "wanted"])
+    def test_before_its_picture_is_decoded(self, context: stages.StageContext) -> None:
+        context.run.begin(())
+        self.cancel(context)
+        report = stages.prepare_sources(context, ["unwanted", "wanted"])
         assert {uuid: str(error.code) for uuid, error in report.errors.items()} == {
             "unwanted": "cancelled"
         }
         assert report.passed == ["wanted"]
 
     def test_before_the_model(
-        self, bench: stages.Workbench, monkeypatch: pytest.MonkeyPatch
+        self, context: stages.StageContext, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        stages.prepare_sources(bench, ["unwanted", "wanted"])
-        self.cancel(bench)
-        report = stages.find_segments(bench, ["unwanted", "wanted"])
+        stages.prepare_sources(context, ["unwanted", "wanted"])
+        self.cancel(context)
+        report = stages.find_segments(context, ["unwanted", "wanted"])
         assert {uuid: str(error.code) for uuid, error in report.errors.items()} == {
             "unwanted": "cancelled"
         }
         assert report.passed == ["wanted"]
-        assert not bench.store.head(keys.segments("unwanted"))
+        assert not context.store.head(keys.segments("unwanted"))
 
     def test_between_two_cut_outs(
-        self, bench: stages.Workbench, monkeypatch: pytest.MonkeyPatch
+        self, context: stages.StageContext, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cut = stages.cut_out
 
         def cancel_and_cut(picture: RgbImage, *rest: Any) -> bytes:
             if picture.shape[1] == WIDE:
-                self.cancel(bench)
+                self.cancel(context)
             return cut(picture, *rest)
 
         monkeypatch.setattr(stages, "cut_out", cancel_and_cut)
-        reports = run_stages(bench, "unwanted", "wanted")
+        reports = run_stages(context, "unwanted", "wanted")
         assert reports["cutouts"].errors["unwanted"].code == "cancelled"
         assert set(reports["result"].metadata) == {"wanted"}
 
 
 def test_a_run_whose_only_job_is_cancelled_is_to_be_interrupted(tmp_path: Path) -> None:
-    bench = make_bench(tmp_path)
-    accept_upload(bench, "job-1")
-    assert bench.line
-    assert not bench.look_for_cancels(["job-1"])
-    bench.inbox.ask_to_cancel("job-1")
-    assert bench.look_for_cancels(["job-1"])
-    assert not bench.look_for_cancels([])
+    context = make_context(tmp_path)
+    accept_upload(context, "job-1")
+    assert context.run
+    assert not context.look_for_cancels(["job-1"])
+    context.inbox.ask_to_cancel("job-1")
+    assert context.look_for_cancels(["job-1"])
+    assert not context.look_for_cancels([])
 
 
 def test_an_interrupted_run_is_over_though_a_cut_out_takes_long_and_nothing_is_written_afterwards(
@@ -98,18 +98,18 @@ def test_an_interrupted_run_is_over_though_a_cut_out_takes_long_and_nothing_is_w
         return b"late"
 
     monkeypatch.setattr(stages, "cut_out", slow)
-    bench = make_bench(tmp_path)
-    accept_upload(bench, "job-1")
-    with pytest.raises(KeyboardInterrupt), bench.run():  # noqa: PT012
-        bench.line.planned = frozenset({"source_image", "segments", "cutouts"})
-        stages.prepare_sources(bench, ["job-1"])
-        stages.find_segments(bench, ["job-1"])
+    context = make_context(tmp_path)
+    accept_upload(context, "job-1")
+    with pytest.raises(KeyboardInterrupt), context.one_run():  # noqa: PT012
+        context.run.begin({"source_image", "segments", "cutouts"})
+        stages.prepare_sources(context, ["job-1"])
+        stages.find_segments(context, ["job-1"])
         assert begun.wait(60)
         raise KeyboardInterrupt
-    before = {info.key for info in bench.store.list(keys.asset("job-1", ""))}
+    before = {info.key for info in context.store.list(keys.asset("job-1", ""))}
     go_on.set()
-    bench._encoders.shutdown()
-    assert {info.key for info in bench.store.list(keys.asset("job-1", ""))} == before
+    context._encoders.shutdown()
+    assert {info.key for info in context.store.list(keys.asset("job-1", ""))} == before
 
 
 class TestTheMarker:
@@ -149,10 +149,10 @@ class TestTheMarker:
 
 
 def test_the_segmenter_of_the_builders_is_called_for_what_is_wanted_alone(tmp_path: Path) -> None:
-    bench = make_bench(tmp_path, segmenter=(segmenter := BarSegmenter()))
-    accept_upload(bench, "job-1")
-    stages.prepare_sources(bench, ["job-1"])
-    bench.inbox.ask_to_cancel("job-1")
-    bench.look_for_cancels(["job-1"])
-    assert stages.find_segments(bench, ["job-1"]).errors["job-1"].code == "cancelled"
+    context = make_context(tmp_path, segmenter=(segmenter := BarSegmenter()))
+    accept_upload(context, "job-1")
+    stages.prepare_sources(context, ["job-1"])
+    context.inbox.ask_to_cancel("job-1")
+    context.look_for_cancels(["job-1"])
+    assert stages.find_segments(context, ["job-1"]).errors["job-1"].code == "cancelled"
     assert segmenter.calls == []

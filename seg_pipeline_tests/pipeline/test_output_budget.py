@@ -10,7 +10,7 @@ from seg_pipeline.pipeline.output_budget import check_output, surest
 from seg_pipeline.store import keys
 from seg_pipeline_tests.builders import (
     accept_upload,
-    make_bench,
+    make_context,
     make_job,
     make_mask,
     make_scene_picture,
@@ -52,21 +52,21 @@ def test_the_pixels_of_all_cut_outs_count_at_the_size_that_was_asked_for() -> No
 
 
 def test_a_job_over_the_budget_fails_for_good_before_anything_is_encoded(tmp_path: Path) -> None:
-    bench = make_bench(tmp_path, max_output_pixels=10_000)
-    accept_upload(bench, "large", resize=8192)
-    accept_upload(bench, "small")
-    reports = run_stages(bench, "large", "small")
+    context = make_context(tmp_path, max_output_pixels=10_000)
+    accept_upload(context, "large", resize=8192)
+    accept_upload(context, "small")
+    reports = run_stages(context, "large", "small")
     error = reports["cutouts"].errors["large"]
     assert (error.code, error.permanent) == ("output_too_large", True)
-    assert not bench.store.head(keys.original("large"))
+    assert not context.store.head(keys.original("large"))
     assert set(reports["result"].metadata) == {"small"}
-    assert bench.line.room.held_bytes == 0
+    assert context.run.budget.held_bytes == 0
 
 
 def test_segments_past_the_limit_are_left_out_and_counted(tmp_path: Path) -> None:
-    bench = make_bench(tmp_path, max_segments=2)
-    accept_upload(bench, "job-1", picture_bytes(make_scene_picture(boxes=4)))
-    accept_upload(bench, "job-2", picture_bytes(make_scene_picture(boxes=2)))
-    metadata = run_stages(bench, "job-1", "job-2")["segments"].metadata
+    context = make_context(tmp_path, max_segments=2)
+    accept_upload(context, "job-1", picture_bytes(make_scene_picture(boxes=4)))
+    accept_upload(context, "job-2", picture_bytes(make_scene_picture(boxes=2)))
+    metadata = run_stages(context, "job-1", "job-2")["segments"].metadata
     assert (metadata["job-1"]["segments"], metadata["job-1"]["segments_left_out"]) == (2, 2)
     assert "segments_left_out" not in metadata["job-2"]

@@ -18,14 +18,14 @@ from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.imaging.images import Decoded, ImageHeader
 from seg_pipeline.jobs.fetches import FetchRecord
 from seg_pipeline.pipeline import stages
-from seg_pipeline.pipeline.stages import StageReport, Workbench
+from seg_pipeline.pipeline.stages import StageContext, StageReport
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.builders import (
     BarSegmenter,
     accept_address,
     accept_upload,
-    make_bench,
+    make_context,
     make_scene_picture,
     picture_bytes,
     stored_files,
@@ -40,14 +40,14 @@ STAGES = {
 }
 
 
-def run_stages(bench: Workbench, *uuids: str, ahead: bool = True) -> dict[str, StageReport]:
+def run_stages(context: StageContext, *uuids: str, ahead: bool = True) -> dict[str, StageReport]:
     """Every stage in turn; with `ahead` each may begin before the one above it ends, as in the
     product's runs."""
     passed, reports = list(uuids), {}
-    with bench.run():
+    with context.one_run():
         for name, stage in STAGES.items():
-            bench.line.planned = frozenset(STAGES) if ahead else frozenset()
-            reports[name] = stage(bench, passed)
+            context.run.begin(STAGES if ahead else ())
+            reports[name] = stage(context, passed)
             passed = [uuid for uuid in passed if uuid in reports[name].metadata]
     return reports
 
@@ -78,11 +78,11 @@ def test_the_files_are_those_of_one_stage_after_another(
     """Whatever arrives when, however few pictures fit into memory, and however many go into a
     call."""
     pictures = random_pictures(9, seed)
-    benches = [make_bench(tmp_path), make_bench(tmp_path)]
+    benches = [make_context(tmp_path), make_context(tmp_path)]
     uuids = [f"job-{index}" for index in range(len(pictures))]
-    for bench in benches:
+    for context in benches:
         for uuid, data in zip(uuids, pictures, strict=True):
-            accept_upload(bench, uuid, data, resize=48)
+            accept_upload(context, uuid, data, resize=48)
     for uuid in uuids:
         run_stages(benches[0], uuid, ahead=False)
     monkeypatch.setattr(stages, "PICTURES_PER_CALL", seed + 1)
@@ -109,28 +109,28 @@ class _Tells(BarSegmenter):
         return super().segment(images, parameters)
 
 
-def accept_urls(bench: Workbench, *uuids: str) -> None:
+def accept_urls(context: StageContext, *uuids: str) -> None:
     for uuid in uuids:
-        accept_address(bench, uuid)
+        accept_address(context, uuid)
 
 
-def read_slowly(bench: Workbench, slow: Callable[[str], bool], go_on: Event) -> None:
+def read_slowly(context: StageContext, slow: Callable[[str], bool], go_on: Event) -> None:
     """Has the store keep some fetched pictures back until the event."""
-    picture = bench.inbox.fetches.picture
+    picture = context.inbox.fetches.picture
 
     def wait_and_read(job: Job, record: FetchRecord) -> bytes:
         assert not slow(job.uuid) or go_on.wait(PATIENCE_SECONDS), "the model waits for the store"
         return picture(job, record)
 
-    bench.inbox.fetches.picture = wait_and_read  # type: ignore[method-assign]
+    context.inbox.fetches.picture = wait_and_read  # type: ignore[method-assign]
 
 
 def test_the_model_does_not_wait_until_every_picture_is_read(tmp_path: Path) -> None:
     segmenter = _Tells()
-    bench = make_bench(tmp_path, segmenter=segmenter)
-    read_slowly(bench, lambda uuid: uuid == "slow", segmenter.called)
-    accept_urls(bench, "slow", "quick")
-    assert set(run_stages(bench, "slow", "quick")["result"].metadata) == {"slow", "quick"}
+    context = make_context(tmp_path, segmenter=segmenter)
+    read_slowly(context, lambda uuid: uuid == "slow", segmenter.called)
+    accept_urls(context, "slow", "quick")
+    assert set(run_stages(context, "slow", "quick")["result"].metadata) == {"slow", "quick"}
     assert segmenter.calls == [1, 1]
 
 
@@ -145,7 +145,7 @@ def test_what_was_found_is_written_while_the_model_works_on_the_next_picture(
     def wait_for_the_first(call: int) -> None:
         assert call == 0 or written.wait(PATIENCE_SECONDS), "the encoders wait for the model"
 
-    bench = make_bench(tmp_path, store, _Tells(wait_for_the_first))
+    context = make_context(tmp_path, store, _Tells(wait_for_the_first))
     put, expected = store.put, {"segments.json", "overlay.webp"}
 
     def put_and_tell(key: str, data: bytes) -> None:
@@ -156,8 +156,8 @@ def test_what_was_found_is_written_while_the_model_works_on_the_next_picture(
 
     monkeypatch.setattr(store, "put", put_and_tell)
     for uuid in ("a", "b"):
-        accept_upload(bench, uuid)
-    assert set(run_stages(bench, "a", "b")["result"].metadata) == {"a", "b"}
+        accept_upload(context, uuid)
+    assert set(run_stages(context, "a", "b")["result"].metadata) == {"a", "b"}
 
 
 def test_a_large_batch_is_decoded_only_as_far_ahead_as_fits_into_memory(
@@ -166,8 +166,8 @@ def test_a_large_batch_is_decoded_only_as_far_ahead_as_fits_into_memory(
     """And each picture once: what was decoded is not dropped to be decoded again."""
     picture = make_scene_picture(boxes=1)
     monkeypatch.setattr(stages, "PICTURES_IN_MEMORY_BYTES", 3 * picture.nbytes)
-    bench = make_bench(tmp_path)
-    decode, alive, most, decoded = bench.decode, set(), [0], []
+    context = make_context(tmp_path)
+    decode, alive, most, decoded = context.decode, set(), [0], []
 
     def counting(data: bytes, header: ImageHeader) -> Decoded:
         image = decode(data, header).pixels.copy()
@@ -178,11 +178,11 @@ def test_a_large_batch_is_decoded_only_as_far_ahead_as_fits_into_memory(
         most[0] = max(most[0], len(alive))
         return Decoded(image)
 
-    monkeypatch.setattr(bench, "decode", counting)
+    monkeypatch.setattr(context, "decode", counting)
     uuids = [f"job-{index}" for index in range(20)]
     for uuid in uuids:
-        accept_upload(bench, uuid, picture_bytes(picture))
-    assert set(run_stages(bench, *uuids)["result"].metadata) == set(uuids)
+        accept_upload(context, uuid, picture_bytes(picture))
+    assert set(run_stages(context, *uuids)["result"].metadata) == set(uuids)
     assert (most[0] <= 3, len(decoded), alive) == (True, 20, set())
 
 
@@ -190,10 +190,10 @@ def test_pictures_that_are_each_larger_than_the_room_are_done_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stages, "PICTURES_IN_MEMORY_BYTES", 1)
-    bench = make_bench(tmp_path, segmenter=(segmenter := BarSegmenter()))
+    context = make_context(tmp_path, segmenter=(segmenter := BarSegmenter()))
     for uuid in ("a", "b", "c"):
-        accept_upload(bench, uuid)
-    assert set(run_stages(bench, "a", "b", "c")["result"].metadata) == {"a", "b", "c"}
+        accept_upload(context, uuid)
+    assert set(run_stages(context, "a", "b", "c")["result"].metadata) == {"a", "b", "c"}
     assert segmenter.calls == [1, 1, 1]
 
 
@@ -207,10 +207,10 @@ class _FailsOnWide(BarSegmenter):
 
 
 def test_a_picture_on_which_the_model_fails_in_a_new_way_fails_alone(tmp_path: Path) -> None:
-    bench = make_bench(tmp_path, segmenter=_FailsOnWide())
+    context = make_context(tmp_path, segmenter=_FailsOnWide())
     for uuid, width in {"a": 64, "wide": 128, "b": 64}.items():
-        accept_upload(bench, uuid, picture_bytes(make_scene_picture(width=width)))
-    reports = run_stages(bench, "a", "wide", "b")
+        accept_upload(context, uuid, picture_bytes(make_scene_picture(width=width)))
+    reports = run_stages(context, "a", "wide", "b")
     assert {uuid: error.code for uuid, error in reports["segments"].errors.items()} == {
         "wide": "internal_error"
     }
@@ -243,10 +243,10 @@ class _RefusesOne:
 def test_a_picture_whose_files_cannot_be_written_fails_alone_in_its_stage(
     tmp_path: Path, name: str, stage: str
 ) -> None:
-    bench = make_bench(tmp_path, _RefusesOne(ObjectStore.in_memory(), "bad", name))
+    context = make_context(tmp_path, _RefusesOne(ObjectStore.in_memory(), "bad", name))
     for uuid in ("a", "bad", "b"):
-        accept_upload(bench, uuid)
-    reports = run_stages(bench, "a", "bad", "b")
+        accept_upload(context, uuid)
+    reports = run_stages(context, "a", "bad", "b")
     assert {each: [*report.errors] for each, report in reports.items() if report.errors} == {
         stage: ["bad"]
     }
@@ -265,38 +265,38 @@ def test_a_cancel_in_the_middle_stops_the_line_and_the_next_run_has_one_of_its_o
             cancelling.clear()
             raise KeyboardInterrupt
 
-    bench = make_bench(tmp_path, segmenter=_Tells(cancel))
-    line = bench.line
-    read_slowly(bench, lambda uuid: uuid != "quick", go_on)
+    context = make_context(tmp_path, segmenter=_Tells(cancel))
+    run = context.run
+    read_slowly(context, lambda uuid: uuid != "quick", go_on)
     uuids = ["quick", *(f"slow-{index}" for index in range(20))]
-    accept_urls(bench, *uuids)
+    accept_urls(context, *uuids)
     with pytest.raises(KeyboardInterrupt):
-        run_stages(bench, *uuids)
+        run_stages(context, *uuids)
     go_on.set()
-    line.waiters.shutdown(wait=True)
-    files = [info.key for uuid in uuids[1:] for info in bench.store.list(keys.asset(uuid, ""))]
+    run.waiters.shutdown(wait=True)
+    files = [info.key for uuid in uuids[1:] for info in context.store.list(keys.asset(uuid, ""))]
     assert all(key.endswith("request.json") or keys.is_fetched(key) for key in files)
-    assert bench.line is not line
-    assert set(run_stages(bench, *uuids)["result"].metadata) == set(uuids)
+    assert context.run is not run
+    assert set(run_stages(context, *uuids)["result"].metadata) == set(uuids)
 
 
 def test_a_stage_that_finds_nothing_on_the_line_reads_the_store(tmp_path: Path) -> None:
     """As after a run that went on from its failure on another machine, or over several partitions
     from the UI."""
-    bench = make_bench(tmp_path)
+    context = make_context(tmp_path)
     uuids = ["a", "b", "c"]
     for uuid in uuids:
-        accept_upload(bench, uuid)
-    run_stages(bench, *uuids)
-    before = {uuid: stored_files(bench, uuid) for uuid in uuids}
-    elsewhere = make_bench(tmp_path, bench.store)
+        accept_upload(context, uuid)
+    run_stages(context, *uuids)
+    before = {uuid: stored_files(context, uuid) for uuid in uuids}
+    elsewhere = make_context(tmp_path, context.store)
     for name in ("segments", "cutouts"):
         for key in [
             key for uuid in uuids for key in before[uuid] if ("mask" in key) == (name == "segments")
         ]:
             if "source" not in key:
-                bench.store.delete(key)
-        with elsewhere.run():
-            elsewhere.line.planned = frozenset({name})
+                context.store.delete(key)
+        with elsewhere.one_run():
+            elsewhere.run.begin({name})
             assert not STAGES[name](elsewhere, uuids).errors
     assert {uuid: stored_files(elsewhere, uuid) for uuid in uuids} == before

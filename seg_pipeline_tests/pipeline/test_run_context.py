@@ -1,4 +1,4 @@
-"""Room for pictures, and who gives it back when."""
+"""MemoryBudget for pictures, and who gives it back when."""
 
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from threading import Event
@@ -6,25 +6,25 @@ from threading import Event
 import numpy as np
 import pytest
 
-from seg_pipeline.pipeline.run_context import Line, Room, make_encoders, mask_bytes
+from seg_pipeline.pipeline.run_context import MemoryBudget, RunContext, make_encoders, mask_bytes
 from seg_pipeline_tests.builders import make_found
 
 PATIENCE_SECONDS = 30
 
 
-def make_line(room_bytes: int) -> Line:
+def make_line(room_bytes: int) -> RunContext:
     """A line with encoders of its own."""
-    return Line(room_bytes, make_encoders())
+    return RunContext(room_bytes, make_encoders())
 
 
-def taking(room: Room, size: int) -> tuple[Future[None], Event]:
+def taking(budget: MemoryBudget, size: int) -> tuple[Future[None], Event]:
     """Somebody who takes room on a thread of its own, and the event that says that it has begun
     to."""
     begun = Event()
 
     def take() -> None:
         begun.set()
-        room.take(size)
+        budget.take(size)
 
     pool = ThreadPoolExecutor(1)
     future = pool.submit(take)
@@ -36,88 +36,88 @@ class TestRoom:
     """What stands between a batch of large pictures and the machine's memory."""
 
     def test_whoever_wants_more_than_is_left_waits_for_others(self) -> None:
-        room = Room(10)
-        room.take(6)
-        future, begun = taking(room, 5)
+        budget = MemoryBudget(10)
+        budget.take(6)
+        future, begun = taking(budget, 5)
         assert begun.wait(PATIENCE_SECONDS)
         assert not future.done()
-        room.give_back(1)
+        budget.give_back(1)
         future.result(PATIENCE_SECONDS)
-        assert room.held_bytes == 10
+        assert budget.held_bytes == 10
 
     def test_what_is_larger_than_all_the_room_gets_it_alone(self) -> None:
         """A picture of 200 megapixels is slow company, but it must not wait for ever."""
-        room = Room(10)
-        room.take(1)
-        future, begun = taking(room, 100)
+        budget = MemoryBudget(10)
+        budget.take(1)
+        future, begun = taking(budget, 100)
         assert begun.wait(PATIENCE_SECONDS)
         assert not future.done()
-        room.give_back(1)
+        budget.give_back(1)
         future.result(PATIENCE_SECONDS)
-        assert room.held_bytes == 100
+        assert budget.held_bytes == 100
 
     def test_at_the_end_of_a_run_nobody_goes_on_waiting(self) -> None:
-        room = Room(10)
-        room.take(10)
-        future, _ = taking(room, 1)
-        room.close()
+        budget = MemoryBudget(10)
+        budget.take(10)
+        future, _ = taking(budget, 1)
+        budget.close()
         with pytest.raises(CancelledError):
             future.result(PATIENCE_SECONDS)
         with pytest.raises(CancelledError):
-            room.take(0)
+            budget.take(0)
 
 
 class TestLine:
     """What a run leaves in memory between its stages."""
 
     def test_a_picture_goes_with_the_last_who_needs_it(self) -> None:
-        line = make_line(100)
-        with line.holding("job-1", 12) as piece:
-            piece.picture = np.zeros((2, 2, 3), dtype=np.uint8)
-        line.share("job-1", 2)
-        line.let_go("job-1")
-        assert (line.room.held_bytes, piece.picture is None) == (12, False)
-        line.let_go("job-1")
-        assert (line.room.held_bytes, piece.picture is None) == (0, True)
+        run = make_line(100)
+        with run.holding("job-1", 12) as slot:
+            slot.picture = np.zeros((2, 2, 3), dtype=np.uint8)
+        run.retain("job-1", 2)
+        run.release("job-1")
+        assert (run.budget.held_bytes, slot.picture is None) == (12, False)
+        run.release("job-1")
+        assert (run.budget.held_bytes, slot.picture is None) == (0, True)
 
     def test_a_picture_that_does_not_decode_takes_no_room(self) -> None:
-        line = make_line(100)
-        with pytest.raises(ValueError, match="damaged"), line.holding("job-1", 12):
+        run = make_line(100)
+        with pytest.raises(ValueError, match="damaged"), run.holding("job-1", 12):
             raise ValueError("damaged")
-        assert line.room.held_bytes == 0
+        assert run.budget.held_bytes == 0
 
     def test_masks_count_as_part_of_their_picture(self) -> None:
-        line = make_line(100)
-        with line.holding("job-1", 12):
+        run = make_line(100)
+        with run.holding("job-1", 12):
             pass
-        line.hold_more("job-1", 30)
-        assert line.room.held_bytes == 42
-        line.let_go("job-1")
-        assert line.room.held_bytes == 0
+        run.hold_more("job-1", 30)
+        assert run.budget.held_bytes == 42
+        run.release("job-1")
+        assert run.budget.held_bytes == 0
 
     def test_segments_are_kept_only_as_far_as_there_is_room(self) -> None:
         """The last stage reads those from the store that were not."""
         found = make_found("##/##")
-        line = make_line(2 * mask_bytes(found))
+        run = make_line(2 * mask_bytes(found))
         for uuid in ("a", "b", "c"):
-            line.keep_found(uuid, found)
-        assert [line.piece(uuid).found is not None for uuid in ("a", "b", "c")] == [
+            run.keep_output(uuid, found)
+        assert [run.slot(uuid).found is not None for uuid in ("a", "b", "c")] == [
             True,
             True,
             False,
         ]
 
     def test_what_waits_for_its_turn_when_a_run_ends_is_never_begun(self) -> None:
-        line, begun, go_on = make_line(100), Event(), Event()
+        run, begun, go_on = make_line(100), Event(), Event()
 
         def work() -> None:
             begun.set()
             go_on.wait(PATIENCE_SECONDS)
 
-        written = [line.encode("job-1", work) for _ in range(100)]
+        written = [run.encode("job-1", work) for _ in range(100)]
         assert begun.wait(PATIENCE_SECONDS)
-        line.stop()
+        run.stop()
         go_on.set()
-        line.end()
+        run.end()
         wait(written, PATIENCE_SECONDS)
         assert any(future.cancelled() for future in written)

@@ -27,8 +27,8 @@ from seg_pipeline.jobs.evidence import Evidence, read_evidence
 from seg_pipeline.jobs.repository import Claim
 from seg_pipeline.jobs.result_document import files_of_segments, result_document
 from seg_pipeline.pipeline import stages
-from seg_pipeline.pipeline.run_context import RunInHand
-from seg_pipeline.pipeline.stages import StageReport, Workbench
+from seg_pipeline.pipeline.run_context import RunIdentity
+from seg_pipeline.pipeline.stages import StageContext, StageReport
 from seg_pipeline.segmenters.registry import load_segmenter
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
@@ -39,7 +39,7 @@ from seg_pipeline_tests.builders import (
     accept_address,
     accept_upload,
     bring_picture,
-    make_bench,
+    make_context,
     make_found,
     make_job,
     make_scene_picture,
@@ -52,22 +52,22 @@ from seg_pipeline_tests.unreliable import Killed, Meanwhile, UnreliableStore
 ALL = (stages.prepare_sources, stages.find_segments, stages.cut_segments, stages.publish_results)
 
 
-def run_stages(bench: Workbench, *uuids: str) -> list[StageReport]:
+def run_stages(context: StageContext, *uuids: str) -> list[StageReport]:
     """Every stage in turn, each with the jobs that the one before passed on."""
     passed, reports = list(uuids), []
-    with bench.run():
+    with context.one_run():
         for stage in ALL:
-            reports.append(stage(bench, passed))
+            reports.append(stage(context, passed))
             passed = [uuid for uuid in passed if uuid in reports[-1].metadata]
     return reports
 
 
 def test_a_picture_becomes_masks_cutouts_and_a_result(tmp_path: Path, store: Store) -> None:
-    bench = make_bench(tmp_path, store)
-    accept_upload(bench, "job-1")
-    bench.inbox.claim(["job-1"], "job-1:1")
-    run_stages(bench, "job-1")
-    result = bench.inbox.result("job-1")
+    context = make_context(tmp_path, store)
+    accept_upload(context, "job-1")
+    context.inbox.claim(["job-1"], "job-1:1")
+    run_stages(context, "job-1")
+    result = context.inbox.result("job-1")
     assert result is not None
     assert (result["status"], len(result["segments"]), result["width"], result["height"]) == (
         "completed",
@@ -75,19 +75,19 @@ def test_a_picture_becomes_masks_cutouts_and_a_result(tmp_path: Path, store: Sto
         64,
         48,
     )
-    names = sorted(key.removeprefix("assets/job-1/") for key in stored_files(bench, "job-1"))
+    names = sorted(key.removeprefix("assets/job-1/") for key in stored_files(context, "job-1"))
     assert [name for name in names if not name.startswith("crops/")] == [
         "mask_images/mask_000.png", "mask_images/mask_001.png", "original.webp", "overlay.webp",
         "source.png"
     ]  # fmt: skip
-    assert bench.inbox.inflight() == []
+    assert context.inbox.inflight() == []
 
 
 def test_segments_come_largest_first(tmp_path: Path) -> None:
-    bench = make_bench(tmp_path)
-    accept_upload(bench, "job-1")
-    run_stages(bench, "job-1")
-    areas = [segment["area"] for segment in (bench.inbox.result("job-1") or {})["segments"]]
+    context = make_context(tmp_path)
+    accept_upload(context, "job-1")
+    run_stages(context, "job-1")
+    areas = [segment["area"] for segment in (context.inbox.result("job-1") or {})["segments"]]
     assert areas == sorted(areas, reverse=True)
     assert len(set(areas)) == 2
 
@@ -96,13 +96,13 @@ def test_segments_come_largest_first(tmp_path: Path) -> None:
 def test_a_rerun_from_any_stage_on_another_machine_gives_the_same_files(
     tmp_path: Path, first: int
 ) -> None:
-    """What a stage stores is what the next one reads: a workbench with nothing in memory must
+    """What a stage stores is what the next one reads: a stage_context with nothing in memory must
     do."""
-    bench = make_bench(tmp_path)
-    accept_upload(bench, "job-1", resize=32)
-    run_stages(bench, "job-1")
-    before = stored_files(bench, "job-1")
-    elsewhere = make_bench(tmp_path, bench.store)
+    context = make_context(tmp_path)
+    accept_upload(context, "job-1", resize=32)
+    run_stages(context, "job-1")
+    before = stored_files(context, "job-1")
+    elsewhere = make_context(tmp_path, context.store)
     for stage in ALL[first:]:
         assert not stage(elsewhere, ["job-1"]).errors
     assert stored_files(elsewhere, "job-1") == before
@@ -119,60 +119,62 @@ class _FindsAtMost(BarSegmenter):
         return [found[: self.limit] for found in super().segment(images)]
 
 
-def make_rerun(folder: Path, store: Store | None = None) -> Workbench:
+def make_rerun(folder: Path, store: Store | None = None) -> StageContext:
     """Two jobs of three segments each, the first of which was done again with one, up to its
     publication."""
     segmenter = _FindsAtMost()
-    bench = make_bench(folder, store, segmenter)
+    context = make_context(folder, store, segmenter)
     for uuid in ("job-1", "job-10"):
-        accept_upload(bench, uuid, picture_bytes(make_scene_picture(boxes=3)))
-        run_stages(bench, uuid)
+        accept_upload(context, uuid, picture_bytes(make_scene_picture(boxes=3)))
+        run_stages(context, uuid)
     segmenter.limit = 1
     for stage in ALL[:-1]:
-        assert not stage(bench, ["job-1"]).errors
-    return bench
+        assert not stage(context, ["job-1"]).errors
+    return context
 
 
-def files_of(bench: Workbench, uuid: str) -> set[str]:
+def files_of(context: StageContext, uuid: str) -> set[str]:
     """The job's masks and cut-outs."""
-    return {key for key in stored_files(bench, uuid) if "/mask_images/" in key or "/crops/" in key}
+    return {
+        key for key in stored_files(context, uuid) if "/mask_images/" in key or "/crops/" in key
+    }
 
 
 def test_what_a_rerun_does_not_find_again_is_removed_with_its_publication(
     tmp_path: Path, store: Store
 ) -> None:
-    bench = make_rerun(tmp_path, store)
-    before, others = files_of(bench, "job-1"), stored_files(bench, "job-10")
+    context = make_rerun(tmp_path, store)
+    before, others = files_of(context, "job-1"), stored_files(context, "job-10")
     assert len(before) == 6
-    assert not stages.publish_results(bench, ["job-1"]).errors
-    assert files_of(bench, "job-1") == files_of_segments(bench.inbox.result("job-1") or {})
-    assert len(files_of(bench, "job-1")) == 2
-    assert stored_files(bench, "job-10") == others
+    assert not stages.publish_results(context, ["job-1"]).errors
+    assert files_of(context, "job-1") == files_of_segments(context.inbox.result("job-1") or {})
+    assert len(files_of(context, "job-1")) == 2
+    assert stored_files(context, "job-10") == others
 
 
 def test_a_publication_that_dies_leaves_every_file_that_is_named(tmp_path: Path) -> None:
     """Killed before each of its writes; the next publication removes what is left."""
     for lives in range(20):
-        bench = make_rerun(tmp_path)
-        dying = make_bench(tmp_path, UnreliableStore(bench.store, lives))
+        context = make_rerun(tmp_path)
+        dying = make_context(tmp_path, UnreliableStore(context.store, lives))
         with suppress(Killed):
             stages.publish_results(dying, ["job-1"])
-        assert files_of_segments(bench.inbox.result("job-1") or {}) <= files_of(bench, "job-1")
-        stages.publish_results(make_bench(tmp_path, bench.store), ["job-1"])
-        assert len(files_of(bench, "job-1")) == 2
+        assert files_of_segments(context.inbox.result("job-1") or {}) <= files_of(context, "job-1")
+        stages.publish_results(make_context(tmp_path, context.store), ["job-1"])
+        assert len(files_of(context, "job-1")) == 2
 
 
 def test_of_two_runs_at_once_the_files_of_the_last_published_stay(tmp_path: Path) -> None:
     """The other publishes, at the first moment at which its word is the last."""
     other = result_document(make_job("job-1"), make_found("#...", ".#..", "..#."), make_timing())
     for moment in range(20):
-        bench = make_rerun(tmp_path)
-        publish_other = partial(bench.inbox.finish, "job-1", other, "completed", NOON)
+        context = make_rerun(tmp_path)
+        publish_other = partial(context.inbox.finish, "job-1", other, "completed", NOON)
         stages.publish_results(
-            make_bench(tmp_path, Meanwhile(bench.store, moment, publish_other)), ["job-1"]
+            make_context(tmp_path, Meanwhile(context.store, moment, publish_other)), ["job-1"]
         )
-        if (bench.inbox.result("job-1") or {})["segments"] == other["segments"]:
-            assert files_of(bench, "job-1") == files_of_segments(other)
+        if (context.inbox.result("job-1") or {})["segments"] == other["segments"]:
+            assert files_of(context, "job-1") == files_of_segments(other)
             return
     raise AssertionError("the other never had the last word")
 
@@ -180,32 +182,32 @@ def test_of_two_runs_at_once_the_files_of_the_last_published_stay(tmp_path: Path
 def test_a_result_stays_published_if_what_is_left_over_cannot_be_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = make_rerun(tmp_path)
+    context = make_rerun(tmp_path)
 
     def away(prefix: str) -> None:
         raise StoreUnavailable("The bucket does not answer.")
 
-    monkeypatch.setattr(bench.store, "list", away)
-    assert not stages.publish_results(bench, ["job-1"]).errors
-    assert len((bench.inbox.result("job-1") or {})["segments"]) == 1
+    monkeypatch.setattr(context.store, "list", away)
+    assert not stages.publish_results(context, ["job-1"]).errors
+    assert len((context.inbox.result("job-1") or {})["segments"]) == 1
 
 
 def test_one_bad_picture_fails_alone_in_its_batch(tmp_path: Path) -> None:
-    bench = make_bench(tmp_path)
-    accept_upload(bench, "good-1")
-    accept_upload(bench, "bad", picture_bytes(make_scene_picture())[:-40])
-    accept_upload(bench, "good-2")
-    reports = run_stages(bench, "good-1", "bad", "good-2")
+    context = make_context(tmp_path)
+    accept_upload(context, "good-1")
+    accept_upload(context, "bad", picture_bytes(make_scene_picture())[:-40])
+    accept_upload(context, "good-2")
+    reports = run_stages(context, "good-1", "bad", "good-2")
     assert isinstance(reports[0].errors["bad"], TruncatedImage)
     assert set(reports[-1].metadata) == {"good-1", "good-2"}
-    assert bench.inbox.result("bad") is None
+    assert context.inbox.result("bad") is None
 
 
 def test_a_picture_without_segments_is_completed(tmp_path: Path) -> None:
-    bench = make_bench(tmp_path)
-    accept_upload(bench, "job-1", picture_bytes(make_scene_picture(boxes=0)))
-    run_stages(bench, "job-1")
-    assert (bench.inbox.result("job-1") or {})["segments"] == []
+    context = make_context(tmp_path)
+    accept_upload(context, "job-1", picture_bytes(make_scene_picture(boxes=0)))
+    run_stages(context, "job-1")
+    assert (context.inbox.result("job-1") or {})["segments"] == []
 
 
 class _ChokesOnMany(BarSegmenter):
@@ -218,20 +220,20 @@ class _ChokesOnMany(BarSegmenter):
 
 
 def test_a_call_that_fails_for_many_pictures_is_made_for_each(tmp_path: Path) -> None:
-    bench = make_bench(tmp_path, segmenter=_ChokesOnMany())
+    context = make_context(tmp_path, segmenter=_ChokesOnMany())
     for uuid in ("a", "b", "c"):
-        accept_upload(bench, uuid)
-    assert set(run_stages(bench, "a", "b", "c")[-1].metadata) == {"a", "b", "c"}
+        accept_upload(context, uuid)
+    assert set(run_stages(context, "a", "b", "c")[-1].metadata) == {"a", "b", "c"}
 
 
 def test_each_job_gets_the_model_it_asked_for(tmp_path: Path) -> None:
     asked: list[str] = []
-    bench = make_bench(tmp_path)
-    bench.models._load = lambda name, _settings: asked.append(name) or BarSegmenter()
-    accept_upload(bench, "a", model="demo-yolo")
-    accept_upload(bench, "b", model="yolov8n-seg")
-    run_stages(bench, "a", "b")
-    assert [(bench.inbox.result(uuid) or {})["model"] for uuid in "ab"] == [
+    context = make_context(tmp_path)
+    context.models._load = lambda name, _settings: asked.append(name) or BarSegmenter()
+    accept_upload(context, "a", model="demo-yolo")
+    accept_upload(context, "b", model="yolov8n-seg")
+    run_stages(context, "a", "b")
+    assert [(context.inbox.result(uuid) or {})["model"] for uuid in "ab"] == [
         "demo-yolo",
         "yolov8n-seg",
     ]
@@ -252,15 +254,15 @@ class _NotesParameters(BarSegmenter):
 
 def test_jobs_share_a_call_only_if_they_set_the_same_parameters(tmp_path: Path) -> None:
     segmenter = _NotesParameters()
-    bench = make_bench(tmp_path, segmenter=segmenter)
+    context = make_context(tmp_path, segmenter=segmenter)
     for uuid, parameters in {
         "a": {},
         "b": {"confidence": 0.5},
         "c": {},
         "d": {"confidence": 0.5},
     }.items():
-        accept_upload(bench, uuid, parameters=parameters)
-    assert not run_stages(bench, "a", "b", "c", "d")[1].errors
+        accept_upload(context, uuid, parameters=parameters)
+    assert not run_stages(context, "a", "b", "c", "d")[1].errors
     pictures = {confidence: sum(count for count,
                                 asked in segmenter.asked if asked.get("confidence") == confidence)
                 for confidence in (None, 0.5)}  # fmt: skip
@@ -270,78 +272,78 @@ def test_jobs_share_a_call_only_if_they_set_the_same_parameters(tmp_path: Path) 
 def test_fewer_points_find_fewer_things(tmp_path: Path) -> None:
     """The whole way with a real SAM-2: what a job asks for reaches the network, and its answer
     shows it."""
-    bench = make_bench(tmp_path)
-    bench.models._load = load_segmenter
+    context = make_context(tmp_path)
+    context.models._load = load_segmenter
     scene = picture_bytes(make_scene(seed=3).image)
     accept_upload(
-        bench, "few", scene, model="demo-sam2", parameters={"points_per_side": 2}, rle=True
+        context, "few", scene, model="demo-sam2", parameters={"points_per_side": 2}, rle=True
     )
-    accept_upload(bench, "usual", scene, model="demo-sam2")
-    assert not run_stages(bench, "few", "usual")[1].errors
-    few, usual = (bench.inbox.result(uuid) or {} for uuid in ("few", "usual"))
+    accept_upload(context, "usual", scene, model="demo-sam2")
+    assert not run_stages(context, "few", "usual")[1].errors
+    few, usual = (context.inbox.result(uuid) or {} for uuid in ("few", "usual"))
     assert 0 < len(few["segments"]) < len(usual["segments"])
     assert few["parameters"] == {"points_per_side": 2}
-    assert [mask_to_rle(mask) for mask in stored_masks(bench, "few")] == [
+    assert [mask_to_rle(mask) for mask in stored_masks(context, "few")] == [
         s["rle"] for s in few["segments"]
     ]
 
 
-def stored_masks(bench: Workbench, uuid: str) -> list[Mask]:
+def stored_masks(context: StageContext, uuid: str) -> list[Mask]:
     """The job's masks as its PNGs have them."""
-    names = sorted(key for key in stored_files(bench, uuid) if "/mask_images/" in key)
-    return [decode_mask_png(bench.store.get(name), 10**6) for name in names]
+    names = sorted(key for key in stored_files(context, uuid) if "/mask_images/" in key)
+    return [decode_mask_png(context.store.get(name), 10**6) for name in names]
 
 
 def test_a_fetched_picture_becomes_the_source_and_is_not_fetched_again(tmp_path: Path) -> None:
     """The URL may answer otherwise next time; a rerun must work on the same bytes."""
-    bench = make_bench(tmp_path)
-    accept_address(bench, "job-1")
-    run_stages(bench, "job-1")
-    assert not run_stages(bench, "job-1")[1].errors
-    assert bench.store.get(keys.source("job-1", "png")) == picture_bytes(make_scene_picture())
-    names = {info.key.rpartition("/")[2] for info in bench.store.list(keys.asset("job-1", ""))}
+    context = make_context(tmp_path)
+    accept_address(context, "job-1")
+    run_stages(context, "job-1")
+    assert not run_stages(context, "job-1")[1].errors
+    assert context.store.get(keys.source("job-1", "png")) == picture_bytes(make_scene_picture())
+    names = {info.key.rpartition("/")[2] for info in context.store.list(keys.asset("job-1", ""))}
     assert {"source.png", "source.json"} <= names
     assert not any(name.startswith("source.fetched-") for name in names)
 
 
 def test_an_operator_has_a_picture_fetched_again_that_could_not_be_had(tmp_path: Path) -> None:
     """The host is back. A fetcher brings the picture while the run waits a little."""
-    bench = make_bench(tmp_path)
-    bench.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
-    bring_picture(bench.inbox, error=FetchGivenUp("It does not answer."))
-    stages.fail_job(bench.inbox, "job-1", FetchGivenUp("It does not answer."))
+    context = make_context(tmp_path)
+    context.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
+    bring_picture(context.inbox, error=FetchGivenUp("It does not answer."))
+    stages.fail_job(context.inbox, "job-1", FetchGivenUp("It does not answer."))
 
     def fetch() -> None:
-        while not bench.inbox.fetches.uuids():
+        while not context.inbox.fetches.uuids():
             time.sleep(0.01)
-        bring_picture(bench.inbox, data=picture_bytes(make_scene_picture()))
+        bring_picture(context.inbox, data=picture_bytes(make_scene_picture()))
 
     fetcher = Thread(target=fetch, daemon=True)
     fetcher.start()
-    assert not stages.prepare_sources(bench, ["job-1"]).errors
+    assert not stages.prepare_sources(context, ["job-1"]).errors
     fetcher.join(60)
-    assert (bench.inbox.fetches.uuids(), bench.inbox.waiting(10)) == ([], [])
+    assert (context.inbox.fetches.uuids(), context.inbox.waiting(10)) == ([], [])
 
 
 def test_an_operators_run_waits_only_a_little_for_a_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stages, "RERUN_FETCH_SECONDS", 0.1)
-    bench = make_bench(tmp_path)
-    bench.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
-    error = stages.prepare_sources(bench, ["job-1"]).errors["job-1"]
+    context = make_context(tmp_path)
+    context.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
+    error = stages.prepare_sources(context, ["job-1"]).errors["job-1"]
     assert "is being fetched" in str(error)
-    assert not stages.record_failure(bench, "job-1", error, None)
-    assert bench.inbox.status("job-1") == "queued"
+    assert not stages.record_failure(context, "job-1", error, None)
+    assert context.inbox.status("job-1") == "queued"
 
 
 def test_a_surprise_is_reported_and_worth_another_attempt(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench = make_bench(tmp_path)
-    accept_upload(bench, "job-1")
-    bench.store.put(keys.source_info("job-1"), b"{}")
-    report = stages.find_segments(bench, ["job-1"])
+    context = make_context(tmp_path)
+    accept_upload(context, "job-1")
+    context.store.put(keys.source_info("job-1"), b"{}")
+    report = stages.find_segments(context, ["job-1"])
     assert (report.errors["job-1"].code, report.errors["job-1"].permanent) == (
         "internal_error",
         False,
@@ -373,14 +375,14 @@ class TestEvidence:
         return []
 
     @pytest.fixture
-    def bench(
+    def context(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: list[tuple[str, str | None]]
-    ) -> stages.Workbench:
+    ) -> stages.StageContext:
         def look(what: str) -> None:
-            bench.line.evidence_writer.submit(
+            context.run.evidence_writer.submit(
                 lambda: None
             ).result()  # what was asked of it before is done
-            evidence = read_evidence(bench.store, "job-1")
+            evidence = read_evidence(context.store, "job-1")
             assert evidence is None or evidence.run_id == "run-1"
             seen.append((what, evidence and evidence.stage))
 
@@ -395,43 +397,44 @@ class TestEvidence:
             look("load")
             return WatchfulSegmenter(lambda: look("segment"))
 
-        bench = make_bench(tmp_path)
-        bench.models = WarmModels(bench.settings, load)
-        monkeypatch.setattr(bench, "decode", watched("decode", bench.decode))
+        context = make_context(tmp_path)
+        context.models = WarmModels(context.settings, load)
+        monkeypatch.setattr(context, "decode", watched("decode", context.decode))
         for name in ("encode_original", "overlay", "cut_out", "result_document"):
             monkeypatch.setattr(stages, name, watched(name, getattr(stages, name)))
-        return bench
+        return context
 
-    def run(self, bench: stages.Workbench, *uuids: str, run_key: str | None = "key") -> None:
+    def run(self, context: stages.StageContext, *uuids: str, run_key: str | None = "key") -> None:
         for uuid in uuids:
-            accept_upload(bench, uuid)
-        bench.line.planned = frozenset({"source_image", "segments", "cutouts"})
-        bench.line.run = RunInHand("run-1", run_key, len(uuids))
-        run_stages(bench, *uuids)
+            accept_upload(context, uuid)
+        context.run.begin(
+            {"source_image", "segments", "cutouts"}, RunIdentity("run-1", run_key, len(uuids))
+        )
+        run_stages(context, *uuids)
 
     def test_a_lone_job_is_on_record_while_it_is_worked_on(
-        self, bench: stages.Workbench, seen: list[tuple[str, str | None]]
+        self, context: stages.StageContext, seen: list[tuple[str, str | None]]
     ) -> None:
         """And not while a model loads, nor when all that is left is to write its result."""
-        self.run(bench, "job-1")
+        self.run(context, "job-1")
         assert dict(seen) == {
             "decode": "source_image", "load": None, "segment": "segments",
             "encode_original": "segments",
             "overlay": "segments", "cut_out": "segments", "result_document": None,
         }  # fmt: skip
-        assert read_evidence(bench.store, "job-1") is None
+        assert read_evidence(context.store, "job-1") is None
 
     @pytest.mark.parametrize(
         ("uuids", "run_key"), [(("job-1", "job-2"), "key"), (("job-1",), None)]
     )
     def test_a_batch_is_not_and_neither_is_an_operators_run(
         self,
-        bench: stages.Workbench,
+        context: stages.StageContext,
         seen: list[tuple[str, str | None]],
         uuids: tuple[str, ...],
         run_key: str | None,
     ) -> None:
-        self.run(bench, *uuids, run_key=run_key)
+        self.run(context, *uuids, run_key=run_key)
         assert {stage for _, stage in seen} == {None}
 
     def test_a_job_whose_model_fails_is_no_longer_on_record(self, tmp_path: Path) -> None:
@@ -439,9 +442,9 @@ class TestEvidence:
             def segment(self, images: Any, parameters: Any = None) -> Any:
                 raise ModelFailed("It failed.")
 
-        bench = make_bench(tmp_path, segmenter=Failing())
-        self.run(bench, "job-1")
-        assert read_evidence(bench.store, "job-1") is None
+        context = make_context(tmp_path, segmenter=Failing())
+        self.run(context, "job-1")
+        assert read_evidence(context.store, "job-1") is None
 
 
 def test_a_gpu_that_gives_up_is_no_fault_of_a_picture_s_and_the_worker_knows(
@@ -451,63 +454,65 @@ def test_a_gpu_that_gives_up_is_no_fault_of_a_picture_s_and_the_worker_knows(
         def segment(self, images: Any, parameters: Any = None) -> Any:
             raise DeviceBroken("This process can use the GPU no more.")
 
-    bench = make_bench(tmp_path, segmenter=Broken())
-    accept_upload(bench, "job-1")
-    accept_upload(bench, "job-2")
-    run_stages(bench, "job-1", "job-2")
-    assert bench.broken == "This process can use the GPU no more."
-    assert [bench.inbox.result(uuid) for uuid in ("job-1", "job-2")] == [None, None]
+    context = make_context(tmp_path, segmenter=Broken())
+    accept_upload(context, "job-1")
+    accept_upload(context, "job-2")
+    run_stages(context, "job-1", "job-2")
+    assert context.broken == "This process can use the GPU no more."
+    assert [context.inbox.result(uuid) for uuid in ("job-1", "job-2")] == [None, None]
 
 
 class TestJobsOfThisRun:
     """A run may come late: its message was taken for lost, or a tick was resumed after a minute."""
 
     def test_what_another_run_was_asked_for_is_left_to_it(self, tmp_path: Path) -> None:
-        bench = make_bench(tmp_path)
+        context = make_context(tmp_path)
         for uuid in ("mine", "other", "finished"):
-            accept_upload(bench, uuid)
-        _, other, _ = bench.inbox.claim(["mine", "other", "finished"], "key")
-        bench.inbox.reclaim(other.after_loss(NOON))
-        bench.inbox.finish("finished", {}, "completed", NOON)
-        bench.line.run = RunInHand("run-1", "key", 3)
-        assert stages.jobs_of_this_run(bench, ["mine", "other", "finished", "deleted"]) == ["mine"]
+            accept_upload(context, uuid)
+        _, other, _ = context.inbox.claim(["mine", "other", "finished"], "key")
+        context.inbox.reclaim(other.after_loss(NOON))
+        context.inbox.finish("finished", {}, "completed", NOON)
+        context.run.begin((), RunIdentity("run-1", "key", 3))
+        assert stages.jobs_of_this_run(context, ["mine", "other", "finished", "deleted"]) == [
+            "mine"
+        ]
 
     def test_an_operator_gets_what_he_asks_for(self, tmp_path: Path) -> None:
-        bench = make_bench(tmp_path)
-        accept_upload(bench, "job-1")
-        assert stages.jobs_of_this_run(bench, ["job-1"]) == ["job-1"]
+        context = make_context(tmp_path)
+        accept_upload(context, "job-1")
+        assert stages.jobs_of_this_run(context, ["job-1"]) == ["job-1"]
 
 
 class TestRecordFailure:
     """Which failures are final."""
 
     @staticmethod
-    def record(bench: Workbench, error: Exception, attempt: int | None) -> bool:
+    def record(context: StageContext, error: Exception, attempt: int | None) -> bool:
         claim = None if attempt is None else Claim("job-1", attempt, "key", NOON)
-        return stages.record_failure(bench, "job-1", error, claim)  # type: ignore[arg-type]
+        return stages.record_failure(context, "job-1", error, claim)  # type: ignore[arg-type]
 
     def test_a_permanent_error_ends_the_job(self, tmp_path: Path) -> None:
-        bench = make_bench(tmp_path)
-        accept_upload(bench, "job-1")
-        assert self.record(bench, TruncatedImage("It ends early."), attempt=1)
-        assert (bench.inbox.result("job-1") or {})["error"] == {
+        context = make_context(tmp_path)
+        accept_upload(context, "job-1")
+        assert self.record(context, TruncatedImage("It ends early."), attempt=1)
+        assert (context.inbox.result("job-1") or {})["error"] == {
             "code": "truncated_image",
             "message": "It ends early.",
         }
 
     def test_a_passing_error_does_so_only_at_the_last_attempt(self, tmp_path: Path) -> None:
-        bench = make_bench(tmp_path, max_attempts=2)
-        accept_upload(bench, "job-1")
-        assert not self.record(bench, FetchUnavailable("Later."), attempt=1)
-        assert bench.inbox.result("job-1") is None
-        assert self.record(bench, FetchUnavailable("Later."), attempt=2)
+        context = make_context(tmp_path, max_attempts=2)
+        accept_upload(context, "job-1")
+        assert not self.record(context, FetchUnavailable("Later."), attempt=1)
+        assert context.inbox.result("job-1") is None
+        assert self.record(context, FetchUnavailable("Later."), attempt=2)
 
     def test_a_passing_error_is_on_record_so_that_the_attempt_counts(self, tmp_path: Path) -> None:
-        bench = make_bench(tmp_path)
-        accept_upload(bench, "job-1")
-        bench.line.run = RunInHand("run-1", "key", 1)
-        self.record(bench, FetchUnavailable("Later."), attempt=1)
-        assert read_evidence(bench.store, "job-1") == Evidence(
+        context = make_context(tmp_path)
+        accept_upload(context, "job-1")
+        context.run.begin((), RunIdentity("run-1", "key", 1))
+        self.record(context, FetchUnavailable("Later."), attempt=1)
+        assert read_evidence(context.store, "job-1") == Evidence(
             "run-1", "failed", "fetch_unavailable"
         )
 
@@ -517,22 +522,22 @@ class TestRecordFailure:
     def test_what_is_no_fault_of_a_job_never_ends_it(
         self, tmp_path: Path, error: Exception
     ) -> None:
-        bench = make_bench(tmp_path, max_attempts=1)
-        accept_upload(bench, "job-1")
-        assert not self.record(bench, error, attempt=9)
-        assert bench.inbox.result("job-1") is None
-        assert read_evidence(bench.store, "job-1") is None
+        context = make_context(tmp_path, max_attempts=1)
+        accept_upload(context, "job-1")
+        assert not self.record(context, error, attempt=9)
+        assert context.inbox.result("job-1") is None
+        assert read_evidence(context.store, "job-1") is None
 
     def test_a_run_that_comes_late_does_not_fail_a_finished_job(self, tmp_path: Path) -> None:
-        bench = make_bench(tmp_path)
-        accept_upload(bench, "job-1")
-        run_stages(bench, "job-1")
-        assert self.record(bench, TruncatedImage("It ends early."), attempt=1)
-        assert (bench.inbox.result("job-1") or {})["status"] == "completed"
+        context = make_context(tmp_path)
+        accept_upload(context, "job-1")
+        run_stages(context, "job-1")
+        assert self.record(context, TruncatedImage("It ends early."), attempt=1)
+        assert (context.inbox.result("job-1") or {})["status"] == "completed"
 
     def test_an_operators_failed_rerun_leaves_the_good_result(self, tmp_path: Path) -> None:
-        bench = make_bench(tmp_path)
-        accept_upload(bench, "job-1")
-        run_stages(bench, "job-1")
-        assert self.record(bench, TruncatedImage("It ends early."), attempt=None)
-        assert (bench.inbox.result("job-1") or {})["status"] == "completed"
+        context = make_context(tmp_path)
+        accept_upload(context, "job-1")
+        run_stages(context, "job-1")
+        assert self.record(context, TruncatedImage("It ends early."), attempt=None)
+        assert (context.inbox.result("job-1") or {})["status"] == "completed"

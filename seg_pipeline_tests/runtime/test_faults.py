@@ -17,7 +17,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from seg_pipeline.jobs.heartbeats import WorkerBeat, all_workers
+from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, all_workers
 from seg_pipeline.local.sample import BUNDLED
 from seg_pipeline.store import open_store
 from seg_pipeline_tests.builders import saved
@@ -90,7 +90,7 @@ def statuses(stack: Stack, uuids: list[str]) -> set[str]:
     return {job(stack, uuid)["status"] for uuid in uuids}
 
 
-def beats(stack: Stack) -> list[WorkerBeat]:
+def heartbeats(stack: Stack) -> list[WorkerHeartbeat]:
     """What the workers say that they do."""
     return all_workers(open_store(make_settings(stack.folder)))
 
@@ -101,9 +101,9 @@ def wait_until_a_batch_is_processed(stack: Stack, uuids: list[str], at_least: in
 
     def several() -> bool:
         found[:] = [
-            beat.run_id or ""
-            for beat in beats(stack)
-            if len(set(beat.uuids) & set(uuids)) >= at_least
+            heartbeat.run_id or ""
+            for heartbeat in heartbeats(stack)
+            if len(set(heartbeat.uuids) & set(uuids)) >= at_least
         ]
         return bool(found)
 
@@ -153,7 +153,7 @@ def test_every_picture_of_a_batch_is_completed_after_a_kill(
 
 def test_a_worker_whose_child_is_killed_while_it_waits_for_work_goes_on(stack: Stack) -> None:
     """The dead child had the lock on the pipe that work comes through."""
-    stack.wait_for(lambda: all(beat.run_id is None for beat in beats(stack)), "rest")
+    stack.wait_for(lambda: all(heartbeat.run_id is None for heartbeat in heartbeats(stack)), "rest")
     kill_executing_child(stack)
     stack.wait_for(stack.is_ready, "return of the child")
     assert post(stack, BUNDLED.read_bytes(), "after-a-quiet-death").status_code == 200

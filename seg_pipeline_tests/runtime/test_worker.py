@@ -14,7 +14,7 @@ from seg_pipeline.jobs.heartbeats import all_workers
 from seg_pipeline.runtime import worker
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import open_store
-from seg_pipeline_tests.builders import make_bench
+from seg_pipeline_tests.builders import make_context
 from seg_pipeline_tests.conftest import make_settings
 
 
@@ -32,9 +32,11 @@ def story(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         raise Gone
 
     monkeypatch.setattr(os, "_exit", leave)
-    pulse = SimpleNamespace(stop=lambda: told.append("beat gone"))
+    heartbeat_thread = SimpleNamespace(stop=lambda: told.append("beat gone"))
     reporter = SimpleNamespace(close=lambda: told.append("counts written"))
-    monkeypatch.setattr(worker, "child", SimpleNamespace(pulse=pulse, reporter=reporter))
+    monkeypatch.setattr(
+        worker, "child", SimpleNamespace(heartbeat_thread=heartbeat_thread, reporter=reporter)
+    )
     return told
 
 
@@ -128,10 +130,10 @@ def test_a_worker_whose_runs_cannot_begin_takes_itself_out_and_says_why(tmp_path
     assert ended.returncode == os.EX_SOFTWARE, ended.stderr
     why = "3 runs in a row failed before their first stage, the last of: "
     assert f"this worker takes itself out: {why}" in ended.stderr
-    (beat,) = all_workers(open_store(settings))
-    assert (beat.problem or "").startswith(why)
-    assert "does not include an origin" in (beat.problem or "")
-    assert beat.idle_since is None
+    (heartbeat,) = all_workers(open_store(settings))
+    assert (heartbeat.problem or "").startswith(why)
+    assert "does not include an origin" in (heartbeat.problem or "")
+    assert heartbeat.idle_since is None
 
 
 class Storage:
@@ -151,13 +153,15 @@ def test_a_worker_waits_for_dagsters_storage_with_its_run_in_hand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It says so meanwhile. If it went on, each message that it takes would be a lost run."""
-    pulse = SimpleNamespace(problem=None)
+    heartbeat_thread = SimpleNamespace(problem=None)
     slept: list[str | None] = []
-    monkeypatch.setattr(worker, "child", SimpleNamespace(instance=Storage(3), pulse=pulse))
-    monkeypatch.setattr("time.sleep", lambda _: slept.append(pulse.problem))
+    monkeypatch.setattr(
+        worker, "child", SimpleNamespace(instance=Storage(3), heartbeat_thread=heartbeat_thread)
+    )
+    monkeypatch.setattr("time.sleep", lambda _: slept.append(heartbeat_thread.problem))
     assert worker._look_up("run-1") == "the run run-1"
     assert slept == 3 * ["Dagster's storage does not answer: connection refused"]
-    assert pulse.problem is None
+    assert heartbeat_thread.problem is None
 
 
 def test_a_heartbeat_outlives_a_database_that_is_away(
@@ -172,16 +176,18 @@ def test_a_heartbeat_outlives_a_database_that_is_away(
 
     looked = threading.Event()
     monkeypatch.setattr(worker, "get_settings", lambda: folder_settings)
-    monkeypatch.setattr(worker, "workbench", lambda: make_bench(folder_settings.data_dir))
+    monkeypatch.setattr(
+        worker, "shared_stage_context", lambda: make_context(folder_settings.data_dir)
+    )
     monkeypatch.setattr(worker, "child", SimpleNamespace(instance=None))
     monkeypatch.setattr(worker, "is_cancelled", away)
-    pulse = worker.Pulse("worker-1")
-    with pulse.during("run-1", ["a"]):
-        pulse.start()
+    heartbeat_thread = worker.HeartbeatThread("worker-1")
+    with heartbeat_thread.during("run-1", ["a"]):
+        heartbeat_thread.start()
         assert looked.wait(30)
-        assert pulse.is_alive()
-    pulse.stop()
-    pulse.join(30)
+        assert heartbeat_thread.is_alive()
+    heartbeat_thread.stop()
+    heartbeat_thread.join(30)
 
 
 FAMILY = """

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.demo.scoring import score_scene
 from seg_pipeline.domain import Box, Parameters, RgbImage, Segment
-from seg_pipeline.imaging.tile_merging import View
+from seg_pipeline.imaging.tile_merging import TileView
 from seg_pipeline.segmenters import tiling
 from seg_pipeline.segmenters.tiling import TiledSegmenter, load_tiled_segmenter, split, surest
 from seg_pipeline.segmenters.weights.locate import BUNDLED
@@ -69,7 +69,7 @@ class TestSurest:
     def test_the_best_scores_stay_as_far_as_there_is_room(self, tiles, room):
         """Against the plain way: one segment less, the worst of the last, until all fit."""
         views = [
-            View(Box(0, 0, 9, 1), [_line(length, score) for length, score in tile])
+            TileView(Box(0, 0, 9, 1), [_line(length, score) for length, score in tile])
             for tile in tiles
         ]
         left = sorted(

@@ -69,7 +69,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ParityVerdict:
     """How alike the two are.
 
     `mean_iou` is that of the pairs: a mask of each side with the same label that share half or
@@ -120,7 +120,7 @@ class Verdict:
         return self.exact_seconds / self.turbo_seconds if self.turbo_seconds else 0.0
 
 
-def judge(exact: Sequence[Sequence[Segment]], turbo: Sequence[Sequence[Segment]]) -> Verdict:
+def judge(exact: Sequence[Sequence[Segment]], turbo: Sequence[Sequence[Segment]]) -> ParityVerdict:
     """How alike two answers for the same pictures are."""
     pairs = [_pair(ours, theirs) for ours, theirs in zip(exact, turbo, strict=True)]
     others = sum(
@@ -128,7 +128,7 @@ def judge(exact: Sequence[Sequence[Segment]], turbo: Sequence[Sequence[Segment]]
         for paired, ours, theirs in zip(pairs, exact, turbo, strict=True)
     )
     ious = [iou for paired in pairs for iou in paired]
-    return Verdict(len(pairs), len(ious), fmean(ious) if ious else 0.0, others)
+    return ParityVerdict(len(pairs), len(ious), fmean(ious) if ious else 0.0, others)
 
 
 def _pair(ours: Sequence[Segment], theirs: Sequence[Segment]) -> list[float]:
@@ -166,7 +166,7 @@ def load_turbo_or_exact(subject: Subject, folder: Path, load: Load) -> Segmenter
     return segmenter
 
 
-def verdict_on(subject: Subject, folder: Path, load: Load) -> Verdict:
+def verdict_on(subject: Subject, folder: Path, load: Load) -> ParityVerdict:
     """The verdict that is kept, or a fresh one, for which both models are loaded and dropped again.
 
     Raises what loading the exact model raises.
@@ -186,7 +186,7 @@ def fresh_verdict(
     load: Load,
     progress: Progress,
     limit_seconds: float | None = None,
-) -> Verdict:
+) -> ParityVerdict:
     """Measures, and keeps what comes out; not if it was for want of memory, of which there may be
     more next time."""
     from seg_pipeline.segmenters.parity.pictures import parity_pictures
@@ -194,7 +194,7 @@ def fresh_verdict(
     try:
         verdict = measure(parity_pictures(subject.model), load, progress, limit_seconds)
     except ModelOutOfMemory as error:
-        return Verdict(failure=f"exact and turbo could not be compared: {error}")
+        return ParityVerdict(failure=f"exact and turbo could not be compared: {error}")
     keep(folder, subject, verdict)
     return verdict
 
@@ -204,7 +204,7 @@ def measure(
     load: Load,
     progress: Progress,
     limit_seconds: float | None = None,
-) -> Verdict:
+) -> ParityVerdict:
     """Segments the pictures by both, in turns, and judges. Raises what exact raises, and
     ModelOutOfMemory."""
     with closing(load("exact")) as exact:
@@ -214,7 +214,7 @@ def measure(
         except ModelOutOfMemory:
             raise
         except ModelError as error:
-            return Verdict(failure=f"it does not run: {error}")
+            return ParityVerdict(failure=f"it does not run: {error}")
 
 
 def _compare(
@@ -223,12 +223,12 @@ def _compare(
     groups: Sequence[Sequence[RgbImage]],
     progress: Progress,
     limit_seconds: float | None,
-) -> Verdict:
+) -> ParityVerdict:
     plain, quick = _Side(exact), _Side(turbo)
     began, done, total = time.monotonic(), 0, sum(map(len, groups))
     for group in groups:
         if limit_seconds is not None and time.monotonic() - began > limit_seconds:
-            return Verdict(
+            return ParityVerdict(
                 failure=(
                     f"comparing it with exact takes over {limit_seconds:.0f} s; see `seg-pipeline"
                     " parity`"
@@ -269,11 +269,13 @@ class _Side:
         return found
 
 
-def kept(folder: Path, subject: Subject) -> Verdict | None:
+def kept(folder: Path, subject: Subject) -> ParityVerdict | None:
     """The verdict that was kept, or None if there is none that can be read."""
     try:
         document = json.loads((folder / subject.file_name).read_text())
-        return Verdict(**document["verdict"]) if document["subject"] == asdict(subject) else None
+        return (
+            ParityVerdict(**document["verdict"]) if document["subject"] == asdict(subject) else None
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -285,7 +287,7 @@ def kept(folder: Path, subject: Subject) -> Verdict | None:
         return None
 
 
-def keep(folder: Path, subject: Subject, verdict: Verdict) -> None:
+def keep(folder: Path, subject: Subject, verdict: ParityVerdict) -> None:
     """Writes the verdict, at once or not at all."""
     document = {"subject": asdict(subject), "verdict": asdict(verdict)}
     target = folder / subject.file_name

@@ -76,7 +76,7 @@ class Projection:
 
 
 @dataclass(frozen=True)
-class Shared:
+class ImageCache:
     """What is the same for every point of a picture, `(H, d, n)` unless said otherwise.
 
     Those of shape `(n,)` are float32, the rest is in the decoder's dtype.
@@ -95,11 +95,11 @@ class Shared:
     constant_cross: Tensor  # (n,)
     last_look: Projection
     last_values: Tensor  # (H, n, d)
-    upscaled: "SharedUpscaled"
+    upscaled: "UpscaledCache"
 
 
 @dataclass(frozen=True)
-class SharedUpscaled:
+class UpscaledCache:
     """What is the same for every point when the positions are upscaled to 4 x 4 pixels each."""
 
     coarse: Tensor  # (n, 4 c / 4)
@@ -138,7 +138,7 @@ class Features:
 
 
 @dataclass(frozen=True)
-class View:
+class AttentionView:
     """Features as an attention sees them: `outer_scale * (scale * shared + weights @ rows)`."""
 
     weights: Tensor  # (p, k, n)
@@ -148,7 +148,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Looked:
+class Attended:
     """A batch of points after the transformer."""
 
     queries: Tensor  # (p, 1 + masks, c) float32: of the predicted IoU's token and of the masks'
@@ -223,7 +223,7 @@ class FastMaskDecoder:
         self._fine_weights = fine.weight.permute(0, 2, 3, 1).flatten(1).to(self._dtype)
         self._norm_weights = self._norm.weight.to(self._dtype), self._norm.bias.to(self._dtype)
 
-    def share(self, embedding: Tensor, fine: Tensor, finest: Tensor) -> Shared:
+    def share(self, embedding: Tensor, fine: Tensor, finest: Tensor) -> ImageCache:
         """Does what is the same for every point of a picture.
 
         `embedding (1, c, h, w)` and the features of twice and four times its size, `(1, c / 4, 2 h,
@@ -238,7 +238,7 @@ class FastMaskDecoder:
         first = _centred(features + self._first_back.layer.out_proj.bias)
         second = first * self._first.norm4.weight
         last = _centred(second) * self._second.norm4.weight
-        return Shared(
+        return ImageCache(
             **self._share_first(features, position, first),
             **self._share_second(position, second),
             **self._share_last(position, last),
@@ -279,7 +279,7 @@ class FastMaskDecoder:
             "last_values": self._cast(look.split(last @ look.layer.v_proj.weight.T)),
         }
 
-    def _share_upscaled(self, last: Tensor, fine: Tensor, finest: Tensor) -> SharedUpscaled:
+    def _share_upscaled(self, last: Tensor, fine: Tensor, finest: Tensor) -> UpscaledCache:
         """Both transposed convolutions as matrix products; each position's `2 x 2` pixels lie side
         by side."""
         coarse_bias, fine_bias = (self._decoder.output_upscaling[i].bias.repeat(4) for i in (0, 3))
@@ -288,7 +288,7 @@ class FastMaskDecoder:
         finest = finest.reshape(-1, height, 2, 2, width, 2, 2).permute(1, 4, 2, 5, 3, 6, 0)
         constant = self._second.norm4.bias @ self._coarse_weights + coarse_bias
         finest = finest.reshape(4 * len(last), -1) + fine_bias
-        return SharedUpscaled(
+        return UpscaledCache(
             coarse=self._cast(last @ self._coarse_weights),
             coarse_constant=self._cast(fine.reshape(len(last), -1) + constant),
             fine_constant=self._cast(finest.view(len(last), -1)),
@@ -313,7 +313,7 @@ class FastMaskDecoder:
     def _cast(self, x: Tensor) -> Tensor:
         return x.to(self._dtype).contiguous()
 
-    def look(self, shared: Shared, coordinates: Tensor, multimask: bool = True) -> Looked:
+    def look(self, shared: ImageCache, coordinates: Tensor, multimask: bool = True) -> Attended:
         """Upstream's `TwoWayTransformer` for points `(p, 2)` float32, in pixels of the network's
         input.
 
@@ -334,21 +334,21 @@ class FastMaskDecoder:
             ),
         )
         queries = queries[:, needed] + self._last_look.out(seen)
-        return Looked(self._decoder.transformer.norm_final_attn(queries), features)
+        return Attended(self._decoder.transformer.norm_final_attn(queries), features)
 
-    def predicted_iou(self, looked: Looked) -> Tensor:
+    def predicted_iou(self, looked: Attended) -> Tensor:
         """The network's own guess for each mask, `(p, m)` float32, `m` 3 or 1."""
         guesses: Tensor = self._decoder.iou_prediction_head(looked.queries[:, 0])
         return guesses[:, self._mask_tokens(looked)]
 
-    def masks(self, shared: Shared, looked: Looked, wanted: Tensor) -> list[Tensor]:
+    def masks(self, shared: ImageCache, looked: Attended, wanted: Tensor) -> list[Tensor]:
         """The logits `(k, 4 h, 4 w)` float32 of the wanted masks `(p, m) bool`, for each point that
         has any."""
         return [
             self.arrange(self.upscale(shared, masks)) for masks in self.point_masks(looked, wanted)
         ]
 
-    def point_masks(self, looked: Looked, wanted: Tensor) -> Iterator[PointMasks]:
+    def point_masks(self, looked: Attended, wanted: Tensor) -> Iterator[PointMasks]:
         """The wanted masks `(p, m) bool` of each point that has any, still to be made."""
         networks = self._decoder.output_hypernetworks_mlps[self._mask_tokens(looked)]
         weights = torch.stack(
@@ -365,7 +365,9 @@ class FastMaskDecoder:
                 rows=(features.rows[point] @ self._coarse_weights).to(self._dtype),
             )
 
-    def upscale(self, shared: Shared, masks: PointMasks, positions: Tensor | None = None) -> Tensor:
+    def upscale(
+        self, shared: ImageCache, masks: PointMasks, positions: Tensor | None = None
+    ) -> Tensor:
         """The end of upstream's `predict_masks`: the logits `(k, s, 16)` float32 at some positions,
         an index `(s,)`, or at all.
 
@@ -395,7 +397,7 @@ class FastMaskDecoder:
         pairs = pairs.view(-1, height, width, 2, 2, 2).permute(0, 1, 3, 5, 2, 4)
         return pairs.reshape(-1, 4 * height, 2 * width).view(torch.float32)
 
-    def _mask_tokens(self, looked: Looked) -> slice:
+    def _mask_tokens(self, looked: Attended) -> slice:
         return slice(0, 1) if looked.queries.shape[1] == 2 else slice(1, None)
 
     def _needed(self, multimask: bool) -> list[int]:
@@ -410,7 +412,7 @@ class FastMaskDecoder:
         prompt, _ = self._prompts(points=(coordinates[:, None], labels), boxes=None, masks=None)
         return torch.cat([self._fixed_tokens.expand(len(coordinates), -1, -1), prompt], dim=1)
 
-    def _first_layer(self, shared: Shared, tokens: Tensor) -> Tensor:
+    def _first_layer(self, shared: ImageCache, tokens: Tensor) -> Tensor:
         """What the tokens do while the picture is still the same for all points, which stand in
         line as queries."""
         layer, count = self._first, len(tokens)
@@ -426,7 +428,7 @@ class FastMaskDecoder:
         return layer.norm3(queries + layer.mlp(queries))
 
     def _second_layer(
-        self, shared: Shared, features: Features, first: Tokens, queries: Tensor, tokens: Tensor
+        self, shared: ImageCache, features: Features, first: Tokens, queries: Tensor, tokens: Tensor
     ) -> Tensor:
         """What the tokens do in the second layer, after the first has changed the picture, which is
         done here too."""
@@ -455,7 +457,7 @@ class FastMaskDecoder:
         return torch.cat([step(slice(start, start + size)) for start in range(0, count, size)])
 
     def _change_first(
-        self, shared: Shared, features: Features, first: Tokens, asked: Tensor
+        self, shared: ImageCache, features: Features, first: Tokens, asked: Tensor
     ) -> Tensor:
         """The picture's attention to the tokens in the first layer, then what the tokens of the
         second see of it."""
@@ -467,19 +469,21 @@ class FastMaskDecoder:
         length = shared.first_length + _quadratic(rows, weights, cross)
         features.scale.copy_(_norm_scale(length, self._first.norm4))
         torch.mul(weights, features.scale.to(self._dtype), out=features.weights[:, :half])
-        view = View(features.weights[:, :half], rows * self._first.norm4.weight, features.scale)
+        view = AttentionView(
+            features.weights[:, :half], rows * self._first.norm4.weight, features.scale
+        )
         share = self._scores(shared.second_look, self._second_look, asked, view).softmax(-1)
         return self._seen(
             shared.second_values, self._second_look, share, view, self._first.norm4.bias
         )
 
     def _change_second(
-        self, shared: Shared, features: Features, first: Tokens, second: Tokens, asked: Tensor
+        self, shared: ImageCache, features: Features, first: Tokens, second: Tokens, asked: Tensor
     ) -> Tensor:
         """The same in the second layer, and what the tokens see at the end."""
         half, heads = features.weights.shape[1] // 2, self._second_back.heads
         first_rows = (first.values @ self._first_out).flatten(1, 2) * self._first.norm4.weight
-        view = View(features.weights[:, :half], first_rows, features.scale)
+        view = AttentionView(features.weights[:, :half], first_rows, features.scale)
         scores = self._scores(shared.second_scores, self._second_back, second.keys, view)
         features.weights[:, half:] = scores.softmax(2).flatten(1, 2)
         values = torch.stack([first.values, second.values], 1)
@@ -488,12 +492,12 @@ class FastMaskDecoder:
         rows = rows.flatten(1, 2)
         features.last_scale.copy_(self._last_scale(shared, features, rows, values))
         features.rows.copy_(rows * self._second.norm4.weight)
-        view = View(features.weights, features.rows, features.scale, features.last_scale)
+        view = AttentionView(features.weights, features.rows, features.scale, features.last_scale)
         share = self._scores(shared.last_look, self._last_look, asked, view).softmax(-1)
         return self._seen(shared.last_values, self._last_look, share, view, self._second.norm4.bias)
 
     def _last_scale(
-        self, shared: Shared, features: Features, rows: Tensor, values: Tensor
+        self, shared: ImageCache, features: Features, rows: Tensor, values: Tensor
     ) -> Tensor:
         scale = features.scale
         cross = (
@@ -505,7 +509,7 @@ class FastMaskDecoder:
         )
 
     def _scores(
-        self, projection: Projection, attention: Attention, asked: Tensor, view: View
+        self, projection: Projection, attention: Attention, asked: Tensor, view: AttentionView
     ) -> Tensor:
         """The scores `(p, H, t, n)` of what is asked `(p, H, t, d)` with the features and their
         positions."""
@@ -521,7 +525,12 @@ class FastMaskDecoder:
         return scores.unflatten(1, asked.shape[1:3])
 
     def _seen(
-        self, values: Tensor, attention: Attention, share: Tensor, view: View, constant: Tensor
+        self,
+        values: Tensor,
+        attention: Attention,
+        share: Tensor,
+        view: AttentionView,
+        constant: Tensor,
     ) -> Tensor:
         """What an attention sees that gives each position its share `(p, H, t, n)`, which is
         overwritten: `(p, H, t, d)` float32."""

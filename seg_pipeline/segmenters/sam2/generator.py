@@ -21,7 +21,7 @@ from seg_pipeline.domain import BoolMask, Box, RgbImage
 from seg_pipeline.segmenters.core_pool import Lanes
 from seg_pipeline.segmenters.devices import give_memory_back, is_out_of_memory
 from seg_pipeline.segmenters.mask_budget import MASK_BYTES, surest_that_fit
-from seg_pipeline.segmenters.sam2.decoder import FastMaskDecoder, Shared
+from seg_pipeline.segmenters.sam2.decoder import FastMaskDecoder, ImageCache
 from seg_pipeline.segmenters.sam2.parameters import Sam2Parameters
 from seg_pipeline.segmenters.sam2.sparse_masks import FEWEST_POSITIONS, MaskSampler, Thresholds
 from seg_pipeline.segmenters.sam2.upsampling import Upsampling
@@ -36,7 +36,7 @@ cache for the next."""
 
 
 @dataclass(frozen=True)
-class FoundMask:
+class GeneratedMask:
     """One automatic mask: its pixels inside `box`, in the picture, and both scores; it may have no
     pixel at all."""
 
@@ -93,7 +93,7 @@ class Crop:
 class Prepared:
     """A crop that has been through the encoder, and what makes and measures its masks."""
 
-    shared: Shared
+    shared: ImageCache
     upsampling: Upsampling
     sampler: MaskSampler | None
 
@@ -142,7 +142,7 @@ class AutomaticMasks:
         self.sampled = sampled and self._decoder.positions >= FEWEST_POSITIONS
         self._lanes = Lanes(predictor.device)
 
-    def generate(self, image: RgbImage, asked: Sam2Parameters) -> list[FoundMask]:
+    def generate(self, image: RgbImage, asked: Sam2Parameters) -> list[GeneratedMask]:
         """Upstream's `generate`: the masks in its order."""
         from sam2.utils.amg import build_all_layer_point_grids, generate_crop_boxes
 
@@ -191,7 +191,7 @@ class AutomaticMasks:
         sampler = MaskSampler(self._decoder, shared, _thresholds(asked)) if self.sampled else None
         return Prepared(shared, upsampling, sampler)
 
-    def _share(self, crop: RgbImage) -> Shared:
+    def _share(self, crop: RgbImage) -> ImageCache:
         """The crop through the encoder, and what the decoder makes of it for all points."""
         with self._precision():
             self._predictor.set_image(np.require(crop, requirements=["C", "W"]))
@@ -345,11 +345,13 @@ def _that_fit(crops: list[Crop], left: list[tuple[int, int]]) -> list[tuple[int,
     return [each for index, each in enumerate(left) if index in fitting]
 
 
-def _enlarge(crop: Crop, index: int, asked: Sam2Parameters) -> FoundMask:
+def _enlarge(crop: Crop, index: int, asked: Sam2Parameters) -> GeneratedMask:
     """One of a crop's candidates as pixels of the picture."""
     found = crop.candidates
     xyxy = found.boxes[index].tolist()
     logits, corner = found.windows[index]
     bits = crop.upsampling.mask(logits, corner, _box(xyxy), asked.mask_threshold)
     box = _box(xyxy, (crop.xyxy[0], crop.xyxy[1]))
-    return FoundMask(box, bits, float(found.predicted_iou[index]), float(found.stability[index]))
+    return GeneratedMask(
+        box, bits, float(found.predicted_iou[index]), float(found.stability[index])
+    )

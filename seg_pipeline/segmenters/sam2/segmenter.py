@@ -27,7 +27,7 @@ from seg_pipeline.segmenters.devices import (
     running_errors,
 )
 from seg_pipeline.segmenters.sam2.decoder import FastMaskDecoder
-from seg_pipeline.segmenters.sam2.generator import AutomaticMasks, FoundMask, PointBatches
+from seg_pipeline.segmenters.sam2.generator import AutomaticMasks, GeneratedMask, PointBatches
 from seg_pipeline.segmenters.sam2.parameters import (
     Sam2Parameters,
     asked_parameters,
@@ -135,7 +135,7 @@ def _own_masks(upstream: UpstreamMasks, batches: PointBatches, mode: Mode) -> Au
 
 
 def _to_segment(
-    found: FoundMask, resolution_wh: tuple[int, int], asked: Sam2Parameters
+    found: GeneratedMask, resolution_wh: tuple[int, int], asked: Sam2Parameters
 ) -> Segment | None:
     """Our noun for a mask, or None if nothing of it is left."""
     mask = Mask.from_window(found.bits, (found.box.x, found.box.y), resolution_wh)

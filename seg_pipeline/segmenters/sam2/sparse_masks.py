@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seg_pipeline.segmenters.sam2.decoder import FastMaskDecoder, Looked, PointMasks, Shared
+from seg_pipeline.segmenters.sam2.decoder import Attended, FastMaskDecoder, ImageCache, PointMasks
 from seg_pipeline.segmenters.sam2.upsampling import over_threshold
 
 STEP = 2
@@ -56,7 +56,9 @@ class Thresholds:
 class MaskSampler:
     """The masks of one picture's points, at those positions that matter."""
 
-    def __init__(self, decoder: FastMaskDecoder, shared: Shared, thresholds: Thresholds) -> None:
+    def __init__(
+        self, decoder: FastMaskDecoder, shared: ImageCache, thresholds: Thresholds
+    ) -> None:
         self._decoder = decoder
         self._shared = shared
         self._thresholds = thresholds
@@ -68,7 +70,9 @@ class MaskSampler:
         self._sample = torch.cat([self._few, self._more])
         self._in_order = self._sample.argsort()
 
-    def masks(self, looked: Looked, wanted: Tensor, points: Tensor) -> tuple[list[Tensor], Tensor]:
+    def masks(
+        self, looked: Attended, wanted: Tensor, points: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
         """As `FastMaskDecoder.masks`, and which of the wanted masks `(p, m) bool` these are.
 
         `points`: where they are `(p, 2)`, xy, from 0 to 1.

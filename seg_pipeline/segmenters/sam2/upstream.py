@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from seg_pipeline.domain import BoolMask, Box, RgbImage
-from seg_pipeline.segmenters.sam2.generator import FoundMask, PointBatches
+from seg_pipeline.segmenters.sam2.generator import GeneratedMask, PointBatches
 from seg_pipeline.segmenters.sam2.parameters import Sam2Parameters
 
 BATCH_BYTES = 2**31
@@ -25,7 +25,7 @@ class UpstreamMasks:
         self._batches = batches
         self.predictor: Any = self._generator.predictor
 
-    def generate(self, image: RgbImage, asked: Sam2Parameters) -> list[FoundMask]:
+    def generate(self, image: RgbImage, asked: Sam2Parameters) -> list[GeneratedMask]:
         """Upstream's masks in its order, as windows of the whole picture."""
         height, width = image.shape[:2]
         that_fit = max(BATCH_BYTES // (4 * 3 * height * width), 1)
@@ -40,9 +40,11 @@ class UpstreamMasks:
             return [_found(record, Box(0, 0, width, height)) for record in records]
 
 
-def _found(record: dict[str, Any], box: Box) -> FoundMask:
+def _found(record: dict[str, Any], box: Box) -> GeneratedMask:
     bits = decode_run_lengths(record["segmentation"])
-    return FoundMask(box, bits, float(record["predicted_iou"]), float(record["stability_score"]))
+    return GeneratedMask(
+        box, bits, float(record["predicted_iou"]), float(record["stability_score"])
+    )
 
 
 def _make_generator(model: Any) -> Any:

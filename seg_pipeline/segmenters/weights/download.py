@@ -44,7 +44,7 @@ def download(url: str, target: Path, progress: Progress) -> Path:
         with _alone(target):
             if target.is_file():  # another process brought it while this one waited
                 return verified(target)
-            part = _Part(target)
+            part = _ByteRange(target)
             _fetch_all(url, part, progress)
             return part.finish(PUBLISHED_SHA256.get(target.stem))
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
@@ -61,7 +61,7 @@ def _alone(target: Path) -> Iterator[None]:
         yield
 
 
-class _Part:
+class _ByteRange:
     """A download that is not complete: the bytes so far, and the entity tag of the file that they
     belong to."""
 
@@ -110,7 +110,7 @@ class _Part:
         self._tag_path.unlink(missing_ok=True)
 
 
-def _fetch_all(url: str, part: _Part, progress: Progress) -> None:
+def _fetch_all(url: str, part: _ByteRange, progress: Progress) -> None:
     """Brings the whole file into `part`, resuming where a connection broke."""
     give_up_at = time.monotonic() + DEADLINE_SECONDS
     pauses = iter(PAUSES_SECONDS)
@@ -132,7 +132,7 @@ def _fetch_all(url: str, part: _Part, progress: Progress) -> None:
                 time.sleep(pause)
 
 
-def _fetch_rest(client: httpx.Client, url: str, part: _Part, progress: Progress) -> None:
+def _fetch_rest(client: httpx.Client, url: str, part: _ByteRange, progress: Progress) -> None:
     headers = {"Accept-Encoding": "identity", **part.range_headers()}
     with client.stream("GET", url, headers=headers) as response:
         if response.status_code in (408, 416, 429) or response.status_code >= 500:
@@ -155,7 +155,9 @@ def _total_bytes(response: httpx.Response, already: int) -> int | None:
     return total
 
 
-def _copy(response: httpx.Response, part: _Part, total: int | None, progress: Progress) -> None:
+def _copy(
+    response: httpx.Response, part: _ByteRange, total: int | None, progress: Progress
+) -> None:
     told_at = time.monotonic()
     progress(part.target.stem, part.size, total)
     try:
@@ -171,7 +173,7 @@ def _copy(response: httpx.Response, part: _Part, total: int | None, progress: Pr
         progress(part.target.stem, part.size, total)
 
 
-def _check_complete(part: _Part, total: int | None) -> None:
+def _check_complete(part: _ByteRange, total: int | None) -> None:
     """A torch file is a zip, whose directory comes last: one that is cut short, or an error page,
     is none."""
     if total is not None and part.size != total:

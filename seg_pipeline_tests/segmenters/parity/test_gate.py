@@ -15,7 +15,7 @@ from seg_pipeline.errors import ModelFailed, ModelOutOfMemory
 from seg_pipeline.segmenters import Segmenter
 from seg_pipeline.segmenters.devices import has_bf16
 from seg_pipeline.segmenters.parity import gate
-from seg_pipeline.segmenters.parity.gate import Subject, Verdict, judge, load_turbo_or_exact
+from seg_pipeline.segmenters.parity.gate import ParityVerdict, Subject, judge, load_turbo_or_exact
 from seg_pipeline.segmenters.parity.pictures import parity_pictures
 from seg_pipeline.segmenters.registry import load_segmenter, parity_subject, parity_verdict
 from seg_pipeline.segmenters.weights.locate import BUNDLED
@@ -24,7 +24,7 @@ from seg_pipeline.settings import InferenceMode, Settings
 from seg_pipeline_tests.builders import BarSegmenter, make_scene_picture, make_segment
 
 SUBJECT = Subject("demo-yolo", "0" * 64, "cpu", {"confidence": 0.25}, {"torch": "2"})
-GOOD = Verdict(
+GOOD = ParityVerdict(
     pictures=22, pairs=80, mean_iou=0.999, others=1, exact_seconds=3.0, turbo_seconds=1.0
 )
 SQUARE = "####..../####..../####..../####..../......../......../......../........"
@@ -41,7 +41,7 @@ def no_progress(done: int, total: int) -> None:
 
 def test_the_same_masks_have_a_mean_iou_of_one() -> None:
     verdict = judge([[make_segment(SQUARE)], []], [[make_segment(SQUARE)], []])
-    assert verdict == Verdict(pictures=2, pairs=1, mean_iou=1.0, others=0)
+    assert verdict == ParityVerdict(pictures=2, pairs=1, mean_iou=1.0, others=0)
 
 
 def test_the_mean_is_over_the_pairs_in_whatever_order_they_come() -> None:
@@ -295,5 +295,5 @@ def test_the_command_measures_a_failure_again_and_keeps_what_is_good(settings: S
     folder = settings.data_dir / "parity"
     gate.keep(folder, subject, GOOD)
     assert parity_verdict("demo-yolo", settings, no_progress) == (subject, GOOD)
-    gate.keep(folder, subject, Verdict(failure="it took too long"))
+    gate.keep(folder, subject, ParityVerdict(failure="it took too long"))
     assert parity_verdict("demo-yolo", settings, no_progress)[1].failure is None
