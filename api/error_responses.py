@@ -2,7 +2,7 @@
 all.
 
 The body is `{"error": "<sentence>", "code": "<code>"}`, with the job's `uuid` where there is one.
-The first seed's `{"error": "No masks found"}` is kept to the letter.
+The replaced service's `{"error": "No masks found"}` is kept to the letter.
 """
 
 import logging
@@ -229,7 +229,7 @@ def failure_response(
 
 
 def no_masks_found() -> JSONResponse:
-    """The first seed's answer when nothing was found, to the letter."""
+    """The replaced service's answer when nothing was found, to the letter."""
     return JSONResponse({"error": "No masks found"}, STATUS_BY_CODE["no_masks_found"])
 
 

@@ -1,4 +1,4 @@
-"""The first seed's odd health check: when was somebody here last?"""
+"""The replaced service's odd health check: when was somebody here last?"""
 
 import threading
 import time

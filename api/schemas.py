@@ -237,7 +237,7 @@ class Readiness(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether there was a request lately, as the first seed counts it."""
+    """Whether there was a request lately, as the replaced service counted it."""
 
     status: Literal["ok", "idle"]
 

@@ -1,7 +1,7 @@
 """What things cost on a Postgres with a long past, over the same on an empty one of the same
 server, in turn.
 
-The past is made in SQL (`past_jobs.py`); a tick, a run, a sweep, callbacks, the UI's pages and the
+The past is made in SQL (`past_jobs.py`); a tick, a run, recovery, callbacks, the UI's pages and the
 prune are real.
 """
 
@@ -31,7 +31,7 @@ all rounds."""
 WORK = {
     "tick": "a tick with a batch: its claims, partitions and run",
     "run": "a run of the batch",
-    "sweep": "a sweep over 16 claims",
+    "recover": "a look of recovery at 16 claims",
     "relay": "16 callbacks reported",
     "runs_page": "the UI's page of runs",
     "partitions_page": "the UI's page of partitions",

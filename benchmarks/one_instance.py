@@ -37,7 +37,7 @@ from benchmarks.past_jobs import ORIGINAL, age_runs, copy_run, keep_alive, prefi
 from benchmarks.pictures import write_scenes
 from seg_pipeline.defs.pruning import prune
 from seg_pipeline.defs.queue_sensors import event_of
-from seg_pipeline.defs.recovery import sweep
+from seg_pipeline.defs.recovery import recover
 from seg_pipeline.defs.resources import shared_stage_context
 from seg_pipeline.domain import Job
 from seg_pipeline.jobs.deliveries import Delivery, DeliveryState
@@ -98,13 +98,13 @@ class OneInstance:
         (run_id,) = self._instance.get_run_ids(limit=1)
         return timed(lambda: execute(self._instance, run_id))
 
-    def sweep(self) -> Cost:
-        """A sweep over claims whose runs are not made yet, each of which is looked for."""
+    def recover(self) -> Cost:
+        """Recovery over claims whose runs are not made yet, each of which is looked for."""
         uuids = self._new_uuids(CLAIMS)
         self._accept(uuids)
         for uuid in uuids:
             self._stage_context.inbox.claim([uuid], new_run_key(uuid, 1, datetime.now(UTC)))
-        cost = timed(lambda: sweep(self._stage_context, self._instance, datetime.now(UTC)))
+        cost = timed(lambda: recover(self._stage_context, self._instance, datetime.now(UTC)))
         for uuid in uuids:
             self._stage_context.inbox.delete(uuid)
         return cost

@@ -14,7 +14,7 @@ router = APIRouter(tags=["health"])
 
 @router.get(
     "/health",
-    summary="The first seed's check: 500 when nobody asked for a while",
+    summary="The replaced service's check: 500 when nobody asked for a while",
     response_model=Health,
     responses={500: {"model": Health, "description": "No request for HEALTH_IDLE_SECONDS."}},
 )

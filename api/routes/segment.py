@@ -1,4 +1,4 @@
-"""The first seed's routes: a picture in, its segments out, in one request."""
+"""The replaced service's routes: a picture in, its segments out, in one request."""
 
 from typing import Annotated, Any
 

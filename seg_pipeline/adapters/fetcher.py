@@ -161,8 +161,8 @@ class Fetcher:
         self._names = {self.name, *(heartbeat.name for heartbeat in live)}
 
     def _forget_dead_neighbours(self) -> None:
-        """Removes the beats of this host's fetchers whose processes are gone, so that their jobs
-        need not wait."""
+        """Removes the heartbeats of this host's fetchers whose processes are gone, so that their
+        jobs need not wait."""
         with contextlib.suppress(StoreError):
             for heartbeat in all_fetchers(self._store):
                 if died_here(heartbeat):

@@ -63,7 +63,7 @@ class _Body(BaseModel):
 
     uuid: str
     image_url: str | None = None
-    imageUrl: str | None = None  # noqa: N815  the seed's app server spells it so
+    imageUrl: str | None = None  # noqa: N815  the app server spells it so
     model: str | None = None
     parameters: dict[str, Any] | None = None
     rle: bool | None = None
@@ -177,7 +177,7 @@ def _accept(asked: JobMessage, inbox: Inbox) -> str:
 
 
 class SqsConsumer:
-    """The door between SQS_QUEUE_URL and the inbox; one per process, since its client keeps
+    """Moves messages from SQS_QUEUE_URL to the inbox; one per process, since its client keeps
     connections.
 
     Credentials come by boto3's own chain: AWS_PROFILE in development, the instance's role in

@@ -188,7 +188,7 @@ def _expired_jobs(stage_context: StageContext, now: datetime) -> Iterator[Remova
 
 def _orphans(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
     for uuid in stage_context.inbox.orphans(older_than=now - ORPHAN_GRACE):
-        yield partial(stage_context.inbox.sweep, uuid)
+        yield partial(stage_context.inbox.remove_leftovers, uuid)
 
 
 def _partitions(stage_context: StageContext, instance: dg.DagsterInstance) -> Iterator[Removal]:
@@ -217,7 +217,8 @@ def _runs(
 def _events(
     stage_context: StageContext, instance: dg.DagsterInstance, now: datetime
 ) -> Iterator[Removal]:
-    """What belongs to no run, such as the courier's reports, when it is as old as runs may get."""
+    """What belongs to no run, such as the outbox relay's reports, when it is as old as runs may
+    get."""
     before = now - timedelta(seconds=stage_context.settings.run_retention_seconds)
     for event_id in runless_events(instance, before, PER_PRUNE):
         yield partial(delete_event, instance, event_id)
@@ -244,7 +245,7 @@ def _broker_messages(settings: Settings, now: datetime) -> Iterator[Removal]:
 
 
 def _heartbeats(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
-    """Beats of workers and fetchers that have been silent for a day."""
+    """Heartbeats of workers and fetchers that have been silent for a day."""
     for heartbeat in all_workers(stage_context.store):
         if now - heartbeat.beat_at > timedelta(days=1):
             yield partial(remove_beat, stage_context.store, heartbeat.name)

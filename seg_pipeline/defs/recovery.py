@@ -1,4 +1,4 @@
-"""The sweeper's hands: it looks the runs up, has each judged (`jobs.recovery`), and does what was
+"""Recovery: it looks the runs up, has each judged (`jobs.recovery`), and does what was
 judged."""
 
 import logging
@@ -40,7 +40,7 @@ _IN_PROGRESS = [
 
 @dataclass
 class RecoveryReport:
-    """What a sweep saw and did."""
+    """What recovery saw and did."""
 
     under_way: int = 0
     settled: int = 0
@@ -55,7 +55,7 @@ class RecoveryReport:
         )
 
 
-def sweep(
+def recover(
     stage_context: StageContext, instance: dg.DagsterInstance, now: datetime
 ) -> RecoveryReport:
     """Judges every job under way, closes dead runs, and claims again what is to be asked for
@@ -69,15 +69,15 @@ def sweep(
     runs = _runs_by_key(instance, by_run_key)
     around = _surroundings(
         stage_context, instance, now
-    )  # after the runs: a run is named in a beat before it starts
-    swept = RecoveryReport(under_way=len(claims))
+    )  # after the runs: a run is named in a heartbeat before it starts
+    report = RecoveryReport(under_way=len(claims))
     for run_key, group in by_run_key.items():
         verdict = _verdict(stage_context, instance, group, runs.get(run_key), around)
         if verdict is not RecoveryVerdict.WAIT:
             for claim in group:
                 with about(claim.uuid):
-                    _carry_out(verdict, claim, stage_context, swept, now)
-    return swept
+                    _carry_out(verdict, claim, stage_context, report, now)
+    return report
 
 
 def _verdict(
@@ -108,17 +108,17 @@ def _carry_out(
     verdict: RecoveryVerdict,
     claim: Claim,
     stage_context: StageContext,
-    swept: RecoveryReport,
+    report: RecoveryReport,
     now: datetime,
 ) -> None:
     if stage_context.inbox.settle(claim.uuid):
-        swept.settled += 1
+        report.settled += 1
     elif verdict is RecoveryVerdict.CANCEL:
-        _fail(stage_context, claim, JobCancelled(claim.uuid), swept)
+        _fail(stage_context, claim, JobCancelled(claim.uuid), report)
     elif verdict is RecoveryVerdict.GIVE_UP:
-        _fail(stage_context, claim, WorkerLost(claim.uuid, claim.attempt), swept)
+        _fail(stage_context, claim, WorkerLost(claim.uuid, claim.attempt), report)
     else:
-        _ask_again(stage_context, _next_claim(verdict, claim, now), swept)
+        _ask_again(stage_context, _next_claim(verdict, claim, now), report)
 
 
 def _next_claim(verdict: RecoveryVerdict, claim: Claim, now: datetime) -> Claim:
@@ -131,22 +131,22 @@ def _next_claim(verdict: RecoveryVerdict, claim: Claim, now: datetime) -> Claim:
     return claim.after_loss(now)
 
 
-def _ask_again(stage_context: StageContext, claim: Claim, swept: RecoveryReport) -> None:
+def _ask_again(stage_context: StageContext, claim: Claim, report: RecoveryReport) -> None:
     """Claims the job; past the limit of a tick it waits for the next one."""
-    if len(swept.retries) >= RETRIES_PER_TICK:
+    if len(report.retries) >= RETRIES_PER_TICK:
         return
     if stage_context.inbox.reclaim(claim):
-        swept.retries.append(claim)
+        report.retries.append(claim)
     else:
-        swept.settled += 1
+        report.settled += 1
 
 
 def _fail(
-    stage_context: StageContext, claim: Claim, error: SegPipelineError, swept: RecoveryReport
+    stage_context: StageContext, claim: Claim, error: SegPipelineError, report: RecoveryReport
 ) -> None:
     logger.warning("job %s: %s", claim.uuid, error)
     fail_job(stage_context.inbox, claim.uuid, error)
-    swept.failed += 1
+    report.failed += 1
 
 
 def _close(instance: dg.DagsterInstance, view: RunView, verdict: RecoveryVerdict) -> bool:

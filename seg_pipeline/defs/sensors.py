@@ -9,7 +9,7 @@ import dagster as dg
 from seg_pipeline.defs.batching import RUNS_PER_WORKER, room_for_runs, split_into_batches
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, job_partitions
-from seg_pipeline.defs.recovery import RecoveryReport, sweep
+from seg_pipeline.defs.recovery import RecoveryReport, recover
 from seg_pipeline.defs.run_config import run_config_for
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.jobs.heartbeats import live_workers
@@ -21,8 +21,8 @@ SWEEP_SECONDS = 2.0
 STORE_PAUSE_SECONDS = 1.0
 ROOM_PAUSE_SECONDS = 0.1
 HEARTBEATS_MISSED = 2
-"""So many beats' time recovery waits after the store was away: no worker could beat, and each would
-look dead."""
+"""So many heartbeats' time recovery waits after the store was away: no worker could write a
+heartbeat, and each would look dead."""
 UPKEEP_RUNS = 8
 """Runs of other jobs that may be in progress beside ours."""
 
@@ -158,27 +158,27 @@ def sweeper(
     """One tick: list what is under way, judge it, ask again for what is lost; time and again, as
     each tick is a row."""
     try:
-        swept = _sweep_until_something_is_lost(stage_context, context.instance)
+        report = _recover_until_something_is_lost(stage_context, context.instance)
     except StoreUnavailable as error:
         time.sleep(HEARTBEATS_MISSED * stage_context.settings.heartbeat_seconds)
         return dg.SkipReason(f"The store is away, so nothing is known of the workers: {error}")
-    if not swept.retries:
-        return dg.SkipReason(swept.summary())
+    if not report.retries:
+        return dg.SkipReason(report.summary())
     known = set(context.instance.get_dynamic_partitions("jobs"))
-    unknown = [claim.uuid for claim in swept.retries if claim.uuid not in known]
+    unknown = [claim.uuid for claim in report.retries if claim.uuid not in known]
     return dg.SensorResult(
-        run_requests=[request_run([claim]) for claim in swept.retries],
+        run_requests=[request_run([claim]) for claim in report.retries],
         dynamic_partitions_requests=[job_partitions.build_add_request(unknown)] if unknown else [],
     )
 
 
-def _sweep_until_something_is_lost(
+def _recover_until_something_is_lost(
     stage_context: StageContext, instance: dg.DagsterInstance
 ) -> RecoveryReport:
     deadline = time.monotonic() + stage_context.settings.tick_seconds
     while (
-        not (swept := sweep(stage_context, instance, datetime.now(UTC))).retries
+        not (report := recover(stage_context, instance, datetime.now(UTC))).retries
         and time.monotonic() < deadline
     ):
         time.sleep(min(SWEEP_SECONDS, stage_context.settings.tick_seconds))
-    return swept
+    return report

@@ -49,7 +49,7 @@ class WorkerHeartbeat:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
-        """The beat that `to_json` wrote; unknown keys of newer versions are ignored."""
+        """The heartbeat that `to_json` wrote; unknown keys of newer versions are ignored."""
         known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
         times = {
             name: moment and datetime.fromisoformat(moment)

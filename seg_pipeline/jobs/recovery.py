@@ -75,7 +75,7 @@ class RecoveryVerdict(StrEnum):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a run is judged by: the live workers' beats, when the youngest run that began was
+    """What a run is judged by: the live workers' heartbeats, when the youngest run that began was
     created, and how many attempts a job has."""
 
     now: datetime

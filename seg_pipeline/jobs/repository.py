@@ -280,7 +280,7 @@ class Inbox:
         )
         job = _job(request)
         if job is None and self.store.head(keys.request(uuid)) is None:
-            self.sweep(uuid)
+            self.remove_leftovers(uuid)
             return False
         result = self._write_result(uuid, result, keep_earlier)
         self._settle(uuid, result, job)
@@ -361,7 +361,7 @@ class Inbox:
         is another by now."""
         result = self.result(job.uuid)
         if result is None:
-            self.sweep(job.uuid)
+            self.remove_leftovers(job.uuid)
         elif _expiry_key(job.uuid, result) == job.key:
             self.delete(job.uuid)
         self.store.delete(job.key)
@@ -386,7 +386,7 @@ class Inbox:
             )
         return False
 
-    def sweep(self, uuid: str) -> None:
+    def remove_leftovers(self, uuid: str) -> None:
         """Removes what a deletion or an acceptance that died half way has left, or a late run;
         never a living job."""
         sources = self._sources(
@@ -416,7 +416,7 @@ class Inbox:
         """Uuids of what no marker leads to, untouched since `older_than`: an acceptance, or a
         deletion, died half way.
 
-        A finished job among them gets its markers back instead. To be given to `sweep`.
+        A finished job among them gets its markers back instead. To be given to `remove_leftovers`.
         """
         candidates = {*self.store.list_folders(keys.ASSETS), *self._uuids(*map(_done, _OUTCOMES))}
         # The order in which a job passes them, so that none slips through between two listings.
@@ -440,7 +440,7 @@ class Inbox:
         if first is not None and not first.asks_the_same_as(job):
             if not self._is_abandoned(job.uuid):
                 raise JobConflict(job.uuid)
-            self.sweep(job.uuid)
+            self.remove_leftovers(job.uuid)
             return None
         return Accepted(first, created=False) if first else None
 

@@ -212,8 +212,8 @@ def _stored_segment(job: Job, index: int, segment: Segment) -> Document:
 
 
 def _public_segments(result: Document, links: FileLinks, base_url: str) -> list[Document]:
-    """The segments with addresses in the place of keys, the seed's fields first and in its
-    order."""
+    """The segments with addresses in the place of keys, the replaced service's fields first and in
+    its order."""
     return [
         {name.replace("_key", "_url"): links.url(value,
                                                  base_url) if name.endswith("_key") else value

@@ -229,7 +229,8 @@ def publish_results(context: StageContext, uuids: Sequence[str]) -> StageReport:
 
 
 def record_callbacks(context: StageContext, uuids: Sequence[str]) -> StageReport:
-    """Has the app server told of each job, and does not wait for it: that is the courier's work.
+    """Has the app server told of each job, and does not wait for it: that is the outbox relay's
+    work.
 
     A result of this very run was recorded when it was published; an older one is told once more.
     """
@@ -287,7 +288,7 @@ def fail_job(
     try:
         job = inbox.job(uuid)
     except JobNotFound:
-        inbox.sweep(uuid)
+        inbox.remove_leftovers(uuid)
         return
     now = datetime.now(UTC)
     document = failed_document(job, error, timing or Timing(now, now))
@@ -337,7 +338,7 @@ def _forget_work(context: StageContext, run: RunContext, uuid: str) -> None:
 
 
 def _release(context: StageContext, run: RunContext, uuid: str) -> None:
-    """Lets go of the job's picture; whoever is the last has done all that it may be blamed for."""
+    """Releases the job's picture; whoever is the last has done all that it may be blamed for."""
     if run.release(uuid):
         _forget_work(context, run, uuid)
 

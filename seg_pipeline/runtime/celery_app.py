@@ -115,7 +115,7 @@ def _folder_options(settings: Settings) -> dict[str, object]:
     return {
         "data_folder_in": str(root / "messages"),
         "data_folder_out": str(root / "messages"),
-        # Messages are moved within one file system and swept by the prune schedule.
+        # Messages are moved within one file system and removed by the prune schedule.
         "store_processed": True,
         "processed_folder": str(root / "taken"),
         "control_folder": str(root / "control"),

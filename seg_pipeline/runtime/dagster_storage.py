@@ -261,8 +261,8 @@ class SegPipelineStorage(DagsterStorage[DagsterInstance], ConfigurableClass):
 
 
 def runless_events(instance: DagsterInstance, before: datetime, limit: int) -> list[int]:
-    """Events that belong to no run, such as the courier's, the oldest first: no deletion of a run
-    takes them along."""
+    """Events that belong to no run, such as the outbox relay's, the oldest first: no deletion of a
+    run takes them along."""
     events = SqlEventLogStorageTable.c
     old = (events.run_id == RUNLESS_RUN_ID) & (
         events.timestamp < before.astimezone(UTC).replace(tzinfo=None)

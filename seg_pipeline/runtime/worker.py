@@ -84,7 +84,7 @@ class HeartbeatThread(threading.Thread):
     """Says every few seconds that this process lives and what it works on."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(name="pulse", daemon=True)
+        super().__init__(name="heartbeat", daemon=True)
         self._settings = get_settings()
         self._stage_context = shared_stage_context()
         self._started_at = datetime.now(UTC)
@@ -97,8 +97,8 @@ class HeartbeatThread(threading.Thread):
         self.problem: str | None = None
 
     def run(self) -> None:
-        """Beats until stopped. A store that is away is no reason to die: the beat grows stale until
-        it is back."""
+        """Writes heartbeats until stopped. A store that is away is no reason to die: the heartbeat
+        grows stale until it is back."""
         while not self._stopping.is_set():
             self._beat_quietly()
             self._look_after_the_run()
@@ -122,21 +122,22 @@ class HeartbeatThread(threading.Thread):
             )
 
     def give_up(self, problem: str) -> None:
-        """Ends the thread. The last beat stays, and says why."""
+        """Ends the thread. The last heartbeat stays, and says why."""
         self._stopping.set()
         self.problem = problem
         self._beat_quietly()
 
     def stop(self) -> None:
-        """Ends the thread and takes the beat away, so that nobody waits for it to grow stale."""
+        """Ends the thread and takes the heartbeat away, so that nobody waits for it to grow
+        stale."""
         self._stopping.set()
         with contextlib.suppress(StoreError):
             remove_beat(self._stage_context.store, self.worker_name)
 
     @contextmanager
     def during(self, run_id: str, uuids: list[str]) -> Iterator[None]:
-        """Names the run in the beat, from before it begins until after its end is recorded: the
-        sweeper takes a started run that no beat names for lost."""
+        """Names the run in the heartbeat, from before it begins until after its end is recorded:
+        the sweeper takes a started run that no heartbeat names for lost."""
         with self._lock:
             self._run_id, self._uuids, self._idle_since = run_id, uuids, None
         self._beat_quietly()
@@ -155,7 +156,7 @@ class HeartbeatThread(threading.Thread):
             logger.warning("no heartbeat written: %s", error)
 
     def _interrupt(self, run_id: str) -> None:
-        """Stops the run in hand; while a model is loaded, the next beat does."""
+        """Stops the run in hand; while a model is loaded, the next heartbeat does."""
         with self._stage_context.models.not_loading() as free:
             if free:
                 logger.info("run %s is cancelled", run_id)
@@ -269,7 +270,7 @@ def _run_to_its_end(run_id: str) -> str | None:
 
 
 def _take_out(problem: str) -> None:
-    """Ends the worker, so that another is started in its place; until then the last beat says
+    """Ends the worker, so that another is started in its place; until then the last heartbeat says
     why."""
     logger.critical("this worker takes itself out: %s", problem)
     child.heartbeat_thread.give_up(problem)
@@ -360,8 +361,8 @@ def _free_locks_of_the_dead() -> None:
 
 
 def _forget_dead_neighbours() -> None:
-    """Removes the beats of this host's workers whose processes are gone, so that the sweeper need
-    not wait."""
+    """Removes the heartbeats of this host's workers whose processes are gone, so that the sweeper
+    need not wait."""
     store = shared_stage_context().store
     with contextlib.suppress(StoreError):
         for heartbeat in all_workers(store):

@@ -12,7 +12,7 @@ from seg_pipeline.defs import sensors
 from seg_pipeline.defs.assets import segmentation_assets
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
-from seg_pipeline.defs.recovery import sweep
+from seg_pipeline.defs.recovery import recover
 from seg_pipeline.defs.resources import PassedJobs
 from seg_pipeline.defs.run_config import uuids_in_config
 from seg_pipeline.defs.sensors import inbox_sensor, sweeper
@@ -199,8 +199,8 @@ def test_the_sweeper_gives_a_job_up_after_its_last_attempt(
     (claim,) = stage_context.inbox.claim(["a"], "a:2", attempt=2)
     run = make_run(instance, stage_context, "a:2", dg.DagsterRunStatus.STARTED)
     write_evidence(stage_context.store, "a", Evidence(run.run_id, "segments"))
-    swept = sweep(stage_context, instance, claim.claimed_at)
-    assert (swept.failed, swept.retries) == (1, [])
+    report = recover(stage_context, instance, claim.claimed_at)
+    assert (report.failed, report.retries) == (1, [])
     assert (stage_context.inbox.result("a") or {})["error"]["code"] == "worker_lost"
 
 
@@ -212,7 +212,7 @@ def test_a_job_that_ended_its_worker_gets_its_next_attempt(
     (claim,) = stage_context.inbox.claim(["a"], "a:1")
     run = make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.STARTED)
     write_evidence(stage_context.store, "a", Evidence(run.run_id, "source_image"))
-    (again,) = sweep(stage_context, instance, claim.claimed_at).retries
+    (again,) = recover(stage_context, instance, claim.claimed_at).retries
     assert (again.attempt, again.losses) == (2, 0)
 
 
@@ -229,7 +229,7 @@ def test_a_job_is_not_given_up_for_a_worker_that_something_else_ended(
     now = claim.claimed_at
     for losses in range(1, 12):
         make_run(instance, stage_context, claim.run_key, dg.DagsterRunStatus.STARTED)
-        while not (retries := sweep(stage_context, instance, now).retries):
+        while not (retries := recover(stage_context, instance, now).retries):
             now += timedelta(seconds=5)
         claim, *others = retries
         assert {(each.attempt, each.losses, each.batch) for each in retries} == {(2, losses, 1)}
@@ -265,8 +265,8 @@ def test_the_sweeper_completes_a_finish_that_died_half_way(
     document = b'{"status": "completed", "expires_at": "2026-01-02T13:00:00+00:00"}'
     stage_context.store.put("assets/a/result.json", document)
     make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.SUCCESS)
-    swept = sweep(stage_context, instance, claim.claimed_at)
-    assert (swept.settled, swept.failed, swept.retries) == (1, 0, [])
+    report = recover(stage_context, instance, claim.claimed_at)
+    assert (report.settled, report.failed, report.retries) == (1, 0, [])
     assert stage_context.inbox.inflight() == []
 
 
@@ -275,7 +275,7 @@ def test_a_cancelled_job_fails_as_cancelled(tmp_path: Path, instance: dg.Dagster
     accept_upload(stage_context, "a")
     (claim,) = stage_context.inbox.claim(["a"], "a:1")
     make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.CANCELED)
-    sweep(stage_context, instance, claim.claimed_at)
+    recover(stage_context, instance, claim.claimed_at)
     assert (stage_context.inbox.result("a") or {})["error"]["code"] == "cancelled"
 
 
@@ -287,8 +287,8 @@ def test_a_claim_whose_tick_died_is_asked_for_once_more(
     stage_context = make_quick_bench(tmp_path)
     accept_upload(stage_context, "a")
     (claim,) = stage_context.inbox.claim(["a"], "a:1")
-    assert sweep(stage_context, instance, claim.claimed_at + timedelta(seconds=30)).retries == []
-    (again,) = sweep(stage_context, instance, claim.claimed_at + timedelta(seconds=90)).retries
+    assert recover(stage_context, instance, claim.claimed_at + timedelta(seconds=30)).retries == []
+    (again,) = recover(stage_context, instance, claim.claimed_at + timedelta(seconds=90)).retries
     assert (again.run_key, again.attempt) == ("a:1", 1)
 
 
@@ -326,7 +326,7 @@ def test_a_job_that_was_deleted_under_way_stays_deleted(
     (claim,) = stage_context.inbox.claim(["a"], "a:1")
     make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.CANCELED)
     stage_context.store.delete("assets/a/request.json")
-    sweep(stage_context, instance, claim.claimed_at)
+    recover(stage_context, instance, claim.claimed_at)
     assert stage_context.store.list("assets/a/") == []
     assert stage_context.inbox.inflight() == []
 
@@ -341,7 +341,7 @@ def test_one_tick_asks_for_a_bounded_number_of_retries(
         accept_upload(stage_context, uuid)
     stage_context.inbox.claim(uuids, "job-0:1")
     make_run(instance, stage_context, "job-0:1", dg.DagsterRunStatus.FAILURE)
-    retried = [sweep(stage_context, instance, NOON.replace(year=2100)).retries for _ in range(1)]
+    retried = [recover(stage_context, instance, NOON.replace(year=2100)).retries for _ in range(1)]
     assert [len(claims) for claims in retried] == [2]
     assert len(stage_context.inbox.inflight()) == 5
 

@@ -1011,7 +1011,7 @@ def test_a_prune_leaves_an_orphan_that_was_accepted_after_it_had_looked(inbox: I
     inbox.store.delete(keys.inbox("a"))
     (orphan,) = inbox.orphans(now_and_then())
     accept(inbox, "a")
-    inbox.sweep(orphan)
+    inbox.remove_leftovers(orphan)
     assert inbox.waiting(10) == ["a"]
     assert inbox.store.get(keys.source("a", "png")) == PICTURE
 
@@ -1023,7 +1023,7 @@ def test_a_late_run_of_a_deleted_job_does_not_take_the_new_ones_marker() -> None
         healthy.store.put(keys.mask("a", 0), b"mask")
         poster = Poster(healthy, PICTURE)
         store = Meanwhile(healthy.store, moment, poster.post)
-        Inbox(store).sweep("a")
+        Inbox(store).remove_leftovers("a")
         if not store.happened:
             return
         poster.check()
@@ -1281,7 +1281,7 @@ def test_the_prune_finds_what_a_dead_prune_left(store: Store) -> None:
     for job in inbox.expired(LATER, 100):
         inbox.expire(job)
     for uuid in inbox.orphans(now_and_then()):
-        inbox.sweep(uuid)
+        inbox.remove_leftovers(uuid)
     assert all_keys(inbox) == set()
 
 

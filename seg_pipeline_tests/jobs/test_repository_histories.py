@@ -80,7 +80,7 @@ class History:
                 assert not {claim.uuid for claim in claims} & self.claimed, "claimed twice"
                 self.claimed.update(claim.uuid for claim in claims)
 
-    def sweep(self, uuid: str, number: int, lives: int | None) -> None:
+    def remove_leftovers(self, uuid: str, number: int, lives: int | None) -> None:
         for claim in self.inbox.inflight():
             with suppress(Killed):
                 self.until_killed(lives).reclaim(claim.after_loss(NOON))
@@ -154,7 +154,7 @@ class History:
         assert all(self.inbox.result(uuid) for uuid in self.promised)
         for _ in range(2):  # an expiry marker that had to be put right is found by the next prune
             for uuid in self.inbox.orphans(datetime.now(UTC) + timedelta(hours=1)):
-                self.inbox.sweep(uuid)
+                self.inbox.remove_leftovers(uuid)
             for job in self.inbox.expired(END, 100):
                 self.inbox.expire(job)
         assert self._left() == set()
@@ -177,7 +177,7 @@ STEPS = st.tuples(
         + ["fetch"] * 3
         + ["claim"] * 3
         + ["finish"] * 3
-        + ["sweep", "delete", "prune", "send_back"]
+        + ["remove_leftovers", "delete", "prune", "send_back"]
     ),
     st.sampled_from(["a", "b-1", *ADDRESSES]),
     st.integers(0, 6),
