@@ -36,11 +36,13 @@ fuzz: env ## Send 3,000 hostile pictures through the whole service; ARGS="--seed
 bench: env ## Measure what the product costs, in two hours; ARGS="history --write" for a part, into docs/benchmarks.md.
 	@.venv/bin/python -m benchmarks $(ARGS)
 
-lint: env ## Check style, types and who imports whom.
+lint: env ## Check style, types, who imports whom, and that what is imported is declared.
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-logo
+	@.venv/bin/deptry seg_pipeline api
+	@.venv/bin/deptry benchmarks docker scripts seg_pipeline_tests --ignore DEP002,DEP004
 
 format: env ## Mend what the linter can mend.
 	@.venv/bin/ruff check --fix .
