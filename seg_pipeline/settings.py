@@ -230,8 +230,9 @@ class Settings(BaseSettings):
     s3_sources: str | None = Field(
         None,
         description=(
-            "Buckets, or bucket/prefix, that jobs may name as s3://, comma-separated. Unset: none;"
-            " without S3_BUCKET all that S3_ACCESS_KEY may read."
+            "Buckets, or bucket/prefix, that jobs may name as s3://, comma-separated. Empty: none."
+            " Unset: S3_BUCKET but for the service's own files; without S3_BUCKET all that"
+            " S3_ACCESS_KEY may read."
         ),
     )
     fetches_at_once: int = Field(

@@ -405,8 +405,8 @@ async def _fetch_s3(
 def _check_s3_allowed(source: S3Object, settings: Settings) -> None:
     """Raises UrlRefused unless the operator lets clients name this object.
 
-    Never a file of the service itself. Without S3_SOURCES: what keys reach that were set for
-    nothing else.
+    Never a file of the service itself. Without S3_SOURCES: other files of S3_BUCKET; without that
+    too, what keys reach that were set for nothing else.
     """
     url = source.url
     if source.bucket == settings.s3_bucket and source.key.startswith(keys.PREFIXES):
@@ -414,13 +414,19 @@ def _check_s3_allowed(source: S3Object, settings: Settings) -> None:
             f"{_masked(url)} is where this service keeps its own files; send a picture of yours."
         )
     if settings.s3_sources is None:
-        allowed = settings.s3_access_key is not None and settings.s3_bucket is None
+        allowed = _is_allowed_by_default(source, settings)
     else:
         allowed = any(_is_below(url, allowed) for allowed in settings.s3_sources.split(","))
     if not allowed:
         raise UrlRefused(
             f"{_masked(url)} is in no bucket that S3_SOURCES names; have its operator add it there."
         )
+
+
+def _is_allowed_by_default(source: S3Object, settings: Settings) -> bool:
+    if settings.s3_bucket is not None:
+        return source.bucket == settings.s3_bucket
+    return settings.s3_access_key is not None
 
 
 def _is_below(url: str, allowed: str) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from seg_pipeline.errors import EmptyImage, ImageError, TruncatedImage
-from seg_pipeline.imaging.formats import jpeg, jxl, tiff
+from seg_pipeline.imaging.formats import jpeg, jxl, png, tiff
 from seg_pipeline.imaging.images import FORMATS, check_frames, check_pixels, format_of
 
 SIGNATURE_BYTES = 16
@@ -146,11 +146,12 @@ def _png(bytes_: _Bytes) -> tuple[int, int] | None:
 
 
 def _png_chunks(bytes_: _Bytes) -> Iterator[tuple[bytes, int]]:
-    """Names and where the data begins, up to the picture's own data."""
+    """Names and where the data begins, up to the picture's pixels. Raises TruncatedImage if there
+    are none."""
     position = 8
     for _ in range(MAX_STEPS):
         if position + 12 > len(bytes_):
-            return
+            raise png.without_pixels()
         length, name = struct.unpack(">I4s", bytes_.read(position, 8))
         if name == b"IDAT":
             return

@@ -702,7 +702,10 @@ OWN = {"s3_bucket": "own", "s3_access_key": "key-id", "s3_secret_key": "secret"}
     [
         ({}, "s3://pictures/a.png"),  # the machine's own role would be used
         (OWN, "s3://pictures/a.png"),
-        (OWN, "s3://own/incoming/a.png"),
+        (OWN, "s3://own/assets/job-1/source.png"),
+        (OWN, "s3://own/state/format.json"),
+        (OWN, "s3://own-2/incoming/a.png"),
+        ({**OWN, "s3_sources": ""}, "s3://own/incoming/a.png"),
         ({**OWN, "s3_sources": "pictures, own/incoming/"}, "s3://other/a.png"),
         ({**OWN, "s3_sources": "pictures, own/incoming/"}, "s3://pictures-2/a.png"),
         ({**OWN, "s3_sources": "pictures, own/incoming/"}, "s3://own/elsewhere/a.png"),
@@ -724,6 +727,14 @@ def test_a_bucket_is_read_only_where_the_operator_allows_it(
 def test_what_the_operator_allows_is_read(sources: str | None, bucket: dict[str, Any]) -> None:
     """Keys that were set without a bucket of the service's own are there for nothing else."""
     assert fetch("s3://pictures/a folder/photo #1?.jpg", **bucket, s3_sources=sources) == PICTURE
+
+
+def test_by_default_the_services_bucket_is_read_beside_its_own_files(
+    bucket: dict[str, Any],
+) -> None:
+    """An operator who puts pictures into it means them to be read."""
+    own = {**bucket, "s3_bucket": "pictures"}
+    assert fetch("s3://pictures/a folder/photo #1?.jpg", **own) == PICTURE
 
 
 # What is told of a fetch

@@ -99,6 +99,12 @@ def test_a_header_that_breaks_off_is_truncated_or_enough(format: str) -> None:
             continue
 
 
+def test_a_png_without_pixels_is_refused_before_it_is_decoded() -> None:
+    data = picture_bytes(make_picture(31, 17), "PNG").replace(b"IDAT", b"IDAX")
+    with pytest.raises(TruncatedImage, match="no pixels"):
+        scan(data)
+
+
 def test_a_picture_without_a_side_is_damaged() -> None:
     with pytest.raises(TruncatedImage, match="at least 1"):
         scan(b"BM" + bytes(12) + struct.pack("<Iii", 40, 0, 5) + bytes(30))

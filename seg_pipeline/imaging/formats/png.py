@@ -60,8 +60,13 @@ def essential(data: bytes, *, pixels: bool = True) -> bytes:
         if chunk.name == b"IDAT" and not pixels:
             return b"".join(kept)
     if not any(bytes(part[4:8]) == b"IDAT" for part in kept):
-        raise TruncatedImage("The PNG picture has no pixels (no IDAT chunk).")
+        raise without_pixels()
     return b"".join(kept)
+
+
+def without_pixels() -> TruncatedImage:
+    """The error for a file that has no pixels."""
+    return TruncatedImage("The PNG picture has no pixels (no IDAT chunk).")
 
 
 def chunks(data: bytes) -> Iterator[Chunk]:
