@@ -1,8 +1,10 @@
-"""What the README names exists, and what it tells people to type works."""
+"""What the README and the other documents name exists, and what the README tells people to type
+works."""
 
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,20 +16,30 @@ from seg_pipeline_tests.running_stack import Stack
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md"))
+}
+EVERYTHING = "\n".join(DOCUMENTS.values())
 
 MADE_AT_RUN_TIME = ("data", "models", ".venv", ".env")
 SHELLS = ("sh", "bash", "shell", "console")
-SOURCE_FILE = re.compile(r"[\w.-]+\.(?:py|md|toml|lock|ya?ml)")
+SOURCE_FILE = re.compile(r"[\w./-]+\.(?:py|md|toml|lock|ya?ml)")
 
 
-def inline_code() -> list[str]:
+def without_code_blocks(text: str) -> str:
+    """The prose and the tables of a document."""
+    return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+
+
+def inline_code(text: str) -> list[str]:
     """What stands between single backticks outside code blocks."""
-    return re.findall(r"(?<!`)`([^`\n]+)`(?!`)", re.sub(r"```.*?```", "", README, flags=re.DOTALL))
+    return re.findall(r"(?<!`)`([^`\n]+)`(?!`)", without_code_blocks(text))
 
 
-def commands() -> list[str]:
+def commands(text: str) -> list[str]:
     """The commands of shell blocks, continued lines joined, prompts and comments removed."""
-    blocks = re.findall(rf"```(?:{'|'.join(SHELLS)})\n(.*?)```", README, flags=re.DOTALL)
+    blocks = re.findall(rf"```(?:{'|'.join(SHELLS)})\n(.*?)```", text, flags=re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     return [
         line.removeprefix("$ ").strip()
@@ -36,47 +48,114 @@ def commands() -> list[str]:
     ]
 
 
-def named_files() -> set[str]:
-    """Paths that inline code and links name: those that begin with something at the top of the
-    project, and source files by their name alone. Files of a job (`result.json`) and what a run
-    makes are none of them."""
-    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", README)
+def named_files(text: str) -> set[str]:
+    """Paths that inline code names: those that begin with something at the top of the project, and
+    source files. Files of a job (`result.json`) and what a run makes are none of them."""
     tops = {path.name for path in ROOT.iterdir()} - set(MADE_AT_RUN_TIME)
     words = {
         word
-        for code in inline_code()
+        for code in inline_code(text)
         for word in code.split()
         if not re.search(r"[{}<>*$…:]", word)
     }
-    return {
-        word for word in words if word.split("/")[0] in tops or SOURCE_FILE.fullmatch(word)
-    } | set(links)
+    return {word for word in words if word.split("/")[0] in tops or SOURCE_FILE.fullmatch(word)}
 
 
-def matches(pattern: str) -> list[str]:
+def links(text: str) -> set[str]:
+    """Where links within the project lead, with their anchors."""
+    return set(re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", without_code_blocks(text)))
+
+
+def anchors(text: str) -> set[str]:
+    """The headings of a document as links name them."""
+    headings = re.findall(r"^#+ (.+)$", without_code_blocks(text), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@cache
+def project_files() -> tuple[str, ...]:
+    """Every file of the project, with a slash before its path."""
+    tops = [path for path in ROOT.glob("[a-z]*/") if path.name not in MADE_AT_RUN_TIME]
+    return tuple(f"/{path.relative_to(ROOT).as_posix()}" for top in tops for path in top.rglob("*"))
+
+
+def matches(pattern: str, text: str) -> list[str]:
     """What a pattern finds in commands and inline code, each once."""
-    return sorted(
-        {found for text in [*commands(), *inline_code()] for found in re.findall(pattern, text)}
-    )
+    places = [*commands(text), *inline_code(text)]
+    return sorted({found for place in places for found in re.findall(pattern, place)})
 
 
 def curl_commands() -> list[str]:
     """The requests, to be sent to a running service."""
-    return [command for command in commands() if command.startswith("curl ")]
+    return [command for command in commands(README) if command.startswith("curl ")]
 
 
-@pytest.mark.parametrize("name", sorted(named_files()))
-def test_a_file_that_is_named_exists(name: str) -> None:
-    places = [ROOT / name, *ROOT.glob(f"[a-z]*/**/{name}")] if "/" not in name else [ROOT / name]
-    assert any(place.exists() for place in places), f"README.md names {name}, which does not exist"
+@pytest.mark.parametrize(
+    ("document", "name"),
+    [
+        (document, name)
+        for document, text in DOCUMENTS.items()
+        for name in sorted(named_files(text))
+    ],
+)
+def test_a_file_that_is_named_exists(document: str, name: str) -> None:
+    exists = (ROOT / name).exists() or any(path.endswith(f"/{name}") for path in project_files())
+    assert exists, f"{document} names {name}, which does not exist"
 
 
-@pytest.mark.parametrize("target", matches(r"(?:^|\s)make ([a-z][a-z-]*)"))
+@pytest.mark.parametrize(
+    ("document", "link"),
+    [(document, link) for document, text in DOCUMENTS.items() for link in sorted(links(text))],
+)
+def test_a_link_leads_somewhere(document: str, link: str) -> None:
+    name, _, anchor = link.partition("#")
+    target = (ROOT / document).parent / name if name else ROOT / document
+    assert target.exists(), f"{document} links to {link}, which does not exist"
+    if anchor:
+        assert anchor in anchors(target.read_text(encoding="utf-8")), f"{document}: {link}"
+
+
+def test_every_decision_is_in_the_index_and_fits_a_screen() -> None:
+    folder = ROOT / "docs/decisions"
+    files = {path.name for path in folder.glob("[0-9]*.md")}
+    assert (
+        links((folder / "README.md").read_text(encoding="utf-8")) - {"../architecture.md"} == files
+    )
+    for name in files:
+        text = (folder / name).read_text(encoding="utf-8")
+        assert re.match(rf"# {int(name[:2])}\. .+\n\nStatus: (accepted|replaced)", text), name
+        assert anchors(text) >= {"context", "decision", "consequences"}, name
+        assert len(text.splitlines()) <= 50, name
+
+
+def test_the_glossary_is_in_alphabetical_order() -> None:
+    glossary = DOCUMENTS["docs/glossary.md"]
+    terms = re.findall(r"^\| \*\*(.+?)\*\* \|", glossary, flags=re.MULTILINE)
+    assert len(terms) > 50
+    assert terms == sorted(terms, key=str.lower)
+
+
+@pytest.mark.parametrize(
+    ("names", "path"),
+    re.findall(
+        r"((?:`[\w.]+`, )*`[\w.]+`) in `(seg_pipeline/[^`]+)`", DOCUMENTS["docs/glossary.md"]
+    ),
+)
+def test_what_the_glossary_names_is_where_it_says(names: str, path: str) -> None:
+    files = [ROOT / path] if path.endswith(".py") else [*(ROOT / path).glob("*.py")]
+    code = "".join(file.read_text(encoding="utf-8") for file in files)
+    for name in re.findall(r"\w+(?=`)", names):
+        assert re.search(rf"^\s*(class|def) {name}\b|^{name}\b", code, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("target", matches(r"(?:^|\s)make ([a-z][a-z-]*)", EVERYTHING))
 def test_a_make_target_that_is_named_exists(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", matches(r"(?:^|\s|/)seg-pipeline ([a-z][a-z-]*)"))
+@pytest.mark.parametrize(
+    "command", matches(r"(?:^|(?<!-n)\s|/)seg-pipeline ([a-z][a-z-]*)", EVERYTHING)
+)
 def test_a_command_that_is_named_exists(command: str) -> None:
     names = {
         each.name or each.callback.__name__ for each in app.registered_commands if each.callback
@@ -84,7 +163,7 @@ def test_a_command_that_is_named_exists(command: str) -> None:
     assert command in names | {each.name for each in app.registered_groups}
 
 
-@pytest.mark.parametrize("name", matches(r"\b([A-Z][A-Z0-9]*_[A-Z0-9_]+)\b(?=$|=|[^/.])"))
+@pytest.mark.parametrize("name", matches(r"\b([A-Z][A-Z0-9]*_[A-Z0-9_]+)\b(?=$|=|[^/.])", README))
 def test_a_setting_that_is_named_exists(name: str) -> None:
     assert name.lower() in Settings.model_fields, f"README.md names {name}, which is no setting"
 
