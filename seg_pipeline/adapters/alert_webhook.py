@@ -1,8 +1,7 @@
-"""The line to the people on duty: a POST of `{"text": "…"}`, as Slack and its likes take it, to
-ALERT_WEBHOOK_URL.
+"""Alerts for the people on duty: a POST of `{"text": "…"}`, as Slack takes it.
 
-Redirects are not followed, since the address is a secret; no proxy, no `.netrc`. Whatever happens
-takes bounded time.
+It goes to ALERT_WEBHOOK_URL. Redirects are not followed, since the address is a secret. No proxy
+and no `.netrc` is used. A call takes bounded time whatever happens.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ LONGEST_TEXT = 3000
 
 
 def send_alert(settings: Settings, text: str) -> bool:
-    """Posts the text, if there is an address; says whether it arrived or nobody is to be told."""
+    """Posts the text if there is an address. Returns False if it did not arrive."""
     if settings.alert_webhook_url is None:
         return True
     problem = run_promptly(

@@ -1,7 +1,7 @@
-"""The PATCH to the app server and its signature. `docs/callbacks.md` says what the other side sees.
+"""The PATCH to the app server and its signature. `docs/callbacks.md` documents the protocol.
 
-Redirects are never followed: the API key would go along. No proxy, no `.netrc`: what is sent, and
-with which credentials, is in the settings alone.
+Redirects are never followed, because the API key would go along. No proxy and no `.netrc` is used:
+the settings alone decide what is sent, and with which credentials.
 """
 
 import asyncio
@@ -31,8 +31,11 @@ _UNSENDABLE = "APP_SERVER_URL or APP_SERVER_API_KEY has a character that cannot 
 
 @dataclass(frozen=True)
 class DeliveryLimits:
-    """Bounds of one PATCH: seconds from the look-up of the name until the status is known, whatever
-    they go into; then seconds and bytes of reading the rest, which changes nothing any more."""
+    """Bounds of one PATCH.
+
+    `total_seconds` runs from the look-up of the name until the status is known. `answer_seconds`
+    and `answer_bytes` bound the reading of the body, which no longer changes the outcome.
+    """
 
     total_seconds: float = 15
     answer_seconds: float = 3
@@ -44,7 +47,7 @@ LIMITS = DeliveryLimits()
 
 @dataclass(frozen=True)
 class Patch:
-    """A request as it goes out; the body is what the signature was made over."""
+    """A request as it goes out. The signature covers `body`."""
 
     url: str
     headers: dict[str, str]
@@ -60,8 +63,10 @@ def sign(secret: str, timestamp: str, body: bytes) -> str:
 def verify(
     secret: str, headers: Mapping[str, str], body: bytes, now: float, tolerance_seconds: float = 300
 ) -> bool:
-    """Whether a PATCH is ours and fresh: what an app server does with the headers and the raw
-    body."""
+    """Whether a PATCH is genuine and fresh: the check that an app server makes.
+
+    `body` is the raw body.
+    """
     by_name = {name.lower(): value for name, value in headers.items()}
     timestamp, signature = by_name.get("x-signature-timestamp", ""), by_name.get("x-signature", "")
     genuine = hmac.compare_digest(sign(secret, timestamp, body).encode(), signature.encode())
@@ -88,7 +93,7 @@ class AppServer:
         return f"{self._base_url}{PATH}{uuid}"
 
     def patch(self, uuid: str, document: dict[str, Any]) -> Patch:
-        """The request that tells of a job, signed now if there is a secret."""
+        """The request for one job. It is signed now if there is a secret."""
         body = json.dumps(document, separators=(",", ":")).encode()
         headers = {
             "content-type": "application/json",
@@ -115,7 +120,7 @@ class AppServer:
             yield Session(client, self)
 
     async def send(self, client: httpx.AsyncClient, patch: Patch) -> Reply:
-        """Sends it once. Whatever happens is a Reply, and happens in bounded time."""
+        """Sends the request once. It always returns a Reply, and in bounded time."""
         begin = time.perf_counter()
         try:
             async with asyncio.timeout(self._limits.total_seconds) as limit:
@@ -146,8 +151,10 @@ class AppServer:
         )
 
     async def _read(self, response: httpx.Response) -> str:
-        """The beginning of the body. The status is known by now, so that a body that breaks off
-        changes nothing."""
+        """The beginning of the body.
+
+        The status is known by now, so a body that breaks off changes nothing.
+        """
         data = b""
         try:
             async with asyncio.timeout(self._limits.answer_seconds):
@@ -160,7 +167,7 @@ class AppServer:
         return data[: 4 * _QUOTED_CHARACTERS].decode("utf-8", "replace")
 
     def _without_secrets(self, text: str) -> str:
-        """What servers say may quote what they were sent."""
+        """Masks our secrets: a server's answer may quote what it was sent."""
         for secret in filter(None, (self._api_key, self._secret)):
             text = text.replace(secret, "********")
         return text
@@ -168,25 +175,25 @@ class AppServer:
 
 @dataclass(frozen=True)
 class Session:
-    """An open client and the server it is for."""
+    """An open client and the server that it connects to."""
 
     client: httpx.AsyncClient
     server: AppServer
 
     async def tell(self, uuid: str, document: dict[str, Any]) -> Reply:
-        """One PATCH, and what came of it."""
+        """Sends one PATCH and returns the reply."""
         return await self.server.send(self.client, self.server.patch(uuid, document))
 
 
 def _problem(response: httpx.Response, text: str) -> str:
-    """One line on an answer that is no success."""
-    said = "".join(letter if letter.isprintable() else " " for letter in text).strip()[
+    """One line about an answer that is not a success."""
+    quote = "".join(letter if letter.isprintable() else " " for letter in text).strip()[
         :_QUOTED_CHARACTERS
     ]
     line = f"the app server answered {response.status_code} {response.reason_phrase}".rstrip()
     if response.is_redirect:
         line += f" to {response.headers.get('location', '')[:200]!r}, which is not followed"
-    return f"{line}: {said}" if said else f"{line}."
+    return f"{line}: {quote}" if quote else f"{line}."
 
 
 def _reason(error: Exception) -> str:
@@ -195,8 +202,7 @@ def _reason(error: Exception) -> str:
 
 
 def _retry_after_seconds(response: httpx.Response, now: float) -> float:
-    """What the Retry-After header asks for, seconds or a date (RFC 9110, section 10.2.3); 0 without
-    one."""
+    """The seconds until the time in Retry-After (RFC 9110, section 10.2.3); 0 without one."""
     text = response.headers.get("retry-after", "").strip()
     if text.isdecimal():
         return float(text[:9])
@@ -209,7 +215,7 @@ def _retry_after_seconds(response: httpx.Response, now: float) -> float:
 
 
 def _text(secret: SecretStr | None) -> str:
-    """A secret without the line end that files and shells leave at its end."""
+    """The secret without the line end that files and shells leave at its end."""
     return secret.get_secret_value().strip() if secret else ""
 
 

@@ -1,13 +1,15 @@
-"""What servers do to bodies under the name of `Content-Encoding`, undone as they come (RFC 9110,
-section 8.4)."""
+"""Decodes bodies by their `Content-Encoding`, as the bytes arrive (RFC 9110, section 8.4)."""
 
 import re
 import zlib
 from collections.abc import Iterator
 
 _COMPRESSED = ("br", "zstd", "compress", "x-compress", "dcb", "dcz", "exi", "pack200-gzip")
-"""Encodings that exist and are not understood here. Any other word, such as `utf-8` or
-`aws-chunked`, is no encoding of the bytes: they are taken as they come, as browsers take them."""
+"""Encodings that exist but are not supported here.
+
+Any other word, such as `utf-8` or `aws-chunked`, does not change the bytes. They are then taken as
+they come, as browsers take them.
+"""
 
 _GZIP = zlib.MAX_WBITS | 16
 _ZLIB = zlib.MAX_WBITS
@@ -17,7 +19,7 @@ _PIECE_BYTES = 2**16
 
 
 class UnknownEncoding(Exception):
-    """A compression that is not understood; `name` is its own."""
+    """A compression that is not supported; `name` is its name."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -29,7 +31,7 @@ class UndecodableBody(Exception):
 
 
 class ContentDecoder:
-    """Undoes the encodings of one body, the last one first."""
+    """Decodes one body: its encodings are undone from the last to the first."""
 
     def __init__(self, encodings: str) -> None:
         names = [name for name in re.split(r"[\s,\"]+", encodings.lower()) if name]
@@ -41,13 +43,15 @@ class ContentDecoder:
         ]
 
     def decode(self, chunk: bytes) -> Iterator[bytes]:
-        """The bytes that follow from the next chunk, in small pieces: whoever has enough stops.
-        UndecodableBody."""
+        """The decoded bytes of the next chunk, in small pieces, so that the caller can stop early.
+
+        Raises UndecodableBody.
+        """
         return self._decode(chunk, self._inflaters)
 
     @property
     def is_complete(self) -> bool:
-        """Whether every compressed stream came to its end; a body without a byte has none."""
+        """Whether every compressed stream came to its end. An empty body counts as complete."""
         return all(inflater.is_complete for inflater in self._inflaters)
 
     def _decode(self, chunk: bytes, inflaters: "list[_Inflater]") -> Iterator[bytes]:
@@ -59,10 +63,10 @@ class ContentDecoder:
 
 
 class _Inflater:
-    """One gzip stream, which may have several members (RFC 1952, 2.2), or one of deflate, with a
-    head or without.
+    """One gzip stream, perhaps of several members (RFC 1952, 2.2), or one of deflate.
 
-    What follows the end and is no further member is passed over, as gzip itself does.
+    A deflate stream may lack its zlib header. Bytes after the end that are no further member are
+    ignored, as gzip itself ignores them.
     """
 
     def __init__(self, name: str) -> None:
@@ -77,7 +81,7 @@ class _Inflater:
         return self._over or self._stream.eof or not (self._begun or self._head)
 
     def inflate(self, chunk: bytes) -> Iterator[bytes]:
-        """What the next bytes hold, in pieces of at most `_PIECE_BYTES`."""
+        """The decoded bytes, in pieces of at most `_PIECE_BYTES`."""
         data, self._head = self._head + chunk, b""
         while self._may_begin(data):
             piece = self._decompress(data)
@@ -89,7 +93,7 @@ class _Inflater:
                 return
 
     def _may_begin(self, data: bytes) -> bool:
-        """Whether these bytes are to be decompressed now; too few of them wait for more."""
+        """Whether these bytes can be decompressed now. Fewer than two wait for more."""
         if not self._begun and len(data) < 2:
             self._head = data
         elif not self._over:
@@ -97,7 +101,7 @@ class _Inflater:
         return self._begun
 
     def _begin(self, data: bytes) -> None:
-        """Looks at the first bytes of a stream or of what follows one."""
+        """Reads the first bytes of a stream, or of what follows one."""
         if self._begun:
             return
         if self._stream.eof:
@@ -117,5 +121,5 @@ class _Inflater:
 
 
 def _has_zlib_head(data: bytes) -> bool:
-    """Whether the bytes begin as RFC 1950 has it; some servers send deflate without that."""
+    """Whether the bytes begin with a zlib header (RFC 1950), which some servers leave out."""
     return data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0

@@ -1,8 +1,7 @@
-"""A limit in seconds to what somebody outside may take, whatever they do with it: say nothing, or a
-byte a second.
+"""Limits in seconds to calls whose other side may say nothing, or a byte a second.
 
-The time-outs of clients count from one read to the next, so a peer that trickles holds them for
-ever, and none of them counts for the look-up of a name.
+A client's time-outs count from one read to the next, so a peer that trickles holds them for ever.
+None of them covers the look-up of a name.
 """
 
 import asyncio
@@ -20,20 +19,19 @@ class DeadlinePassed(TimeoutError):
 
 
 class _Abandoned(BaseException):
-    """Ends a thread that nobody waits for any more; `except Exception` in a library does not catch
-    it."""
+    """Ends a thread that nobody waits for. `except Exception` in a library does not catch it."""
 
 
 _left_behind: set[threading.Thread] = set()
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:
-    """What the call gives or raises; DeadlinePassed if it takes longer.
+    """Returns or raises what the call does; raises DeadlinePassed if it takes longer.
 
-    The call has a thread of its own. After the deadline that is told to end, and does so, with its
-    connections, as soon as it wakes: upon the next byte, or at its client's own time-out. Where
-    that meets a destructor, Python prints the exception and goes on; so whoever calls next tells it
-    again.
+    The call has a thread of its own. After the deadline the thread gets an exception, which ends it
+    and its connections as soon as it wakes: at the next byte, or at its client's own time-out. In a
+    destructor Python prints that exception and goes on. The next call of `within` therefore raises
+    it again.
     """
     for left in [*_left_behind]:
         _interrupt(left)
@@ -53,8 +51,10 @@ def within(seconds: float, call: Callable[[], T]) -> T:
 
 
 def run_promptly(main: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, except that it does not wait for threads: by default the look-up of a name,
-    which no time-out of asyncio ends, is waited for after all."""
+    """`asyncio.run`, except that it does not wait for threads.
+
+    `asyncio.run` waits for the look-up of a name, which no time-out of asyncio ends.
+    """
     with asyncio.Runner() as runner:
         runner.get_loop().set_default_executor(_NotWaitedFor(thread_name_prefix="prompt"))
         return runner.run(main)
@@ -75,8 +75,7 @@ def _run(future: Future[T], call: Callable[[], T]) -> None:
 
 
 def _interrupt(thread: threading.Thread) -> None:
-    """Raises _Abandoned in the thread, where it next executes Python (PyThreadState_SetAsyncExc of
-    CPython's API)."""
+    """Raises _Abandoned where the thread next executes Python (PyThreadState_SetAsyncExc)."""
     if not thread.is_alive() or thread.ident is None:
         _left_behind.discard(thread)
         return

@@ -1,5 +1,4 @@
-"""Which picture is fetched next: hosts take turns, none takes more than its share, and slow ones
-hold up nobody."""
+"""Which picture is fetched next: hosts take turns, and a slow one delays nobody else."""
 
 import heapq
 from collections import Counter
@@ -10,22 +9,22 @@ from datetime import datetime
 from seg_pipeline.jobs.fetches import PendingFetch
 
 SLOW_AFTER_SECONDS = 2.0
-"""A fetch that takes longer counts as slow. It keeps its connection, and another may begin in its
-place."""
+"""A fetch that takes longer is slow. It keeps its connection, and another one may begin."""
 
 _PER_ADDRESS = 4
-"""Times the limit for a host: several hosts may share an address."""
+"""A factor of the limit for a host, since several hosts may share an address."""
 
 _SLOW = 2
 _ALL = 4
-"""Times the limit for quick fetches: what slow ones and all together may be, before none of them
-begins any more."""
+"""Factors of the limit for quick fetches: at so many slow ones, or fetches in all, none begins."""
 
 
 @dataclass
 class ScheduledFetch:
-    """A fetch that waits for its turn or is under way. `address` is known once it was found to be
-    busy."""
+    """A fetch that waits for its turn or is under way.
+
+    `address` is known once it was found to be busy.
+    """
 
     pending: PendingFetch
     host: str
@@ -34,7 +33,7 @@ class ScheduledFetch:
 
     @property
     def uuid(self) -> str:
-        """The job's."""
+        """The job's uuid."""
         return self.pending.job.uuid
 
     @property
@@ -44,7 +43,7 @@ class ScheduledFetch:
 
 
 class AddressBusy(Exception):
-    """An address is asked by as many fetches as it may be; this one begins again later."""
+    """As many fetches as may use an address use it now; this one begins again later."""
 
     def __init__(self, address: str) -> None:
         super().__init__(address)
@@ -67,7 +66,7 @@ class FetchSlots:
     addresses: Counter[str] = field(default_factory=Counter)
 
     def may_begin(self, fetch: ScheduledFetch) -> bool:
-        """Whether there is a slot for it now."""
+        """Whether there is a slot for the fetch now."""
         if self.hosts[fetch.host] >= self.per_host or self.is_busy(fetch.address):
             return False
         if self.quick + self.slow >= _ALL * self.at_once:
@@ -79,7 +78,7 @@ class FetchSlots:
         return self.addresses[address] >= _PER_ADDRESS * self.per_host
 
     def take(self, fetch: ScheduledFetch) -> "FetchSlot":
-        """A slot for it."""
+        """Takes a slot for the fetch."""
         return FetchSlot(self, fetch.host, fetch.is_retry)
 
 
@@ -96,14 +95,14 @@ class FetchSlot:
         slots.quick += not is_slow
 
     def mark_slow(self) -> None:
-        """The fetch takes long."""
+        """Counts the fetch as slow from now on."""
         if not self._is_slow:
             self._is_slow = True
             self._slots.quick -= 1
             self._slots.slow += 1
 
     def connect(self, address: str, port: int) -> None:
-        """Counts a connection that is about to be made; raises AddressBusy if it may not."""
+        """Counts a connection that is about to be made; raises AddressBusy if none may be."""
         name = f"{address}:{port}"
         if name in self._addresses:
             return
@@ -113,7 +112,7 @@ class FetchSlot:
         self._slots.addresses[name] += 1
 
     def free(self) -> None:
-        """The fetch has ended."""
+        """Ends the fetch's share in all counts."""
         self._slots.slow -= self._is_slow
         self._slots.quick -= not self._is_slow
         for counter, names in (
@@ -127,7 +126,7 @@ class FetchSlot:
 
 
 class FetchSchedule:
-    """The fetches that wait: by host, of each host the longest due first."""
+    """The waiting fetches by host; of each host, the one that is due longest comes first."""
 
     def __init__(self, slots: FetchSlots) -> None:
         self._slots = slots
@@ -138,27 +137,27 @@ class FetchSchedule:
         return len(self._waiting)
 
     def add(self, fetch: ScheduledFetch) -> None:
-        """Has it wait until it is due and there is a slot."""
+        """Lets the fetch wait until it is due and there is a slot."""
         self._waiting[fetch.uuid] = fetch
         heapq.heappush(self._hosts.setdefault(fetch.host, []), (fetch.due_at, fetch.uuid))
 
     def discard(self, uuid: str) -> None:
-        """Its job is gone."""
+        """Drops the fetch of a job that is gone."""
         self._waiting.pop(uuid, None)
 
     def next(self, now: datetime) -> ScheduledFetch | None:
-        """A fetch that may begin now, of the host that had its turn longest ago."""
+        """A fetch that may begin now, of the host whose last turn is longest ago."""
         for host in [*self._hosts]:
             fetch = self._first_of(host)
             if fetch and fetch.due_at <= now and self._slots.may_begin(fetch):
                 heapq.heappop(self._hosts[host])
                 del self._waiting[fetch.uuid]
-                self._hosts[host] = self._hosts.pop(host)  # to the end of the row
+                self._hosts[host] = self._hosts.pop(host)  # to the end of the queue
                 return fetch
         return None
 
     def begin_due(self, now: datetime) -> Iterator[ScheduledFetch]:
-        """All that may begin now; each is to take its slot before the next is asked for."""
+        """Every fetch that may begin now. The caller takes a slot for each before the next."""
         while fetch := self.next(now):
             yield fetch
 

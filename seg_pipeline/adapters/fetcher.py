@@ -1,10 +1,10 @@
-"""The fetcher: `seg-pipeline fetcher` brings the pictures that jobs name by their addresses into
-the store.
+"""The fetcher: `seg-pipeline fetcher` stores the pictures that jobs name by URL.
 
-It alone waits for strangers. Some hundred fetches are under way at once in one thread; what came is
-spooled to disk, so that memory does not grow with them. Retries are remembered in the store (see
-`fetches`): a fetcher that is killed goes on where it was. Several share the jobs; each takes over
-those of one that falls silent.
+It is the only process that waits for strangers. Some hundred fetches are under way at once in one
+thread. Their bytes are spooled to disk, so memory does not grow with them.
+
+Retries are recorded in the store (see `fetches`), so a fetcher that is killed goes on where it was.
+Several fetchers share the jobs. Each takes over the jobs of one whose heartbeat stops.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ logger = logging.getLogger("seg_pipeline.fetcher")
 LONGEST_PAUSE_SECONDS = 60.0
 STORE_PAUSE_SECONDS = 2.0
 IN_MEMORY_BYTES = 64 * 2**10
-"""Of each picture; what is more goes to a file without a name, which goes with the process."""
+"""Of each picture. The rest goes to an unnamed file, which goes with the process."""
 
 STORED_AT_ONCE = 4
 STORE_CALLS_AT_ONCE = 16
@@ -70,8 +70,10 @@ READ_AT_ONCE = 64
 
 
 class Fetcher:
-    """Fetches what the store says is to be fetched, until it is told to stop. One per process, on
-    one event loop."""
+    """Fetches the pictures that the store lists, until it is stopped.
+
+    One per process, on one event loop.
+    """
 
     def __init__(
         self,
@@ -96,8 +98,10 @@ class Fetcher:
         self._woken = asyncio.Event()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Looks for jobs, fetches, and says that it lives. What is under way at the end is begun
-        anew by the next."""
+        """Looks for jobs, fetches, and writes heartbeats.
+
+        The next fetcher begins anew what is under way at the end.
+        """
         asyncio.get_running_loop().set_default_executor(
             ThreadPoolExecutor(STORE_CALLS_AT_ONCE, "store")
         )
@@ -115,13 +119,13 @@ class Fetcher:
                 await asyncio.to_thread(remove_fetcher_beat, self._store, self.name)
 
     async def look(self) -> None:
-        """Learns of new jobs and forgets those that are gone."""
+        """Adds new jobs and drops those that are gone."""
         uuids = await asyncio.to_thread(self.queue.uuids)
         for uuid in self._known.keys() - set(uuids):
             self._forget(uuid)
-        fresh = [uuid for uuid in uuids if uuid not in self._known and self._is_mine(uuid)]
-        for start in range(0, len(fresh), READ_AT_ONCE):
-            await asyncio.gather(*map(self._learn_of, fresh[start : start + READ_AT_ONCE]))
+        new_uuids = [uuid for uuid in uuids if uuid not in self._known and self._is_mine(uuid)]
+        for start in range(0, len(new_uuids), READ_AT_ONCE):
+            await asyncio.gather(*map(self._learn_of, new_uuids[start : start + READ_AT_ONCE]))
             self.begin_due()
 
     def begin_due(self) -> None:
@@ -139,12 +143,12 @@ class Fetcher:
                 logger.warning("the store is away, and nothing is lost by that: %s", error)
                 await asyncio.sleep(STORE_PAUSE_SECONDS)
             self.begin_due()
-            # With many thousands of jobs a look takes long; half of the time is left to the
+            # With many thousands of jobs a listing takes long; half of the time is left to the
             # fetches.
             await asyncio.sleep(max(self._settings.inbox_pause_seconds, time.monotonic() - began))
 
     async def _keep_beating(self) -> None:
-        """Says that this process lives, and looks who else does."""
+        """Writes this process's heartbeat, and reads which others live."""
         await asyncio.to_thread(self._forget_dead_neighbours)
         while True:
             with contextlib.suppress(StoreError):
@@ -161,15 +165,17 @@ class Fetcher:
         self._names = {self.name, *(heartbeat.name for heartbeat in live)}
 
     def _forget_dead_neighbours(self) -> None:
-        """Removes the heartbeats of this host's fetchers whose processes are gone, so that their
-        jobs need not wait."""
+        """Removes the heartbeats of fetchers on this host whose processes are gone.
+
+        Their jobs then need not wait.
+        """
         with contextlib.suppress(StoreError):
             for heartbeat in all_fetchers(self._store):
                 if died_here(heartbeat):
                     remove_fetcher_beat(self._store, heartbeat.name)
 
     def _is_mine(self, uuid: str) -> bool:
-        """Whether the job falls to this fetcher, of those that live (rendezvous hashing)."""
+        """Whether the job falls to this one of the live fetchers (rendezvous hashing)."""
         return self.name == max(
             self._names, key=lambda name: hashlib.sha256(f"{name}/{uuid}".encode()).digest()
         )
@@ -182,19 +188,19 @@ class Fetcher:
             self._schedule.add(ScheduledFetch(pending, _host_or_none(url), pending.record.due_at))
 
     def _forget(self, uuid: str) -> None:
-        """The job was deleted, or another fetcher was quicker."""
+        """Drops a job that was deleted, or that another fetcher has done."""
         self._schedule.discard(uuid)
         task = self._known.pop(uuid)
         if task:
             task.cancel()
 
     async def _attempt(self, fetch: ScheduledFetch, slot: FetchSlot) -> None:
-        """One try, from the first connection until what came of it is in the store."""
+        """One try, from the first connection until its outcome is stored."""
         slow = asyncio.get_running_loop().call_later(SLOW_AFTER_SECONDS, self._mark_slow, slot)
         try:
             record = await self._fetch_and_store(fetch, slot)
             with about(fetch.uuid):
-                logger.info("job %s: %s", fetch.uuid, _told(record))
+                logger.info("job %s: %s", fetch.uuid, _log_text(record))
             self._known.pop(fetch.uuid, None)
             if record.state is FetchState.PENDING:
                 self._schedule_again(fetch, record)
@@ -234,32 +240,32 @@ class Fetcher:
             return record
 
     async def _fetch(self, fetch: ScheduledFetch, slot: FetchSlot, body: BinaryIO) -> FetchRecord:
-        """The record after the try, whatever came of it."""
+        """The record after the try, whatever its outcome."""
         job, former, began = fetch.pending.job, fetch.pending.record, time.perf_counter()
         network = PublicNetwork(self._resolver, self._settings.allow_private_urls, slot.connect)
         url = job.image_url or ""
-        tried = replace(
+        attempt = replace(
             former, attempts=former.attempts + 1, host=fetch.host, address=public_address(url)
         )
         try:
             with metrics.fetching():
                 fetched = await fetch_image(url, body, self._settings, network, self._limits)
         except SegPipelineError as error:
-            return self._after_failure(replace(tried, seconds=time.perf_counter() - began), error)
+            return self._after_failure(replace(attempt, seconds=time.perf_counter() - began), error)
         except (AddressBusy, OSError):
             raise
         except Exception as error:
             logger.exception(
                 "job %s: its picture could not be fetched in a way nobody foresaw", job.uuid
             )
-            unforeseen = FetchUnavailable(
+            unexpected = FetchUnavailable(
                 f"an unexpected {type(error).__name__} occurred while it was fetched."
             )
             return self._after_failure(
-                replace(tried, seconds=time.perf_counter() - began), unforeseen
+                replace(attempt, seconds=time.perf_counter() - began), unexpected
             )
         return replace(
-            tried,
+            attempt,
             state=FetchState.FETCHED,
             seconds=time.perf_counter() - began,
             host=fetched.host,
@@ -300,24 +306,24 @@ def _all_of(body: BinaryIO) -> bytes:
 
 
 def _host_or_none(url: str) -> str:
-    """The host of an address; nothing for one that an older version took and that none is."""
+    """The host of a URL; empty for a URL that an older version took and that is not valid."""
     try:
         return host_of(url)
     except InvalidUrl:
         return ""
 
 
-def _told(record: FetchRecord) -> str:
+def _log_text(record: FetchRecord) -> str:
     """A try in a few words, without the address."""
     if record.state is FetchState.FETCHED:
         return (
             f"{record.size} bytes from {record.host} in {record.seconds:.2f} s, try"
             f" {record.attempts}"
         )
-    hope = (
+    next_try = (
         "for good" if record.state is FetchState.FAILED else f"the next at {record.due_at:%H:%M:%S}"
     )
-    return f"no picture by try {record.attempts}, {hope}: {record.message}"
+    return f"no picture by try {record.attempts}, {next_try}: {record.message}"
 
 
 async def _serve(settings: Settings) -> None:

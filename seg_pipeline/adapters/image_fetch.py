@@ -1,9 +1,8 @@
-"""A picture from an address that somebody else chose: http, https or s3, within bounds of time,
-size and network.
+"""Fetches a picture from a URL that a client chose: http, https or s3, within bounds.
 
-What goes out is one GET with no credentials of ours, never through a proxy (which would connect
-where we may not). `s3://bucket/key` is read with the credentials of the store, from the buckets
-that the operator allows.
+The bounds are of time, size and network. A fetch is one GET without credentials of ours. It never
+uses a proxy, which could connect where we may not. `s3://bucket/key` is read with the store's
+credentials, from the buckets that the operator allows.
 """
 
 import asyncio
@@ -41,7 +40,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _REDIRECTS = (300, 301, 302, 303, 307, 308)
 _WITHOUT_CONTENT = (204, 205)
 _BUSY = (202, 408, 425, 429)
-"""Not now: 202 says that the picture is yet to be made."""
+"""Statuses that mean "not now": 202 says that the picture is yet to be made."""
 
 _LONGEST_RETRY_AFTER_SECONDS = 60
 _HEADERS = [
@@ -54,7 +53,7 @@ _HEADERS = [
 
 @dataclass(frozen=True)
 class FetchLimits:
-    """How long a fetch may take, in parts and in all, and how often it may be led on."""
+    """How long a fetch may take, in parts and in all, and how many redirects it may follow."""
 
     connect_seconds: float = 5
     read_seconds: float = 10
@@ -64,7 +63,7 @@ class FetchLimits:
 
 @dataclass(frozen=True)
 class FetchedBody:
-    """What an address gave: how many bytes, their SHA-256, and who answered how.
+    """What a URL returned: how many bytes, their SHA-256, and which host answered how.
 
     `address` is the last one, after redirects, without query and fragment.
     """
@@ -84,13 +83,12 @@ class S3Object(NamedTuple):
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """The object's address."""
         return f"s3://{self.bucket}/{self.key}"
 
 
 def check_image_url(url: str) -> str:
-    """The URL, if it is an http, https or s3 address that could be fetched; else InvalidUrl. Asks
-    nobody."""
+    """The URL, if it is a valid http, https or s3 address; else InvalidUrl. Uses no network."""
     if _is_s3(url):
         _parse_s3(url)
     else:
@@ -99,13 +97,12 @@ def check_image_url(url: str) -> str:
 
 
 def public_address(url: str | None) -> str:
-    """An address that may be shown and logged: without user, password, query and fragment, where
-    secrets are."""
+    """The URL as it may be shown and logged: without user, password, query and fragment."""
     return _without_secrets(url or "")[:500]
 
 
 def host_of(url: str) -> str:
-    """Who is asked for the picture: `host:port`, or `s3://bucket`."""
+    """The host that is asked for the picture: `host:port`, or `s3://bucket`."""
     if _is_s3(url):
         return f"s3://{_parse_s3(url).bucket}"
     parsed = _parse_http(url)
@@ -119,12 +116,11 @@ async def fetch_image(
     network: PublicNetwork,
     limits: FetchLimits | None = None,
 ) -> FetchedBody:
-    """Writes the bytes at the URL into `body`, at most MAX_IMAGE_BYTES; whether they are an image
-    is for `images`.
+    """Writes the bytes at the URL into `body`, at most MAX_IMAGE_BYTES.
 
-    One try. Raises InvalidUrl, UrlRefused, FetchRejected and ImageTooLarge for good,
-    FetchUnavailable where another try may help. No message holds the URL's query, where signatures
-    are.
+    This is one try. It does not check that the bytes are an image. InvalidUrl, UrlRefused,
+    FetchRejected and ImageTooLarge are final. FetchUnavailable means that another try may help. No
+    message holds the URL's query, which may hold signatures.
     """
     limits = limits or FetchLimits(total_seconds=settings.fetch_seconds)
     try:
@@ -144,8 +140,10 @@ def _is_s3(url: str) -> bool:
 
 
 def _parse_s3(url: str) -> S3Object:
-    """Bucket and key, the key as it stands: S3 addresses are not percent-encoded, and may hold
-    spaces."""
+    """Bucket and key. The key stays as it is.
+
+    S3 keys are not percent-encoded, and may hold spaces.
+    """
     bucket, _, key = url[5:].partition("/")
     if not (_BUCKET.fullmatch(bucket) and 0 < _utf8_length(key) <= 1024 and not _has_controls(key)):
         raise InvalidUrl(
@@ -156,7 +154,7 @@ def _parse_s3(url: str) -> S3Object:
 
 
 def _utf8_length(text: str) -> int:
-    """0 for what cannot be written in UTF-8: half of a surrogate pair."""
+    """The bytes in UTF-8; 0 for text that UTF-8 cannot encode, such as half a surrogate pair."""
     try:
         return len(text.encode())
     except UnicodeEncodeError:
@@ -164,8 +162,10 @@ def _utf8_length(text: str) -> int:
 
 
 def _has_controls(text: str) -> bool:
-    """Whether a name holds what no name does. Spaces of all scripts and joiners of emoji do stand
-    in names."""
+    """Whether a name holds control characters.
+
+    Spaces of all scripts and joiners of emoji are allowed.
+    """
     return any(unicodedata.category(letter) == "Cc" for letter in text)
 
 
@@ -211,7 +211,7 @@ def _without_secrets(url: object) -> str:
 
 
 def _masked(url: object) -> str:
-    """Enough of a URL to know it by: no user, password, query or fragment."""
+    """Enough of a URL to recognise it: no user, password, query or fragment."""
     bare = _without_secrets(url)
     has_query = not _is_s3(bare) and any(mark in str(url) for mark in "?#")
     return f"{bare[:200]!r} (with a query)" if has_query else repr(bare[:200])
@@ -220,7 +220,7 @@ def _masked(url: object) -> str:
 async def _follow(
     url: httpx.URL, body: BinaryIO, network: PublicNetwork, max_bytes: int, limits: FetchLimits
 ) -> FetchedBody:
-    """The body at the end of the redirects; each of them is checked as the first address was."""
+    """The body at the end of the redirects. Each redirect is checked as the first address was."""
     for _ in range(limits.redirects + 1):
         answer = await _get(url, body, network, max_bytes, limits)
         if isinstance(answer, FetchedBody):
@@ -235,7 +235,7 @@ async def _follow(
 async def _get(
     url: httpx.URL, body: BinaryIO, network: PublicNetwork, max_bytes: int, limits: FetchLimits
 ) -> FetchedBody | httpx.URL:
-    """The body, or where it redirects to."""
+    """The body, or the address that it redirects to."""
     timeout = {
         "connect": limits.connect_seconds,
         "read": limits.read_seconds,
@@ -265,7 +265,7 @@ async def _get(
 
 
 class _Fields:
-    """The header fields of an answer, by their names in lower case."""
+    """The header fields of an answer, by lower-case name."""
 
     def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
         self._headers = [(name.lower(), value) for name, value in headers]
@@ -277,13 +277,15 @@ class _Fields:
         return (self.first(name) or b"").decode("latin-1").strip()
 
     def all(self, name: bytes) -> str:
-        """A list that may stand in one field or in several."""
+        """The values of a list field, which may be split over several fields."""
         return ",".join(value.decode("latin-1") for known, value in self._headers if known == name)
 
 
 def _is_whole(status: int, fields: _Fields) -> bool:
-    """Whether the answer is the picture: also as a proxy changed it (203), or as a part (206) that
-    is all of it."""
+    """Whether the answer is the whole picture.
+
+    A proxy may have changed it (203), and a partial answer (206) may cover all of it.
+    """
     if status != 206:
         return 200 <= status < 300 and status not in (*_WITHOUT_CONTENT, *_BUSY)
     extent = re.fullmatch(r"bytes 0-(\d+)/(\d+)", fields.text(b"content-range"))
@@ -313,14 +315,14 @@ def _status_error(url: object, status: int, retry_after: str = "") -> FetchError
 
 
 def _seconds(retry_after: str) -> float:
-    """What a server asks for in `Retry-After`, within reason; 0 for a date or nothing."""
+    """The seconds that `Retry-After` asks for, at most 60; 0 for a date or nothing."""
     if not retry_after.isdecimal():
         return 0
     return min(int(retry_after[:6]), _LONGEST_RETRY_AFTER_SECONDS)
 
 
 class _BodyWriter:
-    """Writes one answer's bytes, decoded, and never more than `max_bytes` of them."""
+    """Writes one answer's decoded bytes, and never more than `max_bytes` of them."""
 
     def __init__(self, url: object, body: BinaryIO, max_bytes: int, encodings: str) -> None:
         self._url = url
@@ -336,12 +338,12 @@ class _BodyWriter:
             ) from error
 
     def expect(self, content_length: str) -> None:
-        """Refuses what is announced as too large before it comes."""
+        """Refuses an answer whose announced length is too large, before it comes."""
         if content_length.isdecimal() and int(content_length[:20]) > self._max_bytes:
             raise self._too_large()
 
     def write(self, chunk: bytes) -> None:
-        """Takes the next bytes as they came."""
+        """Decodes and writes the next bytes."""
         try:
             for piece in self._decoder.decode(chunk):
                 self._size += len(piece)
@@ -353,7 +355,7 @@ class _BodyWriter:
             raise FetchRejected(f"{_masked(self._url)} is not compressed as it says.") from error
 
     def end(self, host: str, status: int) -> FetchedBody:
-        """What was written, once all of it has come."""
+        """What was written, once the whole answer has come."""
         if not self._decoder.is_complete:
             raise FetchUnavailable(f"{_masked(self._url)} ended before its end.")
         return FetchedBody(
@@ -405,8 +407,8 @@ async def _fetch_s3(
 def _check_s3_allowed(source: S3Object, settings: Settings) -> None:
     """Raises UrlRefused unless the operator lets clients name this object.
 
-    Never a file of the service itself. Without S3_SOURCES: other files of S3_BUCKET; without that
-    too, what keys reach that were set for nothing else.
+    The service's own files are always refused. Without S3_SOURCES, other files of S3_BUCKET are
+    allowed. Without S3_BUCKET as well, everything is allowed that S3 keys reach, if keys are set.
     """
     url = source.url
     if source.bucket == settings.s3_bucket and source.key.startswith(keys.PREFIXES):
@@ -430,8 +432,7 @@ def _is_allowed_by_default(source: S3Object, settings: Settings) -> bool:
 
 
 def _is_below(url: str, allowed: str) -> bool:
-    """Whether an object's address is within what is allowed: a bucket, or a bucket and the
-    beginning of its keys."""
+    """Whether an object's address is within `allowed`: a bucket, or a bucket and a key prefix."""
     allowed = allowed.strip().removeprefix("s3://")
     bucket, slash, _ = allowed.partition("/")
     return bool(bucket) and url.startswith(f"s3://{allowed}" if slash else f"s3://{bucket}/")
@@ -449,10 +450,13 @@ def _get_s3(
 
     url = source.url
     try:
-        found = _s3_client(settings, limits).get_object(Bucket=source.bucket, Key=source.key)
-        writer = _BodyWriter(url, body, settings.max_image_bytes, found.get("ContentEncoding", ""))
-        writer.expect(str(found["ContentLength"]))
-        with closing(found["Body"]) as stream:
+        client = _s3_client(settings, limits)
+        response = client.get_object(Bucket=source.bucket, Key=source.key)
+        writer = _BodyWriter(
+            url, body, settings.max_image_bytes, response.get("ContentEncoding", "")
+        )
+        writer.expect(str(response["ContentLength"]))
+        with closing(response["Body"]) as stream:
             for chunk in stream.iter_chunks(2**16):
                 if time.monotonic() > give_up_at:  # whoever waited for this thread has gone
                     raise FetchUnavailable(
@@ -471,7 +475,10 @@ def _get_s3(
 
 @lru_cache(maxsize=4)
 def _s3_client(settings: Settings, limits: FetchLimits) -> Any:
-    """A client with the store's endpoint and credentials, or boto3's own chain without them."""
+    """A client with the store's endpoint and credentials.
+
+    Without these, boto3's own chain applies.
+    """
     import boto3
     from botocore.config import Config
 

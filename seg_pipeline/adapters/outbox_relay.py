@@ -1,5 +1,4 @@
-"""Carries what is in the outbox to the app server: oldest first, a few at a time, and gently while
-it is down."""
+"""Delivers the outbox to the app server: oldest first, a few at a time, gently in an outage."""
 
 import asyncio
 import logging
@@ -38,14 +37,16 @@ LONGEST_PROBE_PAUSE_SECONDS = 30.0
 
 @dataclass
 class RelayReport:
-    """What a round did: deliveries that ended, delivered or parked, and those that are to be tried
-    again."""
+    """What one call did: the deliveries that ended, and those that are tried again.
+
+    A delivery ends delivered or parked.
+    """
 
     ended: list[Delivery] = field(default_factory=list)
     put_off: list[Delivery] = field(default_factory=list)
 
     def add(self, delivery: Delivery) -> None:
-        """Notes what became of one."""
+        """Adds the outcome of a delivery."""
         (self.put_off if delivery.is_pending else self.ended).append(delivery)
         metrics.CALLBACKS.labels("retried" if delivery.is_pending else str(delivery.state)).inc()
         _log(delivery)
@@ -53,20 +54,19 @@ class RelayReport:
 
 @dataclass(frozen=True)
 class _Failed:
-    """A delivery that failed, and until when its Retry-After asks for peace."""
+    """A delivery that failed, and the earliest retry that its Retry-After allows."""
 
     delivery: Delivery
     not_before: datetime
 
 
 class OutboxRelay:
-    """One per process. While the app server answers, whatever it says, `AT_ONCE` deliveries are
-    under way.
+    """Sends due deliveries, `AT_ONCE` at a time; one per process.
 
-    After a few failures in a row it counts as down: then one delivery at a time is tried, with
-    growing pauses, and the others wait untouched. Once it answers again, what had been tried
-    meanwhile takes its old place in the row, and everything goes out in the order in which it was
-    recorded.
+    After a few failures in a row the app server counts as down. One delivery at a time is then
+    tried, with growing pauses, and the others wait untouched. Any answer ends the outage, whatever
+    its status. The deliveries tried meanwhile then take their old places, so everything goes out in
+    the order of recording.
     """
 
     def __init__(
@@ -98,16 +98,15 @@ class OutboxRelay:
 
     @property
     def problem(self) -> str | None:
-        """What went wrong last; None if the last answer was a good one."""
+        """What went wrong last; None if the last answer was a success."""
         return self._problem
 
     def wait_seconds(self) -> float:
-        """How long the app server is to be left in peace."""
+        """How long the next try has to wait."""
         return self._backoff.wait_seconds(self._now()) if self.thinks_it_is_down else 0.0
 
     def deliver(self, may_start: Callable[[], bool] = lambda: True) -> RelayReport:
-        """Sends what is due, as long as `may_start`; nothing while the app server is to be left in
-        peace.
+        """Sends what is due while `may_start` holds; nothing during a pause of an outage.
 
         Raises StoreError if the outbox cannot be read.
         """
@@ -123,8 +122,10 @@ class OutboxRelay:
         return done
 
     def _note_state(self) -> None:
-        """Says in the store when an outage begins and ends, for `/metrics` and the alarms. One that
-        another process has seen begin goes on until there is an answer."""
+        """Records in the store when an outage begins and ends, for `/metrics` and the alarms.
+
+        An outage that another process recorded goes on until there is an answer.
+        """
         known = self._known_state or read_app_server_state(self.outbox.store)
         state = known
         if self._down_since is None and self._has_answered:
@@ -153,24 +154,23 @@ class OutboxRelay:
     async def _send_all(
         self, markers: Sequence[Marker], may_start: Callable[[], bool], done: RelayReport
     ) -> None:
-        row = iter(markers)
+        waiting = iter(markers)
         async with self._app_server.session() as session:
             carriers = (
-                self._deliver(row, session, may_start, done)
+                self._deliver(waiting, session, may_start, done)
                 for _ in range(min(AT_ONCE, len(markers)))
             )
             await asyncio.gather(*carriers)
 
     async def _deliver(
         self,
-        row: Iterator[Marker],
+        waiting: Iterator[Marker],
         session: Session,
         may_start: Callable[[], bool],
         done: RelayReport,
     ) -> None:
-        """One of several that take from the same row, each until it is empty or there is a reason
-        to stop."""
-        for marker in row:
+        """One of several that share the iterator, until it is empty or the relay must stop."""
+        for marker in waiting:
             if not may_start() or self.wait_seconds() > 0:
                 return
             try:
@@ -230,19 +230,21 @@ class OutboxRelay:
         self._backoff.failed(now.timestamp(), at_least)
 
     def _recovered(self) -> list[Delivery]:
-        """Ends a row of failures. What was first tried in it, if the app server was down, need not
-        wait any longer, unless it was asked to; what had failed before has reasons of its own."""
+        """Ends the outage, and returns the deliveries that need not wait any longer.
+
+        These were first tried during the outage, and no Retry-After asks them to wait. Deliveries
+        that had failed before keep their own pauses.
+        """
         since, now = self._down_since if self.thinks_it_is_down else None, self._clock()
-        row = [each.delivery for each in self._failed.values() if each.not_before <= now]
-        failed = [delivery for delivery in row if since and delivery.begun_since(since)]
+        elapsed = [each.delivery for each in self._failed.values() if each.not_before <= now]
+        failed = [delivery for delivery in elapsed if since and delivery.begun_since(since)]
         self._failed, self._down_since, self._problem = {}, None, None
         self._has_answered = True
         self._backoff.worked()
         return failed
 
     def _park_overdue(self, done: RelayReport) -> None:
-        """Gives up what has waited too long behind an app server that is down, without trying
-        each."""
+        """Parks, untried, what has waited too long for an app server that is down."""
         now = self._clock()
         for marker in self.outbox.waiting(now, PER_ROUND):
             due_delivery = self.outbox.take(marker, now)

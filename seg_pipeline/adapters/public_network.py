@@ -1,10 +1,8 @@
-"""Which addresses of the network may be asked on a client's behalf, and connections that go to no
-others.
+"""Connections to public addresses only, for the URLs that clients send.
 
-A URL that a client sends must not make this service ask its own neighbours: other machines of the
-private network, the cloud's metadata, itself. The name is resolved once, all its addresses are
-checked, and the connection goes to an address that was checked, so neither a redirect nor a second
-DNS answer leads elsewhere.
+Such a URL must not make this service reach its own neighbours: the private network, the cloud's
+metadata, itself. The name is resolved once, and all its addresses are checked. The connection goes
+to a checked address. So neither a redirect nor a second DNS answer leads elsewhere.
 """
 
 import asyncio
@@ -21,7 +19,7 @@ import httpcore
 from seg_pipeline.errors import UrlRefused
 
 MAX_ADDRESSES = 4
-"""So many of a name's addresses are tried; the others answer no better."""
+"""At most so many of a name's addresses are tried: the others answer no better."""
 
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _NOT_FOR_US = tuple(
@@ -37,23 +35,21 @@ _NOT_FOR_US = tuple(
 )
 
 NAMES_AT_ONCE = 512
-"""So many names are looked up at the same time. One that nobody answers for keeps a thread for up
-to a minute."""
+"""So many names are looked up at once. An unanswered one holds a thread for up to a minute."""
 
 Resolve = Callable[[str, int], Sequence[str]]
 """The addresses of a host for a port, best first; OSError if there are none."""
 
 Admit = Callable[[str, int], None]
-"""Called with the address and port of a connection before it is made; what it raises prevents the
-connection."""
+"""Called with a connection's address and port before it is made. Raise to prevent it."""
 
 
 def is_public(address: str) -> bool:
-    """Whether this is a single machine's address on the public internet, in plain sight.
+    """Whether this is the address of a single machine on the public internet.
 
-    Not private, loopback, link-local, shared (RFC 6598), multicast, reserved or unspecified; of
-    IPv6 global unicast alone, which leaves out those that stand for another address: IPv4-mapped,
-    NAT64, Teredo and 6to4.
+    Private, loopback, link-local, shared (RFC 6598), multicast, reserved and unspecified addresses
+    are not. Of IPv6, global unicast alone is. That leaves out addresses that stand for another:
+    IPv4-mapped, NAT64, Teredo and 6to4.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if ip.version == 6 and ip not in _GLOBAL_UNICAST:
@@ -64,22 +60,26 @@ def is_public(address: str) -> bool:
 
 
 def resolve_host(host: str, port: int) -> list[str]:
-    """What the system's resolver says, which also reads spellings such as `2130706433` and
-    `0x7f.1`."""
+    """What the system's resolver returns.
+
+    It also reads spellings such as `2130706433` and `0x7f.1`.
+    """
     answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(answer[4][0]) for answer in answers))
 
 
 class Resolver:
-    """Looks names up, each in a thread of its own: the system's resolver knows no time limit."""
+    """Looks names up, each in its own thread: the system's resolver has no time limit."""
 
     def __init__(self, resolve: Resolve = resolve_host, at_once: int = NAMES_AT_ONCE) -> None:
         self._resolve = resolve
         self._free = threading.BoundedSemaphore(at_once)
 
     async def addresses(self, host: str, port: int, seconds: float | None) -> Sequence[str]:
-        """The host's addresses; OSError if there are none, or none is known after so many
-        seconds."""
+        """The host's addresses; OSError if there are none.
+
+        Raises TimeoutError if none is known after so many seconds.
+        """
         if not self._free.acquire(blocking=False):
             raise OSError("too many names are being looked up")
         loop = asyncio.get_running_loop()
@@ -98,22 +98,22 @@ class Resolver:
         answer: "asyncio.Future[Sequence[str]]",
     ) -> None:
         try:
-            found, problem = self._resolve(host, port), None
+            addresses, problem = self._resolve(host, port), None
         except Exception as error:
-            found, problem = [], error
+            addresses, problem = [], error
         finally:
             self._free.release()
         with suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(_settle, answer, found, problem)
+            loop.call_soon_threadsafe(_settle, answer, addresses, problem)
 
 
 def _settle(
-    answer: "asyncio.Future[Sequence[str]]", found: Sequence[str], problem: Exception | None
+    answer: "asyncio.Future[Sequence[str]]", addresses: Sequence[str], problem: Exception | None
 ) -> None:
     if answer.done():  # nobody waits any more
         return
     if problem is None:
-        answer.set_result(found)
+        answer.set_result(addresses)
     else:
         answer.set_exception(problem)
 
@@ -124,8 +124,10 @@ def _admit_all(_address: str, _port: int) -> None:
 
 @dataclass(frozen=True)
 class PublicNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to public addresses alone. Raises UrlRefused for a host with any other, unless
-    private ones are allowed. A limit for the whole of a fetch is its caller's to set."""
+    """Connects to public addresses only, unless private ones are allowed.
+
+    Raises UrlRefused for a host with any other address. The caller limits the whole of a fetch.
+    """
 
     resolver: Resolver
     allow_private: bool = False
@@ -152,11 +154,11 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         raise failure
 
     async def connect_unix_socket(self, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
-        """Never."""
+        """Always refused."""
         raise UrlRefused("a socket of this machine is not for clients to ask.")
 
     async def sleep(self, seconds: float) -> None:
-        """Part of the interface."""
+        """Required by the interface."""
         await asyncio.sleep(seconds)
 
     async def _checked_addresses(

@@ -1,11 +1,12 @@
-"""Messages of an SQS queue into the inbox. A message is deleted once its job is safe in the store,
-never before.
+"""Accepts the messages of an SQS queue as jobs. A message is deleted only once its job is stored.
 
-    {"uuid": "abc123", "image_url": "https://…"}       imageUrl too; model, parameters, rle, resize,
-                                                       ttl_seconds if wanted
+    {"uuid": "abc123", "image_url": "https://…"}
 
-Whatever comes twice is the same job. What can never become a job is parked with the reason, in the
-store and in the queue's dead-letter queue if it has one, so that it does not come back for ever.
+`imageUrl` is read too. `model`, `parameters`, `rle`, `resize` and `ttl_seconds` are optional.
+
+A message that comes twice is the same job. One that can never become a job is parked with the
+reason, so that it does not come back for ever. It is parked in the store, and in the queue's
+dead-letter queue if there is one.
 """
 
 import hashlib
@@ -47,7 +48,7 @@ MAX_WAIT_SECONDS = 20
 """SQS' own limit to a long poll."""
 
 ANSWER_SECONDS = 10.0
-"""For any other request, and for what a long poll takes longer than it was asked to."""
+"""For any other request, and for the time that a long poll takes beyond its wait."""
 
 _BATCH = 10
 _REASON_CHARACTERS = 500
@@ -57,7 +58,7 @@ _WholeNumber = Annotated[int, BeforeValidator(whole_number)]
 
 
 class _Body(BaseModel):
-    """A message as the app server writes it; what else it says is not for us."""
+    """A message as the app server writes it. Other fields are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -73,17 +74,17 @@ class _Body(BaseModel):
 
 @dataclass(frozen=True)
 class JobMessage:
-    """A job, and which of its fields the message left to our defaults."""
+    """A job, and which of its fields the message left to the defaults."""
 
     job: Job
     left_open: frozenset[str] = frozenset()
 
     def beside(self, first: Job) -> Job:
-        """What to do when another job has the uuid.
+        """The job to accept when another one has its uuid.
 
-        One of the queue is probably this one, from before our defaults changed: then its values
-        stand for what was left open. A client's must not keep the app server from its answer: then
-        this one goes by a uuid of its own.
+        A job of the queue is probably this one, from before the defaults changed: its values then
+        fill the fields left open. A client's job must not keep the app server from its answer: this
+        one then gets a uuid of its own.
         """
         if first.is_the_queues:
             return replace(self.job, **{name: getattr(first, name) for name in self.left_open})
@@ -97,9 +98,10 @@ class JobMessage:
 
 @dataclass(frozen=True)
 class Pulled:
-    """What became of the messages of one pull: uuids whose jobs are safe, reasons of those that
-    were parked, and how many were left in the queue because of a `problem`; it brings them
-    again."""
+    """The outcome of one pull: uuids of stored jobs, and the reasons of parked messages.
+
+    `left` messages stay in the queue because of a `problem`. The queue delivers them again.
+    """
 
     accepted: tuple[str, ...] = ()
     parked: tuple[str, ...] = ()
@@ -108,32 +110,32 @@ class Pulled:
 
 
 def parse_message(body: str, settings: Settings) -> JobMessage:
-    """The job that a message asks for; RequestError if it can never be one."""
+    """The job that a message describes; RequestError if it can never be one."""
     size = len(body.encode("utf-8", "replace"))
     if size > MAX_BODY_BYTES:
         raise InvalidRequest(f"the message has {size} bytes; at most {MAX_BODY_BYTES} are read.")
     try:
-        asked = _Body.model_validate_json(body)
+        message = _Body.model_validate_json(body)
     except ValidationError as error:
         raise _body_error(error) from error
-    return _asked(asked, settings)
+    return _job_message(message, settings)
 
 
-def _asked(asked: _Body, settings: Settings) -> JobMessage:
-    if asked.image_url and asked.imageUrl and asked.image_url != asked.imageUrl:
+def _job_message(body: _Body, settings: Settings) -> JobMessage:
+    if body.image_url and body.imageUrl and body.image_url != body.imageUrl:
         raise InvalidRequest("image_url and imageUrl name two pictures; send one of them.")
     defaults = {
         "model": settings.queue_model,
         "resize": None,
         "ttl_seconds": settings.asset_ttl_seconds,
     }
-    named = {name: value for name in defaults if (value := getattr(asked, name)) is not None}
+    named = {name: value for name in defaults if (value := getattr(body, name)) is not None}
     check_model(named.get("model", settings.queue_model), settings.offered_models)
     job = Job(
-        uuid=check_uuid(asked.uuid),
-        parameters=asked.parameters or {},
-        rle=asked.rle or False,
-        image_url=check_image_url(asked.image_url or asked.imageUrl or ""),
+        uuid=check_uuid(body.uuid),
+        parameters=body.parameters or {},
+        rle=body.rle or False,
+        image_url=check_image_url(body.image_url or body.imageUrl or ""),
         via="sqs",
         callback=settings.app_server_url is not None,
         **{**defaults, **named},
@@ -151,22 +153,24 @@ def _body_error(error: ValidationError) -> InvalidRequest:
 
 
 def accept_message(body: str, settings: Settings, inbox: Inbox) -> str:
-    """Puts the job that a message asks for into the inbox; its uuid. RequestError if it can never
-    be one."""
-    asked = parse_message(body, settings)
-    with about(asked.job.uuid):
-        return _accept(asked, inbox)
+    """Accepts the job that a message describes, and returns its uuid.
+
+    Raises RequestError if it can never be one.
+    """
+    message = parse_message(body, settings)
+    with about(message.job.uuid):
+        return _accept(message, inbox)
 
 
-def _accept(asked: JobMessage, inbox: Inbox) -> str:
-    job = asked.job
+def _accept(message: JobMessage, inbox: Inbox) -> str:
+    job = message.job
     try:
         accepted = inbox.accept(job)
     except JobConflict:
         with suppress(
             JobNotFound, InvalidParameter
         ):  # the latter: its parameters are not of the first's model
-            job = asked.beside(inbox.job(job.uuid))
+            job = message.beside(inbox.job(job.uuid))
         accepted = inbox.accept(job)
     logger.info(
         "job %s: %s the queue",
@@ -177,11 +181,10 @@ def _accept(asked: JobMessage, inbox: Inbox) -> str:
 
 
 class SqsConsumer:
-    """Moves messages from SQS_QUEUE_URL to the inbox; one per process, since its client keeps
-    connections.
+    """Moves messages from SQS_QUEUE_URL to the inbox.
 
-    Credentials come by boto3's own chain: AWS_PROFILE in development, the instance's role in
-    production.
+    One per process, since its client keeps connections. Credentials come by boto3's own chain:
+    AWS_PROFILE in development, the instance's role in production.
     """
 
     def __init__(
@@ -193,7 +196,7 @@ class SqsConsumer:
         self._queue_url = settings.sqs_queue_url or ""
 
     def pull(self, wait_seconds: float = MAX_WAIT_SECONDS) -> Pulled:
-        """Waits for messages, at most 20 s, and takes up to ten. Raises QueueUnavailable."""
+        """Waits for messages, at most 20 s, and accepts up to ten. Raises QueueUnavailable."""
         with _queue_errors(self._queue_url):
             seconds = int(min(MAX_WAIT_SECONDS, max(0.0, wait_seconds)))
             answer = self._ask(
@@ -207,7 +210,7 @@ class SqsConsumer:
         return self._take_all(messages) if messages else Pulled()
 
     def _take_all(self, messages: Sequence[_Message]) -> Pulled:
-        """Takes messages until there is a problem; those taken are deleted in any case."""
+        """Accepts messages until there is a problem. The accepted ones are deleted in any case."""
         accepted: list[str] = []
         parked: list[str] = []
         taken: list[_Message] = []
@@ -234,12 +237,12 @@ class SqsConsumer:
         except (
             Exception
         ) as error:  # also what nobody foresaw: a message that cannot be taken must not loop
-            reason = error if isinstance(error, RequestError) else _unforeseen(error)
+            reason = error if isinstance(error, RequestError) else _unexpected(error)
             self._park(message, body, reason)
             parked.append(str(reason))
 
     def _park(self, message: _Message, body: str, error: RequestError) -> None:
-        """In the store first: the dead-letter queue is for those who have one."""
+        """Parks the message in the store first: not every queue has a dead-letter queue."""
         message_id = str(message.get("MessageId", ""))
         parked = {
             "message_id": message_id,
@@ -260,7 +263,10 @@ class SqsConsumer:
         self._to_dead_letter_queue(message_id, body, str(error))
 
     def _to_dead_letter_queue(self, message_id: str, body: str, reason: str) -> None:
-        """A copy for the queue's own dead-letter queue. One that we may not use is passed over."""
+        """Copies the message to the queue's dead-letter queue, if there is one.
+
+        One that we may not use is skipped.
+        """
         from botocore.exceptions import ClientError
 
         attributes = {
@@ -287,15 +293,15 @@ class SqsConsumer:
                 )
 
     def _dead_letter_url(self) -> str | None:
-        asked = self._ask(
+        answer = self._ask(
             "get_queue_attributes", QueueUrl=self._queue_url, AttributeNames=["RedrivePolicy"]
         )
-        policy = json.loads(asked.get("Attributes", {}).get("RedrivePolicy") or "{}")
+        policy = json.loads(answer.get("Attributes", {}).get("RedrivePolicy") or "{}")
         _, _, _, _, account, name = (policy.get("deadLetterTargetArn") or ":::::").split(":")
         if not name:
             return None
-        found = self._ask("get_queue_url", QueueName=name, QueueOwnerAWSAccountId=account)
-        return str(found["QueueUrl"])
+        answer = self._ask("get_queue_url", QueueName=name, QueueOwnerAWSAccountId=account)
+        return str(answer["QueueUrl"])
 
     def _delete(self, messages: Sequence[_Message]) -> None:
         if not messages:
@@ -312,8 +318,11 @@ class SqsConsumer:
             )
 
     def _ask(self, operation: str, within_seconds: float | None = None, **request: Any) -> Any:
-        """One request to SQS. Its deadline covers what botocore's time-outs do not: the look-up of
-        the name, the credentials, and an answer that trickles."""
+        """Makes one request to SQS.
+
+        Its deadline covers what botocore's time-outs do not: the look-up of the name, the
+        credentials, and an answer that trickles.
+        """
         seconds = within_seconds or self._answer_seconds
         return within(seconds, lambda: getattr(self._client, operation)(**request))
 
@@ -337,7 +346,7 @@ class SqsConsumer:
         )
 
 
-def _unforeseen(error: Exception) -> RequestError:
+def _unexpected(error: Exception) -> RequestError:
     logger.error("a message could not be taken in a way nobody foresaw", exc_info=error)
     return InvalidRequest(
         f"the message could not be taken: an unexpected {type(error).__name__} occurred."
@@ -345,7 +354,7 @@ def _unforeseen(error: Exception) -> RequestError:
 
 
 def _is_refusal(error: Any) -> bool:
-    """Whether AWS understood us and said no: no right to it, or no such queue."""
+    """Whether AWS understood the request and refused it: no permission, or no such queue."""
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
     code = str(error.response.get("Error", {}).get("Code", ""))
     return 400 <= int(status) < 500 and "Thrott" not in code and "Expired" not in code

@@ -1,5 +1,4 @@
-"""Brings in what the queue has, for as long as a tick lasts, and leaves it in peace while it is
-away."""
+"""Polls the queue for as long as a tick lasts, with growing pauses while it is unavailable."""
 
 import time
 from collections.abc import Callable
@@ -11,14 +10,12 @@ from seg_pipeline.jobs.backoff import Backoff
 
 LONGEST_PAUSE_SECONDS = 60.0
 SHORTEST_POLL_SECONDS = 1.0
-"""SQS counts a long poll in whole seconds; a shorter one would return at once, and again and
-again."""
+"""SQS counts a long poll in whole seconds. A shorter one would return at once, again and again."""
 
 
 @dataclass
 class PollResult:
-    """What came in: how many messages are jobs now, why others were parked, and what went wrong, if
-    anything did."""
+    """How many messages became jobs, why others were parked, and what went wrong, if anything."""
 
     jobs: int = 0
     parked: list[str] = field(default_factory=list)
@@ -26,7 +23,7 @@ class PollResult:
     pause_seconds: float = 0
 
     def summary(self) -> str:
-        """One sentence or a few, for the tick."""
+        """A few sentences for the tick."""
         sentences = [
             f"Took {self.jobs} jobs from the queue." if self.jobs else "No job came by the queue."
         ]
@@ -37,7 +34,7 @@ class PollResult:
 
 
 class SqsPoller:
-    """One per process: it remembers how often the queue was away."""
+    """One per process: it remembers how often the queue was unavailable."""
 
     def __init__(
         self,
@@ -46,47 +43,47 @@ class SqsPoller:
         sleep: Callable[[float], None] = time.sleep,
         backoff: Backoff | None = None,
     ) -> None:
-        self._intake = consumer
+        self._consumer = consumer
         self._clock = clock
         self._sleep = sleep
         self._backoff = backoff or Backoff(LONGEST_PAUSE_SECONDS)
         self._problem: SegPipelineError | None = None
 
     def collect(self, seconds: float) -> PollResult:
-        """Pulls for so long, or until there is something that somebody should know."""
-        collected, deadline = PollResult(), self._clock() + seconds
+        """Pulls for so many seconds, or until there is something to report."""
+        result, deadline = PollResult(), self._clock() + seconds
         while True:
             if not self._rest(deadline):
-                return self._with_problem(collected)
-            self._pull(collected, deadline - self._clock())
-            if self._problem or collected.parked:
-                return self._with_problem(collected)
+                return self._with_problem(result)
+            self._pull(result, deadline - self._clock())
+            if self._problem or result.parked:
+                return self._with_problem(result)
             if deadline - self._clock() < SHORTEST_POLL_SECONDS:
-                return collected
+                return result
 
     def _rest(self, deadline: float) -> bool:
-        """Waits for the next try; False if that is after the deadline."""
+        """Waits for the next try. Returns False if that is after the deadline."""
         now = self._clock()
         pause = self._backoff.wait_seconds(now)
         if pause:
             self._sleep(max(0.0, min(pause, deadline - now)))
         return now + pause <= deadline
 
-    def _pull(self, collected: PollResult, seconds: float) -> None:
+    def _pull(self, result: PollResult, seconds: float) -> None:
         try:
-            pulled = self._intake.pull(seconds)
+            pulled = self._consumer.pull(seconds)
         except QueueUnavailable as error:
             self._problem = error
         else:
-            collected.jobs += len(pulled.accepted)
-            collected.parked += pulled.parked
+            result.jobs += len(pulled.accepted)
+            result.parked += pulled.parked
             self._problem = pulled.problem
         if self._problem:
             self._backoff.failed(self._clock())
         else:
             self._backoff.worked()
 
-    def _with_problem(self, collected: PollResult) -> PollResult:
-        collected.problem = self._problem
-        collected.pause_seconds = self._backoff.wait_seconds(self._clock())
-        return collected
+    def _with_problem(self, result: PollResult) -> PollResult:
+        result.problem = self._problem
+        result.pause_seconds = self._backoff.wait_seconds(self._clock())
+        return result

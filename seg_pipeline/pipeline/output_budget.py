@@ -1,4 +1,4 @@
-"""How much one job may make: segments, and pixels of cut-outs."""
+"""Limits on the output of one job: the number of segments, and the pixels of its cut-outs."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from seg_pipeline.imaging.cutouts import cut_out_size
 
 
 def surest(segments: Sequence[Segment], limit: int) -> list[Segment]:
-    """The segments with the best scores, as many as may stay, in their former order."""
+    """The `limit` segments with the best scores, in their original order."""
     if len(segments) <= limit:
         return list(segments)
     best = sorted(range(len(segments)), key=lambda index: -_score(segments[index]))[:limit]
@@ -16,13 +16,13 @@ def surest(segments: Sequence[Segment], limit: int) -> list[Segment]:
 
 
 def check_output(job: Job, segments: Sequence[Segment], limit: int) -> None:
-    """Raises OutputTooLarge for cut-outs of more pixels in all than `limit`."""
+    """Raises OutputTooLarge if the cut-outs together have more than `limit` pixels."""
     sizes = [cut_out_size(segment.mask, job.resize) for segment in segments]
     pixels = sum(width * height for width, height in sizes)
     if pixels > limit:
-        asked = f"at resize = {job.resize}" if job.resize else "at their natural size"
+        size = f"at resize = {job.resize}" if job.resize else "at their natural size"
         raise OutputTooLarge(
-            f"The {len(segments)} cut-outs {asked} have {pixels} pixels, more than"
+            f"The {len(segments)} cut-outs {size} have {pixels} pixels, more than"
             f" MAX_OUTPUT_PIXELS = {limit}; ask for a smaller resize or fewer segments."
         )
 

@@ -29,18 +29,19 @@ ENCODERS = max(2, os.cpu_count() or 1)
 
 
 def make_encoders() -> ThreadPoolExecutor:
-    """Threads for encoding, which outlive the runs: OpenCV needs some 12 ms to set itself up in
-    each thread."""
+    """Encoding threads that outlive the runs: OpenCV takes some 12 ms to set itself up in each."""
     return InheritingPool(ENCODERS, "encode")
 
 
 Outcome = Callable[[], dict[str, Any]]
-"""What became of a stage of a job, once it is known: waits, then gives its metadata or raises its
-error."""
+"""The outcome of a job's stage: waits for it, then returns the metadata or raises the error."""
 
 
 class MemoryBudget:
-    """A limit on the bytes held at once. Whoever wants more waits until others release theirs."""
+    """A limit on the bytes held at once.
+
+    A thread that wants more waits until others release theirs.
+    """
 
     def __init__(self, limit_bytes: int) -> None:
         self.held_bytes = 0
@@ -49,8 +50,9 @@ class MemoryBudget:
         self._changed = threading.Condition()
 
     def take(self, size: int) -> None:
-        """Holds `size` bytes more, once they fit. More than the whole limit waits until nothing is
-        held.
+        """Holds `size` more bytes once they fit.
+
+        A size above the limit waits until nothing is held.
 
         Raises CancelledError as soon as the budget is closed.
         """
@@ -67,7 +69,7 @@ class MemoryBudget:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Sends away who waits, and whoever comes later."""
+        """Wakes every waiting thread with CancelledError, and refuses all later ones."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -78,7 +80,7 @@ class MemoryBudget:
 
 @dataclass
 class JobSlot:
-    """What a job's next stages find in memory. What is None they read from the store."""
+    """What a job's next stages find in memory. They read whatever is None from the store."""
 
     job: Job | None = None
     picture: RgbImage | None = None
@@ -87,15 +89,17 @@ class JobSlot:
     started_at: datetime | None = None
     published: bool = False
     left_out: int = 0
-    """Segments that the model found and that are not kept."""
+    """The number of segments that the model returned and the service dropped."""
     held_bytes: int = 0
     users: int = 1
 
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """Which run it is, and over how many jobs. `run_key` is what it was asked for by; None if an
-    operator asked."""
+    """Which run this is, and over how many jobs.
+
+    `run_key` is the key that the run was requested with. It is None if an operator started the run.
+    """
 
     run_id: str = ""
     run_key: str | None = None
@@ -103,13 +107,12 @@ class RunIdentity:
 
     @property
     def may_be_blamed_on_its_job(self) -> bool:
-        """Whether its worker's death would count against a job: one that is alone in a run that we
-        asked for."""
+        """Whether its worker's death counts against the job: the run was requested for it alone."""
         return self.run_key is not None and self.jobs == 1
 
 
 class RunContext:
-    """What belongs to one run. `on_the_way` are the pictures that somebody waits for."""
+    """The state of one run. `on_the_way` holds the pictures that the next stage waits for."""
 
     def __init__(self, budget_bytes: int, encoders: Executor) -> None:
         self._identity = RunIdentity()
@@ -125,7 +128,7 @@ class RunContext:
         self._encoders = encoders
         self._encoding: list[Future[Any]] = []
         self.on_the_way: dict[str, Future[Any]] = {}
-        # Not `futures.wait`: a cancel in the middle of it would leave the futures locked for ever.
+        # `futures.wait` is no choice: a cancel in the middle of it would leave the futures locked.
         self._arrivals: SimpleQueue[str] = SimpleQueue()
         self._there: list[str] = []
         self._slots: dict[str, JobSlot] = {}
@@ -134,45 +137,47 @@ class RunContext:
 
     @property
     def identity(self) -> RunIdentity:
-        """Which run it is."""
+        """The identity of the run."""
         return self._identity
 
     @property
     def planned(self) -> frozenset[str]:
-        """The stages that the run has; nothing is done ahead for others."""
+        """The stages that the run has. No stage outside this set is begun early."""
         return self._planned
 
     def begin(self, planned: Iterable[str], identity: RunIdentity | None = None) -> None:
-        """Tells which stages the run has, and which run it is if that is news."""
+        """Sets the stages of the run, and its identity if one is given."""
         self._planned, self._identity = frozenset(planned), identity or self._identity
 
     def record(self, stage: str, uuid: str, outcome: Outcome) -> None:
-        """Keeps what becomes of a stage of a job that was begun."""
+        """Records the outcome of a stage that was begun for a job."""
         self._outcomes[stage, uuid] = outcome
 
     def has_outcome(self, stage: str, uuid: str) -> bool:
-        """Whether that stage of the job was begun."""
+        """Whether that stage was begun for the job."""
         return (stage, uuid) in self._outcomes
 
     def take_outcomes(self, stage: str, uuids: Iterable[str]) -> dict[str, Outcome]:
-        """What became of the jobs in a stage that was begun for each; it is forgotten here."""
+        """The outcomes of a stage that was begun for each of these jobs. The run forgets them."""
         return {uuid: self._outcomes.pop((stage, uuid)) for uuid in uuids}
 
     def encode(self, uuid: str, work: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Has an encoder do the work for a job."""
+        """Runs the work for a job on an encoder."""
         with about(uuid):
             future = self._encoders.submit(work, *arguments)
         self._encoding.append(future)
         return future
 
     def prepare(self, uuid: str, work: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Has a waiter do the work for a job."""
+        """Runs the work for a job on a waiter."""
         with about(uuid):
             return self.waiters.submit(work, *arguments)
 
     def check(self, uuid: str) -> None:
-        """Raises CancelledError once the run is stopped, and JobCancelled for a job that is wanted
-        no more. To be called between steps that each take long."""
+        """Raises CancelledError once the run is stopped, and JobCancelled for a cancelled job.
+
+        Call it between steps that each take long.
+        """
         if self._stopped:
             raise CancelledError("the run is over, and nobody needs what it still makes")
         if uuid in self.cancelled:
@@ -180,7 +185,7 @@ class RunContext:
 
     @contextmanager
     def writing(self, uuid: str) -> Iterator[None]:
-        """To hold while a job's files are written; `end` waits for it. Raises as `check` does."""
+        """Hold this while a job's files are written: `end` waits for it. Raises as `check` does."""
         with self._writers_changed:
             self.check(uuid)
             self._writers += 1
@@ -197,17 +202,17 @@ class RunContext:
             return self._slots.setdefault(uuid, JobSlot())
 
     def send_for(self, uuid: str, coming: Future[Any]) -> None:
-        """Counts a picture among those on the way."""
+        """Adds a picture to those on the way. `coming` is the read that will bring it."""
         self.on_the_way[uuid] = coming
         coming.add_done_callback(lambda _: self._arrivals.put(uuid))
 
     def wait_for_arrivals(self) -> None:
-        """Waits until at least one of the pictures on the way is there, or will not come."""
+        """Waits until at least one picture on the way has arrived or failed."""
         if not self._there:
             self._there.append(self._arrivals.get())
 
     def take_arrivals(self, limit: int) -> dict[str, Future[Any]]:
-        """Takes up to `limit` pictures that are there, or will not come, off the way."""
+        """Removes and returns up to `limit` pictures that have arrived or failed."""
         with suppress(Empty):
             while True:
                 self._there.append(self._arrivals.get_nowait())
@@ -216,8 +221,10 @@ class RunContext:
 
     @contextmanager
     def holding(self, uuid: str, size: int) -> Iterator[JobSlot]:
-        """Holds memory for a job's picture. It stays held if the block succeeds; `release` frees
-        it."""
+        """Holds memory for a job's picture.
+
+        It stays held if the block succeeds; `release` frees it.
+        """
         slot = self.slot(uuid)
         self.budget.take(size)
         slot.held_bytes, slot.users = size, 1
@@ -236,17 +243,16 @@ class RunContext:
                 slot.found = found
 
     def hold_more(self, uuid: str, size: int) -> None:
-        """Counts what a job's picture has led to as part of it."""
+        """Adds memory that came of a job's picture to what is held for it."""
         self.slot(uuid).held_bytes += size
         self.budget.give_back(-size)
 
     def retain(self, uuid: str, users: int) -> None:
-        """The picture is held for `users` users, not for one."""
+        """Holds the picture for `users` users instead of one."""
         self.slot(uuid).users = users
 
     def release(self, uuid: str) -> bool:
-        """Frees the picture once the last of its users has released it. Says whether
-        this was the last."""
+        """Frees the picture when its last user releases it. Returns whether this was the last."""
         slot = self.slot(uuid)
         with self._lock:
             slot.users -= 1
@@ -258,7 +264,7 @@ class RunContext:
 
     @contextmanager
     def timed(self, uuid: str, stage: str) -> Iterator[None]:
-        """Adds the seconds of what happens inside to the job's account."""
+        """Adds the seconds that the block takes to the job's timing."""
         slot = self.slot(uuid)
         slot.started_at = slot.started_at or datetime.now(UTC)
         begin = time.perf_counter()
@@ -268,23 +274,25 @@ class RunContext:
             self.add_seconds(uuid, stage, time.perf_counter() - begin)
 
     def add_seconds(self, uuid: str, stage: str, seconds: float) -> None:
-        """Adds to what a stage of a job took; where parts of it ran side by side, their sum."""
+        """Adds to the seconds of a job's stage. Parts that ran side by side add up."""
         slot = self.slot(uuid)
         with self._lock:
             slot.seconds[stage] += seconds
 
     def seconds(self, uuid: str, stage: str) -> float:
-        """What a stage of a job took in this run, rounded to 0.1 ms."""
+        """The seconds that a job's stage took in this run, rounded to 0.1 ms."""
         return round(self.slot(uuid).seconds.get(stage, 0.0), 4)
 
     def timing(self, uuid: str) -> Timing:
-        """The job's account, closed now."""
+        """The job's timing up to now."""
         now, slot = datetime.now(UTC), self.slot(uuid)
         return Timing(slot.started_at or now, now, dict(slot.seconds))
 
     def stop(self) -> None:
-        """Begins nothing more. What is being fetched or encoded is dropped when it is there, what
-        is being written is completed."""
+        """Begins nothing more.
+
+        Reading and encoding under way is dropped when it is done. Writing under way is completed.
+        """
         with self._writers_changed:
             self._stopped = True
         self.budget.close()
@@ -293,7 +301,7 @@ class RunContext:
             future.cancel()
 
     def end(self) -> None:
-        """Stops, and waits until nothing is written any more."""
+        """Stops the run, and waits until the last file is written."""
         self.stop()
         with self._writers_changed:
             self._writers_changed.wait_for(lambda: not self._writers)
@@ -301,5 +309,5 @@ class RunContext:
 
 
 def mask_bytes(found: ModelOutput) -> int:
-    """What the masks take in memory."""
+    """The bytes that the masks take in memory."""
     return sum(segment.mask.bits.nbytes for segment in found.segments)

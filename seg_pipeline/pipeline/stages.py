@@ -1,10 +1,11 @@
-"""The story of a job: source → segments → cutouts → result → callback. What a stage stores is what
-the next one reads.
+"""The story of a job: source → segments → cut-outs → result → callback.
 
-Each stage takes the jobs of one run and says which went well and which did not; one bad picture
-never stops the others. A stage may be begun for some pictures while the one before it still waits
-for others: as pictures arrive the model takes them, and what it found is written meanwhile (see
-`run_context`). Each stage then collects its own outcomes.
+Each stage stores what the next one reads. It takes the jobs of one run, and reports which passed
+and which failed. One bad picture never stops the others.
+
+A stage may begin for some pictures while the stage before it still waits for others. The model
+takes pictures as they arrive, and its output is written meanwhile (see `run_context`). Each stage
+then collects its own outcomes.
 """
 
 import hashlib
@@ -72,14 +73,16 @@ PICTURES_IN_MEMORY_BYTES = 512 * 2**20
 PICTURES_PER_CALL = 8
 CROPS_PER_PART = 8
 RERUN_FETCH_SECONDS = 10.0
-"""How long a run that an operator asked for waits for a picture that has to be fetched first.
-Others never wait."""
+"""How long an operator's rerun waits for a picture that must be fetched first. Others never wait.
+"""
 
 
 @dataclass
 class StageReport:
-    """What a stage did: metadata of each job that went well, the error of each that did not, and
-    the jobs that need no further stage though they went well."""
+    """What a stage did: metadata of each job that passed, and the error of each that failed.
+
+    `at_their_end` holds the jobs that passed and need no further stage.
+    """
 
     metadata: dict[str, Metadata] = field(default_factory=dict)
     errors: dict[str, SegPipelineError] = field(default_factory=dict)
@@ -93,7 +96,7 @@ class StageReport:
 
 @dataclass
 class StageContext:
-    """What the stages work with; it outlives the runs, of which there is one at a time."""
+    """What the stages work with. It outlives the runs, of which there is one at a time."""
 
     settings: Settings
     store: Store
@@ -109,19 +112,22 @@ class StageContext:
 
     @property
     def run(self) -> RunContext:
-        """What belongs to the run in hand."""
+        """The context of the current run, made when it is first needed."""
         if self._run is None:
             self._run = RunContext(PICTURES_IN_MEMORY_BYTES, self._encoders)
         return self._run
 
     @property
     def has_begun(self) -> bool:
-        """Whether the run in hand came as far as its first stage."""
+        """Whether the current run reached its first stage."""
         return self._run is not None
 
     @contextmanager
     def one_run(self) -> Iterator[None]:
-        """One run: at its end nothing of it is left in memory, and nothing writes any more."""
+        """Surrounds one run.
+
+        At its end no memory of the run is held, and nothing of it is still written.
+        """
         try:
             yield
         finally:
@@ -131,8 +137,10 @@ class StageContext:
 
     @contextmanager
     def at_work(self) -> Iterator[RunContext]:
-        """The run context, for a stage. Whatever interrupts the stage stops it, and the next stage
-        gets another."""
+        """The run context, for one stage.
+
+        An exception that leaves the stage stops the run context. The next stage gets a new one.
+        """
         run = self.run
         try:
             yield run
@@ -142,8 +150,10 @@ class StageContext:
             raise
 
     def look_for_cancels(self, uuids: Collection[str]) -> bool:
-        """Has the jobs that are wanted no more dropped between two steps; whether that is all of
-        them. Raises StoreError."""
+        """Reads which of the jobs were cancelled, and drops them. Returns whether all were.
+
+        Raises StoreError.
+        """
         run = self._run
         if run is None or not uuids:
             return False
@@ -151,7 +161,7 @@ class StageContext:
         return run.cancelled == set(uuids)
 
     def identify(self, data: bytes) -> ImageHeader:
-        """What the picture says of itself; raises ImageError."""
+        """The picture's header; raises ImageError."""
         return self.decoder.identify(data, self.settings.max_image_pixels)
 
     def decode(self, data: bytes, header: ImageHeader) -> Decoded:
@@ -159,18 +169,18 @@ class StageContext:
         return self.decoder.read(data, self.settings.max_image_pixels, header)
 
     def job(self, run: RunContext, uuid: str) -> Job:
-        """The job as it was asked for, read once a run; raises JobNotFound."""
+        """The job as requested, read once a run; raises JobNotFound."""
         slot = run.slot(uuid)
         slot.job = slot.job or self.inbox.job(uuid)
         return slot.job
 
     def stored_source(self, uuid: str) -> bytes:
-        """The picture's bytes, once its source was prepared; else ObjectNotFound."""
+        """The picture's bytes as `prepare_sources` stored them; raises ObjectNotFound."""
         extension = json.loads(self.store.get(keys.source_info(uuid)))["extension"]
         return self.store.get(keys.source(uuid, extension))
 
     def stored_output(self, uuid: str) -> ModelOutput:
-        """The job's segments, as they are stored."""
+        """The job's segments as `find_segments` stored them; raises ObjectNotFound."""
         document = json.loads(self.store.get(keys.segments(uuid)))
         names = [keys.mask(uuid, index) for index in range(len(document["segments"]))]
         pngs = self.store.at_once([partial(self.store.get, name) for name in names])
@@ -179,14 +189,16 @@ class StageContext:
         )
 
     def put_all(self, files: Mapping[str, bytes]) -> int:
-        """Stores the files, in no order; how many bytes they are."""
+        """Stores the files side by side. Returns their bytes in all."""
         self.store.at_once([partial(self.store.put, key, data) for key, data in files.items()])
         return sum(map(len, files.values()))
 
 
 def prepare_sources(context: StageContext, uuids: Sequence[str]) -> StageReport:
-    """Reads each picture, uploaded or fetched before, checks that it decodes, and stores it as
-    received. The model begins with those that are there."""
+    """Reads each picture, checks that it decodes, and stores it as received.
+
+    The model begins with the pictures that have arrived.
+    """
     with context.at_work() as run:
         sources = {uuid: run.prepare(uuid, _prepare_source, context, run, uuid) for uuid in uuids}
         if SEGMENTS in run.planned:
@@ -199,8 +211,10 @@ def prepare_sources(context: StageContext, uuids: Sequence[str]) -> StageReport:
 
 
 def find_segments(context: StageContext, uuids: Sequence[str]) -> StageReport:
-    """Runs the models, and stores masks and scores: the masks of one picture while the next is
-    segmented."""
+    """Runs the models, and stores masks and scores.
+
+    The masks of one picture are written while the next is segmented.
+    """
     with context.at_work() as run:
         _send_for_pictures(context, run, SEGMENTS, uuids)
         _segment_arrivals(context, run)
@@ -208,8 +222,7 @@ def find_segments(context: StageContext, uuids: Sequence[str]) -> StageReport:
 
 
 def cut_segments(context: StageContext, uuids: Sequence[str]) -> StageReport:
-    """Stores the picture as WEBP, a cut-out of each segment, and the picture with its segments
-    drawn on."""
+    """Stores the picture as WEBP, a cut-out of each segment, and the overlay."""
     with context.at_work() as run:
         _send_for_pictures(context, run, CUTOUTS, uuids)
         while run.on_the_way:
@@ -220,8 +233,10 @@ def cut_segments(context: StageContext, uuids: Sequence[str]) -> StageReport:
 
 
 def publish_results(context: StageContext, uuids: Sequence[str]) -> StageReport:
-    """Writes each job's document, which finishes it: from then on clients are answered, and the app
-    server is told of those jobs that it waits for; the others are at their end."""
+    """Writes each job's result, which finishes the job.
+
+    From then on clients get their answer. Only the jobs that the app server waits for go on.
+    """
     awaited: set[str] = set()
     report = _each(context, uuids, lambda run, uuid: _publish_result(context, run, uuid, awaited))
     report.at_their_end = set(uuids) - awaited
@@ -229,17 +244,19 @@ def publish_results(context: StageContext, uuids: Sequence[str]) -> StageReport:
 
 
 def record_callbacks(context: StageContext, uuids: Sequence[str]) -> StageReport:
-    """Has the app server told of each job, and does not wait for it: that is the outbox relay's
-    work.
+    """Records that the app server is to be told of each job. The outbox relay tells it.
 
-    A result of this very run was recorded when it was published; an older one is told once more.
+    A result of this run was recorded when it was published. An older one is told once more.
     """
     return _each(context, uuids, lambda run, uuid: _record_callback(context, run, uuid))
 
 
 def jobs_of_this_run(context: StageContext, uuids: Sequence[str]) -> list[str]:
-    """Of the jobs that the run was asked for, those that still wait for it. Another run has the
-    others, or has finished them: this one came late. What an operator asked for is done."""
+    """The jobs of the run that still wait for it.
+
+    A run that came late gets none that another run has claimed or finished. An operator's run gets
+    all.
+    """
     run_key = context.run.identity.run_key
     if run_key is None:
         return list(uuids)
@@ -252,7 +269,9 @@ def jobs_of_this_run(context: StageContext, uuids: Sequence[str]) -> list[str]:
 def record_failure(
     context: StageContext, uuid: str, error: SegPipelineError, claim: Claim | None
 ) -> bool:
-    """Finishes a job as failed if another attempt cannot help or none is left; says whether it did.
+    """Finishes a job as failed if no further attempt can help or none is left.
+
+    Returns whether it did.
 
     An operator's rerun (no claim) that fails leaves an earlier good result as it is.
     """
@@ -283,8 +302,7 @@ def fail_job(
     *,
     keep_earlier: bool = True,
 ) -> None:
-    """Writes the failed job's document, so that its client is told. A job that was deleted stays
-    so."""
+    """Writes the failed job's result, so that its client is told. A deleted job stays deleted."""
     try:
         job = inbox.job(uuid)
     except JobNotFound:
@@ -316,7 +334,7 @@ def _prepare_source(context: StageContext, run: RunContext, uuid: str) -> Metada
 
 @contextmanager
 def _on_record(context: StageContext, run: RunContext, uuid: str, stage: str) -> Iterator[None]:
-    """What happens inside may end the worker, and the job is to blame if it does."""
+    """Surrounds work that may end the worker. If it does, the job is to blame."""
     _record_work(context, run, uuid, stage)
     try:
         yield
@@ -325,27 +343,32 @@ def _on_record(context: StageContext, run: RunContext, uuid: str, stage: str) ->
 
 
 def _record_work(context: StageContext, run: RunContext, uuid: str, stage: str) -> None:
-    """Returns when the store knows that the job is worked on, if it is alone in its run."""
+    """Returns once the store knows that the job is worked on, if the job is alone in its run."""
     if run.identity.may_be_blamed_on_its_job:
         evidence = Evidence(run.identity.run_id, stage)
         run.evidence_writer.submit(write_evidence, context.store, uuid, evidence).result()
 
 
 def _forget_work(context: StageContext, run: RunContext, uuid: str) -> None:
-    """Nobody waits for it: the one writer does everything in its order."""
+    """Returns at once: the single evidence writer works in order."""
     if run.identity.may_be_blamed_on_its_job:
         run.evidence_writer.submit(remove_evidence, context.store, uuid)
 
 
 def _release(context: StageContext, run: RunContext, uuid: str) -> None:
-    """Releases the job's picture; whoever is the last has done all that it may be blamed for."""
+    """Releases the job's picture.
+
+    After its last user nothing is left that the job may be blamed for.
+    """
     if run.release(uuid):
         _forget_work(context, run, uuid)
 
 
 def _source_bytes(context: StageContext, job: Job) -> bytes:
-    """The upload, or what an earlier attempt stored, or what was fetched: a rerun works on the same
-    bytes."""
+    """The upload, else the bytes that an earlier attempt stored, else the fetched ones.
+
+    A rerun so works on the same bytes.
+    """
     if job.source_extension is not None:
         return context.store.get(keys.source(job.uuid, job.source_extension))
     try:
@@ -355,8 +378,10 @@ def _source_bytes(context: StageContext, job: Job) -> bytes:
 
 
 def _fetched_bytes(context: StageContext, job: Job) -> bytes:
-    """What the job's address gave, or the error that it gave. Raises PictureOnItsWay if neither is
-    known."""
+    """The bytes that the fetcher got for the job, or its error.
+
+    Raises PictureOnItsWay before either.
+    """
     record, is_claimed = (
         context.inbox.fetches.record_of(job),
         context.inbox.claim_of(job.uuid) is not None,
@@ -373,8 +398,7 @@ def _fetched_bytes(context: StageContext, job: Job) -> bytes:
 
 
 def _fetched_again(context: StageContext, job: Job, record: FetchRecord | None) -> bytes:
-    """For an operator: has the picture fetched anew, also where that failed before, and waits for
-    it a little."""
+    """An operator's rerun: fetches the picture again, also after a failure, and waits a little."""
     if record is None or record.state is not FetchState.PENDING:
         context.inbox.fetches.add_again(job)
     deadline = time.monotonic() + RERUN_FETCH_SECONDS
@@ -416,7 +440,7 @@ def _decoded_bytes(header: ImageHeader) -> int:
 def _send_for_pictures(
     context: StageContext, run: RunContext, stage: str, uuids: Iterable[str]
 ) -> None:
-    """Has the pictures read from the store that the stages before did not leave in memory."""
+    """Begins to read the pictures that the earlier stages did not leave in memory."""
     fetch = _fetch_picture_and_found if stage == CUTOUTS else _fetch_picture
     for uuid in uuids:
         if uuid not in run.on_the_way and not run.has_outcome(stage, uuid):
@@ -439,8 +463,10 @@ def _fetch_picture_and_found(context: StageContext, run: RunContext, uuid: str) 
 
 
 def _arrived(run: RunContext, stage: str) -> dict[str, Any]:
-    """The pictures that are there, and what came with them; those that did not come have failed in
-    this stage."""
+    """The pictures that have arrived, with what came beside them.
+
+    Those that failed fail this stage.
+    """
     futures = run.take_arrivals(PICTURES_PER_CALL)
     for uuid, future in futures.items():
         if future.exception():
@@ -451,7 +477,7 @@ def _arrived(run: RunContext, stage: str) -> dict[str, Any]:
 def _segment_arrivals(
     context: StageContext, run: RunContext, until: Callable[[], bool] = lambda: False
 ) -> None:
-    """Calls the models for pictures as they arrive, for as many at once as are there."""
+    """Calls the models for pictures as they arrive, with as many at once as are there."""
     while run.on_the_way:
         run.wait_for_arrivals()
         if until():
@@ -464,7 +490,7 @@ def _segment_arrivals(
 
 
 def _still_wanted(context: StageContext, run: RunContext, uuids: Iterable[str]) -> Iterator[str]:
-    """Those that were not cancelled on their way; the others have failed in this stage."""
+    """The jobs that were not cancelled on their way. The others fail this stage."""
     for uuid in uuids:
         try:
             run.check(uuid)
@@ -489,8 +515,7 @@ class SegmentationCall(NamedTuple):
 def _segment(
     context: StageContext, run: RunContext, asked: SegmentationCall, uuids: Sequence[str]
 ) -> None:
-    """Segments the pictures and sends them on; where a call fails for several, it is made for
-    each."""
+    """Segments the pictures in one call. If it fails for several, each gets a call of its own."""
     try:
         founds, notes = _call_model(context, run, asked, uuids)
     except Exception as error:
@@ -550,7 +575,7 @@ def _found(
 def _send_on(
     context: StageContext, run: RunContext, uuid: str, found: ModelOutput, notes: Notes
 ) -> None:
-    """Has the encoders write what was found and, if the run goes so far, cut it out."""
+    """Has encoders write the model's output and, if the run has that stage, the cut-outs."""
     run.keep_output(uuid, found)
     run.hold_more(uuid, mask_bytes(found))
     stored = run.encode(uuid, _store_segments, context, run, uuid, found, notes)
@@ -564,7 +589,7 @@ def _send_on(
 def _store_segments(
     context: StageContext, run: RunContext, uuid: str, found: ModelOutput, notes: Notes
 ) -> Metadata:
-    """Masks first: the document that counts them is never there without them."""
+    """Stores the masks first: the document that counts them never exists without them."""
     with run.timed(uuid, "masks"):
         masks = dict(_masks(run, uuid, found))
         with run.writing(uuid):
@@ -590,8 +615,7 @@ def _masks(run: RunContext, uuid: str, found: ModelOutput) -> Iterator[tuple[str
 
 
 def _cut(context: StageContext, run: RunContext, uuid: str, found: ModelOutput) -> None:
-    """Has the encoders write the job's pictures, several at once; its own goes when the last of
-    them is done."""
+    """Has several encoders write the job's pictures. The last of them releases the decoded one."""
     job, picture = context.job(run, uuid), run.slot(uuid).picture
     assert picture is not None
     try:
@@ -613,7 +637,7 @@ FilesOfCrops = Callable[[], dict[str, bytes]]
 def _pictures_of(
     run: RunContext, job: Job, picture: RgbImage, found: ModelOutput
 ) -> list[FilesOfCrops]:
-    """The files of the stage by key, in parts that each take about as long."""
+    """The stage's files by key, in parts that each take about as long."""
     names = [
         keys.crop(job.uuid, crop_name(job.uuid, index)) for index in range(len(found.segments))
     ]
@@ -723,7 +747,7 @@ def _each(
 
 
 def _collect(run: RunContext, stage: str, uuids: Iterable[str]) -> StageReport:
-    """What became of the jobs in a stage; the run forgets it."""
+    """The report of a stage from its outcomes, which the run forgets."""
     return _report(run.take_outcomes(stage, uuids))
 
 
