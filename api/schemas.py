@@ -4,7 +4,16 @@ by them."""
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, Strict, ValidationInfo
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Json,
+    Strict,
+    ValidationInfo,
+    WithJsonSchema,
+)
 
 from seg_pipeline.domain import (
     MAX_RESIZE,
@@ -30,12 +39,22 @@ def _read_whole_number(value: object, info: ValidationInfo) -> object:
     return whole_number(number_in_text(str(value)) if is_text else value)
 
 
-WholeNumber = Annotated[int, Strict(), BeforeValidator(_read_whole_number)]
+_WHOLE = BeforeValidator(_read_whole_number)
 
+# The limits stand before the validator: behind it they would be no JSON schema's words.
 Resize = Annotated[
-    WholeNumber,
-    Field(ge=1, le=MAX_RESIZE, description="Longer side of the cut-outs in pixels; upscales too."),
+    int,
+    Strict(),
+    Field(ge=1, le=MAX_RESIZE),
+    _WHOLE,
+    Field(description="Longer side of the cut-outs in pixels; upscales too."),
 ]
+Ttl = Annotated[int, Strict(), Field(ge=1, le=MAX_TTL_SECONDS), _WHOLE]
+PageSize = Annotated[int, Strict(), Field(ge=1, le=1000), _WHOLE]
+
+
+ParametersText = Annotated[Json[dict[str, Any] | None], WithJsonSchema({"type": "string"})]
+"""JSON in a field of text; the documentation's page would make a file chooser of another schema."""
 
 
 class UploadOptions(BaseModel):
@@ -56,10 +75,10 @@ class UploadOptions(BaseModel):
             "Which model segments: a yolo*-seg or sam2 name, demo-yolo, demo-sam2; MODEL if absent."
         ),
     )
-    ttl_seconds: Annotated[WholeNumber, Field(ge=1, le=MAX_TTL_SECONDS)] | None = Field(
+    ttl_seconds: Ttl | None = Field(
         None, description="How long the result is kept; ASSET_TTL_SECONDS if absent."
     )
-    parameters: Json[dict[str, Any] | None] | None = Field(
+    parameters: ParametersText | None = Field(
         None, description=f"{PARAMETERS_ARE} A JSON object.", examples=['{"confidence": 0.5}']
     )
     rle: bool | None = Field(None, description=RLE_IS)

@@ -54,6 +54,8 @@ def main() -> None:
                 install()
             except InstallFailed as failure:
                 sys.exit(str(failure))
+            except KeyboardInterrupt:
+                sys.exit("\nStopped. The next `make` goes on with what is downloaded already.")
 
 
 def fingerprint() -> str:
@@ -106,7 +108,8 @@ def install_packages(lock: Path) -> None:
         [PYTHON, "-m", "pip", "install", "-qq", "--disable-pip-version-check", UV],
         "uv could not be installed",
     )
-    hashed = ["--quiet", "--require-hashes", "--python", PYTHON]
+    shown = [] if sys.stderr.isatty() else ["--quiet"]  # uv's progress is for people
+    hashed = [*shown, "--require-hashes", "--python", PYTHON]
     builder = ["--constraints", LOCK, locked_version("setuptools")]
     run(
         [*uv_pip(), "install", *hashed, *builder],

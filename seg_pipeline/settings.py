@@ -1,11 +1,14 @@
 """Every setting, its default and its meaning. The only module that reads the environment and
 `.env`."""
 
+from collections.abc import Collection
+from difflib import get_close_matches
 from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -349,6 +352,30 @@ class Settings(BaseSettings):
     def wanted_models(self) -> list[str]:
         """The models that jobs here will ask for, unless they name one themselves."""
         return [self.model, self.queue_model] if self.sqs_queue_url else [self.model]
+
+
+OTHERS_NAMES = ("AWS_", "COMPOSE_", "DAGSTER_", "DOCKER_", "OMP_", "POSTGRES_", "SSL_", "TZ")
+"""What `.env` may hold beside settings: docker compose hands the file on to the containers."""
+
+
+def unknown_names_in_env_file(path: Path = Path(".env")) -> list[str]:
+    """A sentence on each name in the file that is no setting, with the likeliest one it meant."""
+    if not path.is_file():
+        return []
+    known = {name.upper() for name in Settings.model_fields}
+    names = [name.upper() for name in dotenv_values(path)]
+    strange = [n for n in names if n not in known and not n.endswith("_PROXY")]
+    return [_about_unknown(name, path, known) for name in strange if not _is_others(name)]
+
+
+def _is_others(name: str) -> bool:
+    return name.startswith(OTHERS_NAMES)
+
+
+def _about_unknown(name: str, path: Path, known: Collection[str]) -> str:
+    alike = get_close_matches(name, known, n=1)
+    hint = f"did you mean {alike[0]}?" if alike else "`seg-pipeline settings` lists them."
+    return f"{path} sets {name}, which is no setting: {hint}"
 
 
 def listed(text: str | None) -> list[str]:

@@ -15,8 +15,8 @@ from api.schemas import (
     JobOptions,
     JobPage,
     JobRequest,
+    PageSize,
     UnfinishedJob,
-    WholeNumber,
 )
 from api.service import Service, ServiceDep, about_job, in_thread
 from api.views import accepted_response, page_response, view_accepted, view_job
@@ -103,7 +103,7 @@ async def list_jobs(
     request: Request,
     service: ServiceDep,
     status: Annotated[JobStatus | None, Query(description="Only these.")] = None,
-    limit: Annotated[WholeNumber, Query(ge=1, le=1000)] = 50,
+    limit: PageSize = 50,
     after: Annotated[
         str | None, Query(max_length=200, description="The former page's `next`.")
     ] = None,

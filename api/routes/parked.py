@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from api.auth import RequireKey
 from api.openapi import EVERYWHERE, failures, shown
-from api.schemas import ParkedPage, Replayed, WholeNumber
+from api.schemas import PageSize, ParkedPage, Replayed
 from api.service import Service, ServiceDep, in_thread
 from api.views import page_response
 from seg_pipeline.adapters.sqs_consumer import accept_message
@@ -33,7 +33,7 @@ Name = Annotated[str, Path(description="The `name` in the listing.")]
 async def list_parked(
     request: Request,
     service: ServiceDep,
-    limit: Annotated[WholeNumber, Query(ge=1, le=1000)] = 50,
+    limit: PageSize = 50,
     after: Annotated[
         str | None, Query(max_length=200, description="The former page's `next`.")
     ] = None,

@@ -13,16 +13,40 @@ from pydantic import ValidationError
 from seg_pipeline.cli.masking import shown
 from seg_pipeline.cli.start import ABOUT, ListenOn, start
 from seg_pipeline.local.supervisor import NO_RESTART, StopRequested, SupervisorError
-from seg_pipeline.settings import Settings, listed
+from seg_pipeline.settings import Settings, listed, unknown_names_in_env_file
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
-)
+DEMO_MODELS_OF_UP = "the demo models, which need no download and know only drawn shapes"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("seg-pipeline"))
+        raise typer.Exit
+
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 weights_app = typer.Typer(no_args_is_help=True, help="The models' weights.")
 app.add_typer(weights_app, name="weights")
 
 
-@app.command()
+def example(*commands: str) -> str:
+    """The end of a command's help."""
+    return "Example: " + "  or  ".join(f"`{command}`" for command in commands)
+
+
+@app.callback(epilog=example("seg-pipeline up", "MODEL=yolov8x-seg seg-pipeline up"))
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Segment pictures: start the service, or any one of its processes, and look after it."""
+
+
+@app.command(epilog=example("seg-pipeline up --servers", "API_PORT=8001 seg-pipeline up"))
 def up(
     sample: Annotated[
         bool, typer.Option(help="Send the bundled picture once everything is up.")
@@ -45,7 +69,7 @@ def up(
 
 
 def _add_start_command(name: str, about: str) -> None:
-    @app.command(name, help=about)
+    @app.command(name, help=about, epilog=example(f"seg-pipeline {name}"))
     def start_one() -> None:
         _start(name)
 
@@ -54,10 +78,9 @@ for _name, _about in ABOUT.items():
     _add_start_command(_name, _about)
 
 
-@app.command("code-server")
+@app.command("code-server", epilog=example("seg-pipeline code-server --host 0.0.0.0"))
 def start_code_server(host: ListenOn = "127.0.0.1") -> None:
-    """Start the process that holds our definitions and evaluates the sensors, on CODE_SERVER's
-    port."""
+    """Start the process with our definitions, which evaluates sensors, on CODE_SERVER's port."""
     _start("code-server", host)
 
 
@@ -68,13 +91,13 @@ def _start(name: str, listen_on: str = "127.0.0.1") -> None:
         fail(str(error))
 
 
-@app.command("version")
+@app.command("version", epilog=example("seg-pipeline version"))
 def show_version() -> None:
     """Print the version."""
     typer.echo(version("seg-pipeline"))
 
 
-@app.command("settings")
+@app.command("settings", epilog=example("seg-pipeline settings --example > .env"))
 def show_settings(
     example: Annotated[
         bool, typer.Option("--example", help="Print a .env with every default.")
@@ -92,7 +115,10 @@ def show_settings(
     for name, field in Settings.model_fields.items():
         origin = "set" if name in settings.model_fields_set else ""
         table.add_row(name.upper(), shown(name, getattr(settings, name)), origin, field.description)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    if "model" not in settings.model_fields_set:
+        console.print(f"\nWithout MODEL `seg-pipeline up` takes {DEMO_MODELS_OF_UP}.")
 
 
 def env_example() -> str:
@@ -115,7 +141,7 @@ def env_example() -> str:
     return "\n".join(lines) + "\n"
 
 
-@weights_app.command("pull")
+@weights_app.command("pull", epilog=example("seg-pipeline weights pull yolov8x-seg"))
 def pull_weights(
     names: Annotated[
         list[str] | None, typer.Argument(help="Models, such as yolov8x-seg, or paths.")
@@ -148,7 +174,7 @@ def pull_weights(
         raise typer.Exit(NO_RESTART) from None
 
 
-@app.command("parity")
+@app.command("parity", epilog=example("seg-pipeline parity demo-sam2", "seg-pipeline parity"))
 def show_parity(
     names: Annotated[
         list[str] | None, typer.Argument(help="Models, such as yolov8x-seg, or paths.")
@@ -179,7 +205,10 @@ def show_parity(
 
 
 def read_settings() -> Settings:
-    """The settings; what is wrong with them is one line, and the end."""
+    """The settings; what is wrong with them is one line, and the end. A name in `.env` that is no
+    setting is a warning."""
+    for line in unknown_names_in_env_file():
+        typer.echo(f"WARNING {line}", err=True)
     try:
         return Settings()
     except ValidationError as error:

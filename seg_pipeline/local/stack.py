@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 from seg_pipeline.errors import StoreError
 from seg_pipeline.local.processes import (
@@ -250,6 +251,11 @@ def dagster_url(settings: Settings) -> str:
     return f"http://{_reachable(settings.dagster_host)}:{settings.dagster_port}"
 
 
+def job_page(settings: Settings, uuid: str) -> str:
+    """Where Dagster shows a job: its result, and from there all that led to it."""
+    return f"{dagster_url(settings)}/assets/result?view=partitions&partition={quote(uuid)}"
+
+
 def _reachable(host: str) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"[{host}]" if ":" in host else host
@@ -314,6 +320,8 @@ def show_sample(settings: Settings, supervisor: Supervisor, say: Say) -> Sample:
     )
     again = _send(settings, picture, supervisor)
     say(f"Once more, now that it is warm: {again.seconds:.1f} s.")
+    say(f"The picture with its segments: {sample.document['overlay_url']}")
+    say(f"Its lineage in Dagster: {job_page(settings, sample.document['uuid'])}")
     return sample
 
 

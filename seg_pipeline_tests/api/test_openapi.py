@@ -117,6 +117,29 @@ def test_uploads_are_documented_raw_and_as_a_form(openapi: dict[str, Any]) -> No
     )
 
 
+def keywords(document: Any) -> set[str]:
+    """Every key of a document, at any depth."""
+    if isinstance(document, list):
+        return set().union(*map(keywords, document))
+    if isinstance(document, dict):
+        return set(document).union(*map(keywords, document.values()))
+    return set()
+
+
+def test_limits_are_in_the_words_of_json_schema(openapi: dict[str, Any]) -> None:
+    """Client generators and form pages know `minimum`, and pass over pydantic's `ge`."""
+    assert not keywords(openapi) & {"ge", "le", "gt", "lt"}
+    limit = openapi["paths"]["/jobs"]["get"]["parameters"][1]["schema"]
+    assert (limit["minimum"], limit["maximum"]) == (1, 1000)
+
+
+@pytest.mark.parametrize("path", ["/segment", "/jobs"])
+def test_parameters_in_a_form_are_text(path: str, openapi: dict[str, Any]) -> None:
+    """The page makes a file chooser of a field whose content is said to be JSON."""
+    form = openapi["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]
+    assert form["schema"]["properties"]["parameters"]["anyOf"][0] == {"type": "string"}
+
+
 def test_every_reference_leads_somewhere(openapi: dict[str, Any]) -> None:
     for name in re.findall(
         r'"\$ref": ?"#/components/schemas/([^"]+)"', httpx.Response(200, json=openapi).text

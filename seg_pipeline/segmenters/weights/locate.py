@@ -73,7 +73,8 @@ def find_weights(
     try:
         return download(url, target, progress)
     except DownloadFailed as error:
-        raise _missing(target.stem, [target], f"and downloading them failed ({error})") from error
+        why = f"and downloading them from {url} failed ({error})"
+        raise _missing(target.stem, [target], why) from error
 
 
 def _places(name: str, settings: Settings) -> list[Path]:

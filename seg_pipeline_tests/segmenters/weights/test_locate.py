@@ -181,7 +181,7 @@ def test_a_file_that_is_not_published_is_missing_at_once(host: FileHost, tmp_pat
     settings = make_settings(tmp_path)
     host.statuses = [404]
     with pytest.raises(
-        WeightsMissing, match=r"downloading them failed \(HTTP 404\); put the file there"
+        WeightsMissing, match=r"downloading them from \S+ failed \(HTTP 404\); put the file there"
     ):
         fetch(host, settings)
     assert host.ranges == [None]
