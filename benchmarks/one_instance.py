@@ -44,7 +44,7 @@ from seg_pipeline.jobs.deliveries import Delivery, DeliveryState
 from seg_pipeline.jobs.repository import fingerprint, new_run_key
 from seg_pipeline.local.processes import LOCATION_NAME
 from seg_pipeline.runtime.dagster_home import make_dagster_home_ready
-from seg_pipeline.runtime.dagster_storage import postgres_engine, postgres_url
+from seg_pipeline.runtime.dagster_storage import plan_together, postgres_engine, postgres_url
 from seg_pipeline.runtime.execution import execute
 from seg_pipeline.settings import get_settings
 
@@ -239,6 +239,7 @@ def one_instance(batch: int) -> Iterator[OneInstance]:
     """The instance that the settings lead to, its tables made."""
     settings = get_settings()
     make_dagster_home_ready(settings)
+    plan_together()
     with dg.DagsterInstance.get() as instance:
         target = ModuleTarget(
             LOCATION_NAME, None, working_directory=None, location_name=LOCATION_NAME

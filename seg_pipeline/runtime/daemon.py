@@ -10,6 +10,7 @@ from dagster._core.scheduler.instigation import InstigatorState
 from dagster._daemon import sensor
 from dagster._daemon.cli import run_command
 
+from seg_pipeline.runtime.dagster_storage import plan_together
 from seg_pipeline.runtime.literal_paths import take_paths_literally
 from seg_pipeline.runtime.process_logs import take_over_logs
 
@@ -26,6 +27,7 @@ def main() -> None:
     take_over_logs("daemon")
     take_paths_literally()
     quicken()
+    plan_together()
     run_command()
 
 

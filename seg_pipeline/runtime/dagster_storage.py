@@ -6,7 +6,8 @@ from the database before many of them; sharing an engine per process and asking 
 savings of a run (`docs/architecture.md` has the figures).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache, wraps
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as db
-from dagster import DagsterInstance
+from dagster import DagsterEventType, DagsterInstance, EventLogEntry
 from dagster._core.instance import RUNLESS_RUN_ID
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage, SqlEventLogStorage
@@ -32,6 +33,9 @@ from seg_pipeline.runtime.literal_paths import take_paths_literally
 from seg_pipeline.settings import get_settings
 
 SQLITE_BUSY_SECONDS = 30
+
+PLANNED_AT_ONCE = 1000
+"""Planned events in one INSERT: seven values each, and SQLite takes 32,766 in a statement."""
 
 
 @lru_cache(maxsize=8)
@@ -92,6 +96,27 @@ def _until_true(method: Callable[..., bool]) -> Callable[..., bool]:
     return ask
 
 
+class _PlannedTogether(SqlEventLogStorage):
+    """Stores what a run plans in one INSERT, and then each of its assets once; upstream's storages
+    do both event by event."""
+
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        types = {event.dagster_event_type for event in events}
+        if types != {DagsterEventType.ASSET_MATERIALIZATION_PLANNED}:
+            super().store_event_batch(events)
+            return
+        with self.index_transaction() as connection:
+            connection.execute(self.prepare_insert_event_batch(events))
+            # In the order of the events, which Dagster sorts by asset: two runs that lock these
+            # rows in one order never wait for each other in a circle.
+            for last in {event.get_dagster_event().asset_key: event for event in events}.values():
+                self._store_asset_event(connection, last, _NO_ID)
+
+
+_NO_ID = 0
+"""What is kept of a planned event with its asset has no event's number in it."""
+
+
 class _PooledSqliteRuns(SqliteRunStorage):
     has_run_stats_index_cols = _until_true(SqliteRunStorage.has_run_stats_index_cols)
 
@@ -111,7 +136,7 @@ class _PooledSqliteSchedules(SqliteScheduleStorage):
             yield connection
 
 
-class _PooledSqliteEvents(ConsolidatedSqliteEventLogStorage):
+class _PooledSqliteEvents(_PlannedTogether, ConsolidatedSqliteEventLogStorage):
     _has_asset_key_col_on_connection = _until_true(
         ConsolidatedSqliteEventLogStorage._has_asset_key_col_on_connection
     )
@@ -135,7 +160,7 @@ class _PooledPostgresRuns(PostgresRunStorage):
         """Pooled from the start."""
 
 
-class _PooledPostgresEvents(PostgresEventLogStorage):
+class _PooledPostgresEvents(_PlannedTogether, PostgresEventLogStorage):
     has_table = _until_true(PostgresEventLogStorage.has_table)
     _has_asset_key_col_on_connection = _until_true(
         PostgresEventLogStorage._has_asset_key_col_on_connection
@@ -258,6 +283,12 @@ class SegPipelineStorage(DagsterStorage[DagsterInstance], ConfigurableClass):
     def schedule_storage_data(self) -> ConfigurableClassData | None:
         """None: the three are never configured apart."""
         return None
+
+
+def plan_together() -> None:
+    """Has this process hand over what a run plans in batches; upstream asks the environment whether
+    to, each time."""
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(PLANNED_AT_ONCE))
 
 
 def runless_events(instance: DagsterInstance, before: datetime, limit: int) -> list[int]:

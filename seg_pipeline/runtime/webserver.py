@@ -10,6 +10,7 @@ from dagster._core.workspace.context import IWorkspaceProcessContext
 from dagster_webserver import cli
 from dagster_webserver.app import create_app_from_workspace_process_context
 
+from seg_pipeline.runtime.dagster_storage import plan_together
 from seg_pipeline.runtime.literal_paths import take_paths_literally
 from seg_pipeline.runtime.process_logs import take_over_logs
 from seg_pipeline.runtime.ui_guard import UiGuard, UiRules
@@ -22,6 +23,7 @@ def main() -> None:
     take_over_logs("webserver")
     settings = get_settings()
     take_paths_literally()
+    plan_together()
     cli.host_dagster_ui_with_workspace_process_context = serve
     defaults = {"host": settings.dagster_host, "port": settings.dagster_port}
     cli.dagster_webserver(auto_envvar_prefix="DAGSTER_WEBSERVER", default_map=defaults)

@@ -1,8 +1,10 @@
 """Dagster's storage on pooled connections, SQLite here and Postgres where a server can be
 started."""
 
+import os
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ from dagster._core.instance.ref import InstanceRef
 
 from seg_pipeline.runtime import dagster_storage
 from seg_pipeline.runtime.dagster_storage import (
+    PLANNED_AT_ONCE,
     SegPipelineStorage,
     delete_event,
+    plan_together,
     postgres_url,
     runless_events,
 )
@@ -132,6 +136,110 @@ def test_a_tables_shape_is_asked_for_once(instance: dg.DagsterInstance) -> None:
     assert look() > 2
     assert look() == 2
     db.event.remove(db.Engine, "before_cursor_execute", note)
+
+
+IMAGES = [f"image-{number:02d}" for number in range(32)]
+STAGES = ("source_image", "segments", "cutouts", "result", "callback")
+
+
+@pytest.fixture
+def stages(instance: dg.DagsterInstance) -> dg.RepositoryDefinition:
+    """A job of five assets, partitioned as ours are, and 32 partitions."""
+    partitions = dg.DynamicPartitionsDefinition(name="jobs")
+    instance.add_dynamic_partitions("jobs", IMAGES)
+
+    def stage(name: str) -> dg.AssetsDefinition:
+        @dg.asset(name=name, partitions_def=partitions)
+        def nothing() -> None:
+            pass
+
+        return nothing
+
+    job = dg.define_asset_job("segment_images")
+    repository = dg.Definitions([stage(name) for name in STAGES], jobs=[job]).get_repository_def()
+    assert isinstance(repository, dg.RepositoryDefinition)
+    return repository
+
+
+def plan(instance: dg.DagsterInstance, stages: dg.RepositoryDefinition) -> str:
+    """A run over all the partitions, as the daemon makes it; its id."""
+    first_and_last = {
+        "dagster/asset_partition_range_start": IMAGES[0],
+        "dagster/asset_partition_range_end": IMAGES[-1],
+    }
+    job = stages.get_job("segment_images")
+    return instance.create_run_for_job(job, tags=first_and_last).run_id
+
+
+@contextmanager
+def counted_statements() -> Iterator[list[str]]:
+    """What is asked of databases inside."""
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, text: str, *_: Any) -> None:
+        statements.append(text)
+
+    db.event.listen(db.Engine, "before_cursor_execute", note)
+    yield statements
+    db.event.remove(db.Engine, "before_cursor_execute", note)
+
+
+def planned_events(instance: dg.DagsterInstance, run_id: str) -> list[tuple[str, str, str | None]]:
+    entries = [entry.get_dagster_event() for entry in instance.all_logs(run_id)]
+    return [
+        (entry.event_type_value, str(entry.asset_key), entry.partition)
+        for entry in entries
+        if entry.asset_key
+    ]
+
+
+def test_what_a_run_of_32_plans_is_stored_together(
+    instance: dg.DagsterInstance,
+    stages: dg.RepositoryDefinition,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One by one it is 480 statements; what is stored, and what is known of the assets afterwards,
+    must be the same."""
+    monkeypatch.delenv("DAGSTER_EVENT_BATCH_SIZE", raising=False)
+    with counted_statements() as one_by_one:
+        first = plan(instance, stages)
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", str(PLANNED_AT_ONCE))
+    with counted_statements() as together:
+        second = plan(instance, stages)
+    assert len(one_by_one) > 2 * len(IMAGES) * len(STAGES)
+    assert len(together) < 40
+    assert planned_events(instance, second) == planned_events(instance, first)
+    assert len(planned_events(instance, second)) == len(IMAGES) * len(STAGES)
+    records = instance.get_asset_records([dg.AssetKey(name) for name in STAGES])
+    assert {record.asset_entry.last_run_id for record in records} == {second}
+
+
+def test_materialisations_that_come_in_a_batch_are_found(instance: dg.DagsterInstance) -> None:
+    """Upstream's own way of storing them is kept."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_EVENT_BATCH_SIZE", "10")
+
+        @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["a", "b"]))
+        def result() -> None:
+            pass
+
+        @dg.asset_check(asset=result)
+        def is_there() -> dg.AssetCheckResult:
+            return dg.AssetCheckResult(passed=True)
+
+        dg.materialize([result, is_there], instance=instance, partition_key="a")
+    assert instance.get_materialized_partitions(dg.AssetKey("result")) == {"a"}
+
+
+def test_planning_together_is_asked_for_in_the_environment_where_upstream_looks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DAGSTER_EVENT_BATCH_SIZE", raising=False)
+    plan_together()
+    assert os.environ["DAGSTER_EVENT_BATCH_SIZE"] == str(PLANNED_AT_ONCE)
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "0")
+    plan_together()
+    assert os.environ["DAGSTER_EVENT_BATCH_SIZE"] == "0"
 
 
 def test_the_storage_has_nothing_to_configure() -> None:

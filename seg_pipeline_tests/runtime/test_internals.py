@@ -117,6 +117,7 @@ REACHED_INTO = {
     "_instance",
     "_lifespan",
     "_rlock",
+    "_store_asset_event",
     "_wlock",
 }
 """Private attributes of theirs that `runtime/` uses."""
