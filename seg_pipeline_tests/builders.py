@@ -15,6 +15,7 @@ from seg_pipeline.domain import BoolMask, Job, Mask, Parameters, RgbImage, Segme
 from seg_pipeline.errors import NotAnImage, SegPipelineError
 from seg_pipeline.jobs.fetches import FetchRecord, FetchState
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat
+from seg_pipeline.jobs.leftovers import SearchRound, places_of, search
 from seg_pipeline.jobs.repository import Inbox, fingerprint
 from seg_pipeline.jobs.result_document import ModelOutput, Timing, failed_document, result_document
 from seg_pipeline.pipeline.stages import StageContext
@@ -232,3 +233,9 @@ def end_queue_job(
     )
     inbox.finish(uuid, document, document["status"], job.expires_at(ended_at))
     return inbox.result(uuid) or {}
+
+
+def orphans(inbox: Inbox, older_than: datetime) -> list[str]:
+    """What a whole round of the search for leftovers finds in the store."""
+    found = search(places_of(inbox, older_than), SearchRound(NOON), 100_000, NOON).leftovers
+    return sorted({uuid for uuids in found.values() for uuid in uuids})

@@ -3,12 +3,12 @@ removed."""
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile
 
 import dagster as dg
 
@@ -20,10 +20,19 @@ from seg_pipeline.jobs.heartbeats import (
     remove_beat,
     remove_fetcher_beat,
 )
+from seg_pipeline.jobs.leftovers import (
+    Found,
+    Part,
+    Place,
+    note_round,
+    places_of,
+    read_round,
+    search,
+)
 from seg_pipeline.monitoring.service_state import PruneState, note_prune
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.runtime.celery_app import broker_folder
-from seg_pipeline.runtime.dagster_storage import delete_event, runless_events
+from seg_pipeline.runtime.dagster_storage import count_partitions, delete_event, runless_events
 from seg_pipeline.runtime.upkeep import UPKEEP_TAG
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import keys
@@ -40,6 +49,10 @@ AT_ONCE = 16
 """Jobs that are deleted side by side: in a bucket each takes a dozen requests, one after the
 other."""
 
+SEARCHED = 1000
+"""Names that a prune looks at for leftovers. A job has three (its files, the mark of its end, its
+partition), so that a round of the search takes thirty hours with 10,000 jobs that live."""
+
 ORPHAN_GRACE = timedelta(hours=1)
 LEFTOVER_GRACE = timedelta(hours=1)
 Removal = Callable[[], object]
@@ -48,9 +61,22 @@ Removal = Callable[[], object]
 FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How long a prune may take, and how many names it looks at for leftovers."""
+
+    seconds: float = LONGEST_PRUNE_SECONDS
+    searched: int = SEARCHED
+
+
+USUAL_LIMITS = Limits()
+
+
 @dataclass
 class Pruned:
-    """How much of each kind a prune removed, or would remove."""
+    """How much of each kind a prune removed, or would remove; and of the search for leftovers how
+    many names it looked at this time and in this round, where it stands, since when this round has
+    been under way and when the one before it ended."""
 
     jobs: int = 0
     orphans: int = 0
@@ -63,6 +89,11 @@ class Pruned:
     metric_folds: int = 0
     failures: int = 0
     first_failure: str = ""
+    searched: int = field(default=0, compare=False)
+    searched_in_round: int = field(default=0, compare=False)
+    search_stands_at: str = field(default="", compare=False)
+    search_round_began_at: str = field(default="", compare=False)
+    former_round_ended_at: str = field(default="", compare=False)
 
 
 class PruneConfig(dg.Config):
@@ -101,29 +132,67 @@ def prune(
     instance: dg.DagsterInstance,
     now: datetime,
     dry_run: bool = False,
-    longest_seconds: float = LONGEST_PRUNE_SECONDS,
+    limits: Limits = USUAL_LIMITS,
 ) -> Pruned:
-    """Removes what has expired by `now`. A job in flight or in the inbox is never touched.
+    """Removes what has expired by `now`, and leftovers among the names whose turn it is. A job in
+    flight or in the inbox is never touched.
 
     Each step may be repeated: a prune that dies is finished by the next. What cannot be removed is
-    counted and does not keep the rest from going.
+    counted and does not keep the rest from going. What it costs grows with what is removed, and not
+    with what stays.
     """
-    counts, deadline = Pruned(), time.monotonic() + longest_seconds
-    steps = {
-        "jobs": (_expired_jobs(stage_context, now), AT_ONCE),
-        "orphans": (_orphans(stage_context, now), AT_ONCE),
-        "partitions": (_partitions(stage_context, instance), 1),
-        "runs": (_runs(stage_context, instance, now), 1),
-        "events": (_events(stage_context, instance, now), 1),
-        "parked": (_parked(stage_context, now), AT_ONCE),
-        "broker_messages": (_broker_messages(stage_context.settings, now), 1),
-        "heartbeats": (_heartbeats(stage_context, now), 1),
-        "metric_folds": (_metric_folds(stage_context, now), 1),
-    }
-    for name, (removals, at_once) in steps.items():
-        in_time = takewhile(lambda _: time.monotonic() < deadline, islice(removals, PER_PRUNE))
-        problems = _count(in_time) if dry_run else _remove(in_time, at_once)
-        _note(counts, name, problems)
+    counts, deadline = Pruned(), time.monotonic() + limits.seconds
+    found = _search(stage_context, instance, now, limits.searched)
+
+    def work_off(steps: Iterable[Step]) -> None:
+        for name, removals, at_once in steps:
+            in_time = takewhile(lambda _: time.monotonic() < deadline, islice(removals, PER_PRUNE))
+            _note(counts, name, _count(in_time) if dry_run else _remove(in_time, at_once))
+
+    work_off(_leftovers(stage_context, instance, found))
+    if time.monotonic() < deadline and not dry_run:
+        note_round(stage_context.store, found.next)
+    work_off(_due(stage_context, instance, now))
+    return _with_search(counts, found)
+
+
+Step = tuple[str, Iterable[Removal], int]
+"""What is counted, its removals, and how many of these go side by side."""
+
+
+def _leftovers(
+    stage_context: StageContext, instance: dg.DagsterInstance, found: Found
+) -> Iterator[Step]:
+    """First of all, so that the search gets on however much there is to do besides."""
+    leftovers = dict(found.leftovers)
+    gone = leftovers.pop(_PARTITIONS)
+    orphans = dict.fromkeys(chain.from_iterable(leftovers.values()))
+    remove = stage_context.inbox.remove_leftovers
+    yield "orphans", (partial(remove, uuid) for uuid in orphans), AT_ONCE
+    yield "partitions", _deletions(stage_context, instance, gone), 1
+
+
+def _due(
+    stage_context: StageContext, instance: dg.DagsterInstance, now: datetime
+) -> Iterator[Step]:
+    expired: list[str] = []
+    yield "jobs", _expired_jobs(stage_context, now, expired), AT_ONCE
+    yield "partitions", _partitions(stage_context, instance, expired), 1
+    yield "runs", _runs(stage_context, instance, now), 1
+    yield "events", _events(stage_context, instance, now), 1
+    yield "parked", _parked(stage_context, now), AT_ONCE
+    yield "broker_messages", _broker_messages(stage_context.settings, now), 1
+    yield "heartbeats", _heartbeats(stage_context, now), 1
+    yield "metric_folds", _metric_folds(stage_context, now), 1
+
+
+def _with_search(counts: Pruned, found: Found) -> Pruned:
+    stands = found.next
+    counts.searched, counts.searched_in_round = found.searched, stands.searched
+    counts.search_stands_at = f"{stands.place}{stands.cursor}" if stands.place else "the beginning"
+    counts.search_round_began_at = stands.began_at.isoformat()
+    if stands.former_ended_at:
+        counts.former_round_ended_at = stands.former_ended_at.isoformat()
     return counts
 
 
@@ -149,7 +218,7 @@ def _problem(remove: Removal) -> str | None:
 
 
 def _note(counts: Pruned, name: str, problems: Iterator[str | None]) -> None:
-    done = 0
+    done = getattr(counts, name)
     for problem in problems:
         done += problem is None
         counts.failures += problem is not None
@@ -174,34 +243,69 @@ prune_schedule = dg.ScheduleDefinition(
 )
 
 
-def _expired_jobs(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
-    """Jobs whose time is over; one that an operator has run again just now is left until the next
-    prune, and one that the app server is still to be told of until it has been told, and had the
-    time to fetch its files."""
+def _expired_jobs(
+    stage_context: StageContext, now: datetime, expired: list[str]
+) -> Iterator[Removal]:
+    """Jobs whose time is over, and their uuids into the list; one that an operator has run again
+    just now is left until the next prune, and one that the app server is still to be told of until
+    it has been told, and had the time to fetch its files."""
     heartbeats = live_workers(stage_context.store, now, stage_context.settings.worker_stale_seconds)
     busy = {uuid for heartbeat in heartbeats for uuid in heartbeat.uuids}
     if stage_context.settings.app_server_url:
         busy |= stage_context.inbox.outbox.uuids()
-    for expired in stage_context.inbox.expired(now, PER_PRUNE, busy):
-        yield partial(stage_context.inbox.expire, expired)
+    for job in stage_context.inbox.expired(now, PER_PRUNE, busy):
+        expired.append(job.uuid)
+        yield partial(stage_context.inbox.expire, job)
 
 
-def _orphans(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
-    for uuid in stage_context.inbox.orphans(older_than=now - ORPHAN_GRACE):
-        yield partial(stage_context.inbox.remove_leftovers, uuid)
+def _search(
+    stage_context: StageContext, instance: dg.DagsterInstance, now: datetime, limit: int
+) -> Found:
+    """Looks for files and partitions of jobs that are gone, from where the last prune left off."""
+    places = places_of(stage_context.inbox, now - ORPHAN_GRACE)
+    partitions = Place(
+        _PARTITIONS, partial(_registered, instance), partial(_without_job, stage_context)
+    )
+    return search([*places, partitions], read_round(stage_context.store, now), limit, now)
 
 
-def _partitions(stage_context: StageContext, instance: dg.DagsterInstance) -> Iterator[Removal]:
-    """Keys whose job is gone, and the oldest of those past LIVE_PARTITIONS, as far as they are not
-    under way."""
+_PARTITIONS = "partitions/"
+"""The search's name for the keys that are registered in Dagster."""
+
+
+def _registered(instance: dg.DagsterInstance, cursor: str | None, limit: int) -> Part:
+    page = instance.get_paginated_dynamic_partitions(
+        job_partitions.name or "", limit=limit, ascending=True, cursor=cursor
+    )
+    return page.results, page.cursor
+
+
+def _without_job(stage_context: StageContext, uuids: Sequence[str]) -> list[str]:
+    store = stage_context.store
+    requests = store.at_once([partial(store.head, keys.request(uuid)) for uuid in uuids])
+    return [uuid for uuid, request in zip(uuids, requests, strict=True) if request is None]
+
+
+def _partitions(
+    stage_context: StageContext, instance: dg.DagsterInstance, expired: Sequence[str]
+) -> Iterator[Removal]:
+    """Keys of the jobs that have just expired, and the oldest of those past LIVE_PARTITIONS."""
     name = job_partitions.name or ""
-    registered = instance.get_dynamic_partitions(name)
-    living = set(stage_context.store.list_folders(keys.ASSETS))
-    under_way = {claim.uuid for claim in stage_context.inbox.inflight()}
-    surplus = set(registered[: max(0, len(registered) - stage_context.settings.live_partitions)])
-    for uuid in registered:
-        if (uuid not in living or uuid in surplus) and uuid not in under_way:
-            yield partial(instance.delete_dynamic_partition, name, uuid)
+    gone = instance.get_existing_dynamic_partitions(name, expired)
+    surplus = count_partitions(instance, name) - stage_context.settings.live_partitions
+    oldest = _registered(instance, None, min(surplus, PER_PRUNE))[0] if surplus > 0 else ()
+    yield from _deletions(stage_context, instance, dict.fromkeys((*gone, *oldest)))
+
+
+def _deletions(
+    stage_context: StageContext, instance: dg.DagsterInstance, uuids: Iterable[str]
+) -> Iterator[Removal]:
+    """Of those that are not under way."""
+    infos = stage_context.store.list(keys.INFLIGHT)
+    under_way = {info.key.removeprefix(keys.INFLIGHT) for info in infos}
+    for uuid in uuids:
+        if uuid not in under_way:
+            yield partial(instance.delete_dynamic_partition, job_partitions.name or "", uuid)
 
 
 def _runs(

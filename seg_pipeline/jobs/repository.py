@@ -412,20 +412,21 @@ class Inbox:
                 count += 1
                 yield job
 
-    def orphans(self, older_than: datetime) -> Iterator[str]:
-        """Uuids of what no marker leads to, untouched since `older_than`: an acceptance, or a
-        deletion, died half way.
+    def is_orphan(self, uuid: str, older_than: datetime) -> bool:
+        """Whether no marker leads to what is there, untouched since `older_than`: an acceptance, or
+        a deletion, died half way. To be given to `remove_leftovers`.
 
-        A finished job among them gets its markers back instead. To be given to `remove_leftovers`.
+        A finished job without markers gets them back instead.
         """
-        candidates = {*self.store.list_folders(keys.ASSETS), *self._uuids(*map(_done, _OUTCOMES))}
-        # The order in which a job passes them, so that none slips through between two listings.
-        known = {*self._uuids(keys.FETCHING, keys.INBOX, keys.INFLIGHT, keys.EXPIRY)}
-        for uuid in sorted(candidates - known):
-            if not self.settle(uuid):
-                infos = self.store.list(keys.asset(uuid, ""))
-                if all(info.last_modified < older_than for info in infos):
-                    yield uuid
+        result = self.result(uuid)
+        if result is not None:
+            if not (self.store.head(_expiry_key(uuid, result)) or self._has_marker(uuid)):
+                self.settle(uuid)
+            return False
+        # A job that ends between these looks has new files.
+        return not self._has_marker(uuid) and all(
+            info.last_modified < older_than for info in self.store.list(keys.asset(uuid, ""))
+        )
 
     def _record(self, job: Job) -> Accepted | None:
         """Writes the request or finds the one that is there; None if that vanished meanwhile."""
@@ -698,14 +699,6 @@ class Inbox:
         self.store.put(_expiry_key(job.uuid, result), b"")
         self.store.delete(job.key)
         return False
-
-    def _uuids(self, *prefixes: str) -> Iterator[str]:
-        """The uuids of all markers below the prefixes; an expiry marker has the time in front."""
-        for prefix in prefixes:
-            names = (_name(info) for info in self._each(prefix))
-            yield from (
-                (name.partition("-")[2] for name in names) if prefix == keys.EXPIRY else names
-            )
 
 
 def _size(data: bytes | BinaryIO) -> int:

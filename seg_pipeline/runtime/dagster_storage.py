@@ -20,7 +20,7 @@ from dagster._core.instance import RUNLESS_RUN_ID
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage, SqlEventLogStorage
 from dagster._core.storage.event_log.base import EventLogStorage
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.event_log.schema import DynamicPartitionsTable, SqlEventLogStorageTable
 from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.storage.runs.base import RunStorage
 from dagster._core.storage.schedules import SqliteScheduleStorage
@@ -312,6 +312,14 @@ def delete_event(instance: DagsterInstance, event_id: int) -> None:
         connection.execute(
             SqlEventLogStorageTable.delete().where(SqlEventLogStorageTable.c.id == event_id)
         )
+
+
+def count_partitions(instance: DagsterInstance, definition: str) -> int:
+    """How many keys are registered; upstream would list them."""
+    of_definition = DynamicPartitionsTable.c.partitions_def_name == definition
+    query = db.select(db.func.count()).select_from(DynamicPartitionsTable).where(of_definition)
+    with _events_of(instance).index_connection() as connection:
+        return int(connection.execute(query).scalar_one())
 
 
 def _events_of(instance: DagsterInstance) -> SqlEventLogStorage:

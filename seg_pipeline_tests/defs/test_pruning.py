@@ -1,22 +1,27 @@
 """What goes when: expired jobs, their partitions, and Dagster's own old runs; never a job in
 flight."""
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from seg_pipeline.defs.pruning import Pruned, prune, pruned
+from seg_pipeline.defs.pruning import Limits, Pruned, prune, pruned
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.jobs.deliveries import Policy, Reply
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, all_workers, write_beat
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.runtime.celery_app import broker_folder
-from seg_pipeline_tests.builders import NOON, accept_upload, end_queue_job, make_context
+from seg_pipeline.store import Store, keys
+from seg_pipeline_tests.builders import NOON, accept_upload, end_queue_job, make_context, make_job
 from seg_pipeline_tests.pipeline.test_stages import run_stages
+from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
 
 @pytest.fixture
@@ -265,8 +270,143 @@ def test_a_prune_with_failures_is_a_failed_run_that_says_why(
 def test_a_prune_ends_when_its_time_is_over_and_the_next_goes_on(
     stage_context: StageContext, instance: dg.DagsterInstance
 ) -> None:
-    assert prune(stage_context, instance, later(seconds=120), longest_seconds=0) == Pruned()
+    assert prune(stage_context, instance, later(seconds=120), limits=Limits(seconds=0)) == Pruned()
     assert prune(stage_context, instance, later(seconds=120)).jobs == 1
+
+
+# The search for leftovers
+
+A_FEW = Limits(searched=4)
+
+
+def finish_jobs(stage_context: StageContext, count: int) -> list[str]:
+    """Jobs that have ended and live for another hour."""
+    uuids = [f"living-{number:04d}" for number in range(count)]
+    for uuid in uuids:
+        stage_context.store.put(keys.request(uuid), json.dumps(make_job(uuid).to_json()).encode())
+        stage_context.inbox.finish(uuid, {"uuid": uuid}, "completed", later(hours=1))
+    return uuids
+
+
+def leave_leftovers(stage_context: StageContext, instance: dg.DagsterInstance) -> None:
+    """Files without a request, marks of ends without files, and partitions without a job, some
+    before and some behind those of jobs that live."""
+    for uuid in ("a-leftover", "z-leftover"):
+        stage_context.store.put(f"assets/{uuid}/overlay.webp", b"overlay")
+        stage_context.store.put(f"done/failed/{uuid}", b"")
+    instance.add_dynamic_partitions("jobs", ["a-leftover", *living(stage_context), "z-leftover"])
+
+
+def living(stage_context: StageContext) -> list[str]:
+    """The jobs that have ended, by their marks."""
+    infos = stage_context.store.list("done/completed/")
+    return [info.key.removeprefix("done/completed/") for info in infos]
+
+
+def rounds_until(
+    stage_context: StageContext, instance: dg.DagsterInstance, is_over: Callable[[], bool]
+) -> int:
+    """How many prunes that takes, two hours after all was written."""
+    for number in range(200):
+        if is_over():
+            return number
+        prune(stage_context, instance, later(hours=2), limits=A_FEW)
+    raise AssertionError("the search does not get there")
+
+
+@pytest.fixture
+def searched(store: Store, tmp_path: Path, instance: dg.DagsterInstance) -> StageContext:
+    """Twelve jobs that live for a day, and leftovers among them."""
+    stage_context = make_context(tmp_path, store)
+    finish_jobs(stage_context, 12)
+    for uuid in living(stage_context):
+        result = stage_context.inbox.result(uuid) or {}
+        stage_context.inbox.finish(uuid, result, "completed", later(days=1))
+    leave_leftovers(stage_context, instance)
+    return stage_context
+
+
+def is_clean(stage_context: StageContext, instance: dg.DagsterInstance) -> bool:
+    """Whether only what belongs to the twelve is left."""
+    store = stage_context.store
+    return (
+        [*store.list_folders("assets/")] == living(stage_context)
+        and store.list("done/failed/") == []
+        and [*instance.get_dynamic_partitions("jobs")] == living(stage_context)
+    )
+
+
+def test_leftovers_are_found_within_a_round_and_nothing_else_goes(
+    searched: StageContext, instance: dg.DagsterInstance
+) -> None:
+    names = 14 + 12 + 2 + 14
+    prunes = rounds_until(searched, instance, lambda: is_clean(searched, instance))
+    assert names // A_FEW.searched - 1 <= prunes <= names // A_FEW.searched + 1
+    assert len(living(searched)) == 12
+
+
+def test_leftovers_are_found_whatever_prune_dies_in_between(
+    searched: StageContext, instance: dg.DagsterInstance
+) -> None:
+    """Every second prune is killed, each time before a later write."""
+    for lives in range(60):
+        dying = UnreliableStore(searched.store, lives % 7)
+        with suppress(Killed):
+            context = replace(searched, store=dying)
+            prune(context, instance, later(hours=2), limits=A_FEW)
+        prune(searched, instance, later(hours=2), limits=A_FEW)
+        if is_clean(searched, instance):
+            return
+    raise AssertionError("the search does not get there")
+
+
+def test_a_search_goes_on_where_it_was_and_says_how_far_it_is(
+    searched: StageContext, instance: dg.DagsterInstance
+) -> None:
+    first = prune(searched, instance, later(hours=2), limits=A_FEW)
+    assert (first.searched, first.searched_in_round) == (4, 4)
+    assert first.search_stands_at == "assets/living-0002"
+    second = prune(searched, instance, later(hours=3), limits=A_FEW)
+    assert (second.searched, second.searched_in_round) == (4, 8)
+    assert second.search_stands_at == "assets/living-0006"
+    assert second.search_round_began_at == first.search_round_began_at
+    assert second.former_round_ended_at == ""
+    whole = prune(searched, instance, later(hours=4))
+    assert (whole.search_stands_at, whole.searched) == ("the beginning", 6 + 12 + 1 + 14)
+    assert whole.former_round_ended_at == whole.search_round_began_at
+
+
+def test_a_dry_run_searches_and_does_not_move_on(
+    searched: StageContext, instance: dg.DagsterInstance
+) -> None:
+    for _ in range(2):
+        counts = prune(searched, instance, later(hours=2), dry_run=True)
+        assert (counts.orphans, counts.partitions, counts.searched_in_round) == (2, 2, 0)
+    assert searched.store.head("state/leftovers") is None
+    assert not is_clean(searched, instance)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"began_at": 1}', b"\xff"])
+def test_a_search_that_cannot_read_where_it_was_begins_anew(
+    searched: StageContext, instance: dg.DagsterInstance, content: bytes
+) -> None:
+    searched.store.put("state/leftovers", content)
+    assert prune(searched, instance, later(hours=2)).orphans == 2
+
+
+def test_a_prune_calls_the_store_as_often_whatever_the_number_of_living_jobs(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    calls = []
+    for living_jobs in (10, 5000):
+        stage_context = make_context(tmp_path)
+        uuids = finish_jobs(stage_context, living_jobs)
+        instance.add_dynamic_partitions("jobs", uuids)
+        counted = UnreliableStore(stage_context.store)
+        prune(replace(stage_context, store=counted), instance, later(minutes=1), limits=A_FEW)
+        calls.append(counted.calls)
+    assert calls[0] == calls[1]
+    assert 20 < calls[0].total() < 60
 
 
 def test_the_asset_reports_what_went(stage_context: StageContext) -> None:
@@ -278,3 +418,5 @@ def test_the_asset_reports_what_went(stage_context: StageContext) -> None:
     (event,) = result.get_asset_materialization_events()
     metadata = event.materialization.metadata
     assert (metadata["dry_run"].value, metadata["jobs"].value) == (True, 0)
+    assert metadata["searched"].value == 4  # three jobs' files and the mark of one's end
+    assert metadata["search_stands_at"].value == "the beginning"

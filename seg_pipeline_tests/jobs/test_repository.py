@@ -30,7 +30,14 @@ from seg_pipeline.jobs.repository import (
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys, open_store
 from seg_pipeline.store.object_store import ObjectStore
-from seg_pipeline_tests.builders import NOON, bring_picture, make_beat, make_job, make_queue_job
+from seg_pipeline_tests.builders import (
+    NOON,
+    bring_picture,
+    make_beat,
+    make_job,
+    make_queue_job,
+    orphans,
+)
 from seg_pipeline_tests.store.writers import (
     accept_at_once,
     claim_at_once,
@@ -1009,7 +1016,7 @@ def test_a_prune_leaves_an_orphan_that_was_accepted_after_it_had_looked(inbox: I
     """The client whose acceptance died asks again."""
     accept(inbox, "a")
     inbox.store.delete(keys.inbox("a"))
-    (orphan,) = inbox.orphans(now_and_then())
+    (orphan,) = orphans(inbox, now_and_then())
     accept(inbox, "a")
     inbox.remove_leftovers(orphan)
     assert inbox.waiting(10) == ["a"]
@@ -1099,28 +1106,28 @@ def test_no_job_that_anybody_knows_of_is_an_orphan(inbox: Inbox) -> None:
     finish(inbox, "completed")
     finish(inbox, "failed", status="failed")
     before = all_keys(inbox)
-    assert [*inbox.orphans(now_and_then())] == []
+    assert orphans(inbox, now_and_then()) == []
     assert all_keys(inbox) == before
 
 
 def test_an_acceptance_that_died_half_way_is_an_orphan_when_it_is_old(inbox: Inbox) -> None:
     accept(inbox, "a", "b")
     inbox.store.delete(keys.inbox("a"))
-    assert [*inbox.orphans(now_and_then())] == ["a"]
-    assert [*inbox.orphans(datetime.now(UTC) - AN_HOUR)] == []
+    assert orphans(inbox, now_and_then()) == ["a"]
+    assert orphans(inbox, datetime.now(UTC) - AN_HOUR) == []
 
 
 def test_files_without_a_request_are_orphans(inbox: Inbox) -> None:
     """A worker that went on after its job was deleted, and then died."""
     inbox.store.put(keys.mask("a", 0), b"mask")
-    assert [*inbox.orphans(now_and_then())] == ["a"]
+    assert orphans(inbox, now_and_then()) == ["a"]
     inbox.delete("a")
     assert all_keys(inbox) == set()
 
 
 def test_a_marker_of_a_job_of_which_nothing_else_is_left_is_an_orphan(inbox: Inbox) -> None:
     inbox.store.put(keys.done("completed", "a"), b"")
-    assert [*inbox.orphans(now_and_then())] == ["a"]
+    assert orphans(inbox, now_and_then()) == ["a"]
     inbox.delete("a")
     assert all_keys(inbox) == set()
 
@@ -1133,7 +1140,7 @@ def test_a_finished_job_without_markers_gets_them_back(inbox: Inbox, lost: tuple
     for key in before:
         if key.startswith(lost):
             inbox.store.delete(key)
-    assert [*inbox.orphans(now_and_then())] == []
+    assert orphans(inbox, now_and_then()) == []
     assert all_keys(inbox) == before
 
 
@@ -1190,7 +1197,7 @@ def test_an_acceptance_that_died_half_way_is_no_job_for_anybody(store: Store) ->
             inbox.status(f"job-{lives}")
         assert inbox.waiting(10) == []
         assert everything(inbox) == []
-    assert [*inbox.orphans(now_and_then())] == ["job-1", "job-2"]
+    assert orphans(inbox, now_and_then()) == ["job-1", "job-2"]
 
 
 def test_a_claim_killed_at_any_write_loses_and_doubles_nothing(store: Store) -> None:
@@ -1280,7 +1287,7 @@ def test_the_prune_finds_what_a_dead_prune_left(store: Store) -> None:
             Inbox(UnreliableStore(store, lives)).delete(f"job-{lives}")
     for job in inbox.expired(LATER, 100):
         inbox.expire(job)
-    for uuid in inbox.orphans(now_and_then()):
+    for uuid in orphans(inbox, now_and_then()):
         inbox.remove_leftovers(uuid)
     assert all_keys(inbox) == set()
 
@@ -1380,9 +1387,9 @@ def test_killed_processes_lose_no_job(folder_settings: Settings) -> None:
             inbox.finish(claim.uuid, {}, "completed", LATER)
     for claim in inbox.claim(inbox.waiting(10_000), "rest"):
         inbox.finish(claim.uuid, {}, "completed", LATER)
-    orphans = [*inbox.orphans(now_and_then())]
-    assert len(orphans) <= len(moments)
+    left = orphans(inbox, now_and_then())
+    assert len(left) <= len(moments)
     finished = {uuid for uuid, _ in everything(inbox, 1000)}
-    assert finished == set(inbox.store.list_folders(keys.ASSETS)) - set(orphans)
+    assert finished == set(inbox.store.list_folders(keys.ASSETS)) - set(left)
     assert {inbox.status(uuid) for uuid in finished} == {JobStatus.COMPLETED}
     assert all(inbox.store.get(keys.source(uuid, "png")) == PICTURE for uuid in finished)

@@ -14,7 +14,7 @@ from seg_pipeline.jobs.fetches import FetchState
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.store import keys
 from seg_pipeline.store.object_store import ObjectStore
-from seg_pipeline_tests.builders import NOON, make_job
+from seg_pipeline_tests.builders import NOON, make_job, orphans
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
 END = NOON + timedelta(days=2)
@@ -153,7 +153,7 @@ class History:
         assert self.inbox.inflight() == []
         assert all(self.inbox.result(uuid) for uuid in self.promised)
         for _ in range(2):  # an expiry marker that had to be put right is found by the next prune
-            for uuid in self.inbox.orphans(datetime.now(UTC) + timedelta(hours=1)):
+            for uuid in orphans(self.inbox, datetime.now(UTC) + timedelta(hours=1)):
                 self.inbox.remove_leftovers(uuid)
             for job in self.inbox.expired(END, 100):
                 self.inbox.expire(job)

@@ -79,6 +79,7 @@ IMPORTED = {
     "dagster._core.storage.event_log: ConsolidatedSqliteEventLogStorage",
     "dagster._core.storage.event_log: SqlEventLogStorage",
     "dagster._core.storage.event_log.base: EventLogStorage",
+    "dagster._core.storage.event_log.schema: DynamicPartitionsTable",
     "dagster._core.storage.event_log.schema: SqlEventLogStorageTable",
     "dagster._core.storage.event_log.sqlite: consolidated_sqlite_event_log",
     "dagster._core.storage.runs: SqliteRunStorage",
