@@ -164,8 +164,9 @@ def sweeper(
         return dg.SkipReason(f"The store is away, so nothing is known of the workers: {error}")
     if not report.retries:
         return dg.SkipReason(report.summary())
-    known = set(context.instance.get_dynamic_partitions("jobs"))
-    unknown = [claim.uuid for claim in report.retries if claim.uuid not in known]
+    uuids = [claim.uuid for claim in report.retries]
+    known = context.instance.get_existing_dynamic_partitions("jobs", uuids)
+    unknown = [uuid for uuid in uuids if uuid not in known]
     return dg.SensorResult(
         run_requests=[request_run([claim]) for claim in report.retries],
         dynamic_partitions_requests=[job_partitions.build_add_request(unknown)] if unknown else [],
