@@ -1,6 +1,7 @@
 """The whole service as `make run` starts it, in a folder and on ports of its own; `conftest.py` has
 the fixture."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from seg_pipeline.local.sample import BUNDLED, Sample, SampleFailed, ask, send_sample
 from seg_pipeline.local.servers import free_port
@@ -91,6 +92,28 @@ class Stack:
             return send_sample(self.base_url, BUNDLED)
         except SampleFailed as error:
             raise AssertionError(f"{error}\n{self.output()}") from error
+
+    def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
+        """What Dagster's UI is told when it asks so."""
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        url, headers = f"{self.dagster_url}/graphql", {"content-type": "application/json"}
+        answer = ask("POST", url, body, headers).body
+        assert "errors" not in answer, answer["errors"]
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    def run_log(self, uuid: str) -> str:
+        """What Dagster's UI shows of what the job's last run logged; empty if it shows nothing
+        yet."""
+        query = """query($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 1) {
+            ... on Runs { results { eventConnection { events {
+            ... on LogsCapturedEvent { runId fileKey } } } } } } }"""
+        tags = [{"key": "dagster/partition", "value": uuid}]
+        (run,) = self.graphql(query, filter={"tags": tags})["runsOrError"]["results"]
+        (captured,) = filter(None, run["eventConnection"]["events"])
+        key = [captured["runId"], "compute_logs", captured["fileKey"]]
+        query = "query($key: [String!]!) { capturedLogs(logKey: $key) { stderr } }"
+        return self.graphql(query, key=key)["capturedLogs"]["stderr"] or ""
 
     def output(self) -> str:
         """What the user saw so far."""

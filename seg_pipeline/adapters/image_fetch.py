@@ -23,6 +23,7 @@ import httpx
 
 from seg_pipeline.adapters.content_encoding import ContentDecoder, UndecodableBody, UnknownEncoding
 from seg_pipeline.adapters.public_network import PublicNetwork
+from seg_pipeline.adapters.s3_client import make_s3_client
 from seg_pipeline.domain import MAX_URL_LENGTH
 from seg_pipeline.errors import (
     FetchError,
@@ -475,24 +476,10 @@ def _get_s3(
 
 @lru_cache(maxsize=4)
 def _s3_client(settings: Settings, limits: FetchLimits) -> Any:
-    """A client with the store's endpoint and credentials.
-
-    Without these, boto3's own chain applies.
-    """
-    import boto3
-    from botocore.config import Config
-
-    access_key, secret_key = settings.s3_access_key, settings.s3_secret_key
-    config = Config(
+    return make_s3_client(
+        settings,
         connect_timeout=limits.connect_seconds,
         read_timeout=limits.read_seconds,
         retries={"total_max_attempts": 1},
         max_pool_connections=S3_AT_ONCE,
-    )
-    return boto3.Session(profile_name=settings.aws_profile, region_name=settings.aws_region).client(
-        "s3",
-        endpoint_url=settings.s3_endpoint_url,
-        aws_access_key_id=access_key.get_secret_value() if access_key else None,
-        aws_secret_access_key=secret_key.get_secret_value() if secret_key else None,
-        config=config,
     )

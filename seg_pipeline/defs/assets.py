@@ -12,6 +12,7 @@ the queue alone (Dagster skips the step of a run without one), and turns nothing
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -106,7 +107,12 @@ def _run_stage(
     if "asset" in context.selected_output_names:
         stage_context.run.begin(_stages_of(context.run), _identity_of(context))
         uuids = stages.jobs_of_this_run(stage_context, uuids) if name == FIRST_OP else uuids
+        began = time.monotonic()
         report = stage(stage_context, uuids)
+        seconds = time.monotonic() - began
+        logger.info(
+            "%s: %d of %d jobs go on, after %.3f s", name, len(report.passed), len(uuids), seconds
+        )
         _log_materializations(context, stage_context, name, report)
         _settle_errors(context, stage_context, uuids, report)
         uuids = report.passed

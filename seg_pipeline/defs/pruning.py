@@ -82,6 +82,7 @@ class Pruned:
     orphans: int = 0
     partitions: int = 0
     runs: int = 0
+    run_logs: int = 0
     events: int = 0
     parked: int = 0
     broker_messages: int = 0
@@ -178,7 +179,9 @@ def _due(
     expired: list[str] = []
     yield "jobs", _expired_jobs(stage_context, now, expired), AT_ONCE
     yield "partitions", _partitions(stage_context, instance, expired), 1
-    yield "runs", _runs(stage_context, instance, now), 1
+    runs = _old_runs(stage_context, instance, now)
+    yield "run_logs", _run_logs(stage_context, runs), AT_ONCE
+    yield "runs", (partial(instance.delete_run, run_id) for run_id in runs), 1
     yield "events", _events(stage_context, instance, now), 1
     yield "parked", _parked(stage_context, now), AT_ONCE
     yield "broker_messages", _broker_messages(stage_context.settings, now), 1
@@ -308,14 +311,19 @@ def _deletions(
             yield partial(instance.delete_dynamic_partition, job_partitions.name or "", uuid)
 
 
-def _runs(
+def _old_runs(
     stage_context: StageContext, instance: dg.DagsterInstance, now: datetime
-) -> Iterator[Removal]:
-    """Finished runs past their retention, oldest first, with all that they wrote."""
+) -> Sequence[str]:
+    """Finished runs past their retention, oldest first."""
     before = now - timedelta(seconds=stage_context.settings.run_retention_seconds)
     filters = dg.RunsFilter(statuses=FINISHED, created_before=before)
-    for run_id in instance.get_run_ids(filters, limit=PER_PRUNE):
-        yield partial(instance.delete_run, run_id)
+    return instance.get_run_ids(filters, limit=PER_PRUNE)
+
+
+def _run_logs(stage_context: StageContext, run_ids: Iterable[str]) -> Iterator[Removal]:
+    """What the runs have printed and logged. It goes before their records, which lead to it."""
+    for run_id in run_ids:
+        yield partial(stage_context.store.delete_folder, keys.run_logs(run_id))
 
 
 def _events(

@@ -128,10 +128,11 @@ def live_fetchers(
 def died_here(heartbeat: WorkerHeartbeat | FetcherHeartbeat) -> bool:
     """Whether it is of a process of this host that is gone, so that nobody need wait for it to grow
     stale."""
-    return heartbeat.host == socket.gethostname() and not _is_alive(heartbeat.pid)
+    return heartbeat.host == socket.gethostname() and not is_alive(heartbeat.pid)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether this host has a process of that number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

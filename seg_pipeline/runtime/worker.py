@@ -197,6 +197,11 @@ class PoolChild:
         """Reports what this process counts."""
         return Reporter(shared_stage_context().store, "worker", get_settings().heartbeat_seconds)
 
+    def finish_run_logs(self) -> None:
+        """Returns when the logs of this process's runs are where the UI reads them."""
+        if "instance" in self.__dict__:
+            self.instance.compute_log_manager.dispose()
+
 
 child = PoolChild()
 
@@ -274,6 +279,7 @@ def _take_out(problem: str) -> None:
     why."""
     logger.critical("this worker takes itself out: %s", problem)
     child.heartbeat_thread.give_up(problem)
+    child.finish_run_logs()
     _fail_parent()
 
 
@@ -344,6 +350,7 @@ def _end_child(exitcode: int, **_: Any) -> None:
     the exit code says as well."""
     child.heartbeat_thread.stop()
     child.reporter.close()
+    child.finish_run_logs()
     if exitcode == os.EX_OK:
         os._exit(exitcode)
 

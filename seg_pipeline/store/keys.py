@@ -29,12 +29,13 @@ LEFTOVERS_STATE = "state/leftovers"
 ALARMS_STATE = "state/alarms"
 CANCELS = "cancels/"
 CHECKS = "checks/"
+RUN_LOGS = "run-logs/"
 FORMAT = "format.json"
 """Which layout of keys and documents the store has; see `format.py`."""
 
 PREFIXES = (
     *(ASSETS, FETCHING, INBOX, INFLIGHT, DONE, EXPIRY, WORKERS, FETCHERS, PARKED, OUTBOX),
-    *(CANCELS, METRICS, METRICS_PAST, "state/", CHECKS),
+    *(CANCELS, METRICS, METRICS_PAST, "state/", CHECKS, RUN_LOGS),
 )
 """Everything that is the service's own in a bucket that it shares with others' files."""
 
@@ -224,6 +225,11 @@ def metrics(process: str) -> str:
 def metrics_past(generation: int) -> str:
     """What the processes that are gone have counted; the last generation counts."""
     return f"{METRICS_PAST}{generation:012d}"
+
+
+def run_logs(run_id: str) -> str:
+    """The prefix of all that a run has printed and logged."""
+    return f"{RUN_LOGS}{run_id}/"
 
 
 def content_type(key: str) -> str:

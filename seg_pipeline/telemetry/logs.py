@@ -59,6 +59,19 @@ def about(uuid: str | None = None, run_id: str | None = None) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def lines_also_to(stream: TextIO) -> Iterator[None]:
+    """What this process logs inside, any thread of it, goes to the stream too."""
+    root = logging.getLogger()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(root.handlers[0].formatter if root.handlers else None)
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+
+
 class InheritingPool(ThreadPoolExecutor):
     """Threads whose lines name what those of the thread would that asked for the work."""
 

@@ -50,13 +50,8 @@ class World:
         query = """query($key: AssetKeyInput!) {
             assetNodeOrError(assetKey: $key) { ... on AssetNode { assetPartitionStatuses {
                 ... on DefaultPartitionStatuses { materializedPartitions } } } } }"""
-        body = json.dumps({"query": query, "variables": {"key": {"path": [asset]}}}).encode()
-        answer = ask(
-            "POST", f"{self.stack.dagster_url}/graphql", body, {"content-type": "application/json"}
-        )
-        partitions: list[str] = answer.body["data"]["assetNodeOrError"]["assetPartitionStatuses"][
-            "materializedPartitions"
-        ]
+        node = self.stack.graphql(query, key={"path": [asset]})["assetNodeOrError"]
+        partitions: list[str] = node["assetPartitionStatuses"]["materializedPartitions"]
         return partitions
 
 

@@ -236,9 +236,7 @@ class _Run:
     def _running(self) -> list[str]:
         query = f"""{{ runsOrError(filter: {{statuses: [{RUNNING}]}}) {{
             ... on Runs {{ results {{ runId }} }} }} }}"""
-        url = f"{self.stack.dagster_url}/graphql"
-        answer = httpx.post(url, json={"query": query}, timeout=10).json()
-        return [run["runId"] for run in answer["data"]["runsOrError"]["results"]]
+        return [run["runId"] for run in self.stack.graphql(query)["runsOrError"]["results"]]
 
     @property
     def store(self) -> Store:

@@ -200,10 +200,15 @@ def test_old_finished_runs_go_with_what_they_wrote(
 
     finished = some_job.execute_in_process(instance=instance).run_id
     running = instance.create_run_for_job(some_job, status=dg.DagsterRunStatus.STARTED).run_id
+    logs = [f"run-logs/{run_id}/compute_logs/abcdefgh.err" for run_id in (finished, running)]
+    for key in logs:
+        stage_context.store.put(key, b"what it logged")
     assert prune(stage_context, instance, later(seconds=30)).runs == 0
-    assert prune(stage_context, instance, later(days=2)).runs == 1
+    counts = prune(stage_context, instance, later(days=2))
+    assert (counts.runs, counts.run_logs) == (1, 1)
     assert not instance.has_run(finished)
     assert instance.has_run(running)
+    assert [info.key for info in stage_context.store.list("run-logs/")] == logs[1:]
 
 
 def test_leftovers_of_the_embedded_broker_go(

@@ -1,6 +1,7 @@
 """What a new user does, for real: the whole service is started, used, broken and stopped."""
 
 import fcntl
+import json
 import os
 import signal
 import socket
@@ -65,15 +66,19 @@ def test_the_start_is_a_few_lines_and_says_what_a_demo_model_is(stack: Stack) ->
 
 @pytest.mark.slow
 def test_dagster_shows_our_code(stack: Stack) -> None:
-    query = (
-        b'{"query": "{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus } }'
-        b' } }"}'
-    )
-    answer = ask(
-        "POST", f"{stack.dagster_url}/graphql", query, {"content-type": "application/json"}
-    )
-    entries = answer.body["data"]["workspaceOrError"]["locationEntries"]
+    query = "{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus } } } }"
+    entries = stack.graphql(query)["workspaceOrError"]["locationEntries"]
     assert entries == [{"name": "seg_pipeline.definitions", "loadStatus": "LOADED"}]
+
+
+@pytest.mark.slow
+def test_dagster_shows_what_a_run_has_logged(stack: Stack) -> None:
+    uuid = stack.send_sample().document["uuid"]
+    stack.wait_for(lambda: stack.run_log(uuid) != "", "log of the run")
+    lines = [json.loads(line) for line in stack.run_log(uuid).splitlines()]
+    assert {line["process"] for line in lines} == {"worker"}
+    assert uuid in {line.get("uuid") for line in lines}
+    assert "segments: 1 of 1 jobs go on" in stack.run_log(uuid)
 
 
 @pytest.mark.slow

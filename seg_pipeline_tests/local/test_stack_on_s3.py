@@ -44,6 +44,18 @@ def test_files_land_in_the_bucket_and_urls_lead_there(on_s3: Stack, aws_endpoint
     assert not (on_s3.data_dir / "assets").exists()
 
 
+def test_a_run_s_log_is_in_the_bucket_and_in_dagster_s_ui(on_s3: Stack, aws_endpoint: str) -> None:
+    uuid = on_s3.send_sample().document["uuid"]
+    on_s3.wait_for(lambda: on_s3.run_log(uuid) != "", "log of the run")
+    s3 = boto3.client("s3", endpoint_url=aws_endpoint, region_name=REGION, **ANY_KEYS)
+    files = s3.list_objects_v2(Bucket="pictures", Prefix="run-logs/")["Contents"]
+    logs = [
+        s3.get_object(Bucket="pictures", Key=file["Key"])["Body"].read().decode() for file in files
+    ]
+    assert on_s3.run_log(uuid) in logs
+    assert "segments: 1 of 1 jobs go on" in on_s3.run_log(uuid)
+
+
 def test_the_bucket_holds_no_marker_of_a_finished_job(on_s3: Stack, aws_endpoint: str) -> None:
     httpx.post(
         f"{on_s3.base_url}/segment", content=BUNDLED.read_bytes(), timeout=90

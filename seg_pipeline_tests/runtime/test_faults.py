@@ -38,14 +38,6 @@ def large_picture() -> bytes:
         return saved(sample.convert("RGB").resize((2400, 1800)), "JPEG", quality=80)
 
 
-def graphql(stack: Stack, query: str, **variables: Any) -> dict[str, Any]:
-    """Asks the Dagster UI's own interface."""
-    asked = {"query": query, "variables": variables}
-    answer = httpx.post(f"{stack.dagster_url}/graphql", json=asked, timeout=30).json()
-    assert "errors" not in answer, answer["errors"]
-    return answer["data"]
-
-
 def runs(stack: Stack, **tags: str) -> list[dict[str, Any]]:
     """Runs with these tags, the newest first."""
     query = """query($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 50) {
@@ -53,7 +45,7 @@ def runs(stack: Stack, **tags: str) -> list[dict[str, Any]]:
     filters = {
         "tags": [{"key": key.replace("__", "/"), "value": value} for key, value in tags.items()]
     }
-    return graphql(stack, query, filter=filters)["runsOrError"]["results"]
+    return stack.graphql(query, filter=filters)["runsOrError"]["results"]
 
 
 def wait_for_end(stack: Stack, run_id: str) -> str:
@@ -63,7 +55,7 @@ def wait_for_end(stack: Stack, run_id: str) -> str:
     seen: list[str] = []
 
     def has_ended() -> bool:
-        seen.append(graphql(stack, query, id=run_id)["runOrError"]["status"])
+        seen.append(stack.graphql(query, id=run_id)["runOrError"]["status"])
         return seen[-1] in FINISHED
 
     stack.wait_for(has_ended, "end of the run")
@@ -169,7 +161,7 @@ def test_a_cancelled_run_ends_as_cancelled_and_its_jobs_say_so(
         list(senders.map(lambda uuid: queue(stack, larger, uuid), uuids))
     # So much that it lasts longer than a heartbeat, by which the worker notices.
     run_id = wait_until_a_batch_is_processed(stack, uuids, at_least=10)
-    graphql(stack, "mutation($id: String!) { terminateRun(runId: $id) { __typename } }", id=run_id)
+    stack.graphql("mutation($id: String!) { terminateRun(runId: $id) { __typename } }", id=run_id)
     assert wait_for_end(stack, run_id) == "CANCELED"
     stack.wait_for(lambda: statuses(stack, uuids) <= {"completed", "failed"}, "end of every job")
     failed = [document for uuid in uuids if (document := job(stack, uuid))["status"] == "failed"]
@@ -209,7 +201,7 @@ def launch(stack: Stack, uuid: str, *assets: str) -> str:
         "mode": "default", "selector": selector, "runConfigData": "{}",
         "executionMetadata": {"tags": [{"key": "dagster/partition", "value": uuid}]},
     }  # fmt: skip
-    launched = graphql(stack, query, parameters=parameters)["launchPipelineExecution"]
+    launched = stack.graphql(query, parameters=parameters)["launchPipelineExecution"]
     return launched["run"]["runId"]
 
 
@@ -229,7 +221,7 @@ def reexecute(stack: Stack, run_id: str, strategy: str) -> str:
         launchRunReexecution(reexecutionParams: $parameters) {
         __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
     parameters = {"parentRunId": run_id, "strategy": strategy}
-    return graphql(stack, query, parameters=parameters)["launchRunReexecution"]["run"]["runId"]
+    return stack.graphql(query, parameters=parameters)["launchRunReexecution"]["run"]["runId"]
 
 
 def test_a_bad_picture_fails_alone_with_its_reason_and_can_be_mended_and_run_on(
@@ -273,7 +265,7 @@ def test_an_operator_can_try_a_prune_without_removing_anything(stack: Stack, fin
         "selector": {**selector, "jobName": "prune"},
         "runConfigData": config,
     }
-    launched = graphql(stack, query, parameters=parameters)["launchPipelineExecution"]
+    launched = stack.graphql(query, parameters=parameters)["launchPipelineExecution"]
     assert wait_for_end(stack, launched["run"]["runId"]) == "SUCCESS"
     assert job(stack, finished)["status"] == "completed"
 
