@@ -34,6 +34,12 @@ PICTURES_A_PROCESS = 1_000
 MAX_SECONDS = 600
 """However busy the machine is; CPU time has a limit of its own, which a picture's pixels set."""
 
+_SIGNALS_OF_FAULTS = {
+    *(signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGSYS),
+    *(signal.SIGTRAP, signal.SIGXFSZ),
+}
+"""What a picture can make its decoder die of; all other signals come from outside."""
+
 _ERRORS: dict[str, type[ImageError]] = {
     error.code: error
     for error in vars(errors).values()
@@ -116,8 +122,10 @@ class Decoders:
         """One process for the caller alone; waits until one is idle."""
         process = self._idle.get()
         try:
-            if process is None:
-                process = _Process()
+            if process and process.has_ended:  # while it was idle: no picture is to blame
+                process.end()
+                process = None
+            process = process or _Process()
             yield process
         finally:
             if process and (process.is_over or process.pictures >= self._pictures_a_process):
@@ -175,6 +183,11 @@ class _Process:
         self._connection = ours
         self._connection.settimeout(MAX_SECONDS)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._process.poll() is not None
+
     def ask(self, request: dict[str, Any], data: bytes) -> _Reply:
         """What it answers. Raises an error for one that ends instead."""
         self.pictures += request["pixels"]
@@ -212,9 +225,9 @@ class _Process:
             return ImageTooCostly(
                 "The picture takes more time to decode than one of its size needs."
             )
-        if code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGIO):
-            return DecoderLost(f"The picture's decoder was ended by {signal.Signals(-code).name}.")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        if code == 0 or (code < 0 and -code not in _SIGNALS_OF_FAULTS):
+            return DecoderLost(f"The picture's decoder was ended from outside ({how}).")
         return UndecodableImage(f"The picture ends its decoder ({how}); save it anew.")
 
 

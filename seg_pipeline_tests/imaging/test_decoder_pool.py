@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from seg_pipeline.errors import (
+    DecoderLost,
     EmptyImage,
     ImageTooCostly,
     NotAnImage,
@@ -84,11 +86,11 @@ def test_memory_out_of_proportion_is_that_pictures_error(pool, monkeypatch):
 
 
 @pytest.fixture
-def flawed(monkeypatch) -> Iterator[Decoders]:
+def flawed(monkeypatch, tmp_path) -> Iterator[Decoders]:
     """A pool whose decoders do what the first bytes of a picture name, as a flaw in a decoder
     would."""
-    program = textwrap.dedent("""
-        import os, signal, sys, time
+    program = textwrap.dedent(f"""
+        import os, pathlib, signal, sys, time
         from seg_pipeline.imaging import decoder_process, images
         plain = images.read
         def read(data, *rest):
@@ -97,7 +99,9 @@ def flawed(monkeypatch) -> Iterator[Decoders]:
             if data.endswith(b"spin!"):
                 while True: pass
             if data.endswith(b"eat!!"): return [bytearray(2**20) for _ in range(10_000)]
-            if data.endswith(b"wait!"): time.sleep(600)
+            if data.endswith(b"wait!"):
+                pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch()
+                time.sleep(600)
             return plain(data, *rest)
         images.read = read
         decoder_process.CPU_SECONDS = 1
@@ -127,12 +131,38 @@ def test_whatever_ends_a_decoder_is_that_pictures_error_and_nobody_elses(
         assert all(np.array_equal(future.result().pixels, PICTURE) for future in good)
 
 
-def test_a_decoder_killed_from_outside_blames_no_picture(flawed):
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGSEGV, signal.SIGUSR1]
+)
+def test_decoders_that_end_while_they_are_idle_blame_no_picture(flawed, number):
     """The kernel's or a hand's kill; the picture is decoded by the next process."""
-    flawed.read(picture_bytes(PICTURE), LIMIT)
-    for pid in children():
-        os.kill(pid, signal.SIGKILL)
+    before = children()
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(flawed.read, [picture_bytes(PICTURE)] * 8, [LIMIT] * 8))
+    for pid in children() - before:
+        os.kill(pid, number)
+    while children() - before:
+        time.sleep(0.01)
     assert np.array_equal(flawed.read(picture_bytes(PICTURE), LIMIT).pixels, PICTURE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_a_decoder_that_is_killed_over_a_picture_does_not_blame_it(flawed, number, tmp_path):
+    """It is tried once more; who kills that decoder too gets an error that is not for good."""
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(flawed.read, picture_bytes(PICTURE) + b"wait!", LIMIT)
+        for tries in (1, 2):
+            while len(begun := sorted(tmp_path.iterdir(), key=creation)) < tries:
+                time.sleep(0.01)
+            os.kill(int(begun[-1].name), number)
+        with pytest.raises(DecoderLost, match=number.name) as raised:
+            waiting.result()
+    assert not raised.value.permanent
+
+
+def creation(path):
+    """When the file was made, in nanoseconds."""
+    return path.stat().st_mtime_ns
 
 
 def test_a_decoder_is_replaced_after_so_many_pictures():

@@ -256,6 +256,7 @@ def test_turbo_of_the_demo_model_finds_what_exact_finds(
     _, verdict = parity_verdict("demo-yolo", settings, no_progress)
     assert verdict.mean_iou >= 0.99
     assert verdict.others <= 1
+    caplog.clear()
     with caplog.at_level(logging.INFO):
         assert load_segmenter("demo-yolo", settings).notes == segmenter.notes
     assert "comparing" not in caplog.text
