@@ -89,14 +89,14 @@ def postgres_server_url() -> Iterator[str]:
         yield url
 
 
-class OneProcessForSlowFiles(LoadScopeScheduling):
-    """Files with slow tests run in one process, one after the other, beside all others: their tests
-    share one running service, and a second one would starve both. (xdist's own groups do not work
-    with pytest 9: it changes a name that pytest no longer reads.)"""
+class SlowFilesWhole(LoadScopeScheduling):
+    """The tests of a file with slow ones run in one process, since they share a running service;
+    other tests go to whichever process is free. (xdist's own groups do not work with pytest 9: it
+    changes a name that pytest no longer reads.)"""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = self.config.rootpath / nodeid.partition("::")[0]
-        return "slow" if _has_slow_tests(file) else nodeid
+        path = nodeid.partition("::")[0]
+        return path if _has_slow_tests(self.config.rootpath / path) else nodeid
 
 
 @cache
@@ -104,9 +104,9 @@ def _has_slow_tests(file: Path) -> bool:
     return "pytest.mark.slow" in file.read_text(encoding="utf-8")
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneProcessForSlowFiles:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SlowFilesWhole:
     """Hands out the tests when several processes run them (`-n`)."""
-    return OneProcessForSlowFiles(config, log)
+    return SlowFilesWhole(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
