@@ -10,6 +10,35 @@ to fill. What is not asked for costs nobody anything: a million waiting jobs are
 and no more."""
 
 
+FAILED_RUN_PAUSE_SECONDS = 1.0
+"""Between two runs that only record why a picture could not be had, while others are waited
+for."""
+
+QUIET_SECONDS = 10.0
+"""After so long without a picture nobody is held up, and such runs follow one another."""
+
+
+class FailedRunPace:
+    """When a run may be asked for whose job has no picture: its end is in no hurry, and each such
+    run takes a worker's time from somebody who waits."""
+
+    def __init__(self) -> None:
+        self._ready_at = self._failed_at = float("-inf")
+
+    def note_ready(self, now: float) -> None:
+        """A job with a picture is there; `now` is monotonic, in seconds."""
+        self._ready_at = now
+
+    def note_asked(self, now: float) -> None:
+        """A run for a job without a picture was asked for."""
+        self._failed_at = now
+
+    def allows(self, now: float) -> bool:
+        """Whether such a run may be asked for now."""
+        is_quiet = now - self._ready_at >= QUIET_SECONDS
+        return is_quiet or now - self._failed_at >= FAILED_RUN_PAUSE_SECONDS
+
+
 def room_for_runs(runs_in_progress: int, workers: int) -> int:
     """How many more runs to ask for now; 0 while every worker has enough to do. Without a worker,
     as for one."""

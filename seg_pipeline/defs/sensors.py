@@ -6,7 +6,12 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from seg_pipeline.defs.batching import RUNS_PER_WORKER, room_for_runs, split_into_batches
+from seg_pipeline.defs.batching import (
+    RUNS_PER_WORKER,
+    FailedRunPace,
+    room_for_runs,
+    split_into_batches,
+)
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, job_partitions
 from seg_pipeline.defs.recovery import RecoveryReport, recover
@@ -20,6 +25,7 @@ JOBS_PER_TICK = 512
 SWEEP_SECONDS = 2.0
 STORE_PAUSE_SECONDS = 1.0
 ROOM_PAUSE_SECONDS = 0.1
+FAILED_RUN_PACE = FailedRunPace()
 HEARTBEATS_MISSED = 2
 """So many heartbeats' time recovery waits after the store was away: no worker could write a
 heartbeat, and each would look dead."""
@@ -82,7 +88,7 @@ def _wait_for_batches(stage_context: StageContext, instance: dg.DagsterInstance)
         time.monotonic() + stage_context.settings.tick_seconds,
     )
     while time.monotonic() < deadline:
-        if stage_context.inbox.waiting(1):
+        if _has_work(stage_context):
             heartbeats = live_workers(
                 stage_context.store, datetime.now(UTC), settings.worker_stale_seconds
             )
@@ -95,6 +101,11 @@ def _wait_for_batches(stage_context: StageContext, instance: dg.DagsterInstance)
     return []
 
 
+def _has_work(stage_context: StageContext) -> bool:
+    ready, failed = stage_context.inbox.waiting_by_picture(1)
+    return bool(ready or (failed and FAILED_RUN_PACE.allows(time.monotonic())))
+
+
 def _batches(stage_context: StageContext, room: int, workers: int) -> list[list[str]]:
     """Jobs whose picture is there, and one of those without, alone: its run fails, and should hold
     up nobody's."""
@@ -104,6 +115,12 @@ def _batches(stage_context: StageContext, room: int, workers: int) -> list[list[
         workers,
         stage_context.settings.batch_size,
     )
+    now = time.monotonic()
+    if ready:
+        FAILED_RUN_PACE.note_ready(now)
+    if not (failed and room and FAILED_RUN_PACE.allows(now)):
+        return batches
+    FAILED_RUN_PACE.note_asked(now)
     return batches + [[uuid] for uuid in failed[: min(room, max(1, workers))]]
 
 

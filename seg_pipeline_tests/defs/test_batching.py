@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seg_pipeline.defs.batching import room_for_runs, split_into_batches
+from seg_pipeline.defs.batching import FailedRunPace, room_for_runs, split_into_batches
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,26 @@ def test_jobs_are_shared_evenly_over_the_workers() -> None:
         20,
         20,
     ]
+
+
+class TestFailedRunPace:
+    def test_when_nobody_else_waits_such_runs_follow_one_another(self) -> None:
+        pace = FailedRunPace()
+        assert pace.allows(0)
+        pace.note_asked(0)
+        assert pace.allows(0)
+
+    def test_beside_pictures_there_is_a_pause_between_two(self) -> None:
+        pace = FailedRunPace()
+        pace.note_ready(100)
+        assert pace.allows(100)
+        pace.note_asked(100)
+        assert not pace.allows(100.9)
+        assert pace.allows(101)
+
+    def test_a_while_after_the_last_picture_it_is_quiet_again(self) -> None:
+        pace = FailedRunPace()
+        pace.note_ready(100)
+        pace.note_asked(109.5)
+        assert not pace.allows(109.9)
+        assert pace.allows(110)

@@ -297,10 +297,10 @@ def test_while_the_store_is_away_a_tick_says_so(
 ) -> None:
     stage_context = make_quick_bench(tmp_path)
 
-    def away(limit: int) -> list[str]:
+    def away(limit: int) -> None:
         raise StoreUnavailable("The bucket does not answer.")
 
-    monkeypatch.setattr(stage_context.inbox, "waiting", away)
+    monkeypatch.setattr(stage_context.inbox, "waiting_by_picture", away)
     skipped = tick(inbox_sensor, stage_context)
     assert isinstance(skipped, dg.SkipReason)
     assert "The bucket does not answer." in (skipped.skip_message or "")
