@@ -3,7 +3,6 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import anyio
 from fastapi import Request
@@ -12,12 +11,10 @@ from api.admission import client_of
 from api.error_responses import Busy, TooManyRequests
 from api.service import Service, in_thread
 from seg_pipeline.errors import StoreUnavailable
+from seg_pipeline.jobs.records import Result
 
 FIRST_PAUSE_SECONDS = 0.03
 LONGEST_PAUSE_SECONDS = 1.0
-
-Result = dict[str, Any]
-"""What `result.json` holds."""
 
 
 @dataclass(frozen=True)

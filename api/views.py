@@ -3,23 +3,24 @@
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from api.error_responses import failure_response, no_masks_found
 from api.links import Links
 from api.service import Service
 from seg_pipeline.domain import Job, JobStatus
 from seg_pipeline.errors import JobNotFound, StoreUnavailable
-from seg_pipeline.jobs.result_document import answer_document, unfinished_document
+from seg_pipeline.jobs.answers import FinishedJob, UnfinishedJob, finished_job, unfinished_job
+from seg_pipeline.store.serialization import write
 
 FINISHED = (JobStatus.COMPLETED, JobStatus.FAILED)
 
 
 @dataclass(frozen=True)
 class JobView:
-    """A job as clients see it: the document, and whether it is the last word."""
+    """A job as clients see it, and whether that is the last word."""
 
-    document: dict[str, Any]
+    job: FinishedJob | UnfinishedJob
     is_finished: bool
 
 
@@ -29,11 +30,11 @@ def view_job(service: Service, uuid: str, base_url: str) -> JobView:
     if result is None:
         status = service.inbox.status(uuid, service.live_beats())
         if status not in FINISHED:
-            return JobView(unfinished_document(service.inbox.job(uuid), status), is_finished=False)
+            return JobView(unfinished_job(service.inbox.job(uuid), status), is_finished=False)
         result = service.inbox.result(uuid)
     if result is None:
         raise JobNotFound(uuid)
-    return JobView(answer_document(result, service.files, base_url), is_finished=True)
+    return JobView(finished_job(result, service.files, base_url), is_finished=True)
 
 
 def view_accepted(service: Service, job: Job, base_url: str) -> JobView:
@@ -41,20 +42,26 @@ def view_accepted(service: Service, job: Job, base_url: str) -> JobView:
     try:
         return view_job(service, job.uuid, base_url)
     except StoreUnavailable:
-        return JobView(unfinished_document(job, JobStatus.QUEUED), is_finished=False)
+        return JobView(unfinished_job(job, JobStatus.QUEUED), is_finished=False)
 
 
-def segments_response(document: dict[str, Any]) -> JSONResponse:
+def segments_response(job: FinishedJob) -> Response:
     """The waiting routes' answer: the segments, or the reason why there are none."""
-    if document["status"] == JobStatus.FAILED:
-        error = document["error"]
-        return failure_response(error["code"], error["message"], document["uuid"])
-    return JSONResponse(document) if document["segments"] else no_masks_found()
+    if job.error:
+        return failure_response(job.error.code, job.error.message, job.uuid)
+    return record_response(job) if job.segments else no_masks_found()
 
 
-def accepted_response(view: JobView, links: Links, status: int) -> JSONResponse:
+def record_response(
+    record: object, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """A record as JSON."""
+    return Response(write(record), status, headers, media_type="application/json")
+
+
+def accepted_response(view: JobView, links: Links, status: int) -> Response:
     """A job, and where to ask for it."""
-    return JSONResponse(view.document, status, {"Location": links.job(view.document["uuid"])})
+    return record_response(view.job, status, {"Location": links.job(view.job.uuid)})
 
 
 def page_response(links: Links, path: str, body: dict[str, Any], **query: Any) -> JSONResponse:

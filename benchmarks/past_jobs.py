@@ -6,6 +6,7 @@ markers.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import sqlalchemy as db
@@ -123,4 +124,4 @@ def keep_alive(inbox: Inbox, finished: str, uuids: Iterable[str], expires_at: da
     assert result is not None
     for uuid in uuids:
         inbox.store.put(keys.request(uuid), request.replace(finished.encode(), uuid.encode()))
-        inbox.finish(uuid, {**result, "uuid": uuid}, result["status"], expires_at)
+        inbox.finish(replace(result, uuid=uuid, expires_at=expires_at))

@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import PurePath
-from typing import Any, Self
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator, Field, PlainSerializer
 
 from seg_pipeline.errors import (
     InvalidParameter,
@@ -42,6 +43,20 @@ BoolMask = NDArray[np.bool_]
 Parameters = Mapping[str, int | float]
 """What a job asks for instead of the configured values, by name: `confidence` of YOLO, the fields
 of `Sam2Parameters`."""
+
+
+NotNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+Moment = Annotated[
+    datetime, AfterValidator(_in_utc), PlainSerializer(datetime.isoformat, return_type=str)
+]
+"""A time as records keep it: in UTC, written as `2026-01-02T12:00:00+00:00`."""
 
 
 class JobStatus(StrEnum):
@@ -240,10 +255,10 @@ class Box:
     """A rectangle of whole pixels, half open: columns `x` to `x + width`, rows `y` to `y +
     height`."""
 
-    x: int
-    y: int
-    width: int
-    height: int
+    x: NotNegative
+    y: NotNegative
+    width: Positive
+    height: Positive
 
     def __post_init__(self) -> None:
         if min(self.x, self.y) < 0 or min(self.width, self.height) < 1:
@@ -357,7 +372,7 @@ class Job:
     parameters: Parameters = field(default_factory=dict)
     rle: bool = False
     told_as: str | None = None
-    accepted_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    accepted_at: Moment = field(default_factory=lambda: datetime.now(UTC))
 
     def __post_init__(self) -> None:
         check_uuid(self.uuid)
@@ -396,13 +411,3 @@ class Job:
     def expires_at(self, finished_at: datetime) -> datetime:
         """When its files may be pruned, if it finished then."""
         return finished_at + timedelta(seconds=self.ttl_seconds)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads back."""
-        return {**self.__dict__, "accepted_at": self.accepted_at.isoformat()}
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Self:
-        """The job that `to_json` wrote; unknown keys of newer versions are ignored."""
-        known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
-        return cls(**{**known, "accepted_at": datetime.fromisoformat(document["accepted_at"])})

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from seg_pipeline.domain import BoolMask, Job, Mask, Parameters, RgbImage, Segment
+from seg_pipeline.domain import BoolMask, Job, JobStatus, Mask, Parameters, RgbImage, Segment
 from seg_pipeline.errors import NotAnImage, SegPipelineError
 from seg_pipeline.jobs.fetches import FetchRecord, FetchState
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat
 from seg_pipeline.jobs.leftovers import SearchRound, places_of, search
+from seg_pipeline.jobs.model_output import ModelOutput
+from seg_pipeline.jobs.records import Result, Timing, completed_result, failed_result
 from seg_pipeline.jobs.repository import Inbox, fingerprint
-from seg_pipeline.jobs.result_document import ModelOutput, Timing, failed_document, result_document
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.segmenters import Notes, Segmenter
 from seg_pipeline.segmenters.warm import WarmModels
@@ -94,6 +95,18 @@ def make_timing(
 ) -> Timing:
     """When a job was worked on."""
     return Timing(started_at, completed_at, seconds)
+
+
+def make_result(
+    uuid: str = "job-1",
+    status: str = "completed",
+    expires_at: datetime = NOON + timedelta(hours=1),
+    **fields: Any,
+) -> Result:
+    """How a job ended, without segments unless they are given."""
+    times = dict.fromkeys(("accepted_at", "started_at", "completed_at"), NOON)
+    given = {"uuid": uuid, "model": "demo-yolo", "expires_at": expires_at, **times, **fields}
+    return Result(status=JobStatus(status), **given)
 
 
 def make_scene_picture(boxes: int = 2, width: int = 64, height: int = 48) -> RgbImage:
@@ -221,18 +234,18 @@ def make_queue_job(uuid: str = "job-1", **asked: Any) -> Job:
 
 def end_queue_job(
     inbox: Inbox, uuid: str = "job-1", ended_at: datetime = NOON, failed: bool = False, **asked: Any
-) -> dict[str, Any]:
+) -> Result:
     """Takes a job from the queue to its end, with two segments or a failure; gives its result."""
     job = inbox.accept(make_queue_job(uuid, **asked)).job
     timing = make_timing(completed_at=ended_at)
     found = make_found("#..#/#..#/####", ".##./.##./....")
-    document = (
-        failed_document(job, NotAnImage("No picture."), timing)
+    result = (
+        failed_result(job, NotAnImage("No picture."), timing)
         if failed
-        else result_document(job, found, timing)
+        else completed_result(job, found, timing)
     )
-    inbox.finish(uuid, document, document["status"], job.expires_at(ended_at))
-    return inbox.result(uuid) or {}
+    inbox.finish(result)
+    return result
 
 
 def orphans(inbox: Inbox, older_than: datetime) -> list[str]:

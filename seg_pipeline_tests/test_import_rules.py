@@ -91,7 +91,7 @@ def test_the_rules_hold(copied: Path) -> None:
         ("seg_pipeline/defs/assets.py", "def late():\n    from ultralytics import YOLO", {MODELS}),
         ("seg_pipeline/defs/sensors.py", "from fastapi import FastAPI", {WEB}),
         ("seg_pipeline/runtime/worker.py", "import uvicorn", {SERVING}),
-        ("seg_pipeline/jobs/result_document.py", "import boto3", {OUTSIDE}),
+        ("seg_pipeline/jobs/records.py", "import boto3", {OUTSIDE}),
         (
             "seg_pipeline/adapters/app_server.py",
             "from seg_pipeline.segmenters import registry",

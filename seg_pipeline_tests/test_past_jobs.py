@@ -15,7 +15,7 @@ from seg_pipeline.domain import JobStatus
 from seg_pipeline.runtime import dagster_storage
 from seg_pipeline.runtime.dagster_storage import postgres_engine, postgres_url
 from seg_pipeline.store import keys
-from seg_pipeline_tests.builders import accept_upload, make_context
+from seg_pipeline_tests.builders import accept_upload, make_context, make_result
 from seg_pipeline_tests.conftest import make_settings
 
 CONFIG = {
@@ -109,7 +109,7 @@ def test_jobs_that_still_live_are_in_the_store_as_finished_ones(tmp_path: Path) 
     stage_context = make_context(tmp_path)
     accept_upload(stage_context, f"{ORIGINAL}0")
     ends = datetime.now(UTC) + timedelta(hours=1)
-    stage_context.inbox.finish(f"{ORIGINAL}0", {"uuid": f"{ORIGINAL}0"}, "completed", ends)
+    stage_context.inbox.finish(make_result(f"{ORIGINAL}0", expires_at=ends))
     keep_alive(stage_context.inbox, f"{ORIGINAL}0", ["past-00000001-0"], ends)
     assert stage_context.inbox.status("past-00000001-0") is JobStatus.COMPLETED
     assert stage_context.store.head(keys.done("completed", "past-00000001-0")) is not None

@@ -17,6 +17,7 @@ from api.openapi import failures
 from api.service import Service, ServiceDep, about_job, in_thread
 from seg_pipeline.domain import check_uuid
 from seg_pipeline.errors import InvalidUuid, ObjectNotFound
+from seg_pipeline.jobs.records import Result
 from seg_pipeline.store import ObjectInfo, keys
 
 router = APIRouter(tags=["files"])
@@ -121,10 +122,10 @@ def find_asset(service: Service, uuid: str, name: str) -> Asset:
     info = service.store.head(keys.asset(uuid, name)) if result else None
     if result is None or info is None:
         raise AssetNotFound(f"job {uuid[:64]} has no file {name[:80]}, or it has expired.")
-    return Asset(info, datetime.fromisoformat(result["expires_at"]))
+    return Asset(info, result.expires_at)
 
 
-def _result(service: Service, uuid: str) -> dict[str, str] | None:
+def _result(service: Service, uuid: str) -> Result | None:
     try:
         return service.inbox.result(check_uuid(uuid))
     except InvalidUuid:

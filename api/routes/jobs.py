@@ -19,7 +19,13 @@ from api.schemas import (
     UnfinishedJob,
 )
 from api.service import Service, ServiceDep, about_job, in_thread
-from api.views import accepted_response, page_response, view_accepted, view_job
+from api.views import (
+    accepted_response,
+    page_response,
+    record_response,
+    view_accepted,
+    view_job,
+)
 from seg_pipeline.domain import UUID_PATTERN, JobStatus, check_uuid
 from seg_pipeline.errors import JobNotFound, NothingToTell
 from seg_pipeline.jobs.repository import Page
@@ -133,7 +139,7 @@ async def get_job(request: Request, service: ServiceDep, uuid: Uuid) -> Response
     of them."""
     about_job(request, check_uuid(uuid))
     view = await in_thread(view_job, service, uuid, service.base_url(request))
-    return JSONResponse(view.document, headers={"Cache-Control": "no-store"})
+    return record_response(view.job, headers={"Cache-Control": "no-store"})
 
 
 @router.delete(

@@ -15,6 +15,7 @@ from seg_pipeline.adapters.sqs_consumer import accept_message
 from seg_pipeline.errors import NothingToTell
 from seg_pipeline.jobs import parked as parking
 from seg_pipeline.jobs.parked import ParkedItems, ParkedKind
+from seg_pipeline.store.serialization import to_document
 
 router = APIRouter(prefix="/parked", tags=["parked"], dependencies=[RequireKey])
 
@@ -41,8 +42,7 @@ async def list_parked(
     """Messages with their bodies and callbacks with their jobs' uuids, each with the reason; by
     name."""
     page = await in_thread(_page, service, after, limit)
-    body = {"parked": [each.to_json() for each in page.parked], "next": page.next}
-    return page_response(service.links(request), "/parked", body, limit=limit)
+    return page_response(service.links(request), "/parked", to_document(page), limit=limit)
 
 
 @router.post(

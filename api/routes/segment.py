@@ -12,7 +12,7 @@ from api.result_polling import read_preference, wait_for_result
 from api.schemas import Resize, UploadOptions
 from api.service import Service, ServiceDep, in_thread
 from api.views import accepted_response, segments_response, view_accepted
-from seg_pipeline.jobs.result_document import answer_document
+from seg_pipeline.jobs.answers import finished_job
 
 router = APIRouter(tags=["segment"], dependencies=[RequireKey])
 
@@ -93,9 +93,7 @@ async def segment_upload(
     job = (await accept_upload(request, service, options, resize)).job
     result = await wait_for_result(request, service, job.uuid, preference.seconds)
     if result:
-        response = segments_response(
-            answer_document(result, service.files, service.base_url(request))
-        )
+        response = segments_response(finished_job(result, service.files, service.base_url(request)))
     else:
         view = await in_thread(view_accepted, service, job, service.base_url(request))
         response = accepted_response(view, service.links(request), 202)

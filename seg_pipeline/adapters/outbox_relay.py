@@ -12,11 +12,11 @@ from typing import Any
 from seg_pipeline.adapters.app_server import LIMITS, AppServer, DeliveryLimits, Session
 from seg_pipeline.adapters.deadlines import run_promptly
 from seg_pipeline.errors import StoreError
+from seg_pipeline.jobs.answers import callback
 from seg_pipeline.jobs.backoff import Backoff, Jitter
 from seg_pipeline.jobs.deliveries import Delivery, Policy, Reply
 from seg_pipeline.jobs.file_links import file_links
 from seg_pipeline.jobs.outbox import DueDelivery, Marker, Outbox
-from seg_pipeline.jobs.result_document import callback_document
 from seg_pipeline.monitoring.service_state import (
     AppServerState,
     note_app_server_state,
@@ -24,6 +24,7 @@ from seg_pipeline.monitoring.service_state import (
 )
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store
+from seg_pipeline.store.serialization import to_document
 from seg_pipeline.telemetry import metrics
 from seg_pipeline.telemetry.logs import about
 
@@ -218,8 +219,10 @@ class OutboxRelay:
             )
 
     def _document(self, due_delivery: DueDelivery) -> dict[str, Any]:
-        document = callback_document(due_delivery.result, self._links, self._base_url)
-        return {**document, "uuid": due_delivery.job.callback_uuid}
+        told = callback(
+            due_delivery.result, self._links, self._base_url, due_delivery.job.callback_uuid
+        )
+        return to_document(told)
 
     def _note_failure(self, after: Delivery, reply: Reply, now: datetime) -> None:
         self._down_since = self._down_since or now

@@ -35,6 +35,7 @@ from seg_pipeline.errors import (
     SegPipelineError,
     StoreError,
 )
+from seg_pipeline.jobs.parked_notes import ParkedNote, park
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import keys
@@ -244,20 +245,20 @@ class SqsConsumer:
     def _park(self, message: _Message, body: str, error: RequestError) -> None:
         """Parks the message in the store first: not every queue has a dead-letter queue."""
         message_id = str(message.get("MessageId", ""))
-        parked = {
-            "message_id": message_id,
-            "code": error.code,
-            "reason": str(error),
-            "body": body[:MAX_BODY_BYTES],
-            "is_cut": len(body) > MAX_BODY_BYTES,
-            "parked_at": datetime.now(UTC).isoformat(),
-        }
+        note = ParkedNote(
+            message_id=message_id,
+            code=error.code,
+            reason=str(error),
+            body=body[:MAX_BODY_BYTES],
+            is_cut=len(body) > MAX_BODY_BYTES,
+            parked_at=datetime.now(UTC),
+        )
         name = (
             message_id
             if keys.is_key(message_id)
             else hashlib.sha256(body.encode("utf-8", "replace")).hexdigest()
         )
-        self._inbox.store.put(keys.parked(name), json.dumps(parked).encode())
+        park(self._inbox.store, name, note)
         metrics.QUEUE_MESSAGES.labels("parked").inc()
         logger.warning("message %s is parked: %s", message_id, error)
         self._to_dead_letter_queue(message_id, body, str(error))

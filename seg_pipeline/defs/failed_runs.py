@@ -1,6 +1,5 @@
 """Runs that failed, and which of them are our fault: what `failure_alerts` posts."""
 
-import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -8,6 +7,7 @@ from typing import Any, Self
 import dagster as dg
 
 from seg_pipeline.errors import Fault, fault_of
+from seg_pipeline.store import serialization
 
 RUNS_PER_TICK = 100
 REPEATED_AFTER = timedelta(hours=1)
@@ -87,14 +87,13 @@ class FailureMemory:
     def read(cls, cursor: str | None, now: datetime) -> Self:
         """What `cursor` wrote; without one, runs are looked at from now on."""
         try:
-            known = json.loads(cursor or "")
-            return cls(**{name: known[name] for name in cls.__dataclass_fields__ if name in known})
-        except (TypeError, ValueError):
+            return serialization.read(cls, (cursor or "").encode())
+        except serialization.UnreadableRecord:
             return cls(now.isoformat())
 
     def cursor(self) -> str:
         """The text that `read` reads."""
-        return json.dumps(self.__dict__)
+        return serialization.write(self).decode()
 
     def take_new_runs(self, instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
         """The runs that failed since the last look, the earliest first; at most `RUNS_PER_TICK`."""

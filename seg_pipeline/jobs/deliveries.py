@@ -9,10 +9,11 @@ pending ──2xx──▶ delivered
 
 import random
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Self
+from typing import Self
 
+from seg_pipeline.domain import Moment
 from seg_pipeline.jobs.backoff import Jitter, growing_pause
 
 _WORTH_A_RETRY = (408, 409, 425, 429)
@@ -61,10 +62,10 @@ class Reply:
 class Attempt:
     """One PATCH of the past; `problem` is None if it was the one that arrived."""
 
-    at: datetime
+    at: Moment
     seconds: float
-    status: int | None
-    problem: str | None
+    status: int | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ class Delivery:
 
     uuid: str
     result_sha256: str
-    created_at: datetime
-    due_at: datetime | None
+    created_at: Moment
+    due_at: Moment | None
     state: DeliveryState = DeliveryState.PENDING
     attempts: tuple[Attempt, ...] = ()
     attempt_count: int = 0
@@ -167,33 +168,3 @@ class Delivery:
         if len(attempts) > _FIRST_KEPT + _LAST_KEPT:
             attempts = (*attempts[:_FIRST_KEPT], *attempts[-_LAST_KEPT:])
         return replace(self, attempts=attempts, attempt_count=self.attempt_count + 1)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads back."""
-        attempts = [{**attempt.__dict__, "at": attempt.at.isoformat()} for attempt in self.attempts]
-        times = {
-            "created_at": self.created_at.isoformat(),
-            "due_at": self.due_at and self.due_at.isoformat(),
-        }
-        return {**self.__dict__, **times, "state": str(self.state), "attempts": attempts}
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Self:
-        """The delivery that `to_json` wrote; unknown keys of newer versions are ignored."""
-        known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
-        read = {
-            "state": DeliveryState(document["state"]),
-            "created_at": _time(document["created_at"]),
-            "due_at": _time(document["due_at"]) if document["due_at"] else None,
-            "attempts": tuple(_attempt(attempt) for attempt in document.get("attempts", ())),
-        }
-        return cls(**{**known, **read})
-
-
-def _attempt(document: dict[str, Any]) -> Attempt:
-    known = {name: document.get(name) for name in Attempt.__dataclass_fields__}
-    return Attempt(**{**known, "at": _time(document["at"])})  # type: ignore[arg-type]
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)

@@ -5,11 +5,10 @@ It is written before such a job is decoded, segmented or encoded, and removed af
 there in between alone. A batch writes none, nor does a model that loads.
 """
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from seg_pipeline.errors import ObjectNotFound
 from seg_pipeline.store import Store, keys
+from seg_pipeline.store.serialization import load, write
 
 
 @dataclass(frozen=True)
@@ -24,16 +23,12 @@ class Evidence:
 
 def write_evidence(store: Store, uuid: str, evidence: Evidence) -> None:
     """Replaces what is known. It outlives a killed process, and need not outlive a power cut."""
-    store.put(keys.evidence(uuid), json.dumps(asdict(evidence)).encode())
+    store.put(keys.evidence(uuid), write(evidence))
 
 
 def read_evidence(store: Store, uuid: str) -> Evidence | None:
     """What the last run left; None if it left nothing that can be read."""
-    try:
-        document = json.loads(store.get(keys.evidence(uuid)))
-        return Evidence(**{name: document.get(name) for name in Evidence.__dataclass_fields__})
-    except (ObjectNotFound, ValueError, TypeError, AttributeError):
-        return None
+    return load(store, Evidence, keys.evidence(uuid))
 
 
 def remove_evidence(store: Store, uuid: str) -> None:

@@ -12,25 +12,25 @@ same at once: the worst that comes of it is a picture that is fetched twice.
 """
 
 import hashlib
-import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
 
-from seg_pipeline.domain import Job
+from seg_pipeline.domain import Job, Moment
 from seg_pipeline.errors import (
     FetchError,
     FetchGivenUp,
     FetchRejected,
     ImageTooLarge,
-    InvalidRequest,
     InvalidUrl,
     ObjectNotFound,
     SegPipelineError,
     UrlRefused,
 )
+from seg_pipeline.jobs.stored_jobs import read_job, read_result
 from seg_pipeline.store import Store, keys
+from seg_pipeline.store.serialization import load, write
 
 _FAILED_MARKER = b"failed"
 _FINAL = (InvalidUrl, UrlRefused, FetchRejected, FetchGivenUp, ImageTooLarge)
@@ -51,7 +51,7 @@ class FetchRecord:
 
     state: FetchState = FetchState.PENDING
     attempts: int = 0
-    due_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    due_at: Moment = field(default_factory=lambda: datetime.now(UTC))
     seconds: float = 0.0
     host: str = ""
     address: str = ""
@@ -78,20 +78,6 @@ class FetchRecord:
             "fetch_attempts": self.attempts,
             "http_status": self.status or 0,
         }
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads back."""
-        return {**asdict(self), "due_at": self.due_at.isoformat()}
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Self:
-        """The record that `to_json` wrote; unknown keys of newer versions are ignored."""
-        known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
-        read = {
-            "state": FetchState(document["state"]),
-            "due_at": datetime.fromisoformat(document["due_at"]),
-        }
-        return cls(**{**known, **read})
 
 
 @dataclass(frozen=True)
@@ -127,7 +113,7 @@ class FetchQueue:
 
     def take(self, uuid: str) -> PendingFetch | None:
         """What is to be fetched. None if nothing is: then the marker had served its time."""
-        job = self._job(uuid)
+        job = read_job(self.store, uuid)
         if job is None or job.image_url is None:
             self._hand_on(uuid, b"")  # what is to become of it, its claim decides
             return None
@@ -139,10 +125,7 @@ class FetchQueue:
 
     def record_of(self, job: Job) -> FetchRecord | None:
         """What came of the job's fetch so far; None if nothing did, or after a power cut."""
-        try:
-            return FetchRecord.from_json(json.loads(self.store.get(_record_key(job))))
-        except (ObjectNotFound, KeyError, TypeError, ValueError):
-            return None
+        return load(self.store, FetchRecord, _record_key(job))
 
     def retry(self, job: Job, record: FetchRecord) -> None:
         """Remembers a try that failed, and when the next one is due."""
@@ -195,19 +178,19 @@ class FetchQueue:
         return info is not None and info.size == record.size
 
     def _put_record(self, job: Job, record: FetchRecord) -> None:
-        self.store.put(_record_key(job), json.dumps(record.to_json()).encode())
+        self.store.put(_record_key(job), write(record))
 
     def _is_wanted(self, job: Job) -> bool:
         """Whether the job is still this one, and waits for its picture."""
         if self.store.head(keys.fetching(job.uuid)) is None:
             return False
-        now = self._job(job.uuid)
+        now = read_job(self.store, job.uuid)
         return now is not None and _request_id(now) == _request_id(job)
 
     def _pass_on(self, job: Job, record: FetchRecord) -> None:
         """Lets the job go on to its run. One that has ended already was fetched again for an
         operator."""
-        if self._has_ended(job.uuid):
+        if read_result(self.store, job.uuid):
             self._remove_marker(job.uuid)
         else:
             self._hand_on(job.uuid, _FAILED_MARKER if record.state is FetchState.FAILED else b"")
@@ -227,19 +210,6 @@ class FetchQueue:
         others = (keys.inbox(uuid), keys.inflight(uuid), keys.result(uuid))
         if not any(self.store.head(key) for key in others) and self.store.head(keys.request(uuid)):
             self.add(uuid)
-
-    def _has_ended(self, uuid: str) -> bool:
-        try:
-            result = json.loads(self.store.get(keys.result(uuid)))
-        except (ObjectNotFound, ValueError):
-            return False
-        return isinstance(result, dict)
-
-    def _job(self, uuid: str) -> Job | None:
-        try:
-            return Job.from_json(json.loads(self.store.get(keys.request(uuid))))
-        except (ObjectNotFound, KeyError, TypeError, ValueError, InvalidRequest):
-            return None
 
 
 def is_failed_marker(size: int) -> bool:

@@ -1,17 +1,14 @@
 """Workers say in the store that they live, so that the API and the sweeper see it without Dagster
 or the broker."""
 
-import json
 import os
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
 
-from seg_pipeline.errors import ObjectNotFound
+from seg_pipeline.domain import Moment
 from seg_pipeline.store import Store, keys
-
-_TIMES = ("beat_at", "idle_since", "started_at")
+from seg_pipeline.store.serialization import load, write
 
 
 @dataclass(frozen=True)
@@ -25,12 +22,12 @@ class WorkerHeartbeat:
     name: str
     pid: int
     host: str
-    beat_at: datetime
-    started_at: datetime
+    beat_at: Moment
+    started_at: Moment
     run_id: str | None = None
     uuids: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
-    idle_since: datetime | None = None
+    idle_since: Moment | None = None
     problem: str | None = None
 
     def is_live(self, now: datetime, stale_seconds: float) -> bool:
@@ -38,31 +35,10 @@ class WorkerHeartbeat:
         count against it."""
         return now - self.beat_at <= timedelta(seconds=stale_seconds)
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads back."""
-        times = {
-            name: moment and moment.isoformat()
-            for name in _TIMES
-            for moment in [getattr(self, name)]
-        }
-        return {**asdict(self), "uuids": [*self.uuids], "models": [*self.models], **times}
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Self:
-        """The heartbeat that `to_json` wrote; unknown keys of newer versions are ignored."""
-        known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
-        times = {
-            name: moment and datetime.fromisoformat(moment)
-            for name in _TIMES
-            for moment in [known.get(name)]
-        }
-        lists = {name: tuple(known.get(name, ())) for name in ("uuids", "models")}
-        return cls(**{**known, **times, **lists})
-
 
 def write_beat(store: Store, heartbeat: WorkerHeartbeat) -> None:
     """Replaces the worker's last heartbeat."""
-    store.put(keys.worker(heartbeat.name), json.dumps(heartbeat.to_json()).encode())
+    store.put(keys.worker(heartbeat.name), write(heartbeat))
 
 
 def remove_beat(store: Store, name: str) -> None:
@@ -73,7 +49,7 @@ def remove_beat(store: Store, name: str) -> None:
 def all_workers(store: Store) -> list[WorkerHeartbeat]:
     """Every worker that has not said goodbye, dead ones too, by name; what cannot be read is left
     out."""
-    heartbeats = (_read(store, info.key) for info in store.list(keys.WORKERS))
+    heartbeats = (load(store, WorkerHeartbeat, info.key) for info in store.list(keys.WORKERS))
     return [heartbeat for heartbeat in heartbeats if heartbeat]
 
 
@@ -94,16 +70,13 @@ class FetcherHeartbeat:
     name: str
     pid: int
     host: str
-    beat_at: datetime
+    beat_at: Moment
     fetching: int = 0
 
 
 def write_fetcher_beat(store: Store, heartbeat: FetcherHeartbeat) -> None:
     """Replaces the fetcher's last heartbeat."""
-    store.put(
-        keys.fetcher(heartbeat.name),
-        json.dumps({**asdict(heartbeat), "beat_at": heartbeat.beat_at.isoformat()}).encode(),
-    )
+    store.put(keys.fetcher(heartbeat.name), write(heartbeat))
 
 
 def remove_fetcher_beat(store: Store, name: str) -> None:
@@ -113,7 +86,7 @@ def remove_fetcher_beat(store: Store, name: str) -> None:
 
 def all_fetchers(store: Store) -> list[FetcherHeartbeat]:
     """Every fetcher that has not said goodbye, dead ones too, by name."""
-    heartbeats = (_read_fetcher(store, info.key) for info in store.list(keys.FETCHERS))
+    heartbeats = (load(store, FetcherHeartbeat, info.key) for info in store.list(keys.FETCHERS))
     return [heartbeat for heartbeat in heartbeats if heartbeat]
 
 
@@ -140,19 +113,3 @@ def is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _read_fetcher(store: Store, key: str) -> FetcherHeartbeat | None:
-    try:
-        document = json.loads(store.get(key))
-        known = {name: document[name] for name in FetcherHeartbeat.__dataclass_fields__}
-        return FetcherHeartbeat(**{**known, "beat_at": datetime.fromisoformat(document["beat_at"])})
-    except (ObjectNotFound, ValueError, TypeError, KeyError):
-        return None
-
-
-def _read(store: Store, key: str) -> WorkerHeartbeat | None:
-    try:
-        return WorkerHeartbeat.from_json(json.loads(store.get(key)))
-    except (ObjectNotFound, ValueError, TypeError, KeyError):
-        return None  # it said goodbye, or a power cut left its file empty

@@ -5,17 +5,15 @@ looked at, and to do so at once would cost more with every job that lives. So th
 each prune looks at the next names, a fixed number of them, and the store remembers where it stands.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Self
 
-from seg_pipeline.domain import JobStatus
-from seg_pipeline.errors import ObjectNotFound
+from seg_pipeline.domain import JobStatus, Moment
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.store import Store, keys
+from seg_pipeline.store.serialization import load, write
 
 Part = tuple[Sequence[str], str | None]
 """The next names of a place, and the cursor for those that follow."""
@@ -36,30 +34,11 @@ class Place:
 class SearchRound:
     """How far a round has come: through all places before `place`, and there up to `cursor`."""
 
-    began_at: datetime
+    began_at: Moment
     place: str | None = None
     cursor: str | None = None
     searched: int = 0
-    former_ended_at: datetime | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads back."""
-        ended = self.former_ended_at.isoformat() if self.former_ended_at else None
-        times = {"began_at": self.began_at.isoformat(), "former_ended_at": ended}
-        return {**self.__dict__, **times}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """The round that `to_json` wrote. Raises KeyError, TypeError or ValueError if it is
-        none."""
-        ended = document["former_ended_at"]
-        return cls(
-            datetime.fromisoformat(document["began_at"]),
-            document["place"],
-            document["cursor"],
-            int(document["searched"]),
-            datetime.fromisoformat(ended) if ended else None,
-        )
+    former_ended_at: Moment | None = None
 
 
 @dataclass(frozen=True)
@@ -122,12 +101,9 @@ def _names(store: Store, prefix: str, cursor: str | None, limit: int) -> Part:
 
 def read_round(store: Store, now: datetime) -> SearchRound:
     """Where the search stands; at its beginning if nothing is known of it."""
-    try:
-        return SearchRound.from_json(json.loads(store.get(keys.LEFTOVERS_STATE)))
-    except (ObjectNotFound, KeyError, TypeError, ValueError):
-        return SearchRound(now)
+    return load(store, SearchRound, keys.LEFTOVERS_STATE) or SearchRound(now)
 
 
 def note_round(store: Store, stands: SearchRound) -> None:
     """Has the next search go on from there; call it once that is removed which was found before."""
-    store.put(keys.LEFTOVERS_STATE, json.dumps(stands.to_json()).encode())
+    store.put(keys.LEFTOVERS_STATE, write(stands))

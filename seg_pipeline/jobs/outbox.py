@@ -11,17 +11,18 @@ leaving, and is put right when its time comes. Between a PATCH and its record a 
 then it is sent once more.
 """
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from seg_pipeline.domain import Job
-from seg_pipeline.errors import InvalidRequest, JobNotFound, NothingToTell, ObjectNotFound
+from seg_pipeline.errors import JobNotFound, NothingToTell
 from seg_pipeline.jobs.deliveries import Delivery, DeliveryState
+from seg_pipeline.jobs.parked_notes import ParkedNote, park
+from seg_pipeline.jobs.records import Result, StoredResult
+from seg_pipeline.jobs.stored_jobs import read_job, read_result
 from seg_pipeline.store import Store, keys
+from seg_pipeline.store.serialization import load, write
 
 _MARKER = re.compile(rf"{keys.OUTBOX}([0-9]{{17}})-(.+)")
 
@@ -41,13 +42,13 @@ class DueDelivery:
 
     delivery: Delivery
     job: Job
-    result: dict[str, Any]
+    result: Result
 
     def keep_until(self, now: datetime) -> datetime | None:
         """How long the job's files must stay if it is delivered now: whoever is told late has the
         time to fetch them too. None if at least half of their time is left anyway."""
         ttl = timedelta(seconds=self.job.ttl_seconds)
-        left = datetime.fromisoformat(self.result["expires_at"]).astimezone(UTC) - now
+        left = self.result.expires_at - now
         return now + ttl if left < ttl / 2 else None
 
 
@@ -61,11 +62,11 @@ class Outbox:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def record(self, uuid: str, result: dict[str, Any], now: datetime | None = None) -> None:
+    def record(self, stored: StoredResult, now: datetime | None = None) -> None:
         """Makes sure that the app server will be told of this result; once it returns, that cannot
         get lost."""
+        uuid, sha256 = stored.result.uuid, stored.sha256
         former = self.delivery(uuid)
-        sha256 = _fingerprint(result)
         if former is None or former.result_sha256 != sha256:
             self._replace(former, Delivery.begin(uuid, sha256, now or datetime.now(UTC)))
         elif former.due_at:
@@ -75,10 +76,7 @@ class Outbox:
 
     def delivery(self, uuid: str) -> Delivery | None:
         """What came of it so far; None if nothing is recorded, or after a power cut."""
-        try:
-            return Delivery.from_json(self._read(keys.delivery(uuid)) or {})
-        except (KeyError, TypeError, ValueError):
-            return None
+        return load(self.store, Delivery, keys.delivery(uuid))
 
     def waiting(self, now: datetime, limit: int) -> list[Marker]:
         """What is due, the longest first; no job is read for it."""
@@ -89,25 +87,26 @@ class Outbox:
         """What is to be sent. None if nothing is: then the marker had served its time, or was wrong
         and is mended."""
         uuid, moment = marker.uuid, now or datetime.now(UTC)
-        job, result, delivery = self._job(uuid), self._result(uuid), self.delivery(uuid)
+        job, stored = read_job(self.store, uuid), read_result(self.store, uuid)
+        delivery = self.delivery(uuid)
         if job is None or not job.callback:
             self.store.delete(marker.key)
         elif (
-            result is None
+            stored is None
         ):  # it was there when the marker was made: a power cut took it, so the job is done again
             if self.store.head(marker.key):  # else it is being deleted, the result after the marker
                 self.store.create(keys.inbox(uuid), b"")
             self.store.delete(marker.key)
-        elif delivery is None or delivery.result_sha256 != _fingerprint(result):
-            self._replace(delivery, Delivery.begin(uuid, _fingerprint(result), moment))
+        elif delivery is None or delivery.result_sha256 != stored.sha256:
+            self._replace(delivery, Delivery.begin(uuid, stored.sha256, moment))
             self.store.delete(marker.key)
         elif delivery.due_at is None or _key(delivery.due_at, uuid) != marker.key:
-            self.record(uuid, result)
+            self.record(stored)
             self.store.delete(marker.key)
         elif not delivery.is_pending:
             self.store.delete(marker.key)
         else:
-            return DueDelivery(delivery, job, result)
+            return DueDelivery(delivery, job, stored.result)
         return None
 
     def note(self, delivery: Delivery, former: Delivery) -> None:
@@ -118,18 +117,18 @@ class Outbox:
     def replay(self, uuid: str, now: datetime | None = None) -> Delivery:
         """Has the app server told again, from the beginning. Raises JobNotFound, and NothingToTell
         where the job has not ended or was never to be told of."""
-        job, result = self._job(uuid), self._result(uuid)
+        job, stored = read_job(self.store, uuid), read_result(self.store, uuid)
         if job is None:
             raise JobNotFound(uuid)
         if not job.callback:
             raise NothingToTell(
                 f"job {uuid} did not come by the queue; the app server does not wait for it."
             )
-        if result is None:
+        if stored is None:
             raise NothingToTell(
                 f"job {uuid} has not ended yet; the app server will be told when it has."
             )
-        delivery = Delivery.begin(uuid, _fingerprint(result), now or datetime.now(UTC))
+        delivery = Delivery.begin(uuid, stored.sha256, now or datetime.now(UTC))
         self._replace(self.delivery(uuid), delivery)
         return delivery
 
@@ -140,7 +139,7 @@ class Outbox:
         if delivery and delivery.state is DeliveryState.PARKED:
             if delivery.due_at:  # first: without that, nobody would know the marker's name
                 self.store.delete(_key(delivery.due_at, uuid))
-            self.store.put(keys.delivery(uuid), _to_bytes(replace(delivery, due_at=None).to_json()))
+            self.store.put(keys.delivery(uuid), write(replace(delivery, due_at=None)))
 
     def uuids(self) -> set[str]:
         """Jobs whose files must stay: not delivered yet, or delivered late or parked not long
@@ -154,43 +153,15 @@ class Outbox:
 
     def _replace(self, former: Delivery | None, delivery: Delivery) -> None:
         uuid = delivery.uuid
-        self.store.put(keys.delivery(uuid), _to_bytes(delivery.to_json()))
+        self.store.put(keys.delivery(uuid), write(delivery))
         if delivery.state is DeliveryState.PARKED:
-            parked = {
-                "uuid": uuid,
-                "reason": delivery.reason,
-                "parked_at": datetime.now(UTC).isoformat(),
-            }
-            self.store.put(_parked_key(uuid), _to_bytes(parked))
+            reason = delivery.reason or ""
+            note = ParkedNote(uuid=uuid, reason=reason, parked_at=datetime.now(UTC))
+            park(self.store, _parked_name(uuid), note)
         if delivery.due_at:
             self.store.put(_key(delivery.due_at, uuid), b"")
         for key in set(_markers(former)) - set(_markers(delivery)):
             self.store.delete(key)
-
-    def _job(self, uuid: str) -> Job | None:
-        document = self._read(keys.request(uuid))
-        try:
-            return Job.from_json(document) if document else None
-        except (KeyError, TypeError, ValueError, InvalidRequest):
-            return None
-
-    def _result(self, uuid: str) -> dict[str, Any] | None:
-        result = self._read(keys.result(uuid))
-        try:
-            return (
-                result
-                if result and result["status"] and datetime.fromisoformat(result["expires_at"])
-                else None
-            )
-        except (KeyError, TypeError, ValueError):
-            return None
-
-    def _read(self, key: str) -> dict[str, Any] | None:
-        try:
-            document = json.loads(self.store.get(key))
-        except (ObjectNotFound, ValueError):
-            return None
-        return document if isinstance(document, dict) else None
 
 
 def _key(due_at: datetime, uuid: str) -> str:
@@ -199,14 +170,16 @@ def _key(due_at: datetime, uuid: str) -> str:
     return keys.outbox(since_epoch // timedelta(microseconds=1), uuid)
 
 
-def _parked_key(uuid: str) -> str:
-    return keys.parked(f"callback-{uuid}")
+def _parked_name(uuid: str) -> str:
+    return f"callback-{uuid}"
 
 
 def _markers(delivery: Delivery | None) -> list[str]:
     if delivery is None:
         return []
-    parked = [_parked_key(delivery.uuid)] if delivery.state is DeliveryState.PARKED else []
+    parked = (
+        [keys.parked(_parked_name(delivery.uuid))] if delivery.state is DeliveryState.PARKED else []
+    )
     return [*parked, *([_key(delivery.due_at, delivery.uuid)] if delivery.due_at else [])]
 
 
@@ -219,13 +192,3 @@ def _marker(key: str) -> Marker | None:
     return Marker(
         key, uuid, datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(microseconds))
     )
-
-
-def _fingerprint(result: dict[str, Any]) -> str:
-    """SHA-256 of a result, the same for the document in memory and for the one that was read
-    back."""
-    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
-
-
-def _to_bytes(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, separators=(",", ":")).encode()

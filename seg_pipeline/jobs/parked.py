@@ -7,18 +7,20 @@ dropped.
 The note goes last: whoever dies half way leaves it, and doing it again leads to the same end.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import Annotated
 
+from pydantic import Field
+
+from seg_pipeline.domain import Moment
 from seg_pipeline.errors import NotReplayable, ObjectNotFound, ParkedNotFound
 from seg_pipeline.jobs.deliveries import DeliveryState
 from seg_pipeline.jobs.outbox import Outbox
+from seg_pipeline.jobs.parked_notes import ParkedNote
 from seg_pipeline.store import ObjectInfo, Store, keys
+from seg_pipeline.store.serialization import OPTIONAL, UnreadableRecord, read
 
 
 class ParkedKind(StrEnum):
@@ -38,29 +40,18 @@ class Parked:
     name: str
     kind: ParkedKind
     reason: str
-    parked_at: datetime
-    code: str | None = None
-    uuid: str | None = None
-    body: str | None = None
-    is_cut: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """What clients see."""
-        known = {"code": self.code, "uuid": self.uuid, "body": self.body}
-        return {
-            "name": self.name,
-            "kind": str(self.kind),
-            "reason": self.reason,
-            "parked_at": self.parked_at.isoformat(),
-            **{name: value for name, value in known.items() if value is not None},
-        }
+    parked_at: Moment
+    code: Annotated[str | None, OPTIONAL] = None
+    uuid: Annotated[str | None, OPTIONAL] = None
+    body: Annotated[str | None, OPTIONAL] = None
+    is_cut: Annotated[bool, Field(exclude=True)] = False
 
 
 @dataclass(frozen=True)
 class ParkedList:
     """Part of a listing; `next` is the name to go on after, None at the end."""
 
-    parked: list[Parked] = field(default_factory=list)
+    parked: tuple[Parked, ...] = ()
     next: str | None = None
 
 
@@ -77,7 +68,7 @@ class ParkedItems:
         infos = self._store.list(keys.PARKED, keys.parked(after) if after else None, limit + 1)
         found = self._store.at_once([partial(self._read, info) for info in infos[:limit]])
         following = _name(infos[limit - 1].key) if len(infos) > limit else None
-        return ParkedList([each for each in found if each], following)
+        return ParkedList(tuple(each for each in found if each), following)
 
     def get(self, name: str) -> Parked:
         """One of them; raises ParkedNotFound."""
@@ -126,49 +117,42 @@ class ParkedItems:
 
     def _read(self, info: ObjectInfo) -> Parked | None:
         try:
-            document = json.loads(self._store.get(info.key))
+            return _parked(info, read(ParkedNote, self._store.get(info.key)))
         except ObjectNotFound:
             return None
-        except ValueError:
-            document = {}
-        return _parked(info, document if isinstance(document, dict) else {})
+        except UnreadableRecord:  # a power cut may have left it empty
+            return _parked(info, ParkedNote())
 
 
-def _parked(info: ObjectInfo, document: Mapping[str, Any]) -> Parked:
-    """What the note says; a power cut may have left it empty."""
-    body = document.get("body")
+def _parked(info: ObjectInfo, note: ParkedNote) -> Parked:
     return Parked(
         name=_name(info.key),
-        kind=_kind(info.key, document),
-        reason=str(document.get("reason", "the note on it cannot be read")),
-        parked_at=_time(document.get("parked_at")) or info.last_modified,
-        code=document.get("code"),
-        uuid=document.get("uuid"),
-        body=body if isinstance(body, str) else None,
-        is_cut=bool(
-            document.get("is_cut", isinstance(body, str) and len(body) >= OLD_BODY_CHARACTERS)
-        ),
+        kind=_kind(info.key, note),
+        reason=note.reason,
+        parked_at=note.parked_at or info.last_modified,
+        code=note.code,
+        uuid=note.uuid,
+        body=note.body,
+        is_cut=_is_cut(note),
     )
+
+
+def _is_cut(note: ParkedNote) -> bool:
+    if note.is_cut is None:
+        return len(note.body or "") >= OLD_BODY_CHARACTERS
+    return note.is_cut
 
 
 OLD_BODY_CHARACTERS = 8192
 """Notes of earlier releases were cut here, and did not say so."""
 
 
-def _kind(key: str, document: Mapping[str, Any]) -> ParkedKind:
+def _kind(key: str, note: ParkedNote) -> ParkedKind:
     if keys.is_parked_callback(key):
         return ParkedKind.CALLBACK
-    return (
-        ParkedKind.MESSAGE if "body" in document or "message_id" in document else ParkedKind.MARKER
-    )
+    is_message = note.body is not None or note.message_id is not None
+    return ParkedKind.MESSAGE if is_message else ParkedKind.MARKER
 
 
 def _name(key: str) -> str:
     return key.removeprefix(keys.PARKED)
-
-
-def _time(text: Any) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except (TypeError, ValueError):
-        return None

@@ -18,8 +18,6 @@ touched.
 
 import base64
 import hashlib
-import json
-import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -30,8 +28,9 @@ from io import SEEK_END
 from itertools import islice
 from typing import Any, BinaryIO, Self, TypeVar
 
-from seg_pipeline.domain import Job, JobStatus, check_uuid
+from seg_pipeline.domain import Job, JobStatus, Moment, check_uuid
 from seg_pipeline.errors import (
+    Fault,
     InvalidRequest,
     InvalidUuid,
     JobConflict,
@@ -39,17 +38,21 @@ from seg_pipeline.errors import (
     ObjectNotFound,
     StoreError,
     StoreUnavailable,
+    fault_of,
 )
 from seg_pipeline.jobs.fetches import FetchQueue, is_failed_marker
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat
 from seg_pipeline.jobs.outbox import Outbox
+from seg_pipeline.jobs.parked_notes import ParkedNote, park
+from seg_pipeline.jobs.records import OUTCOMES, Result, StoredResult
+from seg_pipeline.jobs.stored_jobs import read_job, read_result
 from seg_pipeline.store import ObjectInfo, Store, keys
+from seg_pipeline.store.serialization import UnreadableRecord, load, read, write
 from seg_pipeline.telemetry import metrics
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_OUTCOMES = (JobStatus.COMPLETED, JobStatus.FAILED)
 _TRIES = 5
 _PAGE = 1000
 _ACCEPTED_WITHIN = timedelta(seconds=60)
@@ -78,7 +81,7 @@ class Claim:
     uuid: str
     attempt: int
     run_key: str
-    claimed_at: datetime
+    claimed_at: Moment
     batch: int = 1
     losses: int = 0
 
@@ -95,16 +98,6 @@ class Claim:
         return replace(
             self, attempt=attempt, losses=losses, run_key=run_key, claimed_at=now, batch=1
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads back."""
-        return {**self.__dict__, "claimed_at": self.claimed_at.isoformat()}
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> Self:
-        """The claim that `to_json` wrote; unknown keys of newer versions are ignored."""
-        known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
-        return cls(**{**known, "claimed_at": datetime.fromisoformat(document["claimed_at"])})
 
 
 @dataclass(frozen=True)
@@ -207,7 +200,7 @@ class Inbox:
 
     def job(self, uuid: str) -> Job:
         """The job as it was asked for; raises JobNotFound."""
-        job = self._request(uuid)
+        job = read_job(self.store, uuid)
         if job is None:
             raise JobNotFound(uuid)
         return job
@@ -239,7 +232,8 @@ class Inbox:
     def is_claimed_for(self, uuid: str, run_key: str) -> bool:
         """Whether this is the run that the job waits for; not if it is finished, deleted or another
         run's by now."""
-        return (self._read(keys.inflight(uuid)) or {}).get("run_key") == run_key
+        claim = load(self.store, Claim, keys.inflight(uuid))
+        return claim is not None and claim.run_key == run_key
 
     def fetch_first(self, job: Job) -> None:
         """Has the picture of a job fetched that was claimed without it; it is claimed again when
@@ -251,62 +245,53 @@ class Inbox:
         """Replaces the job's claim by this one; False if the job is finished or deleted by now."""
         if self.settle(again.uuid):
             return False
-        if self._request(again.uuid) is None:
+        if read_job(self.store, again.uuid) is None:
             self.store.delete(keys.inflight(again.uuid))
             return False
-        self.store.put(keys.inflight(again.uuid), _to_bytes(again.to_json()))
+        self.store.put(keys.inflight(again.uuid), write(again))
         return True
 
-    def finish(
-        self,
-        uuid: str,
-        document: dict[str, Any],
-        status: str,
-        expires_at: datetime,
-        *,
-        keep_earlier: bool = False,
-    ) -> bool:
+    def finish(self, result: Result, *, keep_earlier: bool = False) -> bool:
         """Publishes the result and takes the job out of flight; False, and nothing is kept, if it
         has been deleted.
 
-        `result.json` is the document with `status` (completed or failed) and `expires_at` set to
-        these. Finishing again replaces the result; markers of its former status and expiry are
-        removed. With `keep_earlier` an earlier result stays instead, so that of several runs of a
-        job the app server hears from the first alone.
+        Finishing again replaces the result; markers of its former status and expiry are removed.
+        With `keep_earlier` an earlier result stays instead, so that of several runs of a job the
+        app server hears from the first alone.
         """
-        result = {**document, "status": _outcome(status), "expires_at": expires_at.isoformat()}
-        request, former = self.store.at_once(
-            [partial(self._read, keys.request(uuid)), partial(self.result, uuid)]
-        )
-        job = _job(request)
+        uuid = result.uuid
+        reads: list[Callable[[], Any]] = [
+            partial(read_job, self.store, uuid),
+            partial(read_result, self.store, uuid),
+        ]
+        job, former = self.store.at_once(reads)
         if job is None and self.store.head(keys.request(uuid)) is None:
             self.remove_leftovers(uuid)
             return False
-        result = self._write_result(uuid, result, keep_earlier)
-        self._settle(uuid, result, job)
-        if former and (stale := _expiry_key(uuid, former)) != _expiry_key(uuid, result):
+        stored = self._write_result(StoredResult.of(result), keep_earlier)
+        self._settle(stored, job)
+        if former and (stale := former.result.expiry_key) != stored.result.expiry_key:
             self.store.delete(stale)
-        metrics.job_finished(result, job.via if job else "unknown")
-        last = self.result(uuid)
-        if (
-            last and last != result
-        ):  # another run finished the job at the same time, and its word is the last
-            self._settle(uuid, last, job)
+        count_end(stored.result, job.via if job else "unknown")
+        last = read_result(self.store, uuid)
+        # Another run finished the job at the same time, and its word is the last.
+        if last and last.result != stored.result:
+            self._settle(last, job)
         return True
 
     def settle(self, uuid: str) -> bool:
         """Completes a finish that died half way, if it came as far as the result; says whether
         there is a result."""
-        result = self.result(uuid)
-        if result is not None:
-            self._settle(uuid, result, self._request(uuid))
-        return result is not None
+        stored = read_result(self.store, uuid)
+        if stored is not None:
+            self._settle(stored, read_job(self.store, uuid))
+        return stored is not None
 
     def status(self, uuid: str, live_beats: Iterable[WorkerHeartbeat] = ()) -> JobStatus:
         """Where the job stands; `live_beats` are those of `live_workers`. Raises JobNotFound."""
         result = self.result(uuid)
         if result is not None:
-            return JobStatus(result["status"])
+            return result.status
         if self.store.head(keys.request(uuid)) is None:
             raise JobNotFound(uuid)
         if any(uuid in heartbeat.uuids for heartbeat in live_beats):
@@ -316,20 +301,12 @@ class Inbox:
         result = self.result(uuid)  # it may have been finished since we first looked
         if result is None:
             raise JobNotFound(uuid)
-        return JobStatus(result["status"])
+        return result.status
 
-    def result(self, uuid: str) -> dict[str, Any] | None:
-        """The document of a finished job, which has `status` and `expires_at`; None if it is not
-        finished."""
-        result = self._read(keys.result(uuid))
-        try:
-            return (
-                result
-                if result and _outcome(result["status"]) and _expiry_key(uuid, result)
-                else None
-            )
-        except (KeyError, TypeError, ValueError):
-            return None
+    def result(self, uuid: str) -> Result | None:
+        """How the job ended; None if it has not."""
+        stored = read_result(self.store, uuid)
+        return stored.result if stored else None
 
     def page(
         self,
@@ -362,7 +339,7 @@ class Inbox:
         result = self.result(job.uuid)
         if result is None:
             self.remove_leftovers(job.uuid)
-        elif _expiry_key(job.uuid, result) == job.key:
+        elif result.expiry_key == job.key:
             self.delete(job.uuid)
         self.store.delete(job.key)
 
@@ -378,7 +355,7 @@ class Inbox:
 
     def _is_to_be_cancelled(self, uuid: str) -> bool:
         """Whether the marker is about this job, and not about one that had its uuid before."""
-        job = self._request(uuid)
+        job = read_job(self.store, uuid)
         with suppress(ObjectNotFound):
             return (
                 job is not None
@@ -392,7 +369,7 @@ class Inbox:
         sources = self._sources(
             uuid
         )  # before the request, so that they are not those of a job that comes now
-        if self._request(uuid) is None or not self._is_known(uuid):
+        if read_job(self.store, uuid) is None or not self._is_known(uuid):
             self._delete(uuid, sources)
 
     def expired(
@@ -420,7 +397,7 @@ class Inbox:
         """
         result = self.result(uuid)
         if result is not None:
-            if not (self.store.head(_expiry_key(uuid, result)) or self._has_marker(uuid)):
+            if not (self.store.head(result.expiry_key) or self._has_marker(uuid)):
                 self.settle(uuid)
             return False
         # A job that ends between these looks has new files.
@@ -430,13 +407,11 @@ class Inbox:
 
     def _record(self, job: Job) -> Accepted | None:
         """Writes the request or finds the one that is there; None if that vanished meanwhile."""
-        if self.store.create(keys.request(job.uuid), _to_bytes(job.to_json())):
+        if self.store.create(keys.request(job.uuid), write(job)):
             return Accepted(job, created=True)
-        first = self._request(job.uuid)
+        first = read_job(self.store, job.uuid)
         if first is None and self.store.head(keys.request(job.uuid)):
-            self.store.put(
-                keys.request(job.uuid), _to_bytes(job.to_json())
-            )  # it was there, and no job
+            self.store.put(keys.request(job.uuid), write(job))  # it was there, and no job
             return Accepted(job, created=True)
         if first is not None and not first.asks_the_same_as(job):
             if not self._is_abandoned(job.uuid):
@@ -513,10 +488,10 @@ class Inbox:
             self.store.delete(key)
         existed = self._delete_request(uuid)
         self.store.delete_folder(keys.asset(uuid, ""), keep=keys.comes_with_acceptance)
-        for outcome in _OUTCOMES:
+        for outcome in OUTCOMES:
             self.store.delete(keys.done(outcome, uuid))
         if result:
-            self.store.delete(_expiry_key(uuid, result))
+            self.store.delete(result.expiry_key)
         return existed
 
     def _delete_request(self, uuid: str) -> bool:
@@ -549,10 +524,10 @@ class Inbox:
         """
         promised = replace(job, callback=True)
         if not job.callback:
-            self.store.put(keys.request(job.uuid), _to_bytes(promised.to_json()))
-        result = self.result(job.uuid)
-        if result is not None:
-            self.outbox.record(job.uuid, result)
+            self.store.put(keys.request(job.uuid), write(promised))
+        stored = read_result(self.store, job.uuid)
+        if stored is not None:
+            self.outbox.record(stored)
         return promised
 
     def _is_known(self, uuid: str) -> bool:
@@ -567,20 +542,9 @@ class Inbox:
     def _oldest_markers(self) -> list[ObjectInfo]:
         return sorted(self.store.list(keys.INBOX), key=lambda info: (info.last_modified, info.key))
 
-    def _request(self, uuid: str) -> Job | None:
-        return _job(self._read(keys.request(uuid)))
-
-    def _read(self, key: str) -> dict[str, Any] | None:
-        """A JSON object, or None if it is missing or (after a power cut) no JSON object."""
-        try:
-            document = json.loads(self.store.get(key))
-        except (ObjectNotFound, ValueError):
-            return None
-        return document if isinstance(document, dict) else None
-
     def _claim(self, claim: Claim) -> bool:
         uuid = claim.uuid
-        job = self._request(uuid)
+        job = read_job(self.store, uuid)
         if job is None:
             self._park(uuid, claim.claimed_at)
             return False
@@ -596,7 +560,7 @@ class Inbox:
         return is_ready
 
     def _claim_fetched(self, claim: Claim) -> bool:
-        return self.store.create(keys.inflight(claim.uuid), _to_bytes(claim.to_json()))
+        return self.store.create(keys.inflight(claim.uuid), write(claim))
 
     def _park(self, uuid: str, now: datetime) -> None:
         """Takes a marker that stands for no job out of the way, unless somebody else already
@@ -604,52 +568,51 @@ class Inbox:
         if self.store.head(keys.inbox(uuid)) is None:
             return
         reason = "the inbox has a marker, but there is no readable request.json"
-        parked = {"uuid": uuid, "reason": reason, "parked_at": now.isoformat()}
-        self.store.put(keys.parked(uuid), _to_bytes(parked))
+        park(self.store, uuid, ParkedNote(uuid=uuid, reason=reason, parked_at=now))
         self.store.delete(keys.inbox(uuid))
-        if self._request(uuid):  # accepted meanwhile, by somebody who found that marker
+        if read_job(self.store, uuid):  # accepted meanwhile, by somebody who found that marker
             self.store.create(keys.inbox(uuid), b"")
 
     def _read_claim(self, info: ObjectInfo) -> Claim | None:
         """A claim; one that a power cut left empty counts as a first attempt by no run, which the
         sweeper repeats."""
         try:
-            return Claim.from_json(json.loads(self.store.get(info.key)))
+            return read(Claim, self.store.get(info.key))
         except ObjectNotFound:
             return None
-        except (KeyError, TypeError, ValueError):
+        except UnreadableRecord:
             return Claim(_name(info), 1, "", info.last_modified)
 
-    def _write_result(
-        self, uuid: str, result: dict[str, Any], keep_earlier: bool
-    ) -> dict[str, Any]:
+    def _write_result(self, stored: StoredResult, keep_earlier: bool) -> StoredResult:
         """The result that stands: this one, or the earlier one if there is one to keep."""
+        uuid = stored.result.uuid
         if keep_earlier:
-            if self.store.create(keys.result(uuid), _to_bytes(result)):
-                return result
-            if (earlier := self.result(uuid)) is not None:
+            if self.store.create(keys.result(uuid), stored.data):
+                return stored
+            if (earlier := read_result(self.store, uuid)) is not None:
                 return earlier
-        self.store.put(keys.result(uuid), _to_bytes(result))
-        return result
+        self.store.put(keys.result(uuid), stored.data)
+        return stored
 
-    def _settle(self, uuid: str, result: dict[str, Any], job: Job | None) -> None:
+    def _settle(self, stored: StoredResult, job: Job | None) -> None:
         """Completes the end of a job whose result is stored; `job` may have been read before it
         was."""
+        result, uuid = stored.result, stored.result.uuid
         is_awaited = bool(job and job.callback)
         if is_awaited:
-            self.outbox.record(uuid, result)
-        done, *others = sorted(_OUTCOMES, key=lambda outcome: outcome != result["status"])
+            self.outbox.record(stored)
+        done, *others = sorted(OUTCOMES, key=lambda outcome: outcome != result.status)
         calls: list[Callable[[], Any]] = [
             partial(self.store.put, keys.done(done, uuid), b""),
             *(partial(self.store.delete, keys.done(other, uuid)) for other in others),
-            partial(self.store.put, _expiry_key(uuid, result), b""),
-            partial(self._request, uuid),
+            partial(self.store.put, result.expiry_key, b""),
+            partial(read_job, self.store, uuid),
         ]
         *_, now = self.store.at_once(calls)
         # Whoever began to wait for the job since it was read may have looked for a result before
         # there was one.
         if not is_awaited and now and now.callback:
-            self.outbox.record(uuid, result)
+            self.outbox.record(stored)
         # Once the indexes are there, and not before: until then these are what leads to the job.
         fetching = [keys.fetching(uuid)] if now is None or now.image_url else []
         markers = [keys.inflight(uuid), keys.inbox(uuid), keys.cancel(uuid), *fetching]
@@ -694,23 +657,15 @@ class Inbox:
         """Whether the result agrees; without a result, a deletion died half way, and the job is
         over."""
         result = self.result(job.uuid)
-        if result is None or _expiry_key(job.uuid, result) == job.key:
+        if result is None or result.expiry_key == job.key:
             return True
-        self.store.put(_expiry_key(job.uuid, result), b"")
+        self.store.put(result.expiry_key, b"")
         self.store.delete(job.key)
         return False
 
 
 def _size(data: bytes | BinaryIO) -> int:
     return len(data) if isinstance(data, bytes) else data.seek(0, SEEK_END)
-
-
-def _job(document: dict[str, Any] | None) -> Job | None:
-    """The job that a `request.json` describes; None if it is none."""
-    try:
-        return Job.from_json(document) if document else None
-    except (KeyError, TypeError, ValueError, InvalidRequest):
-        return None
 
 
 def _done(outcome: str) -> str:
@@ -768,17 +723,14 @@ def _name(info: ObjectInfo) -> str:
     return info.key.rpartition("/")[2]
 
 
-def _to_bytes(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _outcome(status: str) -> JobStatus:
-    """How a job may end; ValueError for anything else."""
-    if status not in _OUTCOMES:
-        raise ValueError(f"a job ends completed or failed, not {status}")
-    return JobStatus(status)
-
-
-def _expiry_key(uuid: str, result: dict[str, Any]) -> str:
-    """The expiry marker that goes with a result; rounded up, so that nothing is deleted early."""
-    return keys.expiry(math.ceil(datetime.fromisoformat(result["expires_at"]).timestamp()), uuid)
+def count_end(result: Result, via: str) -> None:
+    """Counts the end of a job that came by that way."""
+    code = result.error.code if result.error else ""
+    fault = fault_of(code) if code else ""
+    if fault == Fault.OURS:
+        metrics.OWN_FAILURES.labels(code).inc()
+    metrics.JOBS_FINISHED.labels(str(result.status), code, fault, result.model, via).inc()
+    waited = (result.completed_at - result.accepted_at).total_seconds()
+    metrics.JOB_SECONDS.labels(str(result.status), via).observe(max(0.0, waited))
+    for stage, seconds in result.seconds.items():
+        metrics.STAGE_SECONDS.labels(stage).observe(seconds)

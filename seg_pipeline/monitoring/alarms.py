@@ -1,16 +1,15 @@
 """What is wrong with the service at the moment: judgement over its state, and what was judged
 before."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple, Self
 
-from seg_pipeline.errors import ObjectNotFound
 from seg_pipeline.monitoring.service_state import ServiceState
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys
+from seg_pipeline.store.serialization import load, write
 
 REPEATED_AFTER = timedelta(hours=1)
 """A verdict that stands still is reported again this often."""
@@ -118,15 +117,11 @@ class AlarmMemory:
     @classmethod
     def read(cls, store: Store) -> Self:
         """What `write` wrote; empty if there is none."""
-        try:
-            known = json.loads(store.get(keys.ALARMS_STATE))
-            return cls(**{name: known[name] for name in cls.__dataclass_fields__ if name in known})
-        except (ObjectNotFound, TypeError, ValueError):
-            return cls()
+        return load(store, cls, keys.ALARMS_STATE) or cls()
 
     def write(self, store: Store) -> None:
         """Keeps it for the next look, in whatever process."""
-        store.put(keys.ALARMS_STATE, json.dumps(self.__dict__).encode())
+        store.put(keys.ALARMS_STATE, write(self))
 
     def is_due(self, verdict: AlarmVerdict, now: datetime) -> bool:
         """Whether the verdict is to be reported: it has changed, or its last report is old."""

@@ -3,16 +3,15 @@
 Nothing here grows with the jobs that are done. What waits is listed, `LISTED` of each kind at most.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
-from seg_pipeline.errors import ObjectNotFound
+from seg_pipeline.domain import Moment
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, live_workers
 from seg_pipeline.store import ObjectInfo, Store, keys
+from seg_pipeline.store.serialization import load, write
 
 LISTED = 20_000
 
@@ -30,7 +29,7 @@ class AppServerState:
     """What the outbox relay knows of the app server: since when it has been down, None if it
     answers, and why."""
 
-    down_since: datetime | None = None
+    down_since: Moment | None = None
     problem: str | None = None
 
 
@@ -38,7 +37,7 @@ class AppServerState:
 class PruneState:
     """The last prune that came to its end, and how much it could not remove."""
 
-    ended_at: datetime
+    ended_at: Moment
     failures: int = 0
 
 
@@ -106,54 +105,27 @@ def read_service_state(
 
 def note_app_server_state(store: Store, state: AppServerState) -> None:
     """Writes what the relay found; call it when that changes."""
-    since = state.down_since.isoformat() if state.down_since else None
-    store.put(
-        keys.APP_SERVER_STATE, json.dumps({"down_since": since, "problem": state.problem}).encode()
-    )
+    store.put(keys.APP_SERVER_STATE, write(state))
 
 
 def read_app_server_state(store: Store) -> AppServerState:
     """What the relay wrote last."""
-    document = _read(store, keys.APP_SERVER_STATE)
-    try:
-        since = document.get("down_since")
-        return AppServerState(
-            datetime.fromisoformat(since) if since else None, document.get("problem")
-        )
-    except (TypeError, ValueError):
-        return AppServerState()
+    return load(store, AppServerState, keys.APP_SERVER_STATE) or AppServerState()
 
 
 def note_prune(store: Store, state: PruneState) -> None:
     """Writes that a prune has come to its end."""
-    document = {"ended_at": state.ended_at.isoformat(), "failures": state.failures}
-    store.put(keys.PRUNE_STATE, json.dumps(document).encode())
+    store.put(keys.PRUNE_STATE, write(state))
 
 
 def note_first_start(store: Store, now: datetime) -> None:
     """Has the first prune awaited from now on, if none has ever ended."""
-    store.create(
-        keys.PRUNE_STATE, json.dumps({"ended_at": now.isoformat(), "failures": 0}).encode()
-    )
+    store.create(keys.PRUNE_STATE, write(PruneState(now)))
 
 
 def read_prune_state(store: Store) -> PruneState | None:
     """The last prune; None if none has ended yet."""
-    document = _read(store, keys.PRUNE_STATE)
-    try:
-        return PruneState(
-            datetime.fromisoformat(document["ended_at"]), int(document.get("failures", 0))
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _read(store: Store, key: str) -> dict[str, Any]:
-    try:
-        document = json.loads(store.get(key))
-    except (ObjectNotFound, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
+    return load(store, PruneState, keys.PRUNE_STATE)
 
 
 def _waiting(infos: Sequence[ObjectInfo], now: datetime) -> Waiting:

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 
 from seg_pipeline.domain import Job, RgbImage
 from seg_pipeline.errors import JobCancelled
-from seg_pipeline.jobs.result_document import ModelOutput, Timing
+from seg_pipeline.jobs.model_output import ModelOutput
+from seg_pipeline.jobs.records import Timing
 from seg_pipeline.telemetry.logs import InheritingPool, about
 
 T = TypeVar("T")

@@ -9,7 +9,6 @@ then collects its own outcomes.
 """
 
 import hashlib
-import json
 import logging
 import time
 from collections import defaultdict
@@ -19,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from seg_pipeline.adapters.image_fetch import public_address
 from seg_pipeline.domain import Job, JobStatus, RgbImage, Segment
@@ -43,23 +42,16 @@ from seg_pipeline.imaging.masks import decode_mask_png, encode_mask_png, order_b
 from seg_pipeline.imaging.overlays import overlay
 from seg_pipeline.jobs.evidence import Evidence, remove_evidence, write_evidence
 from seg_pipeline.jobs.fetches import FetchRecord, FetchState
+from seg_pipeline.jobs.model_output import ModelOutput, StoredOutput
+from seg_pipeline.jobs.records import Result, Timing, completed_result, failed_result
 from seg_pipeline.jobs.repository import Claim, Inbox
-from seg_pipeline.jobs.result_document import (
-    Document,
-    ModelOutput,
-    Timing,
-    failed_document,
-    files_of_segments,
-    read_segments,
-    result_document,
-    segments_document,
-)
 from seg_pipeline.pipeline.output_budget import check_output, surest
 from seg_pipeline.pipeline.run_context import Outcome, RunContext, make_encoders, mask_bytes
 from seg_pipeline.segmenters import Notes
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys
+from seg_pipeline.store.serialization import OPTIONAL, read, to_document, write
 from seg_pipeline.telemetry import metrics
 from seg_pipeline.telemetry.logs import about
 
@@ -75,6 +67,19 @@ CROPS_PER_PART = 8
 RERUN_FETCH_SECONDS = 10.0
 """How long an operator's rerun waits for a picture that must be fetched first. Others never wait.
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceInfo:
+    """`source.json`: what the picture's bytes are; `notes` say what was put up with in them."""
+
+    extension: str
+    format: str = ""
+    width: int = 0
+    height: int = 0
+    bytes: int = 0
+    sha256: str = ""
+    notes: Annotated[str | None, OPTIONAL] = None
 
 
 @dataclass
@@ -176,16 +181,16 @@ class StageContext:
 
     def stored_source(self, uuid: str) -> bytes:
         """The picture's bytes as `prepare_sources` stored them; raises ObjectNotFound."""
-        extension = json.loads(self.store.get(keys.source_info(uuid)))["extension"]
-        return self.store.get(keys.source(uuid, extension))
+        info = read(SourceInfo, self.store.get(keys.source_info(uuid)))
+        return self.store.get(keys.source(uuid, info.extension))
 
     def stored_output(self, uuid: str) -> ModelOutput:
         """The job's segments as `find_segments` stored them; raises ObjectNotFound."""
-        document = json.loads(self.store.get(keys.segments(uuid)))
-        names = [keys.mask(uuid, index) for index in range(len(document["segments"]))]
+        stored = read(StoredOutput, self.store.get(keys.segments(uuid)))
+        names = [keys.mask(uuid, index) for index in range(len(stored.segments))]
         pngs = self.store.at_once([partial(self.store.get, name) for name in names])
-        return read_segments(
-            document, [decode_mask_png(png, self.settings.max_image_pixels) for png in pngs]
+        return stored.with_masks(
+            [decode_mask_png(png, self.settings.max_image_pixels) for png in pngs]
         )
 
     def put_all(self, files: Mapping[str, bytes]) -> int:
@@ -283,7 +288,7 @@ def record_failure(
             write_evidence(context.store, uuid, Evidence(run_id, "failed", error.code))
         return False
     earlier = context.inbox.result(uuid)
-    if claim is not None or not earlier or earlier["status"] != JobStatus.COMPLETED:
+    if claim is not None or not earlier or earlier.status is not JobStatus.COMPLETED:
         fail_job(
             context.inbox, uuid, error, context.run.timing(uuid), keep_earlier=claim is not None
         )
@@ -309,9 +314,8 @@ def fail_job(
         inbox.remove_leftovers(uuid)
         return
     now = datetime.now(UTC)
-    document = failed_document(job, error, timing or Timing(now, now))
-    expires_at = datetime.fromisoformat(document["expires_at"])
-    inbox.finish(uuid, document, JobStatus.FAILED, expires_at, keep_earlier=keep_earlier)
+    result = failed_result(job, error, timing or Timing(now, now))
+    inbox.finish(result, keep_earlier=keep_earlier)
 
 
 def _prepare_source(context: StageContext, run: RunContext, uuid: str) -> Metadata:
@@ -329,7 +333,12 @@ def _prepare_source(context: StageContext, run: RunContext, uuid: str) -> Metada
         run.release(uuid)
     address = public_address(job.image_url) if job.image_url else "(upload)"
     facts = record.facts() if record else {}
-    return {**info, "seconds": run.seconds(uuid, SOURCE), "image_url": address, **facts}
+    return {
+        **to_document(info),
+        "seconds": run.seconds(uuid, SOURCE),
+        "image_url": address,
+        **facts,
+    }
 
 
 @contextmanager
@@ -414,20 +423,20 @@ def _fetched_again(context: StageContext, job: Job, record: FetchRecord | None) 
 
 def _store_source(
     context: StageContext, job: Job, data: bytes, header: ImageHeader, notes: tuple[str, ...]
-) -> Metadata:
+) -> SourceInfo:
     extension = job.source_extension or header.extension
     if job.image_url is not None:
         context.store.put(keys.source(job.uuid, extension), data)
-    info = {
-        "extension": extension,
-        "format": header.format,
-        "width": header.width,
-        "height": header.height,
-        "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        **({"notes": " ".join(notes)} if notes else {}),
-    }
-    context.store.put(keys.source_info(job.uuid), json.dumps(info).encode())
+    info = SourceInfo(
+        extension=extension,
+        format=header.format,
+        width=header.width,
+        height=header.height,
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        notes=" ".join(notes) or None,
+    )
+    context.store.put(keys.source_info(job.uuid), write(info))
     if job.image_url is not None:
         context.inbox.fetches.drop_bytes(job)
     return info
@@ -594,7 +603,7 @@ def _store_segments(
         masks = dict(_masks(run, uuid, found))
         with run.writing(uuid):
             written = context.put_all(masks)
-            context.store.put(keys.segments(uuid), json.dumps(segments_document(found)).encode())
+            context.store.put(keys.segments(uuid), write(StoredOutput.of(found)))
     return {
         "segments": len(found.segments),
         "labels": ", ".join(sorted({segment.label for segment in found.segments if segment.label})),
@@ -689,37 +698,34 @@ def _publish_result(
     context: StageContext, run: RunContext, uuid: str, awaited: set[str]
 ) -> Metadata:
     found, job = run.slot(uuid).found or context.stored_output(uuid), context.job(run, uuid)
-    document = result_document(job, found, run.timing(uuid))
-    expires_at, is_ours = (
-        datetime.fromisoformat(document["expires_at"]),
-        run.identity.run_key is not None,
-    )
-    if context.inbox.finish(uuid, document, JobStatus.COMPLETED, expires_at, keep_earlier=is_ours):
-        _remove_surplus(context, uuid, document)
+    result = completed_result(job, found, run.timing(uuid))
+    if context.inbox.finish(result, keep_earlier=run.identity.run_key is not None):
+        _remove_surplus(context, result)
     run.slot(uuid).published = True
     if job.callback and context.settings.app_server_url:
         awaited.add(uuid)
     return {
         "segments": len(found.segments),
-        "expires_at": document["expires_at"],
-        "waited_seconds": _seconds_between(job.accepted_at, document["started_at"]),
-        "total_seconds": _seconds_between(job.accepted_at, document["completed_at"]),
+        "expires_at": result.expires_at.isoformat(),
+        "waited_seconds": _seconds_between(job.accepted_at, result.started_at),
+        "total_seconds": _seconds_between(job.accepted_at, result.completed_at),
         "original_key": keys.original(uuid),
         "answer_path": f"/jobs/{uuid}",
     }
 
 
-def _remove_surplus(context: StageContext, uuid: str, document: Document) -> None:
+def _remove_surplus(context: StageContext, result: Result) -> None:
     """Removes the masks and cut-outs that only an earlier attempt found. What cannot be removed
     goes with the job."""
+    uuid = result.uuid
     try:
         stored = {info.key for info in context.store.list(keys.asset(uuid, ""))}
         surplus = {
             key for key in stored if key.startswith(keys.of_segments(uuid))
-        } - files_of_segments(document)
-        result = context.inbox.result(uuid) if surplus else None  # another run's by now, perhaps
-        if result and result["status"] == JobStatus.COMPLETED:
-            surplus -= files_of_segments(result)
+        } - result.files_of_segments
+        now = context.inbox.result(uuid) if surplus else None  # another run's by now, perhaps
+        if now and now.status is JobStatus.COMPLETED:
+            surplus -= now.files_of_segments
             context.store.at_once([partial(context.store.delete, key) for key in sorted(surplus)])
     except StoreError as error:
         logger.warning("job %s: files of an earlier attempt stay until it expires: %s", uuid, error)
@@ -733,8 +739,8 @@ def _record_callback(context: StageContext, run: RunContext, uuid: str) -> Metad
     return {}
 
 
-def _seconds_between(begin: datetime, end: str) -> float:
-    return round((datetime.fromisoformat(end) - begin).total_seconds(), 3)
+def _seconds_between(begin: datetime, end: datetime) -> float:
+    return round((end - begin).total_seconds(), 3)
 
 
 def _each(

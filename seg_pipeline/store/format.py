@@ -6,31 +6,40 @@ not know. The number rises when an older version would misread what a newer one 
 one then reads the former format too.
 """
 
-import json
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 from seg_pipeline.errors import ObjectNotFound, StoreTooNew, StoreUnavailable
 from seg_pipeline.store import keys
 from seg_pipeline.store.objects import Store
+from seg_pipeline.store.serialization import UnreadableRecord, read, write
 
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StoreFormat:
+    """`format.json`. A newer version's number may be of any kind."""
+
+    format: Any
+    written_by: str | None = None
 
 
 def check_format(store: Store) -> None:
     """Marks a store that is new, or older than this file. Raises StoreTooNew if it is of a format
     that comes after ours, and StoreUnavailable."""
     try:
-        found = json.loads(store.get(keys.FORMAT))
-        number, writer = found["format"], found.get("written_by")
+        found = read(StoreFormat, store.get(keys.FORMAT))
     except ObjectNotFound:
-        store.create(keys.FORMAT, _document())
+        store.create(keys.FORMAT, write(_ours()))
         return
-    except (ValueError, TypeError, KeyError):  # a power cut
-        store.put(keys.FORMAT, _document())
+    except UnreadableRecord:  # a power cut
+        store.put(keys.FORMAT, write(_ours()))
         return
-    if not isinstance(number, int) or number > FORMAT:
-        raise StoreTooNew(number, FORMAT, writer)
+    if not isinstance(found.format, int) or found.format > FORMAT:
+        raise StoreTooNew(found.format, FORMAT, found.written_by)
 
 
 def refuse_newer(store: Store) -> None:
@@ -40,5 +49,5 @@ def refuse_newer(store: Store) -> None:
         check_format(store)
 
 
-def _document() -> bytes:
-    return json.dumps({"format": FORMAT, "written_by": version("seg-pipeline")}).encode()
+def _ours() -> StoreFormat:
+    return StoreFormat(FORMAT, version("seg-pipeline"))

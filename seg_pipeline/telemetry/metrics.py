@@ -7,14 +7,12 @@ address: the number of series stays small.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from seg_pipeline.errors import Fault, SegPipelineError, codes_of, fault_of
+from seg_pipeline.errors import Fault, SegPipelineError, codes_of
 
 REGISTRY = CollectorRegistry()
 """This process's counts alone."""
@@ -115,18 +113,6 @@ for _counter, _values in {
         _counter.labels(_value)
 
 
-def job_finished(result: Mapping[str, Any], via: str) -> None:
-    """Counts the end of a job, as its result says it."""
-    status, code = str(result["status"]), (result.get("error") or {}).get("code", "")
-    fault = fault_of(code) if code else ""
-    if fault == Fault.OURS:
-        OWN_FAILURES.labels(code).inc()
-    JOBS_FINISHED.labels(status, code, fault, result.get("model", ""), via).inc()
-    JOB_SECONDS.labels(status, via).observe(_seconds_of(result))
-    for stage, seconds in result.get("seconds", {}).items():
-        STAGE_SECONDS.labels(stage).observe(seconds)
-
-
 @contextmanager
 def fetching() -> Iterator[None]:
     """Counts what happens inside as one attempt to fetch a picture."""
@@ -144,15 +130,3 @@ def fetch_ended(outcome: str, seconds: float) -> None:
     """Counts one attempt to fetch a picture: `fetched`, or the code of its error."""
     FETCHES.labels(outcome).inc()
     FETCH_SECONDS.observe(seconds)
-
-
-def _seconds_of(result: Mapping[str, Any]) -> float:
-    """From the job's acceptance to its end, waiting included; 0 where clocks disagree or the result
-    does not say."""
-    try:
-        accepted, completed = (
-            datetime.fromisoformat(result[name]) for name in ("accepted_at", "completed_at")
-        )
-    except (KeyError, TypeError, ValueError):
-        return 0.0
-    return max(0.0, (completed - accepted).total_seconds())

@@ -12,7 +12,6 @@ of two folds at once one alone counts. What a process has counted since its last
 it if it is killed.
 """
 
-import json
 import logging
 import os
 import secrets
@@ -20,21 +19,36 @@ import socket
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from prometheus_client import CollectorRegistry
+from pydantic import Field, PlainSerializer, PlainValidator
 
+from seg_pipeline.domain import Moment
 from seg_pipeline.errors import ObjectNotFound, StoreError
 from seg_pipeline.store import Store, keys
+from seg_pipeline.store.serialization import load, read, write
 from seg_pipeline.telemetry import metrics
 
 logger = logging.getLogger(__name__)
 
 Labels = tuple[tuple[str, str], ...]
-Samples = Mapping[tuple[str, Labels], float]
+
+
+def _to_list(samples: "Samples") -> list[list[Any]]:
+    return [[name, dict(labels), value] for (name, labels), value in samples.items()]
+
+
+def _to_samples(listed: Iterable[Any]) -> dict[tuple[str, Labels], float]:
+    return {(name, tuple(sorted(labels.items()))): float(value) for name, labels, value in listed}
+
+
+Samples = Annotated[
+    Mapping[tuple[str, Labels], float], PlainSerializer(_to_list), PlainValidator(_to_samples)
+]
 """Values by sample name (`seg_jobs_accepted_total`) and labels."""
 
 REWRITTEN_AFTER = timedelta(minutes=5)
@@ -70,14 +84,15 @@ def add_up(parts: Iterable[Samples]) -> dict[tuple[str, Labels], float]:
     return dict(total)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What a process had counted when it wrote this; `ended` says that it writes no more."""
+    """What a process had counted when it wrote this; `ended` says that it writes no more. The
+    process is in the key."""
 
-    process: str
-    written_at: datetime
-    samples: Samples
+    process: Annotated[str, Field(exclude=True)] = ""
+    written_at: Moment
     ended: bool = False
+    samples: Samples
 
     def is_over(self, now: datetime) -> bool:
         """Whether its process is taken for gone."""
@@ -86,11 +101,12 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Past:
-    """The sum of the processes that are gone, and when each of the last of them was folded in."""
+    """The sum of the processes that are gone, and when each of the last of them was folded in. The
+    generation is in the key."""
 
-    generation: int = 0
+    generation: Annotated[int, Field(exclude=True)] = 0
     samples: Samples = field(default_factory=dict)
-    folded: Mapping[str, datetime] = field(default_factory=dict)
+    folded: Mapping[str, Moment] = field(default_factory=dict)
 
 
 class MetricSnapshots:
@@ -102,12 +118,7 @@ class MetricSnapshots:
 
     def write(self, snapshot: Snapshot) -> None:
         """Replaces what the process wrote before."""
-        document = {
-            "written_at": snapshot.written_at.isoformat(),
-            "ended": snapshot.ended,
-            "samples": _to_list(snapshot.samples),
-        }
-        self._store.put(keys.metrics(snapshot.process), json.dumps(document).encode())
+        self._store.put(keys.metrics(snapshot.process), write(snapshot))
 
     def total(self, but: str | None = None) -> Samples:
         """What all processes have counted, those that are gone too; without that of the process
@@ -136,7 +147,8 @@ class MetricSnapshots:
             if not infos:
                 return Past()
             try:
-                return _to_past(infos[-1].key, json.loads(self._store.get(infos[-1].key)))
+                past = read(Past, self._store.get(infos[-1].key))
+                return replace(past, generation=int(_name(infos[-1].key)))
             except ObjectNotFound:
                 continue  # a fold took its place
         return Past()
@@ -156,29 +168,16 @@ class MetricSnapshots:
     def _follow(self, past: Past) -> bool:
         """Puts it in the place of the one before, unless another fold did so first; says whether it
         did."""
-        document = {
-            "samples": _to_list(past.samples),
-            "folded": {process: moment.isoformat() for process, moment in past.folded.items()},
-        }
         key = keys.metrics_past(past.generation)
-        created = self._store.create(key, json.dumps(document).encode())
+        created = self._store.create(key, write(past))
         *older, newest = self._store.list(keys.METRICS_PAST)
         for each in older:
             self._store.delete(each.key)
         return created and newest.key == key
 
     def _read(self, key: str) -> Snapshot | None:
-        try:
-            document = json.loads(self._store.get(key))
-            process, written_at = (
-                key.removeprefix(keys.METRICS),
-                datetime.fromisoformat(document["written_at"]),
-            )
-            return Snapshot(
-                process, written_at, _to_samples(document["samples"]), bool(document["ended"])
-            )
-        except (ObjectNotFound, ValueError, TypeError, KeyError):
-            return None
+        snapshot = load(self._store, Snapshot, key)
+        return replace(snapshot, process=_name(key)) if snapshot else None
 
 
 class Reporter(threading.Thread):
@@ -230,7 +229,10 @@ class Reporter(threading.Thread):
         since = {key: value - self._base.get(key, 0.0) for key, value in counted.items()}
         self._snapshots.write(
             Snapshot(
-                self.process, now, {key: value for key, value in since.items() if value}, ended
+                process=self.process,
+                written_at=now,
+                samples={key: value for key, value in since.items() if value},
+                ended=ended,
             )
         )
         self._written, self._written_at = counted, now
@@ -259,16 +261,5 @@ def _with(past: Past, gone: Iterable[Snapshot], now: datetime) -> Past:
     )
 
 
-def _to_list(samples: Samples) -> list[list[Any]]:
-    return [[name, dict(labels), value] for (name, labels), value in samples.items()]
-
-
-def _to_samples(listed: Iterable[Any]) -> dict[tuple[str, Labels], float]:
-    return {(name, tuple(sorted(labels.items()))): float(value) for name, labels, value in listed}
-
-
-def _to_past(key: str, document: dict[str, Any]) -> Past:
-    folded = {
-        process: datetime.fromisoformat(moment) for process, moment in document["folded"].items()
-    }
-    return Past(int(key.rpartition("/")[2]), _to_samples(document["samples"]), folded)
+def _name(key: str) -> str:
+    return key.rpartition("/")[2]

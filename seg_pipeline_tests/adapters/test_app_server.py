@@ -18,9 +18,11 @@ from jsonschema import Draft202012Validator
 from seg_pipeline.adapters.app_server import LIMITS, AppServer, DeliveryLimits, sign, verify
 from seg_pipeline.adapters.deadlines import run_promptly
 from seg_pipeline.errors import NotAnImage
+from seg_pipeline.jobs.answers import callback
 from seg_pipeline.jobs.deliveries import Reply
-from seg_pipeline.jobs.result_document import callback_document, failed_document, result_document
+from seg_pipeline.jobs.records import Result, completed_result, failed_result
 from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline.store.serialization import to_document
 from seg_pipeline_tests.app_servers import (
     Answer,
     AppServerDouble,
@@ -97,19 +99,19 @@ def test_a_line_end_after_the_key_is_not_part_of_it() -> None:
 
 _JOB, _TIMING = make_job(), make_timing()
 _RESULTS = {
-    "some found": result_document(_JOB, make_found("#..#/#..#/####", ".##./.##./...."), _TIMING),
-    "nothing found": result_document(_JOB, make_found(), _TIMING),
-    "failed": failed_document(_JOB, NotAnImage("It is an HTML page."), _TIMING),
+    "some found": completed_result(_JOB, make_found("#..#/#..#/####", ".##./.##./...."), _TIMING),
+    "nothing found": completed_result(_JOB, make_found(), _TIMING),
+    "failed": failed_result(_JOB, NotAnImage("It is an HTML page."), _TIMING),
 }
 
 
 @pytest.mark.parametrize("result", _RESULTS.values(), ids=_RESULTS.keys())
-def test_every_payload_fits_the_schema_in_docs(result: dict[str, Any]) -> None:
+def test_every_payload_fits_the_schema_in_docs(result: Result) -> None:
     """As the app server parses it: from the bytes that arrived."""
     with app_server() as double:
         tell(
             make_app_server(double.url),
-            callback_document(result, ObjectStore.in_memory(), "http://localhost"),
+            to_document(callback(result, ObjectStore.in_memory(), "http://localhost")),
         )
     schema = json.loads((DOCS / "job-result.schema.json").read_text())
     Draft202012Validator({**schema, "anyOf": [{"$ref": "#/$defs/callback"}]}).validate(

@@ -9,8 +9,8 @@ import pytest
 
 from seg_pipeline.adapters import outbox_relay
 from seg_pipeline.jobs.deliveries import Policy
+from seg_pipeline.jobs.records import completed_result
 from seg_pipeline.jobs.repository import Inbox
-from seg_pipeline.jobs.result_document import result_document
 from seg_pipeline.settings import Settings
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.adapters.test_outbox_relay import (
@@ -154,8 +154,8 @@ def clock() -> Clock:
 def end_job_with(inbox: Inbox, clock: Clock, *drawings: str, **requested: object) -> None:
     """Takes a job of the queue to its end, with a segment for each mask that is drawn."""
     job = inbox.accept(make_queue_job("job-1", **requested)).job
-    result = result_document(job, make_found(*drawings), make_timing(completed_at=clock()))
-    inbox.finish("job-1", result, result["status"], job.expires_at(clock()))
+    timing = make_timing(completed_at=clock())
+    inbox.finish(completed_result(job, make_found(*drawings), timing))
     clock.catch_up()
 
 

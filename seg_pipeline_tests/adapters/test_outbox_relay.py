@@ -331,16 +331,16 @@ def test_a_parked_one_that_is_replayed_arrives(inbox: Inbox, clock: Clock) -> No
 
 
 def test_a_result_that_cannot_be_read_holds_up_nobody(
-    inbox: Inbox, server: AppServerDouble, clock: Clock, caplog: pytest.LogCaptureFixture
+    inbox: Inbox, server: AppServerDouble, clock: Clock
 ) -> None:
+    """It is as good as lost: the job is done again."""
     uuids = end_jobs(inbox, 5, clock)
     broken = b'{"status": "completed", "expires_at": "2100-01-01T00:00:00+00:00"}'
     inbox.store.put(keys.result("job-00"), broken)
     relay = make_courier(inbox.store, server.url, clock)
     deliver_for(relay, clock, 10)
     assert states(inbox, uuids[1:]) == {"delivered"}
-    assert (inbox.outbox.delivery("job-00") or pytest.fail("lost")).attempt_count > 0
-    assert "job-00" in caplog.text
+    assert inbox.waiting(10) == ["job-00"]
 
 
 @pytest.mark.parametrize("lives", range(4))

@@ -12,9 +12,9 @@ from seg_pipeline.imaging.cutouts import cut_out
 from seg_pipeline.imaging.images import encode_original
 from seg_pipeline.imaging.masks import encode_mask_png
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, write_beat
+from seg_pipeline.jobs.records import Result, completed_result, failed_result
 from seg_pipeline.jobs.repository import Inbox
-from seg_pipeline.jobs.result_document import failed_document, result_document
-from seg_pipeline.store import Store
+from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.builders import make_found, make_picture, make_timing
 
 DRAWING = "..../.##./.##./...."
@@ -27,23 +27,22 @@ def finish_job(
     inbox = Inbox(store)
     job = inbox.job(uuid)
     timing = make_timing(datetime.now(UTC), datetime.now(UTC))
-    expires_at = job.expires_at(timing.completed_at)
     if error:
-        inbox.finish(uuid, failed_document(job, error, timing), "failed", expires_at)
+        inbox.finish(failed_result(job, error, timing))
     else:
-        inbox.finish(uuid, _complete(store, job, drawings), "completed", expires_at)
+        inbox.finish(_complete(store, job, drawings))
 
 
-def _complete(store: Store, job: Job, drawings: tuple[str, ...]) -> dict[str, Any]:
+def _complete(store: Store, job: Job, drawings: tuple[str, ...]) -> Result:
     found = make_found(*drawings)
     picture = make_picture(*found.resolution_wh)
-    document = result_document(job, found, make_timing(datetime.now(UTC), datetime.now(UTC)))
-    store.put(document["original_key"], encode_original(picture))
-    store.put(document["overlay_key"], encode_original(picture))
-    for segment, entry in zip(found.segments, document["segments"], strict=True):
-        store.put(entry["mask_key"], encode_mask_png(segment.mask))
-        store.put(entry["crop_key"], cut_out(picture, segment.mask, job.resize))
-    return document
+    result = completed_result(job, found, make_timing(datetime.now(UTC), datetime.now(UTC)))
+    store.put(keys.original(job.uuid), encode_original(picture))
+    store.put(keys.overlay(job.uuid), encode_original(picture))
+    for segment, entry in zip(found.segments, result.segments, strict=True):
+        store.put(entry.mask_key, encode_mask_png(segment.mask))
+        store.put(entry.crop_key, cut_out(picture, segment.mask, job.resize))
+    return result
 
 
 class FakeWorker:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx
 import pytest
@@ -50,12 +51,16 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
     return samples.get((name, frozenset(labels.items())))
 
 
+def _snapshot(process: str, samples: dict[Any, float]) -> Snapshot:
+    return Snapshot(process=process, written_at=datetime.now(UTC), samples=samples)
+
+
 def test_counts_of_all_processes_are_added_up(serve: Serve, api_store: Store) -> None:
     client = serve()
     before = value(scrape(client), "seg_jobs_accepted_total", via="sqs") or 0
     key = ("seg_jobs_accepted_total", (("via", "sqs"),))
-    MetricSnapshots(api_store).write(Snapshot("code-server-1", datetime.now(UTC), {key: 4}))
-    MetricSnapshots(api_store).write(Snapshot("code-server-2", datetime.now(UTC), {key: 3}))
+    MetricSnapshots(api_store).write(_snapshot("code-server-1", {key: 4}))
+    MetricSnapshots(api_store).write(_snapshot("code-server-2", {key: 3}))
     assert value(scrape(client), "seg_jobs_accepted_total", via="sqs") == before + 7
 
 
@@ -81,7 +86,7 @@ def test_a_store_that_is_away_is_a_figure_and_counters_stay(serve: Serve, api_st
     failing = FailingStore(api_store)
     client = serve(failing)
     key = ("seg_jobs_accepted_total", (("via", "sqs"),))
-    MetricSnapshots(api_store).write(Snapshot("code-server-1", datetime.now(UTC), {key: 4}))
+    MetricSnapshots(api_store).write(_snapshot("code-server-1", {key: 4}))
     before = scrape(client)
     failing.error, failing.fails_on = StoreUnavailable("away"), lambda _key: True
     during = scrape(client)

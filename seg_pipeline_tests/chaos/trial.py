@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from seg_pipeline.errors import StoreError
+from seg_pipeline.jobs.records import Result
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.local.sample import BUNDLED
 from seg_pipeline.settings import Settings
@@ -201,8 +202,8 @@ class _Run:
         for uuid in (*self.by_http, *self.by_sqs):
             result = inbox.result(uuid)
             outcome.statuses[self._status(result)] += 1
-            if result is None or result["status"] != "completed":
-                wrong.append(f"{uuid}: {(result or {}).get('error', 'no result')}")
+            if result is None or result.status != "completed":
+                wrong.append(f"{uuid}: {result.error if result else 'no result'}")
         self._look_at_what_was_told()
         wrong += [
             f"half a file: {path}"
@@ -228,10 +229,10 @@ class _Run:
                 )
 
     @staticmethod
-    def _status(result: dict[str, Any] | None) -> str:
+    def _status(result: Result | None) -> str:
         if result is None:
             return "lost"
-        return str(result["error"]["code"] if result["error"] else result["status"])
+        return str(result.error.code if result.error else result.status)
 
     def _running(self) -> list[str]:
         query = f"""{{ runsOrError(filter: {{statuses: [{RUNNING}]}}) {{

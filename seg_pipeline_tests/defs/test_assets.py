@@ -1,6 +1,5 @@
 """The stages as Dagster sees them: steps, partitions, materialisations and failures."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,11 @@ from seg_pipeline.defs.run_config import run_config_for
 from seg_pipeline.domain import Parameters, RgbImage, Segment
 from seg_pipeline.errors import FetchGivenUp, ModelOutOfMemory
 from seg_pipeline.jobs.deliveries import Policy, Reply
+from seg_pipeline.jobs.records import FailureReason, StoredResult
 from seg_pipeline.jobs.repository import Claim
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.store import Store, keys
+from seg_pipeline.store.serialization import write
 from seg_pipeline_tests.builders import (
     NOON,
     BarSegmenter,
@@ -146,12 +147,12 @@ def test_a_bad_picture_alone_ends_as_a_failed_run_with_one_sentence(
     assert not result.success
     (failure,) = result.get_failed_step_keys()
     assert failure == "segmentation.source_image"
-    error = (stage_context.inbox.result("bad") or {})["error"]
+    error = stage_context.inbox.result("bad").error
     assert (
         result.failure_data_for_node("segmentation.source_image").user_failure_data.description
-        == error["message"]
+        == error.message
     )
-    assert error["code"] == "truncated_image"
+    assert error.code == "truncated_image"
 
 
 def test_a_picture_that_could_not_be_had_fails_its_own_run_at_the_first_attempt(
@@ -164,11 +165,8 @@ def test_a_picture_that_could_not_be_had_fails_its_own_run_at_the_first_attempt(
     result = run_job(stage_context, instance, "job-1", **{"dagster/run_key": "job-1:1"})
     failure = result.failure_data_for_node("segmentation.source_image").user_failure_data
     assert failure.description == "The server does not answer."
-    document = stage_context.inbox.result("job-1") or {}
-    assert document["error"] == {
-        "code": "fetch_unavailable",
-        "message": "The server does not answer.",
-    }
+    error = stage_context.inbox.result("job-1").error
+    assert error == FailureReason("fetch_unavailable", "The server does not answer.")
     assert stage_context.inbox.inflight() == []
 
 
@@ -178,9 +176,7 @@ def test_a_run_without_its_picture_sends_the_job_to_be_fetched(
     """As after an upgrade, while an older version had jobs with addresses in flight."""
     stage_context = make_context(tmp_path)
     stage_context.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
-    stage_context.store.create(
-        keys.inflight("job-1"), json.dumps(Claim("job-1", 2, "job-1:2", NOON).to_json()).encode()
-    )
+    stage_context.store.create(keys.inflight("job-1"), write(Claim("job-1", 2, "job-1:2", NOON)))
     result = run_job(stage_context, instance, "job-1", **{"dagster/run_key": "job-1:2"})
     failure = result.failure_data_for_node("segmentation.source_image").user_failure_data
     assert "It is being fetched" in failure.description
@@ -342,7 +338,7 @@ def test_a_failed_job_is_recorded_too(tmp_path: Path, instance: dg.DagsterInstan
     stage_context.inbox.claim(["job-1"], "job-1:1")
     assert not run_job(stage_context, instance, "job-1", **{"dagster/run_key": "job-1:1"}).success
     assert waiting(stage_context) == ["job-1"]
-    assert (stage_context.inbox.result("job-1") or {})["status"] == "failed"
+    assert stage_context.inbox.result("job-1").status == "failed"
 
 
 def test_an_app_server_that_was_told_while_the_run_went_on_is_not_told_twice(
@@ -353,8 +349,9 @@ def test_an_app_server_that_was_told_while_the_run_went_on_is_not_told_twice(
     accept_queue_job(stage_context, "job-1")
     record = stage_context.inbox.outbox.record
 
-    def record_and_deliver(uuid: str, result: dict[str, Any]) -> None:
-        record(uuid, result)
+    def record_and_deliver(stored: StoredResult) -> None:
+        record(stored)
+        uuid = stored.result.uuid
         delivery = stage_context.inbox.outbox.delivery(uuid)
         assert delivery is not None
         delivered = delivery.after(Reply(0.1, 200), NOON, Policy(60, 60), None)

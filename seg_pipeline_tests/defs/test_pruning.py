@@ -1,7 +1,6 @@
 """What goes when: expired jobs, their partitions, and Dagster's own old runs; never a job in
 flight."""
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,7 +18,15 @@ from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, all_workers, write_bea
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.runtime.celery_app import broker_folder
 from seg_pipeline.store import Store, keys
-from seg_pipeline_tests.builders import NOON, accept_upload, end_queue_job, make_context, make_job
+from seg_pipeline.store.serialization import write
+from seg_pipeline_tests.builders import (
+    NOON,
+    accept_upload,
+    end_queue_job,
+    make_context,
+    make_job,
+    make_result,
+)
 from seg_pipeline_tests.pipeline.test_stages import run_stages
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
@@ -265,8 +272,7 @@ def test_a_prune_with_failures_is_a_failed_run_that_says_why(
     def refuse(uuid: str) -> bool:
         raise StoreUnavailable("the store cannot write: Permission denied.")
 
-    result = stage_context.inbox.result("finished") or {}
-    stage_context.inbox.finish("finished", result, "completed", later(seconds=-1))
+    stage_context.inbox.finish(make_result("finished", "completed", later(seconds=-1)))
     monkeypatch.setattr(stage_context.inbox, "delete", refuse)
     with pytest.raises(dg.Failure, match=r"1 removals failed.*Permission denied"):
         dg.materialize([pruned], resources={"stage_context": stage_context})
@@ -288,8 +294,8 @@ def finish_jobs(stage_context: StageContext, count: int) -> list[str]:
     """Jobs that have ended and live for another hour."""
     uuids = [f"living-{number:04d}" for number in range(count)]
     for uuid in uuids:
-        stage_context.store.put(keys.request(uuid), json.dumps(make_job(uuid).to_json()).encode())
-        stage_context.inbox.finish(uuid, {"uuid": uuid}, "completed", later(hours=1))
+        stage_context.store.put(keys.request(uuid), write(make_job(uuid)))
+        stage_context.inbox.finish(make_result(uuid, expires_at=later(hours=1)))
     return uuids
 
 
@@ -325,8 +331,7 @@ def searched(store: Store, tmp_path: Path, instance: dg.DagsterInstance) -> Stag
     stage_context = make_context(tmp_path, store)
     finish_jobs(stage_context, 12)
     for uuid in living(stage_context):
-        result = stage_context.inbox.result(uuid) or {}
-        stage_context.inbox.finish(uuid, result, "completed", later(days=1))
+        stage_context.inbox.finish(make_result(uuid, expires_at=later(days=1)))
     leave_leftovers(stage_context, instance)
     return stage_context
 

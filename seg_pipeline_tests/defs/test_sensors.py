@@ -21,7 +21,8 @@ from seg_pipeline.jobs.evidence import Evidence, write_evidence
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, write_beat
 from seg_pipeline.jobs.repository import Claim, new_run_key
 from seg_pipeline.pipeline.stages import StageContext
-from seg_pipeline_tests.builders import NOON, accept_upload, make_context
+from seg_pipeline.store.serialization import write
+from seg_pipeline_tests.builders import NOON, accept_upload, make_context, make_result
 
 Tick = Callable[[dg.SensorDefinition, StageContext], dg.SensorResult | dg.SkipReason]
 
@@ -149,7 +150,7 @@ def test_upkeep_takes_no_room_from_pictures(
 def test_a_marker_of_a_finished_job_makes_no_run(tmp_path: Path, tick: Tick) -> None:
     stage_context = make_quick_bench(tmp_path)
     accept_upload(stage_context, "job-1")
-    stage_context.inbox.finish("job-1", {"status": "completed"}, "completed", NOON)
+    stage_context.inbox.finish(make_result("job-1", "completed", NOON))
     stage_context.store.put("inbox/job-1", b"")
     skipped = tick(inbox_sensor, stage_context)
     assert isinstance(skipped, dg.SkipReason)
@@ -201,7 +202,7 @@ def test_the_sweeper_gives_a_job_up_after_its_last_attempt(
     write_evidence(stage_context.store, "a", Evidence(run.run_id, "segments"))
     report = recover(stage_context, instance, claim.claimed_at)
     assert (report.failed, report.retries) == (1, [])
-    assert (stage_context.inbox.result("a") or {})["error"]["code"] == "worker_lost"
+    assert stage_context.inbox.result("a").error.code == "worker_lost"
 
 
 def test_a_job_that_ended_its_worker_gets_its_next_attempt(
@@ -234,7 +235,7 @@ def test_a_job_is_not_given_up_for_a_worker_that_something_else_ended(
         claim, *others = retries
         assert {(each.attempt, each.losses, each.batch) for each in retries} == {(2, losses, 1)}
         for other in others:
-            stage_context.inbox.finish(other.uuid, {}, "completed", NOON)
+            stage_context.inbox.finish(make_result(other.uuid, "completed", NOON))
     assert stage_context.inbox.result("a") is None
 
 
@@ -262,8 +263,7 @@ def test_the_sweeper_completes_a_finish_that_died_half_way(
     stage_context = make_quick_bench(tmp_path)
     accept_upload(stage_context, "a")
     (claim,) = stage_context.inbox.claim(["a"], "a:1")
-    document = b'{"status": "completed", "expires_at": "2026-01-02T13:00:00+00:00"}'
-    stage_context.store.put("assets/a/result.json", document)
+    stage_context.store.put("assets/a/result.json", write(make_result("a")))
     make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.SUCCESS)
     report = recover(stage_context, instance, claim.claimed_at)
     assert (report.settled, report.failed, report.retries) == (1, 0, [])
@@ -276,7 +276,7 @@ def test_a_cancelled_job_fails_as_cancelled(tmp_path: Path, instance: dg.Dagster
     (claim,) = stage_context.inbox.claim(["a"], "a:1")
     make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.CANCELED)
     recover(stage_context, instance, claim.claimed_at)
-    assert (stage_context.inbox.result("a") or {})["error"]["code"] == "cancelled"
+    assert stage_context.inbox.result("a").error.code == "cancelled"
 
 
 def test_a_claim_whose_tick_died_is_asked_for_once_more(

@@ -12,7 +12,14 @@ from seg_pipeline.jobs.outbox import DueDelivery, Outbox
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
-from seg_pipeline_tests.builders import NOON, bring_picture, end_queue_job, make_job, make_queue_job
+from seg_pipeline_tests.builders import (
+    NOON,
+    bring_picture,
+    end_queue_job,
+    make_job,
+    make_queue_job,
+    make_result,
+)
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
 POLICY = Policy(give_up_seconds=3600, parked_ttl_seconds=7 * 86_400)
@@ -66,7 +73,7 @@ def test_the_end_of_a_queues_job_is_recorded_with_it(inbox: Inbox, failed: bool)
 
 def test_nobody_waits_to_be_told_of_an_upload(inbox: Inbox) -> None:
     inbox.accept(make_job(), b"picture")
-    inbox.finish("job-1", {}, "completed", NOON)
+    inbox.finish(make_result("job-1", "completed", NOON))
     assert (markers(inbox), inbox.outbox.delivery("job-1")) == ([], None)
 
 
@@ -91,14 +98,14 @@ def test_another_ending_is_told_too(inbox: Inbox) -> None:
     attempt(inbox.outbox, take_all(inbox.outbox)[0], OK, NOON)
     end_queue_job(inbox)
     (due_delivery,) = take_all(inbox.outbox)
-    assert (due_delivery.result["status"], due_delivery.delivery.attempt_count) == ("completed", 0)
+    assert (due_delivery.result.status, due_delivery.delivery.attempt_count) == ("completed", 0)
 
 
 def test_another_ending_takes_the_place_of_one_not_told_yet(inbox: Inbox) -> None:
     end_queue_job(inbox, failed=True)
     end_queue_job(inbox)
     (due_delivery,) = take_all(inbox.outbox)
-    assert due_delivery.result["status"] == "completed"
+    assert due_delivery.result.status == "completed"
     assert len(markers(inbox)) == 1
 
 
@@ -119,7 +126,7 @@ def test_a_process_killed_at_any_write_of_the_end_loses_no_delivery(
         if not healthy.settle("job-1"):
             end_queue_job(healthy)
     (due_delivery,) = take_all(healthy.outbox)
-    assert due_delivery.result["status"] == "completed"
+    assert due_delivery.result.status == "completed"
     assert (len(markers(healthy)), healthy.inflight()) == (1, [])
 
 
@@ -270,7 +277,7 @@ def test_a_rerun_that_ends_while_the_old_result_is_sent_is_told_next(inbox: Inbo
         take_all(inbox.outbox) == []
     )  # finds that the record is about another result, and begins anew
     (due_delivery,) = take_all(inbox.outbox)
-    assert (due_delivery.result["status"], due_delivery.delivery.state) == ("completed", "pending")
+    assert (due_delivery.result.status, due_delivery.delivery.state) == ("completed", "pending")
 
 
 def test_a_job_deleted_while_it_is_sent_stays_deleted(inbox: Inbox) -> None:

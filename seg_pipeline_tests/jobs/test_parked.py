@@ -72,7 +72,7 @@ def test_a_note_that_a_power_cut_left_empty_is_listed_and_can_be_dropped(store: 
     (half,) = items.page(None, 10).parked
     assert "cannot be read" in half.reason
     items.drop(half)
-    assert items.page(None, 10).parked == []
+    assert items.page(None, 10).parked == ()
 
 
 @pytest.mark.parametrize("name", ["unknown", "../x", "a/b", "", "x" * 300, ".hidden"])
@@ -113,7 +113,7 @@ def test_a_replay_of_a_callback_may_die_anywhere(memory: Store, lives: int) -> N
     assert delivery
     assert delivery.state is DeliveryState.PENDING
     assert [each.uuid for each in Inbox(memory).outbox.waiting(datetime.now(UTC), 10)] == ["job-1"]
-    assert items.page(None, 10).parked == []
+    assert items.page(None, 10).parked == ()
 
 
 @pytest.mark.parametrize("lives", range(5))
@@ -129,7 +129,7 @@ def test_a_drop_of_a_callback_may_die_anywhere_and_lets_the_files_go(
     with suppress(ParkedNotFound):
         items.drop(items.get("callback-job-1"))
     assert Inbox(memory).outbox.uuids() == set()
-    assert items.page(None, 10).parked == []
+    assert items.page(None, 10).parked == ()
 
 
 def test_a_callback_that_is_parked_again_meanwhile_stays_on_the_list(memory: Store) -> None:

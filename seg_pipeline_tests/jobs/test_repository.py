@@ -30,12 +30,14 @@ from seg_pipeline.jobs.repository import (
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys, open_store
 from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline.store.serialization import read, to_document, write
 from seg_pipeline_tests.builders import (
     NOON,
     bring_picture,
     make_beat,
     make_job,
     make_queue_job,
+    make_result,
     orphans,
 )
 from seg_pipeline_tests.store.writers import (
@@ -70,7 +72,7 @@ def finish(
     accept(inbox, *uuids)
     inbox.claim(uuids, "run")
     for uuid in uuids:
-        inbox.finish(uuid, {"uuid": uuid, "segments": []}, status, expires_at)
+        inbox.finish(make_result(uuid, status, expires_at))
 
 
 def all_keys(inbox: Inbox) -> set[str]:
@@ -155,11 +157,11 @@ def test_a_job_that_comes_by_the_queue_too_is_told_of_though_it_came_over_http_f
     link = {"image_url": "https://example.com/a.png"}
     inbox.accept(make_job("job-1", **link))
     if finished:
-        inbox.finish("job-1", {"uuid": "job-1", "segments": []}, "completed", LATER)
+        inbox.finish(make_result("job-1", "completed", LATER))
     again = inbox.accept(make_job("job-1", **link, via="sqs", callback=True))
     assert (again.created, again.job.callback, again.job.via) == (False, True, "http")
     if not finished:
-        inbox.finish("job-1", {"uuid": "job-1", "segments": []}, "completed", LATER)
+        inbox.finish(make_result("job-1", "completed", LATER))
     assert inbox.outbox.uuids() == {"job-1"}
 
 
@@ -171,7 +173,7 @@ def ask_by_queue(inbox: Inbox) -> None:
 
 
 def end_it(inbox: Inbox) -> None:
-    inbox.finish("job-1", {"uuid": "job-1", "segments": []}, "completed", LATER)
+    inbox.finish(make_result("job-1", "completed", LATER))
 
 
 def claimed_job() -> Store:
@@ -406,7 +408,7 @@ def test_an_acceptance_that_is_taken_back_leaves_what_others_made_of_it_meanwhil
 def test_another_request_replaces_an_acceptance_that_died_a_while_ago(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inbox.store.create(keys.request("job-1"), json.dumps(make_job("job-1").to_json()).encode())
+    inbox.store.create(keys.request("job-1"), write(make_job("job-1")))
     inbox.store.put(keys.source("job-1", "png"), b"of the first")
     other = make_job("job-1", source_extension="jpg", resize=64)
     with pytest.raises(JobConflict):
@@ -513,7 +515,8 @@ def test_an_empty_claim_after_a_power_cut_is_a_first_attempt_by_no_run(inbox: In
 
 def test_a_claim_is_read_back_from_json_of_newer_versions() -> None:
     claim = Claim("a", 2, "a:2", NOON, 3)
-    assert Claim.from_json({**claim.to_json(), "priority": 1}) == claim
+    written = json.dumps({**to_document(claim), "priority": 1}).encode()
+    assert read(Claim, written) == claim
 
 
 def test_the_next_attempt_is_a_run_of_its_own(inbox: Inbox) -> None:
@@ -561,7 +564,7 @@ def test_a_job_is_one_run_s_alone(inbox: Inbox) -> None:
 def test_a_job_that_was_finished_meanwhile_is_not_asked_for_again(inbox: Inbox) -> None:
     accept(inbox, "a")
     (claim,) = inbox.claim(["a"], "a:1")
-    inbox.finish("a", {}, "completed", LATER)
+    inbox.finish(make_result("a", "completed", LATER))
     assert not inbox.reclaim(claim.after_loss(LATER))
     assert inbox.inflight() == []
 
@@ -582,13 +585,9 @@ def test_a_finished_job_has_its_document_and_its_markers(inbox: Inbox, status: s
     accept(inbox, "a")
     inbox.claim(["a"], "a:1")
     assert inbox.result("a") is None
-    assert inbox.finish("a", {"uuid": "a", "segments": [1, "ü"]}, status, LATER)
-    assert inbox.result("a") == {
-        "uuid": "a",
-        "segments": [1, "ü"],
-        "status": status,
-        "expires_at": LATER.isoformat(),
-    }
+    result = make_result("a", status, LATER, model="ü")
+    assert inbox.finish(result)
+    assert inbox.result("a") == result
     assert inbox.status("a") is JobStatus(status)
     assert all_keys(inbox) == {
         "assets/a/request.json",
@@ -602,13 +601,13 @@ def test_a_finished_job_has_its_document_and_its_markers(inbox: Inbox, status: s
 def test_finishing_twice_is_finishing_once(inbox: Inbox) -> None:
     finish(inbox, "a")
     before = all_keys(inbox)
-    inbox.finish("a", {"uuid": "a"}, "completed", LATER)
+    inbox.finish(make_result("a", "completed", LATER))
     assert all_keys(inbox) == before
 
 
 def test_a_rerun_replaces_status_and_expiry(inbox: Inbox) -> None:
     finish(inbox, "a", status="failed")
-    inbox.finish("a", {"uuid": "a"}, "completed", LATER + AN_HOUR)
+    inbox.finish(make_result("a", "completed", LATER + AN_HOUR))
     assert inbox.status("a") is JobStatus.COMPLETED
     markers = {key for key in all_keys(inbox) if not key.startswith(keys.ASSETS)}
     assert markers == {"done/completed/a", keys.expiry(int((LATER + AN_HOUR).timestamp()), "a")}
@@ -621,11 +620,11 @@ def test_of_two_runs_that_finish_a_job_at_once_the_last_word_counts_everywhere()
         def put(self, key: str, data: bytes) -> None:
             self._store.put(key, data)
             if key == keys.result("a"):
-                Inbox(self._store).finish("a", {}, "failed", LATER + AN_HOUR)
+                Inbox(self._store).finish(make_result("a", "failed", LATER + AN_HOUR))
 
     inbox = Inbox(ObjectStore.in_memory())
     accept(inbox, "a")
-    Inbox(Meanwhile(inbox.store)).finish("a", {}, "completed", LATER)
+    Inbox(Meanwhile(inbox.store)).finish(make_result("a", "completed", LATER))
     assert inbox.status("a") is JobStatus.FAILED
     assert everything(inbox) == [("a", "failed")]
     assert [*inbox.expired(LATER, 10)] == []
@@ -638,9 +637,9 @@ def test_of_several_runs_that_were_asked_for_the_first_to_finish_a_job_has_the_w
     """A worker that only seemed dead finishes it too. The app server must not hear another story
     from each."""
     inbox.accept(make_queue_job("a"))
-    inbox.finish("a", {"uuid": "a", "run": 1}, "completed", LATER, keep_earlier=True)
+    inbox.finish(make_result("a", "completed", LATER, width=1), keep_earlier=True)
     first, delivery = inbox.result("a"), inbox.outbox.delivery("a")
-    assert inbox.finish("a", {"uuid": "a", "run": 2}, "failed", LATER + AN_HOUR, keep_earlier=True)
+    assert inbox.finish(make_result("a", "failed", LATER + AN_HOUR, width=2), keep_earlier=True)
     assert (inbox.result("a"), inbox.outbox.delivery("a")) == (first, delivery)
     assert inbox.status("a") is JobStatus.COMPLETED
 
@@ -652,10 +651,10 @@ def test_of_two_runs_that_finish_a_job_at_once_one_has_the_word_everywhere(momen
     inbox.accept(make_queue_job("a"))
 
     def other() -> None:
-        inbox.finish("a", {"uuid": "a", "run": 2}, "failed", LATER + AN_HOUR, keep_earlier=True)
+        inbox.finish(make_result("a", "failed", LATER + AN_HOUR, width=2), keep_earlier=True)
 
     ours = Inbox(Meanwhile(inbox.store, moment, other))
-    ours.finish("a", {"uuid": "a", "run": 1}, "completed", LATER, keep_earlier=True)
+    ours.finish(make_result("a", "completed", LATER, width=1), keep_earlier=True)
     told = [
         due_delivery
         for marker in inbox.outbox.waiting(END, 10)
@@ -670,14 +669,14 @@ def test_of_two_runs_that_finish_a_job_at_once_one_has_the_word_everywhere(momen
 def test_a_result_that_a_power_cut_left_empty_is_written_again(inbox: Inbox) -> None:
     accept(inbox, "a")
     inbox.store.put(keys.result("a"), b"")
-    inbox.finish("a", {"uuid": "a"}, "completed", LATER, keep_earlier=True)
+    inbox.finish(make_result("a", "completed", LATER), keep_earlier=True)
     assert inbox.status("a") is JobStatus.COMPLETED
 
 
 def test_a_job_that_nobody_claimed_may_be_finished(inbox: Inbox) -> None:
     """An operator materialises its partition while it waits."""
     accept(inbox, "a")
-    inbox.finish("a", {}, "completed", LATER)
+    inbox.finish(make_result("a", "completed", LATER))
     assert inbox.waiting(10) == []
     assert inbox.status("a") is JobStatus.COMPLETED
 
@@ -688,7 +687,7 @@ def test_a_job_that_was_deleted_while_it_was_worked_on_stays_deleted(inbox: Inbo
     inbox.claim(["a"], "a:1")
     inbox.delete("a")
     inbox.store.put(keys.mask("a", 0), b"mask")
-    assert not inbox.finish("a", {}, "completed", LATER)
+    assert not inbox.finish(make_result("a", "completed", LATER))
     assert all_keys(inbox) == set()
 
 
@@ -696,7 +695,7 @@ def test_a_job_that_was_deleted_while_it_was_worked_on_stays_deleted(inbox: Inbo
 def test_a_job_ends_completed_or_failed(inbox: Inbox, status: str) -> None:
     accept(inbox, "a")
     with pytest.raises(ValueError, match=status):
-        inbox.finish("a", {}, status, LATER)
+        inbox.finish(make_result("a", status, LATER))
     assert inbox.result("a") is None
 
 
@@ -710,8 +709,7 @@ def test_a_time_to_live_is_never_cut_short(inbox: Inbox) -> None:
 def test_settling_completes_what_a_dead_worker_began(inbox: Inbox) -> None:
     accept(inbox, "a", "b")
     inbox.claim(["a", "b"], "a:1")
-    finished = {"status": "completed", "expires_at": LATER.isoformat()}
-    inbox.store.put(keys.result("a"), json.dumps(finished).encode())
+    inbox.store.put(keys.result("a"), write(make_result("a", expires_at=LATER)))
     assert inbox.settle("a")
     assert not inbox.settle("b")
     assert [claim.uuid for claim in inbox.inflight()] == ["b"]
@@ -750,7 +748,7 @@ def test_a_job_is_processing_while_a_live_worker_names_it(inbox: Inbox) -> None:
     heartbeats = [make_beat("idle"), make_beat("busy", uuids=("a",))]
     assert inbox.status("a", heartbeats) is JobStatus.PROCESSING
     assert inbox.status("b", heartbeats) is JobStatus.QUEUED
-    inbox.finish("a", {}, "failed", LATER)
+    inbox.finish(make_result("a", "failed", LATER))
     assert inbox.status("a", heartbeats) is JobStatus.FAILED
 
 
@@ -760,7 +758,7 @@ def test_a_job_that_is_finished_while_one_asks_is_not_lost() -> None:
     class Late(UnreliableStore):
         def head(self, key: str) -> Any:
             if key == keys.inflight("a"):
-                Inbox(self._store).finish("a", {}, "completed", LATER)
+                Inbox(self._store).finish(make_result("a", "completed", LATER))
             return self._store.head(key)
 
     store = ObjectStore.in_memory()
@@ -1079,7 +1077,7 @@ def test_a_job_under_way_does_not_expire(inbox: Inbox) -> None:
 def test_a_marker_that_a_rerun_left_behind_expires_nothing_and_goes(inbox: Inbox) -> None:
     finish(inbox, "a", expires_at=NOON)
     stale = keys.expiry(int(NOON.timestamp()), "a")
-    inbox.finish("a", {}, "completed", LATER)
+    inbox.finish(make_result("a", "completed", LATER))
     inbox.store.put(stale, b"")
     assert [*inbox.expired(NOON + timedelta(minutes=1), 10)] == []
     assert inbox.store.head(stale) is None
@@ -1215,12 +1213,12 @@ def test_a_claim_killed_at_any_write_loses_and_doubles_nothing(store: Store) -> 
         assert [claim.uuid for claim in Inbox(store).inflight()] == [uuid]
         assert Inbox(store).waiting(10) == []
         assert (claimed, again) == {0: (0, 1), 1: (0, 0), 2: (1, 0)}[lives]
-        Inbox(store).finish(uuid, {}, "completed", LATER)
+        Inbox(store).finish(make_result(uuid, "completed", LATER))
 
 
 def test_a_finish_killed_at_any_write_is_completed_by_finishing_again(store: Store) -> None:
     writes = die_everywhere(
-        store, _claimed, lambda inbox, uuid: inbox.finish(uuid, {}, "completed", LATER)
+        store, _claimed, lambda inbox, uuid: inbox.finish(make_result(uuid, "completed", LATER))
     )
     assert writes == 7
 
@@ -1231,7 +1229,7 @@ def test_a_finish_killed_after_the_result_is_completed_by_settling(store: Store)
         uuid = f"job-{lives}"
         _claimed(inbox, uuid)
         with pytest.raises(Killed):
-            Inbox(UnreliableStore(store, lives)).finish(uuid, {}, "completed", LATER)
+            Inbox(UnreliableStore(store, lives)).finish(make_result(uuid, "completed", LATER))
         assert inbox.status(uuid) is JobStatus.COMPLETED
         assert inbox.settle(uuid)
     finish(inbox, "unharmed")
@@ -1244,7 +1242,7 @@ def test_a_rerun_killed_at_any_write_is_completed_by_another(store: Store) -> No
         finish(inbox, uuid, status="failed", expires_at=NOON)
 
     def rerun(inbox: Inbox, uuid: str) -> None:
-        inbox.finish(uuid, {}, "completed", LATER)
+        inbox.finish(make_result(uuid, "completed", LATER))
         [
             *inbox.expired(NOON + timedelta(minutes=1), 10)
         ]  # the hourly prune removes what a dead rerun left
@@ -1384,9 +1382,9 @@ def test_killed_processes_lose_no_job(folder_settings: Settings) -> None:
     for claim in inbox.inflight():
         if not inbox.settle(claim.uuid):
             assert inbox.reclaim(claim.after_loss(LATER))
-            inbox.finish(claim.uuid, {}, "completed", LATER)
+            inbox.finish(make_result(claim.uuid, "completed", LATER))
     for claim in inbox.claim(inbox.waiting(10_000), "rest"):
-        inbox.finish(claim.uuid, {}, "completed", LATER)
+        inbox.finish(make_result(claim.uuid, "completed", LATER))
     left = orphans(inbox, now_and_then())
     assert len(left) <= len(moments)
     finished = {uuid for uuid, _ in everything(inbox, 1000)}

@@ -14,7 +14,7 @@ from seg_pipeline.jobs.fetches import FetchState
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.store import keys
 from seg_pipeline.store.object_store import ObjectStore
-from seg_pipeline_tests.builders import NOON, make_job, orphans
+from seg_pipeline_tests.builders import NOON, make_job, make_result, orphans
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
 END = NOON + timedelta(days=2)
@@ -91,7 +91,7 @@ class History:
         status, hours = ("completed", "failed")[number % 2], number % 5
         with suppress(Killed):
             finished = self.until_killed(lives).finish(
-                uuid, {}, status, NOON + timedelta(hours=hours)
+                make_result(uuid, status, NOON + timedelta(hours=hours))
             )
             assert finished or uuid not in self.promised
             if finished:
@@ -111,7 +111,7 @@ class History:
                 assert job.uuid not in self.inbox.waiting(10)
                 assert self.inbox.claim_of(job.uuid) is None
                 result = self.inbox.result(job.uuid)
-                assert result is None or datetime.fromisoformat(result["expires_at"]) <= now
+                assert result is None or result.expires_at <= now
                 self.delete(job.uuid, number, lives=None)
                 inbox.store.delete(job.key)
 
@@ -145,10 +145,10 @@ class History:
         self.fetch("", 2, None)
         assert self.inbox.fetches.uuids() == []
         for claim in self.inbox.claim(self.inbox.waiting(10), "last"):
-            self.inbox.finish(claim.uuid, {}, "completed", END)
+            self.inbox.finish(make_result(claim.uuid, "completed", END))
         for claim in self.inbox.inflight():
             if self.inbox.reclaim(claim.after_loss(NOON)):
-                self.inbox.finish(claim.uuid, {}, "completed", END)
+                self.inbox.finish(make_result(claim.uuid, "completed", END))
         assert self.inbox.waiting(10) == []
         assert self.inbox.inflight() == []
         assert all(self.inbox.result(uuid) for uuid in self.promised)

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from seg_pipeline.jobs.outbox import Outbox
+from seg_pipeline.jobs.records import StoredResult
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.monitoring.service_state import (
     LISTED,
@@ -17,7 +18,7 @@ from seg_pipeline.monitoring.service_state import (
 )
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
-from seg_pipeline_tests.builders import NOON, bring_picture, make_job
+from seg_pipeline_tests.builders import NOON, bring_picture, make_job, make_result
 from seg_pipeline_tests.unreliable import UnreliableStore
 
 
@@ -53,7 +54,7 @@ def test_parked_things_are_counted_by_kind(store: Store) -> None:
 def test_callbacks_are_due_from_their_time_on(store: Store) -> None:
     inbox = Inbox(store)
     inbox.accept(make_job("a", image_url="https://example.com/x.png", callback=True))
-    Outbox(store).record("a", {"status": "completed"}, NOON)
+    Outbox(store).record(StoredResult.of(make_result("a")), NOON)
     assert read_service_state(store, 15, NOON - timedelta(seconds=1)).callbacks_due.count == 0
     due = read_service_state(store, 15, NOON + timedelta(seconds=90)).callbacks_due
     assert (due.count, due.oldest_seconds) == (1, pytest.approx(90))

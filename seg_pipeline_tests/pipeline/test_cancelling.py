@@ -19,6 +19,7 @@ from seg_pipeline_tests.builders import (
     accept_upload,
     make_context,
     make_job,
+    make_result,
     make_scene_picture,
     picture_bytes,
 )
@@ -126,7 +127,7 @@ class TestTheMarker:
 
     def test_is_gone_when_the_job_has_ended_or_is_deleted(self, inbox: Inbox) -> None:
         for end in (
-            lambda: inbox.finish("job-1", {}, "failed", NOON),
+            lambda: inbox.finish(make_result("job-1", "failed", NOON)),
             lambda: inbox.delete("job-1"),
         ):
             self.accepted(inbox)

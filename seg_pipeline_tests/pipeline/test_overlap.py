@@ -17,10 +17,12 @@ from seg_pipeline.domain import Job, Parameters, RgbImage, Segment
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.imaging.images import Decoded, ImageHeader
 from seg_pipeline.jobs.fetches import FetchRecord
+from seg_pipeline.jobs.records import Result
 from seg_pipeline.pipeline import stages
 from seg_pipeline.pipeline.stages import StageContext, StageReport
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline.store.serialization import to_document
 from seg_pipeline_tests.builders import (
     BarSegmenter,
     accept_address,
@@ -65,10 +67,10 @@ def random_pictures(count: int, seed: int) -> list[bytes]:
     return pictures
 
 
-def timeless(result: dict[str, Any] | None) -> dict[str, Any]:
+def timeless(result: Result) -> dict[str, Any]:
     """A result without what differs from run to run."""
     times = ("accepted_at", "started_at", "completed_at", "expires_at", "seconds")
-    return {name: value for name, value in (result or {}).items() if name not in times}
+    return {name: value for name, value in to_document(result).items() if name not in times}
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -24,8 +24,8 @@ from seg_pipeline.errors import (
 )
 from seg_pipeline.imaging.masks import decode_mask_png, mask_to_rle
 from seg_pipeline.jobs.evidence import Evidence, read_evidence
+from seg_pipeline.jobs.records import FailureReason, completed_result
 from seg_pipeline.jobs.repository import Claim
-from seg_pipeline.jobs.result_document import files_of_segments, result_document
 from seg_pipeline.pipeline import stages
 from seg_pipeline.pipeline.run_context import RunIdentity
 from seg_pipeline.pipeline.stages import StageContext, StageReport
@@ -33,6 +33,7 @@ from seg_pipeline.segmenters.registry import load_segmenter
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys
+from seg_pipeline.store.serialization import to_document
 from seg_pipeline_tests.builders import (
     NOON,
     BarSegmenter,
@@ -42,6 +43,7 @@ from seg_pipeline_tests.builders import (
     make_context,
     make_found,
     make_job,
+    make_result,
     make_scene_picture,
     make_timing,
     picture_bytes,
@@ -69,7 +71,7 @@ def test_a_picture_becomes_masks_cutouts_and_a_result(tmp_path: Path, store: Sto
     run_stages(context, "job-1")
     result = context.inbox.result("job-1")
     assert result is not None
-    assert (result["status"], len(result["segments"]), result["width"], result["height"]) == (
+    assert (result.status, len(result.segments), result.width, result.height) == (
         "completed",
         2,
         64,
@@ -87,7 +89,7 @@ def test_segments_come_largest_first(tmp_path: Path) -> None:
     context = make_context(tmp_path)
     accept_upload(context, "job-1")
     run_stages(context, "job-1")
-    areas = [segment["area"] for segment in (context.inbox.result("job-1") or {})["segments"]]
+    areas = [segment.area for segment in context.inbox.result("job-1").segments]
     assert areas == sorted(areas, reverse=True)
     assert len(set(areas)) == 2
 
@@ -147,7 +149,7 @@ def test_what_a_rerun_does_not_find_again_is_removed_with_its_publication(
     before, others = files_of(context, "job-1"), stored_files(context, "job-10")
     assert len(before) == 6
     assert not stages.publish_results(context, ["job-1"]).errors
-    assert files_of(context, "job-1") == files_of_segments(context.inbox.result("job-1") or {})
+    assert files_of(context, "job-1") == context.inbox.result("job-1").files_of_segments
     assert len(files_of(context, "job-1")) == 2
     assert stored_files(context, "job-10") == others
 
@@ -159,22 +161,22 @@ def test_a_publication_that_dies_leaves_every_file_that_is_named(tmp_path: Path)
         dying = make_context(tmp_path, UnreliableStore(context.store, lives))
         with suppress(Killed):
             stages.publish_results(dying, ["job-1"])
-        assert files_of_segments(context.inbox.result("job-1") or {}) <= files_of(context, "job-1")
+        assert context.inbox.result("job-1").files_of_segments <= files_of(context, "job-1")
         stages.publish_results(make_context(tmp_path, context.store), ["job-1"])
         assert len(files_of(context, "job-1")) == 2
 
 
 def test_of_two_runs_at_once_the_files_of_the_last_published_stay(tmp_path: Path) -> None:
     """The other publishes, at the first moment at which its word is the last."""
-    other = result_document(make_job("job-1"), make_found("#...", ".#..", "..#."), make_timing())
+    other = completed_result(make_job("job-1"), make_found("#...", ".#..", "..#."), make_timing())
     for moment in range(20):
         context = make_rerun(tmp_path)
-        publish_other = partial(context.inbox.finish, "job-1", other, "completed", NOON)
+        publish_other = partial(context.inbox.finish, other)
         stages.publish_results(
             make_context(tmp_path, Meanwhile(context.store, moment, publish_other)), ["job-1"]
         )
-        if (context.inbox.result("job-1") or {})["segments"] == other["segments"]:
-            assert files_of(context, "job-1") == files_of_segments(other)
+        if context.inbox.result("job-1").segments == other.segments:
+            assert files_of(context, "job-1") == other.files_of_segments
             return
     raise AssertionError("the other never had the last word")
 
@@ -189,7 +191,7 @@ def test_a_result_stays_published_if_what_is_left_over_cannot_be_removed(
 
     monkeypatch.setattr(context.store, "list", away)
     assert not stages.publish_results(context, ["job-1"]).errors
-    assert len((context.inbox.result("job-1") or {})["segments"]) == 1
+    assert len(context.inbox.result("job-1").segments) == 1
 
 
 def test_one_bad_picture_fails_alone_in_its_batch(tmp_path: Path) -> None:
@@ -207,7 +209,7 @@ def test_a_picture_without_segments_is_completed(tmp_path: Path) -> None:
     context = make_context(tmp_path)
     accept_upload(context, "job-1", picture_bytes(make_scene_picture(boxes=0)))
     run_stages(context, "job-1")
-    assert (context.inbox.result("job-1") or {})["segments"] == []
+    assert context.inbox.result("job-1").segments == ()
 
 
 class _ChokesOnMany(BarSegmenter):
@@ -233,7 +235,7 @@ def test_each_job_gets_the_model_it_asked_for(tmp_path: Path) -> None:
     accept_upload(context, "a", model="demo-yolo")
     accept_upload(context, "b", model="yolov8n-seg")
     run_stages(context, "a", "b")
-    assert [(context.inbox.result(uuid) or {})["model"] for uuid in "ab"] == [
+    assert [context.inbox.result(uuid).model for uuid in "ab"] == [
         "demo-yolo",
         "yolov8n-seg",
     ]
@@ -280,11 +282,11 @@ def test_fewer_points_find_fewer_things(tmp_path: Path) -> None:
     )
     accept_upload(context, "usual", scene, model="demo-sam2")
     assert not run_stages(context, "few", "usual")[1].errors
-    few, usual = (context.inbox.result(uuid) or {} for uuid in ("few", "usual"))
-    assert 0 < len(few["segments"]) < len(usual["segments"])
-    assert few["parameters"] == {"points_per_side": 2}
+    few, usual = (context.inbox.result(uuid) for uuid in ("few", "usual"))
+    assert 0 < len(few.segments) < len(usual.segments)
+    assert few.parameters == {"points_per_side": 2}
     assert [mask_to_rle(mask) for mask in stored_masks(context, "few")] == [
-        s["rle"] for s in few["segments"]
+        to_document(segment.rle) for segment in few.segments
     ]
 
 
@@ -400,7 +402,7 @@ class TestEvidence:
         context = make_context(tmp_path)
         context.models = WarmModels(context.settings, load)
         monkeypatch.setattr(context, "decode", watched("decode", context.decode))
-        for name in ("encode_original", "overlay", "cut_out", "result_document"):
+        for name in ("encode_original", "overlay", "cut_out", "completed_result"):
             monkeypatch.setattr(stages, name, watched(name, getattr(stages, name)))
         return context
 
@@ -420,7 +422,7 @@ class TestEvidence:
         assert dict(seen) == {
             "decode": "source_image", "load": None, "segment": "segments",
             "encode_original": "segments",
-            "overlay": "segments", "cut_out": "segments", "result_document": None,
+            "overlay": "segments", "cut_out": "segments", "completed_result": None,
         }  # fmt: skip
         assert read_evidence(context.store, "job-1") is None
 
@@ -471,7 +473,7 @@ class TestJobsOfThisRun:
             accept_upload(context, uuid)
         _, other, _ = context.inbox.claim(["mine", "other", "finished"], "key")
         context.inbox.reclaim(other.after_loss(NOON))
-        context.inbox.finish("finished", {}, "completed", NOON)
+        context.inbox.finish(make_result("finished", "completed", NOON))
         context.run.begin((), RunIdentity("run-1", "key", 3))
         assert stages.jobs_of_this_run(context, ["mine", "other", "finished", "deleted"]) == [
             "mine"
@@ -495,10 +497,9 @@ class TestRecordFailure:
         context = make_context(tmp_path)
         accept_upload(context, "job-1")
         assert self.record(context, TruncatedImage("It ends early."), attempt=1)
-        assert (context.inbox.result("job-1") or {})["error"] == {
-            "code": "truncated_image",
-            "message": "It ends early.",
-        }
+        assert context.inbox.result("job-1").error == FailureReason(
+            "truncated_image", "It ends early."
+        )
 
     def test_a_passing_error_does_so_only_at_the_last_attempt(self, tmp_path: Path) -> None:
         context = make_context(tmp_path, max_attempts=2)
@@ -533,11 +534,11 @@ class TestRecordFailure:
         accept_upload(context, "job-1")
         run_stages(context, "job-1")
         assert self.record(context, TruncatedImage("It ends early."), attempt=1)
-        assert (context.inbox.result("job-1") or {})["status"] == "completed"
+        assert context.inbox.result("job-1").status == "completed"
 
     def test_an_operators_failed_rerun_leaves_the_good_result(self, tmp_path: Path) -> None:
         context = make_context(tmp_path)
         accept_upload(context, "job-1")
         run_stages(context, "job-1")
         assert self.record(context, TruncatedImage("It ends early."), attempt=None)
-        assert (context.inbox.result("job-1") or {})["status"] == "completed"
+        assert context.inbox.result("job-1").status == "completed"

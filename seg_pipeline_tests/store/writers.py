@@ -11,6 +11,7 @@ from seg_pipeline.errors import StoreFull
 from seg_pipeline.jobs.repository import Inbox
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import open_store
+from seg_pipeline_tests.builders import make_result
 
 
 def write_for_ever(settings: Settings, key: str, size: int) -> None:
@@ -65,10 +66,12 @@ def finish_at_once(
     for uuid in uuids:
         start.wait(60)
         inbox.finish(
-            uuid,
-            {"by": name},
-            ("completed", "failed")[name % 2],
-            datetime(2026, 1, 2, 12, name, tzinfo=UTC),
+            make_result(
+                uuid,
+                ("completed", "failed")[name % 2],
+                datetime(2026, 1, 2, 12, name, tzinfo=UTC),
+                width=name + 1,
+            )
         )
         finished[f"{uuid}/{name}"] = name
 
@@ -82,5 +85,5 @@ def work_for_ever(settings: Settings, prefix: str, ready: Event) -> None:
             b"picture",
         )
         for claim in inbox.claim(inbox.waiting(3), f"{prefix}-{number}:1"):
-            inbox.finish(claim.uuid, {}, "completed", datetime(2026, 1, 2, 13, tzinfo=UTC))
+            inbox.finish(make_result(claim.uuid, "completed", datetime(2026, 1, 2, 13, tzinfo=UTC)))
         ready.set()

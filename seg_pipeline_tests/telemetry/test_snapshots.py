@@ -28,7 +28,7 @@ def snapshot(
     process: str, count: float, written_at: datetime = NOON, ended: bool = False
 ) -> Snapshot:
     """A process that accepted so many jobs."""
-    return Snapshot(process, written_at, {JOBS: count}, ended)
+    return Snapshot(process=process, written_at=written_at, samples={JOBS: count}, ended=ended)
 
 
 @pytest.fixture

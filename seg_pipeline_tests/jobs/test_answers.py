@@ -1,5 +1,4 @@
-"""What is stored reads back exactly, and what goes out is what docs/job-result.schema.json
-promises."""
+"""What goes out is what docs/job-result.schema.json promises."""
 
 import json
 from datetime import timedelta
@@ -9,35 +8,27 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from jsonschema import Draft202012Validator, ValidationError
 from pycocotools import mask as coco
 
-from seg_pipeline.domain import JobStatus, Mask, Segment
+from seg_pipeline.domain import JobStatus
 from seg_pipeline.errors import NotAnImage, SegPipelineError, WorkerLost
-from seg_pipeline.imaging.masks import decode_mask_png, encode_mask_png
-from seg_pipeline.jobs.result_document import (
-    ModelOutput,
-    answer_document,
-    callback_document,
-    failed_document,
-    read_segments,
-    result_document,
-    segments_document,
-    unfinished_document,
-)
+from seg_pipeline.jobs.answers import callback, finished_job, unfinished_job
+from seg_pipeline.jobs.model_output import ModelOutput
+from seg_pipeline.jobs.records import Result, completed_result, failed_result
 from seg_pipeline.store.folder_store import FolderStore
 from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline.store.serialization import read, to_document, write
 from seg_pipeline_tests.builders import (
     NOON,
     bits,
-    drawn,
     make_found,
     make_job,
     make_mask,
     make_segment,
     make_timing,
 )
+from seg_pipeline_tests.jobs.test_model_output import found_segments
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "job-result.schema.json").read_text())
 
@@ -63,20 +54,6 @@ SEED_FIELDS = [
     "center_point",
 ]
 
-scores = st.none() | st.floats(0, 1)
-full_frames = arrays(np.bool_, (9, 13)).filter(np.any)
-found_segments = st.lists(
-    st.builds(
-        lambda full, *rest: Segment(Mask.from_full(full), *rest),
-        full_frames,
-        st.none() | st.text(),
-        scores,
-        scores,
-        scores,
-    ),
-    max_size=5,
-)
-
 
 @pytest.fixture(params=["folder", "bucket"])
 def store(request, tmp_path):
@@ -97,41 +74,25 @@ def check(document, kind):
         validator.validate(over_the_wire(document))
 
 
+def answer_document(result, links, base_url):
+    return to_document(finished_job(result, links, base_url))
+
+
+def callback_document(result, links, base_url):
+    return to_document(callback(result, links, base_url))
+
+
+def unfinished_document(job, status):
+    return to_document(unfinished_job(job, status))
+
+
+def stored(result):
+    """As it is read back."""
+    return read(Result, write(result))
+
+
 def completed(*drawings, **job):
-    return result_document(make_job(**job), make_found(*drawings), make_timing(segments=0.5))
-
-
-class TestSegmentsDocument:
-    @given(found_segments)
-    def test_masks_and_document_restore_what_was_found_exactly(self, segments):
-        """The cut-outs can be made again on another machine from what is stored, scores and pixels
-        alike."""
-        found = ModelOutput("demo-yolo", "f" * 64, (13, 9), 0.25, segments)
-        masks = [decode_mask_png(encode_mask_png(segment.mask), 1000) for segment in segments]
-        restored = read_segments(over_the_wire(segments_document(found)), masks)
-        assert (restored.model, restored.weights_sha256, restored.seconds) == (
-            "demo-yolo",
-            "f" * 64,
-            0.25,
-        )
-        assert restored.resolution_wh == (13, 9)
-        for before, after in zip(segments, restored.segments, strict=True):
-            assert drawn(after.mask) == drawn(before.mask)
-            assert (after.label, after.confidence) == (before.label, before.confidence)
-            assert (after.predicted_iou, after.stability_score) == (
-                before.predicted_iou,
-                before.stability_score,
-            )
-
-    def test_too_few_masks_are_noticed(self):
-        document = segments_document(make_found(SQUARE, RING))
-        with pytest.raises(ValueError, match="2 segments, but there are 1"):
-            read_segments(document, [make_mask(SQUARE)])
-
-    def test_masks_in_another_order_are_noticed(self):
-        document = segments_document(make_found(SQUARE, RING))
-        with pytest.raises(ValueError, match="mask 0"):
-            read_segments(document, [make_mask(RING), make_mask(SQUARE)])
+    return completed_result(make_job(**job), make_found(*drawings), make_timing(segments=0.5))
 
 
 class TestCompleted:
@@ -154,7 +115,7 @@ class TestCompleted:
 
     def test_a_segment_has_the_seeds_fields_first_and_as_they_were(self, store):
         segment = make_segment(SQUARE, predicted_iou=0.88, stability_score=0.92)
-        result = result_document(make_job(), make_found(segments=[segment]), make_timing())
+        result = completed_result(make_job(), make_found(segments=[segment]), make_timing())
         (public,) = answer_document(result, store, BASE_URL)["segments"]
         assert list(public)[: len(SEED_FIELDS)] == SEED_FIELDS
         assert public["segment_id"] == 0
@@ -169,28 +130,26 @@ class TestCompleted:
         assert public["predicted_iou"] is public["stability_score"] is None
 
     def test_a_point_in_the_mask_is_given_where_the_centre_is_outside_it(self):
-        ring, square = completed(RING, SQUARE)["segments"]
-        assert "interior_point" not in square
-        point = ring["interior_point"]
-        assert make_mask(RING).full()[point["y"], point["x"]]
+        ring, square = completed(RING, SQUARE).segments
+        assert square.interior_point is None
+        point = ring.interior_point
+        assert make_mask(RING).full()[point.y, point.x]
 
     def test_every_segment_has_its_own_files(self):
-        segments = completed(RING, SQUARE, SQUARE)["segments"]
-        assert [segment["segment_id"] for segment in segments] == [0, 1, 2]
-        assert (
-            len({segment["crop_key"] for segment in segments} | {s["mask_key"] for s in segments})
-            == 6
-        )
+        result = completed(RING, SQUARE, SQUARE)
+        assert [segment.segment_id for segment in result.segments] == [0, 1, 2]
+        assert len(result.files_of_segments) == 6
 
     def test_times_and_expiry(self):
-        result = result_document(
+        result = completed_result(
             make_job(ttl_seconds=60),
             make_found(SQUARE),
             make_timing(NOON, NOON + timedelta(seconds=9), segments=1 / 3),
         )
-        assert result["completed_at"] == "2026-01-02T12:00:09+00:00"
-        assert result["expires_at"] == "2026-01-02T12:01:09+00:00"
-        assert result["seconds"] == {"segments": 0.3333}
+        document = to_document(result)
+        assert document["completed_at"] == "2026-01-02T12:00:09+00:00"
+        assert document["expires_at"] == "2026-01-02T12:01:09+00:00"
+        assert document["seconds"] == {"segments": 0.3333}
 
     def test_what_nobody_asked_for_is_not_there(self, store):
         """The seeds' clients get what they always got, to the letter."""
@@ -240,7 +199,7 @@ class TestCallback:
         assert list(payload["segments"][0])[: len(SEED_FIELDS)] == SEED_FIELDS
 
     def test_a_failed_job_says_why(self, store):
-        result = failed_document(make_job(), NotAnImage("The bytes are no picture."), make_timing())
+        result = failed_result(make_job(), NotAnImage("The bytes are no picture."), make_timing())
         assert callback_document(result, store, BASE_URL) == {
             "uuid": "job-1",
             "status": "failed",
@@ -262,16 +221,16 @@ class TestSchema:
     def test_every_completed_job_keeps_to_it(self, segments, resize, rle, parameters):
         found = ModelOutput("demo-sam2", "0" * 64, (13, 9), 0.25, segments)
         job = make_job(model="demo-sam2", resize=resize, rle=rle, parameters=parameters)
-        result = result_document(job, found, make_timing(source_image=0.1, segments=2.0))
+        result = completed_result(job, found, make_timing(source_image=0.1, segments=2.0))
         store = ObjectStore.in_memory()
-        check(answer_document(over_the_wire(result), store, BASE_URL), "answer")
-        check(callback_document(over_the_wire(result), store, BASE_URL), "callback")
+        check(answer_document(stored(result), store, BASE_URL), "answer")
+        check(callback_document(stored(result), store, BASE_URL), "callback")
 
     @pytest.mark.parametrize(
         "error", [NotAnImage("No picture."), WorkerLost("job-1", 3), SegPipelineError("So.")]
     )
     def test_every_failed_job_keeps_to_it(self, store, error):
-        result = over_the_wire(failed_document(make_job(), error, make_timing()))
+        result = stored(failed_result(make_job(), error, make_timing()))
         check(answer_document(result, store, BASE_URL), "answer")
         check(callback_document(result, store, BASE_URL), "callback")
 

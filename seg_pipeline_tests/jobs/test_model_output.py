@@ -1,0 +1,64 @@
+"""What a model found is read back exactly as it was stored."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from seg_pipeline.domain import Mask, Segment
+from seg_pipeline.imaging.masks import decode_mask_png, encode_mask_png
+from seg_pipeline.jobs.model_output import ModelOutput, StoredOutput
+from seg_pipeline.store.serialization import read, write
+from seg_pipeline_tests.builders import drawn, make_found, make_mask
+
+SQUARE = "..../.##./.##./...."
+RING = "####/#..#/#..#/####"
+
+scores = st.none() | st.floats(0, 1)
+full_frames = arrays(np.bool_, (9, 13)).filter(np.any)
+found_segments = st.lists(
+    st.builds(
+        lambda full, *rest: Segment(Mask.from_full(full), *rest),
+        full_frames,
+        st.none() | st.text(),
+        scores,
+        scores,
+        scores,
+    ),
+    max_size=5,
+)
+
+
+@given(found_segments)
+def test_masks_and_document_restore_what_was_found_exactly(segments):
+    """The cut-outs can be made again on another machine from what is stored, scores and pixels
+    alike."""
+    found = ModelOutput("demo-yolo", "f" * 64, (13, 9), 0.25, segments)
+    masks = [decode_mask_png(encode_mask_png(segment.mask), 1000) for segment in segments]
+    restored = read(StoredOutput, write(StoredOutput.of(found))).with_masks(masks)
+    assert (restored.model, restored.weights_sha256, restored.seconds) == (
+        "demo-yolo",
+        "f" * 64,
+        0.25,
+    )
+    assert restored.resolution_wh == (13, 9)
+    for before, after in zip(segments, restored.segments, strict=True):
+        assert drawn(after.mask) == drawn(before.mask)
+        assert (after.label, after.confidence) == (before.label, before.confidence)
+        assert (after.predicted_iou, after.stability_score) == (
+            before.predicted_iou,
+            before.stability_score,
+        )
+
+
+def test_too_few_masks_are_noticed():
+    stored = StoredOutput.of(make_found(SQUARE, RING))
+    with pytest.raises(ValueError, match="2 segments, but there are 1"):
+        stored.with_masks([make_mask(SQUARE)])
+
+
+def test_masks_in_another_order_are_noticed():
+    stored = StoredOutput.of(make_found(SQUARE, RING))
+    with pytest.raises(ValueError, match="mask 0"):
+        stored.with_masks([make_mask(RING), make_mask(SQUARE)])
