@@ -22,18 +22,9 @@ from seg_pipeline.store import ObjectInfo, keys
 
 router = APIRouter(tags=["files"])
 
-_CONTENT_TYPES = {
-    "avif": "image/avif",
-    "bmp": "image/bmp",
-    "gif": "image/gif",
-    "jpg": "image/jpeg",
-    "png": "image/png",
-    "tiff": "image/tiff",
-    "webp": "image/webp",
-}
 _PUBLISHED = re.compile(
     r"(?:original|overlay)\.webp|mask_images/mask_[0-9]{3,6}\.png|crops/[0-9a-f]{32}\.webp"
-    rf"|source\.(?:{'|'.join(_CONTENT_TYPES)})"
+    rf"|source\.(?:{'|'.join(keys.PICTURE_EXTENSIONS)})"
 )
 """The names that can be asked for; there is no other way to a file, so none out of the folder."""
 
@@ -102,7 +93,7 @@ async def get_asset(
     if _knows(request.headers.get("if-none-match", ""), asset.etag):
         return Response(status_code=304, headers=asset.headers())
     headers = {**asset.headers(), "Content-Length": str(asset.info.size)}
-    media_type = _CONTENT_TYPES[name.rpartition(".")[2]]
+    media_type = keys.content_type(name)
     if request.method == "HEAD":
         return Response(headers=headers, media_type=media_type)
     return StreamingResponse(

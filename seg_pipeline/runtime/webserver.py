@@ -29,7 +29,7 @@ def main() -> None:
     cli.dagster_webserver(auto_envvar_prefix="DAGSTER_WEBSERVER", default_map=defaults)
 
 
-def serve(  # noqa: PLR0913, PLR0917  as upstream calls it
+def serve(
     workspace_process_context: IWorkspaceProcessContext,
     host: str | None,
     port: int | None,

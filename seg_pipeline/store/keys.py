@@ -39,20 +39,23 @@ PREFIXES = (
 )
 """Everything that is the service's own in a bucket that it shares with others' files."""
 
-_CONTENT_TYPES = {
+_PICTURE_TYPES = {
     "avif": "image/avif",
     "bmp": "image/bmp",
     "gif": "image/gif",
     "heic": "image/heic",
     "jpeg": "image/jpeg",
     "jpg": "image/jpeg",
-    "json": "application/json",
     "jxl": "image/jxl",
     "png": "image/png",
     "tif": "image/tiff",
     "tiff": "image/tiff",
     "webp": "image/webp",
 }
+PICTURE_EXTENSIONS = tuple(_PICTURE_TYPES)
+"""Of the files that are pictures, and of their sources among them."""
+
+_CONTENT_TYPES = {**_PICTURE_TYPES, "json": "application/json"}
 
 
 def is_key(key: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from seg_pipeline.imaging.images import FORMATS
 from seg_pipeline.store import Store, keys, open_store
 from seg_pipeline_tests.api.serving import Serve, api_settings, serving
 from seg_pipeline_tests.api.stand_ins import DRAWING, finish_job
@@ -88,6 +89,18 @@ def test_the_source_comes_back_as_a_download_that_cannot_run(client: httpx.Clien
     assert response.headers["content-type"] == "image/png"
     assert response.headers["content-disposition"] == "attachment"
     assert "default-src 'none'" in response.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("extension", FORMATS.values())
+def test_a_source_of_every_format_is_served_with_its_type(
+    serve: Serve, api_store: Store, extension: str
+) -> None:
+    client = serve()
+    finished_job(client, api_store, "job")
+    api_store.put(keys.source("job", extension), b"as it came")
+    response = client.get(f"/assets/job/source.{extension}")
+    assert response.headers["content-type"] == keys.content_type(f"source.{extension}")
+    assert response.headers["content-type"].startswith("image/")
 
 
 @pytest.mark.parametrize(
