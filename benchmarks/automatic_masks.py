@@ -35,7 +35,7 @@ from seg_pipeline.segmenters.weights.locate import BUNDLED
 
 AS_IT_COMES = "upstream as it comes"
 SIDES = (AS_IT_COMES, "upstream", "exact", "turbo")
-SPEED_TARGETS = {
+SPEED_TARGETS: dict[str, dict[str, float]] = {
     "exact": {"upstream": 3.5, AS_IT_COMES: 5},
     "turbo": {"upstream": 5, AS_IT_COMES: 7},
 }

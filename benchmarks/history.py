@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -30,7 +31,7 @@ LONE = 5
 FILL_AT_ONCE = 500
 GROWTH_LIMIT = 1.2
 MONTH = 30 * 86_400
-KEEP_ALL = {
+KEEP_ALL: dict[str, Any] = {
     "asset_ttl_seconds": MONTH,
     "run_retention_seconds": MONTH,
     "live_partitions": 1_000_000,

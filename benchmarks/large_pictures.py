@@ -11,7 +11,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -25,6 +27,9 @@ from seg_pipeline.demo.scenes import Scene, make_scene
 from seg_pipeline.domain import Box, Job, Mask, Segment
 from seg_pipeline.imaging.masks import mask_iou
 from seg_pipeline.imaging.tile_merging import sampled
+
+if TYPE_CHECKING:
+    from seg_pipeline.pipeline.stages import StageContext
 
 PICTURE = "large.jpg"
 WIDTH, HEIGHT = 12_000, 8_400
@@ -148,17 +153,9 @@ def _compared(masks: Iterable[Mask]) -> list[Mask]:
     return [mask for each in masks if (mask := sampled(each, COMPARED_WH))]
 
 
-def run_stages(model_name: str, tile_side: int, folder: Path) -> dict[str, dict[str, float]]:
-    """Peak and seconds of each stage of a job for the picture in the folder, and `found`: what
-    `count_found` says."""
-    from seg_pipeline.jobs.repository import fingerprint
-    from seg_pipeline.pipeline.stages import (
-        StageContext,
-        cut_segments,
-        find_segments,
-        prepare_sources,
-        publish_results,
-    )
+def _context(model_name: str, tile_side: int, folder: Path) -> "StageContext":
+    """A store of its own, and the model, loaded and warm."""
+    from seg_pipeline.pipeline.stages import StageContext
     from seg_pipeline.segmenters.warm import WarmModels
     from seg_pipeline.settings import Settings
     from seg_pipeline.store.opening import open_store
@@ -170,33 +167,47 @@ def run_stages(model_name: str, tile_side: int, folder: Path) -> dict[str, dict[
     models = WarmModels(settings)
     with models.borrow(model_name) as model:
         model.segment([np.zeros((64, 64, 3), np.uint8)])
-    stage_context = StageContext(settings, open_store(settings), models)
+    return StageContext(settings, open_store(settings), models)
+
+
+def run_stages(model_name: str, tile_side: int, folder: Path) -> dict[str, dict[str, float]]:
+    """Peak and seconds of each stage of a job for the picture in the folder, and `found`: what
+    `count_found` says."""
+    from seg_pipeline.jobs.repository import fingerprint
+    from seg_pipeline.pipeline import stages as pipeline
+
+    stage_context = _context(model_name, tile_side, folder)
     data = (folder / PICTURE).read_bytes()
     job = Job("large", model=model_name, source_sha256=fingerprint(data), source_extension="jpg")
     stage_context.inbox.accept(job, data)
-    stages = {"source_image": prepare_sources, "segments": find_segments, "cutouts": cut_segments,
-              "result": publish_results}  # fmt: skip
+    stages = {
+        "source_image": pipeline.prepare_sources,
+        "segments": pipeline.find_segments,
+        "cutouts": pipeline.cut_segments,
+        "result": pipeline.publish_results,
+    }
     figures = {"before": {"peak_gb": peak_kb() / 1e6, "seconds": 0.0}}
     with stage_context.one_run():
         stage_context.run.begin(stages)
         for name, stage in stages.items():
-            forget_peak()
-            begin = time.perf_counter()
-            report = stage(stage_context, [job.uuid])
-            figures[name] = {"peak_gb": peak_kb() / 1e6, "seconds": time.perf_counter() - begin}
+            with _measured(figures, name):
+                report = stage(stage_context, [job.uuid])
             if report.errors:
                 raise SystemExit(f"{name}: {report.errors}")
             print(name, report.metadata, file=sys.stderr)
-    forget_peak()
-    begin = time.perf_counter()
-    with stage_context.one_run():
+    with _measured(figures, "reading the masks back"), stage_context.one_run():
         found = stage_context.stored_output(job.uuid)
-    figures["reading the masks back"] = {
-        "peak_gb": peak_kb() / 1e6,
-        "seconds": time.perf_counter() - begin,
-    }
     figures["found"] = count_found(found.segments)
     return figures
+
+
+@contextmanager
+def _measured(figures: dict[str, dict[str, float]], name: str) -> Iterator[None]:
+    """Notes the peak and the seconds of what is done inside."""
+    forget_peak()
+    begin = time.perf_counter()
+    yield
+    figures[name] = {"peak_gb": peak_kb() / 1e6, "seconds": time.perf_counter() - begin}
 
 
 def main(models: Sequence[str]) -> None:

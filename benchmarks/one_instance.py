@@ -159,7 +159,7 @@ class OneInstance:
         return [f"new-{number:05d}-{index}" for index in range(how_many)]
 
     def _accept(self, uuids: list[str]) -> None:
-        described = {
+        described: dict[str, Any] = {
             "source_sha256": fingerprint(self._picture),
             "source_extension": "png",
             "model": "demo-yolo",

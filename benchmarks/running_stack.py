@@ -94,7 +94,7 @@ def running_servers(folder: Path) -> Iterator[dict[str, str]]:
     """A Redis and a Postgres of this machine, without the service; the variables that lead
     there."""
     data = folder.absolute() / "data"
-    servers = with_servers(Settings(_env_file=None, data_dir=data))  # type: ignore[call-arg]
+    servers = with_servers(Settings(_env_file=None, data_dir=data))
     with Supervisor(servers.programs, data / "logs") as supervisor:
         supervisor.wait_until_ready()
         with _looked_after(supervisor):

@@ -99,7 +99,7 @@ def stand_ins() -> Iterator[str]:
 
 
 def _client(service_name: str, endpoint: str) -> Any:
-    return boto3.client(service_name, endpoint_url=endpoint, region_name=REGION, **KEYS)  # type: ignore[call-overload]
+    return boto3.client(service_name, endpoint_url=endpoint, region_name=REGION, **KEYS)
 
 
 def _fill(aws: str) -> str:

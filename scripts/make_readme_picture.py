@@ -30,11 +30,11 @@ def main() -> None:
     )
     segments = order_by_area(load_segmenter("demo-yolo", settings).segment([image])[0])
     panels = [_panel(Image.fromarray(image)), _panel(Image.open(BytesIO(overlay(image, segments))))]
-    cutouts = [
+    cutouts: list[Image.Image] = [
         Image.open(BytesIO(cut_out(image, segment.mask, CUTOUT_SIDE))) for segment in segments
     ]
     picture = _laid_out(panels, cutouts)
-    (PROJECT / "docs/segments.webp").write_bytes(encode_webp(picture, method=6))
+    (PROJECT / "docs/segments.webp").write_bytes(encode_webp(picture, quality=80, method=6))
 
 
 def _panel(picture: Image.Image) -> Image.Image:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 os.environ.setdefault("YOLO_OFFLINE", "true")
 os.environ.setdefault("YOLO_VERBOSE", "false")
@@ -205,7 +206,9 @@ def _resize(batch: Batch, side: int) -> Batch:
 
 def build_model() -> SegmentationModel:
     model = SegmentationModel(ARCHITECTURE, nc=len(LABELS), verbose=False)
-    model.args = get_cfg(overrides={"task": "segment", "overlap_mask": True})
+    model.args = get_cfg(  # type: ignore[assignment]  # torch thinks it a part of the network
+        overrides={"task": "segment", "overlap_mask": True}
+    )
     model.names = dict(enumerate(LABELS))
     return model.to(memory_format=torch.channels_last)
 
@@ -216,19 +219,20 @@ def train(plan: Plan, examples: list[Example]) -> SegmentationModel:
     torch.manual_seed(plan.seed)
     rng = np.random.default_rng(plan.seed)
     learner = Learner(plan, steps=plan.epochs * (len(examples) // plan.batch))
+    averaged = cast(SegmentationModel, learner.average.ema)
     started = time.monotonic()
     for epoch in range(1, plan.epochs + 1):
         side = plan.sides[(epoch - 1) * len(plan.sides) // plan.epochs]
         losses = [
             learner.step(_resize(batch, side)) for batch in batches(examples, plan.batch, rng)
         ]
-        save_checkpoint(learner.average.ema, plan.out)
+        save_checkpoint(averaged, plan.out)
         means = " ".join(f"{value:.3f}" for value in np.mean(losses, axis=0))
         print(
             f"epoch {epoch}/{plan.epochs}, {time.monotonic() - started:.0f} s, losses {means}",
             flush=True,
         )
-    return learner.average.ema
+    return averaged
 
 
 class Learner:
@@ -272,7 +276,7 @@ def _parameter_groups(model: torch.nn.Module) -> list[dict]:
     return [{"params": kernels, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
 
 
-def _as_float(value):
+def _as_float(value: Any) -> Any:
     """The network's nested output in float32: the loss is too delicate for bfloat16."""
     if isinstance(value, torch.Tensor):
         return value.float()
@@ -286,8 +290,9 @@ def save_checkpoint(model: SegmentationModel, path: Path) -> None:
     name."""
     bare = copy.deepcopy(model).half().eval().requires_grad_(False)
     bare.criterion = None
-    bare.args = {"task": "segment", "imgsz": INPUT_SIDE}
-    checkpoint = {"model": bare, "train_args": bare.args, "epoch": -1, "license": "AGPL-3.0"}
+    args = {"task": "segment", "imgsz": INPUT_SIDE}
+    bare.args = args  # type: ignore[assignment]  # torch thinks it a part of the network
+    checkpoint = {"model": bare, "train_args": args, "epoch": -1, "license": "AGPL-3.0"}
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(checkpoint, path.with_suffix(".tmp"))
     path.with_suffix(".tmp").replace(path)
