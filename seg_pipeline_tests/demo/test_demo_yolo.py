@@ -51,7 +51,7 @@ def matched(scene, segments, iou_threshold=0.75):
     ]
 
 
-def test_nine_objects_in_ten_are_found_and_one_segment_in_ten_is_false_at_most(answers):
+def test_nine_objects_in_ten_are_found_and_one_segment_in_ten_is_false_at_most(answers) -> None:
     """The demo model has to be good enough that a wrong answer points at the pipeline, not at the
     model."""
     total = Score(0, 0, 0)
@@ -61,12 +61,12 @@ def test_nine_objects_in_ten_are_found_and_one_segment_in_ten_is_false_at_most(a
     assert total.false_share <= 0.10, total
 
 
-def test_objects_that_are_found_have_their_right_label(answers):
+def test_objects_that_are_found_have_their_right_label(answers) -> None:
     found = [pair for scene, segments in answers for pair in matched(scene, segments)]
     assert np.mean([segment.label == o.label for o, segment in found]) >= 0.90
 
 
-def test_the_hole_of_a_ring_stays_empty(answers):
+def test_the_hole_of_a_ring_stays_empty(answers) -> None:
     """Polygons would fill it: the masks of the product are pixels, from the network to the file."""
     found = [pair for scene, segments in answers for pair in matched(scene, segments)]
     rings = [(hole_of(o.mask), segment.mask.full()) for o, segment in found if o.label == "ring"]
@@ -76,7 +76,7 @@ def test_the_hole_of_a_ring_stays_empty(answers):
 
 
 @pytest.mark.parametrize(("width", "height"), [(640, 360), (300, 400), (960, 720)])
-def test_pictures_of_other_shapes_and_sizes_do_as_well(segmenter, width, height):
+def test_pictures_of_other_shapes_and_sizes_do_as_well(segmenter, width, height) -> None:
     total = Score(0, 0, 0)
     for seed in range(200, 215):
         scene = make_scene(seed, width=width, height=height)
@@ -86,26 +86,26 @@ def test_pictures_of_other_shapes_and_sizes_do_as_well(segmenter, width, height)
     assert total.false_share <= 0.15, total
 
 
-def test_every_object_of_the_sample_is_found_and_nothing_else(segmenter):
+def test_every_object_of_the_sample_is_found_and_nothing_else(segmenter) -> None:
     """The sample is the first picture that anybody sends through the service."""
     scene = make_scene(SAMPLE_SEED, width=960, height=720, difficulty=1.0)
     (segments,) = segmenter.segment([np.asarray(Image.open(SAMPLE))])
     assert score_scene(full_masks(segments), true_masks(scene)) == Score(len(scene.objects), 0, 0)
 
 
-def test_the_sample_is_the_scene_of_its_seed():
+def test_the_sample_is_the_scene_of_its_seed() -> None:
     scene = make_scene(SAMPLE_SEED, width=960, height=720, difficulty=1.0)
     with Image.open(SAMPLE) as sample:
         assert np.abs(np.asarray(sample).astype(int) - scene.image).mean() < 6.0
 
 
-def test_the_readme_beside_the_weights_names_their_sha256(segmenter):
+def test_the_readme_beside_the_weights_names_their_sha256(segmenter) -> None:
     assert f"`{segmenter.weights_sha256}`" in (DEMO / "weights" / "README.md").read_text(
         encoding="utf-8"
     )
 
 
-def test_the_weights_are_small_and_tell_no_paths():
+def test_the_weights_are_small_and_tell_no_paths() -> None:
     """They are public: where and by whom they were made is nobody's business."""
     assert WEIGHTS.stat().st_size < 8_000_000
     with zipfile.ZipFile(WEIGHTS) as archive:

@@ -50,7 +50,7 @@ def children() -> set[int]:
 
 
 @pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "GIF", "JPEG", "WEBP", "AVIF"])
-def test_pixels_and_header_are_those_of_decoding_in_this_process(pool, format):
+def test_pixels_and_header_are_those_of_decoding_in_this_process(pool, format) -> None:
     data = picture_bytes(PICTURE, format)
     assert pool.identify(data, LIMIT) == images.identify(data, LIMIT)
     found = pool.read(data, LIMIT)
@@ -58,7 +58,7 @@ def test_pixels_and_header_are_those_of_decoding_in_this_process(pool, format):
     assert found.pixels.flags.writeable
 
 
-def test_notes_come_too(pool):
+def test_notes_come_too(pool) -> None:
     assert pool.read(picture_bytes(PICTURE, "JPEG")[:-2], LIMIT).notes == (
         "The JPEG's end is missing; its pixels are there.",
     )
@@ -68,7 +68,7 @@ def test_notes_come_too(pool):
     (b"", EmptyImage), (b"hello", NotAnImage), (picture_bytes(PICTURE)[:-60], TruncatedImage),
     (files.png((30_000, 30_000), 8, 2, b""), TooManyPixels),
 ])  # fmt: skip
-def test_refusals_are_those_of_decoding_in_this_process(pool, data, error):
+def test_refusals_are_those_of_decoding_in_this_process(pool, data, error) -> None:
     with pytest.raises(error):
         pool.read(data, LIMIT)
 
@@ -79,7 +79,7 @@ def bomb_of_strips() -> bytes:
     return files.tiff((7_000, 7_000), tags, b"\x78\x9c")
 
 
-def test_memory_out_of_proportion_is_that_pictures_error(pool, monkeypatch):
+def test_memory_out_of_proportion_is_that_pictures_error(pool, monkeypatch) -> None:
     with pytest.raises((ImageTooCostly, TruncatedImage)):
         pool.read(bomb_of_strips(), LIMIT)
     assert np.array_equal(pool.read(picture_bytes(PICTURE), LIMIT).pixels, PICTURE)
@@ -119,7 +119,7 @@ def flawed(monkeypatch, tmp_path) -> Iterator[Decoders]:
 ])  # fmt: skip
 def test_whatever_ends_a_decoder_is_that_pictures_error_and_nobody_elses(
     flawed, flaw, error, words
-):
+) -> None:
     """Others are decoded meanwhile and afterwards; all of these errors are for good."""
     with ThreadPoolExecutor(4) as threads:
         bad = [threads.submit(flawed.read, picture_bytes(PICTURE) + flaw, LIMIT) for _ in range(2)]
@@ -134,7 +134,7 @@ def test_whatever_ends_a_decoder_is_that_pictures_error_and_nobody_elses(
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGSEGV, signal.SIGUSR1]
 )
-def test_decoders_that_end_while_they_are_idle_blame_no_picture(flawed, number):
+def test_decoders_that_end_while_they_are_idle_blame_no_picture(flawed, number) -> None:
     """The kernel's or a hand's kill; the picture is decoded by the next process."""
     before = children()
     with ThreadPoolExecutor(2) as threads:
@@ -147,7 +147,9 @@ def test_decoders_that_end_while_they_are_idle_blame_no_picture(flawed, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_a_decoder_that_is_killed_over_a_picture_does_not_blame_it(flawed, number, tmp_path):
+def test_a_decoder_that_is_killed_over_a_picture_does_not_blame_it(
+    flawed, number, tmp_path
+) -> None:
     """It is tried once more; who kills that decoder too gets an error that is not for good."""
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(flawed.read, picture_bytes(PICTURE) + b"wait!", LIMIT)
@@ -165,7 +167,7 @@ def creation(path):
     return path.stat().st_mtime_ns
 
 
-def test_a_decoder_is_replaced_after_so_many_pictures():
+def test_a_decoder_is_replaced_after_so_many_pictures() -> None:
     decoders, before = Decoders(processes=1, pictures_a_process=3), children()
     pids = []
     for _ in range(7):
@@ -175,7 +177,9 @@ def test_a_decoder_is_replaced_after_so_many_pictures():
     assert len(set(pids) - {frozenset()}) == 3
 
 
-def test_decoders_end_with_their_worker_though_it_is_killed_in_the_middle_of_a_picture(tmp_path):
+def test_decoders_end_with_their_worker_though_it_is_killed_in_the_middle_of_a_picture(
+    tmp_path,
+) -> None:
     program = textwrap.dedent("""
         import threading, time
         from seg_pipeline.imaging import decoder_pool
@@ -197,7 +201,7 @@ def test_decoders_end_with_their_worker_though_it_is_killed_in_the_middle_of_a_p
         decoder.wait(30)
 
 
-def test_a_decoder_knows_no_secrets(pool, monkeypatch):
+def test_a_decoder_knows_no_secrets(pool, monkeypatch) -> None:
     monkeypatch.setenv("S3_SECRET_KEY", "very secret")
     decoders = Decoders(processes=1)
     before = children()
@@ -208,7 +212,7 @@ def test_a_decoder_knows_no_secrets(pool, monkeypatch):
     assert "very secret" not in environment.values()
 
 
-def test_memory_is_given_back_when_the_pixels_are_gone(pool):
+def test_memory_is_given_back_when_the_pixels_are_gone(pool) -> None:
     data = picture_bytes(np.zeros((1000, 1000, 3), np.uint8))
     for _ in range(3):
         pool.read(data, LIMIT)
@@ -219,13 +223,13 @@ def test_memory_is_given_back_when_the_pixels_are_gone(pool):
     assert psutil.Process().memory_info().vms - mapped < 20 * 2**20
 
 
-def test_limits_grow_with_the_picture_and_leave_room_for_honest_ones(pool):
+def test_limits_grow_with_the_picture_and_leave_room_for_honest_ones(pool) -> None:
     assert memory_limit("PNG", 10, 100) < memory_limit("PNG", LIMIT, 100)
     assert cpu_seconds(0) < cpu_seconds(LIMIT)
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "HEIF", "JXL"])
-def test_a_large_honest_picture_is_within_its_limits(pool, format):
+def test_a_large_honest_picture_is_within_its_limits(pool, format) -> None:
     side = 1_600
     rng = np.random.default_rng(0)
     picture = Image.fromarray(
@@ -239,7 +243,7 @@ def test_a_large_honest_picture_is_within_its_limits(pool, format):
     assert pool.read(data, LIMIT).pixels.shape == (side, side, 3)
 
 
-def test_callers_in_many_threads_each_get_their_own(pool):
+def test_callers_in_many_threads_each_get_their_own(pool) -> None:
     pictures = [make_picture(50 + seed, 40, seed) for seed in range(12)]
     with ThreadPoolExecutor(8) as threads:
         found = threads.map(

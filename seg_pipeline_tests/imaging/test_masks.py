@@ -76,7 +76,7 @@ def blob(width: int, height: int, seed: int) -> Mask:
 
 
 class TestPng:
-    def test_it_is_opaque_black_inside_and_transparent_black_outside(self):
+    def test_it_is_opaque_black_inside_and_transparent_black_outside(self) -> None:
         """The consumers of the service that this one replaces read RGBA."""
         pixels = rgba(encode_mask_png(make_mask("..#/##.")))
         assert pixels.tolist() == [
@@ -85,52 +85,52 @@ class TestPng:
         ]
 
     @given(full_frames)
-    def test_every_mask_decodes_to_the_very_rgba(self, full):
+    def test_every_mask_decodes_to_the_very_rgba(self, full) -> None:
         pixels = rgba(encode_mask_png(Mask.from_full(full)))
         assert np.array_equal(pixels[..., 3], full * np.uint8(255))
         assert not pixels[..., :3].any()
 
     @given(full_frames)
-    def test_every_mask_comes_back_as_it_was(self, full):
+    def test_every_mask_comes_back_as_it_was(self, full) -> None:
         mask = Mask.from_full(full)
         back = decode_mask_png(encode_mask_png(mask), LIMIT)
         assert (back.resolution_wh, back.box) == (mask.resolution_wh, mask.box)
         assert np.array_equal(back.bits, mask.bits)
 
-    def test_a_hole_stays_a_hole(self):
+    def test_a_hole_stays_a_hole(self) -> None:
         mask = make_mask(RING)
         assert drawn(decode_mask_png(encode_mask_png(mask), LIMIT)) == drawn(mask)
 
-    def test_it_is_a_picture_of_one_bit_a_pixel_whose_checksums_hold(self):
+    def test_it_is_a_picture_of_one_bit_a_pixel_whose_checksums_hold(self) -> None:
         picture = Image.open(BytesIO(encode_mask_png(make_mask(RING))))
         picture.verify()
         assert (picture.format, picture.mode, picture.size) == ("PNG", "P", (7, 7))
 
     @pytest.mark.parametrize("size", [(64, 64), (640, 480), (1919, 1081)])
-    def test_it_is_no_larger_than_the_seeds(self, size):
+    def test_it_is_no_larger_than_the_seeds(self, size) -> None:
         mask = blob(*size, seed=1)
         assert np.array_equal(rgba(encode_mask_png(mask)), rgba(seeds_png(mask)))
         assert len(encode_mask_png(mask)) <= len(seeds_png(mask))
 
-    def test_a_mask_of_the_seed_is_read_too(self):
+    def test_a_mask_of_the_seed_is_read_too(self) -> None:
         mask = blob(50, 40, seed=2)
         assert drawn(decode_mask_png(seeds_png(mask), LIMIT)) == drawn(mask)
 
     @given(full_frames)
-    def test_it_is_read_as_pillow_reads_it(self, full):
+    def test_it_is_read_as_pillow_reads_it(self, full) -> None:
         """Our own files are unpacked by hand, which is to be seen by nothing but the clock."""
         png = encode_mask_png(Mask.from_full(full))
         in_pillows_words = saved(Image.open(BytesIO(png)).convert("RGBA"), "PNG")
         assert drawn(decode_mask_png(png, LIMIT)) == drawn(decode_mask_png(in_pillows_words, LIMIT))
 
     @given(full_frames, st.integers(0, 400), st.integers(1, 255))
-    def test_a_changed_byte_is_noticed_or_changes_nothing(self, full, place, change):
+    def test_a_changed_byte_is_noticed_or_changes_nothing(self, full, place, change) -> None:
         png = bytearray(encode_mask_png(Mask.from_full(full)))
         png[place % len(png)] ^= change
         with suppress(ImageError):
             assert drawn(decode_mask_png(bytes(png), LIMIT)) == drawn(Mask.from_full(full))
 
-    def test_no_bit_of_a_mask_changes_unnoticed(self):
+    def test_no_bit_of_a_mask_changes_unnoticed(self) -> None:
         """Decoders stop before the checksums once they have all rows."""
         png = encode_mask_png(make_mask(RING))
         for place in range(8 * len(png)):
@@ -139,54 +139,54 @@ class TestPng:
             with suppress(ImageError):
                 assert drawn(decode_mask_png(bytes(changed), LIMIT)) == drawn(make_mask(RING))
 
-    def test_more_rows_than_the_header_says_are_not_unpacked(self):
+    def test_more_rows_than_the_header_says_are_not_unpacked(self) -> None:
         own = encode_mask_png(make_mask(RING))
         with pytest.raises(ImageError):
             decode_mask_png(own[:19] + bytes([255]) + own[20:], LIMIT)
 
-    def test_a_mask_that_fills_a_picture_larger_than_a_strip_is_the_same(self, monkeypatch):
+    def test_a_mask_that_fills_a_picture_larger_than_a_strip_is_the_same(self, monkeypatch) -> None:
         monkeypatch.setattr(pixels, "STRIP_PIXELS", 100)
         mask = blob(61, 47, seed=1)
         assert np.array_equal(rgba(encode_mask_png(mask))[..., 3] > 0, mask.full())
 
-    def test_a_picture_without_an_opaque_pixel_is_refused(self):
+    def test_a_picture_without_an_opaque_pixel_is_refused(self) -> None:
         buffer = BytesIO()
         Image.new("RGBA", (4, 4)).save(buffer, "PNG")
         with pytest.raises(NotAnImage, match="transparent everywhere"):
             decode_mask_png(buffer.getvalue(), LIMIT)
 
-    def test_a_damaged_mask_is_an_image_error(self):
+    def test_a_damaged_mask_is_an_image_error(self) -> None:
         with pytest.raises(ImageError):
             decode_mask_png(encode_mask_png(make_mask(RING))[:60], LIMIT)
 
-    def test_a_mask_of_too_many_pixels_is_refused(self):
+    def test_a_mask_of_too_many_pixels_is_refused(self) -> None:
         with pytest.raises(TooManyPixels):
             decode_mask_png(encode_mask_png(make_mask(RING)), 48)
 
 
 class TestPoints:
-    def test_the_centre_is_the_boxs_as_in_the_seeds_example(self):
+    def test_the_centre_is_the_boxs_as_in_the_seeds_example(self) -> None:
         """A box of 80x60 at (120, 150) has its centre at (160, 180)."""
         full = np.zeros((300, 300), np.bool_)
         full[150:210, 120:200] = True
         assert center_point(Mask.from_full(full)) == (160, 180)
 
-    def test_the_centre_of_a_ring_lies_in_its_hole(self):
+    def test_the_centre_of_a_ring_lies_in_its_hole(self) -> None:
         ring = make_mask(RING)
         assert not contains(ring, center_point(ring))
         assert contains(ring, interior_point(ring))
 
-    def test_the_interior_point_is_the_farthest_from_the_edge(self):
+    def test_the_interior_point_is_the_farthest_from_the_edge(self) -> None:
         assert interior_point(
             make_mask("......../#####.../#####.##/#####.##/#####.../#####...")
         ) == (2, 3)
 
-    def test_the_pictures_border_is_an_edge_too(self):
+    def test_the_pictures_border_is_an_edge_too(self) -> None:
         """A mask that fills the picture is pointed at in its middle, not in its corner."""
         assert interior_point(make_mask("#####/#####/#####/#####/#####")) == (2, 2)
 
     @given(full_frames, st.integers(1, 2000))
-    def test_the_interior_point_is_always_in_the_mask(self, full, exact_pixels):
+    def test_the_interior_point_is_always_in_the_mask(self, full, exact_pixels) -> None:
         """Also where the box is so large that distances are counted in blocks."""
         mask = Mask.from_full(full)
         with patch("seg_pipeline.imaging.masks.EXACT_PIXELS", exact_pixels):
@@ -194,7 +194,7 @@ class TestPoints:
         assert full[y, x]
         assert contains(mask, (x, y))
 
-    def test_the_interior_point_of_a_large_mask_is_about_as_far_from_the_edge(self):
+    def test_the_interior_point_of_a_large_mask_is_about_as_far_from_the_edge(self) -> None:
         mask = blob(400, 300, seed=3)
         with patch("seg_pipeline.imaging.masks.EXACT_PIXELS", 4_000):
             x, y = interior_point(mask)
@@ -204,25 +204,25 @@ class TestPoints:
         assert depth[y, x] >= depth.max() - 2 * 6
 
     @given(full_frames, st.integers(-3, 45), st.integers(-3, 45))
-    def test_contains_agrees_with_the_full_frame(self, full, x, y):
+    def test_contains_agrees_with_the_full_frame(self, full, x, y) -> None:
         height, width = full.shape
         inside = 0 <= x < width and 0 <= y < height and bool(full[y, x])
         assert contains(Mask.from_full(full), (x, y)) is inside
 
 
 class TestIou:
-    def test_half_of_three_quarters(self):
+    def test_half_of_three_quarters(self) -> None:
         assert mask_iou(make_mask("##../...."), make_mask(".##./....")) == pytest.approx(1 / 3)
 
-    def test_masks_apart_have_none(self):
+    def test_masks_apart_have_none(self) -> None:
         assert mask_iou(make_mask("#..."), make_mask("...#")) == 0
 
-    def test_masks_of_different_pictures_are_a_mistake(self):
+    def test_masks_of_different_pictures_are_a_mistake(self) -> None:
         with pytest.raises(ValueError, match="same picture"):
             mask_iou(make_mask("#.."), make_mask("#."))
 
     @given(st.data(), st.tuples(st.integers(1, 12), st.integers(1, 12)))
-    def test_it_agrees_with_the_full_frames(self, data, shape):
+    def test_it_agrees_with_the_full_frames(self, data, shape) -> None:
         one, other = (data.draw(arrays(np.bool_, shape).filter(np.any)) for _ in range(2))
         expected = np.count_nonzero(one & other) / np.count_nonzero(one | other)
         assert mask_iou(Mask.from_full(one), Mask.from_full(other)) == pytest.approx(expected)
@@ -233,20 +233,20 @@ boxes = st.builds(Box, *[st.integers(0, 9)] * 2, *[st.integers(1, 9)] * 2)
 
 class TestBoxes:
     @given(st.lists(boxes, max_size=5), st.lists(boxes, max_size=5))
-    def test_those_meet_that_have_a_box_in_common(self, ours, theirs):
+    def test_those_meet_that_have_a_box_in_common(self, ours, theirs) -> None:
         expected = [[common_box(one, other) is not None for other in theirs] for one in ours]
         assert boxes_meet(ours, theirs).tolist() == expected
 
 
 class TestOrder:
-    def test_largest_first_and_equals_as_they_came(self):
+    def test_largest_first_and_equals_as_they_came(self) -> None:
         segments = [make_segment(drawing, label=label)
                     for drawing, label in [("#...", "a"), ("##..", "b"), ("..##", "c"),
                                            ("####", "d")]]  # fmt: skip
         assert [segment.label for segment in order_by_area(segments)] == ["d", "b", "c", "a"]
 
     @given(st.lists(full_frames, max_size=6))
-    def test_areas_never_grow(self, frames):
+    def test_areas_never_grow(self, frames) -> None:
         ordered = order_by_area(Segment(Mask.from_full(full)) for full in frames)
         assert len(ordered) == len(frames)
         assert all(one.mask.area >= other.mask.area for one, other in pairwise(ordered))
@@ -255,14 +255,14 @@ class TestOrder:
 # pycocotools' decoder, which only the test uses, is not written for numpy 2's copy keyword.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 class TestRle:
-    def test_it_is_cocos(self):
+    def test_it_is_cocos(self) -> None:
         rle = mask_to_rle(make_mask(RING))
         assert rle["size"] == [7, 7]
         assert isinstance(rle["counts"], str)
         assert np.array_equal(coco.decode(rle).astype(np.bool_), bits(RING))
 
     @given(full_frames)
-    def test_it_is_what_coco_makes_of_the_whole_frame(self, full):
+    def test_it_is_what_coco_makes_of_the_whole_frame(self, full) -> None:
         """Run lengths of the box alone would be quicker still, and wrong."""
         expected = coco.encode(np.asfortranarray(full, dtype=np.uint8))
         assert mask_to_rle(Mask.from_full(full))["counts"] == expected["counts"].decode()
@@ -270,10 +270,10 @@ class TestRle:
     @pytest.mark.parametrize(
         "drawing", ["##/##", "#./#.", ".#/.#", "##/#.", ".#/##", "#", "##./###/###"]
     )
-    def test_runs_that_go_on_in_the_next_column_are_one(self, drawing):
+    def test_runs_that_go_on_in_the_next_column_are_one(self, drawing) -> None:
         expected = coco.encode(np.asfortranarray(bits(drawing), dtype=np.uint8))
         assert mask_to_rle(make_mask(drawing))["counts"] == expected["counts"].decode()
 
     @given(full_frames)
-    def test_every_mask_comes_back(self, full):
+    def test_every_mask_comes_back(self, full) -> None:
         assert np.array_equal(coco.decode(mask_to_rle(Mask.from_full(full))).astype(np.bool_), full)

@@ -26,7 +26,7 @@ def square(side: int, start: int, stop: int, label: str | None = None) -> Segmen
     return Segment(mask, label=label)
 
 
-def test_a_mask_is_tinted_and_the_rest_is_the_picture():
+def test_a_mask_is_tinted_and_the_rest_is_the_picture() -> None:
     grey = np.full((200, 200, 3), 100, np.uint8)
     drawn = opened(overlay(grey, [square(200, 60, 140)]))
     assert drawn.shape == (200, 200, 3)
@@ -34,7 +34,7 @@ def test_a_mask_is_tinted_and_the_rest_is_the_picture():
     assert np.abs(drawn[100, 100] - 100).max() > 40
 
 
-def test_a_hole_is_not_tinted():
+def test_a_hole_is_not_tinted() -> None:
     full = np.zeros((200, 200), np.bool_)
     full[20:180, 20:180] = True
     full[70:130, 70:130] = False
@@ -45,14 +45,14 @@ def test_a_hole_is_not_tinted():
 @pytest.mark.parametrize(
     ("size", "expected"), [((3200, 40), (1600, 20)), ((40, 3200), (20, 1600)), ((90, 60), (90, 60))]
 )
-def test_it_is_at_most_1600_pixels_long(size, expected):
+def test_it_is_at_most_1600_pixels_long(size, expected) -> None:
     mask = Mask.from_full(np.ones(size[::-1], np.bool_))
     drawn = opened(overlay(make_picture(*size), [Segment(mask)]))
     assert drawn.shape[1::-1] == expected
     assert max(expected) <= MAX_SIDE
 
 
-def test_a_segment_of_one_pixel_survives_scaling_down():
+def test_a_segment_of_one_pixel_survives_scaling_down() -> None:
     full = np.zeros((4000, 4), np.bool_)
     full[3999, 3] = True
     assert opened(
@@ -60,29 +60,29 @@ def test_a_segment_of_one_pixel_survives_scaling_down():
     ).any()
 
 
-def test_labels_of_any_script_and_length_do_not_fail():
+def test_labels_of_any_script_and_length_do_not_fail() -> None:
     segments = [square(60, 0, 9, label) for label in ("", "x" * 300, "кошка", "猫", "a\nb", "\x00")]
     assert opened(overlay(make_picture(60, 60), segments)).shape == (60, 60, 3)
 
 
-def test_no_segments_give_the_picture():
+def test_no_segments_give_the_picture() -> None:
     assert np.abs(opened(overlay(np.full((64, 64, 3), 90, np.uint8), [])) - 90).max() < 8
 
 
-def test_the_picture_itself_is_left_as_it_was():
+def test_the_picture_itself_is_left_as_it_was() -> None:
     picture = make_picture(4, 4)
     before = picture.copy()
     overlay(picture, [make_segment()])
     assert np.array_equal(picture, before)
 
 
-def test_the_same_input_gives_the_same_bytes():
+def test_the_same_input_gives_the_same_bytes() -> None:
     assert overlay(make_picture(4, 4), [make_segment()]) == overlay(
         make_picture(4, 4), [make_segment()]
     )
 
 
-def test_neighbouring_colours_differ():
+def test_neighbouring_colours_differ() -> None:
     colours = [np.array(colour_of(index)) for index in range(40)]
     assert len({tuple(colour) for colour in colours}) == 40
     assert min(np.abs(one - other).sum() for one, other in pairwise(colours)) > 200

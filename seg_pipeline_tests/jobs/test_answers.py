@@ -68,7 +68,7 @@ def over_the_wire(document):
     return json.loads(json.dumps(document, allow_nan=False))
 
 
-def check(document, kind):
+def check(document, kind) -> None:
     """Holds the document against one definition of the schema, and against the whole."""
     for validator in (VALIDATORS[kind], VALIDATORS["any"]):
         validator.validate(over_the_wire(document))
@@ -96,13 +96,13 @@ def completed(*drawings, **job):
 
 
 class TestCompleted:
-    def test_files_are_the_original_then_the_cut_outs_in_the_segments_order(self, store):
+    def test_files_are_the_original_then_the_cut_outs_in_the_segments_order(self, store) -> None:
         answer = answer_document(completed(RING, SQUARE), store, BASE_URL)
         assert [name.rsplit("/", 1)[1] for name in answer["file_names"][:1]] == ["original.webp"]
         assert answer["urls"][1:] == [segment["crop_url"] for segment in answer["segments"]]
         assert len(answer["file_names"]) == 3
 
-    def test_addresses_are_those_of_the_store(self, tmp_path):
+    def test_addresses_are_those_of_the_store(self, tmp_path) -> None:
         answer = answer_document(
             completed(SQUARE), FolderStore(tmp_path / "a", tmp_path / "s"), BASE_URL
         )
@@ -113,7 +113,7 @@ class TestCompleted:
         )
         assert answer["overlay_url"] == f"{BASE_URL}/assets/job-1/overlay.webp"
 
-    def test_a_segment_has_the_seeds_fields_first_and_as_they_were(self, store):
+    def test_a_segment_has_the_seeds_fields_first_and_as_they_were(self, store) -> None:
         segment = make_segment(SQUARE, predicted_iou=0.88, stability_score=0.92)
         result = completed_result(make_job(), make_found(segments=[segment]), make_timing())
         (public,) = answer_document(result, store, BASE_URL)["segments"]
@@ -124,23 +124,23 @@ class TestCompleted:
         assert (public["predicted_iou"], public["stability_score"]) == (0.88, 0.92)
         assert public["center_point"] == {"x": 2, "y": 2}
 
-    def test_scores_that_the_model_does_not_give_are_null(self, store):
+    def test_scores_that_the_model_does_not_give_are_null(self, store) -> None:
         (public,) = answer_document(completed(SQUARE), store, BASE_URL)["segments"]
         assert (public["label"], public["confidence"]) == ("disc", 0.75)
         assert public["predicted_iou"] is public["stability_score"] is None
 
-    def test_a_point_in_the_mask_is_given_where_the_centre_is_outside_it(self):
+    def test_a_point_in_the_mask_is_given_where_the_centre_is_outside_it(self) -> None:
         ring, square = completed(RING, SQUARE).segments
         assert square.interior_point is None
         point = ring.interior_point
         assert make_mask(RING).full()[point.y, point.x]
 
-    def test_every_segment_has_its_own_files(self):
+    def test_every_segment_has_its_own_files(self) -> None:
         result = completed(RING, SQUARE, SQUARE)
         assert [segment.segment_id for segment in result.segments] == [0, 1, 2]
         assert len(result.files_of_segments) == 6
 
-    def test_times_and_expiry(self):
+    def test_times_and_expiry(self) -> None:
         result = completed_result(
             make_job(ttl_seconds=60),
             make_found(SQUARE),
@@ -151,7 +151,7 @@ class TestCompleted:
         assert document["expires_at"] == "2026-01-02T12:01:09+00:00"
         assert document["seconds"] == {"segments": 0.3333}
 
-    def test_what_nobody_asked_for_is_not_there(self, store):
+    def test_what_nobody_asked_for_is_not_there(self, store) -> None:
         """The seeds' clients get what they always got, to the letter."""
         answer = answer_document(completed(SQUARE), store, BASE_URL)
         assert "parameters" not in answer
@@ -159,7 +159,7 @@ class TestCompleted:
             *SEED_FIELDS, "area_percent", "label", "confidence", "crop_url"
         ]  # fmt: skip
 
-    def test_parameters_are_shown_where_the_job_set_some(self, store):
+    def test_parameters_are_shown_where_the_job_set_some(self, store) -> None:
         asked = {"parameters": {"confidence": 0.5}}
         assert answer_document(completed(SQUARE, **asked), store, BASE_URL)["parameters"] == {
             "confidence": 0.5
@@ -173,16 +173,16 @@ class TestCompleted:
     @pytest.mark.parametrize("to_document", [answer_document, callback_document])
     def test_run_lengths_decode_to_the_mask_for_the_client_and_the_app_server(
         self, store, to_document
-    ):
+    ) -> None:
         document = over_the_wire(to_document(completed(RING, SQUARE, rle=True), store, BASE_URL))
         decoded = [coco.decode(segment["rle"]).astype(np.bool_) for segment in document["segments"]]
         assert [full.tolist() for full in decoded] == [bits(RING).tolist(), bits(SQUARE).tolist()]
 
-    def test_nothing_private_goes_out(self, store):
+    def test_nothing_private_goes_out(self, store) -> None:
         text = json.dumps(answer_document(completed(SQUARE), store, BASE_URL))
         assert "_key" not in text
 
-    def test_nothing_found_is_completed_with_the_original_alone(self, store):
+    def test_nothing_found_is_completed_with_the_original_alone(self, store) -> None:
         answer = answer_document(completed(), store, BASE_URL)
         assert (answer["status"], answer["segments"], len(answer["file_names"])) == (
             "completed",
@@ -192,13 +192,13 @@ class TestCompleted:
 
 
 class TestCallback:
-    def test_it_is_the_seeds_payload(self, store):
+    def test_it_is_the_seeds_payload(self, store) -> None:
         payload = callback_document(completed(SQUARE), store, BASE_URL)
         assert list(payload) == ["uuid", "status", "segments"]
         assert (payload["uuid"], payload["status"]) == ("job-1", "completed")
         assert list(payload["segments"][0])[: len(SEED_FIELDS)] == SEED_FIELDS
 
-    def test_a_failed_job_says_why(self, store):
+    def test_a_failed_job_says_why(self, store) -> None:
         result = failed_result(make_job(), NotAnImage("The bytes are no picture."), make_timing())
         assert callback_document(result, store, BASE_URL) == {
             "uuid": "job-1",
@@ -209,7 +209,7 @@ class TestCallback:
 
 
 class TestSchema:
-    def test_it_is_a_schema(self):
+    def test_it_is_a_schema(self) -> None:
         Draft202012Validator.check_schema(SCHEMA)
 
     @given(
@@ -218,7 +218,7 @@ class TestSchema:
         st.booleans(),
         st.sampled_from([{}, {"use_m2m": True}]),
     )
-    def test_every_completed_job_keeps_to_it(self, segments, resize, rle, parameters):
+    def test_every_completed_job_keeps_to_it(self, segments, resize, rle, parameters) -> None:
         found = ModelOutput("demo-sam2", "0" * 64, (13, 9), 0.25, segments)
         job = make_job(model="demo-sam2", resize=resize, rle=rle, parameters=parameters)
         result = completed_result(job, found, make_timing(source_image=0.1, segments=2.0))
@@ -229,16 +229,16 @@ class TestSchema:
     @pytest.mark.parametrize(
         "error", [NotAnImage("No picture."), WorkerLost("job-1", 3), SegPipelineError("So.")]
     )
-    def test_every_failed_job_keeps_to_it(self, store, error):
+    def test_every_failed_job_keeps_to_it(self, store, error) -> None:
         result = stored(failed_result(make_job(), error, make_timing()))
         check(answer_document(result, store, BASE_URL), "answer")
         check(callback_document(result, store, BASE_URL), "callback")
 
     @pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.PROCESSING])
-    def test_every_unfinished_job_keeps_to_it(self, status):
+    def test_every_unfinished_job_keeps_to_it(self, status) -> None:
         check(unfinished_document(make_job(resize=256), status), "answer")
 
-    def test_it_refuses_what_no_job_answers(self, store):
+    def test_it_refuses_what_no_job_answers(self, store) -> None:
         """A schema that lets everything through would hold nothing."""
         answer = answer_document(completed(SQUARE), store, BASE_URL)
         broken = [
@@ -256,7 +256,7 @@ class TestSchema:
             with pytest.raises(ValidationError):
                 check(document, "answer")
 
-    def test_it_refuses_a_failed_callback_without_a_reason(self):
+    def test_it_refuses_a_failed_callback_without_a_reason(self) -> None:
         with pytest.raises(ValidationError):
             check({"uuid": "a", "status": "failed", "segments": []}, "callback")
         with pytest.raises(ValidationError):

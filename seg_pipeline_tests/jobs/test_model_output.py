@@ -31,7 +31,7 @@ found_segments = st.lists(
 
 
 @given(found_segments)
-def test_masks_and_document_restore_what_was_found_exactly(segments):
+def test_masks_and_document_restore_what_was_found_exactly(segments) -> None:
     """The cut-outs can be made again on another machine from what is stored, scores and pixels
     alike."""
     found = ModelOutput("demo-yolo", "f" * 64, (13, 9), 0.25, segments)
@@ -52,13 +52,13 @@ def test_masks_and_document_restore_what_was_found_exactly(segments):
         )
 
 
-def test_too_few_masks_are_noticed():
+def test_too_few_masks_are_noticed() -> None:
     stored = StoredOutput.of(make_found(SQUARE, RING))
     with pytest.raises(ValueError, match="2 segments, but there are 1"):
         stored.with_masks([make_mask(SQUARE)])
 
 
-def test_masks_in_another_order_are_noticed():
+def test_masks_in_another_order_are_noticed() -> None:
     stored = StoredOutput.of(make_found(SQUARE, RING))
     with pytest.raises(ValueError, match="mask 0"):
         stored.with_masks([make_mask(RING), make_mask(SQUARE)])

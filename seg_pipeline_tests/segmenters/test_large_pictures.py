@@ -46,7 +46,7 @@ WORK = """
 @pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="only Linux tells a process its peak this way"
 )
-def test_a_hundred_megapixels_are_handled_without_many_copies():
+def test_a_hundred_megapixels_are_handled_without_many_copies() -> None:
     """The picture is 302 MB, a mask that fills it 101 MB; done all at once, cutting that out took
     three gigabytes."""
     done = subprocess.run(

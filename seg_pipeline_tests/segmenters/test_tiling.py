@@ -44,7 +44,9 @@ def masks(segments: Sequence[Segment]) -> list[bytes]:
 
 class TestSplit:
     @given(st.integers(1, 300), st.integers(1, 300), st.integers(12, 90), st.floats(0, 0.7))
-    def test_every_pixel_is_in_a_tile_and_neighbours_overlap(self, width, height, side, overlap):
+    def test_every_pixel_is_in_a_tile_and_neighbours_overlap(
+        self, width, height, side, overlap
+    ) -> None:
         boxes = split((width, height), side, overlap)
         seen = np.zeros((height, width), np.uint16)
         for box in boxes:
@@ -54,10 +56,10 @@ class TestSplit:
         columns = sorted({box.x for box in boxes})
         assert all(left + side - right >= int(side * overlap) for left, right in pairwise(columns))
 
-    def test_tiles_are_spread_evenly_in_reading_order(self):
+    def test_tiles_are_spread_evenly_in_reading_order(self) -> None:
         assert split((10, 4), 4, 0.25) == [Box(0, 0, 4, 4), Box(3, 0, 4, 4), Box(6, 0, 4, 4)]
 
-    def test_a_hundred_megapixels_are_forty_tiles(self):
+    def test_a_hundred_megapixels_are_forty_tiles(self) -> None:
         assert len(split((12_000, 8_400), 2048)) == 40
 
 
@@ -66,7 +68,7 @@ class TestSurest:
         st.lists(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 5)), max_size=4), max_size=4),
         st.integers(0, 60),
     )
-    def test_the_best_scores_stay_as_far_as_there_is_room(self, tiles, room):
+    def test_the_best_scores_stay_as_far_as_there_is_room(self, tiles, room) -> None:
         """Against the plain way: one segment less, the worst of the last, until all fit."""
         views = [
             TileView(Box(0, 0, 9, 1), [_line(length, score) for length, score in tile])
@@ -82,7 +84,7 @@ class TestSurest:
         assert [view.box for view in kept] == [view.box for view in views]
         assert {id(one) for view in kept for one in view.segments} == {id(one) for one in left}
 
-    def test_a_large_picture_never_holds_more(self, monkeypatch, caplog):
+    def test_a_large_picture_never_holds_more(self, monkeypatch, caplog) -> None:
         monkeypatch.setattr(tiling, "MASK_BYTES", 0)
         tiled = TiledSegmenter(Witness(), 1, 64)
         assert tiled.segment([make_scene_picture(boxes=4, width=256, height=96)]) == [[]]
@@ -94,7 +96,7 @@ def _line(length: int, score: int) -> Segment:
 
 
 class TestSegmenting:
-    def test_a_picture_below_the_size_goes_through_as_it_is(self):
+    def test_a_picture_below_the_size_goes_through_as_it_is(self) -> None:
         witness, picture = Witness(), make_scene_picture(width=64, height=48)
         tiled = TiledSegmenter(witness, 64 * 48, 32)
         (found,) = tiled.segment([picture], {"confidence": 0.5})
@@ -104,36 +106,36 @@ class TestSegmenting:
         assert masks(found) == masks(BarSegmenter().segment([picture])[0])
         assert "tiles" not in tiled.notes
 
-    def test_zero_turns_tiles_off(self):
+    def test_zero_turns_tiles_off(self) -> None:
         witness, picture = Witness(), make_scene_picture(width=64, height=48)
         TiledSegmenter(witness, 0, 32).segment([picture])
         assert witness.shown[0] is picture
 
-    def test_a_large_picture_gives_what_it_gives_whole(self):
+    def test_a_large_picture_gives_what_it_gives_whole(self) -> None:
         picture = make_scene_picture(boxes=4, width=256, height=96)
         tiled = TiledSegmenter(Witness(), 1, 64)
         (found,) = tiled.segment([picture])
         assert masks(found) == masks(BarSegmenter().segment([picture])[0])
         assert tiled.notes["tiles"] == 10
 
-    def test_the_model_never_sees_more_than_a_tile(self):
+    def test_the_model_never_sees_more_than_a_tile(self) -> None:
         witness = Witness()
         TiledSegmenter(witness, 1, 64).segment([make_scene_picture(width=200, height=120)])
         assert max(max(picture.shape) for picture in witness.shown) == 64
 
-    def test_large_and_small_pictures_keep_their_order_and_share_calls(self):
+    def test_large_and_small_pictures_keep_their_order_and_share_calls(self) -> None:
         witness = Witness()
         small, large = make_scene_picture(1), make_scene_picture(3, width=256, height=96)
         found = TiledSegmenter(witness, 64 * 48, 64).segment([small, large, small])
         assert [len(segments) for segments in found] == [1, 3, 1]
         assert witness.calls[0] == 2
 
-    def test_closing_closes_the_model(self):
+    def test_closing_closes_the_model(self) -> None:
         witness = Witness()
         TiledSegmenter(witness, 1, 64).close()
         assert witness.closed
 
-    def test_it_is_the_model_that_it_wraps(self):
+    def test_it_is_the_model_that_it_wraps(self) -> None:
         tiled = load_tiled_segmenter(
             "demo-yolo", Settings(_env_file=None, device="cpu", tile_above_pixels=5)
         )
@@ -142,7 +144,7 @@ class TestSegmenting:
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(6, 4), (3, 2)])
-def test_a_network_finds_in_tiles_what_is_too_small_for_it_in_the_whole(columns, rows):
+def test_a_network_finds_in_tiles_what_is_too_small_for_it_in_the_whole(columns, rows) -> None:
     """3000 by 2000 pixels reduced to the network's 320 leave little of small things."""
     picture, truth = mosaic(columns, rows, 3000, 2000)
     model = YoloSegmenter("demo-yolo", DEMO_YOLO, "cpu")
