@@ -8,6 +8,7 @@ savings of a run (`docs/architecture.md` has the figures).
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache, wraps
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as db
-from dagster import DagsterEventType, DagsterInstance, EventLogEntry
+from dagster import AssetKey, DagsterEventType, DagsterInstance, EventLogEntry
 from dagster._core.instance import RUNLESS_RUN_ID
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage, SqlEventLogStorage
@@ -117,6 +118,49 @@ _NO_ID = 0
 """What is kept of a planned event with its asset has no event's number in it."""
 
 
+FEW_KEYS = 1000
+"""To so many upstream's question about keys is one statement."""
+
+
+class _QuickStatus(SqlEventLogStorage):
+    """Answers what the page of an asset's partitions asks as upstream does, in fewer and cheaper
+    statements. Whenever a key was added, that page asks about every partition."""
+
+    def get_existing_dynamic_partitions(
+        self, partitions_def_name: str, partition_keys: Sequence[str]
+    ) -> AbstractSet[str]:
+        """Lists the keys once where many are asked about; upstream asks a thousand at a time."""
+        if len(partition_keys) <= FEW_KEYS:
+            return super().get_existing_dynamic_partitions(partitions_def_name, partition_keys)
+        return {*self.get_dynamic_partitions(partitions_def_name)}.intersection(partition_keys)
+
+    def get_latest_asset_partition_materialization_attempts_without_materializations(
+        self, asset_key: AssetKey, after_storage_id: int | None = None
+    ) -> Mapping[str, tuple[str, int]]:
+        """Reads the latest events' numbers from the index, and rows of those alone that count;
+        upstream reads both rows of every partition, twice."""
+        planned, done = (
+            self.get_latest_storage_id_by_partition(asset_key, kind, after_cursor=after_storage_id)
+            for kind in (
+                DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+                DagsterEventType.ASSET_MATERIALIZATION,
+            )
+        )
+        open_ones = {each: at for each, at in planned.items() if done.get(each, 0) < at}
+        run_ids = self._run_ids_of([*open_ones.values()])
+        return {each: (run_ids[at], at) for each, at in open_ones.items() if at in run_ids}
+
+    def _run_ids_of(self, event_ids: Sequence[int]) -> dict[int, str]:
+        """By the event's number; without those that are gone by now."""
+        events, found = SqlEventLogStorageTable.c, dict[int, str]()
+        with self.index_connection() as connection:
+            for start in range(0, len(event_ids), FEW_KEYS):
+                wanted = events.id.in_(event_ids[start : start + FEW_KEYS])
+                rows = connection.execute(db.select(events.id, events.run_id).where(wanted))
+                found.update((event_id, run_id) for event_id, run_id in rows)
+        return found
+
+
 class _PooledSqliteRuns(SqliteRunStorage):
     has_run_stats_index_cols = _until_true(SqliteRunStorage.has_run_stats_index_cols)
 
@@ -136,7 +180,7 @@ class _PooledSqliteSchedules(SqliteScheduleStorage):
             yield connection
 
 
-class _PooledSqliteEvents(_PlannedTogether, ConsolidatedSqliteEventLogStorage):
+class _PooledSqliteEvents(_PlannedTogether, _QuickStatus, ConsolidatedSqliteEventLogStorage):
     _has_asset_key_col_on_connection = _until_true(
         ConsolidatedSqliteEventLogStorage._has_asset_key_col_on_connection
     )
@@ -160,7 +204,7 @@ class _PooledPostgresRuns(PostgresRunStorage):
         """Pooled from the start."""
 
 
-class _PooledPostgresEvents(_PlannedTogether, PostgresEventLogStorage):
+class _PooledPostgresEvents(_PlannedTogether, _QuickStatus, PostgresEventLogStorage):
     has_table = _until_true(PostgresEventLogStorage.has_table)
     _has_asset_key_col_on_connection = _until_true(
         PostgresEventLogStorage._has_asset_key_col_on_connection

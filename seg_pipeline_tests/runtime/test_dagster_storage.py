@@ -231,6 +231,65 @@ def test_materialisations_that_come_in_a_batch_are_found(instance: dg.DagsterIns
     assert instance.get_materialized_partitions(dg.AssetKey("result")) == {"a"}
 
 
+@dg.op(config_schema={"done": [str]})
+def finish(context: dg.OpExecutionContext) -> None:
+    """Materialises these partitions of an asset."""
+    for uuid in context.op_config["done"]:
+        context.log_event(dg.AssetMaterialization("result", partition=uuid))
+
+
+@dg.job
+def finishing() -> None:
+    """A job of one op."""
+    finish()
+
+
+def test_which_partitions_a_run_still_owes_is_told_as_upstream_tells_it(
+    instance: dg.DagsterInstance, stages: dg.RepositoryDefinition
+) -> None:
+    """Planned and never made; made; made and planned again; and all that after an event."""
+    config = {"ops": {"finish": {"config": {"done": IMAGES[:20]}}}}
+    first = plan(instance, stages)
+    finishing.execute_in_process(instance=instance, run_config=config)
+    ours, asset_key = instance.event_log_storage, dg.AssetKey("result")
+    upstream = super(
+        dagster_storage._QuickStatus, ours
+    ).get_latest_asset_partition_materialization_attempts_without_materializations
+
+    def owed(after: int | None = None) -> dict[str, str]:
+        found = ours.get_latest_asset_partition_materialization_attempts_without_materializations(
+            asset_key, after
+        )
+        assert found == upstream(asset_key, after)
+        return {uuid: run_id for uuid, (run_id, _) in found.items()}
+
+    assert owed() == dict.fromkeys(IMAGES[20:], first)
+    second = plan(instance, stages)
+    assert owed() == dict.fromkeys(IMAGES, second)
+    planned = ours.get_latest_storage_id_by_partition(
+        asset_key, dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    )
+    *_, middle = sorted(planned.values())[:10]
+    assert owed(middle) == {uuid: second for uuid in IMAGES if planned[uuid] > middle}
+    assert len(owed(middle)) == len(IMAGES) - 10
+    instance.wipe_assets([asset_key])
+    assert owed() == {}
+
+
+@pytest.mark.parametrize("asked", [3, 2500])
+def test_of_few_and_of_many_keys_those_that_are_registered_are_found(
+    instance: dg.DagsterInstance, asked: int
+) -> None:
+    instance.add_dynamic_partitions("jobs", ["a", "key-1", "key-2400"])
+    instance.add_dynamic_partitions("others", ["key-0"])
+    with counted_statements() as statements:
+        found = instance.get_existing_dynamic_partitions(
+            "jobs", [f"key-{number}" for number in range(asked)]
+        )
+    assert found == {f"key-{number}" for number in (1, 2400) if number < asked}
+    assert len([text for text in statements if "dynamic_partitions." in text]) == 1
+
+
 def test_planning_together_is_asked_for_in_the_environment_where_upstream_looks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
