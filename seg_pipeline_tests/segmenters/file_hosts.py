@@ -3,9 +3,10 @@
 import hashlib
 import io
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -30,6 +31,8 @@ class FileHost:
         """Answered in turn before anything else."""
         self.break_after: list[int] = []
         """The connection is cut after so many bytes of the body, in turn."""
+        self.trickles = False
+        """A thousand bytes come, then a pause, and so on."""
         self.ranges: list[str | None] = []
         self.url = ""
 
@@ -44,7 +47,14 @@ class FileHost:
         handler.send_header("ETag", self.etag)
         handler.end_headers()
         rest = self.body[start:]
-        handler.wfile.write(rest[: self.break_after.pop(0)] if self.break_after else rest)
+        self._send(handler, rest[: self.break_after.pop(0)] if self.break_after else rest)
+
+    def _send(self, handler: BaseHTTPRequestHandler, data: bytes) -> None:
+        piece = 1000 if self.trickles else max(1, len(data))
+        with suppress(ConnectionError):  # who has enough of it hangs up
+            for start in range(0, len(data), piece):
+                handler.wfile.write(data[start : start + piece])
+                time.sleep(0.01 if self.trickles else 0)
 
     def _start(self, handler: BaseHTTPRequestHandler) -> int:
         asked = handler.headers["Range"]

@@ -3,6 +3,7 @@ before it is used."""
 
 import fcntl
 import logging
+import math
 import os
 import time
 import zipfile
@@ -17,6 +18,8 @@ from seg_pipeline.segmenters.weights.published import PUBLISHED_SHA256
 
 MAX_WEIGHTS_BYTES = 4 * 2**30
 DEADLINE_SECONDS = 3600
+"""For the whole of a download with all its tries, however steadily the file's bytes come."""
+
 PAUSES_SECONDS = (0.5, 1, 2, 4)
 """Between tries that brought nothing; a try that brought bytes starts the row again."""
 
@@ -69,6 +72,7 @@ class _ByteRange:
         self.target = target
         self.path = target.with_name(f"{target.name}.part")
         self._tag_path = target.with_name(f"{target.name}.part.etag")
+        self.give_up_at = math.inf
 
     @property
     def size(self) -> int:
@@ -112,7 +116,7 @@ class _ByteRange:
 
 def _fetch_all(url: str, part: _ByteRange, progress: Progress) -> None:
     """Brings the whole file into `part`, resuming where a connection broke."""
-    give_up_at = time.monotonic() + DEADLINE_SECONDS
+    part.give_up_at = time.monotonic() + DEADLINE_SECONDS
     pauses = iter(PAUSES_SECONDS)
     with httpx.Client(timeout=httpx.Timeout(30, connect=10), follow_redirects=True) as client:
         while True:
@@ -124,7 +128,7 @@ def _fetch_all(url: str, part: _ByteRange, progress: Progress) -> None:
                 if part.size > before:
                     pauses = iter(PAUSES_SECONDS)
                 pause = next(pauses, None)
-                if pause is None or time.monotonic() > give_up_at:
+                if pause is None or time.monotonic() > part.give_up_at:
                     raise
                 logger.warning(
                     "download of %s: %s; again in %s s", part.target.name, _sentence(error), pause
@@ -161,16 +165,23 @@ def _copy(
     told_at = time.monotonic()
     progress(part.target.stem, part.size, total)
     try:
-        for data in response.iter_bytes(2**20):
+        for data in response.iter_bytes():  # as it comes: a megabyte of a trickle takes days
             part.append(data)
-            if part.size > MAX_WEIGHTS_BYTES:
-                part.drop()
-                raise _Unusable(f"the file goes on past the limit of {MAX_WEIGHTS_BYTES} bytes")
+            _check_bounds(part)
             if time.monotonic() - told_at > 0.2:
                 progress(part.target.stem, part.size, total)
                 told_at = time.monotonic()
     finally:
         progress(part.target.stem, part.size, total)
+
+
+def _check_bounds(part: _ByteRange) -> None:
+    """What came in time stays, and the next download goes on from there."""
+    if part.size > MAX_WEIGHTS_BYTES:
+        part.drop()
+        raise _Unusable(f"the file goes on past the limit of {MAX_WEIGHTS_BYTES} bytes")
+    if time.monotonic() > part.give_up_at:
+        raise _Unusable(f"{part.size} bytes came in {DEADLINE_SECONDS} s, and not all")
 
 
 def _check_complete(part: _ByteRange, total: int | None) -> None:

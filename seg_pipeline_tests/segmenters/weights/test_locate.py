@@ -205,6 +205,23 @@ def test_a_file_past_all_bounds_is_refused(
         fetch(host, make_settings(tmp_path))
 
 
+def test_a_download_that_trickles_is_given_up_and_goes_on_the_next_time(
+    host: FileHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every byte comes in time for the client's own time-out, and the whole never would."""
+    host.trickles = True
+    settings = make_settings(tmp_path)
+    with monkeypatch.context() as soon:
+        soon.setattr(download, "DEADLINE_SECONDS", 0.2)
+        with pytest.raises(WeightsMissing, match=r"bytes came in 0\.2 s, and not all"):
+            fetch(host, settings)
+    host.trickles = False
+    assert fetch(host, settings).read_bytes() == host.body
+    first, second = host.ranges
+    assert first is None
+    assert second not in (None, "bytes=0-")
+
+
 def test_without_a_network_the_sentence_says_where_it_looked_and_what_to_do(tmp_path: Path) -> None:
     with serving(b"") as host:
         pass
