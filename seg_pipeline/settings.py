@@ -300,6 +300,45 @@ class Settings(BaseSettings):
             raise ValueError("S3_ACCESS_KEY and S3_SECRET_KEY must be set together.")
         return self
 
+    @model_validator(mode="after")
+    def _heartbeats_come_before_a_worker_counts_as_dead(self) -> "Settings":
+        if 2 * self.heartbeat_seconds >= self.worker_stale_seconds:
+            raise ValueError(
+                f"WORKER_STALE_SECONDS = {self.worker_stale_seconds:g} must be more than twice"
+                f" HEARTBEAT_SECONDS = {self.heartbeat_seconds:g}: one late heartbeat is no death."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rates_are_of_keys(self) -> "Settings":
+        keys = listed(self.api_keys.get_secret_value()) if self.api_keys else []
+        if self.api_rates and not keys:
+            raise ValueError("API_RATES limits the keys of API_KEYS, which is not set.")
+        limited = {rate.partition("=")[0].strip() for rate in listed(self.api_rates)} - {"*"}
+        if strange := sorted(limited - _key_names(keys)):
+            raise ValueError(
+                f"API_RATES names {strange[0]}, and no key of API_KEYS is called that."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _proxies_say_who_somebody_is(self) -> "Settings":
+        if self.dagster_proxies and not self.dagster_identity_header:
+            raise ValueError(
+                "DAGSTER_PROXIES are believed in DAGSTER_IDENTITY_HEADER, which is not set."
+            )
+        return self
+
+    @field_validator("app_server_url")
+    @classmethod
+    def _app_server_url_ends_with_its_path(cls, url: str | None) -> str | None:
+        if url and ("?" in url or "#" in url):
+            raise ValueError(
+                "APP_SERVER_URL must have no query and no fragment: a path is put behind it."
+                " APP_SERVER_API_KEY is sent as x-api-key."
+            )
+        return url
+
     @field_validator("dagster_proxies")
     @classmethod
     def _proxies_are_addresses(cls, text: str | None) -> str | None:
@@ -352,6 +391,12 @@ class Settings(BaseSettings):
     def wanted_models(self) -> list[str]:
         """The models that jobs here will ask for, unless they name one themselves."""
         return [self.model, self.queue_model] if self.sqs_queue_url else [self.model]
+
+
+def _key_names(keys: list[str]) -> set[str]:
+    """What keys may be called: by the name before the colon, or by their number."""
+    numbered = {f"key-{number}" for number in range(1, len(keys) + 1)}
+    return numbered | {key.partition(":")[0] for key in keys if ":" in key}
 
 
 OTHERS_NAMES = ("AWS_", "COMPOSE_", "DAGSTER_", "DOCKER_", "OMP_", "POSTGRES_", "SSL_", "TZ")

@@ -77,7 +77,7 @@ def test_secrets_are_masked_and_what_is_unset_is_a_dash() -> None:
 
 @pytest.mark.parametrize("address", SECRET_ADDRESSES)
 def test_the_command_shows_none_either(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    for name in ("DATABASE_URL", "BROKER_URL", "APP_SERVER_URL"):
+    for name in ("DATABASE_URL", "BROKER_URL", "S3_ENDPOINT_URL"):
         monkeypatch.setenv(name, address)
     monkeypatch.setenv("COLUMNS", "300")
     printed = "".join(CliRunner().invoke(app, ["settings"]).stdout.split())
