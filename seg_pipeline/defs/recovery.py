@@ -3,17 +3,26 @@ judged."""
 
 import logging
 from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunRecord, RunsFilter
 
+from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.run_config import RUN_KEY_TAG
 from seg_pipeline.errors import JobCancelled, SegPipelineError, WorkerLost
 from seg_pipeline.jobs.evidence import read_evidence
 from seg_pipeline.jobs.heartbeats import live_workers
-from seg_pipeline.jobs.recovery import RecoveryVerdict, RunState, RunView, Surroundings, judge
+from seg_pipeline.jobs.recovery import (
+    RecoveryVerdict,
+    RunState,
+    RunView,
+    Surroundings,
+    judge,
+    judge_in_progress,
+)
 from seg_pipeline.jobs.repository import Claim
 from seg_pipeline.pipeline.stages import StageContext, fail_job
 from seg_pipeline.telemetry.logs import about
@@ -34,8 +43,12 @@ _STATES = {
     DagsterRunStatus.CANCELED: RunState.CANCELLED,
 }
 _IN_PROGRESS = [
-    status for status, state in _STATES.items() if state in (RunState.WAITING, RunState.STARTED)
+    status
+    for status, state in _STATES.items()
+    if state in (RunState.WAITING, RunState.STARTED, RunState.CANCELLING)
 ]
+_ASKED_AGAIN = "its jobs are asked for again."
+_ENDED_WITHOUT_IT = "its jobs have ended without it."
 
 
 @dataclass
@@ -61,12 +74,13 @@ def recover(
     """Judges every job under way, closes dead runs, and claims again what is to be asked for
     again."""
     claims = stage_context.inbox.inflight()
-    if not claims:
-        return RecoveryReport()
     by_run_key: dict[str, list[Claim]] = defaultdict(list)
     for claim in claims:
         by_run_key[claim.run_key].append(claim)
-    runs = _runs_by_key(instance, by_run_key)
+    in_progress = instance.get_run_records(RunsFilter(statuses=_IN_PROGRESS), limit=2000)
+    if not claims and not in_progress:
+        return RecoveryReport()
+    runs = _runs_by_key(instance, by_run_key, in_progress)
     around = _surroundings(
         stage_context, instance, now
     )  # after the runs: a run is named in a heartbeat before it starts
@@ -77,7 +91,29 @@ def recover(
             for claim in group:
                 with about(claim.uuid):
                     _carry_out(verdict, claim, stage_context, report, now)
+    _close_dead_runs(
+        instance, [each for each in in_progress if _is_unclaimed(each, by_run_key)], around
+    )
     return report
+
+
+def _is_unclaimed(record: RunRecord, run_keys: Collection[str]) -> bool:
+    """Whether a run over pictures is one that no job under way asked for: its jobs have ended, or
+    an operator launched it."""
+    run = record.dagster_run
+    return run.job_name == segment_images.name and run.tags.get(RUN_KEY_TAG) not in run_keys
+
+
+def _close_dead_runs(
+    instance: dg.DagsterInstance, records: Sequence[RunRecord], around: Surroundings
+) -> None:
+    """Closes the dead ones among runs that no job waits for. Left open, each would count as a
+    worker's work for ever."""
+    for record in records:
+        view = _view(record)
+        verdict = judge_in_progress(view, around)
+        if verdict is not RecoveryVerdict.WAIT:
+            _close(instance, view, verdict, _ENDED_WITHOUT_IT)
 
 
 def _verdict(
@@ -149,7 +185,12 @@ def _fail(
     report.failed += 1
 
 
-def _close(instance: dg.DagsterInstance, view: RunView, verdict: RecoveryVerdict) -> bool:
+def _close(
+    instance: dg.DagsterInstance,
+    view: RunView,
+    verdict: RecoveryVerdict,
+    and_its_jobs: str = _ASKED_AGAIN,
+) -> bool:
     """Ends a dead run, unless it changed since it was looked at; says whether it did."""
     run = instance.get_run_by_id(view.run_id)
     if run is None or _STATES[run.status] != view.state:
@@ -158,27 +199,25 @@ def _close(instance: dg.DagsterInstance, view: RunView, verdict: RecoveryVerdict
         instance.report_run_canceled(run, "Cancelled; its worker was lost.")
     elif view.state is RunState.STARTED:
         instance.report_run_failed(
-            run, "The worker that executed this run was lost; its jobs are asked for again."
+            run, f"The worker that executed this run was lost; {and_its_jobs}"
         )
     else:
         instance.report_run_failed(
-            run, "No worker took this run, though one was free; its jobs are asked for again."
+            run, f"No worker took this run, though one was free; {and_its_jobs}"
         )
     return True
 
 
 def _runs_by_key(
-    instance: dg.DagsterInstance, run_keys: dict[str, list[Claim]]
+    instance: dg.DagsterInstance, run_keys: Collection[str], in_progress: Sequence[RunRecord]
 ) -> dict[str, RunView]:
-    """The runs that claims asked for: those in progress by one query, of the others each by its
-    own."""
-    records = instance.get_run_records(RunsFilter(statuses=_IN_PROGRESS), limit=2000)
+    """The runs that claims asked for; each that is not in progress by a query of its own."""
     found = {
         key: record
-        for record in records
-        if (key := record.dagster_run.tags.get(RUN_KEY_TAG)) in run_keys
+        for record in in_progress
+        if (key := record.dagster_run.tags.get(RUN_KEY_TAG)) and key in run_keys
     }
-    for run_key in filter(None, run_keys.keys() - found.keys()):
+    for run_key in filter(None, set(run_keys) - found.keys()):
         if newest := instance.get_run_records(RunsFilter(tags={RUN_KEY_TAG: run_key}), limit=1):
             found[run_key] = newest[0]
     return {run_key: _view(record) for run_key, record in found.items()}

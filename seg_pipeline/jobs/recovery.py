@@ -123,24 +123,23 @@ def judge(
             else RecoveryVerdict.ASK_AGAIN
         )
     match run.state:
-        case RunState.WAITING:
-            return RecoveryVerdict.CLOSE if around.lost_its_message(run) else RecoveryVerdict.WAIT
-        case RunState.STARTED:
-            return (
-                RecoveryVerdict.WAIT
-                if run.run_id in around.runs_at_work()
-                else RecoveryVerdict.CLOSE
-            )
-        case RunState.CANCELLING:
-            return (
-                RecoveryVerdict.WAIT
-                if run.run_id in around.runs_at_work()
-                else RecoveryVerdict.CLOSE_AND_CANCEL
-            )
         case RunState.CANCELLED:
             return RecoveryVerdict.CANCEL
         case RunState.SUCCEEDED | RunState.FAILED:
             return _judge_ended(claim, run, around, evidence)
+        case _:
+            return judge_in_progress(run, around)
+
+
+def judge_in_progress(run: RunView, around: Surroundings) -> RecoveryVerdict:
+    """What to do about a run that has not ended: WAIT, CLOSE or CLOSE_AND_CANCEL."""
+    if run.state is RunState.WAITING:
+        return RecoveryVerdict.CLOSE if around.lost_its_message(run) else RecoveryVerdict.WAIT
+    if run.run_id in around.runs_at_work():
+        return RecoveryVerdict.WAIT
+    if run.state is RunState.CANCELLING:
+        return RecoveryVerdict.CLOSE_AND_CANCEL
+    return RecoveryVerdict.CLOSE
 
 
 def is_to_blame(run: RunView, evidence: Evidence | None) -> bool:

@@ -1,7 +1,7 @@
 """Ticks: what waits becomes runs, and what got lost is asked for again."""
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,55 @@ def test_the_sweeper_leaves_a_run_that_a_live_worker_names(
         WorkerHeartbeat("worker-1", 1, "here", now, now, run_id=run.run_id, uuids=("a",)),
     )
     assert isinstance(tick(sweeper, stage_context), dg.SkipReason)
+
+
+@pytest.mark.parametrize(
+    ("state", "closed"),
+    [
+        (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE),
+        (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED),
+    ],
+)
+def test_a_dead_run_whose_jobs_have_ended_is_closed_and_frees_its_room(
+    state: dg.DagsterRunStatus,
+    closed: dg.DagsterRunStatus,
+    tmp_path: Path,
+    tick: Tick,
+    instance: dg.DagsterInstance,
+) -> None:
+    """Its worker died when all its jobs had ended: no claim leads to it any more. Two such runs
+    would keep a worker from new ones for ever."""
+    stage_context = make_quick_bench(tmp_path)
+    dead = [make_run(instance, stage_context, f"{name}:1", state) for name in ("a", "b")]
+    accept_upload(stage_context, "job-1")
+    if state is dg.DagsterRunStatus.STARTED:
+        assert isinstance(tick(inbox_sensor, stage_context), dg.SkipReason)
+    assert isinstance(tick(sweeper, stage_context), dg.SkipReason)
+    assert {instance.get_run_by_id(run.run_id).status for run in dead} == {closed}  # type: ignore[union-attr]
+    assert isinstance(tick(inbox_sensor, stage_context), dg.SensorResult)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.STARTING],
+)
+def test_an_operators_run_that_a_worker_names_or_has_not_begun_yet_is_left(
+    state: dg.DagsterRunStatus, tmp_path: Path, tick: Tick, instance: dg.DagsterInstance
+) -> None:
+    stage_context, now = make_quick_bench(tmp_path), datetime.now(UTC)
+    run = instance.create_run_for_job(job_definition(stage_context), status=state)
+    beat = WorkerHeartbeat("worker-1", 1, "here", now, now, run_id=run.run_id, uuids=("a",))
+    write_beat(stage_context.store, beat)
+    assert isinstance(tick(sweeper, stage_context), dg.SkipReason)
+    assert instance.get_run_by_id(run.run_id).status is state  # type: ignore[union-attr]
+
+
+def test_runs_of_other_jobs_are_nothing_to_recover(
+    tmp_path: Path, tick: Tick, instance: dg.DagsterInstance
+) -> None:
+    run = instance.create_run_for_job(tidying, status=dg.DagsterRunStatus.STARTED)
+    assert isinstance(tick(sweeper, make_quick_bench(tmp_path)), dg.SkipReason)
+    assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.STARTED  # type: ignore[union-attr]
 
 
 def test_the_sweeper_gives_a_job_up_after_its_last_attempt(
