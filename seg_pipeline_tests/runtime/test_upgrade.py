@@ -1,0 +1,115 @@
+"""Stop, upgrade, start, with jobs in flight and in the outbox: on Redis and Postgres, as in
+production. Nothing is lost, and the app server hears of each job once more at most."""
+
+import json
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+from PIL import Image
+
+from seg_pipeline.domain import JobStatus
+from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.local.sample import BUNDLED
+from seg_pipeline.store import keys, open_store
+from seg_pipeline.store.format import FORMAT
+from seg_pipeline_tests.app_servers import AppServerDouble, app_server, say
+from seg_pipeline_tests.aws import REGION
+from seg_pipeline_tests.builders import saved
+from seg_pipeline_tests.conftest import make_settings
+from seg_pipeline_tests.running_stack import Stack
+from seg_pipeline_tests.servers import require_servers
+from seg_pipeline_tests.serving import serving
+
+pytestmark = pytest.mark.slow
+
+CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+UPLOADS = [f"upload-{number:02d}" for number in range(16)]
+MESSAGES = [f"message-{number}" for number in range(2)]
+
+
+def sample(_environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """A server with one picture."""
+    start_response("200 OK", [("Content-Length", str(BUNDLED.stat().st_size))])
+    return [BUNDLED.read_bytes()]
+
+
+@pytest.fixture
+def server() -> Iterator[AppServerDouble]:
+    """An app server that is down."""
+    with app_server() as server:
+        server.answers = [say(503)]
+        yield server
+
+
+@pytest.fixture
+def stack(tmp_path: Path, aws_endpoint: str, server: AppServerDouble) -> Iterator[Stack]:
+    """The service on servers, with a queue in which messages wait; small batches, so that
+    much is left when it stops."""
+    require_servers()
+    queue = boto3.client("sqs", endpoint_url=aws_endpoint, region_name=REGION, **CREDENTIALS)
+    url = queue.create_queue(QueueName=f"queue-{secrets.token_hex(6)}")["QueueUrl"]
+    settings = {
+        "SQS_QUEUE_URL": url, "SQS_ENDPOINT_URL": aws_endpoint, "QUEUE_MODEL": "demo-yolo",
+        "APP_SERVER_URL": server.url, "ALLOW_PRIVATE_URLS": "true", "BATCH_SIZE": "2",
+        "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+    }  # fmt: skip
+    with serving(sample) as address:
+        for uuid in MESSAGES:
+            message = {"uuid": uuid, "image_url": f"{address}/sample.jpg"}
+            queue.send_message(QueueUrl=url, MessageBody=json.dumps(message))
+        yield Stack(tmp_path, settings, "servers")
+
+
+def upload_all(stack: Stack) -> None:
+    """Sends the uploads, each so large that it takes a while."""
+    with Image.open(BUNDLED) as picture:
+        large = saved(picture.convert("RGB").resize((2000, 1500)), "JPEG", quality=80)
+    for uuid in UPLOADS:
+        answer = httpx.post(
+            f"{stack.base_url}/segment",
+            content=large,
+            params={"uuid": uuid},
+            headers={"prefer": "respond-async"},
+            timeout=30,
+        )
+        assert answer.status_code == 202, answer.text
+
+
+def test_what_was_in_flight_and_in_the_outbox_at_the_stop_is_done_after_the_start(
+    stack: Stack, server: AppServerDouble
+) -> None:
+    store = open_store(make_settings(stack.folder))
+    inbox = Inbox(store)
+    stack.start()
+    stack.wait_for(lambda: inbox.outbox.uuids() == set(MESSAGES), "results to tell")
+    upload_all(stack)
+    stack.wait_for(lambda: len(inbox.inflight()) > 2, "jobs in flight")
+    assert stack.stop() == 0, stack.output()
+
+    assert inbox.inflight()
+    assert inbox.waiting(100)
+    assert inbox.outbox.uuids() == set(MESSAGES)
+    store.delete(keys.FORMAT)  # as an older version left it, which knew no mark
+    failed_tries = len(server.told)
+    server.answers = [say(200)]
+
+    stack.start()
+    try:
+        stack.wait_for(
+            lambda: {inbox.status(uuid) for uuid in UPLOADS} == {JobStatus.COMPLETED},
+            "completion of every upload",
+        )
+        stack.wait_for(
+            lambda: set(server.uuids()[failed_tries:]) == set(MESSAGES), "the app server told"
+        )
+    finally:
+        assert stack.stop() == 0, stack.output()
+    assert json.loads(store.get(keys.FORMAT))["format"] == FORMAT
+    assert [inbox.inflight(), inbox.waiting(1), store.list("parked/")] == [[], [], []]
+    told = {each.uuid: each.document["status"] for each in server.told[failed_tries:]}
+    assert told == dict.fromkeys(MESSAGES, "completed")
