@@ -8,6 +8,14 @@ Jitter = Callable[[], float]
 """A number from 0 to 1, each time another; tests pass their own."""
 
 
+def doubling_pause(failures: int, first_seconds: float, longest_seconds: float) -> float:
+    """Seconds after a number of failures in a row: none after none, then twice as long each
+    time."""
+    if failures < 1:
+        return 0.0
+    return min(longest_seconds, first_seconds * 2.0 ** min(failures - 1, 64))
+
+
 def growing_pause(failures: int, longest_seconds: float, jitter: Jitter = random.random) -> float:
     """Seconds after the so-manieth failure in a row (from 1): at least one, at most a bound that
     doubles each time.
@@ -15,7 +23,7 @@ def growing_pause(failures: int, longest_seconds: float, jitter: Jitter = random
     Anything in between is as likely ("full jitter"), so that what failed together does not come
     back together.
     """
-    bound = min(longest_seconds, 2.0 ** min(failures, 64))
+    bound = doubling_pause(failures, 2, longest_seconds)
     return 1 + jitter() * max(0.0, bound - 1)
 
 

@@ -11,11 +11,13 @@ decides how often:
   job is never given up for that, but the pauses between its runs grow to a minute.
 """
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from seg_pipeline.jobs.backoff import doubling_pause
 from seg_pipeline.jobs.evidence import Evidence
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat
 from seg_pipeline.jobs.repository import Claim
@@ -30,13 +32,13 @@ OVERTAKEN_GRACE = timedelta(seconds=60)
 """How much younger a run must be that began before this one, for this one's message to count as
 lost."""
 
-RETRY_PAUSE = timedelta(seconds=5)
+RETRY_SECONDS = 5.0
 """Pause before the third attempt of a job that is to blame; it doubles with each."""
 
-LOSS_PAUSE = timedelta(seconds=1)
+LOSS_SECONDS = 1.0
 """Pause after the second run that was lost without anybody to blame; it doubles with each."""
 
-LONGEST_LOSS_PAUSE = timedelta(minutes=1)
+LONGEST_LOSS_SECONDS = 60.0
 
 
 class RunState(StrEnum):
@@ -162,15 +164,11 @@ def _judge_ended(
 def retry_pause(attempt: int) -> timedelta:
     """How long to wait after an attempt that counted: not at all after the first, then longer each
     time."""
-    return RETRY_PAUSE * (2 ** (attempt - 2)) if attempt > 1 else timedelta(0)
+    return timedelta(seconds=doubling_pause(attempt - 1, RETRY_SECONDS, math.inf))
 
 
 def loss_pause(losses: int) -> timedelta:
     """How long to wait after a run that was lost through nobody's fault, when `losses` of the job's
     runs had been lost so before: not at all after the first, then longer each time, up to a
     minute."""
-    return (
-        min(LONGEST_LOSS_PAUSE, LOSS_PAUSE * (2 ** (min(losses, 16) - 1)))
-        if losses
-        else timedelta(0)
-    )
+    return timedelta(seconds=doubling_pause(losses, LOSS_SECONDS, LONGEST_LOSS_SECONDS))

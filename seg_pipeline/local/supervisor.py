@@ -19,6 +19,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import IO, Self
 
+from seg_pipeline.jobs.backoff import doubling_pause
 from seg_pipeline.local import orphan_guard
 from seg_pipeline.local.log_lines import LogLine, read_log_line
 from seg_pipeline.local.orphan_guard import signal_group
@@ -493,7 +494,7 @@ class Supervisor:
 
 def pause_seconds(quick_deaths: int) -> float:
     """Before the restart after so many quick deaths in a row (from 1)."""
-    return float(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(quick_deaths - 1, 16)))
+    return doubling_pause(quick_deaths, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
 
 
 def _how_it_ended(code: int) -> str:

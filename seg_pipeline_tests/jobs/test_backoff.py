@@ -2,7 +2,13 @@
 
 import pytest
 
-from seg_pipeline.jobs.backoff import Backoff, growing_pause
+from seg_pipeline.jobs.backoff import Backoff, doubling_pause, growing_pause
+
+
+def test_a_pause_doubles_up_to_the_longest_and_is_none_without_a_failure() -> None:
+    assert [doubling_pause(failures, 0.5, 30) for failures in (0, 1, 2, 3, 7, 5000)] == [
+        *(0, 0.5, 1, 2, 30, 30)
+    ]
 
 
 def test_the_bound_doubles_up_to_the_longest() -> None:
