@@ -6,8 +6,11 @@ import zlib
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 
+import numpy as np
 import pillow_heif
 from PIL import Image
+
+from seg_pipeline.domain import RgbImage
 
 Tag = tuple[int, Sequence[int | float]]
 """A TIFF's field type, and its values."""
@@ -108,3 +111,22 @@ def media_file(brand: bytes, compatible: bytes = b"", boxes: bytes = b"") -> byt
     """An ISO base media file of one brand, with other boxes behind it."""
     body = brand + b"\0\0\0\0" + compatible
     return struct.pack(">I", 8 + len(body)) + b"ftyp" + body + boxes
+
+
+def grey_rgb(grey: np.ndarray) -> RgbImage:
+    """Grey levels `(H, W)` of 0 to 255 as a picture."""
+    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def blocks(width: int = 48, height: int = 32) -> RgbImage:
+    """Flat colours, which lossy formats keep."""
+    picture = np.full((height, width, 3), (200, 90, 30), np.uint8)
+    picture[: height // 2, : width // 2] = (20, 160, 60)
+    return picture
+
+
+def with_orientation(picture: Image.Image, orientation: int) -> Image.Exif:
+    """The picture's EXIF block with that orientation."""
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    return exif

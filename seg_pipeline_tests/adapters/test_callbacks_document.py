@@ -110,7 +110,7 @@ PROMISES = {
         ("defs/test_queue_sensors.py",
          "test_a_parked_delivery_is_observed_with_its_reason_and_not_green"),
     "`GET /parked` lists parked deliveries with their reasons.":
-        ("api/test_parked.py", "test_parked_things_are_listed_in_pages"),
+        ("api/routes/test_parked.py", "test_parked_things_are_listed_in_pages"),
     "`POST /jobs/{uuid}/callback` sends a delivery again.":
         (QUEUE, "test_a_refused_callback_is_replayed_by_the_api"),
     "Materialising a partition of `callback` in the Dagster UI sends it again.":

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from pydantic_settings import SettingsConfigDict
 
-from seg_pipeline.local.processes import usable_cores
 from seg_pipeline.local.sample import BUNDLED, Sample, abridged, ask, sample_picture
 from seg_pipeline.local.stack import check_ports, check_store, only_one, with_demo_models
 from seg_pipeline.local.supervisor import SupervisorError
@@ -218,14 +217,6 @@ def test_the_demo_models_are_named_only_where_the_user_named_none() -> None:
         "sam2.1_hiera_tiny",
         True,
     )
-
-
-def test_a_container_s_share_of_the_cores_is_what_counts(tmp_path: Path) -> None:
-    quota = tmp_path / "cpu.max"
-    everything = usable_cores(tmp_path / "none")
-    for text, cores in [("50000 100000", 1), ("100000 100000", 1), ("max 100000", everything)]:
-        quota.write_text(text)
-        assert usable_cores(quota) == cores
 
 
 def test_the_supervisor_is_light() -> None:

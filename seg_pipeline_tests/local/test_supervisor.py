@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from seg_pipeline.local import supervisor as supervising
-from seg_pipeline.local.orphan_guard import groups_left
 from seg_pipeline.local.supervisor import (
     LogFile,
     Program,
@@ -381,10 +380,6 @@ def test_killing_the_supervisor_outright_leaves_nothing_running(tmp_path: Path) 
         _wait_for((tmp_path / "pid").exists)
         process.kill()
     _wait_for(lambda: not _is_alive(child) and not _is_alive(int((tmp_path / "pid").read_text())))
-
-
-def test_the_guard_ends_only_groups_that_were_not_taken_back() -> None:
-    assert groups_left(["+12\n", "+13\n", "-12\n", "+1"[:1]]) == {13}
 
 
 @pytest.mark.skipif(
