@@ -39,9 +39,8 @@ class Connections:
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit, self._clock = limit, clock
         self._open: set[Connection] = set()
-        self._silent: defaultdict[str, dict[Connection, float]] = defaultdict(
-            dict
-        )  # by client: since when
+        # By client: since when.
+        self._silent: defaultdict[str, dict[Connection, float]] = defaultdict(dict)
         self._clients: dict[Connection, str] = {}
 
     @property

@@ -53,5 +53,6 @@ async def _post(url: str, text: str) -> str | None:
         httpx.InvalidURL,
         OSError,
         ValueError,
-    ) as error:  # TimeoutError is an OSError
+    ) as error:
+        # TimeoutError is an OSError.
         return type(error).__name__

@@ -127,9 +127,8 @@ class AppServer:
                 async with client.stream(
                     "PATCH", patch.url, content=patch.body, headers=patch.headers
                 ) as response:
-                    limit.reschedule(
-                        None
-                    )  # from here on the answer is known, whatever becomes of its body
+                    # From here on the answer is known, whatever becomes of its body.
+                    limit.reschedule(None)
                     text = await self._read(response)
         except TimeoutError:
             return Reply(
@@ -138,7 +137,8 @@ class AppServer:
         except (
             httpx.LocalProtocolError,
             UnicodeError,
-        ):  # their texts quote the header, which may be the key
+        ):
+            # Their texts quote the header, which may be the key.
             return Reply(_since(begin), problem=_UNSENDABLE)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             return Reply(_since(begin), problem=self._without_secrets(_reason(error)))

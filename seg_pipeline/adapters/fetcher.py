@@ -341,9 +341,8 @@ def main() -> None:
     configure_logging("fetcher")
     asyncio.new_event_loop().run_until_complete(_serve(get_settings()))
     logging.shutdown()
-    os._exit(
-        os.EX_OK
-    )  # threads may still wait for a resolver or a bucket, and nobody waits for them
+    # Threads may still wait for a resolver or a bucket, and nobody waits for them.
+    os._exit(os.EX_OK)
 
 
 if __name__ == "__main__":

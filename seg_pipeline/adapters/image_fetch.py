@@ -187,7 +187,8 @@ def _parse_http(url: str) -> httpx.URL:
     except (
         httpx.InvalidURL,
         UnicodeError,
-    ) as error:  # the latter: a host that begins with xn-- and is no name
+    ) as error:
+        # The latter: a host that begins with xn-- and is no name.
         raise InvalidUrl(f"image_url {_masked(url)} is not a URL.") from error
     if parsed.scheme not in ("http", "https") or not host:
         raise InvalidUrl(

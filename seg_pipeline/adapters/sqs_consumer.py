@@ -168,9 +168,8 @@ def _accept(message: JobMessage, inbox: Inbox) -> str:
     try:
         accepted = inbox.accept(job)
     except JobConflict:
-        with suppress(
-            JobNotFound, InvalidParameter
-        ):  # the latter: its parameters are not of the first's model
+        # The latter: its parameters are not of the first's model.
+        with suppress(JobNotFound, InvalidParameter):
             job = message.beside(inbox.job(job.uuid))
         accepted = inbox.accept(job)
     logger.info(
@@ -235,9 +234,8 @@ class SqsConsumer:
             metrics.QUEUE_MESSAGES.labels("accepted").inc()
         except StoreError:
             raise
-        except (
-            Exception
-        ) as error:  # also what nobody foresaw: a message that cannot be taken must not loop
+        except Exception as error:
+            # Also what nobody foresaw: a message that cannot be taken must not loop.
             reason = error if isinstance(error, RequestError) else _unexpected(error)
             self._park(message, body, reason)
             parked.append(str(reason))

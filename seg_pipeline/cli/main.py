@@ -158,9 +158,8 @@ def pull_weights(
     from seg_pipeline.segmenters.weights.locate import find_weights
     from seg_pipeline.telemetry.logs import configure_logging
 
-    configure_logging(
-        "weights", level=logging.ERROR
-    )  # a try that failed is no news, the last one is
+    # A try that failed is no news, the last one is.
+    configure_logging("weights", level=logging.ERROR)
     settings = read_settings()
     try:
         with shown_progress(say) as progress:

@@ -1,9 +1,9 @@
-"""What turns red in Dagster when the service as a whole is not well, and whom that is told.
+"""Alarms about the service as a whole, and alerts about failed runs.
 
-The asset `service` carries a check for each alarm. The sensor `alarms` judges them all every half
-minute from the store, without a run: a change is a new evaluation of the check, and the begin of an
-alarm is a failed tick as well. The sensor `failure_alerts` looks at failed runs and posts those
-whose fault is ours.
+The asset `service` carries a check for each alarm. Every half minute the sensor `alarms` judges
+them all from the store, without a run. A change becomes a new evaluation of the check. An alarm
+that begins also fails the tick. The sensor `failure_alerts` posts the failed runs that are our
+fault.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from seg_pipeline.settings import Settings
 SERVICE = dg.AssetKey("service")
 ALARM_SECONDS = 30
 LINES_KEPT = 20
-"""Of what could not be posted, the last lines are tried again."""
+"""At most so many of the last lines that could not be posted are tried again."""
 
 service_asset = dg.AssetSpec(
     SERVICE,
@@ -62,7 +62,7 @@ check_job = dg.define_asset_job(
 
 
 class AlarmBegan(Exception):
-    """Turns a tick red; its message says why."""
+    """Turns a tick red; its message names the alarms that began."""
 
 
 @dg.sensor(
@@ -76,8 +76,10 @@ class AlarmBegan(Exception):
 def alarms_sensor(
     context: dg.SensorEvaluationContext, stage_context: dg.ResourceParam[StageContext]
 ) -> dg.SkipReason:
-    """One tick: judge, report what changed, tell the people on duty. A store that is away turns it
-    red too."""
+    """One tick: judge, report what changed, alert the people on duty.
+
+    A store that is unavailable turns the tick red too.
+    """
     store, now = stage_context.store, datetime.now(UTC)
     note_first_start(store, now)
     verdicts = judge(_state_of(stage_context), stage_context.settings)
@@ -86,7 +88,7 @@ def alarms_sensor(
     changes = [change for verdict in due if (change := memory.take(verdict, now))]
     for verdict in due:
         context.instance.report_runless_asset_event(_evaluation(verdict))
-    memory.untold = _tell(
+    memory.untold = _post(
         stage_context.settings, [*memory.untold, *(change.line for change in changes)]
     )
     memory.write(store)  # a cursor would not outlive a red tick
@@ -97,8 +99,7 @@ def alarms_sensor(
 
 
 def build_failure_alerts_sensor(settings: Settings) -> dg.SensorDefinition:
-    """The sensor that posts what failed by a fault of ours; it runs where ALERT_WEBHOOK_URL is
-    set."""
+    """The sensor that posts failures of ours; it runs where ALERT_WEBHOOK_URL is set."""
 
     @dg.sensor(
         name="failure_alerts",
@@ -119,7 +120,7 @@ def build_failure_alerts_sensor(settings: Settings) -> dg.SensorDefinition:
         ]
         for failure in failures:
             memory.count(failure, now)
-        memory.untold = _tell(settings, [*memory.untold, *memory.due_lines(now)])
+        memory.untold = _post(settings, [*memory.untold, *memory.due_lines(now)])
         ours = sum(failure.is_ours for failure in failures)
         summary = f"{len(failures)} runs failed, {ours} of them by a fault of ours."
         return dg.SensorResult(cursor=memory.cursor(), skip_reason=dg.SkipReason(summary))
@@ -141,7 +142,7 @@ def _evaluation(verdict: AlarmVerdict) -> dg.AssetCheckEvaluation:
     )
 
 
-def _tell(settings: Settings, lines: Sequence[str]) -> list[str]:
-    """Posts the lines; those that are to be posted again."""
+def _post(settings: Settings, lines: Sequence[str]) -> list[str]:
+    """Posts the lines. Returns those to post again."""
     lines = lines[-LINES_KEPT:]
     return [] if not lines or send_alert(settings, "\n".join(lines)) else [*lines]

@@ -1,14 +1,15 @@
-"""The stages as ops of one graph and as assets, by job: `source_image → segments → cutouts → result
-→ callback`.
+"""The stages of a job as ops of one graph and as assets.
 
-Each op but the last has two outputs. `passed` carries the jobs that go on. The other is the stage's
-asset: it is never yielded, because that would mark every partition of the run; each job that went
-well is logged as a materialisation of its own instead, so that in a run over many jobs exactly the
-good ones turn green.
+    source_image → segments → cutouts → result → callback
 
-The last one, `callback`, sees to it that the app server will be told. It runs for jobs that came by
-the queue alone (Dagster skips the step of a run without one), and turns nothing green: the sensor
-`courier` does, when it has told.
+Each op but the last has two outputs. `passed` carries the jobs that go on. `asset` stands for the
+stage's asset, and is never yielded: that would mark every partition of the run. Instead each job
+that passed is logged as a materialisation of its own. So in a run over many jobs exactly the good
+ones turn green.
+
+The last op, `callback`, has the app server told. It runs only for jobs that came by the queue:
+Dagster skips the step of a run without one. It turns nothing green. The sensor `courier` does that,
+after the delivery.
 """
 
 import logging
@@ -91,17 +92,17 @@ def _last_op(context: dg.OpExecutionContext, jobs: Any) -> Outputs:
 
 
 def _jobs_of_run(context: dg.OpExecutionContext) -> list[str]:
-    """The jobs that the run's configuration names, or all of its partitions."""
+    """The jobs that the run's configuration names, else all of its partitions."""
     return uuids_in_config(context.run.run_config) or list(context.partition_keys)
 
 
 def _run_stage(
     context: dg.OpExecutionContext, name: str, stage: Stage, uuids: list[str]
 ) -> Outputs:
-    """Runs a stage that was asked for, as far as an earlier one has not begun it already; one that
-    a later stage alone needs has its results in the store.
+    """Runs a selected stage. A stage that is not selected left its results in the store.
 
-    If no job goes on, nothing is passed on either, and Dagster skips the steps that follow.
+    What an earlier stage has already begun is only collected. If no job goes on, `passed` is not
+    yielded, and Dagster skips the steps that follow.
     """
     stage_context: StageContext = context.resources.stage_context
     if "asset" in context.selected_output_names:
@@ -122,15 +123,17 @@ def _run_stage(
 
 def _identity_of(context: dg.OpExecutionContext) -> RunIdentity:
     run = context.run
-    # "Re-execute" copies the tags of the run that a sensor asked for.
+    # "Re-execute" copies the tags of the run that a sensor requested.
     is_operators = run.parent_run_id is not None
     run_key = None if is_operators else run.tags.get(RUN_KEY_TAG)
     return RunIdentity(run.run_id, run_key, len(_jobs_of_run(context)))
 
 
 def _stages_of(run: dg.DagsterRun) -> frozenset[str]:
-    """The stages whose assets the run makes: all, or those that an operator chose or that had not
-    succeeded."""
+    """The stages whose assets the run makes.
+
+    These are all of them, or those that an operator selected or that had not succeeded.
+    """
     chosen = {key.to_user_string() for key in run.asset_selection or ()} or set(STAGES)
     steps = run.step_keys_to_execute or [f"{GRAPH}.{name}" for name in STAGES]
     return frozenset(name for name in chosen if f"{GRAPH}.{name}" in steps)
@@ -148,8 +151,7 @@ def _log_materializations(
 
 
 def _with_links(stage_context: StageContext, metadata: Metadata) -> dict[str, Any]:
-    """The metadata with each `…_key` as a link that opens the file, and each `…_path` as one to the
-    API."""
+    """The metadata with links: each `…_key` opens the file, and each `…_path` the API."""
     base_url, files = (
         stage_context.settings.public_url,
         file_links(stage_context.store, stage_context.settings),
@@ -171,8 +173,10 @@ def _settle_errors(
     uuids: list[str],
     report: StageReport,
 ) -> None:
-    """In a batch, the sweeper tries each bad job again in a run of its own; a lone one ends this
-    run as failed."""
+    """Ends a lone job's run as failed.
+
+    In a batch, recovery retries each bad job in a run of its own.
+    """
     _log_errors(report)
     if len(uuids) > 1 or not report.errors:
         return
@@ -192,7 +196,7 @@ def _log_errors(report: StageReport) -> None:
 
 
 def _claim_of_this_run(stage_context: StageContext, uuid: str) -> Claim | None:
-    """The claim that asked for this run; None if an operator did."""
+    """The claim that this run was requested for; None if an operator started it."""
     claim = stage_context.inbox.claim_of(uuid)
     return claim if claim and claim.run_key == stage_context.run.identity.run_key else None
 
@@ -213,7 +217,7 @@ _ops = {
 
 @dg.graph(name=GRAPH, out={name: dg.GraphOut() for name in STAGES})
 def segmentation() -> dict[str, Any]:
-    """The way of a picture."""
+    """The way of a picture through the stages."""
     assets: dict[str, Any] = {}
     passed: Any = None
     for name, op in _ops.items():

@@ -11,22 +11,23 @@ from seg_pipeline.store import serialization
 
 RUNS_PER_TICK = 100
 REPEATED_AFTER = timedelta(hours=1)
-"""The same kind of failure is posted this often; those between are counted in the next post."""
+"""Failures of one kind are posted this often; the next post counts those in between."""
 
 OVERLAP = timedelta(seconds=2)
-"""Runs are looked at again for so long: processes that end runs need not write in the order of
-their clocks."""
+"""Runs that ended so recently are read again, since the clocks of processes differ."""
 
 OUTSIDE_ITS_STEPS = "run_failed"
-"""In the place of an error's code: the run's worker was lost, or it never began."""
+"""Stands for an error's code when the run's worker was lost, or the run never began."""
 
 LONGEST_SENTENCE = 400
 
 
 @dataclass(frozen=True)
 class RunFailure:
-    """A run that failed: the error's code, whose fault that is, and the sentence. `is_final`: its
-    job is given up."""
+    """A run that failed: the error's code and its message.
+
+    `is_final` says that its job was given up.
+    """
 
     run_id: str
     job: str
@@ -36,13 +37,12 @@ class RunFailure:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is worth waking somebody: no client can mend it, and no further attempt
-        will."""
+        """Whether to alert somebody: no client can fix it, and no further attempt will."""
         return self.is_final and fault_of(self.code) is Fault.OURS
 
 
 def failure_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> RunFailure:
-    """Why the run failed, as its failed step says; else by what its last event says."""
+    """Why the run failed, from its failed step, else from its last event."""
     failed = dg.DagsterEventType.STEP_FAILURE
     records = instance.get_records_for_run(
         run.run_id, of_type=failed, limit=1, ascending=False
@@ -57,24 +57,26 @@ def failure_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> RunFailure:
         )
     data = event.step_failure_data
     metadata = data.user_failure_data.metadata if data.user_failure_data else {}
-    told = {name: value.value for name, value in metadata.items()}
+    details = {name: value.value for name, value in metadata.items()}
     sentence = (
         data.user_failure_data.description if data.user_failure_data else _first_line(data.error)
     )
-    code = str(told.get("code", "internal_error"))
+    code = str(details.get("code", "internal_error"))
     return RunFailure(
         run.run_id,
         run.job_name,
         code,
         str(sentence)[:LONGEST_SENTENCE],
-        bool(told.get("final", True)),
+        bool(details.get("final", True)),
     )
 
 
 @dataclass
 class FailureMemory:
-    """The sensor's cursor: up to where runs were looked at, when each kind was posted, and how many
-    came since."""
+    """The sensor's cursor: up to where runs were read, and when each kind was posted.
+
+    `counted` holds how many failures of each kind came since.
+    """
 
     updated_after: str
     seen: list[str] = field(default_factory=list)
@@ -85,7 +87,7 @@ class FailureMemory:
 
     @classmethod
     def read(cls, cursor: str | None, now: datetime) -> Self:
-        """What `cursor` wrote; without one, runs are looked at from now on."""
+        """What `cursor` wrote. Without one, runs are read from `now` on."""
         try:
             return serialization.read(cls, (cursor or "").encode())
         except serialization.UnreadableRecord:
@@ -96,7 +98,7 @@ class FailureMemory:
         return serialization.write(self).decode()
 
     def take_new_runs(self, instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
-        """The runs that failed since the last look, the earliest first; at most `RUNS_PER_TICK`."""
+        """The runs that failed since the last tick, earliest first; at most `RUNS_PER_TICK`."""
         since = datetime.fromisoformat(self.updated_after)
         filters = dg.RunsFilter(
             statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since - OVERLAP
@@ -105,7 +107,7 @@ class FailureMemory:
         records = instance.get_run_records(
             filters, limit=limit, order_by="update_timestamp", ascending=True
         )
-        fresh = [
+        new_runs = [
             record.dagster_run for record in records if record.dagster_run.run_id not in self.seen
         ]
         latest = max([since, *(_utc(record.update_timestamp) for record in records)])
@@ -114,16 +116,16 @@ class FailureMemory:
             latest.isoformat(),
             [record.dagster_run.run_id for record in again],
         )
-        return fresh
+        return new_runs
 
     def count(self, failure: RunFailure, now: datetime) -> None:
-        """Notes a failure of ours, to be posted now or later."""
+        """Counts a failure of ours, to be posted now or later."""
         if failure.is_ours:
             self.counted[failure.code] = self.counted.get(failure.code, 0) + 1
             self.latest[failure.code] = f"run {failure.run_id} of {failure.job}: {failure.sentence}"
 
     def due_lines(self, now: datetime) -> list[str]:
-        """A line for each kind that was not posted lately; these count as posted."""
+        """A line for each kind that was not posted lately. These now count as posted."""
         lines = []
         for code in [code for code in self.counted if self._is_due(code, now)]:
             count = self.counted.pop(code)
@@ -138,7 +140,7 @@ class FailureMemory:
 
 
 def _first_line(error: Any) -> str:
-    """Of the exception that began it: Dagster wraps it in its own."""
+    """The first line of the original exception, which Dagster wraps in its own."""
     while error and error.cause:
         error = error.cause
     text = str(error.message if error else "the step failed").strip()

@@ -1,4 +1,4 @@
-"""The jobs that the sensors and the schedule ask for."""
+"""The job that the sensors request runs of."""
 
 import dagster as dg
 

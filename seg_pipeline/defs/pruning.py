@@ -1,5 +1,4 @@
-"""The hourly schedule that removes what has expired, and the asset in which it reports what it
-removed."""
+"""The hourly schedule that removes what has expired, and the asset that reports the removals."""
 
 import logging
 import time
@@ -42,12 +41,13 @@ logger = logging.getLogger(__name__)
 
 PER_PRUNE = 200_000
 LONGEST_PRUNE_SECONDS = 40 * 60.0
-"""At most so much of each kind goes in one prune, which has ended when the next begins; that
-removes the rest."""
+"""The limits of one prune, for each kind of file and in time. The next one removes the rest.
+
+A prune has so ended when the next one begins.
+"""
 
 AT_ONCE = 16
-"""Jobs that are deleted side by side: in a bucket each takes a dozen requests, one after the
-other."""
+"""Jobs deleted at the same time: in a bucket each takes a dozen requests in sequence."""
 
 SEARCHED = 1000
 """Names that a prune looks at for leftovers. A job has three (its files, the mark of its end, its
@@ -56,7 +56,7 @@ partition), so that a round of the search takes thirty hours with 10,000 jobs th
 ORPHAN_GRACE = timedelta(hours=1)
 LEFTOVER_GRACE = timedelta(hours=1)
 Removal = Callable[[], object]
-"""Removes one thing when called."""
+"""Removes one file or record when called."""
 
 FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
@@ -98,7 +98,7 @@ class Pruned:
 
 
 class PruneConfig(dg.Config):
-    """`dry_run` counts and removes nothing."""
+    """Options of a prune: `dry_run` counts and removes nothing."""
 
     dry_run: bool = False
 
@@ -112,7 +112,7 @@ def pruned(
     config: PruneConfig,
     stage_context: dg.ResourceParam[StageContext],
 ) -> dg.MaterializeResult[None]:
-    """Prunes, and reports the counts; fails in the end if something could not be removed."""
+    """Prunes, and reports the counts. Fails at the end if something could not be removed."""
     begin = time.perf_counter()
     counts = prune(stage_context, context.instance, datetime.now(UTC), config.dry_run)
     if not config.dry_run:
@@ -204,7 +204,7 @@ def _count(removals: Iterable[Removal]) -> Iterator[str | None]:
 
 
 def _remove(removals: Iterable[Removal], at_once: int) -> Iterator[str | None]:
-    """Does the removals, `at_once` side by side; for each what kept it from happening, or None."""
+    """Does the removals, `at_once` at a time. Yields for each its problem, or None."""
     rest = iter(removals)
     with ThreadPoolExecutor(at_once, thread_name_prefix="prune") as pool:
         while batch := [*islice(rest, 4 * at_once)]:
@@ -329,15 +329,14 @@ def _run_logs(stage_context: StageContext, run_ids: Iterable[str]) -> Iterator[R
 def _events(
     stage_context: StageContext, instance: dg.DagsterInstance, now: datetime
 ) -> Iterator[Removal]:
-    """What belongs to no run, such as the outbox relay's reports, when it is as old as runs may
-    get."""
+    """Events of no run past the retention of runs, such as the outbox relay's reports."""
     before = now - timedelta(seconds=stage_context.settings.run_retention_seconds)
     for event_id in runless_events(instance, before, PER_PRUNE):
         yield partial(delete_event, instance, event_id)
 
 
 def _parked(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
-    """Notes on messages and deliveries that nobody has cared for."""
+    """Parked messages and deliveries past their retention."""
     before = now - timedelta(seconds=stage_context.settings.parked_ttl_seconds)
     for info in stage_context.store.list(keys.PARKED):
         if info.last_modified < before:
@@ -345,8 +344,7 @@ def _parked(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
 
 
 def _broker_messages(settings: Settings, now: datetime) -> Iterator[Removal]:
-    """Messages that were taken from the embedded broker, and halves of messages that were never
-    sent."""
+    """Messages taken from the embedded broker, and halves of messages that were never sent."""
     if settings.broker_url:
         return
     oldest = (now - LEFTOVER_GRACE).timestamp()
@@ -367,7 +365,7 @@ def _heartbeats(stage_context: StageContext, now: datetime) -> Iterator[Removal]
 
 
 def _metric_folds(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
-    """The counts of processes that have ended, each in a file of its own; their sum stays."""
+    """The metrics of ended processes, each in its own file. Their sum stays."""
     snapshots = MetricSnapshots(stage_context.store)
     if any(snapshot.is_over(now) for snapshot in snapshots.all()):
         yield partial(snapshots.fold, now)

@@ -1,7 +1,7 @@
-"""The sensors at the service's two ends: `queue` brings jobs in from SQS, `relay` tells the app
-server of results.
+"""The sensors at the service's two ends: SQS at one, the app server at the other.
 
-Each runs where its setting is set; elsewhere it is listed, stopped, and costs nothing.
+`queue` accepts jobs from SQS, and `courier` delivers results to the app server. Each runs where its
+setting is set. Elsewhere it is listed as stopped, and costs nothing.
 """
 
 import time
@@ -18,7 +18,7 @@ from seg_pipeline.jobs.deliveries import Delivery, DeliveryState
 from seg_pipeline.settings import Settings
 
 LONGEST_TICK_SECONDS = 20.0
-"""What is begun last may take as long again, and a tick is cut off after a minute."""
+"""The last call may take as long again, and Dagster cuts a tick off after a minute."""
 
 LONGEST_PAUSE_SECONDS = 1.0
 REPORTED_WITHIN_SECONDS = 0.5
@@ -26,8 +26,10 @@ EVENTS_PER_TICK = 256
 
 
 def build_queue_sensor(settings: Settings) -> dg.SensorDefinition:
-    """The sensor that takes messages from SQS_QUEUE_URL to the inbox; `inbox_sensor` asks for their
-    runs."""
+    """The sensor that moves messages from SQS_QUEUE_URL to the inbox.
+
+    `inbox_sensor` then requests their runs.
+    """
 
     @dg.sensor(
         name="queue",
@@ -49,7 +51,7 @@ def build_queue_sensor(settings: Settings) -> dg.SensorDefinition:
 
 
 def build_courier_sensor(settings: Settings) -> dg.SensorDefinition:
-    """The sensor that carries deliveries to APP_SERVER_URL and reports each as `callback`."""
+    """The sensor that delivers to APP_SERVER_URL and reports each delivery as `callback`."""
 
     @dg.sensor(
         name="courier",
@@ -73,8 +75,10 @@ def build_courier_sensor(settings: Settings) -> dg.SensorDefinition:
 
 
 def event_of(delivery: Delivery) -> dg.AssetMaterialization | dg.AssetObservation:
-    """What Dagster shows of a delivery that has ended: a green partition if it arrived, an
-    observation with the reason if it is parked."""
+    """What Dagster shows of a delivery that has ended.
+
+    A delivered one turns its partition green. A parked one is an observation with the reason.
+    """
     last = delivery.attempts[-1] if delivery.attempts else None
     metadata: dict[str, Any] = {
         "state": str(delivery.state),
@@ -94,16 +98,15 @@ def event_of(delivery: Delivery) -> dg.AssetMaterialization | dg.AssetObservatio
 
 
 def running_if(setting: object) -> dg.DefaultSensorStatus:
-    """Running where the setting is set."""
+    """Running where the setting is set, else stopped."""
     return dg.DefaultSensorStatus.RUNNING if setting else dg.DefaultSensorStatus.STOPPED
 
 
 def _deliver(relay: OutboxRelay, settings: Settings) -> list[Delivery]:
-    """Waits for deliveries and sends them; returns soon after some have ended, or when the tick is
-    over.
+    """Delivers until the tick is over, or until soon after some deliveries have ended.
 
-    Not at once: what ends in the same moments is sent without waiting for the next tick, and
-    reported with them.
+    Deliveries that end within the same half second are reported together. The next ones so need not
+    wait for the next tick.
     """
     ended: list[Delivery] = []
     report_at = 0.0
@@ -114,9 +117,8 @@ def _deliver(relay: OutboxRelay, settings: Settings) -> list[Delivery]:
         except StoreError:
             if ended:
                 break  # they are to be reported
-            time.sleep(
-                min(LONGEST_PAUSE_SECONDS, settings.tick_seconds)
-            )  # the next tick begins at once
+            # The next tick begins at once.
+            time.sleep(min(LONGEST_PAUSE_SECONDS, settings.tick_seconds))
             raise
         if done.ended and not ended:
             report_at = time.monotonic() + REPORTED_WITHIN_SECONDS
@@ -124,10 +126,9 @@ def _deliver(relay: OutboxRelay, settings: Settings) -> list[Delivery]:
         if not done.ended:
             if ended and time.monotonic() >= report_at:
                 break
-            took = (
-                time.monotonic() - begin
-            )  # a folder with thousands of parked deliveries takes a while to list
-            time.sleep(max(settings.inbox_pause_seconds, min(10 * took, LONGEST_PAUSE_SECONDS)))
+            # A folder with thousands of parked deliveries takes a while to list.
+            pause = min(10 * (time.monotonic() - begin), LONGEST_PAUSE_SECONDS)
+            time.sleep(max(settings.inbox_pause_seconds, pause))
     return ended
 
 

@@ -1,5 +1,4 @@
-"""Recovery: it looks the runs up, has each judged (`jobs.recovery`), and does what was
-judged."""
+"""Recovery of lost jobs: reads the runs, has each judged (`jobs.recovery`), and acts on it."""
 
 import logging
 from collections import defaultdict
@@ -71,8 +70,7 @@ class RecoveryReport:
 def recover(
     stage_context: StageContext, instance: dg.DagsterInstance, now: datetime
 ) -> RecoveryReport:
-    """Judges every job under way, closes dead runs, and claims again what is to be asked for
-    again."""
+    """Judges every job in flight, closes dead runs, and claims lost jobs again."""
     claims = stage_context.inbox.inflight()
     by_run_key: dict[str, list[Claim]] = defaultdict(list)
     for claim in claims:
@@ -123,8 +121,10 @@ def _verdict(
     run: RunView | None,
     around: Surroundings,
 ) -> RecoveryVerdict:
-    """What to do about the jobs of a run, which is closed if it was dead; WAIT if it changed since
-    it was looked at."""
+    """The verdict on the jobs of a run. A dead run is closed first.
+
+    WAIT if the run changed since it was read.
+    """
     evidence = (
         read_evidence(stage_context.store, group[0].uuid) if run and len(group) == 1 else None
     )
@@ -158,8 +158,10 @@ def _carry_out(
 
 
 def _next_claim(verdict: RecoveryVerdict, claim: Claim, now: datetime) -> Claim:
-    """Of a run of the job's own, but of the same one if the job was to have its own and no run was
-    made of it."""
+    """The claim for a run of the job alone.
+
+    It keeps its run key if the job was already to run alone and no run was made of that key.
+    """
     if verdict is RecoveryVerdict.NEXT_ATTEMPT:
         return claim.next_attempt(now)
     if verdict is RecoveryVerdict.ASK_AGAIN and claim.batch == 1 and claim.run_key:
@@ -168,7 +170,7 @@ def _next_claim(verdict: RecoveryVerdict, claim: Claim, now: datetime) -> Claim:
 
 
 def _ask_again(stage_context: StageContext, claim: Claim, report: RecoveryReport) -> None:
-    """Claims the job; past the limit of a tick it waits for the next one."""
+    """Claims the job. Beyond the limit of a tick, it waits for the next one."""
     if len(report.retries) >= RETRIES_PER_TICK:
         return
     if stage_context.inbox.reclaim(claim):

@@ -1,6 +1,6 @@
 """What ops and sensors work with, built once per process and kept in memory.
 
-Dagster builds resources anew for every run; models, clients and connections must outlive that.
+Dagster builds resources for every run; models, clients and connections must outlive a run.
 """
 
 from functools import lru_cache
@@ -18,20 +18,20 @@ from seg_pipeline.store import open_store
 
 @lru_cache(maxsize=1)
 def shared_stage_context() -> StageContext:
-    """This process's stage context. No model is loaded before the first run that needs one."""
+    """This process's stage context. No model is loaded before the first run that needs it."""
     settings = get_settings()
     return StageContext(settings, open_store(settings), WarmModels(settings))
 
 
 @dg.resource(description="Store, inbox and models of this process.")
 def stage_context_resource(_: dg.InitResourceContext) -> StageContext:
-    """The process's stage context, as a resource; a test passes its own in its place."""
+    """The process's stage context as a resource. A test passes its own instead."""
     return shared_stage_context()
 
 
 @lru_cache(maxsize=1)
 def relay() -> OutboxRelay:
-    """This process's relay, which remembers how the app server does."""
+    """This process's relay, which remembers whether the app server answers."""
     return OutboxRelay(shared_stage_context().store, get_settings())
 
 
@@ -43,7 +43,7 @@ def relay_resource(_: dg.InitResourceContext) -> OutboxRelay:
 
 @lru_cache(maxsize=1)
 def poller() -> SqsPoller:
-    """This process's poller, which remembers how the queue does."""
+    """This process's poller, which remembers whether the queue answers."""
     return SqsPoller(SqsConsumer(get_settings(), shared_stage_context().inbox))
 
 
@@ -56,15 +56,15 @@ def poller_resource(_: dg.InitResourceContext) -> SqsPoller:
 class PassedJobs(dg.IOManager):
     """Hands the list of jobs from op to op, in memory.
 
-    Nothing else passes between ops, and nothing needs keeping: in a run that was started again from
-    its failure, on whatever machine, an op gets None and takes the jobs of its run.
+    Nothing else passes between ops, and nothing is kept. In a run that is restarted from its
+    failure, on whatever machine, an op gets None and takes the jobs of its run.
     """
 
     def __init__(self) -> None:
         self._passed: dict[tuple[str, str], list[str]] = {}
 
     def handle_output(self, context: dg.OutputContext, obj: list[str]) -> None:
-        """Keeps the jobs that a step passes on, for this run alone."""
+        """Keeps the jobs that a step passes on, for this run only."""
         if context.run_id not in {run_id for run_id, _ in self._passed}:
             self._passed.clear()
         self._passed[context.run_id, context.step_key] = obj
@@ -77,7 +77,7 @@ class PassedJobs(dg.IOManager):
 
 @lru_cache(maxsize=1)
 def passed_jobs() -> PassedJobs:
-    """The process's one: a worker executes one run at a time."""
+    """The process's only one: a worker executes one run at a time."""
     return PassedJobs()
 
 

@@ -1,7 +1,6 @@
-"""The run configuration that names the jobs of a run, written by the sensors and read by the
-worker.
+"""The run configuration that names the jobs of a run: sensors write it, workers read it.
 
-A partition range alone would not do: a key that another sensor adds in between falls into it.
+A partition range alone is not enough: it also covers a key that another sensor adds in between.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,6 @@ def uuids_in_config(run_config: Mapping[str, Any]) -> list[str]:
 
 
 def uuids_of_run(run: DagsterRun) -> list[str]:
-    """The jobs a run is about, as far as the run itself tells without a look at the partitions."""
+    """The jobs of a run, from the run alone. The partitions of a range are not read."""
     partition = run.tags.get(PARTITION_TAG)
     return uuids_in_config(run.run_config) or ([partition] if partition else [])

@@ -1,5 +1,4 @@
-"""The sensor that turns waiting jobs into runs, and the sweeper, which asks again for those that
-got lost."""
+"""The sensors that turn waiting jobs into runs, and lost jobs into new runs."""
 
 import time
 from datetime import UTC, datetime
@@ -27,10 +26,12 @@ STORE_PAUSE_SECONDS = 1.0
 ROOM_PAUSE_SECONDS = 0.1
 FAILED_RUN_PACE = FailedRunPace()
 HEARTBEATS_MISSED = 2
-"""So many heartbeats' time recovery waits after the store was away: no worker could write a
-heartbeat, and each would look dead."""
+"""So many heartbeat intervals recovery waits after the store was unavailable.
+
+No worker could write a heartbeat, and each would look dead.
+"""
 UPKEEP_RUNS = 8
-"""Runs of other jobs that may be in progress beside ours."""
+"""How many runs of other jobs may be in progress beside ours."""
 
 IN_PROGRESS = [
     dg.DagsterRunStatus.NOT_STARTED,
@@ -52,7 +53,7 @@ IN_PROGRESS = [
 def inbox_sensor(
     context: dg.SensorEvaluationContext, stage_context: dg.ResourceParam[StageContext]
 ) -> dg.SensorResult | dg.SkipReason:
-    """One tick: wait for work, claim it, ask for runs."""
+    """One tick: wait for jobs, claim them, request runs."""
     try:
         return _ask_for_runs(stage_context, context.instance)
     except StoreUnavailable as error:
@@ -70,19 +71,19 @@ def _ask_for_runs(
         )
     claimed = [claims for batch in batches if (claims := _claim(stage_context, batch))]
     if not claimed:
-        seen = sum(map(len, batches))
+        markers = sum(map(len, batches))
         return dg.SkipReason(
-            f"The {seen} markers seen belong to jobs that are finished or under way."
+            f"The {markers} markers listed belong to jobs that are finished or under way."
         )
-    fresh = [claim.uuid for claims in claimed for claim in claims]
+    uuids = [claim.uuid for claims in claimed for claim in claims]
     return dg.SensorResult(
         run_requests=[request_run(claims) for claims in claimed],
-        dynamic_partitions_requests=[job_partitions.build_add_request(fresh)],
+        dynamic_partitions_requests=[job_partitions.build_add_request(uuids)],
     )
 
 
 def _wait_for_batches(stage_context: StageContext, instance: dg.DagsterInstance) -> list[list[str]]:
-    """Jobs to claim now, by run, oldest first; none if none came in a tick's time."""
+    """The jobs to claim now, by run, oldest first; none if none came within the tick."""
     settings, deadline = (
         stage_context.settings,
         time.monotonic() + stage_context.settings.tick_seconds,
@@ -107,8 +108,10 @@ def _has_work(stage_context: StageContext) -> bool:
 
 
 def _batches(stage_context: StageContext, room: int, workers: int) -> list[list[str]]:
-    """Jobs whose picture is there, and one of those without, alone: its run fails, and should hold
-    up nobody's."""
+    """Jobs whose picture is there in batches, and those whose fetch failed alone.
+
+    A failed fetch fails its run, which should delay no other job.
+    """
     ready, failed = stage_context.inbox.waiting_by_picture(JOBS_PER_TICK)
     batches = split_into_batches(
         ready[: room * stage_context.settings.batch_size],
@@ -125,10 +128,9 @@ def _batches(stage_context: StageContext, room: int, workers: int) -> list[list[
 
 
 def _wait_for_room(instance: dg.DagsterInstance, workers: int, deadline: float) -> int:
-    """How many runs to ask for, once a worker has less than enough to do; 0 if none has by the end
-    of the tick.
+    """How many runs to request, once a worker has too little to do; 0 if the tick ends first.
 
-    Waits before it looks, since whoever calls it has just seen that there is no room.
+    Waits before it looks, since its caller has just seen that there is no room.
     """
     room = 0
     while not room and time.monotonic() < deadline:
@@ -138,8 +140,10 @@ def _wait_for_room(instance: dg.DagsterInstance, workers: int, deadline: float) 
 
 
 def _runs_in_progress(instance: dg.DagsterInstance, workers: int) -> int:
-    """How many, or at least as many as leave no room. The query leaves the job's name out: by its
-    index, SQLite would read every run that the job ever had."""
+    """The number of runs in progress, counted up to what leaves no room.
+
+    The query leaves the job's name out: by that index, SQLite would read every run of the job.
+    """
     enough = RUNS_PER_WORKER * max(workers, 1) + UPKEEP_RUNS
     runs = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS), limit=enough)
     return sum(run.job_name == segment_images.name for run in runs)
@@ -150,8 +154,7 @@ def _claim(stage_context: StageContext, uuids: list[str]) -> list[Claim]:
 
 
 def request_run(claims: list[Claim]) -> dg.RunRequest:
-    """A run over the claimed jobs: a partition, or the range of keys that this tick registers in
-    their order."""
+    """A run over the claimed jobs: one partition, or the range that this tick registers."""
     uuids = [claim.uuid for claim in claims]
     if len(uuids) == 1:
         return dg.RunRequest(
@@ -172,8 +175,10 @@ def request_run(claims: list[Claim]) -> dg.RunRequest:
 def sweeper(
     context: dg.SensorEvaluationContext, stage_context: dg.ResourceParam[StageContext]
 ) -> dg.SensorResult | dg.SkipReason:
-    """One tick: list what is under way, judge it, ask again for what is lost; time and again, as
-    each tick is a row."""
+    """One tick: list the jobs in flight, judge them, and request runs for lost ones.
+
+    It looks several times, since each tick is a row in the database.
+    """
     try:
         report = _recover_until_something_is_lost(stage_context, context.instance)
     except StoreUnavailable as error:

@@ -212,9 +212,8 @@ def end_with_worker(lifeline: int) -> None:
 def main() -> None:
     """Serves one worker."""
     connection, lifeline = map(int, sys.argv[1:])
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is for the worker, which then closes the connection
+    # Ctrl-C is for the worker, which then closes the connection.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_worker(lifeline)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(ConnectionError, EOFError):

@@ -379,9 +379,8 @@ def _read(source: _Source, max_pixels: int, allocate: Allocate) -> Decoded:
     picture, notes = (
         _loaded_jpeg(source) if source.header.format == "JPEG" else (_loaded(source), ())
     )
-    check_pixels(
-        picture.size, max_pixels
-    )  # an AVIF's or HEIF's own frames may be larger than its header says
+    # An AVIF's or HEIF's own frames may be larger than its header says.
+    check_pixels(picture.size, max_pixels)
     facts = Facts.of(source.header.format, source.data, source.directory)
     return Decoded(upright_rgb(picture, facts, allocate), source.header.notes + notes)
 

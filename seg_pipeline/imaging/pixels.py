@@ -64,9 +64,8 @@ def new_array(shape: tuple[int, ...]) -> NDArray[np.uint8]:
 def upright_rgb(picture: Image.Image, facts: Facts, allocate: Allocate) -> RgbImage:
     """As the EXIF orientation says, strip by strip where the strips do not depend on one
     another."""
-    turn = (
-        None if getattr(picture, "jpeg", None) is False else _turn_of(picture)
-    )  # JPEG XL is upright by itself
+    # JPEG XL is upright by itself.
+    turn = None if getattr(picture, "jpeg", None) is False else _turn_of(picture)
     to_rgb = _converter(picture, facts)
     width, height = picture.size
     upright = allocate((width, height, 3) if turn in _SIDEWAYS else (height, width, 3))
@@ -130,9 +129,8 @@ def _converter(picture: Image.Image, facts: Facts) -> Callable[[Image.Image], ND
         and picture.mode == "RGBA"
         and picture.getchannel("A").getextrema() == (0, 0)
     ):
-        return lambda strip: np.asarray(
-            _to_rgb(strip.convert("RGB"))
-        )  # as Windows: nobody means to show nothing
+        # As Windows: nobody means to show nothing.
+        return lambda strip: np.asarray(_to_rgb(strip.convert("RGB")))
     depth, transparent = facts.grey_bits, picture.info.get("transparency")
     if depth in (1, 2, 4) and isinstance(transparent, int):
         return lambda strip: _grey_with_a_hole(strip, transparent * 255 // (2**depth - 1))

@@ -120,9 +120,8 @@ def environment_of(settings: Settings) -> dict[str, str]:
         **_changed(settings),
         "PYTHONUNBUFFERED": "1",
     }
-    environment.pop(
-        "PYTHONDONTWRITEBYTECODE", None
-    )  # without compiled files every start takes twice as long
+    # Without compiled files every start takes twice as long.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     return environment
 
 

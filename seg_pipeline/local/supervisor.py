@@ -406,9 +406,8 @@ class Supervisor:
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if (
-                number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
-            ):  # nohup stays in force
+            # A SIGHUP that nohup ignores stays ignored.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._note_signal)
         self._watcher = Guard()
         for program in self._programs:

@@ -1,1 +1,1 @@
-"""How the service as a whole stands, and what of that is an alarm."""
+"""The state of the service as a whole, and the alarms about it."""

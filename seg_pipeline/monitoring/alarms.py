@@ -1,5 +1,4 @@
-"""What is wrong with the service at the moment: judgement over its state, and what was judged
-before."""
+"""Judges the state of the service: what is wrong now, and what was judged before."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,16 +11,15 @@ from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import load, write
 
 REPEATED_AFTER = timedelta(hours=1)
-"""A verdict that stands still is reported again this often."""
+"""A verdict that does not change is reported again this often."""
 
 PRUNE_LATE_AFTER = timedelta(hours=2, minutes=15)
-"""It runs every hour, and for 40 minutes at most."""
+"""The prune runs every hour, and for 40 minutes at most."""
 
 
 @dataclass(frozen=True)
 class AlarmVerdict:
-    """Whether one thing is as it should be, with a sentence and the figures that it was judged
-    by."""
+    """Whether a check passes, with a sentence and the figures behind it."""
 
     name: str
     passed: bool
@@ -42,7 +40,7 @@ def nothing_parked(state: ServiceState, _: Settings) -> AlarmVerdict:
 
 
 def app_server_answers(state: ServiceState, _: Settings) -> AlarmVerdict:
-    """The app server takes what it is told."""
+    """The app server accepts callbacks."""
     seconds = state.app_server_down_seconds
     down = state.app_server.down_since is not None
     sentence = "The app server answers, or was not asked yet."
@@ -71,7 +69,7 @@ def oldest_job_is_young(state: ServiceState, settings: Settings) -> AlarmVerdict
 
 
 def prune_is_on_time(state: ServiceState, _: Settings) -> AlarmVerdict:
-    """The hourly prune has come to its end not long ago, and left nothing behind."""
+    """The hourly prune ended not long ago, and removed all that it should."""
     if state.prune is None:
         return AlarmVerdict("prune_is_on_time", True, "No prune was due yet.", {})
     age = state.at - state.prune.ended_at
@@ -107,8 +105,10 @@ class Change(NamedTuple):
 
 @dataclass
 class AlarmMemory:
-    """What was judged before: since when checks fail, when each was last reported, and lines that
-    nobody got yet."""
+    """Earlier verdicts: since when checks fail, and when each was last reported.
+
+    `untold` holds the lines that could not be posted yet.
+    """
 
     failing: dict[str, str] = field(default_factory=dict)
     reported: dict[str, str] = field(default_factory=dict)
@@ -124,13 +124,13 @@ class AlarmMemory:
         store.put(keys.ALARMS_STATE, write(self))
 
     def is_due(self, verdict: AlarmVerdict, now: datetime) -> bool:
-        """Whether the verdict is to be reported: it has changed, or its last report is old."""
+        """Whether to report the verdict: it has changed, or its last report is old."""
         last = self.reported.get(verdict.name)
         has_changed = verdict.passed == (verdict.name in self.failing)
         return last is None or has_changed or now - datetime.fromisoformat(last) > REPEATED_AFTER
 
     def take(self, verdict: AlarmVerdict, now: datetime) -> Change | None:
-        """Notes the verdict as reported; what begins or ends with it."""
+        """Marks the verdict as reported. Returns the alarm that begins or ends with it."""
         self.reported[verdict.name] = now.isoformat()
         since = self.failing.get(verdict.name)
         if not verdict.passed and since is None:

@@ -1,6 +1,7 @@
-"""How the service stands, read from the store: what `/metrics` shows and alarms go by.
+"""The state of the service, read from the store, for `/metrics` and the alarms.
 
-Nothing here grows with the jobs that are done. What waits is listed, `LISTED` of each kind at most.
+Nothing here grows with the number of finished jobs. Waiting ones are listed, at most `LISTED` of
+each kind.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ LISTED = 20_000
 
 @dataclass(frozen=True)
 class Waiting:
-    """Things that wait: how many, and for how long the first of them has."""
+    """How many of a kind wait, and for how long the first one has."""
 
     count: int = 0
     oldest_seconds: float = 0.0
@@ -26,8 +27,10 @@ class Waiting:
 
 @dataclass(frozen=True)
 class AppServerState:
-    """What the outbox relay knows of the app server: since when it has been down, None if it
-    answers, and why."""
+    """What the outbox relay knows of the app server: since when it is down, and why.
+
+    `down_since` is None while it answers.
+    """
 
     down_since: Moment | None = None
     problem: str | None = None
@@ -35,7 +38,7 @@ class AppServerState:
 
 @dataclass(frozen=True)
 class PruneState:
-    """The last prune that came to its end, and how much it could not remove."""
+    """The last prune that ended, and how many removals failed."""
 
     ended_at: Moment
     failures: int = 0
@@ -43,8 +46,11 @@ class PruneState:
 
 @dataclass(frozen=True)
 class ServiceState:
-    """The service at one moment. `callbacks_due` are deliveries whose time has come, whether or not
-    it is their first attempt; `processing` are the jobs that live workers name."""
+    """The service at one moment.
+
+    `callbacks_due` counts the deliveries that are due, first attempts or not. `processing` counts
+    the jobs that live workers name.
+    """
 
     at: datetime
     waiting: Waiting
@@ -60,18 +66,17 @@ class ServiceState:
 
     @property
     def oldest_job_seconds(self) -> float:
-        """For how long the job has waited that has waited longest, for its picture, in the inbox or
-        in a run."""
+        """The longest wait of any job: for its picture, in the inbox or in a run."""
         return max(self.waiting.oldest_seconds, self.in_flight.oldest_seconds)
 
     @property
     def parked(self) -> int:
-        """Everything that somebody has to look at."""
+        """How many messages and callbacks somebody has to look at."""
         return self.parked_messages + self.parked_callbacks
 
     @property
     def app_server_down_seconds(self) -> float:
-        """0 if it answers, or was not asked."""
+        """The seconds since the app server went down; 0 if it answers, or was not asked yet."""
         since = self.app_server.down_since
         return max(0.0, (self.at - since).total_seconds()) if since else 0.0
 
@@ -79,7 +84,7 @@ class ServiceState:
 def read_service_state(
     store: Store, stale_seconds: float, now: datetime | None = None
 ) -> ServiceState:
-    """Looks at everything once. Raises StoreUnavailable."""
+    """Reads everything once. Raises StoreUnavailable."""
     moment = now or datetime.now(UTC)
     prefixes = (keys.FETCHING, keys.INBOX, keys.INFLIGHT, keys.OUTBOX, keys.PARKED)
     listings: list[Callable[[], list[ObjectInfo]]] = [
@@ -136,7 +141,7 @@ def _waiting(infos: Sequence[ObjectInfo], now: datetime) -> Waiting:
 
 
 def _due(infos: Sequence[ObjectInfo], now: datetime) -> Waiting:
-    """The markers' names begin with the microsecond in which each is due."""
+    """Deliveries that are due. A marker's name begins with the microsecond of its due time."""
     moment = now.timestamp()
     names = (info.key.removeprefix(keys.OUTBOX).partition("-")[0] for info in infos)
     due = [at for name in names if name.isdecimal() and (at := int(name) / 1e6) <= moment]

@@ -12,12 +12,11 @@ _USED_FROM_THE_HEAP = 2**30
 
 
 def keep_freed_memory() -> bool:
-    """Keeps what is freed for the next picture instead of giving it back to the system at once;
-    whether it could.
+    """Keeps freed memory for the next picture. Returns whether the C library can.
 
-    A network's layers free tens of megabytes each and ask for them again: by default every page of
-    them is taken from the system anew, emptied and mapped. `devices.give_memory_back` still gives
-    all of it back.
+    A network's layers free tens of megabytes each and allocate them again. By default every page
+    then comes from the system anew, zeroed and mapped. `devices.give_memory_back` still gives all
+    of it back.
     """
     if os.name != "posix":
         return False

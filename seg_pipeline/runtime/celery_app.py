@@ -1,7 +1,7 @@
-"""The Celery application that the launcher sends runs with and the worker takes them from.
+"""The Celery application: the launcher sends runs with it, and the worker takes them from it.
 
-Without BROKER_URL the broker is a folder, so that a laptop needs no server. One queue per
-deployment: two on one broker and queue name would take each other's runs.
+Without BROKER_URL the broker is a folder, so a laptop needs no server. Each deployment needs its
+own queue: two with one broker and queue name would take each other's runs.
 """
 
 import os
@@ -25,13 +25,14 @@ EXECUTE_RUN_TASK = "seg_pipeline.execute_run"
 FOLDER_POLL_SECONDS = 0.05
 ACK_CHECK_SECONDS = 2.0
 LONGEST_WAIT_SECONDS = 0.2
-"""A worker looks whether it is to stop between two waits for a message, and waits once more when it
-is; Celery asks for waits of two seconds."""
+"""The longest wait for a message. A worker checks whether to stop only between two waits.
+
+It waits once more when it stops. Celery asks for two seconds.
+"""
 
 
 class _AtomicFolderChannel(filesystem.Channel):
-    """Kombu's folder channel, except that a message appears whole: upstream's can be read while it
-    is written."""
+    """Kombu's folder channel with atomic writes: upstream's messages can be read half written."""
 
     def _put(self, queue: str, payload: object, **kwargs: object) -> None:  # type: ignore[override]  # as upstream
         name = f"{self._next_number():020d}_{uuid.uuid4()}.{queue}.msg"
@@ -41,37 +42,39 @@ class _AtomicFolderChannel(filesystem.Channel):
 
     @staticmethod
     def _next_number() -> int:
-        """Sorts messages by age, also across a reboot (upstream's monotonic clock starts again)."""
+        """A number that sorts messages by age, also across a reboot.
+
+        Upstream's monotonic clock starts again then.
+        """
         return time.time_ns()
 
 
 class FolderTransport(filesystem.Transport):
-    """Celery over a folder, `atomicfolder://` in a broker URL."""
+    """Celery over a folder: `atomicfolder://` in a broker URL."""
 
     Channel = _AtomicFolderChannel
 
     def __init__(self, client: Connection, **kwargs: object) -> None:
         super().__init__(client, **kwargs)
-        # Upstream keeps the bindings of all connections of a process in one place: those to a
-        # second folder would be taken for made, and its messages would vanish.
+        # Upstream shares one state among all connections of a process. Bindings of a second folder
+        # would count as made, and its messages would vanish.
         self.state = virtual.BrokerState()
 
     def drain_events(
         self, connection: Connection, timeout: float | None = None, **kwargs: Any
     ) -> None:
-        """Waits for a message, for a while at most; then raises TimeoutError, upon which the worker
-        asks again."""
+        """Waits a short time for a message, then raises TimeoutError, and the worker asks again."""
         super().drain_events(
             connection, None if timeout is None else min(timeout, LONGEST_WAIT_SECONDS), **kwargs
         )
 
 
 class ReconnectAfterFailedAck(bootsteps.StartStopStep):
-    """Has a worker connect anew once it has nothing in hand and may take nothing all the same.
+    """Reconnects an idle worker that may take no message.
 
-    A message whose acknowledgement failed with the connection counts as being in hand for ever. As
-    one message at a time may be, the worker would never ask for another, nor notice that the
-    connection is gone.
+    A message whose acknowledgement failed with the connection counts as in hand for ever. Since one
+    message at a time may be, the worker would never ask for another, nor notice that the connection
+    is gone.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -81,19 +84,19 @@ class ReconnectAfterFailedAck(bootsteps.StartStopStep):
         self._look: Any = None
 
     def start(self, parent: Any) -> None:
-        """Looks every few seconds, if the worker is one that waits on an event loop."""
+        """Checks every few seconds, if the worker waits on an event loop."""
         if parent.hub:
             self._look = parent.timer.call_repeatedly(ACK_CHECK_SECONDS, _check_acks, (parent,))
 
     def stop(self, parent: Any) -> None:
-        """Looks no more."""
+        """Ends the checks."""
         if self._look:
             self._look.cancel()
             self._look = None
 
 
 def _check_acks(consumer: Any) -> None:
-    """Raises ConnectionResetError, upon which the worker connects anew."""
+    """Raises ConnectionResetError, at which the worker reconnects."""
     has_work = worker_state.reserved_requests or worker_state.active_requests
     if not has_work and not consumer.task_consumer.channel.qos.can_consume():
         raise ConnectionResetError("a run's message could not be acknowledged")
@@ -103,7 +106,7 @@ TRANSPORT_ALIASES["atomicfolder"] = f"{__name__}:FolderTransport"
 
 
 def broker_folder(settings: Settings) -> Path:
-    """Where the embedded broker keeps its messages."""
+    """The folder where the embedded broker keeps its messages."""
     return settings.data_dir.absolute() / "broker"
 
 
@@ -125,16 +128,14 @@ def _folder_options(settings: Settings) -> dict[str, object]:
 
 def _broker_config(settings: Settings) -> dict[str, object]:
     if settings.broker_url:
-        # A run that a dead worker held is delivered again after this long and then finds itself
-        # closed by the sweeper; it must exceed the longest run, or a healthy one would be delivered
-        # twice.
+        # A run of a dead worker is delivered again after this time, when recovery has closed it.
+        # The time must exceed the longest run, or a healthy one would be delivered twice.
         return {
             "broker_url": settings.broker_url,
             "broker_transport_options": {"visibility_timeout": 6 * 3600},
         }
     return {
-        # The folder is named twice: connections are pooled by URL, which the options do not count
-        # for.
+        # The folder is named twice: connections are pooled by URL, without regard to the options.
         "broker_url": f"atomicfolder://localhost/{quote(str(broker_folder(settings)))}",
         "broker_transport_options": _folder_options(settings),
     }

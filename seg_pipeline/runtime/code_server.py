@@ -1,6 +1,7 @@
-"""The code server: `python -m seg_pipeline.runtime.code_server` takes `dagster api grpc`'s options.
+"""The code server: `python -m seg_pipeline.runtime.code_server`.
 
-It holds our definitions and evaluates the sensors, and reports what they count.
+It takes the options of `dagster api grpc`. It holds our definitions, evaluates the sensors and
+reports their metrics.
 """
 
 from seg_pipeline.defs.resources import shared_stage_context

@@ -1,8 +1,7 @@
-"""Dagster's daemon with a quicker sensor loop, which takes the options of `dagster-daemon run`.
+"""Dagster's daemon with a faster sensor loop. It takes the options of `dagster-daemon run`.
 
-The loop's pause of five seconds is a constant upstream, and a second the shortest time between two
-ticks of a sensor. Between two ticks of ours, which wait for work inside, either would be added to
-the time to an answer.
+Upstream's loop pauses for five seconds, and a sensor's ticks are at least a second apart. Our
+sensors wait for work within a tick, so either pause would add to the time to an answer.
 """
 
 from dagster._core.remote_representation.external import RemoteSensor
@@ -16,8 +15,7 @@ from seg_pipeline.runtime.process_logs import take_over_logs
 
 SENSOR_LOOP_SECONDS = 0.2
 WAITS_INSIDE = ("inbox_sensor", "courier")
-"""Sensors whose next tick may begin as soon as the last one has ended; the loop's pause lies
-between all the same."""
+"""Sensors whose next tick may begin as soon as the last one has ended and the loop has paused."""
 
 _upstream_is_under_min_interval = sensor.is_under_min_interval
 
@@ -32,7 +30,7 @@ def main() -> None:
 
 
 def quicken() -> None:
-    """Puts our pauses in the place of upstream's."""
+    """Replaces upstream's pauses by ours."""
     sensor.MIN_INTERVAL_LOOP_TIME = SENSOR_LOOP_SECONDS  # type: ignore[assignment]
     sensor.is_under_min_interval = is_under_min_interval
 

@@ -1,5 +1,4 @@
-"""Dagster's folder for a process that was started without DAGSTER_HOME: the one in DATA_DIR, as
-`make run` has it."""
+"""DAGSTER_HOME for a process that was started without one: the folder in DATA_DIR."""
 
 import os
 from pathlib import Path
@@ -10,10 +9,10 @@ from seg_pipeline.settings import Settings
 
 
 def make_dagster_home_ready(settings: Settings) -> Path:
-    """The folder, named in this process's environment from now on.
+    """The folder, which this process's environment names from now on.
 
-    Raises FileNotFoundError with a sentence if DAGSTER_HOME is set and has no dagster.yaml: Dagster
-    would take its defaults, with which nothing works, and say nothing.
+    Raises FileNotFoundError if DAGSTER_HOME is set and has no dagster.yaml: Dagster would silently
+    use its defaults, with which nothing works.
     """
     if not os.environ.get("DAGSTER_HOME"):
         os.environ["DAGSTER_HOME"] = str(write_dagster_home(settings))

@@ -1,9 +1,8 @@
-"""Dagster's storage with pooled connections: SQLite in a folder, or Postgres where DATABASE_URL
-says so.
+"""Dagster's storage with pooled connections: SQLite in a folder, or Postgres at DATABASE_URL.
 
-As they come, Dagster's storages open a connection for every statement, and read a table's columns
-from the database before many of them; sharing an engine per process and asking once are the largest
-savings of a run (`docs/architecture.md` has the figures).
+Dagster's own storages open a connection for every statement, and read a table's columns before many
+of them. One engine per process and one look at each table are the largest savings of a run
+(`docs/architecture.md` has the figures).
 """
 
 import os
@@ -41,9 +40,11 @@ PLANNED_AT_ONCE = 1000
 
 @lru_cache(maxsize=8)
 def sqlite_engine(url: str) -> Engine:
-    """One pooled engine per database file and process. A commit survives a killed process; the last
-    ones before a power cut may be lost (`synchronous=NORMAL`), which the sweeper mends, because the
-    store is the truth."""
+    """One pooled engine per database file and process.
+
+    A commit survives a killed process. The last commits before a power cut may be lost
+    (`synchronous=NORMAL`). Recovery then repairs them, because the store is the truth.
+    """
     engine = db.create_engine(
         url, pool_size=8, max_overflow=24, connect_args={"timeout": SQLITE_BUSY_SECONDS}
     )
@@ -72,27 +73,28 @@ def postgres_engine(url: str) -> Engine:
 
 
 def postgres_url(url: str) -> str:
-    """The URL with the driver that dagster-postgres brings; SQLAlchemy 2.1 means psycopg 3 by
-    `postgresql://`."""
+    """The URL with the driver that dagster-postgres brings.
+
+    SQLAlchemy 2.1 takes psycopg 3 for `postgresql://`.
+    """
     return str(
         db.make_url(url).set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
     )
 
 
 def _until_true(method: Callable[..., bool]) -> Callable[..., bool]:
-    """The method, which is not called again once it has said yes: tables and columns come, and
-    never go."""
+    """Wraps a method to call it no more once it has returned True: tables are never removed."""
 
     @wraps(method)
     def ask(self: Any, *arguments: Any) -> bool:
-        true_ones = self.__dict__.setdefault("_true_ones", set())
-        question = (
+        known_true = self.__dict__.setdefault("_true_ones", set())
+        call = (
             method.__name__,
             *(each for each in arguments if not isinstance(each, Connection)),
         )
-        if question not in true_ones and method(self, *arguments):
-            true_ones.add(question)
-        return question in true_ones
+        if call not in known_true and method(self, *arguments):
+            known_true.add(call)
+        return call in known_true
 
     return ask
 
@@ -201,7 +203,7 @@ class _PooledPostgresRuns(PostgresRunStorage):
     def optimize_for_webserver(
         self, statement_timeout: int, pool_recycle: int, max_overflow: int
     ) -> None:
-        """Pooled from the start."""
+        """Does nothing: the engine is pooled from the start."""
 
 
 class _PooledPostgresEvents(_PlannedTogether, _QuickStatus, PostgresEventLogStorage):
@@ -213,7 +215,7 @@ class _PooledPostgresEvents(_PlannedTogether, _QuickStatus, PostgresEventLogStor
     def optimize_for_webserver(
         self, statement_timeout: int, pool_recycle: int, max_overflow: int
     ) -> None:
-        """Pooled from the start."""
+        """Does nothing: the engine is pooled from the start."""
 
 
 class _PooledPostgresSchedules(PostgresScheduleStorage):
@@ -223,7 +225,7 @@ class _PooledPostgresSchedules(PostgresScheduleStorage):
     def optimize_for_webserver(
         self, statement_timeout: int, pool_recycle: int, max_overflow: int
     ) -> None:
-        """Pooled from the start."""
+        """Does nothing: the engine is pooled from the start."""
 
 
 Storages = tuple[RunStorage[Any], EventLogStorage[Any], ScheduleStorage[Any]]
@@ -240,8 +242,11 @@ def _sqlite_storages(folder: Path) -> Storages:
 
 @lru_cache(maxsize=8)
 def _sqlite_urls(folder: Path) -> tuple[str, str]:
-    """Where runs and schedules are. Their tables are made, or their versions checked, once per
-    process and not for every instance: the code server makes one for each call."""
+    """The URLs of runs and schedules.
+
+    Their tables are made or checked once per process: the code server makes an instance for each
+    call.
+    """
     runs, schedules = (
         _PooledSqliteRuns.from_local(str(folder)),
         _PooledSqliteSchedules.from_local(str(folder)),
@@ -257,8 +262,7 @@ def _postgres_storages(url: str) -> Storages:
 
 
 class SegPipelineStorage(DagsterStorage[DagsterInstance], ConfigurableClass):
-    """Runs, events and schedules in DATA_DIR/dagster, or in the database that DATABASE_URL
-    names."""
+    """Runs, events and schedules in DATA_DIR/dagster, or in the database at DATABASE_URL."""
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
         self._inst_data = inst_data
@@ -276,23 +280,23 @@ class SegPipelineStorage(DagsterStorage[DagsterInstance], ConfigurableClass):
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:
-        """What dagster.yaml said."""
+        """The configuration from dagster.yaml."""
         return self._inst_data
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
-        """Nothing to configure here: Settings has it."""
+        """An empty schema: `Settings` configures the storage."""
         return {}
 
     @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> Self:
-        """Dagster's way to build it."""
+        """Builds it from dagster.yaml, as Dagster does."""
         return cls(inst_data=inst_data, **config_value)
 
     def register_instance(self, instance: DagsterInstance) -> None:
-        """Tells the parts which instance they serve."""
+        """Registers the instance with the three storages."""
         super().register_instance(instance)
         for storage in self._storages:
             if not storage.has_instance:
@@ -300,7 +304,7 @@ class SegPipelineStorage(DagsterStorage[DagsterInstance], ConfigurableClass):
 
     @property
     def run_storage(self) -> RunStorage[Any]:
-        """Runs, tags, partitions' keys, daemon heartbeats."""
+        """Runs, tags, partition keys and daemon heartbeats."""
         return self._storages[0]
 
     @property
@@ -336,8 +340,10 @@ def plan_together() -> None:
 
 
 def runless_events(instance: DagsterInstance, before: datetime, limit: int) -> list[int]:
-    """Events that belong to no run, such as the outbox relay's, the oldest first: no deletion of a
-    run takes them along."""
+    """The ids of events that belong to no run, such as the outbox relay's, oldest first.
+
+    Deleting runs does not remove them.
+    """
     events = SqlEventLogStorageTable.c
     old = (events.run_id == RUNLESS_RUN_ID) & (
         events.timestamp < before.astimezone(UTC).replace(tzinfo=None)
@@ -373,8 +379,10 @@ def _events_of(instance: DagsterInstance) -> SqlEventLogStorage:
 
 
 def prepare() -> None:
-    """Creates the tables. Run it alone before the first start: two processes that create them at
-    once leave them broken."""
+    """Creates the tables.
+
+    Run it alone before the first start: two processes that create them at once leave them broken.
+    """
     take_paths_literally()
     with DagsterInstance.get() as instance:
         instance.get_runs(limit=1)

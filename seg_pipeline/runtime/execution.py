@@ -9,8 +9,10 @@ CANCELLED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)
 
 
 def execute(instance: DagsterInstance, run_id: str) -> None:
-    """Runs it to its end, whatever that is; must be called from the main thread, which alone can be
-    interrupted."""
+    """Executes the run until it ends, whatever its outcome.
+
+    Call it from the main thread: no other thread can be interrupted.
+    """
     from dagster._cli.api import _execute_run_command_body
 
     terminate = signal.getsignal(signal.SIGTERM)
@@ -23,7 +25,7 @@ def execute(instance: DagsterInstance, run_id: str) -> None:
 
 
 def why_it_failed(instance: DagsterInstance, run_id: str) -> str | None:
-    """The first line of what a run failed of; None if it did not fail."""
+    """The first line of the run's error; None if it did not fail."""
     records = instance.get_records_for_run(
         run_id, of_type=DagsterEventType.RUN_FAILURE, limit=1
     ).records
@@ -37,12 +39,12 @@ def why_it_failed(instance: DagsterInstance, run_id: str) -> str | None:
 
 
 def first_line(text: object) -> str:
-    """Enough of an error for a sentence."""
+    """An error's first line, of at most 300 characters."""
     return next(iter(str(text).strip().splitlines()), "no message")[:300]
 
 
 def interrupt_if_cancelled(instance: DagsterInstance, run_id: str) -> bool:
-    """Interrupts the run if it was cancelled; says whether it was."""
+    """Interrupts the run if it was cancelled. Returns whether it was."""
     cancelled = is_cancelled(instance, run_id)
     if cancelled:
         interrupt()
@@ -53,19 +55,17 @@ def is_cancelled(instance: DagsterInstance, run_id: str) -> bool:
     """Whether an operator has cancelled the run."""
     run = instance.get_run_by_id(run_id)
     return run is not None and (
-        run.status in CANCELLED or (not run.is_finished and _was_told(instance, run_id))
+        run.status in CANCELLED or (not run.is_finished and _cancel_is_recorded(instance, run_id))
     )
 
 
 def interrupt() -> None:
-    """Wakes Dagster's own interrupt handling in the main thread, which ends the run as
-    cancelled."""
+    """Wakes Dagster's interrupt handling in the main thread, which ends the run as cancelled."""
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def _was_told(instance: DagsterInstance, run_id: str) -> bool:
-    """Whether the cancel is on record: of a run cancelled in the moment of its start, the status
-    says started."""
+def _cancel_is_recorded(instance: DagsterInstance, run_id: str) -> bool:
+    """Whether a cancel is recorded. A run cancelled just as it starts has the status STARTED."""
     return bool(
         instance.get_records_for_run(
             run_id, of_type=DagsterEventType.RUN_CANCELING, limit=1

@@ -1,5 +1,4 @@
-"""Launches runs on warm workers: a run's id goes to the broker, a worker that has everything loaded
-takes it."""
+"""Launches runs on warm workers: the broker gets a run's id, and a warm worker takes it."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -17,10 +16,10 @@ from seg_pipeline.settings import get_settings
 class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     """Sends a run's id to the broker, on dagster-celery's queue tag or the default queue.
 
-    Not a subclass of dagster-celery's launcher. That one cancels by revoking the Celery task, which
-    needs a control channel and ends the run as failed. It also offers to resume runs and to check
-    on them, by tags that a task of ours never sets. Both are left to the base here, which offers
-    neither: recovery watches the heartbeats and asks for a new run.
+    It is not a subclass of dagster-celery's launcher. That one cancels by revoking the Celery task,
+    which needs a control channel and ends the run as failed. It also offers to resume runs and to
+    check on them, by tags that our task never sets. The base class here offers neither: recovery
+    watches the heartbeats and requests a new run.
     """
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
@@ -32,24 +31,26 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:
-        """What dagster.yaml said."""
+        """The configuration from dagster.yaml."""
         return self._inst_data
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
-        """Nothing to configure here: Settings has it."""
+        """An empty schema: `Settings` configures the launcher."""
         return {}
 
     @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> Self:
-        """Dagster's way to build it."""
+        """Builds it from dagster.yaml, as Dagster does."""
         return cls(inst_data=inst_data, **config_value)
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Puts the run's id on its queue and returns as soon as the broker has it; upkeep gets a
-        process instead."""
+        """Puts the run's id on its queue, and returns as soon as the broker has it.
+
+        A run of upkeep gets a process instead.
+        """
         run = context.dagster_run
         if UPKEEP_TAG in run.tags:
             start_upkeep(run.run_id)
@@ -60,9 +61,9 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         )
 
     def terminate(self, run_id: str) -> bool:
-        """Marks the run as being cancelled; its worker sees that within a heartbeat and stops it.
+        """Marks the run as being cancelled. Its worker sees that within a heartbeat and stops it.
 
-        A run that no worker has begun is cancelled on the spot.
+        A run that no worker has begun is cancelled at once.
         """
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:

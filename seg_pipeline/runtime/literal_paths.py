@@ -1,7 +1,8 @@
-"""Folders may have any name, also one with `[ ] ? % #` in it. Dagster reads the path of
-dagster.yaml as a pattern, finds nothing, and takes its defaults without a word; it makes URLs of
-its databases' paths without escaping them, so that they lie beside the folder; and Alembic's
-configuration takes a `%` for the beginning of a placeholder.
+"""Lets folders have any name, also one with `[ ] ? % #` in it.
+
+Dagster reads the path of dagster.yaml as a glob pattern, finds nothing, and silently takes its
+defaults. It also makes URLs of its databases' paths without escaping them, so that they lie beside
+the folder. Alembic's configuration takes a `%` for the start of a placeholder.
 """
 
 import glob
@@ -21,15 +22,14 @@ _SQLITE_STORAGES = (consolidated_sqlite_event_log, sqlite_run_storage, sqlite_sc
 
 
 class _LiteralParser(ConfigParser):
-    """Has no placeholders; Dagster's files for Alembic need none."""
+    """A parser without placeholders: Dagster's files for Alembic need none."""
 
     def __init__(self, defaults: Mapping[str, str]) -> None:
         super().__init__(defaults, interpolation=None)
 
 
 def take_paths_literally() -> None:
-    """Puts our ways of reading a path in the place of upstream's. Before the first instance is
-    made."""
+    """Replaces upstream's ways of reading a path. Call it before the first instance is made."""
     instance_config.load_yaml_from_globs = _load_yaml  # type: ignore[assignment]
     for module in _SQLITE_STORAGES:
         module.create_db_conn_string = sqlite_url  # type: ignore[attr-defined]
@@ -37,8 +37,7 @@ def take_paths_literally() -> None:
 
 
 def sqlite_url(folder: str, name: str) -> str:
-    """The URL of a database in a folder, which SQLAlchemy (from 2.1 on) reads back as the path that
-    it was."""
+    """The URL of a database in a folder. SQLAlchemy (from 2.1 on) reads the same path back."""
     path = Path(folder).absolute() / f"{name}.db"
     return db.URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
 

@@ -1,8 +1,7 @@
-"""Makes ready what a process needs: `python -m seg_pipeline.runtime.preparation tables broker store
-weights`.
+"""Prepares what a process needs: `python -m seg_pipeline.runtime.preparation STEP…`.
 
-A server that does not answer yet is waited for. What is still missing then is one sentence, and
-exit code 1.
+The steps are tables, broker, store and weights. A server that does not answer yet is waited for.
+What is missing in the end is one sentence, and exit code 1.
 """
 
 import fcntl
@@ -29,20 +28,22 @@ PATIENCE_SECONDS = 30.0
 TRY_SECONDS = 5.0
 PAUSE_SECONDS = 0.5
 TABLES_LOCK = 0x5E67AB1E
-"""The number of Postgres' advisory lock; any would do, as long as nobody else takes it."""
+"""The number of Postgres' advisory lock. Any number works that nobody else uses."""
 
 
 class NotReady(Exception):
-    """What is missing, and what to do; it may come by itself."""
+    """What is missing, and what to do. It may come by itself."""
 
 
 class Unusable(NotReady):
-    """What waiting does not mend."""
+    """A fault that waiting does not fix."""
 
 
 def make_tables_ready(settings: Settings) -> None:
-    """Makes Dagster's tables, or finds them made; alone, since two that make them at once leave
-    them broken."""
+    """Makes Dagster's tables if they are missing.
+
+    It holds a lock: two processes that make them at once leave them broken.
+    """
     with (
         _postgres_lock(settings.database_url)
         if settings.database_url
@@ -52,7 +53,7 @@ def make_tables_ready(settings: Settings) -> None:
 
 
 def check_broker(settings: Settings) -> None:
-    """Connects to the broker once."""
+    """Connects to the broker once. Raises NotReady."""
     if settings.broker_url is None:
         return
     options = {"socket_connect_timeout": TRY_SECONDS, "socket_timeout": TRY_SECONDS}
@@ -67,7 +68,10 @@ def check_broker(settings: Settings) -> None:
 
 
 def check_store(settings: Settings) -> None:
-    """Asks the store whether this version can read what is in it."""
+    """Checks that this version can read the store.
+
+    Raises NotReady, or Unusable for a newer format.
+    """
     try:
         check_format(open_store(settings))
     except StoreTooNew as error:
@@ -77,7 +81,7 @@ def check_store(settings: Settings) -> None:
 
 
 def make_weights_ready(settings: Settings) -> None:
-    """Finds the weights of the models that jobs will ask for, or downloads them."""
+    """Finds or downloads the weights of the models that jobs may use. Raises Unusable."""
     from seg_pipeline.segmenters.weights.locate import find_weights
 
     try:
@@ -96,8 +100,7 @@ STEPS: dict[str, Callable[[Settings], None]] = {
 
 
 def make_ready(names: list[str], settings: Settings) -> None:
-    """Takes the steps in their order; each that fails is tried again for a while. Raises
-    NotReady."""
+    """Runs the steps in order, and retries each for a while. Raises NotReady."""
     for name in names:
         _retrying(partial(STEPS[name], settings))
 
@@ -131,7 +134,7 @@ def _folder_lock(data_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def _postgres_lock(url: str) -> Iterator[None]:
-    """Held by a connection of its own, so that it goes when this process does."""
+    """Held by a connection of its own, so that it ends with this process."""
     try:
         engine = db.create_engine(
             postgres_url(url), connect_args={"connect_timeout": int(TRY_SECONDS)}
@@ -151,7 +154,7 @@ def _postgres_lock(url: str) -> Iterator[None]:
 
 
 def _host(url: str) -> str:
-    """Enough of an address to know it by, and no password."""
+    """Enough of an address to recognise it, without the password."""
     try:
         parsed = db.make_url(url)
     except db.exc.ArgumentError:
@@ -160,7 +163,7 @@ def _host(url: str) -> str:
 
 
 def main() -> None:
-    """Takes the steps that the command line names."""
+    """Runs the steps that the command line names."""
     try:
         make_private(get_settings().data_dir)
         make_dagster_home_ready(get_settings())

@@ -1,7 +1,6 @@
-"""Sends what Dagster and Celery log the one way (`telemetry.logs`), in place of the handlers that
-they bring.
+"""Sends the logs of Dagster and Celery through `telemetry.logs`, instead of their own handlers.
 
-Of a run, our own warnings become events that the UI shows (`RUN_EVENTS` in `dagster.yaml`), and
+During a run our own warnings become events that the UI shows (`RUN_EVENTS` in `dagster.yaml`).
 Dagster's own events from WARNING on become lines of the log.
 """
 
@@ -21,12 +20,14 @@ from dagster._utils import log as upstream
 from seg_pipeline.telemetry.logs import configure_logging
 
 RUN_EVENTS = logging.getLogger("run_events")
-"""What this logger gets during a run is an event of the run, and nothing else: a run sets its
-level, and would silence `seg_pipeline` below WARNING if that were the one."""
+"""A logger whose records become events of the run, and nothing else.
+
+A run sets its level. If this were `seg_pipeline`, a run would silence it below WARNING.
+"""
 
 
 def take_over_logs(process: str) -> None:
-    """Configures this process's log. To be called before Dagster's commands are run."""
+    """Configures this process's log. Call it before Dagster's commands are run."""
     configure_logging(process)
     _replace_everywhere("configure_loggers", upstream.configure_loggers, _keep_ours)
     for module in (context_creation_job, host_mode):
@@ -36,7 +37,7 @@ def take_over_logs(process: str) -> None:
 
 
 def _replace_everywhere(name: str, original: object, replacement: object) -> None:
-    """In the module that defines it and in those that have imported it by its name."""
+    """Replaces it in the module that defines it, and in all that imported it by name."""
     for module in [*sys.modules.values()]:
         if isinstance(module, ModuleType) and module.__dict__.get(name) is original:
             setattr(module, name, replacement)
@@ -45,31 +46,30 @@ def _replace_everywhere(name: str, original: object, replacement: object) -> Non
 def _keep_ours(
     handler: str = "default", formatter: str = "colored", log_level: str | int = "INFO"
 ) -> None:
-    """In the place of Dagster's `configure_loggers`: its loggers' lines go up to our handler."""
+    """Replaces Dagster's `configure_loggers`: its loggers' lines go up to our handler."""
     for name in ("dagster", "dagster-webserver"):
         logging.getLogger(name).setLevel(log_level)
 
 
 def _celery_keeps_ours(**_: Any) -> None:
-    """Celery configures no logging where somebody listens to this signal."""
+    """Makes Celery configure no logging: it does not where this signal has a receiver."""
 
 
 def _run_loggers(
     _: dg.DagsterInstance | None,
 ) -> Sequence[tuple[dg.LoggerDefinition, Mapping[str, object]]]:
-    """In the place of the logger that prints a run's events in colours."""
+    """Replaces the logger that prints a run's events in colours."""
     return [(_run_logger, {})]
 
 
 @dg.logger
 def _run_logger(_: dg.InitLoggerContext) -> logging.Logger:
-    """A run's own events in the process's log."""
+    """Writes a run's own events into the process's log."""
     return _RunLogger("dagster.run", logging.WARNING)
 
 
 class _RunLogger(logging.Logger):
-    """Hands Dagster's events on. What our own code said or raised on purpose has been a line
-    already."""
+    """Passes Dagster's events on, except failures that our own code raised and logged already."""
 
     def handle(self, record: logging.LogRecord) -> None:
         event = getattr(record, LOG_RECORD_EVENT_ATTR, None)

@@ -1,8 +1,8 @@
-"""What may reach Dagster's UI. Dagster itself looks neither at Host nor at Origin and asks nobody
-for a password, so a page in an operator's browser could delete runs and wipe assets.
+"""What may reach Dagster's UI.
 
-The order of the rules matters: only a request to our own name, from our own pages, is asked for a
-password.
+Dagster itself checks neither Host nor Origin, and asks for no password. A page in an operator's
+browser could so delete runs and wipe assets. The order of the rules matters: only a request to our
+own name, from our own pages, is asked for a password.
 """
 
 import base64
@@ -33,7 +33,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 LOOPBACK_NETWORKS = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 OPEN_PATH = "/server_info"
-"""Versions alone: health checks read them, and have no password."""
+"""Only versions: health checks read them, and have no password."""
 
 _READS = ("GET", "HEAD", "OPTIONS")
 _ANY_ADDRESS = ("0.0.0.0", "::", "")
@@ -47,7 +47,7 @@ _NO_FRAMES = [
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a request goes no further: an HTTP status and a sentence."""
+    """Why a request is refused: an HTTP status and a sentence."""
 
     status: int
     sentence: str
@@ -56,14 +56,17 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Authority:
-    """The host, in lower case and without brackets, and the port of a Host header or an origin."""
+    """The host and the port of a Host header or an origin.
+
+    The host is in lower case and without brackets.
+    """
 
     host: str
     port: int | None
 
     @classmethod
     def parse(cls, text: str) -> "Authority | None":
-        """What `host:port` says; None if that is not what it is."""
+        """Parses `host:port`; None if the text is not of that form."""
         match = _AUTHORITY.fullmatch(text)
         if match is None:
             return None
@@ -73,18 +76,18 @@ class Authority:
 
 @dataclass(frozen=True)
 class UiRequest:
-    """What the rules look at in a request or a websocket's handshake."""
+    """What the rules read of a request or of a websocket's handshake."""
 
     scope: Scope
 
     @property
     def is_websocket(self) -> bool:
-        """Whether a websocket is to be opened."""
+        """Whether it opens a websocket."""
         return bool(self.scope["type"] == "websocket")
 
     @property
     def method(self) -> str:
-        """GET for a websocket's handshake."""
+        """The method; GET for a websocket's handshake."""
         return str(self.scope.get("method", "GET"))
 
     @property
@@ -99,24 +102,23 @@ class UiRequest:
 
     @cached_property
     def queries(self) -> list[str]:
-        """The `query` parameters of the address."""
+        """The `query` parameters of the URL."""
         text = self.scope.get("query_string", b"").decode("latin-1")
         return parse_qs(text, keep_blank_values=True).get("query", [])
 
     @cached_property
     def authority(self) -> Authority | None:
-        """Of the Host header; None without one, with several, or with one that is none."""
+        """The Host header; None if there is not exactly one valid one."""
         values = self.header("host")
         return Authority.parse(values[0]) if len(values) == 1 else None
 
     @property
     def changes_something(self) -> bool:
-        """Whether Dagster may do something upon it; a websocket may ask for anything once it is
-        open."""
+        """Whether Dagster may change something because of it. A websocket may carry any request."""
         return self.is_websocket or self.method not in _READS
 
     def header(self, name: str) -> list[str]:
-        """Every value of a header; the name in lower case."""
+        """Every value of a header, whose name is given in lower case."""
         wanted = name.encode("latin-1")
         return [
             value.decode("latin-1").strip()
@@ -127,8 +129,11 @@ class UiRequest:
 
 @dataclass(frozen=True)
 class UiRules:
-    """Whom the UI serves: names it is reached by, a password, and a proxy that says who somebody
-    is."""
+    """Whom the UI serves.
+
+    `hosts` are the names that reach it. `identity_header` is the header in which a trusted proxy
+    names the user.
+    """
 
     hosts: frozenset[str] = LOOPBACK_HOSTS
     password: str | None = None
@@ -151,18 +156,17 @@ class UiRules:
         )
 
     def refusal(self, request: UiRequest) -> Refusal | None:
-        """Why it is refused; None if it may pass."""
+        """Why the request is refused; None if it may pass."""
         return (
             self._foreign_host(request)
             or _foreign_page(request)
-            or self._unknown_person(request)
+            or self._unknown_user(request)
             or _mutation_by_get(request)
             or _form(request)
         )
 
     def _foreign_host(self, request: UiRequest) -> Refusal | None:
-        """A page whose own name was pointed at this machine (DNS rebinding) names itself in
-        Host."""
+        """Refuses other names: with DNS rebinding, a hostile page's own name stands in Host."""
         if request.authority and request.authority.host in self.hosts:
             return None
         host = ", ".join(request.header("host"))[:100]
@@ -170,13 +174,13 @@ class UiRules:
             403, f"The UI does not answer to the host {host!r}; DAGSTER_ALLOWED_HOSTS can name it."
         )
 
-    def _unknown_person(self, request: UiRequest) -> Refusal | None:
+    def _unknown_user(self, request: UiRequest) -> Refusal | None:
         is_open = self.password is None and self.identity_header is None
         if (
             is_open
             or request.path == OPEN_PATH
             or self._has_password(request)
-            or self._is_introduced(request)
+            or self._is_named_by_proxy(request)
         ):
             return None
         if self.password is None:
@@ -192,8 +196,8 @@ class UiRules:
             return False
         return hmac.compare_digest(given, self.password.encode())
 
-    def _is_introduced(self, request: UiRequest) -> bool:
-        """Whether a proxy that we trust says who it is."""
+    def _is_named_by_proxy(self, request: UiRequest) -> bool:
+        """Whether a trusted proxy names the user."""
         if self.identity_header is None or not any(request.header(self.identity_header)):
             return False
         try:
@@ -204,8 +208,7 @@ class UiRules:
 
 
 class UiGuard:
-    """The ASGI application behind the rules; what it answers cannot be shown in another page's
-    frame."""
+    """An ASGI application behind the rules. No other page can show its answers in a frame."""
 
     def __init__(self, app: App, rules: UiRules) -> None:
         self._app = app
@@ -228,10 +231,9 @@ class UiGuard:
 
 
 def _foreign_page(request: UiRequest) -> Refusal | None:
-    """A browser says where a request comes from. A link from elsewhere may open a page of the UI;
-    nothing else may.
+    """Refuses what another site's page requests, except a link that opens a page of the UI.
 
-    What is no browser says nothing, and is no browser's page either.
+    A browser names the page that a request comes from. Other clients name none, and pass.
     """
     sites, origins = set(request.header("sec-fetch-site")), request.header("origin")
     is_ours = sites <= {"same-origin", "none"} and all(
@@ -243,8 +245,10 @@ def _foreign_page(request: UiRequest) -> Refusal | None:
 
 
 def _is_same_origin(origin: str, request: UiRequest) -> bool:
-    """Whether the origin is the address that the request went to. The scheme is not compared:
-    behind a proxy with TLS this side sees http."""
+    """Whether the origin is the address that the request went to.
+
+    The scheme is not compared: behind a proxy with TLS this side sees http.
+    """
     scheme, _, authority = origin.partition("://")
     theirs, ours, default = (
         Authority.parse(authority),
@@ -264,8 +268,7 @@ def _opens_page(request: UiRequest) -> bool:
 
 
 def _mutation_by_get(request: UiRequest) -> Refusal | None:
-    """An address changes nothing, wherever somebody may have put it: into a link, a picture, a
-    chat's preview."""
+    """Refuses mutations by GET: a URL in a link, a picture or a preview must change nothing."""
     if request.changes_something or not any(map(_has_mutation, request.queries)):
         return None
     return Refusal(405, "A mutation is sent by POST.", ((b"allow", b"POST"),))
@@ -281,8 +284,10 @@ def _has_mutation(query: str) -> bool:
 
 
 def _form(request: UiRequest) -> Refusal | None:
-    """A page of another site may send forms and plain text without asking, but no JSON. Dagster
-    takes any type that contains the word."""
+    """Refuses bodies other than JSON, which another site's page cannot send without asking.
+
+    Dagster itself takes any content type that contains the word.
+    """
     types = [value.partition(";")[0].strip().lower() for value in request.header("content-type")]
     if request.method in _READS or types == ["application/json"]:
         return None
@@ -302,7 +307,7 @@ def _basic_password(values: list[str]) -> bytes | None:
 
 
 def _without_frames(send: Send) -> Send:
-    """A page that shows the UI in a frame could lead an operator's clicks (clickjacking)."""
+    """Forbids frames: a page that frames the UI could lead an operator's clicks (clickjacking)."""
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -314,9 +319,8 @@ def _without_frames(send: Send) -> Send:
 
 async def _refuse(request: UiRequest, refusal: Refusal, send: Send) -> None:
     if request.is_websocket:
-        await send(
-            {"type": "websocket.close", "code": 1008, "reason": refusal.sentence}
-        )  # before the handshake: 403
+        # Before the handshake: 403.
+        await send({"type": "websocket.close", "code": 1008, "reason": refusal.sentence})
         return
     body = json.dumps({"error": refusal.sentence}).encode()
     headers = [

@@ -1,8 +1,7 @@
-"""Executes one run of upkeep, such as the prune, in a process of its own (`python -m` this module,
-and the run's id).
+"""Executes one run of upkeep, such as the prune: `python -m seg_pipeline.runtime.upkeep RUN_ID`.
 
-It takes seconds to start, which nobody waits for, and may take minutes, for which no picture should
-wait behind it on a worker.
+Its own process takes seconds to start, which nobody waits for. The run may take minutes, and no
+picture should wait behind it on a worker.
 """
 
 import logging
@@ -20,13 +19,13 @@ from seg_pipeline.settings import get_settings
 from seg_pipeline.telemetry.logs import about
 
 UPKEEP_TAG = "seg_pipeline/upkeep"
-"""Jobs with this tag are executed so."""
+"""The tag of jobs whose runs get a process of their own."""
 
 logger = logging.getLogger(__name__)
 
 
 def start_upkeep(run_id: str) -> None:
-    """Starts the process and does not wait for it; a thread takes note of its end."""
+    """Starts the process without waiting. A thread collects its exit status."""
     process = subprocess.Popen(
         [sys.executable, "-m", "seg_pipeline.runtime.upkeep", run_id], stdin=subprocess.DEVNULL
     )
@@ -34,7 +33,7 @@ def start_upkeep(run_id: str) -> None:
 
 
 def main() -> None:
-    """Executes the run."""
+    """Executes the run that the command line names."""
     (run_id,) = sys.argv[1:]
     take_paths_literally()
     from seg_pipeline.runtime.process_logs import take_over_logs

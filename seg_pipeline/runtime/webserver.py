@@ -1,8 +1,7 @@
-"""Dagster's UI behind a guard: `python -m seg_pipeline.runtime.webserver` takes
-`dagster-webserver`'s options.
+"""Dagster's UI behind a guard: `python -m seg_pipeline.runtime.webserver`.
 
-Where they are not given, DAGSTER_HOST and DAGSTER_PORT say where it listens. `ui_guard.py` says
-what may reach it.
+It takes the options of `dagster-webserver`. By default it listens at DAGSTER_HOST and DAGSTER_PORT.
+`ui_guard.py` decides what may reach it.
 """
 
 import uvicorn
@@ -18,8 +17,7 @@ from seg_pipeline.settings import get_settings
 
 
 def main() -> None:
-    """Runs the UI until it is stopped: upstream's command, which serves its application through
-    `serve`."""
+    """Runs the UI until it is stopped: upstream's command, with our `serve` as its server."""
     take_over_logs("webserver")
     settings = get_settings()
     take_paths_literally()
@@ -37,8 +35,10 @@ def serve(
     log_level: str,
     live_data_poll_rate: int | None = None,
 ) -> None:
-    """Serves the UI. What proxies say of their clients is not believed: the guard looks at who is
-    connected."""
+    """Serves the UI.
+
+    Headers that proxies set are not believed: the guard checks the connection's own address.
+    """
     app = create_app_from_workspace_process_context(
         workspace_process_context, path_prefix, live_data_poll_rate, lifespan=cli._lifespan
     )

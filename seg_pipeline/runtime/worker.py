@@ -1,9 +1,8 @@
-"""The warm worker: `python -m seg_pipeline.runtime.worker` takes runs from the broker, one at a
-time.
+"""The warm worker: `python -m seg_pipeline.runtime.worker` takes runs, one at a time.
 
-A parent that only talks to the broker forks one child, which keeps the models, Dagster's instance
-and every connection from run to run. The child's heartbeat also notices a cancelled run and unloads
-idle models.
+The parent only talks to the broker. It forks one child, which keeps the models, Dagster's instance
+and every connection from run to run. The child's heartbeat thread also notices a cancelled run and
+unloads idle models.
 """
 
 import contextlib
@@ -65,8 +64,7 @@ _OPTIONS = (
     "--pool=prefork",
     "--concurrency=1",
     "--loglevel=WARNING",
-    # Chatter between workers, which goes through a control channel that the folder broker need not
-    # have.
+    # Messages between workers need a control channel, which the folder broker does not have.
     "--without-gossip",
     "--without-mingle",
     "--without-heartbeat",
@@ -74,14 +72,13 @@ _OPTIONS = (
 
 
 UNBEGUN_RUNS = 3
-"""So many runs in a row that fail before their first stage say that it is the worker which is at
-fault."""
+"""After so many runs in a row that fail before their first stage, the worker is at fault."""
 
 LONGEST_STORAGE_PAUSE_SECONDS = 10.0
 
 
 class HeartbeatThread(threading.Thread):
-    """Says every few seconds that this process lives and what it works on."""
+    """Writes every few seconds that this process lives and what it works on."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name="heartbeat", daemon=True)
@@ -97,17 +94,22 @@ class HeartbeatThread(threading.Thread):
         self.problem: str | None = None
 
     def run(self) -> None:
-        """Writes heartbeats until stopped. A store that is away is no reason to die: the heartbeat
-        grows stale until it is back."""
+        """Writes heartbeats until stopped.
+
+        It goes on while the store is unavailable: the heartbeat grows stale until the store is
+        back.
+        """
         while not self._stopping.is_set():
             self._beat_quietly()
             self._look_after_the_run()
             self._stopping.wait(self._settings.heartbeat_seconds)
 
     def _look_after_the_run(self) -> None:
-        """Stops a cancelled run and unloads idle models. Whatever goes wrong here, a database that
-        is away above all, must not end the thread: the worker would count as dead, and its jobs be
-        done twice."""
+        """Stops a cancelled run and unloads idle models.
+
+        No error may end the thread, least of all an unavailable database. The worker would count as
+        dead, and its jobs would be done twice.
+        """
         run_id = self._run_id
         try:
             self._stage_context.models.unload_idle()
@@ -128,16 +130,17 @@ class HeartbeatThread(threading.Thread):
         self._beat_quietly()
 
     def stop(self) -> None:
-        """Ends the thread and takes the heartbeat away, so that nobody waits for it to grow
-        stale."""
+        """Ends the thread and removes the heartbeat, so that nobody waits for it to grow stale."""
         self._stopping.set()
         with contextlib.suppress(StoreError):
             remove_beat(self._stage_context.store, self.worker_name)
 
     @contextmanager
     def during(self, run_id: str, uuids: list[str]) -> Iterator[None]:
-        """Names the run in the heartbeat, from before it begins until after its end is recorded:
-        the sweeper takes a started run that no heartbeat names for lost."""
+        """Names the run in the heartbeat from before its start until its end is recorded.
+
+        Recovery takes a started run that no heartbeat names for lost.
+        """
         with self._lock:
             self._run_id, self._uuids, self._idle_since = run_id, uuids, None
         self._beat_quietly()
@@ -156,7 +159,7 @@ class HeartbeatThread(threading.Thread):
             logger.warning("no heartbeat written: %s", error)
 
     def _interrupt(self, run_id: str) -> None:
-        """Stops the run in hand; while a model is loaded, the next heartbeat does."""
+        """Stops the current run. While a model is loading, it leaves that to the next heartbeat."""
         with self._stage_context.models.not_loading() as free:
             if free:
                 logger.info("run %s is cancelled", run_id)
@@ -189,12 +192,12 @@ class PoolChild:
 
     @cached_property
     def heartbeat_thread(self) -> HeartbeatThread:
-        """The heartbeat of this process."""
+        """The thread that writes this process's heartbeat."""
         return HeartbeatThread(f"{socket.gethostname()}-{os.getpid()}")
 
     @cached_property
     def reporter(self) -> Reporter:
-        """Reports what this process counts."""
+        """Reports this process's metrics."""
         return Reporter(shared_stage_context().store, "worker", get_settings().heartbeat_seconds)
 
     def finish_run_logs(self) -> None:
@@ -206,13 +209,14 @@ class PoolChild:
 child = PoolChild()
 
 _has_failed = mmap.mmap(-1, 1)
-"""One byte that parent and children share: 1 after a child could not be prepared, or took itself
-out."""
+"""One byte that parent and children share.
+
+It is 1 after a child could not be prepared, or ended the worker itself.
+"""
 
 
 def execute_run(run_id: str) -> None:
-    """Executes a run that was launched. One that is finished or gone is left alone, since
-    deliveries may repeat."""
+    """Executes a launched run. One that is finished or gone is ignored: deliveries may repeat."""
     run = _look_up(run_id)
     if run is None or run.is_finished:
         logger.info("run %s is over; its late delivery is ignored", run_id)
@@ -223,8 +227,11 @@ def execute_run(run_id: str) -> None:
 
 
 def _look_up(run_id: str) -> DagsterRun | None:
-    """The run, as soon as Dagster's storage answers. Without it a worker can do nothing, and says
-    so; were it to take one run after the other, each would be lost."""
+    """The run, as soon as Dagster's storage answers.
+
+    Without the storage a worker can do nothing, and its heartbeat says so. If it took one run after
+    the other meanwhile, each would be lost.
+    """
     for failures in count(1):
         try:
             run = child.instance.get_run_by_id(run_id)
@@ -241,8 +248,7 @@ def _look_up(run_id: str) -> DagsterRun | None:
 
 
 def _execute(run: DagsterRun) -> None:
-    """Executes it. A worker whose runs cannot even begin takes itself out, and one that has lost
-    its GPU."""
+    """Executes the run. Ends the worker if its runs cannot begin, or if it has lost its GPU."""
     stage_context, uuids = shared_stage_context(), uuids_of_run(run)
     alone = uuids[0] if len(uuids) == 1 else None
     with (
@@ -263,7 +269,7 @@ def _execute(run: DagsterRun) -> None:
 
 
 def _run_to_its_end(run_id: str) -> str | None:
-    """Why the run failed, if it did before its first stage or could not say so itself."""
+    """Why the run failed, if it did before its first stage or could not record it."""
     try:
         execute(child.instance, run_id)
         return None if shared_stage_context().has_begun else why_it_failed(child.instance, run_id)
@@ -275,8 +281,7 @@ def _run_to_its_end(run_id: str) -> str | None:
 
 
 def _take_out(problem: str) -> None:
-    """Ends the worker, so that another is started in its place; until then the last heartbeat says
-    why."""
+    """Ends the worker, so that another one replaces it. Until then the last heartbeat says why."""
     logger.critical("this worker takes itself out: %s", problem)
     child.heartbeat_thread.give_up(problem)
     child.finish_run_logs()
@@ -284,7 +289,7 @@ def _take_out(problem: str) -> None:
 
 
 def _close_abandoned(run: DagsterRun) -> None:
-    """A run that was delivered again after it had begun: its worker died, or still works on it."""
+    """Ends a run that was delivered again after its start, unless another worker executes it."""
     settings = get_settings()
     heartbeats = live_workers(
         shared_stage_context().store, datetime.now(UTC), settings.worker_stale_seconds
@@ -298,8 +303,11 @@ def _close_abandoned(run: DagsterRun) -> None:
 
 
 def _begin_child(lifeline: tuple[int, int], **_: Any) -> None:
-    """Prepares a new child. Celery only logs what a signal's receiver raises, and a half prepared
-    child would take runs: so a failure ends the whole worker."""
+    """Prepares a new child.
+
+    A failure ends the whole worker: Celery only logs what a signal's receiver raises, and a half
+    prepared child would take runs.
+    """
     if _has_failed[0]:
         os._exit(os.EX_SOFTWARE)  # the parent was quicker to fork than to stop
     try:
@@ -324,12 +332,12 @@ def _fail_parent() -> None:
 
 
 def end_with_parent(reader: int, writer: int) -> None:
-    """Kills this process when its parent is gone, however it went: then nobody has the pipe's
-    writing end any more.
+    """Kills this process when its parent is gone, however it ended.
 
-    In place of Linux's parent-death signal, which the pool sets: that comes when the *thread* ends
-    that forked. A child that took a dead one's place was forked by a thread that a parent which is
-    told to stop ends first, before the run in hand is finished.
+    Nobody then holds the pipe's writing end any more. This replaces Linux's parent-death signal,
+    which the pool sets, and which comes when the *thread* that forked ends. The thread that forks a
+    replacement child ends early in a parent that is told to stop: before the current run is
+    finished.
     """
     os.close(writer)
     with contextlib.suppress(OSError):  # only Linux has it
@@ -345,9 +353,11 @@ def _wait_for_the_end_of(reader: int) -> None:
 
 
 def _end_child(exitcode: int, **_: Any) -> None:
-    """The pool has told the child to go, and has every result. It would sleep for another second,
-    so that its parent could read a message that a parent which is stopping reads no more, and which
-    the exit code says as well."""
+    """Ends the child, whose results the pool has by now.
+
+    Celery's own way sleeps another second, so that the parent can read a message. A stopping parent
+    reads none, and the exit code says the same.
+    """
     child.heartbeat_thread.stop()
     child.reporter.close()
     child.finish_run_logs()
@@ -356,20 +366,24 @@ def _end_child(exitcode: int, **_: Any) -> None:
 
 
 def _free_locks_of_the_dead() -> None:
-    """A child that is killed while it waits for work takes the locks of the pool's pipes with it,
-    and the next would wait for them for ever. There is one child at a time, so a lock that is held
-    now is held by a dead one."""
+    """Frees the pool's locks that a killed child held.
+
+    A child that is killed while it waits for work keeps the locks of the pool's pipes. The next
+    child would wait for them for ever. There is one child at a time, so a lock that is held now is
+    a dead child's.
+    """
     process = current_process()
-    for lock in filter(
-        None, (process.inq._rlock, process.outq._wlock)
-    ):  # on Redis each child has pipes of its own
+    # On Redis each child has pipes of its own.
+    for lock in filter(None, (process.inq._rlock, process.outq._wlock)):
         lock.acquire(False)
         lock.release()
 
 
 def _forget_dead_neighbours() -> None:
-    """Removes the heartbeats of this host's workers whose processes are gone, so that the sweeper
-    need not wait."""
+    """Removes the heartbeats of workers on this host whose processes are gone.
+
+    Recovery then need not wait for them to grow stale.
+    """
     store = shared_stage_context().store
     with contextlib.suppress(StoreError):
         for heartbeat in all_workers(store):
@@ -387,7 +401,7 @@ def make_worker() -> Celery:
 
 
 def main() -> None:
-    """Runs the worker until SIGTERM, which lets the run in hand finish first."""
+    """Runs the worker until SIGTERM, which lets the current run finish first."""
     try:
         make_dagster_home_ready(get_settings())
     except OSError as error:
@@ -396,19 +410,21 @@ def main() -> None:
 
     take_over_logs("worker")
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", SecurityWarning
-        )  # in a container, being root is nothing special
-        # At each lost connection: that a later version may stop the run in hand then. Ours goes on.
+        # In a container, being root is nothing special.
+        warnings.simplefilter("ignore", SecurityWarning)
+        # Celery warns at each lost connection that a later version may stop the current run. Ours
+        # goes on.
         warnings.simplefilter("ignore", CPendingDeprecationWarning)
         make_worker().worker_main([*_OPTIONS, f"--queues={get_settings().celery_queue}"])
     _leave()
 
 
 def _leave() -> None:
-    """Ends the parent, whose child is gone and whose connections are closed. The usual way would
-    first wait for a thread of the pool that sleeps for a second at a time, and then take the loaded
-    libraries apart."""
+    """Ends the parent, whose child is gone and whose connections are closed.
+
+    The usual way first waits for a thread of the pool that sleeps for a second at a time, and then
+    unloads the libraries.
+    """
     logging.shutdown()
     os._exit(os.EX_SOFTWARE if _has_failed[0] else os.EX_OK)
 

@@ -124,9 +124,8 @@ class MetricSnapshots:
         """What all processes have counted, those that are gone too; without that of the process
         named."""
         snapshots = self.all()
-        past = (
-            self.past()
-        )  # after the files: whoever was folded between is in it, and is named in it
+        # After the files: whoever was folded between is in it, and is named in it.
+        past = self.past()
         living = (
             each.samples
             for each in snapshots
@@ -216,9 +215,8 @@ class Reporter(threading.Thread):
 
     def _report(self, now: datetime, ended: bool) -> None:
         counted = current_samples()
-        if (
-            now - self._written_at > SILENT_FOR / 2
-        ):  # the machine slept: what was written may have been folded in
+        # The machine slept: what was written may have been folded in.
+        if now - self._written_at > SILENT_FOR / 2:
             self.process, self._base = new_process_name(self._kind), self._written or self._base
             self._written_at = now
         is_news = counted != (self._written or self._base)

@@ -75,9 +75,8 @@ def chunks(data: bytes) -> Iterator[Chunk]:
     while at + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
         if not name.isalpha():
-            yield Chunk(
-                b"IEND", view[:0], view[at:]
-            )  # left to the decoder, which knows what to say
+            # Left to the decoder, which knows what to say.
+            yield Chunk(b"IEND", view[:0], view[at:])
             return
         yield Chunk(name, view[at + 8 : at + 8 + length], view[at : at + 12 + length])
         if name == b"IEND":
