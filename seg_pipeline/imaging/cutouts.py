@@ -1,4 +1,4 @@
-"""One segment cut out of its picture: RGBA WEBP, tight, transparent outside the mask."""
+"""Cuts one segment out of its picture: RGBA WEBP, tight, transparent outside the mask."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -15,7 +15,7 @@ _NEARBY = (31, 31)
 
 
 def crop_name(uuid: str, index: int) -> str:
-    """The cut-out's file name, `<32 hex digits>.webp`: the same again when the job is run again."""
+    """The cut-out's file name, `<32 hex digits>.webp`: the same whenever the job is run again."""
     return f"{sha256(f'{uuid}/{index}'.encode()).hexdigest()[:32]}.webp"
 
 
@@ -29,8 +29,8 @@ def cut_out_size(mask: Mask, resize: int | None) -> tuple[int, int]:
 def cut_out(image: RgbImage, mask: Mask, resize: int | None = None) -> bytes:
     """The masked pixels as RGBA WEBP (colour lossy, alpha exact), as large as the mask's box.
 
-    With `resize` the longer side becomes exactly that, upscaled if needed, aspect kept. What is
-    over 16383 px, the format's limit, is scaled down to it.
+    With `resize` the longer side becomes exactly that, upscaled if needed, aspect kept. Sides over
+    16383 px, the format's limit, are scaled down to it.
     """
     if image.shape[1::-1] != mask.resolution_wh:
         raise ValueError(
@@ -41,23 +41,25 @@ def cut_out(image: RgbImage, mask: Mask, resize: int | None = None) -> bytes:
     with large_ones_in_turn(max(mask.bits.size, size[0] * size[1])):
         rgba = _rgba(image[mask.box.slices], mask.bits)
         if size != (mask.box.width, mask.box.height):
-            # Not as RGBA: weighing by alpha makes Lanczos overshoot at the edge, a bright rim of up
-            # to 20%.
+            # Not as RGBA: weighting by alpha makes Lanczos overshoot at the edge, a bright rim of
+            # up to 20%.
             rgba = np.asarray(_picture(rgba, "RGBX").resize(size, Image.Resampling.LANCZOS))
-        # A little better than an original, which keeps a flat colour flat to the edge; in all still
-        # fewer bytes than by the defaults.
+        # A little better than an original, which keeps a flat colour flat to the edge. It still
+        # takes fewer bytes than the defaults.
         return encode_webp(_picture(rgba, "RGBA"), quality=79)
 
 
 def _picture(rgba: NDArray[np.uint8], mode: str) -> Image.Image:
-    """The four channels as a picture of Pillow's, which shares their memory."""
+    """The four channels as a Pillow image that shares their memory."""
     height, width = rgba.shape[:2]
     return Image.frombuffer(mode, (width, height), rgba, "raw", mode, 0, 1)
 
 
 def _rgba(crop: RgbImage, bits: BoolMask) -> NDArray[np.uint8]:
-    """Colours bled outward and the mask as alpha, `(h, w, 4) uint8`; made in strips, since the sums
-    that bleeding needs take 28 bytes a pixel."""
+    """Colours bled outward, and the mask as alpha, `(h, w, 4) uint8`.
+
+    It works in strips, since the sums that bleeding needs take 28 bytes a pixel.
+    """
     import cv2
 
     rgba = np.empty((*bits.shape, 4), dtype=np.uint8)
@@ -73,11 +75,10 @@ def _rgba(crop: RgbImage, bits: BoolMask) -> NDArray[np.uint8]:
 
 
 def _bleed_outward(crop: RgbImage, inside: NDArray[np.uint8], mean: Sequence[float]) -> RgbImage:
-    """The crop, and outside the mask the mean of the mask's pixels near by, or `mean` where none
-    is.
+    """The crop, with the mean colour of nearby mask pixels outside the mask.
 
-    Neither scaling nor WEBP's blocks, which both mix neighbours, can then bring the background into
-    the edge.
+    Where no mask pixel is near, it is `mean`. Scaling and WEBP's blocks mix neighbouring pixels,
+    and so cannot bring the background into the edge.
     """
     import cv2
 

@@ -1,9 +1,8 @@
-"""Strangers' pictures decoded in processes of their own, whose end is that picture's error and
-nobody else's.
+"""Decodes untrusted pictures in processes of their own: a crash is that picture's error alone.
 
 `Decoders` keeps a few such processes (see `decoder_process`) warm for one worker. Bytes and pixels
-pass through shared memory. A process that ends in the middle of a picture is replaced, and so is
-one after `PICTURES_A_PROCESS`. All end with their worker, however that ends.
+pass through shared memory. A process that ends during a picture is replaced, and so is one after
+`PICTURES_A_PROCESS`. All end with their worker, however it ends.
 """
 
 import atexit
@@ -32,7 +31,7 @@ from seg_pipeline.imaging.images import Decoded, ImageHeader, large_ones_in_turn
 PROCESSES = max(2, min(8, os.cpu_count() or 1))
 PICTURES_A_PROCESS = 1_000
 MAX_SECONDS = 600
-"""However busy the machine is; CPU time has a limit of its own, which a picture's pixels set."""
+"""However busy the machine is. CPU time has its own limit, which follows from the pixels."""
 
 _SIGNALS_OF_FAULTS = {
     *(signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGSYS),
@@ -57,19 +56,19 @@ _ENVIRONMENT = {
 
 
 class ImageDecoder(Protocol):
-    """What reads pictures: their headers and their pixels."""
+    """Reads the headers and the pixels of pictures."""
 
     def identify(self, data: bytes, max_pixels: int) -> ImageHeader:
         """As `images.identify`."""
         ...
 
     def read(self, data: bytes, max_pixels: int, header: ImageHeader | None = None) -> Decoded:
-        """As `images.read`, of a picture whose header is known or not."""
+        """As `images.read`. `header` is the picture's, if known."""
         ...
 
 
 class Decoders:
-    """A pool of decoding processes, each started when it is first needed; safe in threads."""
+    """A pool of decoding processes, each started when it is first needed; thread-safe."""
 
     def __init__(
         self, processes: int = PROCESSES, pictures_a_process: int = PICTURES_A_PROCESS
@@ -86,17 +85,18 @@ class Decoders:
         return ImageHeader(**{**header, "notes": tuple(header["notes"])})
 
     def read(self, data: bytes, max_pixels: int, header: ImageHeader | None = None) -> Decoded:
-        """As `images.read`; the picture's header spares a look at it.
+        """As `images.read`. A given header is not read again.
 
-        Raises ImageTooCostly for a picture that takes more memory or CPU time than one of its size
-        needs, UndecodableImage if it ends its decoder, and DecoderLost if something else did.
+        Raises ImageTooCostly for a picture that takes more memory or CPU time than its size needs.
+        Raises UndecodableImage if the picture crashes its decoder, and DecoderLost if something
+        else ended it.
         """
         header = header or self.identify(data, max_pixels)
         with large_ones_in_turn(header.width * header.height):
             return self._ask(data, max_pixels, pixels=True).decoded()
 
     def close(self) -> None:
-        """Ends the processes that are idle."""
+        """Ends the idle processes."""
         idle = [self._idle.get() for _ in range(self._idle.qsize())]
         for process in idle:
             if process:
@@ -119,7 +119,7 @@ class Decoders:
 
     @contextmanager
     def _process(self) -> Iterator["_Process"]:
-        """One process for the caller alone; waits until one is idle."""
+        """One process for the caller alone. Waits until one is idle."""
         process = self._idle.get()
         try:
             if process and process.has_ended:  # while it was idle: no picture is to blame
@@ -142,7 +142,7 @@ class _Reply:
         self._descriptors = descriptors
 
     def decoded(self) -> Decoded:
-        """The pixels, which are in memory that nobody else can take away or make smaller."""
+        """The pixels, in memory that no other process can remove or shrink."""
         shape = tuple(map(int, self.answer["shape"]))
         size = int(np.prod(shape))
         descriptor = self._descriptors[0]
@@ -157,7 +157,7 @@ class _Reply:
         return Decoded(pixels, tuple(map(str, self.answer["notes"])))
 
     def close(self) -> None:
-        """Closes what was sent."""
+        """Closes the descriptors."""
         while self._descriptors:
             os.close(self._descriptors.pop())
 
@@ -189,7 +189,7 @@ class _Process:
         return self._process.poll() is not None
 
     def ask(self, request: dict[str, Any], data: bytes) -> _Reply:
-        """What it answers. Raises an error for one that ends instead."""
+        """The process's answer. Raises an error if the process ends instead."""
         self.pictures += request["pixels"]
         file = decoder_process.anonymous_file()
         try:
@@ -207,7 +207,7 @@ class _Process:
             os.close(file)
 
     def end(self) -> None:
-        """Ends it, whatever it is doing."""
+        """Ends the process, whatever it is doing."""
         self.is_over = True
         self._process.kill()
         self._process.wait()
@@ -236,7 +236,7 @@ _lock = threading.Lock()
 
 
 def shared_decoders() -> Decoders:
-    """This process's pool; it outlives whoever uses it."""
+    """This process's pool, which outlives its users."""
     global _shared  # noqa: PLW0603
     with _lock:
         if _shared is None:

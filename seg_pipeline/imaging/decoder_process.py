@@ -1,10 +1,8 @@
-"""The process that decodes strangers' bytes: `python -m seg_pipeline.imaging.decoder_process SOCKET
-LIFELINE`.
+"""The process that decodes untrusted bytes, on the descriptors SOCKET and LIFELINE.
 
-It takes one picture after another from its worker, under limits of memory, CPU time and output that
-follow from what the picture's header says, and leaves the pixels in shared memory. Whatever a
-picture does here ends this process at most; `decoder_pool` starts the next. It knows no secrets:
-its environment is empty.
+It takes one picture after another from its worker, and leaves the pixels in shared memory. Its
+limits of memory, CPU time and output follow from the picture's header. At worst a picture ends this
+process, and `decoder_pool` starts the next. The process knows no secrets: its environment is empty.
 """
 
 import contextlib
@@ -28,12 +26,16 @@ from seg_pipeline.errors import ImageError, ImageTooCostly
 from seg_pipeline.imaging import images
 
 HEADER_BYTES = 64 * 2**20
-"""Memory for whatever a header takes, beside the picture's own bytes; and what a process may keep
-between pictures."""
+"""The most memory of a header, beside the picture's own bytes.
+
+It is also what a process may keep between pictures.
+"""
 
 BYTES_A_PIXEL = {"AVIF": 48, "HEIF": 48, "JXL": 64}
-"""What decoding takes at most, with the pixels that come out: these decoders keep planes of wide
-numbers."""
+"""The most bytes that decoding takes, output included.
+
+These decoders keep planes of wide numbers.
+"""
 
 USUAL_BYTES_A_PIXEL = 24
 CPU_SECONDS = 5
@@ -44,7 +46,7 @@ _COPIES_OF_THE_FILE = 4
 
 
 def memory_limit(format_: str, pixels: int, size: int) -> int:
-    """Bytes that a picture may take beyond those that the process has at rest."""
+    """The bytes that a picture may take beyond those of the process at rest."""
     return (
         HEADER_BYTES
         + _COPIES_OF_THE_FILE * size
@@ -53,7 +55,7 @@ def memory_limit(format_: str, pixels: int, size: int) -> int:
 
 
 def cpu_seconds(pixels: int) -> int:
-    """Seconds of CPU time that a picture may take."""
+    """The seconds of CPU time that a picture may take."""
     return CPU_SECONDS + int(CPU_SECONDS_A_MEGAPIXEL * pixels / 1e6)
 
 
@@ -66,16 +68,16 @@ class DecoderLimits:
         _, self._most_cpu = resource.getrlimit(resource.RLIMIT_CPU)
 
     def allow_header(self, size: int) -> None:
-        """For a picture of so many bytes of which nothing is known."""
+        """Sets the limits for a picture of so many bytes whose header is not known yet."""
         self._allow(HEADER_BYTES + _COPIES_OF_THE_FILE * size, CPU_SECONDS)
 
     def allow_pixels(self, header: images.ImageHeader, size: int) -> None:
-        """For all of a picture."""
+        """Sets the limits for decoding the picture."""
         pixels = header.width * header.height
         self._allow(memory_limit(header.format, pixels, size), cpu_seconds(pixels))
 
     def outgrown(self) -> bool:
-        """Whether a picture has left so much memory behind that the next ones would suffer."""
+        """Whether a picture has left so much memory in use that the next ones would lack it."""
         return (
             self._memory_at_rest is not None
             and (_address_space() or 0) - self._memory_at_rest > HEADER_BYTES
@@ -93,8 +95,7 @@ class DecoderLimits:
 
 
 def anonymous_file() -> int:
-    """The descriptor of a file in memory that has no name (on disk where the system has none in
-    memory)."""
+    """The descriptor of an unnamed file, in memory where the system has that, else on disk."""
     if sys.platform == "linux":
         return os.memfd_create("picture", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with tempfile.TemporaryFile() as file:
@@ -102,13 +103,15 @@ def anonymous_file() -> int:
 
 
 def send(connection: socket.socket, message: dict[str, Any], descriptors: list[int]) -> None:
-    """Sends a message, and descriptors with it."""
+    """Sends a message together with descriptors."""
     socket.send_fds(connection, [json.dumps(message).encode() + b"\n"], descriptors)
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """The next message and its descriptors, which are the caller's to close. Raises EOFError when
-    the other side has gone, and ValueError for what is no message."""
+    """The next message and its descriptors, which the caller closes.
+
+    Raises EOFError when the other side has gone, and ValueError for an invalid message.
+    """
     got, descriptors = b"", list[int]()
     while not got.endswith(b"\n"):
         piece, more, _, _ = socket.recv_fds(connection, MAX_MESSAGE_BYTES, 1)
@@ -126,20 +129,20 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 class SharedPixels:
-    """Memory that another process can see, for one picture's pixels."""
+    """Memory for one picture's pixels that another process can map."""
 
     def __init__(self) -> None:
         self.descriptors: list[int] = []
 
     def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """An array of that shape in it."""
+        """An array of that shape in the shared memory."""
         size = int(np.prod(shape))
         self.descriptors.append(anonymous_file())
         os.ftruncate(self.descriptors[-1], size)
         return np.frombuffer(mmap.mmap(self.descriptors[-1], size), np.uint8).reshape(shape)
 
     def close(self) -> None:
-        """Lets go of it; whoever was sent the descriptor keeps it."""
+        """Closes the descriptors. A process that received one keeps its own."""
         for descriptor in self.descriptors:
             os.close(descriptor)
 
@@ -166,7 +169,7 @@ def serve(connection: socket.socket) -> None:
 def _answer(
     request: dict[str, Any], descriptor: int, limits: DecoderLimits, pixels: SharedPixels
 ) -> dict[str, Any]:
-    """What became of a picture: its header, its shape and notes, or an error by its code."""
+    """The outcome of a picture: its header, its shape and notes, or an error by its code."""
     try:
         limits.allow_header(request["size"])
         data = _read(descriptor, request["size"])
@@ -174,8 +177,8 @@ def _answer(
         if not request["pixels"]:
             return {"header": asdict(header)}
         limits.allow_pixels(header, len(data))
-        found = images.read(data, request["max_pixels"], pixels.allocate)
-        return {"shape": found.pixels.shape, "notes": found.notes}
+        decoded = images.read(data, request["max_pixels"], pixels.allocate)
+        return {"shape": decoded.pixels.shape, "notes": decoded.notes}
     except MemoryError:
         error: ImageError = ImageTooCostly(
             "The picture takes more memory to decode than one of its size needs."
@@ -191,7 +194,7 @@ def _read(descriptor: int, size: int) -> bytes:
 
 
 def _address_space() -> int | None:
-    """Bytes of address space in use; None where they cannot be told or limited."""
+    """The bytes of address space in use; None where they cannot be measured or limited."""
     if sys.platform != "linux":
         return None
     with open("/proc/self/statm", encoding="ascii") as file:
@@ -199,9 +202,11 @@ def _address_space() -> int | None:
 
 
 def end_with_worker(lifeline: int) -> None:
-    """Has the kernel end this process the moment its worker has gone, in the middle of whatever:
-    then nobody has the pipe's writing end any more, which is a signal's worth (SIGIO), and that
-    signal ends a process that ignores none."""
+    """Has the kernel end this process as soon as its worker has gone.
+
+    Nobody then holds the pipe's writing end any more. The kernel reports that by SIGIO, which by
+    default ends a process at any point.
+    """
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)

@@ -1,9 +1,8 @@
-"""What a picture says of itself before anybody decodes it, read in a bounded number of steps
-without any decoder.
+"""Reads a picture's header in a bounded number of steps, without any decoder.
 
 Pillow's plugins read a header to its end, whatever its size: 32 MB of empty JPEG segments take them
-15 s and 1 GB. Here the work is bounded, and no byte is kept. What cannot be told so is left to
-whoever decodes.
+15 s and 1 GB. Here the work is bounded, and no bytes are kept. What a scan cannot tell is left to
+the decoder.
 """
 
 import mmap
@@ -19,8 +18,7 @@ from seg_pipeline.imaging.images import FORMATS, check_frames, check_pixels, for
 
 SIGNATURE_BYTES = 16
 MAX_STEPS = 20_000
-"""Chunks that are looked at for a second frame; of a GIF's blocks, which are small, ten times as
-many."""
+"""Chunks that are searched for a second frame; ten times as many of a GIF's small blocks."""
 
 _WINDOW_BYTES = 64 * 2**10
 
@@ -31,8 +29,7 @@ _JPEG_SCAN = 0xDA
 
 @dataclass(frozen=True)
 class ScannedHeader:
-    """The format, the extension that it is stored with, and the size as stored; None where the scan
-    cannot tell."""
+    """The format, its file extension and the stored size; None where the scan cannot tell."""
 
     format: str
     extension: str
@@ -40,9 +37,9 @@ class ScannedHeader:
 
 
 def scan_header(file: BinaryIO, max_pixels: int) -> ScannedHeader:
-    """Reads what the header says; the file's position moves.
+    """Reads the header; the file's position moves.
 
-    Raises EmptyImage, NotAnImage, UnsupportedImage, TruncatedImage (a header that breaks off),
+    Raises EmptyImage, NotAnImage, UnsupportedImage, TruncatedImage (the header breaks off),
     AnimatedImage, TooManyPixels or ImageTooCostly.
     """
     if not file.seek(0, 2):
@@ -61,8 +58,7 @@ def scan_header(file: BinaryIO, max_pixels: int) -> ScannedHeader:
 
 
 def has_known_signature(beginning: bytes | bytearray) -> bool:
-    """Whether these first bytes (`SIGNATURE_BYTES` are enough) are those of a format that is known
-    here."""
+    """Whether a known format begins with these bytes; `SIGNATURE_BYTES` of them are enough."""
     if beginning[4:8] == b"ftyp":
         return True
     try:
@@ -72,15 +68,15 @@ def has_known_signature(beginning: bytes | bytearray) -> bool:
 
 
 class _Mapped(mmap.mmap):
-    """A file's bytes, of which only those are read that are looked at."""
+    """A file's bytes, read only where they are accessed."""
 
     def startswith(self, prefix: bytes | tuple[bytes, ...]) -> bool:
-        """As of bytes."""
+        """As `bytes.startswith`."""
         return self[:SIGNATURE_BYTES].startswith(prefix)
 
 
 class _Ended(Exception):
-    """The file ends before what was asked for."""
+    """The file ends before the requested bytes."""
 
 
 class _Bytes:
@@ -95,7 +91,7 @@ class _Bytes:
         return self._size
 
     def read(self, start: int, count: int) -> bytes:
-        """So many bytes from there; _Ended if there are fewer."""
+        """So many bytes from `start`; _Ended if there are fewer."""
         if start + count > self._size:
             raise _Ended
         begin = start - self._start
@@ -105,7 +101,7 @@ class _Bytes:
         return self._window[begin : begin + count]
 
     def unpack(self, layout: str, start: int) -> tuple[int, ...]:
-        """Integers from there."""
+        """Integers from `start`."""
         return struct.unpack(layout, self.read(start, struct.calcsize(layout)))
 
 
@@ -146,8 +142,10 @@ def _png(bytes_: _Bytes) -> tuple[int, int] | None:
 
 
 def _png_chunks(bytes_: _Bytes) -> Iterator[tuple[bytes, int]]:
-    """Names and where the data begins, up to the picture's pixels. Raises TruncatedImage if there
-    are none."""
+    """The chunks' names and where their data begins, up to the picture's pixels.
+
+    Raises TruncatedImage if there are no pixels.
+    """
     position = 8
     for _ in range(MAX_STEPS):
         if position + 12 > len(bytes_):
@@ -168,7 +166,7 @@ def _gif(bytes_: _Bytes) -> tuple[int, int] | None:
 
 
 def _gif_frames(bytes_: _Bytes, position: int) -> int:
-    """1, or 2 for more; as far as the steps reach."""
+    """The number of frames, counted up to 2 and as far as the steps reach."""
     frames, is_data = 0, False
     for _ in range(MAX_STEPS * 10):
         (kind,) = bytes_.read(position, 1)

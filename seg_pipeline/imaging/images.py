@@ -1,8 +1,8 @@
-"""Bytes to pixels and back: what a picture is, its pixels upright in RGB, and the original as WEBP.
+"""Reads and writes pictures: headers, pixels upright in RGB, and the original as WEBP.
 
-Every function is safe in threads. Only the formats in `FORMATS` are ever tried, so bytes cannot
-reach the decoders of Pillow that run other programs (EPS) or are seldom looked after. A worker
-decodes strangers' bytes by `decoder_pool`, which calls these functions in processes with limits.
+Every function is thread-safe. Only the formats in `FORMATS` are ever tried. So bytes cannot reach
+those of Pillow's decoders that run other programs (EPS) or are poorly maintained. A worker decodes
+untrusted bytes by `decoder_pool`, which calls these functions in processes with limits.
 """
 
 import errno
@@ -67,13 +67,11 @@ WEBP_MAX_SIDE = 16383
 """The format's own limit: 14 bits a side."""
 
 LARGE_PIXELS = 25_000_000
-"""Pictures and cut-outs of more pixels are decoded and encoded one at a time, however many threads
-there are."""
+"""Larger pictures and cut-outs are decoded and encoded one at a time, in however many threads."""
 
 _END_OF_JPEG = b"\xff\xd9"
 MAX_UNKNOWN_SHARE = 0.01
-"""A JPEG without its end is whole if at most this share of its pixels depends on what would have
-followed."""
+"""A JPEG without its end is whole if at most this share of its pixels depends on the rest."""
 
 _SIGNATURES = {
     "JPEG": (b"\xff\xd8\xff",),
@@ -93,7 +91,7 @@ _UNSUPPORTED = re.compile(
     r"|not available|no codec",
     re.IGNORECASE,
 )
-"""How decoders say that a file is whole and beyond them."""
+"""How decoders say that a file is valid but not supported."""
 
 
 _large_one = threading.Lock()
@@ -101,7 +99,7 @@ _large_one = threading.Lock()
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What a picture says of itself. `width` and `height` are as stored, before EXIF turns it."""
+    """A picture's header. `width` and `height` are as stored, before EXIF turns the picture."""
 
     format: str
     extension: str
@@ -111,7 +109,7 @@ class ImageHeader:
 
 
 class Decoded(NamedTuple):
-    """A picture's pixels, and what a sender may want to know about how they were read."""
+    """A picture's pixels, and notes for its sender about how they were read."""
 
     pixels: RgbImage
     notes: tuple[str, ...] = ()
@@ -119,7 +117,7 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class _Source:
-    """A picture that has passed the checks of its header; nothing is decoded yet."""
+    """A picture whose header passed the checks; nothing is decoded yet."""
 
     header: ImageHeader
     data: bytes
@@ -130,23 +128,22 @@ class _Source:
 def identify(data: bytes, max_pixels: int) -> ImageHeader:
     """Reads the header alone, so that a hostile picture costs nothing.
 
-    Raises EmptyImage, NotAnImage, UnsupportedImage, TruncatedImage (a header that breaks off),
+    Raises EmptyImage, NotAnImage, UnsupportedImage, TruncatedImage (the header breaks off),
     AnimatedImage, TooManyPixels or ImageTooCostly.
     """
     return _open(data, max_pixels, pixels=False).header
 
 
 def decode(data: bytes, max_pixels: int) -> RgbImage:
-    """The picture as `(H, W, 3) uint8` RGB, upright, what is transparent on white, 16 bits scaled
-    to 8.
+    """The picture as `(H, W, 3) uint8` RGB, upright, on white, 16 bits scaled to 8.
 
-    Raises what `identify` raises, and TruncatedImage for pixels that are missing or damaged.
+    Raises what `identify` raises, and TruncatedImage for missing or damaged pixels.
     """
     return read(data, max_pixels).pixels
 
 
 def read(data: bytes, max_pixels: int, allocate: Allocate | None = None) -> Decoded:
-    """As `decode`, with notes; the pixels are put where `allocate` says."""
+    """As `decode`, with notes. `allocate` provides the array of the pixels."""
     source = _open(data, max_pixels)
     with (
         large_ones_in_turn(source.header.width * source.header.height),
@@ -156,7 +153,7 @@ def read(data: bytes, max_pixels: int, allocate: Allocate | None = None) -> Deco
 
 
 def decode_alpha(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
-    """How opaque each pixel is, `(H, W) uint8`, as stored. Raises as `decode` does."""
+    """The opacity of each pixel, `(H, W) uint8`, as stored. Raises as `decode` does."""
     source = _open(data, max_pixels)
     with (
         large_ones_in_turn(source.header.width * source.header.height),
@@ -166,30 +163,34 @@ def decode_alpha(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
 
 
 def verify(data: bytes, max_pixels: int) -> None:
-    """Raises TruncatedImage for a PNG whose checksums do not fit; `decode` may miss that, as it
-    stops reading when it has all rows. Else raises what `identify` raises."""
+    """Raises TruncatedImage for a PNG with a wrong checksum, and what `identify` raises.
+
+    `decode` may miss a wrong checksum, since it stops reading once it has all rows.
+    """
     header = identify(data, max_pixels)
     with _faults(header.format):
         _plugin(header.format)(BytesIO(data), "").verify()
 
 
 def encode_original(image: RgbImage) -> bytes:
-    """The picture as WEBP; sides over 16383 px, the format's limit, are scaled down to fit."""
+    """The picture as WEBP. Sides over 16383 px, the format's limit, are scaled down to fit."""
     with large_ones_in_turn(image.shape[0] * image.shape[1]):
         picture = fit_into(Image.fromarray(image), WEBP_MAX_SIDE)
-        # Half the time of WEBP's defaults (method 4, quality 80), never more bytes, and half a
-        # decibel less.
+        # Half the time of WEBP's defaults (method 4, quality 80), no more bytes, and half a decibel
+        # less.
         return encode_webp(picture, quality=78)
 
 
 def large_ones_in_turn(pixels: int) -> AbstractContextManager[object]:
-    """To hold while a picture of so many pixels is decoded or encoded: what that needs of memory, a
-    few times the picture, is then needed once in a process. Not to be nested."""
+    """Hold this while a picture of so many pixels is decoded or encoded. It does not nest.
+
+    A large one needs a few times its own size in memory; so a process needs that only once.
+    """
     return _large_one if pixels > LARGE_PIXELS else nullcontext()
 
 
 def encode_webp(picture: Image.Image, quality: int, method: int = 2) -> bytes:
-    """Lossy WEBP (alpha stays exact); method 0 is quickest, 6 smallest."""
+    """Lossy WEBP (alpha stays exact); method 0 is fastest, 6 smallest."""
     buffer = BytesIO()
     picture.save(buffer, "WEBP", quality=quality, method=method)
     return buffer.getvalue()
@@ -210,8 +211,7 @@ def scaled_size(size_wh: tuple[int, int], longer_side: int) -> tuple[int, int]:
 
 
 def warm_up() -> None:
-    """Loads every decoder, in a process that does nothing but decode; each then keeps to one
-    thread."""
+    """Loads every decoder, for a process that only decodes. Each then uses one thread."""
     import cv2
 
     cv2.setNumThreads(0)
@@ -223,7 +223,7 @@ def warm_up() -> None:
 
 @contextmanager
 def _faults(format_: str, what: str = "picture is") -> Iterator[None]:
-    """Decoders raise whatever they like: what is beyond them is unsupported, all else is damage."""
+    """Turns whatever a decoder raises into ours: UnsupportedImage, or TruncatedImage for damage."""
     try:
         yield
     except (MemoryError, ImageError):
@@ -250,7 +250,7 @@ def _fault_of(error: Exception, format_: str, what: str) -> ImageError:
 
 
 def _open(data: bytes, max_pixels: int, *, pixels: bool = True) -> _Source:
-    """The picture, past the checks on its parts, frames and pixels."""
+    """The picture, once its parts, frames and pixels have passed the checks."""
     if not data:
         raise EmptyImage("The picture is empty: no bytes arrived.")
     format_ = format_of(data)
@@ -267,7 +267,7 @@ def _open(data: bytes, max_pixels: int, *, pixels: bool = True) -> _Source:
 
 def _open_with_pillow(format_: str, data: bytes, max_pixels: int) -> _Source:
     with _faults(format_, "picture's header is"):
-        # Not Image.open: its bomb check warns and refuses by a process-wide limit, ours is
+        # Not Image.open: its check for bombs warns and refuses by a process-wide limit. Ours is
         # `max_pixels`.
         picture = _plugin(format_)(BytesIO(data), "")
         check_pixels(picture.size, max_pixels)
@@ -281,10 +281,16 @@ def _open_with_pillow(format_: str, data: bytes, max_pixels: int) -> _Source:
 
 
 def _open_tiff(data: bytes, max_pixels: int) -> _Source:
-    found = tiff.read_header(data)
-    check_pixels(found.picture.size_wh, max_pixels)
-    notes = (f"The TIFF has {found.pages} pages; the first was taken.",) if found.pages > 1 else ()
-    return _Source(_header("TIFF", found.picture.size_wh, notes), data, directory=found.picture)
+    tiff_header = tiff.read_header(data)
+    check_pixels(tiff_header.picture.size_wh, max_pixels)
+    notes = (
+        (f"The TIFF has {tiff_header.pages} pages; the first was taken.",)
+        if tiff_header.pages > 1
+        else ()
+    )
+    return _Source(
+        _header("TIFF", tiff_header.picture.size_wh, notes), data, directory=tiff_header.picture
+    )
 
 
 def _open_jxl(data: bytes, max_pixels: int) -> _Source:
@@ -299,13 +305,13 @@ def _header(format_: str, size_wh: tuple[int, int], notes: tuple[str, ...] = ())
 
 
 def check_frames(format_: str, animated: bool) -> None:
-    """Raises AnimatedImage."""
+    """Raises AnimatedImage for an animated picture."""
     if animated:
         raise AnimatedImage(f"The {format_} picture has more than one frame; send a single one.")
 
 
 def _plugin(format_: str) -> Callable[..., ImageFile.ImageFile]:
-    """What opens a format; the libraries of two are loaded when a picture of theirs comes."""
+    """The Pillow plugin of a format. The libraries of HEIF and JPEG XL are loaded on first use."""
     if format_ == "HEIF":
         from pi_heif import HeifImageFile, options
 
@@ -328,8 +334,10 @@ def _plugin(format_: str) -> Callable[..., ImageFile.ImageFile]:
 
 
 def format_of(data: bytes) -> str:
-    """The one format whose signature the bytes begin with; raises NotAnImage, UnsupportedImage or
-    AnimatedImage."""
+    """The format whose signature the bytes begin with.
+
+    Raises NotAnImage, UnsupportedImage or AnimatedImage.
+    """
     for format_, signatures in _SIGNATURES.items():
         if data.startswith(signatures):
             return format_
@@ -360,7 +368,7 @@ def _no_picture(data: bytes) -> ImageError:
 
 
 def check_pixels(size_wh: tuple[int, int], max_pixels: int) -> None:
-    """Raises TruncatedImage for a side below 1, TooManyPixels beyond the limit."""
+    """Raises TruncatedImage for a side below 1, and TooManyPixels above the limit."""
     width, height = size_wh
     if width < 1 or height < 1:
         raise TruncatedImage(
@@ -394,8 +402,10 @@ def _loaded(source: _Source) -> Image.Image:
 
 
 def _know_more_layouts() -> None:
-    """Pillow has the modes for these grey TIFFs, and lacks the lines that connect them: associated
-    alpha, numbers of more than 8 bits of which 0 is white."""
+    """Adds grey TIFF layouts for which Pillow has the modes but not the table entries.
+
+    These are associated alpha, and samples of more than 8 bits with 0 as white.
+    """
     for order, letter in ((b"II", ""), (b"MM", "B")):
         wide = {
             (1, 12): ("I;16", "I;12"),
@@ -411,7 +421,7 @@ def _know_more_layouts() -> None:
 
 
 def _loaded_jpeg(source: _Source) -> tuple[Image.Image, tuple[str, ...]]:
-    """A JPEG may lack its end, as cameras' streams that are cut into frames do."""
+    """Loads a JPEG, which may lack its end, as frames cut from a camera's stream do."""
     jpeg.check_scans(source.data)
     if not jpeg.without_its_end(source.data):
         return _loaded(source), ()
@@ -432,7 +442,7 @@ def _loaded_jpeg(source: _Source) -> tuple[Image.Image, tuple[str, ...]]:
 
 
 def _share_that_differs(one: Image.Image, other: Image.Image) -> float:
-    """What is missing shows where the bytes behind the end make a difference."""
+    """The share of pixels that differ: those that depend on the bytes behind the end."""
     width, height = one.size
     differing = 0
     for rows in strips(height, width):
@@ -442,5 +452,5 @@ def _share_that_differs(one: Image.Image, other: Image.Image) -> float:
 
 
 def _reason(error: Exception) -> str:
-    """What the decoder says, without its advice on how to build it."""
+    """The decoder's message, without its advice on how to build it."""
     return str(error).partition(" Please ")[0].rstrip(".")[:200] or type(error).__name__

@@ -19,15 +19,18 @@ _PALETTE = bytes(6)
 _TRANSPARENCY = b"\x00"
 
 EXACT_PIXELS = 4_000_000
-"""Distances to the edge take 9 bytes a pixel, and a second for a hundred megapixels."""
+"""In larger boxes the interior point is approximate.
+
+Exact distances take 9 bytes a pixel, and a second for a hundred megapixels.
+"""
 
 
 def encode_mask_png(mask: Mask) -> bytes:
     """The full-frame mask as PNG, opaque black inside and transparent black outside.
 
-    One bit a pixel with a palette, written here because Pillow takes 15 times as long for three
-    times the bytes: zlib's RLE strategy suits rows of packed bits (PNG specification, third
-    edition, 11.2 and 11.3.1.1).
+    It has one bit a pixel and a palette. It is written here because Pillow takes 15 times as long
+    for three times the bytes: zlib's RLE strategy suits rows of packed bits (PNG specification,
+    third edition, 11.2 and 11.3.1.1).
     """
     deflate = zlib.compressobj(level=6, strategy=zlib.Z_RLE)
     pixels = deflate.compress(_packed_rows(mask)) + deflate.flush()
@@ -35,11 +38,10 @@ def encode_mask_png(mask: Mask) -> bytes:
 
 
 def decode_mask_png(data: bytes, max_pixels: int) -> Mask:
-    """The mask of a PNG: what is at least half opaque. Raises ImageError, also for a mask without a
-    pixel.
+    """The mask of a PNG: its pixels that are at least half opaque.
 
-    What `encode_mask_png` wrote is unpacked inside the mask's box alone; anything else takes
-    Pillow's way.
+    A PNG of `encode_mask_png` is unpacked only inside the mask's box; any other goes through
+    Pillow. Raises ImageError, also for an empty mask.
     """
     mask = _read_own_png(data, max_pixels)
     if mask is None:
@@ -57,11 +59,10 @@ def center_point(mask: Mask) -> tuple[int, int]:
 
 
 def interior_point(mask: Mask) -> tuple[int, int]:
-    """The pixel `(x, y)` of the mask that is farthest from its edge; the first in reading order
-    among equals.
+    """The pixel `(x, y)` of the mask that is farthest from its edge; the first of equals.
 
-    Of a box above `EXACT_PIXELS` it is the middle of a block, one that the mask fills: in the mask
-    as well, and about as far from its edge.
+    For a box above `EXACT_PIXELS` it is the middle of a block of pixels that the mask fills. That
+    is in the mask as well, and about as far from its edge.
     """
     block = ceil(sqrt(mask.bits.size / EXACT_PIXELS))
     x, y = _deepest(mask.bits) if block == 1 else _deep(mask.bits, block)
@@ -85,20 +86,22 @@ def mask_iou(one: Mask, other: Mask) -> float:
 
 
 def shared_area(one: Mask, other: Mask) -> int:
-    """Pixels set in both of two masks of the same picture."""
+    """The pixels set in both of two masks of the same picture."""
     box = common_box(one.box, other.box)
     return int(np.count_nonzero(mask_window(one, box) & mask_window(other, box))) if box else 0
 
 
 def area_inside(mask: Mask, box: Box) -> int:
-    """Pixels set in the part of the picture that is the box."""
+    """The pixels set inside the box."""
     inside = common_box(mask.box, box)
     return int(np.count_nonzero(mask_window(mask, inside))) if inside else 0
 
 
 def mask_window(mask: Mask, box: Box) -> BoolMask:
-    """The mask in a part of the picture, `(box.height, box.width) bool`; no copy where the part is
-    of its box."""
+    """The mask in a box of the picture, `(box.height, box.width) bool`.
+
+    It is a view if the box lies inside the mask's own.
+    """
     inside = common_box(mask.box, box)
     if inside is None:
         return np.zeros((box.height, box.width), dtype=np.bool_)
@@ -111,7 +114,7 @@ def mask_window(mask: Mask, box: Box) -> BoolMask:
 
 
 def common_box(*boxes: Box) -> Box | None:
-    """What all the boxes have in common, or None if that is nothing."""
+    """The intersection of all the boxes; None if it is empty."""
     x, y = max(box.x for box in boxes), max(box.y for box in boxes)
     right, bottom = (
         min(box.x + box.width for box in boxes),
@@ -121,8 +124,7 @@ def common_box(*boxes: Box) -> Box | None:
 
 
 def boxes_meet(ours: Sequence[Box], theirs: Sequence[Box]) -> BoolMask:
-    """Whether each of our boxes has a pixel in common with each of theirs, `(ours, theirs)
-    bool`."""
+    """Whether each of our boxes overlaps each of theirs, `(ours, theirs) bool`."""
     (x0, y0, x1, y1), (u0, v0, u1, v1) = (
         np.array([(box.x, box.y, box.x + box.width, box.y + box.height) for box in boxes])
         .reshape(-1, 4)
@@ -135,7 +137,7 @@ def boxes_meet(ours: Sequence[Box], theirs: Sequence[Box]) -> BoolMask:
 
 
 def hull(boxes: Iterable[Box]) -> Box:
-    """The smallest box around all of them."""
+    """The smallest box around all of the boxes."""
     every = list(boxes)
     x, y = min(box.x for box in every), min(box.y for box in every)
     right, bottom = (
@@ -146,12 +148,12 @@ def hull(boxes: Iterable[Box]) -> Box:
 
 
 def box_slices(inner: Box, outer: Box) -> tuple[slice, slice]:
-    """Rows and columns of a box in an array that shows another one around it."""
+    """Rows and columns of a box in an array that shows another box around it."""
     return Box(inner.x - outer.x, inner.y - outer.y, inner.width, inner.height).slices
 
 
 def order_by_area(segments: Iterable[Segment]) -> list[Segment]:
-    """Largest first; equals stay in the order given."""
+    """The segments, largest first; equals stay in the given order."""
     return sorted(segments, key=lambda segment: -segment.mask.area)
 
 
@@ -171,13 +173,15 @@ def mask_to_rle(mask: Mask) -> dict[str, Any]:
 
 
 def _run_lengths(mask: Mask) -> list[int]:
-    """Unset and set pixels of the whole picture in turn, down the columns; they begin with the
-    unset, if only 0."""
+    """Lengths of unset and set runs of the whole picture in turn, down the columns.
+
+    They begin with the unset run, even of length 0.
+    """
     width, height = mask.resolution_wh
     edges = np.diff(np.pad(mask.bits.T.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     columns, rows = np.nonzero(edges)
     turns = (mask.box.x + columns) * height + mask.box.y + rows
-    # A run that ends at the foot of a column and goes on at the head of the next is one.
+    # A run that ends at the foot of a column and goes on at the head of the next is one run.
     ends = 1 + 2 * np.flatnonzero(turns[1:-1:2] == turns[2::2])
     turns = np.delete(turns, np.concatenate([ends, ends + 1]))
     lengths: list[int] = np.diff(turns, prepend=0, append=width * height).tolist()
@@ -195,8 +199,10 @@ def _deepest(bits: BoolMask) -> tuple[int, int]:
 
 
 def _deep(bits: BoolMask, block: int) -> tuple[int, int]:
-    """A pixel well inside, by blocks of so many pixels a side; where the mask fills none, in its
-    fullest row."""
+    """A pixel well inside the mask, found by blocks of `block` pixels a side.
+
+    If the mask fills no block, the pixel is in its fullest row.
+    """
     height, width = (side // block for side in bits.shape)
     blocks = np.asarray(
         bits[: height * block, : width * block].reshape(height, block, width, block).all((1, 3))
@@ -228,8 +234,7 @@ def _png_head(resolution_wh: tuple[int, int]) -> bytes:
 
 
 def _read_own_png(data: bytes, max_pixels: int) -> Mask | None:
-    """The mask of a PNG that `encode_mask_png` wrote, or None for any other and for one that is
-    damaged."""
+    """The mask of an intact PNG that `encode_mask_png` wrote; None for any other."""
     width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))
     head = _png_head((width, height))
     if width * height > max_pixels or not data.startswith(head):

@@ -1,7 +1,7 @@
-"""The picture with its segments drawn on it, for people who look at a result.
+"""Draws the segments on their picture, for people who look at a result.
 
-Drawn with OpenCV inside each mask's box: sixty masks take a twentieth of the time of supervision's
-annotators, which work on the whole picture for each, and the import a hundredth.
+OpenCV draws inside each mask's box. Sixty masks take a twentieth of the time of supervision's
+annotators, which work on the whole picture for each, and the import takes a hundredth.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,11 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 def overlay(image: RgbImage, segments: Sequence[Segment]) -> bytes:
-    """WEBP of the picture, at most 1600 px on its longer side, each mask tinted, outlined and named
-    by its index and label; the later lie on top. The same input gives the same bytes."""
+    """The picture with its segments as WEBP, at most 1600 px on its longer side.
+
+    Each mask is tinted, outlined and named by its index and label; later ones lie on top. The same
+    input gives the same bytes.
+    """
     canvas = _canvas(image)
     corners = [
         _draw(canvas, segment.mask, colour_of(index)) for index, segment in enumerate(segments)
@@ -52,7 +55,7 @@ def _canvas(image: RgbImage) -> RgbImage:
 
 
 def _draw(canvas: RgbImage, mask: Mask, colour: Colour) -> tuple[int, int]:
-    """Tints and outlines the mask on the canvas; gives its box's corner there."""
+    """Tints and outlines the mask on the canvas. Returns its box's corner there."""
     import cv2
 
     bits, (x, y) = _scaled_bits(mask, (canvas.shape[1], canvas.shape[0]))
@@ -67,8 +70,7 @@ def _draw(canvas: RgbImage, mask: Mask, colour: Colour) -> tuple[int, int]:
 def _scaled_bits(
     mask: Mask, canvas_wh: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """The mask's box as `(h, w) uint8` of 0 and 1 at the canvas's scale, and its corner `(x, y)`
-    there."""
+    """The mask's box as `(h, w) uint8` of 0 and 1 at the canvas's scale, and its corner."""
     import cv2
 
     scale_x, scale_y = canvas_wh[0] / mask.resolution_wh[0], canvas_wh[1] / mask.resolution_wh[1]
@@ -82,8 +84,7 @@ def _scaled_bits(
 
 
 def _write(canvas: RgbImage, text: str, corner: tuple[int, int], colour: Colour) -> None:
-    """The text in black or white on a plate of the colour, moved inside the canvas where it would
-    leave it."""
+    """Writes the text in black or white on a plate of the colour, inside the canvas."""
     import cv2
 
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.5

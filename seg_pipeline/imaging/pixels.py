@@ -1,7 +1,7 @@
-"""A picture of Pillow's to `(H, W, 3) uint8` RGB: upright, in sRGB, on white, and as bright as its
-file means it.
+"""Converts a Pillow image to `(H, W, 3) uint8` RGB: upright, in sRGB, on white.
 
-What is done to pixels is done strip by strip, so that no second copy of a large picture is made.
+Its brightness follows the file's own range. Pixels are converted strip by strip, so that no second
+copy of a large picture is made.
 """
 
 import logging
@@ -21,7 +21,7 @@ from seg_pipeline.imaging.formats import png, tiff
 _logger = logging.getLogger(__name__)
 
 STRIP_PIXELS = 4_000_000
-"""Pixels of a strip, about."""
+"""The approximate number of pixels in a strip."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -32,19 +32,19 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation to what turns the picture upright; 1 is upright."""
+"""From an EXIF orientation to the turn that makes the picture upright; 1 is upright."""
 
 _SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
 _EXIF_ORIENTATION = 0x0112
 
 Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
-"""Gives an array of that shape, whatever is in it."""
+"""Returns an uninitialised array of that shape."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file says of its samples that Pillow's mode does not."""
+    """What a file says of its samples beyond Pillow's mode."""
 
     format: str
     grey_bits: int | None = None
@@ -62,8 +62,7 @@ def new_array(shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 def upright_rgb(picture: Image.Image, facts: Facts, allocate: Allocate) -> RgbImage:
-    """As the EXIF orientation says, strip by strip where the strips do not depend on one
-    another."""
+    """The picture turned as its EXIF orientation says, converted strip by strip."""
     # JPEG XL is upright by itself.
     turn = None if getattr(picture, "jpeg", None) is False else _turn_of(picture)
     to_rgb = _converter(picture, facts)
@@ -76,7 +75,7 @@ def upright_rgb(picture: Image.Image, facts: Facts, allocate: Allocate) -> RgbIm
 
 
 def alpha(picture: Image.Image) -> NDArray[np.uint8]:
-    """How opaque each pixel is, `(H, W) uint8`."""
+    """The opacity of each pixel, `(H, W) uint8`."""
     width, height = picture.size
     opacity = np.empty((height, width), dtype=np.uint8)
     for rows in strips(height, width):
@@ -97,7 +96,7 @@ def strip_of(picture: Image.Image, rows: slice) -> Image.Image:
 
 
 def _turn_of(picture: Image.Image) -> Image.Transpose | None:
-    """What turns the picture upright; an EXIF block that cannot be read leaves it as it is."""
+    """The turn that makes the picture upright; None for an EXIF block that cannot be read."""
     try:
         orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:
@@ -106,7 +105,7 @@ def _turn_of(picture: Image.Image) -> Image.Transpose | None:
 
 
 def _as_stored(upright: RgbImage, turn: Image.Transpose | None) -> RgbImage:
-    """The upright pixels in the order in which the file has them; a view."""
+    """A view of the upright pixels in the order in which the file stores them."""
     across = upright.transpose(1, 0, 2)
     return {
         None: upright,
@@ -121,7 +120,7 @@ def _as_stored(upright: RgbImage, turn: Image.Transpose | None) -> RgbImage:
 
 
 def _converter(picture: Image.Image, facts: Facts) -> Callable[[Image.Image], NDArray[np.uint8]]:
-    """What makes RGB of a strip: a mode alone does not say all that the file does."""
+    """What converts a strip to RGB, which depends on more than Pillow's mode."""
     if picture.mode.startswith("I") or picture.mode == "F":
         return _wide_grey(picture, facts.directory)
     if (
@@ -129,7 +128,7 @@ def _converter(picture: Image.Image, facts: Facts) -> Callable[[Image.Image], ND
         and picture.mode == "RGBA"
         and picture.getchannel("A").getextrema() == (0, 0)
     ):
-        # As Windows: nobody means to show nothing.
+        # As in Windows: a picture that is transparent everywhere is shown as opaque.
         return lambda strip: np.asarray(_to_rgb(strip.convert("RGB")))
     depth, transparent = facts.grey_bits, picture.info.get("transparency")
     if depth in (1, 2, 4) and isinstance(transparent, int):
@@ -152,8 +151,11 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """By the embedded colour profile, as phones (Display P3) and printers (CMYK) write them;
-    without one, or with one that is damaged or not this picture's, by the plain formulas."""
+    """The picture in sRGB, by its embedded colour profile, as phones and printers write one.
+
+    Without a profile, or with one that is damaged or does not fit, the plain formulas apply. Phones
+    write Display P3, printers CMYK.
+    """
     if picture.mode not in ("L", "RGB", "CMYK", "LAB"):
         picture = picture.convert("RGB")
     try:
@@ -167,7 +169,7 @@ def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _profile(mode: str, profile: bytes | None) -> ImageCms.ImageCmsProfile | None:
-    """The profile to convert from, or None where there is nothing to convert."""
+    """The profile to convert from; None if there is nothing to convert."""
     if mode == "LAB":
         return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
     if not profile:
@@ -182,16 +184,19 @@ def _flatten(picture: Image.Image) -> Image.Image:
 
 
 def _wide_grey(
-    picture: Image.Image, found: tiff.Directory | None
+    picture: Image.Image, directory: tiff.Directory | None
 ) -> Callable[[Image.Image], NDArray[np.uint8]]:
-    """Unsigned numbers of up to 16 bits by their highest eight, as Pillow does for 16-bit RGB;
-    wider ones, signed ones and floats from their own range. The one grey that a PNG may name
-    transparent becomes white."""
+    """Converts grey samples of more than 8 bits.
+
+    Unsigned numbers of up to 16 bits keep their highest eight, as in Pillow's 16-bit RGB. Wider
+    numbers, signed ones and floats are scaled from their own range. The one grey that a PNG may
+    name transparent becomes white.
+    """
     transparent = picture.info.get("transparency")
-    unsigned = np.uint32 if found and found.is_unsigned and found.bits == 32 else None
-    inverted = bool(found and found.zero_is_white)
+    unsigned = np.uint32 if directory and directory.is_unsigned and directory.bits == 32 else None
+    inverted = bool(directory and directory.zero_is_white)
     if picture.mode.startswith("I;16"):
-        low, high, shift = 0.0, 0.0, (found.bits if found else 16) - 8
+        low, high, shift = 0.0, 0.0, (directory.bits if directory else 16) - 8
     else:
         (low, high), shift = _range(picture, unsigned), None
 
@@ -210,7 +215,7 @@ def _wide_grey(
 
 
 def _range(picture: Image.Image, dtype: Any = None) -> tuple[float, float]:
-    """The least and the most of the finite values; 0 and 0 without any."""
+    """The minimum and maximum of the finite values; 0 and 0 without any."""
     ranges = []
     for rows in strips(picture.height, picture.width):
         values = np.asarray(strip_of(picture, rows))
@@ -228,8 +233,7 @@ def _range_of(values: NDArray[Any]) -> tuple[float, float] | None:
 
 
 def _stretch(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    """A range to 0 to 255, half a range to 127; a flat picture is black, and so is what is no
-    number."""
+    """Scales a range to 0 to 255. A flat picture becomes black, and so do NaNs."""
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = (values - np.float64(low)) * (255 / ((high - low) or 1))
     if values.dtype.kind == "f":
@@ -237,25 +241,28 @@ def _stretch(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]
     return scaled.astype(np.uint8)
 
 
-def floats_to_rgb(data: bytes, found: tiff.Directory, allocate: Allocate) -> RgbImage:
-    """A TIFF of doubles or of several floats a pixel, which Pillow does not read; from the range of
-    all samples."""
+def floats_to_rgb(data: bytes, directory: tiff.Directory, allocate: Allocate) -> RgbImage:
+    """A TIFF of doubles or of several floats a pixel, which Pillow does not read.
+
+    It is scaled from the range of all samples.
+    """
     import cv2
 
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if (
         values is None
-        or values.shape[:2] != (found.size_wh[1], found.size_wh[0])
+        or values.shape[:2] != (directory.size_wh[1], directory.size_wh[0])
         or values.dtype.kind != "f"
     ):
         raise UnsupportedImage(
-            f"The TIFF picture is of a kind that is not read ({found.layout}); save it with 8 bits."
+            f"The TIFF picture is of a kind that is not read ({directory.layout});"
+            " save it with 8 bits."
         )
     values = values if values.ndim == 3 else values[..., None]
     low, high = _range_of(values) or (0.0, 0.0)
     rgb = allocate((*values.shape[:2], 3))
     for rows in strips(*values.shape[:2]):
         eight_bits = _stretch(values[rows], low, high)
-        eight_bits = 255 - eight_bits if found.zero_is_white else eight_bits
+        eight_bits = 255 - eight_bits if directory.zero_is_white else eight_bits
         rgb[rows] = eight_bits[..., 2::-1] if eight_bits.shape[2] >= 3 else eight_bits[..., :1]
     return rgb

@@ -1,10 +1,9 @@
-"""What a model found in overlapping parts of a picture, put together: each thing once, whole, its
-mask exact.
+"""Merges what a model found in overlapping tiles: each object once, whole, its mask exact.
 
-Two segments of one label are pieces of one thing if they agree where both views look. Agreement is
-measured on the masks, inside that shared region alone, and things of more than two views are joined
-through the chain. Everything works on windows of the masks' boxes: no full frame is made but where
-a thing fills it.
+Two segments of one label are fragments of one object if they agree where both views overlap.
+Agreement is measured on the masks, only inside the region that both views share. Objects in more
+than two views are joined through the chain. Everything works on windows of the masks' boxes: no
+full frame is made unless an object fills it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,14 +27,16 @@ from seg_pipeline.imaging.masks import (
 )
 
 AGREEMENT = 0.5
-"""Pieces whose IoU in the shared region is larger are of one thing."""
+"""Fragments with a larger IoU in the shared region are of one object."""
 
 MOSTLY = 0.8
-"""The share of an area from which on another view, or another thing, has what matters of it."""
+"""The share of an area from which on another view or object covers it."""
 
 REACH = 128
-"""A piece is cut by its tile's border if it comes within this fraction of the tile's side: models
-work at a lower resolution and seldom draw to the last pixel."""
+"""How close a fragment comes to its tile's border to be cut by it, as a fraction of the side.
+
+Models work at a lower resolution and seldom draw to the last pixel.
+"""
 
 OVERVIEW = -1
 
@@ -44,7 +45,7 @@ _SCORES = ("confidence", "predicted_iou", "stability_score")
 
 @dataclass(frozen=True, eq=False)
 class TileView:
-    """A part of a picture, and the segments found in it; their masks are of the whole picture."""
+    """A part of a picture and its segments, whose masks are of the whole picture."""
 
     box: Box
     segments: Sequence[Segment]
@@ -52,10 +53,10 @@ class TileView:
 
 @dataclass(frozen=True, eq=False)
 class _Fragment:
-    """A segment of one view, which looked at `seen`.
+    """A segment of one view, whose region is `seen`.
 
-    `mask` is the picture's, the overview's own of its reduced picture; `coarse` is at the
-    overview's resolution either way, None where nothing is left of it or there is no overview.
+    `mask` is of the picture; an overview's is of its reduced picture. `coarse` is always at the
+    overview's resolution. It is None if no pixel of the mask is left there, or without an overview.
     """
 
     view: int
@@ -85,33 +86,38 @@ class _Fragment:
 
     @property
     def area(self) -> float:
-        """In pixels of the picture."""
+        """The area in pixels of the picture."""
         scale_x, scale_y = self.scale_xy
         return self.mask.area * scale_x * scale_y
 
     @property
     def box(self) -> Box:
-        """In the picture."""
+        """The box in the picture."""
         return _scaled(self.mask.box, self.scale_xy)
 
 
 def merge(tiles: Sequence[TileView], overview: Sequence[Segment] = ()) -> list[Segment]:
-    """The things in the picture, in the order in which the tiles, which cover it, and then the
-    overview saw them.
+    """The objects of a picture from the segments of tiles that cover it.
 
-    The segments of an `overview` are of the whole picture at a lower resolution; where a tile saw a
-    piece of a thing, the piece counts. Dropped is what a better view did not confirm: an overview's
-    segment that would fit into a tile, islands of another that would, and a piece that its tile's
-    border cuts if most of it lies in another tile, or in a thing that the overview saw whole.
+    They are in the order of the tiles, then of the overview. The segments of an `overview` are of
+    the whole picture at a lower resolution. Where a tile has a fragment of an object, the fragment
+    counts.
+
+    Segments that a better view does not confirm are dropped. These are an overview's segment that
+    would fit into a tile, and small islands of a larger one. So is a fragment that its tile's
+    border cuts, if most of it lies in another tile or in an object that the overview has whole.
     """
-    groups = [group for group in _grouped(_pieces(tiles, overview)) if _stands(group, tiles)]
-    whole = [piece for group in groups for piece in group if piece.is_rough]
-    return [_joined(group, tiles) for group in groups if not _is_doubtful(group, tiles, whole)]
+    groups = [
+        group for group in _grouped(_fragments(tiles, overview)) if _is_confirmed(group, tiles)
+    ]
+    whole = [fragment for group in groups for fragment in group if fragment.is_rough]
+    return [
+        _merge_fragments(group, tiles) for group in groups if not _is_doubtful(group, tiles, whole)
+    ]
 
 
 class TileFragment:
-    """A mask as far as a region shows it; its connected parts there are found when they are first
-    asked for."""
+    """The part of a mask inside a region. Its connected parts are computed on first use."""
 
     def __init__(self, mask: Mask, region: Box) -> None:
         self.box = common_box(mask.box, region)
@@ -120,7 +126,7 @@ class TileFragment:
 
     @cached_property
     def _connected(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """The number of each pixel's connected part, and the area of each."""
+        """The number of each pixel's connected part, and the area of each part."""
         import cv2
 
         _, numbers, stats, _ = cv2.connectedComponentsWithStats(
@@ -131,8 +137,10 @@ class TileFragment:
         )
 
     def area_touching(self, where: BoolMask, box: Box) -> int:
-        """The area of the connected parts that have a pixel of `where`, which shows a box inside
-        this one's."""
+        """The area of the connected parts that have a pixel of `where`.
+
+        `where` shows a box inside this one's.
+        """
         assert self.box is not None
         numbers, areas = self._connected
         if len(areas) == 2:  # the background and one part
@@ -143,10 +151,10 @@ class TileFragment:
 
 
 def agreement(one: TileFragment, other: TileFragment) -> float:
-    """How far two masks agree in the region that both views see: 0 to 1.
+    """How far two masks agree in the region of both views: 0 to 1.
 
-    It is the IoU of what touches: a view may see as two what the other sees joined, as the ends of
-    a U, so connected parts of either that have no pixel of the other do not count.
+    It is the IoU of the parts that touch. One view may separate what the other shows joined, such
+    as the ends of a U. So connected parts of either mask without a pixel of the other do not count.
     """
     meeting = common_box(one.box, other.box) if one.box and other.box else None
     if meeting is None or one.box is None or other.box is None:
@@ -160,8 +168,7 @@ def agreement(one: TileFragment, other: TileFragment) -> float:
 
 
 def upscaled(mask: Mask, resolution_wh: tuple[int, int]) -> Mask:
-    """A mask of a reduced picture in the picture of `resolution_wh`, its edge interpolated
-    (bilinear)."""
+    """A mask of a reduced picture in the picture of `resolution_wh`, bilinearly interpolated."""
     import cv2
 
     scale_x, scale_y = (
@@ -189,8 +196,10 @@ def upscaled(mask: Mask, resolution_wh: tuple[int, int]) -> Mask:
 
 
 def sampled(mask: Mask, resolution_wh: tuple[int, int]) -> Mask | None:
-    """The mask in a reduced picture of `resolution_wh`: its pixels at the centres of the reduced
-    picture's. None if it has none there."""
+    """The mask in a reduced picture of `resolution_wh`, sampled at its pixels' centres.
+
+    None if no pixel is set there.
+    """
     columns, rows = (
         ((np.arange(small) + 0.5) * large / small).astype(np.intp)
         for large, small in zip(mask.resolution_wh, resolution_wh, strict=True)
@@ -203,60 +212,61 @@ def sampled(mask: Mask, resolution_wh: tuple[int, int]) -> Mask | None:
 
 
 def _with_rim(mask: Mask) -> Box:
-    """The mask's box and a pixel around it, inside the picture."""
+    """The mask's box with a rim of one pixel, inside the picture."""
     x, y = max(mask.box.x - 1, 0), max(mask.box.y - 1, 0)
     right = min(mask.box.x + mask.box.width + 1, mask.resolution_wh[0])
     bottom = min(mask.box.y + mask.box.height + 1, mask.resolution_wh[1])
     return Box(x, y, right - x, bottom - y)
 
 
-def _pieces(tiles: Sequence[TileView], overview: Sequence[Segment]) -> list[_Fragment]:
+def _fragments(tiles: Sequence[TileView], overview: Sequence[Segment]) -> list[_Fragment]:
     coarse_wh = overview[0].mask.resolution_wh if overview else None
-    found = [
+    fragments = [
         _Fragment(index, view.box, segment, sampled(segment.mask, coarse_wh) if coarse_wh else None)
         for index, view in enumerate(tiles)
         for segment in view.segments
     ]
     everything = hull([view.box for view in tiles])
-    return found + [_Fragment(OVERVIEW, everything, segment, segment.mask) for segment in overview]
+    return fragments + [
+        _Fragment(OVERVIEW, everything, segment, segment.mask) for segment in overview
+    ]
 
 
-def _grouped(pieces: Sequence[_Fragment]) -> list[list[_Fragment]]:
-    """The pieces of each thing; the surest agreement joins first."""
-    groups = {index: [index] for index in range(len(pieces))}
-    group_of = list(range(len(pieces)))
-    for _, one, other in sorted(_agreements(pieces), key=lambda found: (-found[0], *found[1:])):
+def _grouped(fragments: Sequence[_Fragment]) -> list[list[_Fragment]]:
+    """The fragments of each object. The best agreement joins first."""
+    groups = {index: [index] for index in range(len(fragments))}
+    group_of = list(range(len(fragments)))
+    for _, one, other in sorted(_agreements(fragments), key=lambda pair: (-pair[0], *pair[1:])):
         kept, gone = sorted((group_of[one], group_of[other]))
         if kept == gone or _rivals(
-            [pieces[i] for i in groups[kept]], [pieces[i] for i in groups[gone]]
+            [fragments[i] for i in groups[kept]], [fragments[i] for i in groups[gone]]
         ):
             continue
         for index in groups[gone]:
             group_of[index] = kept
         groups[kept] += groups.pop(gone)
-    return [[pieces[index] for index in sorted(members)] for members in groups.values()]
+    return [[fragments[index] for index in sorted(members)] for members in groups.values()]
 
 
 def _rivals(one: Sequence[_Fragment], other: Sequence[_Fragment]) -> bool:
-    """Whether two pieces, one of each, cannot be of one thing."""
+    """Whether two fragments, one of each group, cannot be of one object."""
     return any(
-        _told_apart(a, b) if a.view == b.view else _outgrows(a, b) or _outgrows(b, a)
+        _are_distinct(a, b) if a.view == b.view else _outgrows(a, b) or _outgrows(b, a)
         for a, b in product(one, other)
     )
 
 
-def _told_apart(one: _Fragment, other: _Fragment) -> bool:
-    """Whether their view saw two things, one mostly on the other."""
+def _are_distinct(one: _Fragment, other: _Fragment) -> bool:
+    """Whether their view separates them as two objects, one mostly on the other."""
     shared = shared_area(one.mask, other.mask)
     return shared > AGREEMENT * min(one.mask.area, other.mask.area)
 
 
 def _outgrows(cut: _Fragment, whole: _Fragment) -> bool:
-    """Whether a tile saw whole what is the lesser part of a piece that another tile's border cuts
-    right there.
+    """Whether `whole`, uncut in its tile, is the lesser part of `cut`, which a border cuts there.
 
-    Such a piece has parts elsewhere that its tile took for the same thing: joined to them, the
-    thing would be lost.
+    The tile of `cut` took other parts for the same object. If they were joined, the whole object
+    would be lost.
     """
     if cut.is_rough or whole.is_rough or any(_beyond(whole)):
         return False
@@ -266,84 +276,87 @@ def _outgrows(cut: _Fragment, whole: _Fragment) -> bool:
     return 0 < shared <= AGREEMENT * cut.mask.area
 
 
-def _agreements(pieces: Sequence[_Fragment]) -> Iterator[tuple[float, int, int]]:
-    """Agreement and indices of any two pieces that are of one thing."""
+def _agreements(fragments: Sequence[_Fragment]) -> Iterator[tuple[float, int, int]]:
+    """The agreement and indices of any two fragments of one object."""
     by_view: dict[int, list[int]] = {}
-    for index, piece in enumerate(pieces):
-        by_view.setdefault(piece.view, []).append(index)
+    for index, fragment in enumerate(fragments):
+        by_view.setdefault(fragment.view, []).append(index)
     for ours, theirs in combinations(by_view.values(), 2):
-        shared = common_box(pieces[ours[0]].seen, pieces[theirs[0]].seen)
+        shared = common_box(fragments[ours[0]].seen, fragments[theirs[0]].seen)
         if shared is not None:
             yield from _agreements_in(
-                shared, [(i, pieces[i]) for i in ours], [(i, pieces[i]) for i in theirs]
+                shared, [(i, fragments[i]) for i in ours], [(i, fragments[i]) for i in theirs]
             )
 
 
 def _agreements_in(
     shared: Box, ours: Sequence[tuple[int, _Fragment]], theirs: Sequence[tuple[int, _Fragment]]
 ) -> Iterator[tuple[float, int, int]]:
-    """Of two views, in the region that both see."""
-    rough = next((piece for _, piece in (ours[0], theirs[0]) if piece.is_rough), None)
-    some, others = ([(i, piece.segment.label, part) for i,
-                     piece in pieces if (part := _part(piece, shared, rough))]
-                    for pieces in (ours, theirs))  # fmt: skip
+    """The same for two views, in the region that both share."""
+    rough = next((fragment for _, fragment in (ours[0], theirs[0]) if fragment.is_rough), None)
+    some, others = ([(i, fragment.segment.label, part) for i,
+                     fragment in fragments if (part := _part(fragment, shared, rough))]
+                    for fragments in (ours, theirs))  # fmt: skip
     boxes, other_boxes = ([part.box for *_, part in parts if part.box] for parts in (some, others))
     meet = boxes_meet(boxes, other_boxes)
     for i, j in np.argwhere(meet).tolist():
         (one, label, part), (other, other_label, other_part) = some[i], others[j]
-        if label == other_label and (found := agreement(part, other_part)) > AGREEMENT:
-            yield found, one, other
+        if label == other_label and (iou := agreement(part, other_part)) > AGREEMENT:
+            yield iou, one, other
 
 
-def _part(piece: _Fragment, shared: Box, rough: _Fragment | None) -> TileFragment | None:
-    """What the region shows of a piece: at full resolution among tiles, at the overview's if one of
-    them is of it."""
+def _part(fragment: _Fragment, shared: Box, rough: _Fragment | None) -> TileFragment | None:
+    """A fragment's part in the region; None if it is empty.
+
+    It is at full resolution among tiles, and at the overview's if one of the two is the overview's.
+    """
     if rough is None:
-        part = TileFragment(piece.mask, shared)
-    elif piece.coarse is None:
+        part = TileFragment(fragment.mask, shared)
+    elif fragment.coarse is None:
         return None
     else:
         part = TileFragment(
-            piece.coarse, _scaled(shared, (1 / rough.scale_xy[0], 1 / rough.scale_xy[1]))
+            fragment.coarse, _scaled(shared, (1 / rough.scale_xy[0], 1 / rough.scale_xy[1]))
         )
     return part if part.area else None
 
 
-def _stands(group: Sequence[_Fragment], tiles: Sequence[TileView]) -> bool:
-    """Whether a tile saw a piece of it, or it is too large for any."""
-    return any(not piece.is_rough for piece in group) or not _fits_a_tile(group[0].box, tiles)
+def _is_confirmed(group: Sequence[_Fragment], tiles: Sequence[TileView]) -> bool:
+    """Whether a tile has a fragment of the object, or the object is too large for any tile."""
+    return any(not fragment.is_rough for fragment in group) or not _fits_a_tile(group[0].box, tiles)
 
 
 def _is_doubtful(
     group: Sequence[_Fragment], tiles: Sequence[TileView], whole: Sequence[_Fragment]
 ) -> bool:
-    """Whether a tile's border cuts it off, and most of it lies where another view saw something
-    else or nothing."""
+    """Whether a border cuts the object off, and another view covers most of it differently."""
     if not _is_cut_off(group):
         return False
-    looked = {piece.view for piece in group}
-    area = MOSTLY * sum(piece.area for piece in group)
-    others = (view.box for index, view in enumerate(tiles) if index not in looked)
-    seen_better = any(
-        sum(area_inside(piece.mask, box) for piece in group) >= area for box in others
+    own_views = {fragment.view for fragment in group}
+    area = MOSTLY * sum(fragment.area for fragment in group)
+    others = (view.box for index, view in enumerate(tiles) if index not in own_views)
+    is_covered = any(
+        sum(area_inside(fragment.mask, box) for fragment in group) >= area for box in others
     )
-    return seen_better or any(all(_lies_in(piece, thing) for piece in group) for thing in whole)
+    return is_covered or any(
+        all(_lies_in(fragment, other) for fragment in group) for other in whole
+    )
 
 
 def _is_cut_off(group: Sequence[_Fragment]) -> bool:
-    """Whether a tile's border cuts it where none of its other views looks on."""
+    """Whether a tile's border cuts the object where none of its other views continues it."""
     return any(
-        not any(common_box(beyond, other.seen) for other in group if other is not piece)
-        for piece in group
-        if not piece.is_rough
-        for beyond in _beyond(piece)
+        not any(common_box(beyond, other.seen) for other in group if other is not fragment)
+        for fragment in group
+        if not fragment.is_rough
+        for beyond in _beyond(fragment)
     )
 
 
-def _beyond(piece: _Fragment) -> Iterator[Box]:
-    """The pixels beside the piece, across each border of its tile that cuts it."""
-    seen, box = piece.seen, piece.mask.box
-    width, height = piece.mask.resolution_wh
+def _beyond(fragment: _Fragment) -> Iterator[Box]:
+    """The pixels beside the fragment, across each border of its tile that cuts it."""
+    seen, box = fragment.seen, fragment.mask.box
+    width, height = fragment.mask.resolution_wh
     reach_x, reach_y = seen.width // REACH, seen.height // REACH
     right, bottom = seen.x + seen.width, seen.y + seen.height
     if seen.x > 0 and box.x - seen.x <= reach_x:
@@ -356,58 +369,60 @@ def _beyond(piece: _Fragment) -> Iterator[Box]:
         yield Box(box.x, bottom, box.width, 1)
 
 
-def _lies_in(piece: _Fragment, thing: _Fragment) -> bool:
-    if piece.coarse is None or thing.coarse is None:
+def _lies_in(fragment: _Fragment, other: _Fragment) -> bool:
+    if fragment.coarse is None or other.coarse is None:
         return False
-    return shared_area(piece.coarse, thing.coarse) >= MOSTLY * piece.coarse.area
+    return shared_area(fragment.coarse, other.coarse) >= MOSTLY * fragment.coarse.area
 
 
-def _joined(group: Sequence[_Fragment], tiles: Sequence[TileView]) -> Segment:
-    """The pieces as one segment, its scores their mean weighed by area; a tile's lone piece as it
-    is."""
+def _merge_fragments(group: Sequence[_Fragment], tiles: Sequence[TileView]) -> Segment:
+    """The fragments as one segment, with mean scores weighted by area.
+
+    A tile's single fragment stays as it is.
+    """
     if len(group) == 1 and not group[0].is_rough:
         return group[0].segment
     scores = {name: _mean_score(group, name) for name in _SCORES}
-    return Segment(_joined_mask(group, tiles), label=group[0].segment.label, **scores)
+    return Segment(_merged_mask(group, tiles), label=group[0].segment.label, **scores)
 
 
 def _mean_score(group: Sequence[_Fragment], name: str) -> float | None:
-    scores = [getattr(piece.segment, name) for piece in group]
+    scores = [getattr(fragment.segment, name) for fragment in group]
     if any(score is None for score in scores):
         return None
-    return float(np.average(scores, weights=[piece.area for piece in group]))
+    return float(np.average(scores, weights=[fragment.area for fragment in group]))
 
 
-def _joined_mask(group: Sequence[_Fragment], tiles: Sequence[TileView]) -> Mask:
-    """The tiles' pieces, and the overview's mask where no tile saw a piece."""
-    fine = [piece for piece in group if not piece.is_rough]
+def _merged_mask(group: Sequence[_Fragment], tiles: Sequence[TileView]) -> Mask:
+    """The tiles' fragments, and the overview's mask where no tile has a fragment."""
+    fine = [fragment for fragment in group if not fragment.is_rough]
     rough = [
-        upscaled(_without_islands(piece, tiles), (piece.seen.width, piece.seen.height))
-        for piece in group
-        if piece.is_rough and not any(_holds(other.seen, piece.box) for other in fine)
+        upscaled(_without_islands(fragment, tiles), (fragment.seen.width, fragment.seen.height))
+        for fragment in group
+        if fragment.is_rough and not any(_holds(other.seen, fragment.box) for other in fine)
     ]
-    masks = [*rough, *(piece.mask for piece in fine)]
+    masks = [*rough, *(fragment.mask for fragment in fine)]
     box = hull([mask.box for mask in masks])
     bits = np.zeros((box.height, box.width), dtype=np.bool_)
     for mask in rough:
         bits[box_slices(mask.box, box)] |= mask.bits
-    for piece in fine:
-        bits[box_slices(common_box(box, piece.seen) or piece.mask.box, box)] = False
-    for piece in fine:
-        bits[box_slices(piece.mask.box, box)] |= piece.mask.bits
+    for fragment in fine:
+        bits[box_slices(common_box(box, fragment.seen) or fragment.mask.box, box)] = False
+    for fragment in fine:
+        bits[box_slices(fragment.mask.box, box)] |= fragment.mask.bits
     return Mask.from_window(bits, (box.x, box.y), masks[0].resolution_wh) or masks[0]
 
 
-def _without_islands(piece: _Fragment, tiles: Sequence[TileView]) -> Mask:
-    """An overview's mask without its connected parts that are no larger than a tile, the largest
-    part apart.
+def _without_islands(fragment: _Fragment, tiles: Sequence[TileView]) -> Mask:
+    """An overview's mask without the connected parts that are no larger than a tile.
 
-    Networks strew such parts over the picture, and a mask takes the memory of its box.
+    The largest part always stays. Networks scatter small parts over the picture, and a mask takes
+    the memory of its box.
     """
     import cv2
 
-    mask = piece.mask
-    scale_x, scale_y = piece.scale_xy
+    mask = fragment.mask
+    scale_x, scale_y = fragment.scale_xy
     _, numbers, stats, _ = cv2.connectedComponentsWithStats(
         mask.bits.view(np.uint8), connectivity=8
     )
@@ -428,7 +443,7 @@ def _holds(outer: Box, inner: Box) -> bool:
 
 
 def _scaled(box: Box, scale_xy: tuple[float, float]) -> Box:
-    """The box in a picture of another size, all of it."""
+    """The box in a picture of another size, rounded outward."""
     x, y = int(box.x * scale_xy[0]), int(box.y * scale_xy[1])
     right, bottom = (
         ceil((box.x + box.width) * scale_xy[0]),

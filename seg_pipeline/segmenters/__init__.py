@@ -1,5 +1,7 @@
-"""Models behind one interface: pictures in, segments out. No other package knows which model
-ran."""
+"""Models behind one interface: pictures in, segments out.
+
+No other package knows which model ran.
+"""
 
 import os
 from collections.abc import Sequence
@@ -7,22 +9,22 @@ from typing import Protocol
 
 from seg_pipeline.domain import Parameters, RgbImage, Segment
 
-# Read by OpenMP when torch loads, so it has to be here, before any model's module. Without it the
-# threads of a layer spin while they wait for one another: on two cores that something else uses
-# too, a picture took 3 s instead of 0.13.
+# OpenMP reads this when torch loads, so it stands here, before any model's module. Without it the
+# threads of a layer spin while they wait for one another. On two busy cores a picture then took 3 s
+# instead of 0.13.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 Notes = dict[str, str | int | float | bool]
-"""Facts about how a model ran, for whoever looks at what it found."""
+"""Facts about how a model ran, for those who examine its output."""
 
 
 class Segmenter(Protocol):
-    """A model that is loaded and ready.
+    """A loaded model.
 
-    `name` is what jobs ask for, `weights_sha256` names the very weights (64 hex digits), and
-    `device` is where it runs, as torch spells it. `notes` says how it runs: its `inference_mode`,
-    and what it had to do without.
+    Jobs choose it by `name`. `weights_sha256` identifies its weights (64 hex digits). `device` is
+    where it runs, as torch spells it. `notes` say how it runs: its `inference_mode`, and what was
+    not available.
     """
 
     name: str
@@ -33,15 +35,14 @@ class Segmenter(Protocol):
     def segment(
         self, images: Sequence[RgbImage], parameters: Parameters | None = None
     ) -> list[list[Segment]]:
-        """The segments of each `(H, W, 3) uint8` picture, in the order given; masks are full
-        resolution.
+        """The segments of each `(H, W, 3) uint8` picture, in the given order; masks have full size.
 
-        The answer for a picture does not depend on the others beside it. Pictures may differ in
-        size. `parameters` are asked for instead of the configured ones, those of other models
-        ignored. Raises ModelFailed or ModelOutOfMemory.
+        The answer for a picture does not depend on the others in the call. Pictures may differ in
+        size. `parameters` override the configured ones; those of other models are ignored. Raises
+        ModelFailed or ModelOutOfMemory.
         """
         ...
 
     def close(self) -> None:
-        """Drops the model and gives its memory back."""
+        """Drops the model and frees its memory."""
         ...

@@ -1,10 +1,9 @@
-"""Independent steps of a network side by side, each on a core of its own.
+"""Runs independent steps of a network side by side, each on its own core.
 
 A network's operators share their work among all cores, and wait for one another after each. Where
-an operator takes less than a millisecond, that waiting costs a good part of the time: cores that
-sleep meanwhile are woken late, and those that spin (see `segmenters`) take the time of whatever
-else runs. Steps that have nothing to do with one another need not wait: each takes one core from
-its beginning to its end.
+an operator takes less than a millisecond, that wait is a large part of the time. Cores that sleep
+meanwhile wake late. Cores that spin (see `segmenters`) take time from other processes. Independent
+steps need not wait: each keeps one core from beginning to end.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +19,9 @@ R = TypeVar("R")
 
 
 class Lanes:
-    """As many lanes as torch has threads; on a GPU, whose operators do not wait, there is one.
+    """As many lanes as torch has threads. A GPU's operators do not wait, so a GPU has one lane.
 
-    For one caller at a time: how many threads torch takes is one number for the whole process.
+    For one caller at a time, since torch has one number of threads for the whole process.
     """
 
     def __init__(self, device: torch.device | str) -> None:
@@ -34,8 +33,10 @@ class Lanes:
         return torch.get_num_threads() if self._on_cpu else 1
 
     def map(self, step: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """What the step makes of each item, in their order. Raises what the first that fails
-        raises, with no other step still to begin."""
+        """The step's result for each item, in order.
+
+        Raises what the first failing step raises, once no other step can still begin.
+        """
         lanes = self.count()
         if min(lanes, len(items)) < 2:
             return [step(item) for item in items]
@@ -62,6 +63,6 @@ def _one_thread_an_operator() -> Iterator[None]:
 
 
 def _as_the_caller(step: Callable[[T], R], inference: bool, item: T) -> R:
-    """Torch's inference mode is a thread's own."""
+    """Runs a step in the caller's inference mode, which torch keeps for each thread."""
     with torch.inference_mode(inference):
         return step(item)

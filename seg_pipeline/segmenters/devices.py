@@ -1,5 +1,4 @@
-"""What every torch model shares: where it runs, what its failures mean, and how its memory goes
-back."""
+"""What all torch models share: devices, errors and the release of memory."""
 
 import ctypes
 import gc
@@ -20,15 +19,14 @@ from seg_pipeline.errors import (
 
 
 def pick_device(device: str) -> str:
-    """The device as torch spells it; `auto` takes CUDA where there is one."""
+    """The device as torch spells it. `auto` takes CUDA if there is one."""
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def describe_device(device: str) -> str:
-    """The device with its maker's name for it, and what it may do: two of one description round
-    alike."""
+    """The device's model name and capabilities. Devices of one description round alike."""
     if device.startswith("cuda"):
         return f"{device}: {torch.cuda.get_device_name(device)}"
     cpuinfo = Path("/proc/cpuinfo")
@@ -42,8 +40,10 @@ def describe_device(device: str) -> str:
 
 
 def has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 itself (AVX512-BF16, AMX); elsewhere it would be slower than
-    fp32."""
+    """Whether this CPU multiplies bf16 in hardware (AVX512-BF16, AMX).
+
+    Elsewhere bf16 is slower than fp32.
+    """
     return bool(
         torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
@@ -51,8 +51,10 @@ def has_bf16() -> bool:
 
 @contextmanager
 def running_errors(name: str) -> Iterator[None]:
-    """Raises ModelOutOfMemory, DeviceBroken or ModelFailed for whatever torch and a model's library
-    raise."""
+    """Turns errors of torch and a model's library into ours.
+
+    Raises ModelOutOfMemory, DeviceBroken or ModelFailed.
+    """
     try:
         yield
     except Exception as error:
@@ -69,8 +71,11 @@ def running_errors(name: str) -> Iterator[None]:
 
 @contextmanager
 def loading_errors(weights_path: Path, kind: str, device: str) -> Iterator[None]:
-    """Raises ModelError if the file is not of this kind, ModelOutOfMemory if it does not fit, or
-    DeviceBroken."""
+    """Turns errors of loading into ours.
+
+    Raises ModelError if the file is not of this kind, ModelOutOfMemory if it does not fit, or
+    DeviceBroken.
+    """
     try:
         yield
     except ModelError:
@@ -87,14 +92,13 @@ def loading_errors(weights_path: Path, kind: str, device: str) -> Iterator[None]
 
 
 def raise_if_broken(error: Exception) -> None:
-    """Raises DeviceBroken after an error upon which CUDA answers every further call of the process
-    with an error."""
+    """Raises DeviceBroken after an error that breaks CUDA for the rest of the process."""
     if "CUDA error" in str(error):
         raise DeviceBroken(f"this process can use the GPU no more: {first_line(error)}") from error
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, on the device or the host; torch says so in several ways."""
+    """Whether memory ran out, on the device or the host. Torch reports it in several ways."""
     words = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
@@ -102,17 +106,16 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """The error's own words, shortened, without our folders: clients read them."""
+    """The first line of the error, shortened and without our folders: clients read it."""
     return without_folders(next(iter(str(error).splitlines()), "no message"))[:200]
 
 
 def give_memory_back() -> None:
-    """Returns what was freed to the device and to the system."""
+    """Returns freed memory to the device and to the system."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    malloc_trim = getattr(
-        ctypes.CDLL(None), "malloc_trim", None
-    )  # glibc keeps freed memory; others have no such call
+    # glibc keeps freed memory; others have no such call.
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)

@@ -1,5 +1,4 @@
-"""Which name is which model: one table, from a name to what loads it. Nothing here imports torch
-until then."""
+"""The table from a model's name to what loads it. Nothing here imports torch before that."""
 
 import re
 from dataclasses import asdict, replace
@@ -19,10 +18,9 @@ if TYPE_CHECKING:
 
 
 def load_segmenter(name: str, settings: Settings) -> Segmenter:
-    """The model of this name, loaded and ready; seconds of work, so keep it (`warm.WarmModels`
-    does).
+    """The model of this name, loaded. It takes seconds, so keep it (`warm.WarmModels` does).
 
-    With INFERENCE_MODE=turbo minutes, the first time that this machine loads it: see `parity.py`.
+    With INFERENCE_MODE=turbo the first load on a machine takes minutes (see `parity/gate.py`).
     Raises WeightsMissing, ModelFailed or ModelOutOfMemory.
     """
     if settings.inference_mode == "exact":
@@ -34,8 +32,7 @@ def load_segmenter(name: str, settings: Settings) -> Segmenter:
 
 
 def load_in_mode(name: str, settings: Settings, mode: InferenceMode) -> Segmenter:
-    """The model in `exact` or `turbo`, whatever is configured and whether or not it is as good
-    here."""
+    """The model in `exact` or `turbo`, whatever is configured and judged."""
     load = _load_sam2 if _is_sam2(name) else _load_yolo
     return load(name, locate_weights(name, settings), settings, mode)
 
@@ -43,8 +40,10 @@ def load_in_mode(name: str, settings: Settings, mode: InferenceMode) -> Segmente
 def parity_verdict(
     name: str, settings: Settings, progress: gate.Progress, again: bool = False
 ) -> tuple[gate.Subject, gate.ParityVerdict]:
-    """The verdict that is kept, or a fresh one where there is none, it failed, or it is to be
-    measured `again`."""
+    """The stored verdict on this model, or a new one.
+
+    It is measured anew if there is none, if it failed, or with `again`.
+    """
     subject, folder = parity_subject(name, settings), parity_folder(settings)
     verdict = None if again else gate.kept(folder, subject)
     if verdict is None or verdict.failure:
@@ -55,12 +54,12 @@ def parity_verdict(
 
 
 def parity_folder(settings: Settings) -> Path:
-    """Where verdicts are kept."""
+    """The folder of the stored verdicts."""
     return settings.data_dir / "parity"
 
 
 def parity_subject(name: str, settings: Settings) -> gate.Subject:
-    """What a verdict on this model is about, on this machine as it is. Raises WeightsMissing."""
+    """What a verdict on this model holds for, on this machine. Raises WeightsMissing."""
     weights_path = locate_weights(name, settings)
     from seg_pipeline.segmenters.devices import describe_device, pick_device
 
@@ -79,8 +78,11 @@ def parity_subject(name: str, settings: Settings) -> gate.Subject:
 
 
 def _is_sam2(name: str) -> bool:
-    """What is neither is a path to YOLO's weights that the operator configured; find_weights
-    refuses other names."""
+    """Whether the name is a SAM-2's.
+
+    All other names are YOLO's, or paths to YOLO's weights that the operator configured.
+    `find_weights` refuses the rest.
+    """
     return re.fullmatch(r"demo-sam2|sam2.*", name) is not None
 
 
@@ -102,9 +104,9 @@ def _load_sam2(name: str, weights_path: Path, settings: Settings, mode: Inferenc
 def _sam2_parameters(name: str, settings: Settings) -> "Sam2Parameters":
     from seg_pipeline.segmenters.sam2.parameters import default_parameters
 
-    asked = {field: getattr(settings, f"sam2_{field}") for field in _SAM2_SETTINGS}
-    set_ones = {field: value for field, value in asked.items() if value is not None}
-    return replace(default_parameters(name), **set_ones)
+    configured = {field: getattr(settings, f"sam2_{field}") for field in _SAM2_SETTINGS}
+    overrides = {field: value for field, value in configured.items() if value is not None}
+    return replace(default_parameters(name), **overrides)
 
 
 def _version(library: str) -> str:

@@ -1,9 +1,8 @@
-"""Large pictures in overlapping tiles, so that a model's memory depends on the tile and not on the
-picture.
+"""Segments large pictures in overlapping tiles: memory depends on the tile, not on the picture.
 
-Beside the tiles the model sees the whole picture once, reduced to a tile's size: things larger than
-a tile are found there. That is sliced inference as SAHI does it (Akyon et al. 2022); what differs
-is the merging, in `tile_merging.py`.
+The model also sees the whole picture once, reduced to a tile's size, and so finds objects larger
+than a tile. That is sliced inference as in SAHI (Akyon et al. 2022), except for the merging, which
+is in `tile_merging.py`.
 """
 
 from collections.abc import Sequence
@@ -21,27 +20,30 @@ from seg_pipeline.segmenters.registry import load_segmenter
 from seg_pipeline.settings import Settings
 
 OVERLAP = 0.2
-"""Tiles share at least this much of their side with the next one: things up to that size are whole
-in one of them."""
+"""The least share of its side that a tile has in common with the next one.
+
+Objects up to that size are whole in one of the tiles.
+"""
 
 TILES_PER_CALL = 4
-"""Their masks come on top of `MASK_BYTES` until the call is over."""
+"""The masks of these tiles come on top of `MASK_BYTES` until the call is over."""
 
 
 def load_tiled_segmenter(name: str, settings: Settings) -> Segmenter:
-    """The model of this name, which takes pictures above `tile_above_pixels` in tiles. Raises as
-    `load_segmenter`."""
+    """The model of this name, with tiles above `tile_above_pixels`.
+
+    Raises as `load_segmenter` does.
+    """
     return TiledSegmenter(
         load_segmenter(name, settings), settings.tile_above_pixels, settings.tile_side
     )
 
 
 class TiledSegmenter:
-    """A segmenter that takes pictures of more than `above_pixels` in tiles of `tile_side`; 0:
-    never.
+    """A segmenter that splits pictures of more than `above_pixels` into tiles of `tile_side`.
 
-    All others go through as they are, together. `notes` are the model's, and how many tiles the
-    last call had.
+    With 0 it never does. All other pictures go to the model unchanged, together. `notes` are the
+    model's, and the number of tiles in the last call.
     """
 
     def __init__(self, segmenter: Segmenter, above_pixels: int, tile_side: int) -> None:
@@ -57,7 +59,10 @@ class TiledSegmenter:
     def segment(
         self, images: Sequence[RgbImage], parameters: Parameters | None = None
     ) -> list[list[Segment]]:
-        """The segments of each picture; those of a large one in the order of `merging.merge`."""
+        """The segments of each picture.
+
+        Those of a large one are in the order of `tile_merging.merge`.
+        """
         self._tiles = 0
         small = [image for image in images if not self._is_large(image)]
         answers = iter(self._segmenter.segment(small, parameters) if small else [])
@@ -102,9 +107,11 @@ class TiledSegmenter:
 
 
 def split(resolution_wh: tuple[int, int], side: int, overlap: float = OVERLAP) -> list[Box]:
-    """Tiles of `side` by `side` that cover the picture, in reading order, evenly spread: neighbours
-    share at least `overlap` of their side. Along a side of the picture that is shorter, tiles are
-    as long as it."""
+    """Tiles of `side` by `side` that cover the picture, in reading order and evenly spread.
+
+    Neighbours share at least `overlap` of their side. Where the picture is shorter than `side`, so
+    are the tiles.
+    """
     width, height = resolution_wh
     return [
         Box(x, y, min(side, width), min(side, height))
@@ -114,8 +121,7 @@ def split(resolution_wh: tuple[int, int], side: int, overlap: float = OVERLAP) -
 
 
 def surest(views: Sequence[TileView], mask_bytes: int) -> list[TileView]:
-    """The views with the segments of the best scores, as far as `mask_bytes` has room for their
-    masks."""
+    """The views with their best scored segments, as many as fit into `mask_bytes` of masks."""
     segments = [segment for view in views for segment in view.segments]
     sizes = [segment.mask.bits.nbytes for segment in segments]
     kept = {
@@ -147,7 +153,7 @@ def _reduced(image: RgbImage, longer_side: int) -> RgbImage:
 
 
 def _placed(segment: Segment, tile: Box, picture_wh: tuple[int, int]) -> Segment:
-    """A tile's segment in the picture; the bits are shared."""
+    """A tile's segment in the coordinates of the picture; the bits are shared."""
     box = segment.mask.box
     there = Box(tile.x + box.x, tile.y + box.y, box.width, box.height)
     return replace(segment, mask=Mask(picture_wh, there, segment.mask.bits))

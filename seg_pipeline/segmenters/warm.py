@@ -14,14 +14,14 @@ from seg_pipeline.settings import Settings
 from seg_pipeline.telemetry import metrics
 
 MAX_LOADED = 2
-"""More models than this are not kept at once; the one unused for longest goes first."""
+"""The most models that are kept at once. The one unused for longest goes first."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class _Place:
-    """Where one model stands; whoever holds the lock may use, load or unload it."""
+class _Slot:
+    """The state of one model. Only the holder of the lock may use, load or unload it."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     segmenter: Segmenter | None = None
@@ -41,33 +41,36 @@ class WarmModels:
         self._load = load
         self._loading = threading.RLock()
         self._clock = clock
-        self._places: dict[str, _Place] = {}
+        self._slots: dict[str, _Slot] = {}
         self._guard = threading.Lock()
 
     @contextmanager
     def borrow(self, name: str) -> Iterator[Segmenter]:
-        """The model, loaded if it was not; others who want the same one wait. It is not unloaded
-        meanwhile.
+        """The model, loaded if it was not. Other borrowers of the same model wait.
 
-        Raises what `load_segmenter` raises; the next borrower tries again.
+        It is not unloaded meanwhile. Raises what `load_segmenter` raises; the next borrower tries
+        again.
         """
         with self._guard:
-            place = self._places.setdefault(name, _Place())
-        with place.lock:
-            if place.segmenter is None:
+            slot = self._slots.setdefault(name, _Slot())
+        with slot.lock:
+            if slot.segmenter is None:
                 self._make_room(name)
                 with self._loading, metrics.MODEL_LOAD_SECONDS.labels(name).time():
-                    place.segmenter = self._load(name, self._settings)
-                logger.info("loaded %s on %s", name, place.segmenter.device)
+                    slot.segmenter = self._load(name, self._settings)
+                logger.info("loaded %s on %s", name, slot.segmenter.device)
             try:
-                yield place.segmenter
+                yield slot.segmenter
             finally:
-                place.last_used = self._clock()
+                slot.last_used = self._clock()
 
     @contextmanager
     def not_loading(self) -> Iterator[bool]:
-        """Whether no model is being loaded, and none will be meanwhile. Who interrupts the thread
-        that loads leaves libraries half imported, which no later import mends."""
+        """Whether no model is loading. None begins to load within the block.
+
+        An interrupt of the loading thread would leave libraries half imported, which no later
+        import repairs.
+        """
         free = self._loading.acquire(blocking=False)
         try:
             yield free
@@ -76,35 +79,35 @@ class WarmModels:
                 self._loading.release()
 
     def unload_idle(self, now: float | None = None) -> list[str]:
-        """Unloads the models unused for `idle_unload_seconds`, those in use excepted; which they
-        were.
+        """Unloads the idle models and returns their names.
 
-        `now` is on the clock given at construction, monotonic by default.
+        Idle means unused for `idle_unload_seconds`, and not borrowed. `now` is on the clock given
+        at construction, monotonic by default.
         """
         limit = self._settings.idle_unload_seconds
         if limit == 0:
             return []
         used_before = (self._clock() if now is None else now) - limit
-        return [name for name, _ in self._standing() if self._unload(name, used_before)]
+        return [name for name, _ in self._loaded_slots() if self._unload(name, used_before)]
 
     def loaded(self) -> list[str]:
-        """Names of the models that are loaded, sorted."""
-        return sorted(name for name, _ in self._standing())
+        """The names of the loaded models, sorted."""
+        return sorted(name for name, _ in self._loaded_slots())
 
     def close(self) -> None:
-        """Unloads everything, waiting for borrowers to finish."""
-        for name, _ in self._standing():
+        """Unloads every model, and waits for borrowers to finish."""
+        for name, _ in self._loaded_slots():
             self._unload(name, wait=True)
 
-    def _standing(self) -> list[tuple[str, _Place]]:
+    def _loaded_slots(self) -> list[tuple[str, _Slot]]:
         with self._guard:
             return [
-                (name, place) for name, place in self._places.items() if place.segmenter is not None
+                (name, slot) for name, slot in self._slots.items() if slot.segmenter is not None
             ]
 
     def _make_room(self, name: str) -> None:
         others = sorted(
-            (place.last_used, other) for other, place in self._standing() if other != name
+            (slot.last_used, other) for other, slot in self._loaded_slots() if other != name
         )
         surplus = len(others) - (MAX_LOADED - 1)
         for _, other in others:
@@ -112,17 +115,17 @@ class WarmModels:
                 surplus -= 1
 
     def _unload(self, name: str, used_before: float = math.inf, wait: bool = False) -> bool:
-        """Whether it was unloaded: one in use, or used since, is left alone."""
-        place = self._places[name]
-        if not place.lock.acquire(blocking=wait):
+        """Unloads the model unless it is in use or was used since. Returns whether it did."""
+        slot = self._slots[name]
+        if not slot.lock.acquire(blocking=wait):
             return False
         try:
-            segmenter = place.segmenter
-            if segmenter is None or place.last_used > used_before:
+            segmenter = slot.segmenter
+            if segmenter is None or slot.last_used > used_before:
                 return False
-            place.segmenter = None
+            slot.segmenter = None
             segmenter.close()
             logger.info("unloaded %s", name)
             return True
         finally:
-            place.lock.release()
+            slot.lock.release()

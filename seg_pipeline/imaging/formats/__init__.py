@@ -1,5 +1,5 @@
-"""What each file format says of itself, read from its bytes before any decoder sees them.
+"""Reads what each file format declares, from its bytes before any decoder sees them.
 
-Every function looks at a bounded number of parts, so that a hostile file costs no more than an
-honest one.
+Every function reads a bounded number of parts, so that a hostile file costs no more than an honest
+one.
 """

@@ -1,4 +1,4 @@
-"""ISO base media files (ISO 14496-12), which HEIF, AVIF, a camera's CR3 and most videos are."""
+"""ISO base media files (ISO 14496-12): HEIF, AVIF, a camera's CR3 and most videos."""
 
 from collections.abc import Iterator
 
@@ -23,10 +23,10 @@ _MAX_BOXES = 256
 
 
 def format_of(data: bytes) -> str | None:
-    """AVIF, HEIF, or None for what is no ISO base media file.
+    """AVIF, HEIF, or None for a file that is not ISO base media.
 
     Raises UnsupportedImage for a camera's raw file, AnimatedImage for an image sequence, and
-    NotAnImage for videos and for what only calls itself a picture.
+    NotAnImage for videos and for files without the picture that they claim.
     """
     if data[4:8] != b"ftyp":
         return None
@@ -56,7 +56,7 @@ def format_of(data: bytes) -> str | None:
 
 
 def _brands(data: bytes) -> list[bytes]:
-    """The major brand, then those that it is compatible with."""
+    """The major brand, then the compatible brands."""
     end = min(int.from_bytes(data[:4], "big"), 512)
     return [data[8:12], *(data[at : at + 4] for at in range(16, end, 4))]
 
@@ -74,7 +74,7 @@ def _format_of_brands(brands: list[bytes]) -> str | None:
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """Names and places of the outermost boxes."""
+    """Names and offsets of the outermost boxes."""
     at = 0
     for _ in range(_MAX_BOXES):
         if at + 8 > len(data):

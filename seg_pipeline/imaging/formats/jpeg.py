@@ -1,4 +1,4 @@
-"""JPEG (ITU T.81): how many parts it has, and whether its end is there."""
+"""JPEG (ITU T.81): how many parts it has, and whether its end is present."""
 
 import random
 import re
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from seg_pipeline.errors import ImageTooCostly
 
 MAX_SEGMENTS = 4_096
-"""Marker segments before the first scan; a colour profile and XMP of 32 MB make 512."""
+"""Marker segments before the first scan. A colour profile and XMP of 32 MB make 512."""
 
 MAX_FILL_BYTES = 65_536
 MAX_SCANS = 100
-"""Each scan goes over the whole picture again; encoders write 1 to about 20."""
+"""Each scan covers the whole picture again; encoders write 1 to about 20."""
 
 _MARKER = re.compile(rb"\xff+[^\x00\xff]")
 _MARKER_BEHIND_SCAN = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
@@ -20,20 +20,21 @@ _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 
 _NOISE = random.Random(0).randbytes(65_536).replace(b"\xff", b"\xfe")
 _PIXELS_PER_NOISE_BYTE = 2
-"""Noise decodes to some four pixels a byte and more."""
+"""Noise decodes to four pixels a byte or more."""
 
 _LEAST_NOISE = 1_024
 _LEAST_UNIT_PIXELS = 64
 _NOISE_BYTES_PER_UNIT = 96
-"""A unit between restarts has 64 to 256 pixels in at most six blocks, each of some ten bytes of
-noise."""
+"""A unit between restarts has 64 to 256 pixels.
+
+They lie in at most six blocks, each of some ten bytes of noise.
+"""
 
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xDA)}
 
 
 def check_header(data: bytes) -> None:
-    """Raises ImageTooCostly for more segments or fill bytes before the first scan than a picture
-    needs."""
+    """Raises ImageTooCostly for too many segments or fill bytes before the first scan."""
     fill = at = 0
     for segments, (begin, marker) in enumerate(_markers(data)):
         fill += begin - at
@@ -45,7 +46,7 @@ def check_header(data: bytes) -> None:
 
 
 def too_many_segments() -> ImageTooCostly:
-    """What is said of a header that no picture needs."""
+    """The error for a header that no picture needs."""
     return ImageTooCostly(
         f"The JPEG picture has more than {MAX_SEGMENTS} segments, or {MAX_FILL_BYTES} bytes between"
         " them, before its pixels; save it anew."
@@ -72,8 +73,11 @@ def without_its_end(data: bytes) -> bool:
 
 
 def noise_behind(data: bytes, pixels: int) -> bytes:
-    """Noise that decodes to other pixels, from the end of `data` to the end of a picture of so many
-    pixels. Restart intervals each get their own noise, behind the marker that is expected there."""
+    """Noise to put behind `data`, which decodes to different pixels up to the end of the picture.
+
+    `pixels` is the picture's size. With restart intervals, each one gets its own noise behind the
+    marker that is expected there.
+    """
     interval, scan = 0, 0
     for begin, marker in _markers(data):
         if marker == _RESTART_INTERVAL:
@@ -97,10 +101,10 @@ def _repeated(size: int) -> bytes:
 
 
 def _markers(data: bytes) -> Iterator[tuple[int, int]]:
-    """Where each marker's code stands, and the code, in order."""
+    """The position of each marker's code, and the code, in order."""
     at, pattern = 2, _MARKER
-    while found := pattern.search(data, at):
-        begin, marker = found.end() - 1, data[found.end() - 1]
+    while match := pattern.search(data, at):
+        begin, marker = match.end() - 1, data[match.end() - 1]
         yield begin, marker
         at = _end_of_segment(data, begin, marker)
         pattern = (

@@ -1,4 +1,4 @@
-"""JPEG XL (ISO 18181): its size, which its decoder tells only once it has decoded all."""
+"""JPEG XL (ISO 18181): its size, which the decoder reports only after decoding everything."""
 
 from seg_pipeline.errors import TruncatedImage
 
@@ -39,7 +39,7 @@ def header_of(data: bytes) -> tuple[tuple[int, int], bool]:
 
 
 def _codestream(data: bytes) -> bytes:
-    """Where the codestream begins."""
+    """The beginning of the codestream."""
     if not data.startswith(CONTAINER):
         return data[: 2 + _HEADER_BYTES]
     at = 0
@@ -57,8 +57,10 @@ def _codestream(data: bytes) -> bytes:
 
 
 def _size(bits: _Bits) -> tuple[int, int]:
-    """Section 6.2: multiples of 8 up to 256, or any up to 2^30; the width may be a ratio of the
-    height."""
+    """The size (section 6.2): multiples of 8 up to 256, or any number up to 2^30.
+
+    The width may be a ratio of the height.
+    """
     small = bits.take(1)
     height = _side(bits, small)
     ratio = bits.take(3)
@@ -75,7 +77,7 @@ def _side(bits: _Bits, small: int) -> int:
 
 
 def _is_animated(bits: _Bits) -> bool:
-    """Section 6.3: a flag behind the orientation and the sizes that a file may suggest."""
+    """The flag of animations (section 6.3), behind the orientation and the suggested sizes."""
     all_default = bits.take(1)
     if all_default or not bits.take(1):
         return False

@@ -20,7 +20,7 @@ _TEXTS_ABOUT_ORIENTATION = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
 
 
 class Chunk(NamedTuple):
-    """One chunk; `whole` is all of it, length and checksum too."""
+    """One chunk. `whole` includes its length and checksum."""
 
     name: bytes
     body: memoryview
@@ -28,12 +28,12 @@ class Chunk(NamedTuple):
 
     @property
     def is_ancillary(self) -> bool:
-        """Whether a reader may pass over it (the fifth bit of its first letter)."""
+        """Whether a reader may ignore it (the fifth bit of its first letter)."""
         return bool(self.name[0] & 0x20)
 
     @property
     def is_intact(self) -> bool:
-        """Whether its checksum fits."""
+        """Whether its checksum is right."""
         checksum = zlib.crc32(self.body, zlib.crc32(self.name))
         return len(self.whole) == len(self.body) + 12 and bytes(self.whole[-4:]) == struct.pack(
             ">I", checksum
@@ -41,11 +41,12 @@ class Chunk(NamedTuple):
 
 
 def essential(data: bytes, *, pixels: bool = True) -> bytes:
-    """The picture without what does not matter for its pixels: as libpng and browsers do, a flawed
-    or endless comment is passed over. Without `pixels` it ends where they begin.
+    """The picture without the chunks that do not matter for its pixels.
 
-    Raises TruncatedImage for a file without pixels or with a damaged chunk, UnsupportedImage for a
-    critical chunk that nobody defines, and ImageTooCostly for more chunks than a picture needs.
+    As in libpng and browsers, a damaged or endless comment is ignored. Without `pixels` the result
+    ends where they begin. Raises TruncatedImage for a file without pixels or with a damaged chunk,
+    UnsupportedImage for an undefined critical chunk, and ImageTooCostly for more chunks than a
+    picture needs.
     """
     kept: list[bytes | memoryview] = [SIGNATURE]
     for count, chunk in enumerate(chunks(data)):
@@ -65,12 +66,12 @@ def essential(data: bytes, *, pixels: bool = True) -> bytes:
 
 
 def without_pixels() -> TruncatedImage:
-    """The error for a file that has no pixels."""
+    """The error for a file without pixels."""
     return TruncatedImage("The PNG picture has no pixels (no IDAT chunk).")
 
 
 def chunks(data: bytes) -> Iterator[Chunk]:
-    """The chunks in order up to the end; what breaks off is the last."""
+    """The chunks in order. The last one may be cut off."""
     view, at = memoryview(data), len(SIGNATURE)
     while at + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
@@ -85,7 +86,7 @@ def chunks(data: bytes) -> Iterator[Chunk]:
 
 
 def grey_depth(data: bytes) -> int | None:
-    """Bits of a sample if the picture is grey without alpha, else None."""
+    """The bits of a sample if the picture is grey without alpha, else None."""
     depth, colour_type = data[24], data[25]
     return depth if colour_type == 0 else None
 
@@ -99,8 +100,10 @@ def _matters(chunk: Chunk) -> bool:
 
 
 def _tells_the_orientation(chunk: Chunk) -> bool:
-    """ImageMagick keeps EXIF in a text chunk. A compressed one that grows past all measure tells
-    nothing."""
+    """Whether a text chunk may hold the orientation, since ImageMagick keeps EXIF in one.
+
+    A compressed chunk that grows without measure does not count.
+    """
     begin = bytes(chunk.body[:32])
     if len(chunk.body) > _MAX_TEXT_BYTES or not begin.startswith(_TEXTS_ABOUT_ORIENTATION):
         return False
@@ -118,7 +121,7 @@ def _tells_the_orientation(chunk: Chunk) -> bool:
 
 
 def _unknown_chunk(chunk: Chunk) -> TruncatedImage | UnsupportedImage:
-    """A wrong checksum says that it is another chunk, whose name was damaged."""
+    """The error for an unknown critical chunk. With a wrong checksum, its name is the damage."""
     name = chunk.name.decode("ascii", "replace")
     if not chunk.is_intact:
         return TruncatedImage(

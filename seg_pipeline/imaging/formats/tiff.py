@@ -1,4 +1,4 @@
-"""TIFF 6.0 and BigTIFF: its directories, and what they say that Pillow's mode does not."""
+"""TIFF 6.0 and BigTIFF: its directories, and what they say beyond Pillow's mode."""
 
 import contextlib
 import struct
@@ -9,7 +9,7 @@ from seg_pipeline.errors import AnimatedImage, ImageTooCostly, TruncatedImage, U
 
 MAX_DIRECTORIES = 1_024
 MAX_ENTRIES = 65_536
-"""In all directories together; a camera writes some hundred."""
+"""In all directories together. A camera writes some hundred."""
 
 _NEW_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _SAMPLES, _PAGE_NUMBER, _TILE_WIDTH, _TILE_HEIGHT, _SUB_IFDS = 277, 297, 322, 323, 330
@@ -76,7 +76,7 @@ _PHOTOMETRICS = {
 }  # fmt: skip
 _RAW_COMPRESSIONS = {32767, 32769, 32770, 34713, 65000, 65535}
 _SENSOR_DATA = {32803, 34892}
-"""Photometric interpretations of camera sensors: a colour filter array, linear raw."""
+"""Photometric interpretations of camera sensors: a colour filter array, and linear raw."""
 
 _RAW_SIGNATURES = {
     b"IIU\0": "Panasonic RW2",
@@ -134,12 +134,12 @@ class Directory:
 
     @property
     def is_unsigned(self) -> bool:
-        """Whether its samples are whole numbers from 0 on (SampleFormat 1)."""
+        """Whether its samples are unsigned integers (SampleFormat 1)."""
         return self.first(_SAMPLE_FORMAT, 1) == 1
 
     @property
     def layout(self) -> str:
-        """Its samples in words, for a message."""
+        """Describes its samples, for a message."""
         kind = {2: "signed", 3: "float"}.get(self.first(_SAMPLE_FORMAT, 1), "unsigned")
         photometric = self.first(_PHOTOMETRIC)
         colours = _PHOTOMETRICS.get(photometric, f"PhotometricInterpretation {photometric}")
@@ -168,17 +168,19 @@ class TiffHeader:
 
 
 def is_tiff(data: bytes) -> bool:
-    """Whether the bytes begin as a TIFF does, or as a camera's raw file that is one but for its
-    signature."""
+    """Whether the bytes begin as a TIFF does, or as a raw file of that structure.
+
+    Some cameras' raw files differ only in the signature.
+    """
     return data[:4] in _ORDERS or data[:4] in _RAW_SIGNATURES
 
 
 def read_header(data: bytes) -> TiffHeader:
     """The picture's directory, checked.
 
-    Raises TruncatedImage, UnsupportedImage (camera raw, an unknown compression), AnimatedImage
-    (several pictures that are not called pages) or ImageTooCostly (more entries, or a larger tile,
-    than its pixels need).
+    Raises TruncatedImage; UnsupportedImage for camera raw or an unknown compression; AnimatedImage
+    for several pictures that are not called pages; ImageTooCostly for more entries, or a larger
+    tile, than its pixels need.
     """
     if data[:4] in _RAW_SIGNATURES:
         raise UnsupportedImage(_raw(_RAW_SIGNATURES[data[:4]]))
@@ -228,7 +230,7 @@ def _check_compression(picture: Directory) -> None:
 
 
 def _check_tile(picture: Directory) -> None:
-    """A tile is decoded whole, however small the picture is."""
+    """Refuses a large tile: it is decoded whole, however small the picture is."""
     (width, height), tile = (
         picture.size_wh,
         (picture.first(_TILE_WIDTH), picture.first(_TILE_HEIGHT)),
@@ -241,7 +243,7 @@ def _check_tile(picture: Directory) -> None:
 
 
 class _Reader:
-    """Goes through the directories of a file, each once."""
+    """Reads the directories of a file, each once."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -251,7 +253,7 @@ class _Reader:
         self._seen: set[int] = set()
 
     def chain(self) -> Iterator[Directory]:
-        """The directories that follow one another; one that was there already ends them."""
+        """The directories that follow one another, up to one that was read before."""
         at = self._number(8, 8) if self._big else self._number(4, 4)
         while at and at not in self._seen and len(self._seen) < MAX_DIRECTORIES:
             try:
@@ -263,13 +265,13 @@ class _Reader:
             yield directory
 
     def inner(self, directory: Directory) -> Iterator[Directory]:
-        """The directories that one names as its own (SubIFDs), as far as they can be read."""
+        """The readable directories that one names as its own (SubIFDs)."""
         for at in directory.tags.get(_SUB_IFDS, ()):
             with contextlib.suppress(TruncatedImage):
                 yield self._directory(at)[0]
 
     def _directory(self, at: int) -> tuple[Directory, int]:
-        """A directory, and where the next is; 0 behind the last."""
+        """A directory, and the offset of the next; 0 after the last."""
         self._seen.add(at)
         head, size = (8, 20) if self._big else (2, 12)
         count = self._number(at, head)
@@ -288,7 +290,7 @@ class _Reader:
             )
 
     def _entry(self, at: int) -> tuple[int, tuple[int, ...]] | None:
-        """A tag that matters and its values."""
+        """A tag that matters, and its values."""
         tag, kind = self._number(at, 2), self._number(at + 2, 2)
         count = self._number(at + 4, 8 if self._big else 4)
         inline, place = (8, at + 12) if self._big else (4, at + 8)
@@ -302,7 +304,10 @@ class _Reader:
         return tag, self._numbers(place, _TYPE_CODES[kind], count)
 
     def _count_value_bytes(self, size: int) -> None:
-        """Entries may name the same bytes again and again; a decoder reads them each time."""
+        """Counts the bytes of values.
+
+        Entries may repeat them, and a decoder reads them each time.
+        """
         self._value_bytes += size if size <= len(self._data) else 0
         if self._value_bytes > 4 * len(self._data) + 2**20:
             raise ImageTooCostly(

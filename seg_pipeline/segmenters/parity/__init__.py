@@ -1,1 +1,1 @@
-"""Whether turbo finds what exact finds."""
+"""Compares what turbo finds with what exact finds."""

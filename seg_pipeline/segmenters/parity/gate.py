@@ -1,6 +1,8 @@
-"""Whether `turbo` may stand in for `exact`: both segment the same bundled pictures, and a verdict
-says how alike they are. It is measured once for a model, its parameters, a device and the
-libraries' versions, and kept in a file."""
+"""Decides whether `turbo` may replace `exact` for a model.
+
+Both segment the same bundled pictures, and a verdict says how alike they are. It is measured once
+for a model, its parameters, a device and the libraries' versions, and kept in a file.
+"""
 
 import fcntl
 import hashlib
@@ -23,21 +25,22 @@ from seg_pipeline.settings import InferenceMode
 
 LEAST_MEAN_IOU = 0.99
 MOST_OTHER_SHARE = 0.05
-"""The share of the pictures on which the two may find other things."""
+"""The greatest share of pictures on which the two may find different objects."""
 
 LEAST_PAIR_IOU = 0.5
-"""Masks that share less than this are not the same thing."""
+"""Masks with a lower IoU are not the same object."""
 
 LEAST_PAIRS = 20
-"""Fewer masks than this, over all pictures, say nothing."""
+"""Fewer masks than this, over all pictures, are too few to judge by."""
 
 PARAMETERS: Parameters = {"points_per_side": 16}
-"""SAM-2 is asked for a quarter of its usual points: enough to see a difference, in a quarter of the
-time."""
+"""SAM-2 gets a quarter of its usual points: enough for a difference, in a quarter of the time."""
 
 WORKER_SECONDS = 1800
-"""So long a worker measures while a job waits; `seg-pipeline parity` takes the time that it
-needs."""
+"""The time limit of a comparison in a worker, where a job waits for it.
+
+`seg-pipeline parity` has none.
+"""
 
 SHORT_SECONDS = 60
 """A comparison that took less is timed once more."""
@@ -46,14 +49,14 @@ Load = Callable[[InferenceMode], Segmenter]
 """Loads a model in a mode."""
 
 Progress = Callable[[int, int], None]
-"""Told how many of how many pictures are done."""
+"""Called with the number of pictures done, and of all pictures."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a verdict is about: with any of this changed it says nothing."""
+    """What a verdict holds for. If any of it changes, the verdict no longer does."""
 
     model: str
     weights_sha256: str
@@ -63,18 +66,18 @@ class Subject:
 
     @property
     def file_name(self) -> str:
-        """Where its verdict is kept."""
+        """The name of the verdict's file."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
         return f"{Path(self.model).stem}-{digest[:16]}.json"
 
 
 @dataclass(frozen=True)
 class ParityVerdict:
-    """How alike the two are.
+    """How alike the two modes are.
 
-    `mean_iou` is that of the pairs: a mask of each side with the same label that share half or
-    more. A picture counts among the `others` where any mask has no partner, even if both sides have
-    as many. `failure` says why nothing could be measured.
+    A pair is a mask of each side with the same label and an IoU of a half or more. `mean_iou` is
+    that of the pairs. `others` counts the pictures where any mask has no partner, even if both
+    sides have as many. `failure` says why nothing could be measured.
     """
 
     pictures: int = 0
@@ -92,7 +95,7 @@ class ParityVerdict:
 
     @property
     def refusal(self) -> str | None:
-        """Why turbo may not run, or None if it may."""
+        """Why turbo may not run; None if it may."""
         if self.failure:
             return self.failure
         if self.pairs < LEAST_PAIRS:
@@ -116,7 +119,7 @@ class ParityVerdict:
 
     @property
     def speed_up(self) -> float:
-        """How many times faster turbo was on these pictures; 0 where it was not measured."""
+        """How many times faster turbo was on these pictures; 0 if that was not measured."""
         return self.exact_seconds / self.turbo_seconds if self.turbo_seconds else 0.0
 
 
@@ -132,7 +135,7 @@ def judge(exact: Sequence[Sequence[Segment]], turbo: Sequence[Sequence[Segment]]
 
 
 def _pair(ours: Sequence[Segment], theirs: Sequence[Segment]) -> list[float]:
-    """IoU of each pair, the best first; no mask is in two."""
+    """The IoU of each pair, best first. No mask is in two pairs."""
     candidates = [
         (mask_iou(one.mask, other.mask), mine, yours)
         for mine, one in enumerate(ours)
@@ -150,8 +153,10 @@ def _pair(ours: Sequence[Segment], theirs: Sequence[Segment]) -> list[float]:
 
 
 def load_turbo_or_exact(subject: Subject, folder: Path, load: Load) -> Segmenter:
-    """The model in turbo if that is as good as exact here, else in exact, with the reason in its
-    notes."""
+    """The model in turbo if turbo is as good as exact here.
+
+    Else it is the model in exact, with the reason in its notes.
+    """
     verdict = verdict_on(subject, folder, load)
     if verdict.refusal is None:
         segmenter = load("turbo")
@@ -167,7 +172,7 @@ def load_turbo_or_exact(subject: Subject, folder: Path, load: Load) -> Segmenter
 
 
 def verdict_on(subject: Subject, folder: Path, load: Load) -> ParityVerdict:
-    """The verdict that is kept, or a fresh one, for which both models are loaded and dropped again.
+    """The stored verdict, else a new one, for which both modes are loaded and dropped again.
 
     Raises what loading the exact model raises.
     """
@@ -187,8 +192,10 @@ def fresh_verdict(
     progress: Progress,
     limit_seconds: float | None = None,
 ) -> ParityVerdict:
-    """Measures, and keeps what comes out; not if it was for want of memory, of which there may be
-    more next time."""
+    """Measures, and stores the verdict.
+
+    A verdict for lack of memory is not stored: there may be more next time.
+    """
     from seg_pipeline.segmenters.parity.pictures import parity_pictures
 
     try:
@@ -205,8 +212,10 @@ def measure(
     progress: Progress,
     limit_seconds: float | None = None,
 ) -> ParityVerdict:
-    """Segments the pictures by both, in turns, and judges. Raises what exact raises, and
-    ModelOutOfMemory."""
+    """Segments the pictures in both modes, in turns, and judges.
+
+    Raises what exact raises, and ModelOutOfMemory.
+    """
     with closing(load("exact")) as exact:
         try:
             with closing(load("turbo")) as turbo:
@@ -247,7 +256,7 @@ def _compare(
 
 
 def _time_again(plain: "_Side", quick: "_Side", groups: Sequence[Sequence[RgbImage]]) -> None:
-    """Seconds without what a first picture of each shape costs once."""
+    """Times both again, without what the first picture of each shape costs once."""
     plain.seconds = quick.seconds = 0.0
     for group in groups:
         for side in (plain, quick):
@@ -255,7 +264,7 @@ def _time_again(plain: "_Side", quick: "_Side", groups: Sequence[Sequence[RgbIma
 
 
 class _Side:
-    """What one of the two found so far, and how long it took."""
+    """The output of one mode so far, and how long it took."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.found: list[list[Segment]] = []
@@ -270,7 +279,7 @@ class _Side:
 
 
 def kept(folder: Path, subject: Subject) -> ParityVerdict | None:
-    """The verdict that was kept, or None if there is none that can be read."""
+    """The stored verdict; None if there is none that can be read."""
     try:
         document = json.loads((folder / subject.file_name).read_text())
         return (
@@ -288,7 +297,7 @@ def kept(folder: Path, subject: Subject) -> ParityVerdict | None:
 
 
 def keep(folder: Path, subject: Subject, verdict: ParityVerdict) -> None:
-    """Writes the verdict, at once or not at all."""
+    """Writes the verdict atomically."""
     document = {"subject": asdict(subject), "verdict": asdict(verdict)}
     target = folder / subject.file_name
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
@@ -301,14 +310,16 @@ def keep(folder: Path, subject: Subject, verdict: ParityVerdict) -> None:
 
 
 def log_progress(done: int, total: int) -> None:
-    """A line in the log."""
+    """Writes a line into the log."""
     logger.info("comparing turbo with exact: %s of %s pictures", done, total)
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """One process measures while the others wait for what comes out; each for itself where no file
-    can be written."""
+    """Lets one process measure while the others wait for its verdict.
+
+    Where no file can be written, each measures for itself.
+    """
     with ExitStack() as held:
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)

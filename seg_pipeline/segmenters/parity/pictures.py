@@ -1,5 +1,7 @@
-"""The pictures on which a quick model is held against the exact one: drawn scenes, and the
-photographs that come with ultralytics, whole, mirrored and in parts."""
+"""The pictures for comparing turbo with exact: drawn scenes and photographs.
+
+The photographs come with ultralytics. They are used whole, mirrored and in parts.
+"""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +17,10 @@ MORE_SCENES = {(320, 320): range(8, 12), (480, 640): range(12, 16), (960, 720): 
 """Seeds by width and height."""
 
 PART = 0.6
-"""Of each side; the four corners of that size overlap, so that a thing cut by one is whole in
-another."""
+"""The share of each side that a corner takes.
+
+Four corners of that size overlap, so that an object cut by one is whole in another.
+"""
 
 PHOTOGRAPHS = ("bus.jpg", "zidane.jpg")
 MAX_PIXELS = 10_000_000
@@ -24,11 +28,10 @@ SAMPLE = Path(__file__).parents[2] / "demo" / "sample.jpg"
 
 
 def parity_pictures(model: str) -> list[list[RgbImage]]:
-    """Twenty-two pictures, the same for all models but the demo ones, in groups of one shape: a
-    batch each.
+    """Twenty-two pictures in groups of one shape, a batch each; the same for all but demo models.
 
-    Demo models know drawn shapes alone. What they take for shapes in a photograph are guesses
-    around the threshold, which any rounding moves across it; so they are shown more scenes instead.
+    Demo models only know drawn shapes. What they take for shapes in a photograph are guesses around
+    the threshold, which any rounding moves across it. So they get more scenes instead.
     """
     sample = _both_ways(_read(SAMPLE))
     if model in DEMO_MODELS:

@@ -1,17 +1,16 @@
-"""SAM-2's mask decoder for many single points on one picture: upstream's `MaskDecoder` with its
-sums in another order.
+"""SAM-2's mask decoder for many single points on one picture.
 
-Upstream keeps a copy of the picture's features for every point and carries it through the two-way
-transformer. Here that is never written out. What the picture's attention to a point's tokens adds
-to the features is a product of the attention's weights and one row for each head and token, so that
-a point's features always are
+It computes what upstream's `MaskDecoder` does, with its sums in another order. Upstream copies the
+picture's features for every point and takes the copy through the two-way transformer. Here that
+copy is never made. The picture's attention to a point's tokens adds a product to the features: the
+attention weights times one row for each head and token. So a point's features always are
 
     keys = scale * shared + weights @ rows + constant
 
-with `shared` the same for every point. A projection of the keys is then one of `shared`, made once
-a picture, and one of a few rows; and a layer norm needs only the length of each key, which the
-rows' inner products give. The result is upstream's but for rounding. Masks are made for those
-tokens alone that are asked for.
+with the same `shared` for every point. A projection of the keys is then a projection of `shared`,
+computed once a picture, plus a projection of a few rows. A layer norm needs only the length of each
+key, which follows from the rows' inner products. The result equals upstream's up to rounding. Masks
+are computed only for the tokens that are requested.
 
 In the shapes below `p` is points, `t` tokens of a point, `n = h w` positions of the picture, `c`
 channels of an embedding, `H` heads, `d` channels of a head, and `r = H t` rows.
@@ -27,13 +26,14 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
 POSITIONS_AT_ONCE = 4096
-"""Positions of the picture, times points, that a step works on at once on a CPU: they should stay
-in a core's cache."""
+"""Positions of the picture, times points, in one step on a CPU: they should stay in its cache."""
 
 
 class Attention:
-    """One of upstream's `Attention` layers, by heads; the factor of its scores goes with the
-    queries."""
+    """One of upstream's `Attention` layers, by heads.
+
+    The queries carry the factor of the scores.
+    """
 
     def __init__(self, layer: Any) -> None:
         self.layer = layer
@@ -41,7 +41,7 @@ class Attention:
         self.scale = float((layer.internal_dim // layer.num_heads) ** -0.5)
 
     def queries(self, x: Tensor) -> Tensor:
-        """`(…, t, c)` to `(…, H, t, d)`, as are the next two."""
+        """The queries of each head: `(…, t, c)` to `(…, H, t, d)`, as for keys and values."""
         return self.split(self.layer.q_proj(x)) * self.scale
 
     def keys(self, x: Tensor) -> Tensor:
@@ -53,11 +53,11 @@ class Attention:
         return self.split(self.layer.v_proj(x))
 
     def out(self, x: Tensor) -> Tensor:
-        """`(…, H, t, d)` to `(…, t, c)`."""
+        """The output projection: `(…, H, t, d)` to `(…, t, c)`."""
         return self.layer.out_proj(x.transpose(-3, -2).flatten(-2))
 
     def out_by_head(self) -> Tensor:
-        """The weights of `out`, `(H, d, c)`: what a head's values are in an embedding."""
+        """The weights of `out`, `(H, d, c)`: from a head's values to an embedding."""
         return self.layer.out_proj.weight.T.unflatten(0, (self.heads, -1))
 
     def split(self, x: Tensor) -> Tensor:
@@ -67,8 +67,11 @@ class Attention:
 
 @dataclass(frozen=True)
 class Projection:
-    """What the tokens are multiplied with instead of the keys: the shared part's and the position's
-    share, `(H, d, n)`, and the weights `(c, H d)` for the rows."""
+    """What the tokens are multiplied with in place of the keys.
+
+    `shared` and `position` are the projections of the shared part and of the position, `(H, d, n)`.
+    `weights (c, H d)` project the rows.
+    """
 
     shared: Tensor
     position: Tensor
@@ -77,9 +80,9 @@ class Projection:
 
 @dataclass(frozen=True)
 class ImageCache:
-    """What is the same for every point of a picture, `(H, d, n)` unless said otherwise.
+    """What is the same for every point of a picture, `(H, d, n)` unless stated otherwise.
 
-    Those of shape `(n,)` are float32, the rest is in the decoder's dtype.
+    Tensors of shape `(n,)` are float32, the others are in the decoder's dtype.
     """
 
     token_keys: Tensor  # (1, H, n, d): what the tokens look at first, as is the next
@@ -87,20 +90,20 @@ class ImageCache:
     first_scores: Tensor
     first_cross: Tensor
     first_length: Tensor  # (n,)
-    second_look: Projection
+    second_keys: Projection
     second_values: Tensor  # (H, n, d)
     second_scores: Projection
     second_cross: Tensor  # (2, H, d, n): of the first and the second rows
     second_length: Tensor  # (n,)
     constant_cross: Tensor  # (n,)
-    last_look: Projection
+    last_keys: Projection
     last_values: Tensor  # (H, n, d)
     upscaled: "UpscaledCache"
 
 
 @dataclass(frozen=True)
 class UpscaledCache:
-    """What is the same for every point when the positions are upscaled to 4 x 4 pixels each."""
+    """What is the same for every point when each position is upscaled to 4 x 4 pixels."""
 
     coarse: Tensor  # (n, 4 c / 4)
     coarse_constant: Tensor  # (n, 4 c / 4)
@@ -109,20 +112,22 @@ class UpscaledCache:
 
 @dataclass(frozen=True)
 class Tokens:
-    """What the tokens of some points give the picture in one layer: keys and values, `(p, H, t,
-    d)`."""
+    """What some points' tokens contribute to the picture in one layer.
+
+    Keys and values are `(p, H, t, d)`.
+    """
 
     keys: Tensor
     values: Tensor
 
     def part(self, points: slice) -> "Tokens":
-        """Those of a few points."""
+        """The tokens of a few points."""
         return Tokens(self.keys[points], self.values[points])
 
 
 @dataclass(frozen=True)
 class Features:
-    """The features of a picture as some points have changed them; see the module."""
+    """The features of a picture after some points have changed them (see the module)."""
 
     # (p, 2 r, n) in the decoder's dtype: of both layers, `r` times the first norm's scale first.
     weights: Tensor
@@ -131,7 +136,7 @@ class Features:
     rows: Tensor  # (p, 2 r, c) float32: as they are after the second norm's gain
 
     def part(self, points: slice) -> "Features":
-        """Those of a few points, to be written into."""
+        """Views of a few points, to write into."""
         return Features(
             self.weights[points], self.scale[points], self.last_scale[points], self.rows[points]
         )
@@ -139,7 +144,7 @@ class Features:
 
 @dataclass(frozen=True)
 class AttentionView:
-    """Features as an attention sees them: `outer_scale * (scale * shared + weights @ rows)`."""
+    """Features as an attention reads them: `outer_scale * (scale * shared + weights @ rows)`."""
 
     weights: Tensor  # (p, k, n)
     rows: Tensor  # (p, k, c)
@@ -157,10 +162,9 @@ class Attended:
 
 @dataclass(frozen=True)
 class PointMasks:
-    """Those masks of a point that are wanted, before any pixel of them is made.
+    """The wanted masks of a point, before any of their pixels is computed.
 
-    A pixel is made from its own position's features alone, so that it can be made where it is
-    looked at.
+    A pixel depends on the features of its own position only, so single positions can be computed.
     """
 
     point: int  # which of the batch
@@ -171,15 +175,15 @@ class PointMasks:
     rows: Tensor  # (2 r, 4 c / 4): of the features after the first transposed convolution
 
     def take(self, masks: Tensor) -> "PointMasks":
-        """Some of the masks, `(k,) bool`."""
+        """Some of the masks, by a `(k,) bool`."""
         return replace(self, networks=self.networks[masks])
 
 
 class FastMaskDecoder:
-    """A SAM-2's mask decoder for single points; the picture's side in `dtype`, the tokens' in
-    float32.
+    """A SAM-2's mask decoder for single points.
 
-    A picture has `positions`, n in the shapes, in `size`, rows and columns.
+    The picture's side is in `dtype`, the tokens' in float32. A picture has `positions` (n in the
+    shapes) in `size`, rows and columns.
     """
 
     def __init__(self, model: Any, dtype: torch.dtype = torch.float32) -> None:
@@ -191,7 +195,7 @@ class FastMaskDecoder:
         self.positions = int(height * width)
         self._fixed_tokens = _fixed_tokens(self._decoder)
         self._first, self._second = self._decoder.transformer.layers
-        self._first_look, self._second_look, self._last_look = map(
+        self._first_to_image, self._second_to_image, self._final_to_image = map(
             Attention,
             (
                 self._first.cross_attn_token_to_image,
@@ -199,8 +203,8 @@ class FastMaskDecoder:
                 self._decoder.transformer.final_attn_token_to_image,
             ),
         )
-        self._first_back = Attention(self._first.cross_attn_image_to_token)
-        self._second_back = Attention(self._second.cross_attn_image_to_token)
+        self._first_to_tokens = Attention(self._first.cross_attn_image_to_token)
+        self._second_to_tokens = Attention(self._second.cross_attn_image_to_token)
         self._fold_weights()
 
     @staticmethod
@@ -210,21 +214,23 @@ class FastMaskDecoder:
         return len(decoder.transformer.layers) == 2 and bool(decoder.use_high_res_features)
 
     def _fold_weights(self) -> None:
-        """What follows from the weights alone. Rows are centred, as a layer norm does with their
-        sum anyway."""
+        """Precomputes what depends on the weights alone.
+
+        Rows are centred, since a layer norm subtracts their mean anyway.
+        """
         gain, bias = self._first.norm4.weight, self._first.norm4.bias
-        self._first_out = _centred(self._first_back.out_by_head())
+        self._first_out = _centred(self._first_to_tokens.out_by_head())
         self._first_out_again = _centred(self._first_out * gain)
-        self._second_out = _centred(self._second_back.out_by_head())
+        self._second_out = _centred(self._second_to_tokens.out_by_head())
         self._both_outs = torch.stack([self._first_out_again, self._second_out])
-        self._constant = _centred(bias + self._second_back.layer.out_proj.bias)
+        self._constant = _centred(bias + self._second_to_tokens.layer.out_proj.bias)
         coarse, self._norm, _, fine, _ = self._decoder.output_upscaling
         self._coarse_weights = coarse.weight.permute(0, 2, 3, 1).flatten(1)
         self._fine_weights = fine.weight.permute(0, 2, 3, 1).flatten(1).to(self._dtype)
         self._norm_weights = self._norm.weight.to(self._dtype), self._norm.bias.to(self._dtype)
 
-    def share(self, embedding: Tensor, fine: Tensor, finest: Tensor) -> ImageCache:
-        """Does what is the same for every point of a picture.
+    def cache(self, embedding: Tensor, fine: Tensor, finest: Tensor) -> ImageCache:
+        """Computes what is the same for every point of a picture.
 
         `embedding (1, c, h, w)` and the features of twice and four times its size, `(1, c / 4, 2 h,
         2 w)` and `(1, c / 8, 4 h, 4 w)`, are those of `SAM2ImagePredictor.set_image`.
@@ -235,35 +241,35 @@ class FastMaskDecoder:
             .T
         )
         position = self._prompts.get_dense_pe()[0].flatten(1).T
-        first = _centred(features + self._first_back.layer.out_proj.bias)
+        first = _centred(features + self._first_to_tokens.layer.out_proj.bias)
         second = first * self._first.norm4.weight
         last = _centred(second) * self._second.norm4.weight
         return ImageCache(
-            **self._share_first(features, position, first),
-            **self._share_second(position, second),
-            **self._share_last(position, last),
-            upscaled=self._share_upscaled(last, fine.float(), finest.float()),
+            **self._cache_first(features, position, first),
+            **self._cache_second(position, second),
+            **self._cache_last(position, last),
+            upscaled=self._cache_upscaled(last, fine.float(), finest.float()),
         )
 
-    def _share_first(self, features: Tensor, position: Tensor, centred: Tensor) -> dict[str, Any]:
+    def _cache_first(self, features: Tensor, position: Tensor, centred: Tensor) -> dict[str, Any]:
         return {
-            "token_keys": self._cast(self._first_look.keys(features + position)[None]),
-            "token_values": self._cast(self._first_look.values(features)[None]),
+            "token_keys": self._cast(self._first_to_image.keys(features + position)[None]),
+            "token_values": self._cast(self._first_to_image.values(features)[None]),
             "first_scores": self._cast(
-                self._first_back.queries(features + position).transpose(1, 2)
+                self._first_to_tokens.queries(features + position).transpose(1, 2)
             ),
             "first_cross": self._cast(2 * self._first_out @ centred.T),
             "first_length": centred.square().sum(1),
         }
 
-    def _share_second(self, position: Tensor, second: Tensor) -> dict[str, Any]:
-        look, back, centred = self._second_look, self._second_back, _centred(second)
-        asked = back.layer.q_proj
-        constant = (asked(self._first.norm4.bias) * back.scale).view(back.heads, -1, 1)
-        scores = self._projection(asked, second, position, back, back.scale)
+    def _cache_second(self, position: Tensor, second: Tensor) -> dict[str, Any]:
+        forward, back, centred = self._second_to_image, self._second_to_tokens, _centred(second)
+        q_proj = back.layer.q_proj
+        constant = (q_proj(self._first.norm4.bias) * back.scale).view(back.heads, -1, 1)
+        scores = self._projection(q_proj, second, position, back, back.scale)
         return {
-            "second_look": self._projection(look.layer.k_proj, second, position, look),
-            "second_values": self._cast(look.split(second @ look.layer.v_proj.weight.T)),
+            "second_keys": self._projection(forward.layer.k_proj, second, position, forward),
+            "second_values": self._cast(forward.split(second @ forward.layer.v_proj.weight.T)),
             "second_scores": Projection(
                 scores.shared, scores.position + constant.to(self._dtype), scores.weights
             ),
@@ -272,16 +278,18 @@ class FastMaskDecoder:
             "constant_cross": 2 * centred @ self._constant,
         }
 
-    def _share_last(self, position: Tensor, last: Tensor) -> dict[str, Any]:
-        look = self._last_look
+    def _cache_last(self, position: Tensor, last: Tensor) -> dict[str, Any]:
+        final = self._final_to_image
         return {
-            "last_look": self._projection(look.layer.k_proj, last, position, look),
-            "last_values": self._cast(look.split(last @ look.layer.v_proj.weight.T)),
+            "last_keys": self._projection(final.layer.k_proj, last, position, final),
+            "last_values": self._cast(final.split(last @ final.layer.v_proj.weight.T)),
         }
 
-    def _share_upscaled(self, last: Tensor, fine: Tensor, finest: Tensor) -> UpscaledCache:
-        """Both transposed convolutions as matrix products; each position's `2 x 2` pixels lie side
-        by side."""
+    def _cache_upscaled(self, last: Tensor, fine: Tensor, finest: Tensor) -> UpscaledCache:
+        """Both transposed convolutions as matrix products.
+
+        Each position's `2 x 2` pixels lie side by side.
+        """
         coarse_bias, fine_bias = (self._decoder.output_upscaling[i].bias.repeat(4) for i in (0, 3))
         height, width = self._prompts.image_embedding_size
         fine = fine.reshape(-1, height, 2, width, 2).permute(1, 3, 2, 4, 0)
@@ -302,8 +310,10 @@ class FastMaskDecoder:
         attention: Attention,
         scale: float = 1.0,
     ) -> Projection:
-        """Without the linear layer's bias and the keys' constant: scores that differ from all
-        others of their softmax by the same amount are the same."""
+        """The projection without the linear layer's bias and the keys' constant.
+
+        Both shift all scores of a softmax by the same amount, which changes nothing.
+        """
         weights = linear.weight.T * scale
         by_head = [
             self._cast(attention.split(x @ weights).transpose(1, 2)) for x in (shared, position)
@@ -313,48 +323,54 @@ class FastMaskDecoder:
     def _cast(self, x: Tensor) -> Tensor:
         return x.to(self._dtype).contiguous()
 
-    def look(self, shared: ImageCache, coordinates: Tensor, multimask: bool = True) -> Attended:
+    def attend(self, cache: ImageCache, coordinates: Tensor, multimask: bool = True) -> Attended:
         """Upstream's `TwoWayTransformer` for points `(p, 2)` float32, in pixels of the network's
         input.
 
-        `multimask`: whether the three masks of an ambiguous point are wanted or the single one.
+        With `multimask` it prepares the three masks of an ambiguous point, else the single one.
         """
         tokens = self._embed(coordinates)
-        features = self._make_room(tokens, len(shared.first_length))
-        queries = self._first_layer(shared, tokens)
-        first = Tokens(self._first_back.keys(queries + tokens), self._first_back.values(queries))
-        queries = self._second_layer(shared, features, first, queries, tokens)
-        second = Tokens(self._second_back.keys(queries + tokens), self._second_back.values(queries))
+        features = self._make_room(tokens, len(cache.first_length))
+        queries = self._first_layer(cache, tokens)
+        first = Tokens(
+            self._first_to_tokens.keys(queries + tokens), self._first_to_tokens.values(queries)
+        )
+        queries = self._second_layer(cache, features, first, queries, tokens)
+        second = Tokens(
+            self._second_to_tokens.keys(queries + tokens), self._second_to_tokens.values(queries)
+        )
         needed = self._needed(multimask)
-        asked = self._last_look.queries((queries + tokens)[:, needed])
-        seen = self._by_parts(
-            asked,
+        final_queries = self._final_to_image.queries((queries + tokens)[:, needed])
+        attended_values = self._by_parts(
+            final_queries,
             lambda i: self._change_second(
-                shared, features.part(i), first.part(i), second.part(i), asked[i]
+                cache, features.part(i), first.part(i), second.part(i), final_queries[i]
             ),
         )
-        queries = queries[:, needed] + self._last_look.out(seen)
+        queries = queries[:, needed] + self._final_to_image.out(attended_values)
         return Attended(self._decoder.transformer.norm_final_attn(queries), features)
 
-    def predicted_iou(self, looked: Attended) -> Tensor:
-        """The network's own guess for each mask, `(p, m)` float32, `m` 3 or 1."""
-        guesses: Tensor = self._decoder.iou_prediction_head(looked.queries[:, 0])
-        return guesses[:, self._mask_tokens(looked)]
+    def predicted_iou(self, attended: Attended) -> Tensor:
+        """The predicted IoU of each mask, `(p, m)` float32, where `m` is 3 or 1."""
+        guesses: Tensor = self._decoder.iou_prediction_head(attended.queries[:, 0])
+        return guesses[:, self._mask_tokens(attended)]
 
-    def masks(self, shared: ImageCache, looked: Attended, wanted: Tensor) -> list[Tensor]:
-        """The logits `(k, 4 h, 4 w)` float32 of the wanted masks `(p, m) bool`, for each point that
-        has any."""
+    def masks(self, cache: ImageCache, attended: Attended, wanted: Tensor) -> list[Tensor]:
+        """The logits `(k, 4 h, 4 w)` float32 of the wanted masks `(p, m) bool`, by point.
+
+        Points without a wanted mask are left out.
+        """
         return [
-            self.arrange(self.upscale(shared, masks)) for masks in self.point_masks(looked, wanted)
+            self.arrange(self.upscale(cache, masks)) for masks in self.point_masks(attended, wanted)
         ]
 
-    def point_masks(self, looked: Attended, wanted: Tensor) -> Iterator[PointMasks]:
-        """The wanted masks `(p, m) bool` of each point that has any, still to be made."""
-        networks = self._decoder.output_hypernetworks_mlps[self._mask_tokens(looked)]
+    def point_masks(self, attended: Attended, wanted: Tensor) -> Iterator[PointMasks]:
+        """The wanted masks `(p, m) bool` of each point that has any, not computed yet."""
+        networks = self._decoder.output_hypernetworks_mlps[self._mask_tokens(attended)]
         weights = torch.stack(
-            [network(looked.queries[:, 1 + i]) for i, network in enumerate(networks)], 1
+            [network(attended.queries[:, 1 + i]) for i, network in enumerate(networks)], 1
         )
-        features = looked.features
+        features = attended.features
         for point in torch.nonzero(wanted.any(1)).flatten().tolist():
             yield PointMasks(
                 point=point,
@@ -366,19 +382,18 @@ class FastMaskDecoder:
             )
 
     def upscale(
-        self, shared: ImageCache, masks: PointMasks, positions: Tensor | None = None
+        self, cache: ImageCache, masks: PointMasks, positions: Tensor | None = None
     ) -> Tensor:
-        """The end of upstream's `predict_masks`: the logits `(k, s, 16)` float32 at some positions,
-        an index `(s,)`, or at all.
+        """The end of upstream's `predict_masks`: the logits `(k, s, 16)` float32 at some positions.
 
-        A position's 4 x 4 pixels lie two by two: all of one pixel of the first transposed
-        convolution, then the next.
+        `positions` is an index `(s,)`; None takes all. A position's 4 x 4 pixels lie two by two:
+        all of one pixel of the first transposed convolution, then those of the next.
         """
         of = _everywhere if positions is None else partial(torch.index_select, index=positions)
         last_scale = of(masks.last_scale, 0)
         scale = (of(masks.scale, 0) * last_scale)[:, None].to(self._dtype)
         weights = (of(masks.weights, 1) * last_scale.to(self._dtype)).T
-        upscaled = shared.upscaled
+        upscaled = cache.upscaled
         coarse = torch.addcmul(of(upscaled.coarse_constant, 0), of(upscaled.coarse, 0), scale)
         coarse = coarse.addmm_(weights, masks.rows).view(-1, len(self._norm.weight))
         coarse = layer_norm(coarse, self._norm.weight.shape, *self._norm_weights, self._norm.eps)
@@ -391,17 +406,16 @@ class FastMaskDecoder:
     def arrange(self, logits: Tensor) -> Tensor:
         """The logits `(k, n, 16)` float32 of all positions as pictures `(k, 4 h, 4 w)`."""
         height, width = self._prompts.image_embedding_size
-        pairs = logits.flatten(1).view(
-            torch.float64
-        )  # two pixels side by side move as one, in a tenth of the time
+        # Two pixels side by side move as one, in a tenth of the time.
+        pairs = logits.flatten(1).view(torch.float64)
         pairs = pairs.view(-1, height, width, 2, 2, 2).permute(0, 1, 3, 5, 2, 4)
         return pairs.reshape(-1, 4 * height, 2 * width).view(torch.float32)
 
-    def _mask_tokens(self, looked: Attended) -> slice:
-        return slice(0, 1) if looked.queries.shape[1] == 2 else slice(1, None)
+    def _mask_tokens(self, attended: Attended) -> slice:
+        return slice(0, 1) if attended.queries.shape[1] == 2 else slice(1, None)
 
     def _needed(self, multimask: bool) -> list[int]:
-        """Which tokens the end needs: that of the predicted IoU and those of the masks."""
+        """The tokens that the end needs: the one of the predicted IoU and those of the masks."""
         iou = self._fixed_tokens.shape[0] - self._decoder.num_mask_tokens - 1
         masks = range(iou + 2, iou + 1 + self._decoder.num_mask_tokens) if multimask else (iou + 1,)
         return [iou, *masks]
@@ -412,37 +426,38 @@ class FastMaskDecoder:
         prompt, _ = self._prompts(points=(coordinates[:, None], labels), boxes=None, masks=None)
         return torch.cat([self._fixed_tokens.expand(len(coordinates), -1, -1), prompt], dim=1)
 
-    def _first_layer(self, shared: ImageCache, tokens: Tensor) -> Tensor:
-        """What the tokens do while the picture is still the same for all points, which stand in
-        line as queries."""
+    def _first_layer(self, cache: ImageCache, tokens: Tensor) -> Tensor:
+        """The tokens after the first layer, where the picture is still the same for all points.
+
+        The tokens of all points go through one attention as its queries.
+        """
         layer, count = self._first, len(tokens)
         queries = layer.norm1(layer.self_attn(q=tokens, k=tokens, v=tokens))
-        asked = self._cast(self._first_look.queries(queries + tokens).transpose(0, 1)).flatten(
-            1, 2
-        )[None]
-        seen = scaled_dot_product_attention(
-            asked, shared.token_keys, shared.token_values, scale=1.0
+        image_queries = self._first_to_image.queries(queries + tokens).transpose(0, 1)
+        image_queries = self._cast(image_queries).flatten(1, 2)[None]
+        attended_values = scaled_dot_product_attention(
+            image_queries, cache.token_keys, cache.token_values, scale=1.0
         )
-        seen = seen[0].float().unflatten(1, (count, -1)).transpose(0, 1)
-        queries = layer.norm2(queries + self._first_look.out(seen))
+        attended_values = attended_values[0].float().unflatten(1, (count, -1)).transpose(0, 1)
+        queries = layer.norm2(queries + self._first_to_image.out(attended_values))
         return layer.norm3(queries + layer.mlp(queries))
 
     def _second_layer(
-        self, shared: ImageCache, features: Features, first: Tokens, queries: Tensor, tokens: Tensor
+        self, cache: ImageCache, features: Features, first: Tokens, queries: Tensor, tokens: Tensor
     ) -> Tensor:
-        """What the tokens do in the second layer, after the first has changed the picture, which is
-        done here too."""
-        layer, asked = self._second, queries + tokens
-        queries = layer.norm1(queries + layer.self_attn(q=asked, k=asked, v=queries))
-        asked = self._second_look.queries(queries + tokens)
-        seen = self._by_parts(
-            asked, lambda i: self._change_first(shared, features.part(i), first.part(i), asked[i])
+        """The tokens after the second layer. Also changes the picture by the first layer."""
+        layer, positioned = self._second, queries + tokens
+        queries = layer.norm1(queries + layer.self_attn(q=positioned, k=positioned, v=queries))
+        image_queries = self._second_to_image.queries(queries + tokens)
+        attended_values = self._by_parts(
+            image_queries,
+            lambda i: self._change_first(cache, features.part(i), first.part(i), image_queries[i]),
         )
-        queries = layer.norm2(queries + self._second_look.out(seen))
+        queries = layer.norm2(queries + self._second_to_image.out(attended_values))
         return layer.norm3(queries + layer.mlp(queries))
 
     def _make_room(self, tokens: Tensor, positions: int) -> Features:
-        count, rows = len(tokens), 2 * self._first_back.heads * tokens.shape[1]
+        count, rows = len(tokens), 2 * self._first_to_tokens.heads * tokens.shape[1]
         return Features(
             weights=tokens.new_empty(count, rows, positions, dtype=self._dtype),
             scale=tokens.new_empty(count, 1, positions),
@@ -450,102 +465,120 @@ class FastMaskDecoder:
             rows=tokens.new_empty(count, rows, tokens.shape[2]),
         )
 
-    def _by_parts(self, asked: Tensor, step: Callable[[slice], Tensor]) -> Tensor:
-        """The step's answers for as many points at once as suit the device."""
-        count = len(asked)
-        size = max(POSITIONS_AT_ONCE // self.positions, 1) if asked.device.type == "cpu" else count
+    def _by_parts(self, queries: Tensor, step: Callable[[slice], Tensor]) -> Tensor:
+        """The step's results, for as many points at once as suit the device."""
+        count = len(queries)
+        size = (
+            max(POSITIONS_AT_ONCE // self.positions, 1) if queries.device.type == "cpu" else count
+        )
         return torch.cat([step(slice(start, start + size)) for start in range(0, count, size)])
 
     def _change_first(
-        self, shared: ImageCache, features: Features, first: Tokens, asked: Tensor
+        self, cache: ImageCache, features: Features, first: Tokens, queries: Tensor
     ) -> Tensor:
-        """The picture's attention to the tokens in the first layer, then what the tokens of the
-        second see of it."""
+        """The picture's attention to the tokens in the first layer, and theirs in the second."""
         half = features.weights.shape[1] // 2
-        scores = first.keys.to(self._dtype) @ shared.first_scores
+        scores = first.keys.to(self._dtype) @ cache.first_scores
         weights = scores.softmax(2).flatten(1, 2)
         rows = (first.values @ self._first_out).flatten(1, 2)
-        cross = (first.values.to(self._dtype) @ shared.first_cross).flatten(1, 2)
-        length = shared.first_length + _quadratic(rows, weights, cross)
+        cross = (first.values.to(self._dtype) @ cache.first_cross).flatten(1, 2)
+        length = cache.first_length + _quadratic(rows, weights, cross)
         features.scale.copy_(_norm_scale(length, self._first.norm4))
         torch.mul(weights, features.scale.to(self._dtype), out=features.weights[:, :half])
         view = AttentionView(
             features.weights[:, :half], rows * self._first.norm4.weight, features.scale
         )
-        share = self._scores(shared.second_look, self._second_look, asked, view).softmax(-1)
-        return self._seen(
-            shared.second_values, self._second_look, share, view, self._first.norm4.bias
+        attention_weights = self._scores(
+            cache.second_keys, self._second_to_image, queries, view
+        ).softmax(-1)
+        return self._attended_values(
+            cache.second_values,
+            self._second_to_image,
+            attention_weights,
+            view,
+            self._first.norm4.bias,
         )
 
     def _change_second(
-        self, shared: ImageCache, features: Features, first: Tokens, second: Tokens, asked: Tensor
+        self, cache: ImageCache, features: Features, first: Tokens, second: Tokens, queries: Tensor
     ) -> Tensor:
-        """The same in the second layer, and what the tokens see at the end."""
-        half, heads = features.weights.shape[1] // 2, self._second_back.heads
+        """The same in the second layer, and the attention at the end."""
+        half, heads = features.weights.shape[1] // 2, self._second_to_tokens.heads
         first_rows = (first.values @ self._first_out).flatten(1, 2) * self._first.norm4.weight
         view = AttentionView(features.weights[:, :half], first_rows, features.scale)
-        scores = self._scores(shared.second_scores, self._second_back, second.keys, view)
+        scores = self._scores(cache.second_scores, self._second_to_tokens, second.keys, view)
         features.weights[:, half:] = scores.softmax(2).flatten(1, 2)
         values = torch.stack([first.values, second.values], 1)
         rows = (values @ self._both_outs).flatten(2, 3)
         rows[:, 1] += self._constant / heads  # its weights add up to 1 for each head
         rows = rows.flatten(1, 2)
-        features.last_scale.copy_(self._last_scale(shared, features, rows, values))
+        features.last_scale.copy_(self._last_scale(cache, features, rows, values))
         features.rows.copy_(rows * self._second.norm4.weight)
         view = AttentionView(features.weights, features.rows, features.scale, features.last_scale)
-        share = self._scores(shared.last_look, self._last_look, asked, view).softmax(-1)
-        return self._seen(shared.last_values, self._last_look, share, view, self._second.norm4.bias)
+        attention_weights = self._scores(
+            cache.last_keys, self._final_to_image, queries, view
+        ).softmax(-1)
+        return self._attended_values(
+            cache.last_values,
+            self._final_to_image,
+            attention_weights,
+            view,
+            self._second.norm4.bias,
+        )
 
     def _last_scale(
-        self, shared: ImageCache, features: Features, rows: Tensor, values: Tensor
+        self, cache: ImageCache, features: Features, rows: Tensor, values: Tensor
     ) -> Tensor:
         scale = features.scale
         cross = (
-            (values.to(self._dtype) @ shared.second_cross).flatten(1, 3).mul_(scale.to(self._dtype))
+            (values.to(self._dtype) @ cache.second_cross).flatten(1, 3).mul_(scale.to(self._dtype))
         )
-        length = scale * (scale * shared.second_length + shared.constant_cross)
+        length = scale * (scale * cache.second_length + cache.constant_cross)
         return _norm_scale(
             length[:, 0] + _quadratic(rows, features.weights, cross), self._second.norm4
         )
 
     def _scores(
-        self, projection: Projection, attention: Attention, asked: Tensor, view: AttentionView
+        self, projection: Projection, attention: Attention, queries: Tensor, view: AttentionView
     ) -> Tensor:
-        """The scores `(p, H, t, n)` of what is asked `(p, H, t, d)` with the features and their
-        positions."""
+        """The scores `(p, H, t, n)` of queries `(p, H, t, d)` with the positioned features."""
         of_rows = attention.split(view.rows @ projection.weights).transpose(2, 3)
-        of_rows = (asked @ of_rows).flatten(1, 2).to(self._dtype)
+        of_rows = (queries @ of_rows).flatten(1, 2).to(self._dtype)
         scores, scale = of_rows @ view.weights, view.scale
         if view.outer_scale is not None:
             scores *= view.outer_scale.to(self._dtype)
             scale = scale * view.outer_scale
         keys = torch.addcmul(projection.position, projection.shared, scale[:, None].to(self._dtype))
-        by_head = scores.view(-1, asked.shape[2], scores.shape[2])
-        by_head.baddbmm_(asked.flatten(0, 1).to(self._dtype), keys.flatten(0, 1))
-        return scores.unflatten(1, asked.shape[1:3])
+        by_head = scores.view(-1, queries.shape[2], scores.shape[2])
+        by_head.baddbmm_(queries.flatten(0, 1).to(self._dtype), keys.flatten(0, 1))
+        return scores.unflatten(1, queries.shape[1:3])
 
-    def _seen(
+    def _attended_values(
         self,
         values: Tensor,
         attention: Attention,
-        share: Tensor,
+        attention_weights: Tensor,
         view: AttentionView,
         constant: Tensor,
     ) -> Tensor:
-        """What an attention sees that gives each position its share `(p, H, t, n)`, which is
-        overwritten: `(p, H, t, d)` float32."""
+        """The attended values `(p, H, t, d)` float32.
+
+        `attention_weights (p, H, t, n)` are overwritten.
+        """
         project = attention.layer.v_proj
         if view.outer_scale is not None:
-            share *= view.outer_scale[:, None].to(self._dtype)
+            attention_weights *= view.outer_scale[:, None].to(self._dtype)
         of_rows = attention.split(view.rows @ project.weight.T)
         by_row = (
-            (share.flatten(1, 2) @ view.weights.transpose(1, 2))
-            .unflatten(1, share.shape[1:3])
+            (attention_weights.flatten(1, 2) @ view.weights.transpose(1, 2))
+            .unflatten(1, attention_weights.shape[1:3])
             .float()
         )
-        share *= view.scale[:, None].to(self._dtype)
+        attention_weights *= view.scale[:, None].to(self._dtype)
         return (
-            (share @ values).float() + by_row @ of_rows + attention.split(project(constant)[None])
+            (attention_weights @ values).float()
+            + by_row @ of_rows
+            + attention.split(project(constant)[None])
         )
 
 
@@ -567,12 +600,14 @@ def _centred(x: Tensor) -> Tensor:
 
 
 def _quadratic(rows: Tensor, weights: Tensor, cross: Tensor) -> Tensor:
-    """The squared lengths `(p, n)` float32 of `weights @ rows`, `(p, r, n)` and `(p, r, c)`, and
-    its products with `cross` `(p, r, n)`, which is overwritten."""
+    """The squared lengths `(p, n)` float32 of `weights @ rows`, plus its products with `cross`.
+
+    `rows` are `(p, r, c)`, `weights` and `cross` `(p, r, n)`. `cross` is overwritten.
+    """
     gram = (rows @ rows.transpose(1, 2)).to(weights.dtype)
     return cross.baddbmm_(gram, weights).mul_(weights).sum(1, dtype=torch.float32)
 
 
 def _norm_scale(length: Tensor, norm: Any) -> Tensor:
-    """What a layer norm multiplies centred rows of this squared length with, `(p, 1, n)`."""
+    """The factor `(p, 1, n)` by which a layer norm scales centred rows of this squared length."""
     return (length / norm.normalized_shape[0] + norm.eps).rsqrt()[:, None]

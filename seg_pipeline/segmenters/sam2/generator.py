@@ -1,9 +1,8 @@
-"""Automatic masks: upstream's `SAM2AutomaticMaskGenerator` step by step, doing for a mask only what
-is still in doubt.
+"""Automatic masks as upstream's `SAM2AutomaticMaskGenerator` makes them, with less work.
 
-Masks that the network itself thinks little of are never computed; those that are get measured at
-the picture's size without being enlarged; and only those that outlast the non-maximum suppression
-are enlarged, inside their boxes.
+A mask whose predicted IoU is too low is never computed. The others are measured at the picture's
+size without being enlarged. Only those that survive the non-maximum suppression are enlarged,
+inside their boxes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,15 +29,19 @@ MASKS_AT_ONCE = 32
 """Small masks that are measured at once."""
 
 POSITIONS_PER_LANE = 32768
-"""Positions of the picture, times points, that a core takes from the first step to the last,
-however many points are asked for at once: what one step makes should still be in the processor's
-cache for the next."""
+"""Positions of the picture, times points, that a core takes through all steps at once.
+
+It does not depend on the number of points in a call. The output of one step should still be in the
+processor's cache for the next.
+"""
 
 
 @dataclass(frozen=True)
 class GeneratedMask:
-    """One automatic mask: its pixels inside `box`, in the picture, and both scores; it may have no
-    pixel at all."""
+    """One automatic mask: its pixels inside `box` in the picture, and both scores.
+
+    It may be empty.
+    """
 
     box: Box
     bits: BoolMask
@@ -48,18 +51,19 @@ class GeneratedMask:
 
 @dataclass
 class Candidates:
-    """Masks of one crop that passed the filters so far; boxes are xyxy in the crop, the last pixel
-    included."""
+    """The masks of one crop that passed the filters so far.
+
+    Boxes are xyxy in the crop, the last pixel included.
+    """
 
     predicted_iou: Tensor  # (m,) float32
     stability: Tensor  # (m,) float32
     boxes: Tensor  # (m, 4) int64
-    windows: list[
-        tuple[Tensor, tuple[int, int]]
-    ]  # the small logits that the box needs, and their corner (y, x)
+    # The small logits that the box needs, and their corner (y, x).
+    windows: list[tuple[Tensor, tuple[int, int]]]
 
     def take(self, index: Tensor) -> "Candidates":
-        """Those of an index, in its order."""
+        """The candidates at an index, in its order."""
         windows = [self.windows[i] for i in index.tolist()]
         return Candidates(
             self.predicted_iou[index], self.stability[index], self.boxes[index], windows
@@ -67,7 +71,7 @@ class Candidates:
 
     @classmethod
     def together(cls, parts: Sequence["Candidates"]) -> "Candidates":
-        """All of them, in order."""
+        """All the candidates, in order."""
         tensors = [
             torch.cat([getattr(part, name) for part in parts])
             for name in ("predicted_iou", "stability", "boxes")
@@ -82,7 +86,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of the picture that went through the network alone, and what is left of its masks."""
+    """A part of the picture that went through the network alone, and its remaining masks."""
 
     xyxy: list[int]
     upsampling: Upsampling
@@ -91,28 +95,26 @@ class Crop:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A crop that has been through the encoder, and what makes and measures its masks."""
+    """A crop that has been through the encoder, and what computes and measures its masks."""
 
-    shared: ImageCache
+    cache: ImageCache
     upsampling: Upsampling
     sampler: MaskSampler | None
 
 
 class PointBatches:
-    """How many points go through the network at once: fewer from the first time on that memory ran
-    out."""
+    """How many points go through the network at once. The number falls when memory runs out."""
 
     def __init__(self) -> None:
         self.most: int | None = None
         self.halvings = 0
 
-    def size(self, asked: int) -> int:
-        """As many as are asked for, or as turned out to fit."""
-        return asked if self.most is None else min(asked, self.most)
+    def size(self, requested: int) -> int:
+        """The requested number, or the one that turned out to fit."""
+        return requested if self.most is None else min(requested, self.most)
 
     def halve_or_raise(self, size: int, error: Exception) -> None:
-        """Remembers that `size` points are too many, if that is what the error says and there are
-        fewer to try."""
+        """Halves the number if `size` points were too many for memory; else raises the error."""
         if size <= 1 or not is_out_of_memory(error):
             raise error
         self.most = min(size // 2, self.size(size))  # other lanes may know better
@@ -121,10 +123,10 @@ class PointBatches:
 
 
 class AutomaticMasks:
-    """Automatic masks of upstream's predictor's model, its encoder and decoder in `dtype`.
+    """Automatic masks by the model of upstream's predictor, with encoder and decoder in `dtype`.
 
-    `sampled`: whether masks are made only where they are in doubt, see `sparse_masks.py`; not those
-    of a network with so few positions that it gains nothing.
+    `sampled` computes masks only where they are in doubt (see `sparse_masks.py`). It has no effect
+    on a network with so few positions that it gains nothing.
     """
 
     def __init__(
@@ -142,31 +144,37 @@ class AutomaticMasks:
         self.sampled = sampled and self._decoder.positions >= FEWEST_POSITIONS
         self._lanes = Lanes(predictor.device)
 
-    def generate(self, image: RgbImage, asked: Sam2Parameters) -> list[GeneratedMask]:
+    def generate(self, image: RgbImage, parameters: Sam2Parameters) -> list[GeneratedMask]:
         """Upstream's `generate`: the masks in its order."""
         from sam2.utils.amg import build_all_layer_point_grids, generate_crop_boxes
 
         grids = build_all_layer_point_grids(
-            asked.points_per_side, asked.crop_n_layers, asked.crop_n_points_downscale_factor
+            parameters.points_per_side,
+            parameters.crop_n_layers,
+            parameters.crop_n_points_downscale_factor,
         )
         boxes, layers = generate_crop_boxes(
-            image.shape[:2], asked.crop_n_layers, asked.crop_overlap_ratio
+            image.shape[:2], parameters.crop_n_layers, parameters.crop_overlap_ratio
         )
         crops = [
-            self._crop(image, box, grids[layer], asked)
+            self._crop(image, box, grids[layer], parameters)
             for box, layer in zip(boxes, layers, strict=True)
         ]
         return [
-            _enlarge(crops[which], index, asked)
-            for which, index in _that_fit(crops, _across_crops(crops, asked))
+            _enlarge(crops[which], index, parameters)
+            for which, index in _that_fit(crops, _across_crops(crops, parameters))
         ]
 
     def _crop(
-        self, image: RgbImage, xyxy: list[int], grid: NDArray[np.float64], asked: Sam2Parameters
+        self,
+        image: RgbImage,
+        xyxy: list[int],
+        grid: NDArray[np.float64],
+        parameters: Sam2Parameters,
     ) -> Crop:
-        """Upstream's `_process_crop`: the candidates, surest first, without near duplicates."""
+        """Upstream's `_process_crop`: the candidates, best first, without near duplicates."""
         x0, y0, x1, y1 = xyxy
-        prepared = self._prepare(image[y0:y1, x0:x1], asked)
+        prepared = self._prepare(image[y0:y1, x0:x1], parameters)
         points = torch.as_tensor(
             grid * (x1 - x0, y1 - y0), dtype=torch.float32, device=self._predictor.device
         )
@@ -175,30 +183,32 @@ class AutomaticMasks:
         )
 
         def decode(part: Tensor) -> Candidates:
-            batches = self._decode(prepared, part, asked)
+            batches = self._decode(prepared, part, parameters)
             return Candidates.together([_away_from_edges(batch, xyxy, image) for batch in batches])
 
-        found = Candidates.together(self._lanes.map(decode, self._parts(coordinates)))
-        keep = _suppress(found.boxes, found.predicted_iou, asked.box_nms_thresh)
-        return Crop(xyxy, prepared.upsampling, found.take(keep))
+        candidates = Candidates.together(self._lanes.map(decode, self._parts(coordinates)))
+        keep = _suppress(candidates.boxes, candidates.predicted_iou, parameters.box_nms_thresh)
+        return Crop(xyxy, prepared.upsampling, candidates.take(keep))
 
-    def _prepare(self, crop: RgbImage, asked: Sam2Parameters) -> Prepared:
-        """The crop through the encoder, and what is needed for all of its points."""
-        shared, (height, width) = self._share(crop), crop.shape[:2]
+    def _prepare(self, crop: RgbImage, parameters: Sam2Parameters) -> Prepared:
+        """Runs the encoder on the crop, and prepares what all of its points need."""
+        cache, (height, width) = self._cache(crop), crop.shape[:2]
         upsampling = Upsampling(
             self._predictor.model.image_size // 4, height, width, self._predictor.device
         )
-        sampler = MaskSampler(self._decoder, shared, _thresholds(asked)) if self.sampled else None
-        return Prepared(shared, upsampling, sampler)
+        sampler = (
+            MaskSampler(self._decoder, cache, _thresholds(parameters)) if self.sampled else None
+        )
+        return Prepared(cache, upsampling, sampler)
 
-    def _share(self, crop: RgbImage) -> ImageCache:
-        """The crop through the encoder, and what the decoder makes of it for all points."""
+    def _cache(self, crop: RgbImage) -> ImageCache:
+        """Runs the encoder on the crop, and caches what the decoder computes for all points."""
         with self._precision():
             self._predictor.set_image(np.require(crop, requirements=["C", "W"]))
         features = self._predictor._features
         self._predictor.reset_predictor()
         finest, fine = features["high_res_feats"]
-        return self._decoder.share(features["image_embed"], fine, finest)
+        return self._decoder.cache(features["image_embed"], fine, finest)
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self._dtype == torch.float32:
@@ -206,8 +216,11 @@ class AutomaticMasks:
         return torch.autocast(torch.device(self._predictor.device).type, self._dtype)
 
     def _parts(self, coordinates: Tensor) -> Sequence[Tensor]:
-        """The points that a lane takes at once: few enough for its cache, two parts or more a lane;
-        on a GPU all."""
+        """The points that a lane takes at once: few enough for its cache, at least two parts a
+        lane.
+
+        A GPU takes all at once.
+        """
         if coordinates.device.type != "cpu":
             return [coordinates]
         lanes = self._lanes.count()
@@ -215,35 +228,39 @@ class AutomaticMasks:
         return coordinates.split(max(min(POSITIONS_PER_LANE // self._decoder.positions, even), 1))
 
     def _decode(
-        self, prepared: Prepared, coordinates: Tensor, asked: Sam2Parameters
+        self, prepared: Prepared, coordinates: Tensor, parameters: Sam2Parameters
     ) -> Iterator[Candidates]:
-        """The candidates of some points, batch by batch; a batch that does not fit into memory is
-        halved."""
+        """The candidates of some points, batch by batch.
+
+        A batch that does not fit into memory is halved.
+        """
         start = 0
         while start < len(coordinates):
-            size = self._batches.size(asked.points_per_batch)
+            size = self._batches.size(parameters.points_per_batch)
             try:
-                candidates = self._batch(prepared, coordinates[start : start + size], asked)
+                candidates = self._batch(prepared, coordinates[start : start + size], parameters)
             except Exception as error:
                 self._batches.halve_or_raise(min(size, len(coordinates) - start), error)
                 continue
             yield candidates
             start += size
 
-    def _batch(self, prepared: Prepared, coordinates: Tensor, asked: Sam2Parameters) -> Candidates:
+    def _batch(
+        self, prepared: Prepared, coordinates: Tensor, parameters: Sam2Parameters
+    ) -> Candidates:
         """Upstream's `_process_batch` up to the boxes."""
-        looked = self._decoder.look(prepared.shared, coordinates, asked.multimask_output)
-        predicted = self._decoder.predicted_iou(looked)
+        attended = self._decoder.attend(prepared.cache, coordinates, parameters.multimask_output)
+        predicted = self._decoder.predicted_iou(attended)
         wanted = (
-            predicted > asked.pred_iou_thresh
-            if asked.pred_iou_thresh > 0
+            predicted > parameters.pred_iou_thresh
+            if parameters.pred_iou_thresh > 0
             else torch.ones_like(predicted).bool()
         )
         if prepared.sampler is None:
-            logits = self._decoder.masks(prepared.shared, looked, wanted)
+            logits = self._decoder.masks(prepared.cache, attended, wanted)
         else:
             logits, wanted = prepared.sampler.masks(
-                looked, wanted, coordinates / self._predictor.model.image_size
+                attended, wanted, coordinates / self._predictor.model.image_size
             )
         if not logits:
             return _none(predicted.device)
@@ -252,22 +269,28 @@ class AutomaticMasks:
             predicted[wanted].split(MASKS_AT_ONCE),
             strict=True,
         )
-        return Candidates.together([_stable(*part, prepared.upsampling, asked) for part in parts])
+        return Candidates.together(
+            [_stable(*part, prepared.upsampling, parameters) for part in parts]
+        )
 
 
 def _stable(
-    logits: Tensor, predicted_iou: Tensor, upsampling: Upsampling, asked: Sam2Parameters
+    logits: Tensor, predicted_iou: Tensor, upsampling: Upsampling, parameters: Sam2Parameters
 ) -> Candidates:
-    """Those of the masks `(m, small, small)` that hardly change with the threshold:
-    `calculate_stability_score`."""
-    thresholds = _thresholds(asked)
+    """The masks of `(m, small, small)` that hardly change with the threshold.
+
+    Upstream: `calculate_stability_score`.
+    """
+    thresholds = _thresholds(parameters)
     if thresholds.least_stability > 0:
         too_low = (
             upsampling.most_stable(logits, thresholds.low, thresholds.high)
             < thresholds.least_stability
         )
         logits, predicted_iou = logits[~too_low], predicted_iou[~too_low]
-    measures = upsampling.measure(logits, (thresholds.low, asked.mask_threshold, thresholds.high))
+    measures = upsampling.measure(
+        logits, (thresholds.low, parameters.mask_threshold, thresholds.high)
+    )
     stability = measures.counts[:, 2] / measures.counts[:, 0]
     keep = torch.arange(len(logits), device=logits.device)
     if thresholds.least_stability > 0:
@@ -280,9 +303,9 @@ def _stable(
     return Candidates(predicted_iou[keep], stability[keep], boxes, windows)
 
 
-def _thresholds(asked: Sam2Parameters) -> Thresholds:
-    middle, offset = asked.mask_threshold, asked.stability_score_offset
-    return Thresholds(middle - offset, middle + offset, asked.stability_score_thresh)
+def _thresholds(parameters: Sam2Parameters) -> Thresholds:
+    middle, offset = parameters.mask_threshold, parameters.stability_score_offset
+    return Thresholds(middle - offset, middle + offset, parameters.stability_score_thresh)
 
 
 def _none(device: Any) -> Candidates:
@@ -291,13 +314,13 @@ def _none(device: Any) -> Candidates:
 
 
 def _box(xyxy: Sequence[int], offset_xy: tuple[int, int] = (0, 0)) -> Box:
-    """The noun of a box whose last pixel is included."""
+    """The Box of an xyxy whose last pixel is included."""
     x0, y0, x1, y1 = xyxy
     return Box(x0 + offset_xy[0], y0 + offset_xy[1], x1 - x0 + 1, y1 - y0 + 1)
 
 
 def _away_from_edges(candidates: Candidates, xyxy: list[int], image: RgbImage) -> Candidates:
-    """Without those that end where the crop does, but the picture does not."""
+    """The candidates that do not end at the crop's edge, unless the picture ends there too."""
     from sam2.utils.amg import is_box_near_crop_edge
 
     whole = [0, 0, image.shape[1], image.shape[0]]
@@ -307,16 +330,18 @@ def _away_from_edges(candidates: Candidates, xyxy: list[int], image: RgbImage) -
 
 
 def _suppress(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """The index of the boxes to keep, best first, by the very function that upstream calls."""
+    """The index of the boxes to keep, best first, by the function that upstream calls."""
     from torchvision.ops.boxes import batched_nms
 
     keep: Tensor = batched_nms(boxes.float(), scores, torch.zeros_like(boxes[:, 0]), iou_threshold)
     return keep
 
 
-def _across_crops(crops: list[Crop], asked: Sam2Parameters) -> list[tuple[int, int]]:
-    """Which candidate of which crop is left, the smaller crops' before others that are like them:
-    `_generate_masks`."""
+def _across_crops(crops: list[Crop], parameters: Sam2Parameters) -> list[tuple[int, int]]:
+    """The crop and index of each remaining candidate.
+
+    Of duplicates, those of smaller crops stay. Upstream: `_generate_masks`.
+    """
     from torchvision.ops.boxes import box_area
 
     every = [
@@ -332,26 +357,26 @@ def _across_crops(crops: list[Crop], asked: Sam2Parameters) -> list[tuple[int, i
         [crop.candidates.boxes + torch.tensor(crop.xyxy[:2] * 2, device=device) for crop in crops]
     )
     return [
-        every[i] for i in _suppress(boxes, 1 / box_area(frames), asked.crop_nms_thresh).tolist()
+        every[i]
+        for i in _suppress(boxes, 1 / box_area(frames), parameters.crop_nms_thresh).tolist()
     ]
 
 
 def _that_fit(crops: list[Crop], left: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Those of the candidates left that `MASK_BYTES` has room for, the surest first; in the order
-    given."""
+    """The best candidates that fit into `MASK_BYTES`, in the given order."""
     boxes = [_box(crops[which].candidates.boxes[index].tolist()) for which, index in left]
     scores = [float(crops[which].candidates.predicted_iou[index]) for which, index in left]
     fitting = surest_that_fit(scores, [box.width * box.height for box in boxes], MASK_BYTES)
     return [each for index, each in enumerate(left) if index in fitting]
 
 
-def _enlarge(crop: Crop, index: int, asked: Sam2Parameters) -> GeneratedMask:
-    """One of a crop's candidates as pixels of the picture."""
-    found = crop.candidates
-    xyxy = found.boxes[index].tolist()
-    logits, corner = found.windows[index]
-    bits = crop.upsampling.mask(logits, corner, _box(xyxy), asked.mask_threshold)
+def _enlarge(crop: Crop, index: int, parameters: Sam2Parameters) -> GeneratedMask:
+    """One of a crop's candidates in pixels of the picture."""
+    candidates = crop.candidates
+    xyxy = candidates.boxes[index].tolist()
+    logits, corner = candidates.windows[index]
+    bits = crop.upsampling.mask(logits, corner, _box(xyxy), parameters.mask_threshold)
     box = _box(xyxy, (crop.xyxy[0], crop.xyxy[1]))
     return GeneratedMask(
-        box, bits, float(found.predicted_iou[index]), float(found.stability[index])
+        box, bits, float(candidates.predicted_iou[index]), float(candidates.stability[index])
     )

@@ -1,4 +1,4 @@
-"""How SAM-2's automatic masks are made."""
+"""The parameters of SAM-2's automatic masks."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -8,10 +8,11 @@ from seg_pipeline.domain import Parameters
 
 @dataclass(frozen=True)
 class Sam2Parameters:
-    """How automatic masks are made: names, defaults and meaning are `SAM2AutomaticMaskGenerator`'s.
+    """How automatic masks are made. Names, defaults and meaning are `SAM2AutomaticMaskGenerator`'s.
 
-    `min_mask_region_area` alone is not left to upstream, which needs a compiled extension for it
-    and goes on without: smaller holes and islands go from the finished masks, as in SAM.
+    Only `min_mask_region_area` is not left to upstream, which needs a compiled extension for it and
+    silently goes on without. Here small holes and islands are removed from the finished masks, as
+    in SAM.
     """
 
     points_per_side: int = 32
@@ -31,18 +32,22 @@ class Sam2Parameters:
 
 
 DEMO_PARAMETERS = Sam2Parameters(points_per_side=16, stability_score_thresh=0.7, box_nms_thresh=0.2)
-"""Its things are large, so half the points find them; its edges are soft, and its second thoughts
-about a thing differ more from the first than a large model's."""
+"""The demo model's parameters. Its objects are large, so half the points find them.
+
+Its edges are soft, so several masks of one object differ more than a large model's.
+"""
 
 
 def default_parameters(name: str) -> Sam2Parameters:
-    """What a model of this name runs with unless told otherwise."""
+    """The parameters of a model of this name, unless configured otherwise."""
     return DEMO_PARAMETERS if name == "demo-sam2" else Sam2Parameters()
 
 
-def asked_parameters(configured: Sam2Parameters, parameters: Parameters) -> Sam2Parameters:
-    """The configured parameters with those of a call in their place; other models' names are
-    ignored."""
+def merged_parameters(configured: Sam2Parameters, parameters: Parameters) -> Sam2Parameters:
+    """The configured parameters, overridden by those of a call.
+
+    Names of other models' parameters are ignored.
+    """
     known: dict[str, Any] = {
         name: parameters[name] for name in asdict(configured) if name in parameters
     }

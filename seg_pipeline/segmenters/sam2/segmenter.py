@@ -1,9 +1,8 @@
-"""SAM-2 through the `sam2` package: automatic masks, with its predicted IoU and stability, at full
-resolution.
+"""SAM-2 through the `sam2` package: automatic masks with predicted IoU and stability.
 
-The masks are those of upstream's `SAM2AutomaticMaskGenerator`, made by `generator.py`. Models are
-built from upstream's configuration files without hydra's process-wide state, and weights load as
-data alone.
+The masks are those of upstream's `SAM2AutomaticMaskGenerator`, at full resolution, made by
+`generator.py`. Models are built from upstream's configuration files without hydra's process-wide
+state. Weights load as data only.
 """
 
 import re
@@ -30,15 +29,16 @@ from seg_pipeline.segmenters.sam2.decoder import FastMaskDecoder
 from seg_pipeline.segmenters.sam2.generator import AutomaticMasks, GeneratedMask, PointBatches
 from seg_pipeline.segmenters.sam2.parameters import (
     Sam2Parameters,
-    asked_parameters,
     default_parameters,
+    merged_parameters,
 )
 from seg_pipeline.segmenters.sam2.upstream import UpstreamMasks
 from seg_pipeline.segmenters.weights.digest import weights_sha256
 
 SMALLEST_CROPPED = 64
-"""Pictures with a shorter side of fewer pixels are not cropped: upstream fails on crops of
-nothing."""
+"""Pictures with a shorter side of fewer pixels are not cropped.
+
+Upstream fails on empty crops."""
 
 DEMO_CONFIG = Path(__file__).parents[2] / "demo" / "demo-sam2.yaml"
 
@@ -50,11 +50,11 @@ Mode = Literal["exact", "turbo", "upstream"]
 
 
 class Sam2Segmenter:
-    """A SAM-2 checkpoint, ready to segment.
+    """A loaded SAM-2 checkpoint.
 
     `exact` gives upstream's masks, in float32. `turbo` calculates in bfloat16 where the device
-    does, and on a CPU makes masks only where they are in doubt. `upstream` is the package's own
-    generator, to compare with.
+    does, and on a CPU computes masks only where they are in doubt. `upstream` is the package's own
+    generator, for comparison.
     """
 
     def __init__(
@@ -86,45 +86,48 @@ class Sam2Segmenter:
     def segment(
         self, images: Sequence[RgbImage], parameters: Parameters | None = None
     ) -> list[list[Segment]]:
-        """The segments of each picture, in upstream's order; each goes through the network alone:
-        no other can matter.
+        """The segments of each picture, in upstream's order.
 
-        `parameters` replaces fields of the configured `Sam2Parameters` for this call. A thing that
-        no point of the grid finds well enough has no segment, and things may lie within each other.
+        Each picture goes through the network alone, so no other affects it. `parameters` override
+        fields of the configured `Sam2Parameters`. An object that no grid point finds well enough
+        has no segment. Objects may lie within one another.
         """
-        asked = asked_parameters(self.parameters, parameters or {})
+        merged = merged_parameters(self.parameters, parameters or {})
         with self._lock, running_errors(self.name), torch.inference_mode():
-            segments = [self._segment_one(image, asked) for image in images]
-            self._note_batches(asked)
+            segments = [self._segment_one(image, merged) for image in images]
+            self._note_batches(merged)
             return segments
 
     def close(self) -> None:
-        """Drops the model and gives its memory back, to the device and to the system."""
+        """Drops the model and frees its memory, on the device and in the system."""
         with self._lock:
             self._upstream = self._ours = None
         give_memory_back()
 
-    def _segment_one(self, image: RgbImage, asked: Sam2Parameters) -> list[Segment]:
+    def _segment_one(self, image: RgbImage, parameters: Sam2Parameters) -> list[Segment]:
         height, width = image.shape[:2]
-        if asked.crop_n_layers and min(height, width) < SMALLEST_CROPPED:
-            asked = replace(asked, crop_n_layers=0)
-        generator = self._ours if self._ours and not asked.use_m2m else self._upstream
+        if parameters.crop_n_layers and min(height, width) < SMALLEST_CROPPED:
+            parameters = replace(parameters, crop_n_layers=0)
+        generator = self._ours if self._ours and not parameters.use_m2m else self._upstream
         if generator is None:
             raise ModelError(f"{self.name} is closed.")
         segments = [
-            _to_segment(each, (width, height), asked) for each in generator.generate(image, asked)
+            _to_segment(each, (width, height), parameters)
+            for each in generator.generate(image, parameters)
         ]
         return [segment for segment in segments if segment is not None]
 
-    def _note_batches(self, asked: Sam2Parameters) -> None:
-        self.notes["points_per_batch"] = self._batches.size(asked.points_per_batch)
+    def _note_batches(self, parameters: Sam2Parameters) -> None:
+        self.notes["points_per_batch"] = self._batches.size(parameters.points_per_batch)
         if self._batches.halvings:
             self.notes["halved_after_out_of_memory"] = self._batches.halvings
 
 
 def _own_masks(upstream: UpstreamMasks, batches: PointBatches, mode: Mode) -> AutomaticMasks | None:
-    """Our own generator, or None where upstream's is asked for or the model is built unlike the
-    published ones."""
+    """Our own generator, or None where upstream's must do.
+
+    That is in the mode `upstream`, and for a model that is built unlike the published ones.
+    """
     if mode == "upstream" or not FastMaskDecoder.fits(upstream.predictor.model):
         return None
     if mode == "exact":
@@ -135,15 +138,17 @@ def _own_masks(upstream: UpstreamMasks, batches: PointBatches, mode: Mode) -> Au
 
 
 def _to_segment(
-    found: GeneratedMask, resolution_wh: tuple[int, int], asked: Sam2Parameters
+    generated: GeneratedMask, resolution_wh: tuple[int, int], parameters: Sam2Parameters
 ) -> Segment | None:
-    """Our noun for a mask, or None if nothing of it is left."""
-    mask = Mask.from_window(found.bits, (found.box.x, found.box.y), resolution_wh)
-    if mask is not None and asked.min_mask_region_area:
-        mask = Mask.from_full(_without_small_regions(mask.full(), asked.min_mask_region_area))
+    """The mask as a Segment; None if nothing of it is left."""
+    mask = Mask.from_window(generated.bits, (generated.box.x, generated.box.y), resolution_wh)
+    if mask is not None and parameters.min_mask_region_area:
+        mask = Mask.from_full(_without_small_regions(mask.full(), parameters.min_mask_region_area))
     if mask is None:
         return None
-    return Segment(mask, predicted_iou=found.predicted_iou, stability_score=found.stability_score)
+    return Segment(
+        mask, predicted_iou=generated.predicted_iou, stability_score=generated.stability_score
+    )
 
 
 def _without_small_regions(full: BoolMask, min_area: int) -> BoolMask:
@@ -156,8 +161,7 @@ def _without_small_regions(full: BoolMask, min_area: int) -> BoolMask:
 
 
 def build_model(name: str) -> Any:
-    """The network of this name with random weights, a `sam2.modeling.sam2_base.SAM2Base` on the
-    CPU."""
+    """The network of this name with random weights, a `SAM2Base` of sam2, on the CPU."""
     import_sam2()
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
@@ -183,8 +187,7 @@ def config_path(name: str) -> Path:
 
 
 def import_sam2() -> None:
-    """Imports sam2, which starts hydra for the whole process, and ends that again: nothing here
-    needs it."""
+    """Imports sam2. It starts hydra for the whole process, which is undone here."""
     from hydra.core.global_hydra import GlobalHydra
 
     before = GlobalHydra.instance().is_initialized()

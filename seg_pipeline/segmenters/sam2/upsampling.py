@@ -1,9 +1,9 @@
-"""What a mask is at the picture's size, without making it: most masks are looked at and dropped.
+"""Measures a mask at the picture's size without enlarging it, since most masks are dropped.
 
-Upstream enlarges every mask by bilinear interpolation to count pixels and find its box. Between
-four neighbouring positions of the small mask, a *cell*, interpolation stays between their least and
-greatest logit; so where all four are on one side of a threshold, all pixels of the cell are, and
-only the others' have to be worked out.
+Upstream enlarges every mask by bilinear interpolation to count pixels and find its box. A *cell*
+lies between four neighbouring positions of the small mask. Its interpolated logits stay between the
+least and the greatest of the four. If all four are on one side of a threshold, so are all pixels of
+the cell. Only the pixels of the other cells are computed.
 """
 
 from collections.abc import Sequence
@@ -16,20 +16,22 @@ from torch.nn.functional import interpolate
 from seg_pipeline.domain import BoolMask, Box
 
 PIXELS_AT_ONCE = 2**21
-"""Pixels that are worked out at once."""
+"""Pixels that are computed at once."""
 
 MOST_MIXED = 0.25
-"""Of a mask with a larger share of cells in doubt, such as noise, all pixels are worked out, which
-is quicker then."""
+"""The share of cells in doubt above which all pixels of a mask are computed.
+
+For such masks, such as noise, that is faster.
+"""
 
 
 @dataclass(frozen=True)
 class Axis:
     """One axis of `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`.
 
-    A pixel of the picture lies in the cell that begins at position `first` of the small mask and
-    ends at `second`, at `share` of the way; the three are `(pixels,)`. Cell `i` has `counts[i]`
-    pixels from `starts[i]` on.
+    A pixel of the picture lies between the positions `first` and `second` of the small mask, at
+    `share` of the way. All three are `(pixels,)`. Cell `i` has `counts[i]` pixels from `starts[i]`
+    on.
     """
 
     first: Tensor
@@ -53,7 +55,7 @@ class Axis:
         )
 
     def shares_of_cells(self) -> Tensor:
-        """The share of each cell's pixels `(most of a cell, small)`; NaN where a cell has fewer."""
+        """The share of each cell's pixels `(most of a cell, small)`; NaN where it has fewer."""
         pixel = torch.arange(int(self.counts.max()), device=self.share.device)[:, None]
         shares = self.share[(self.starts + pixel).clamp(max=len(self.share) - 1)]
         return shares.masked_fill(pixel >= self.counts, torch.nan)
@@ -61,8 +63,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Measures:
-    """Of some masks at the picture's size: pixels over each threshold, and the boxes of those over
-    the middle one."""
+    """Measures of masks at the picture's size: pixels over each threshold, and boxes.
+
+    The boxes are those of the pixels over the middle threshold.
+    """
 
     counts: Tensor  # (m, 3) int64
     # (m, 4) int64: xyxy, the last pixel included; zeros for an empty mask, as upstream has it.
@@ -80,18 +84,20 @@ class Upsampling:
         self._has_pixels = ((self._y.counts > 0)[:, None] & (self._x.counts > 0)).to(torch.int8)
 
     def most_stable(self, logits: Tensor, low: float, high: float) -> Tensor:
-        """What the stability of masks `(m, small, small)` float32, pixels over `high` by those over
-        `low`, is at most.
+        """An upper bound `(m,)` float32 of the stability of masks `(m, small, small)` float32.
 
-        `(m,)` float32: of those over `high`, cells with some corner over it count in full; of those
-        over `low`, only cells with all four. Infinite or NaN if there are none of these.
+        Stability is the pixels over `high` divided by those over `low`. For `high`, cells with any
+        corner over it count in full; for `low`, only cells with all four. The bound is infinite or
+        NaN if there are none of these.
         """
         least, greatest = _ranks_of_cells(logits, (low, high))
         return self._count(over_threshold(greatest, 1)) / self._count(over_threshold(least, 0))
 
     def measure(self, logits: Tensor, thresholds: tuple[float, float, float]) -> Measures:
-        """Counts and boxes of `(m, small, small)` float32; the mask's own threshold is the middle
-        one."""
+        """Counts and boxes of `(m, small, small)` float32.
+
+        The middle threshold is the mask's own.
+        """
         least, greatest = _ranks_of_cells(logits, thresholds)
         mixed = torch.ne(least, greatest, out=torch.empty_like(least)).mul_(self._has_pixels)
         first, last = self._whole_extents(over_threshold(least, 1).mul_(self._has_pixels))
@@ -131,8 +137,11 @@ class Upsampling:
     def mask(
         self, logits: Tensor, corner_yx: tuple[int, int], box: Box, threshold: float
     ) -> BoolMask:
-        """The pixels `(box.height, box.width)` over the threshold, from a window of the small mask
-        that begins at `corner_yx` and has all positions that the box needs."""
+        """The pixels `(box.height, box.width)` over the threshold.
+
+        `logits` is a window of the small mask. It begins at `corner_yx` and has all positions that
+        the box needs.
+        """
         rows, columns = box.slices
         first, second, share = (
             axis[columns] for axis in (self._x.first, self._x.second, self._x.share)
@@ -156,21 +165,25 @@ class Upsampling:
         )
 
     def _count(self, cells: Tensor) -> Tensor:
-        """Pixels `(m,)` of the cells `(m, small, small)` that are 1."""
+        """The pixels `(m,)` of the cells `(m, small, small)` that are 1."""
         rows = cells.float() @ self._x.counts.float()  # exact: a row has fewer than 2**24 pixels
         return (rows.long() * self._y.counts).sum(1)
 
     def _whole_extents(self, whole: Tensor) -> tuple[Tensor, Tensor]:
-        """First and last pixel `(m, 2)` in x and y of the cells; the first beyond the last where
-        there are none."""
+        """The first and last pixel `(m, 2)` in x and y of the cells that are 1.
+
+        Without any, the first is beyond the last.
+        """
         ends = [_extent(whole.amax(1) > 0, self._x), _extent(whole.amax(2) > 0, self._y)]
         return torch.stack([first for first, _ in ends], 1), torch.stack(
             [last for _, last in ends], 1
         )
 
     def _pixels(self, logits: Tensor, cells: Tensor) -> Tensor:
-        """The pixels of cells `(k, 3)` (mask, row, column), `(rows, columns, k)`; NaN beyond a
-        cell's last."""
+        """The pixels `(rows, columns, k)` of cells `(k, 3)`: mask, row, column.
+
+        They are NaN beyond a cell's last.
+        """
         mask, row, column = cells.unbind(1)
         below, right = (
             (row + 1).clamp(max=logits.shape[1] - 1),
@@ -185,8 +198,10 @@ class Upsampling:
     def _widen(
         self, first: Tensor, last: Tensor, cells: Tensor, over: Tensor, some: Tensor
     ) -> None:
-        """Makes the extents those of the cells' pixels too, `(rows, columns, k)` of 1 or 0; cells
-        `some` have a 1."""
+        """Widens the extents by the pixels `over (rows, columns, k)` of the cells, 1 or 0.
+
+        Cells `some` have a 1.
+        """
         cells = cells[some]
         for side, axis in enumerate((self._x, self._y)):
             for extent, reduction in ((first, "amin"), (last, "amax")):
@@ -197,7 +212,7 @@ class Upsampling:
 
 
 def _outermost(mask: Tensor, place: Tensor, masks: int, reduction: str) -> Tensor:
-    """The index of the cells `(k,)` that have the least or the greatest place of their mask."""
+    """The index of the cells `(k,)` with the least or the greatest place in their mask."""
     extreme = place.new_zeros(masks).scatter_reduce_(0, mask, place, reduction, include_self=False)
     return torch.nonzero(place == extreme[mask]).flatten()
 
@@ -211,16 +226,21 @@ _FAR = 2**40
 
 
 def _extent(cells: Tensor, axis: Axis) -> tuple[Tensor, Tensor]:
-    """The first and last pixel of the cells `(m, small) bool` along an axis; `_FAR` and -1 where
-    there are none."""
+    """The first and last pixel of the cells `(m, small) bool` along an axis.
+
+    They are `_FAR` and -1 where there are none.
+    """
     first = axis.starts.expand(cells.shape).masked_fill(~cells, _FAR).amin(1)
     last = (axis.starts + axis.counts - 1).expand(cells.shape).masked_fill(~cells, -1).amax(1)
     return first, last
 
 
 def _ranks_of_cells(logits: Tensor, thresholds: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """How many of the thresholds, in rising order, the least and the greatest of each cell's four
-    corners are over, `(m, small, small)` int8; the last row and column are their own neighbours."""
+    """How many thresholds the least and the greatest corner of each cell are over.
+
+    The thresholds rise. Both results are `(m, small, small)` int8. The last row and column are
+    their own neighbours.
+    """
     over = torch.zeros_like(logits)
     for threshold in thresholds:
         over += over_threshold(logits, threshold)
@@ -235,6 +255,8 @@ def _ranks_of_cells(logits: Tensor, thresholds: Sequence[float]) -> tuple[Tensor
 
 
 def over_threshold(x: Tensor, threshold: float) -> Tensor:
-    """1 where `x` is over the threshold, else 0, in its own dtype: a CPU takes a tenth of what
-    booleans take."""
+    """1 where `x` is over the threshold, else 0, in the dtype of `x`.
+
+    On a CPU that takes a tenth of the time of booleans.
+    """
     return torch.gt(x, threshold, out=torch.empty_like(x))

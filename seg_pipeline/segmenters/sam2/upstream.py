@@ -1,5 +1,4 @@
-"""Upstream's own `SAM2AutomaticMaskGenerator`: what ours is compared with, and what does the rarely
-asked for."""
+"""Upstream's own `SAM2AutomaticMaskGenerator`, for comparison and for rarely used options."""
 
 import warnings
 from dataclasses import asdict, replace
@@ -12,35 +11,39 @@ from seg_pipeline.segmenters.sam2.generator import GeneratedMask, PointBatches
 from seg_pipeline.segmenters.sam2.parameters import Sam2Parameters
 
 BATCH_BYTES = 2**31
-"""About what the full-resolution logits of a batch of points may take; large pictures get smaller
-batches."""
+"""About the most bytes that the full-resolution logits of a batch of points may take.
+
+Large pictures get smaller batches.
+"""
 
 
 class UpstreamMasks:
-    """Automatic masks by upstream's generator, in float32; `predictor` is its
-    `SAM2ImagePredictor`."""
+    """Automatic masks by upstream's generator, in float32.
+
+    `predictor` is its `SAM2ImagePredictor`.
+    """
 
     def __init__(self, model: Any, batches: PointBatches) -> None:
         self._generator = _make_generator(model)
         self._batches = batches
         self.predictor: Any = self._generator.predictor
 
-    def generate(self, image: RgbImage, asked: Sam2Parameters) -> list[GeneratedMask]:
+    def generate(self, image: RgbImage, parameters: Sam2Parameters) -> list[GeneratedMask]:
         """Upstream's masks in its order, as windows of the whole picture."""
         height, width = image.shape[:2]
         that_fit = max(BATCH_BYTES // (4 * 3 * height * width), 1)
         while True:
-            size = min(self._batches.size(asked.points_per_batch), that_fit)
-            _set_parameters(self._generator, replace(asked, points_per_batch=size))
+            size = min(self._batches.size(parameters.points_per_batch), that_fit)
+            _set_parameters(self._generator, replace(parameters, points_per_batch=size))
             try:
                 records = self._generator.generate(np.require(image, requirements=["C", "W"]))
             except Exception as error:
                 self._batches.halve_or_raise(size, error)
                 continue
-            return [_found(record, Box(0, 0, width, height)) for record in records]
+            return [_to_generated_mask(record, Box(0, 0, width, height)) for record in records]
 
 
-def _found(record: dict[str, Any], box: Box) -> GeneratedMask:
+def _to_generated_mask(record: dict[str, Any], box: Box) -> GeneratedMask:
     bits = decode_run_lengths(record["segmentation"])
     return GeneratedMask(
         box, bits, float(record["predicted_iou"]), float(record["stability_score"])
@@ -51,8 +54,7 @@ def _make_generator(model: Any) -> Any:
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
     class Generator(SAM2AutomaticMaskGenerator):
-        """Upstream's, but for crops in none of which anything is found, where its boxes lose their
-        shape."""
+        """Upstream's generator, fixed for crops without any mask, whose boxes lose their shape."""
 
         def _process_crop(self, *args: Any) -> Any:
             data = super()._process_crop(*args)
@@ -60,9 +62,8 @@ def _make_generator(model: Any) -> Any:
             return data
 
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", FutureWarning
-        )  # upstream scripts its transforms, which torch deprecates
+        # Upstream scripts its transforms, which torch deprecates.
+        warnings.simplefilter("ignore", FutureWarning)
         generator = Generator(model, output_mode="uncompressed_rle")
     # Upstream takes every model for one of 1024 px.
     generator.predictor._bb_feat_sizes = [
@@ -72,8 +73,7 @@ def _make_generator(model: Any) -> Any:
 
 
 def _set_parameters(generator: Any, parameters: Sam2Parameters) -> None:
-    """Gives upstream's generator other parameters than it was made with; cheap, unlike making
-    one."""
+    """Changes the parameters of upstream's generator, which is cheaper than making a new one."""
     from sam2.utils.amg import build_all_layer_point_grids
 
     for name, value in asdict(parameters).items():
@@ -87,8 +87,10 @@ def _set_parameters(generator: Any, parameters: Sam2Parameters) -> None:
 
 
 def decode_run_lengths(rle: dict[str, Any]) -> BoolMask:
-    """The mask `(H, W) bool` of COCO's uncompressed run lengths, which go down the columns and
-    begin with zeros."""
+    """The mask `(H, W) bool` of COCO's uncompressed run lengths.
+
+    They run down the columns and begin with zeros.
+    """
     height, width = rle["size"]
     counts = np.asarray(rle["counts"])
     set_or_not = np.arange(len(counts)) % 2 == 1

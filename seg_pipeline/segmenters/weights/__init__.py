@@ -1,1 +1,1 @@
-"""Where weights are, and how they come there."""
+"""The weights of the models: where they are, and how they are downloaded."""

@@ -1,4 +1,4 @@
-"""The SHA-256 of weights: of a file that is here, and the record of the one that was downloaded."""
+"""The SHA-256 of a weights file, and the record of a downloaded one."""
 
 import hashlib
 from functools import lru_cache
@@ -8,13 +8,13 @@ from seg_pipeline.errors import WeightsMissing
 
 
 def weights_sha256(path: Path) -> str:
-    """The file's SHA-256 as 64 hex digits; computed once for a path, size and time of writing."""
+    """The file's SHA-256 as 64 hex digits, computed once for a path, size and time of writing."""
     stat = path.stat()
     return _sha256(path, stat.st_size, stat.st_mtime_ns)
 
 
 def verified(path: Path) -> Path:
-    """The path, if the file is still the one whose hash was recorded when it was downloaded."""
+    """The path, if the file still has the hash recorded at its download; else WeightsMissing."""
     record = record_of(path)
     if record.is_file() and record.read_text().split()[:1] != [weights_sha256(path)]:
         raise WeightsMissing(
@@ -26,7 +26,7 @@ def verified(path: Path) -> Path:
 
 
 def record_of(path: Path) -> Path:
-    """Where the hash of a downloaded file is noted."""
+    """Where the hash of a downloaded file is recorded."""
     return path.with_name(f"{path.name}.sha256")
 
 

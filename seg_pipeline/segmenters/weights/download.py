@@ -1,5 +1,4 @@
-"""Brings a file of weights: once for all processes, resumed where a connection broke, checked
-before it is used."""
+"""Downloads a file of weights: once for all processes, resumable, and checked before use."""
 
 import fcntl
 import logging
@@ -21,28 +20,29 @@ DEADLINE_SECONDS = 3600
 """For the whole of a download with all its tries, however steadily the file's bytes come."""
 
 PAUSES_SECONDS = (0.5, 1, 2, 4)
-"""Between tries that brought nothing; a try that brought bytes starts the row again."""
+"""Pauses between tries that brought no bytes. A try that brought some starts again at the first."""
 
 Progress = Callable[[str, int, int | None], None]
-"""Told the name, the bytes so far and the bytes in all, if known: when a try begins, when it ends,
-and some times a second between."""
+"""Called with the name, the bytes so far and the total bytes, if known.
+
+It is called at the begin and the end of a try, and a few times a second in between.
+"""
 
 logger = logging.getLogger(__name__)
 
 
 class DownloadFailed(Exception):
-    """Why the file did not come."""
+    """Why the download failed."""
 
 
 def log_progress(name: str, done_bytes: int, total_bytes: int | None) -> None:
-    """A line in the log."""
+    """Writes a line into the log."""
     of_total = f" of {total_bytes / 1e6:.0f}" if total_bytes else ""
     logger.info("downloading %s: %.0f%s MB", name, done_bytes / 1e6, of_total)
 
 
 def download(url: str, target: Path, progress: Progress) -> Path:
-    """The file at the URL, brought to `target` whole or not at all. Raises DownloadFailed with the
-    reason."""
+    """Downloads the URL to `target`, whole or not at all. Raises DownloadFailed with the reason."""
     try:
         with _alone(target):
             if target.is_file():  # another process brought it while this one waited
@@ -56,8 +56,10 @@ def download(url: str, target: Path, progress: Progress) -> Path:
 
 @contextmanager
 def _alone(target: Path) -> Iterator[None]:
-    """Holds the download of this file against other threads and processes; one that dies lets
-    go."""
+    """Locks the download of this file against other threads and processes.
+
+    The lock of a process that dies is released.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(f"{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -65,8 +67,7 @@ def _alone(target: Path) -> Iterator[None]:
 
 
 class _ByteRange:
-    """A download that is not complete: the bytes so far, and the entity tag of the file that they
-    belong to."""
+    """An incomplete download: the bytes so far, and the entity tag of their file."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -79,13 +80,12 @@ class _ByteRange:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def range_headers(self) -> dict[str, str]:
-        """Asks for the rest, or for the whole if the file has changed since; nothing to ask for at
-        the start."""
+        """Requests the rest, or the whole if the file has changed since; empty at the start."""
         tag = self._tag_path.read_text() if self._tag_path.exists() else ""
         return {"Range": f"bytes={self.size}-", "If-Range": tag} if tag and self.size else {}
 
     def begin(self, tag: str | None) -> None:
-        """Starts from nothing; without a strong tag the bytes cannot be resumed."""
+        """Starts anew. Without a strong entity tag the bytes cannot be resumed."""
         self.path.write_bytes(b"")
         self._tag_path.write_text(tag if tag and not tag.startswith("W/") else "")
 
@@ -94,8 +94,10 @@ class _ByteRange:
             file.write(data)
 
     def finish(self, published_sha256: str | None) -> Path:
-        """Puts the complete file in its place, its hash beside it; drops it if it is not the one
-        that is published."""
+        """Moves the complete file into place and records its hash.
+
+        A file that is not the published one is dropped.
+        """
         digest = weights_sha256(self.path)
         if published_sha256 not in (None, digest):
             self.drop()
@@ -185,8 +187,10 @@ def _check_bounds(part: _ByteRange) -> None:
 
 
 def _check_complete(part: _ByteRange, total: int | None) -> None:
-    """A torch file is a zip, whose directory comes last: one that is cut short, or an error page,
-    is none."""
+    """Checks the size, and that the file is a torch file.
+
+    That is a zip, whose directory comes last. A truncated file or an error page is none.
+    """
     if total is not None and part.size != total:
         raise _TryAgain(f"{part.size} of {total} bytes came")
     if not zipfile.is_zipfile(part.path):
@@ -199,7 +203,7 @@ class _TryAgain(httpx.HTTPError):
 
 
 class _Unusable(httpx.HTTPError):
-    """The address does not give the weights."""
+    """The URL does not return the weights."""
 
 
 def _sentence(error: Exception) -> str:

@@ -1,9 +1,8 @@
-"""Where the weights of a model are, and how they come there: bundled, named by the operator, or
-downloaded once.
+"""Finds the weights of a model: bundled, named by the operator, or downloaded once.
 
-A .pt file is a pickle. Only files that the operator can vouch for are ever opened: those in the
-package, those named in the settings and those in WEIGHTS_DIR; and segmenters open them restricted
-to data and known classes all the same.
+A .pt file is a pickle. Only files that the operator can vouch for are opened: those in the package,
+those named in the settings and those in WEIGHTS_DIR. Segmenters still load only data and known
+classes from them.
 """
 
 import logging
@@ -27,10 +26,9 @@ logger = logging.getLogger(__name__)
 
 
 def locate_weights(name: str, settings: Settings) -> Path:
-    """The file with the weights of a model. Nothing is downloaded: that is no work for who has jobs
-    to do.
+    """The file with the weights of a model. It downloads nothing, which would hold up jobs.
 
-    Raises WeightsMissing, which clients may read: where we looked is in the log alone.
+    Raises WeightsMissing. Clients may read that, so only the log says where it searched.
     """
     places = _places(name, settings)
     for path in places:
@@ -53,9 +51,9 @@ def find_weights(
     progress: Progress = log_progress,
     url_of: Callable[[str], str | None] = published_url,
 ) -> Path:
-    """The file with the weights of a model, downloaded into WEIGHTS_DIR if it is nowhere yet.
+    """The file with the weights of a model, downloaded into WEIGHTS_DIR if it is missing.
 
-    Raises WeightsMissing, which says where it looked and what to do.
+    Raises WeightsMissing, which says where it searched and what to do.
     """
     places = _places(name, settings)
     for path in places:
@@ -95,8 +93,8 @@ def _is_path(name: str) -> bool:
 
 
 def _missing(name: str, places: list[Path], why: str) -> WeightsMissing:
-    looked = " or ".join(str(path) for path in places)
+    searched = " or ".join(str(path) for path in places)
     return WeightsMissing(
-        f"the weights of {name} are not at {looked}, {why}; put the file there, or use demo-yolo,"
+        f"the weights of {name} are not at {searched}, {why}; put the file there, or use demo-yolo,"
         " which needs none."
     )

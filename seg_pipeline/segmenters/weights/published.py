@@ -1,5 +1,4 @@
-"""Which weights are published, where, and what their files have to be. Nothing here needs a model
-library."""
+"""The published weights: their names, URLs and hashes. Nothing here needs a model library."""
 
 import re
 
@@ -13,11 +12,14 @@ PUBLISHED_SHA256 = {
     "sam2.1_hiera_base_plus": "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
     "sam2.1_hiera_large": "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
 }
-"""What SAM-2's files have to be. Upstream's page names no hashes; these are in the registry of
+"""The SHA-256 of SAM-2's files.
+
+Upstream's page names no hashes. These are in the registry of
 computational-cell-analytics/micro-sam, those of `sam2_hiera_*` in
 mazurowski-lab/SlicerSegmentWithSAM too, and each in several other projects. For Ultralytics' files,
-the same names in several releases, no such list was found: what comes first is recorded, and held
-to from then on."""
+which have the same names in several releases, no such list was found. Their hash is recorded at the
+first download, and checked from then on.
+"""
 
 _SAM2 = re.compile(r"(sam2(?:\.1)?)_hiera_(?:tiny|small|base_plus|large)")
 _SAM2_FOLDERS = {"sam2": "072824", "sam2.1": "092824"}
@@ -29,13 +31,14 @@ _YOLO = re.compile(
     r"|yoloe-(?:v8|11)[sml]-seg|yoloe-26[nsmlx]-seg"
 )
 _YOLO_URL = "https://github.com/ultralytics/assets/releases/download/v8.4.0"
-"""Names and address as the pinned `ultralytics.utils.downloads` has them; a test compares them. To
-import it takes seconds and torch."""
+"""Names and URL as in the pinned `ultralytics.utils.downloads`. A test compares them.
+
+To import that takes seconds and torch.
+"""
 
 
 def published_url(name: str) -> str | None:
-    """Where the weights of a model are published, or None if nobody publishes them under this
-    name."""
+    """The URL of a model's published weights; None if nobody publishes them under this name."""
     if sam2 := _SAM2.fullmatch(name):
         return f"{_SAM2_URL}/{_SAM2_FOLDERS[sam2[1]]}/{name}.pt"
     return f"{_YOLO_URL}/{name}.pt" if _YOLO.fullmatch(name) else None

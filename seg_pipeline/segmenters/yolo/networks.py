@@ -1,8 +1,7 @@
-"""The forms in which the network of a YOLO-seg runs: plain, in half precision, or compiled by
-OpenVINO.
+"""The forms in which a YOLO-seg network runs: plain, in half precision, or by OpenVINO.
 
-A fast form ends with the last convolutions. Boxes and scores are computed from what they give in
-fp32, since bf16 knows no pixel from the next one further right than 256.
+A fast form ends with the last convolutions. Boxes and scores are computed from its output in fp32:
+beyond 256, bf16 cannot tell a pixel from the next one.
 """
 
 import shutil
@@ -20,23 +19,22 @@ Output = tuple[torch.Tensor, torch.Tensor]
 """Predictions as `non_max_suppression` reads them, and prototypes `(n, c, h, w)`; both fp32."""
 
 CONVERSION = 1
-"""Counts changes of what is converted, so that a model kept by an older release is not taken for
-today's."""
+"""The version of the conversion. A model that an older release converted is not reused."""
 
 
 class Network(Protocol):
-    """A loaded network. `precision` and `engine` say in which form."""
+    """A loaded network. `precision` and `engine` name its form."""
 
     precision: str
     engine: str
 
     def __call__(self, batch: torch.Tensor) -> Output:
-        """The network's answer for `(n, 3, h, w)` fp32 pictures between 0 and 1."""
+        """The network's output for `(n, 3, h, w)` fp32 pictures between 0 and 1."""
         ...
 
 
 class PlainNetwork:
-    """ultralytics' network as it is, in fp32."""
+    """Ultralytics' network as it is, in fp32."""
 
     precision, engine = "fp32", "torch"
 
@@ -49,7 +47,7 @@ class PlainNetwork:
 
 
 class HalfNetwork:
-    """The network in bf16 or fp16. Takes the model over."""
+    """The network in bf16 or fp16. It takes over the model."""
 
     engine = "torch"
 
@@ -66,9 +64,10 @@ class HalfNetwork:
 
 
 class OpenVinoNetwork:
-    """The network compiled by OpenVINO for a CPU, in bf16 where that has it. Takes the model over.
+    """The network compiled by OpenVINO for a CPU, in bf16 where the CPU has it.
 
-    The converted model is kept in ultralytics' folder under a `key` that names the weights.
+    It takes over the model. The converted model is kept in ultralytics' folder under a `key` that
+    names the weights.
     """
 
     engine = "openvino"
@@ -97,9 +96,9 @@ class OpenVinoNetwork:
 
 
 def fast_network(model: Any, device: str, key: str) -> Network:
-    """The quickest form that this machine has; takes the model over.
+    """The fastest form that this machine has. It takes over the model.
 
-    On a CPU without bf16 or OpenVINO that is fp32, which gains by batches alone.
+    On a CPU without bf16 or OpenVINO that is fp32, which only batches make faster.
     """
     cuda = device.startswith("cuda")
     openvino = device == "cpu" and openvino_version() is not None
@@ -112,7 +111,7 @@ def fast_network(model: Any, device: str, key: str) -> Network:
 
 
 def openvino_version() -> str | None:
-    """OpenVINO's version, or None if it is not installed."""
+    """OpenVINO's version; None if it is not installed."""
     try:
         return version("openvino")
     except PackageNotFoundError:
@@ -120,8 +119,10 @@ def openvino_version() -> str | None:
 
 
 class LastSteps:
-    """What a head computes after its last convolutions, taken out of the network: boxes from
-    distances, scores."""
+    """What a head computes after its last convolutions: boxes from distances, and scores.
+
+    These steps are taken out of the network.
+    """
 
     def __init__(self, model: Any) -> None:
         head = self._head = model.model[-1]
@@ -131,12 +132,11 @@ class LastSteps:
         head.postprocess = _unchanged
 
     def keep_in_fp32(self) -> None:
-        """To be called after the network changed its precision."""
+        """Call this after the network has changed its precision."""
         self._head.dfl.float()
 
     def __call__(self, raw: torch.Tensor, shape_hw: torch.Size) -> torch.Tensor:
-        """Predictions from what `_join` put together, for a network's input of this height and
-        width."""
+        """Predictions from the output of `_join`, for an input of this height and width."""
         head = self._head
         boxes, scores, coefficients = raw.float().split((4 * head.reg_max, head.nc, head.nm), dim=1)
         # The maps themselves are not needed, only their shapes and precision.
@@ -158,8 +158,10 @@ def _unchanged(permuted: torch.Tensor) -> torch.Tensor:
 
 
 def _converted(model: Any, cache_dir: Path, key: str) -> Path:
-    """The file of the converted model, made if it is not there; a folder appears complete or not at
-    all."""
+    """The file of the converted model, made if it is missing.
+
+    Its folder appears complete or not at all.
+    """
     import openvino
 
     libraries = f"openvino{version('openvino')}-ultralytics{version('ultralytics')}"
@@ -175,7 +177,7 @@ def _converted(model: Any, cache_dir: Path, key: str) -> Path:
 
 
 def _put(made: Path, folder: Path) -> None:
-    """Moves the folder into its place, unless another process was there first."""
+    """Moves the folder into its place, unless another process was faster."""
     try:
         made.rename(folder)
     except OSError:
@@ -185,9 +187,9 @@ def _put(made: Path, folder: Path) -> None:
 
 
 def _convert(model: Any) -> Any:
-    """OpenVINO's form of a torch module, for any number of pictures of any size.
+    """A torch module in OpenVINO's form, for any number of pictures of any size.
 
-    Not by `convert_model`, which reports its use to OpenVINO's makers.
+    It does not use `convert_model`, which reports its use to OpenVINO's makers.
     """
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder

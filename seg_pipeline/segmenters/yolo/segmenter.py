@@ -1,9 +1,9 @@
 """YOLO-seg through ultralytics: labels, confidences and masks at full resolution.
 
 Only the network, its non-maximum suppression and its file format are ultralytics'. Its `predict` is
-not used: it gives a picture another answer when another shape stands beside it in the batch, sets
-torch's threads for the whole process, prints, writes below the current folder, and upsamples every
-mask over the whole picture.
+not used. A picture's answer there depends on the other shapes in the batch. It also sets torch's
+threads for the whole process, prints, writes below the current folder, and upsamples every mask
+over the whole picture.
 """
 
 import atexit
@@ -50,8 +50,10 @@ PADDING_GREY = 114
 
 CPU_BATCH = 4
 CUDA_BATCH = 16
-"""Pictures that go through the network at once in `turbo`; more are no faster and take more
-memory."""
+"""Pictures that go through the network at once in `turbo`.
+
+More are no faster and take more memory.
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +61,10 @@ _importing = threading.Lock()
 
 
 class YoloSegmenter:
-    """A YOLO-seg checkpoint, ready to segment. Weights load in a restricted way, as data and known
-    classes only.
+    """A loaded YOLO-seg checkpoint. Only data and known classes are loaded from it.
 
-    `exact` is fp32, a picture at a time. `turbo` is the quickest form of the network that the
-    machine has (`networks.py`), pictures of one shape together.
+    `exact` is fp32, a picture at a time. `turbo` is the fastest form of the network that the
+    machine has (`networks.py`), with pictures of one shape together.
     """
 
     def __init__(
@@ -97,17 +98,17 @@ class YoloSegmenter:
     def segment(
         self, images: Sequence[RgbImage], parameters: Parameters | None = None
     ) -> list[list[Segment]]:
-        """The segments of each picture, surest first. Of the parameters `confidence` counts.
+        """The segments of each picture, best first. Of the parameters only `confidence` counts.
 
-        In `exact` the answer for a picture is the same to the last bit whatever stands beside it,
-        in `turbo` to within the rounding of its precision.
+        In `exact` a picture's answer is bit for bit the same whatever else is in the call. In
+        `turbo` it is the same up to the rounding of its precision.
         """
         confidence = float((parameters or {}).get("confidence", self._confidence))
         with self._lock, running_errors(self.name), torch.inference_mode():
             return self._segment_all(images, confidence)
 
     def close(self) -> None:
-        """Drops the model and gives its memory back, to the device and to the system."""
+        """Drops the model and frees its memory, on the device and in the system."""
         with self._lock:
             self._network = None
         give_memory_back()
@@ -131,8 +132,7 @@ class YoloSegmenter:
     def _try_group(
         self, group: Sequence["Fitted"], confidence: float
     ) -> list[list[Segment]] | None:
-        """The segments of these pictures, or None if memory ran out and the next group has to be
-        smaller."""
+        """The segments of these pictures; None if memory ran out, and fewer must be tried."""
         try:
             return self._segment_group(group, confidence)
         except Exception as error:
@@ -174,11 +174,10 @@ class YoloSegmenter:
         )
 
     def _suppress(self, predictions: torch.Tensor, confidence: float) -> torch.Tensor:
-        """Detections `(n, 6 + c)` of one picture: xyxy in the network's input, confidence, class, c
-        coefficients.
+        """Detections `(n, 6 + c)` of one picture.
 
-        One picture a call: of several, ultralytics leaves those out for which its time limit does
-        not suffice.
+        They are xyxy in the network's input, confidence, class and c coefficients. Each call takes
+        one picture: of several, ultralytics drops those that exceed its time limit.
         """
         from ultralytics.utils.nms import non_max_suppression
 
@@ -208,11 +207,10 @@ class YoloSegmenter:
 
 @dataclass(frozen=True)
 class Letterbox:
-    """How a picture is fitted into the network's input: scaled to `inner_wh`, its corner at `left`,
-    `top`, grey around.
+    """How a picture is fitted into the network's input: scaled to `inner_wh`, grey around.
 
-    The same geometry as ultralytics' `LetterBox(auto=True)`: the smallest rectangle of whole
-    strides.
+    Its corner is at `left`, `top`. The geometry is that of ultralytics' `LetterBox(auto=True)`: the
+    smallest rectangle of whole strides.
     """
 
     picture_wh: tuple[int, int]
@@ -257,10 +255,10 @@ class Letterbox:
     def prototype_positions(
         self, columns: Positions, rows: Positions
     ) -> tuple[Positions, Positions]:
-        """Where these positions in the picture lie on the grid of the prototypes.
+        """Where these positions of the picture lie on the grid of the prototypes.
 
-        Not past the last prototype's centre inside the picture: those in the grey say that nothing
-        is there, and would take a rim off every thing that the picture's edge cuts.
+        They stay within the centres of the outermost prototypes inside the picture. Those in the
+        grey say that nothing is there, and would cut a rim off every object at the picture's edge.
         """
         return (
             self._along(columns, self.picture_wh[0], self.inner_wh[0], self.left),
@@ -289,11 +287,10 @@ def _with_one_shape(fitted: Sequence[Fitted]) -> list[list[int]]:
 def decode_mask(
     logits: NDArray[np.float32], xyxy: NDArray[np.float32], letterbox: Letterbox
 ) -> Mask | None:
-    """The mask of one detection at full resolution, or None if nothing in its box is set.
+    """The mask of one detection at full resolution; None if no pixel in its box is set.
 
-    `logits` is `(h, w)` at the prototypes' resolution; it is interpolated (bilinear) inside the box
-    alone, at the centre of every pixel of the picture, so the price is the box's area and not the
-    picture's.
+    `logits` is `(h, w)` at the prototypes' resolution. It is interpolated (bilinear) at the centre
+    of every pixel of the box, so the cost is the box's area and not the picture's.
     """
     x1, y1, x2, y2 = (int(side) for side in np.ceil(xyxy))
     if x1 >= x2 or y1 >= y2:
@@ -307,14 +304,13 @@ def decode_mask(
 
 
 def _strips(height: int, width: int) -> Iterator[slice]:
-    """Groups of rows, some 64k pixels each: they stay in the cache, and a large mask needs no large
-    floats."""
+    """Groups of rows of some 64k pixels each: they stay in the cache, and need few large floats."""
     step = max(1, 2**16 // width)
     return (slice(start, start + step) for start in range(0, height, step))
 
 
 def _interpolate_axis(values: NDArray[np.float32], at: Positions, axis: int) -> NDArray[np.float32]:
-    """`values` sampled along one axis at fractional positions, linearly, the edge continued."""
+    """`values` sampled linearly along one axis at fractional positions, with the edge continued."""
     at = np.clip(at, 0, values.shape[axis] - 1)
     below = at.astype(np.intp)
     above = np.minimum(below + 1, values.shape[axis] - 1)
@@ -335,12 +331,11 @@ def _mask_logits(coefficients: torch.Tensor, prototypes: torch.Tensor) -> NDArra
 
 
 def import_ultralytics(config_dir: Path | None = None) -> None:
-    """Imports ultralytics without its habits: it asks the network, installs packages, reports
-    usage, writes settings into the home folder and takes torch's threads unless told otherwise
-    before its import.
+    """Imports ultralytics without its side effects.
 
-    Its settings, and what is converted from its models, go into `config_dir`, or into a folder that
-    ends with the process.
+    It would ask the network, install packages, report usage, write settings into the home folder
+    and take over torch's threads. Its settings and converted models go into `config_dir`, or into a
+    folder that ends with the process.
     """
     with _importing:
         if "ultralytics.nn.tasks" in sys.modules:
@@ -376,8 +371,10 @@ def _restore_environment(before: dict[str, str | None]) -> None:
 
 
 def _load_model(weights_path: Path, device: str) -> Any:
-    """The fused network in fp32, ready for inference. Raises ModelError if the file is not one,
-    ModelOutOfMemory."""
+    """The fused network in fp32, ready for inference.
+
+    Raises ModelError if the file is not one, or ModelOutOfMemory.
+    """
     with loading_errors(weights_path, "YOLO-seg", device):
         checkpoint = _load_checkpoint(weights_path)
         model = (checkpoint.get("ema") or checkpoint["model"]).float()
@@ -386,23 +383,23 @@ def _load_model(weights_path: Path, device: str) -> Any:
                 f"{weights_path.name} finds boxes but no masks; name weights that end in -seg.pt."
             )
         model.args = checkpoint.get("train_args") or {}
-        layout = (
-            torch.channels_last if device == "cpu" else torch.contiguous_format
-        )  # a sixth faster on a CPU
+        # A sixth faster on a CPU.
+        layout = torch.channels_last if device == "cpu" else torch.contiguous_format
         return (
             model.requires_grad_(False).fuse(verbose=False).eval().to(device, memory_format=layout)
         )
 
 
 def _load_checkpoint(weights_path: Path) -> dict[str, Any]:
-    """What the file holds. A .pt file is a pickle, and an unrestricted one runs what it likes: this
-    one is refused if it holds more than data and ultralytics' own classes."""
+    """The contents of the file, which is a pickle and could run any code.
+
+    A file with more than data and ultralytics' own classes is refused.
+    """
     from ultralytics.nn.tasks import torch_safe_load
 
     with TemporaryDirectory(prefix="seg-weights-") as folder:
-        link = (
-            Path(folder) / "weights.pt"
-        )  # ultralytics drops a ' from a path, and takes what follows a ? for a query
+        # Ultralytics drops a ' from a path, and takes what follows a ? for a query.
+        link = Path(folder) / "weights.pt"
         link.symlink_to(weights_path.absolute())
         checkpoint, _ = torch_safe_load(link, safe_only=True)
     return dict(checkpoint)
