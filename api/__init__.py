@@ -1,2 +1,4 @@
-"""The HTTP service: takes pictures in, hands results out. It knows the store and the inbox, never
-Dagster or torch."""
+"""The HTTP service: accepts pictures and returns results.
+
+It knows the store and the inbox, and never Dagster or torch.
+"""

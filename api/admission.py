@@ -1,5 +1,4 @@
-"""How much work is taken on at once. What is beyond is refused with a time to come again; a probe
-never is."""
+"""Limits on concurrent work. A request beyond them gets a time to try again; a probe never does."""
 
 import ipaddress
 import shutil
@@ -19,12 +18,11 @@ from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys
 
 READERS = 32
-"""Bodies that are taken from the network at the same moment."""
+"""The most bodies that are read from the network at the same moment."""
 
 SLOW_TURNS = 8
 SLOW_BYTES = 1024
-"""A body is slow that had so many turns without a byte, and for each of them brought less than
-this."""
+"""A body is slow after `SLOW_TURNS` empty turns, if it brought less than this for each of them."""
 
 SMALL_DISK_SHARE = 50
 
@@ -35,30 +33,32 @@ COUNT_SHARE = 20
 
 @dataclass(eq=False)
 class Slot:
-    """One request's place, and how well it uses it."""
+    """One request's slot, and how well it uses it."""
 
     client: str
     received_bytes: int = 0
     empty_turns: int = 0
-    gave_way: bool = False
-    """Whether the place is somebody else's now: the request should end."""
+    was_taken: bool = False
+    """Whether another request has the slot now, so that this one should end."""
 
     def turn(self, received_bytes: int) -> None:
-        """Its body had a turn in being read, and brought so much."""
+        """Counts a turn of reading the body, and the bytes that it brought."""
         self.received_bytes += received_bytes
         self.empty_turns += not received_bytes
 
     @property
     def is_slow(self) -> bool:
-        """Whether its body brings next to nothing, for seconds in which it was waited for."""
+        """Whether the body brings almost nothing while it is waited for."""
         return (
             self.empty_turns >= SLOW_TURNS and self.received_bytes < self.empty_turns * SLOW_BYTES
         )
 
 
 class Slots:
-    """Places for one kind of work, in all and for each client. Where none is left, a slow body
-    gives way."""
+    """Slots for one kind of work, in all and for each client.
+
+    A slow body makes room for a new one.
+    """
 
     def __init__(self, what: str, total: int, per_client: int) -> None:
         self._what, self._total, self._per_client = what, total, per_client
@@ -72,8 +72,10 @@ class Slots:
 
     @contextmanager
     def hold(self, client: str) -> Iterator[Slot]:
-        """Takes a place for the block. Raises TooManyRequests where the client has all of its own,
-        else Busy."""
+        """Takes a slot for the block.
+
+        Raises TooManyRequests if the client has all of its own, else Busy.
+        """
         self._make_room(client)
         slot = Slot(client)
         self._slots.add(slot)
@@ -99,7 +101,7 @@ class Slots:
             (slot for slot in self._slots if slot.is_slow and client in (None, slot.client)), None
         )
         if slow:
-            slow.gave_way = True
+            slow.was_taken = True
             self._give_back(slow)
         return slow is not None
 
@@ -112,15 +114,13 @@ class Slots:
 
 
 class FreeSpace:
-    """What must stay free of the disks that uploads are written to; of a small one, a fiftieth is
-    enough."""
+    """The bytes that must stay free on the disks of uploads; of a small disk, one in fifty."""
 
     def __init__(self, folders: Sequence[Path], least_bytes: int) -> None:
         self._folders, self._least_bytes = folders, least_bytes
 
     def check(self, more_bytes: int) -> None:
-        """Raises StoreFull if so many bytes more do not fit, Busy if they would not leave
-        enough."""
+        """Raises StoreFull if so many bytes do not fit, and Busy if too few would stay free."""
         for folder in self._folders:
             disk = shutil.disk_usage(_existing(folder))
             if disk.free < more_bytes:
@@ -136,13 +136,12 @@ class FreeSpace:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the one that it will be made in."""
+    """The folder, or its nearest parent that exists."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 class Backlog:
-    """How many accepted jobs have not finished: counted now and then, since that costs a
-    listing."""
+    """The number of unfinished jobs, counted now and then, since that takes a listing."""
 
     def __init__(self, store: Store, limit: int) -> None:
         self._store, self._limit = store, limit
@@ -150,11 +149,11 @@ class Backlog:
         self._good_until = 0.0
 
     def add(self) -> None:
-        """A job was accepted since the last count."""
+        """Counts a job that was accepted since the last count."""
         self._added += 1
 
     def check(self) -> None:
-        """Raises Busy if there are too many; blocking where it is time to count again."""
+        """Raises Busy if there are too many jobs. Blocks when it is time to count again."""
         with suppress(StoreError):  # whoever writes the job says so
             self._count_if_due()
         waiting = self._counted + self._added
@@ -200,18 +199,18 @@ class Admission:
         )
 
     def check(self, announced_bytes: int) -> None:
-        """Raises Busy if a job more, or an upload of so many bytes, is too much now; blocking."""
+        """Raises Busy if another job, or an upload of so many bytes, is too much now; blocking."""
         self.backlog.check()
         self.space.check(announced_bytes)
 
 
 def client_of(connection: HTTPConnection) -> str:
-    """Who asks, as far as limits go."""
+    """The client, as far as limits go."""
     return client_key(connection.client.host if connection.client else "")
 
 
 def client_key(host: str) -> str:
-    """The address itself, of IPv6 its network of 64 bits, which one household has."""
+    """The address itself, or the network of 64 bits of an IPv6 address, as a household has it."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The keys of API_KEYS, what each is called, and how often it may ask (API_RATES)."""
+"""The keys of API_KEYS, their names, and their rates (API_RATES)."""
 
 import hmac
 import re
@@ -14,26 +14,29 @@ _OTHERS = "*"
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A client: what it is called in logs and in API_RATES, and what it may send as its key."""
+    """A client: its name in logs and in API_RATES, and the texts that are accepted as its key."""
 
     name: str
     texts: tuple[bytes, ...]
 
     @classmethod
     def parse(cls, entry: str, number: int) -> "ApiKey":
-        """`name:key`, or a bare key. The whole entry is a key as well: keys may hold colons."""
+        """Parses `name:key`, or a bare key.
+
+        The whole entry is a key as well: keys may hold colons.
+        """
         named = _NAMED.fullmatch(entry)
         if not named:
             return cls(f"key-{number}", (entry.encode(),))
         return cls(named[1], (named[2].encode(), entry.encode()))
 
     def matches(self, given: bytes) -> bool:
-        """Compares in a time that tells nothing about which byte was wrong."""
+        """Whether the text is this key. The time of comparing reveals nothing."""
         return sum(hmac.compare_digest(given, text) for text in self.texts) > 0
 
 
 class ApiKeys:
-    """All keys, with a bucket of requests for each that has a rate."""
+    """All keys, with a token bucket for each that has a rate."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         text = settings.api_keys.get_secret_value() if settings.api_keys else ""
@@ -48,18 +51,18 @@ class ApiKeys:
         }
 
     def find(self, given: str) -> ApiKey | None:
-        """Whose key this is. All are compared, so that the time does not tell which came close."""
-        found = [key for key in self._keys if key.matches(given.encode())]
-        return found[0] if found else None
+        """The key that was given. All are compared, so that the time reveals nothing."""
+        matching = [key for key in self._keys if key.matches(given.encode())]
+        return matching[0] if matching else None
 
     def wait_seconds(self, key: ApiKey) -> float:
-        """Counts a request of this key; 0 if it may be served, else when the next may come."""
+        """Counts a request of this key. Returns 0 if it may be served, else the seconds to wait."""
         bucket = self._buckets.get(key.name)
         return bucket.take() if bucket else 0
 
 
 class Bucket:
-    """So many requests a minute, and as many at once after a quiet minute (a token bucket)."""
+    """A token bucket: so many requests a minute, and as many at once after a quiet minute."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float]) -> None:
         self._per_minute = per_minute
@@ -68,7 +71,7 @@ class Bucket:
         self._filled_at = clock()
 
     def take(self) -> float:
-        """0 if there was one left; else the seconds until there is."""
+        """Takes a request. Returns 0 if one was left, else the seconds until there is."""
         now = self._clock()
         gained = (now - self._filled_at) * self._per_minute / 60
         self._left, self._filled_at = min(self._left + gained, self._per_minute), now
@@ -79,6 +82,6 @@ class Bucket:
 
 
 def parse_rates(text: str) -> dict[str, int]:
-    """`shop=60,*=600` as requests a minute by name; the settings have checked the form."""
+    """Parses `shop=60,*=600` into requests a minute by name. The settings have checked the form."""
     pairs = (entry.partition("=") for entry in listed(text))
     return {name.strip(): int(rate) for name, _, rate in pairs}

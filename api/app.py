@@ -1,4 +1,4 @@
-"""The app, put together."""
+"""Builds the app."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,8 +30,10 @@ one."""
 
 
 def create_app(settings: Settings | None = None, store: Store | None = None) -> FastAPI:
-    """The service over a store; by default those of the environment. Nothing is asked of the store
-    yet."""
+    """The service over a store, by default those of the environment.
+
+    It does not use the store yet.
+    """
     settings = settings or get_settings()
     service = Service.build(settings, store or open_store(settings))
     app = FastAPI(
@@ -60,7 +62,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Counts are reported meanwhile. Whoever still waits when the server closes is answered."""
+    """Reports metrics meanwhile. When the server closes, waiting requests are answered."""
     app.state.service_metrics.begin()
     yield
     app.state.service.closing.set()

@@ -1,4 +1,4 @@
-"""Who may ask: the API_KEYS, when there are any."""
+"""Authentication by API_KEYS, if they are set."""
 
 import time
 from typing import Annotated
@@ -21,8 +21,7 @@ BearerKey = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 
 
 async def require_key(service: ServiceDep, key: HeaderKey, bearer: BearerKey) -> None:
-    """Passes if API_KEYS is not set or the request carries one of them; else Unauthorized,
-    RateLimited."""
+    """Passes if API_KEYS is not set, or with one of them; else Unauthorized or RateLimited."""
     if service.api_keys.are_set and not _is_client(
         service, key or (bearer.credentials if bearer else "")
     ):
@@ -34,7 +33,7 @@ async def require_key(service: ServiceDep, key: HeaderKey, bearer: BearerKey) ->
 async def require_link_or_key(
     request: Request, service: ServiceDep, key: HeaderKey, bearer: BearerKey
 ) -> None:
-    """Passes if links are open, or with a signed link or a key; else LinkRefused, RateLimited."""
+    """Passes with open links, a signed link or a key; else LinkRefused or RateLimited."""
     if service.settings.asset_link_secret is None or _is_signed(request, service):
         return
     if not (
@@ -45,8 +44,10 @@ async def require_link_or_key(
 
 
 def _is_client(service: Service, given: str) -> bool:
-    """Whether this is a client's key; from here on every log line of the request names the
-    client."""
+    """Whether this is a client's key. All later log lines of the request then name the client.
+
+    Raises RateLimited.
+    """
     client = service.api_keys.find(given)
     if client is None:
         return False

@@ -1,5 +1,4 @@
-"""All connections of the server. When there are too many, some are closed on which nobody is
-served."""
+"""All connections of the server. When there are too many, silent ones are closed."""
 
 import time
 from collections import defaultdict
@@ -7,19 +6,21 @@ from collections.abc import Callable
 from typing import Protocol
 
 HEAD_SECONDS = 20.0
-"""From the connection, or the first byte of its next request, to the end of the head; less when
-many are silent."""
+"""From the connection, or the first byte of its next request, to the end of the head.
+
+It is less when many connections are silent.
+"""
 
 LEAST_SHARE = 0.1
-"""Of that time, when as many are silent as may be."""
+"""The share of that time when the most connections are silent."""
 
 
 GRACE_SECONDS = 1.0
-"""Nobody is silent who has just come: a thousand clients at once connect first and ask then."""
+"""A new connection is not silent yet: a thousand clients at once connect first and then ask."""
 
 
 class Connection(Protocol):
-    """What is known here of a connection."""
+    """What is used here of a connection."""
 
     def hang_up(self, reason: str) -> None:
         """Closes it at once."""
@@ -27,30 +28,29 @@ class Connection(Protocol):
 
 
 class Connections:
-    """Counts connections; beyond the limits the longest silent one of the client with most of them
-    is closed.
+    """Counts connections, and closes silent ones beyond the limits.
 
-    A connection is silent while it asks nothing and is sent nothing: its head has not come, the
-    client keeps it for later, or does not read its answer. So whoever opens many loses their own
-    first, and a probe always gets in. Those that have just become silent stay, up to twice the
-    limits.
+    A connection is silent while no request and no answer is in progress on it. Its head has not
+    come, the client keeps it for later, or does not read its answer. The one closed is the longest
+    silent one of the client with most of them. So a client that opens many loses its own first, and
+    a probe always gets in. Those that have just become silent stay, up to twice the limits.
     """
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit, self._clock = limit, clock
         self._open: set[Connection] = set()
-        # By client: since when.
+        # By client and connection: since when it is silent.
         self._silent: defaultdict[str, dict[Connection, float]] = defaultdict(dict)
         self._clients: dict[Connection, str] = {}
 
     @property
     def count(self) -> int:
-        """Those that are open."""
+        """The number of open connections."""
         return len(self._open)
 
     @property
     def silent_count(self) -> int:
-        """Those of them that are silent."""
+        """The number of silent connections."""
         return len(self._clients)
 
     @property
@@ -60,24 +60,24 @@ class Connections:
         return HEAD_SECONDS * max(LEAST_SHARE, 1 - used)
 
     def opened(self, connection: Connection, client: str) -> None:
-        """A client has connected, and has said nothing yet."""
+        """Adds a new connection, which is silent at first."""
         self._open.add(connection)
         self.silent(connection, client)
 
     def closed(self, connection: Connection) -> None:
-        """It is gone."""
+        """Removes a connection."""
         self._open.discard(connection)
         self.served(connection)
 
     def silent(self, connection: Connection, client: str) -> None:
-        """From now on nobody is served on it."""
+        """Marks the connection as silent."""
         if connection in self._open and connection not in self._clients:
             self._clients[connection] = client
             self._silent[client][connection] = self._clock()
             self._close_some(sparing=connection)
 
     def served(self, connection: Connection) -> None:
-        """A request has come on it, or its answer goes on."""
+        """Marks the connection as in use: a request has come, or its answer goes on."""
         client = self._clients.pop(connection, None)
         if client is not None:
             del self._silent[client][connection]

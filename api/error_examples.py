@@ -1,5 +1,4 @@
-"""The errors that the documentation shows: each is one that is raised here, with the words it is
-raised with."""
+"""The errors that the documentation shows, with the messages that are really raised."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,8 +1,7 @@
-"""What went wrong, as an HTTP answer: one table from error code to status, one shape of body for
-all.
+"""Errors as HTTP answers: one table from error code to status, one shape of body for all.
 
-The body is `{"error": "<sentence>", "code": "<code>"}`, with the job's `uuid` where there is one.
-The replaced service's `{"error": "No masks found"}` is kept to the letter.
+The body is `{"error": "<sentence>", "code": "<code>"}`, with the job's `uuid` if there is one. The
+replaced service's `{"error": "No masks found"}` is kept exactly.
 """
 
 import logging
@@ -124,7 +123,7 @@ class Unauthorized(RequestError):
 
 
 class RateLimited(RequestError):
-    """A key has been used more often than API_RATES lets it."""
+    """A key was used more often than API_RATES allows."""
 
     code = "rate_limited"
 
@@ -136,7 +135,7 @@ class RateLimited(RequestError):
 
 
 class InvalidHost(RequestError):
-    """The request does not say once and clearly which host it is for (RFC 9112, section 3.2)."""
+    """The request has not exactly one valid Host header (RFC 9112, section 3.2)."""
 
     code = "invalid_host"
 
@@ -166,7 +165,7 @@ class LinkRefused(RequestError):
 
 
 class AssetNotFound(RequestError):
-    """No such file of a finished job."""
+    """A finished job has no such file."""
 
     code = "asset_not_found"
 
@@ -178,38 +177,38 @@ class BodyTooSlow(RequestError):
 
 
 class BodyTooLarge(RequestError):
-    """A body that is no picture passed its limit."""
+    """A body other than a picture exceeds its limit."""
 
     code = "body_too_large"
 
 
 class UnsupportedBody(RequestError):
-    """The body's content type is not one that this route reads."""
+    """This route does not read the body's content type."""
 
     code = "unsupported_body"
 
 
 class TooManyRequests(RequestError):
-    """The client has as much under way as one client may."""
+    """The client has as many requests in progress as one client may."""
 
     code = "too_many_requests"
 
 
 class JobInProgress(RequestError):
-    """The app server waits for the job; it cannot be deleted now."""
+    """The app server waits for the job, so it cannot be deleted now."""
 
     code = "job_in_progress"
 
 
 class Busy(SegPipelineError):
-    """The service has as much under way, or as little space left, as it may."""
+    """The service has as much in progress, or as little space left, as it may."""
 
     code = "busy"
     permanent = False
 
 
 def status_of(code: str) -> int:
-    """The HTTP status for an error code; 500 for one that this table has not met."""
+    """The HTTP status for an error code; 500 for an unknown one."""
     return STATUS_BY_CODE.get(code, 500)
 
 
@@ -221,7 +220,7 @@ def failure_body(code: str, sentence: str, uuid: str | None = None) -> dict[str,
 def failure_response(
     code: str, sentence: str, uuid: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """The answer for an error code; 401, 429 and 503 carry the headers that clients look for."""
+    """The answer for an error code. 401, 429 and 503 carry the headers that clients look for."""
     status = status_of(code)
     return JSONResponse(
         failure_body(code, sentence, uuid), status, {**_headers_for(status), **(headers or {})}
@@ -229,12 +228,12 @@ def failure_response(
 
 
 def no_masks_found() -> JSONResponse:
-    """The replaced service's answer when nothing was found, to the letter."""
+    """The replaced service's exact answer when there are no segments."""
     return JSONResponse({"error": "No masks found"}, STATUS_BY_CODE["no_masks_found"])
 
 
 def request_error(error: ValidationError | RequestValidationError) -> InvalidRequest:
-    """The first thing that pydantic found wrong, in our own words."""
+    """The first error that pydantic found, in our own words."""
     first = error.errors()[0]
     field = str(first["loc"][-1]) if first["loc"] else "body"
     if first["type"] not in ("extra_forbidden", "missing") and field in _FIELD_ERRORS:
@@ -245,7 +244,7 @@ def request_error(error: ValidationError | RequestValidationError) -> InvalidReq
 
 
 def install_failure_handlers(app: FastAPI) -> None:
-    """Gives every failure of the app, also those of FastAPI and the router, the one shape."""
+    """Gives every failure of the app, also those of FastAPI and the router, the same shape."""
     app.add_exception_handler(SegPipelineError, _on_reported)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(StarletteHTTPException, _on_http)

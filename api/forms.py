@@ -1,5 +1,4 @@
-"""Multipart forms (RFC 7578), judged part by part as they arrive: which part is a field, which one
-is the picture."""
+"""Multipart forms (RFC 7578), read as they arrive: which part is a field, which the picture."""
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -24,12 +23,12 @@ _CHARSET_FIELD = "_charset_"
 """RFC 7578, section 4.6: this field names the encoding of the others."""
 
 _BLOB = "blob"
-"""The file name that browsers give to a `Blob` without one, also where it holds a field's JSON."""
+"""The file name that browsers give to a `Blob` without one, even for a field's JSON."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """A form's text fields, and whether it brought a picture."""
+    """A form's text fields, and whether it has a picture."""
 
     fields: dict[str, str]
     has_picture: bool
@@ -37,14 +36,14 @@ class Form:
 
 @dataclass
 class _FormPart:
-    """A part: its header fields, and its data as far as it is kept here."""
+    """A part: its header fields, and the data that is kept of it."""
 
     headers: dict[str, str] = field(default_factory=dict)
     name: str = ""
     filename: str | None = None
     data: bytearray = field(default_factory=bytearray)
     is_picture: bool | None = None
-    """None until enough of its data has come to tell."""
+    """None until enough data has come to tell."""
 
     @property
     def content_type(self) -> str:
@@ -53,23 +52,23 @@ class _FormPart:
 
     @property
     def is_text(self) -> bool:
-        """Whether the sender calls it text, or nothing at all."""
+        """Whether the sender calls it text, or does not say."""
         return self.content_type in ("", "application/json") or self.content_type.startswith(
             "text/"
         )
 
     @property
     def is_blank(self) -> bool:
-        """What a browser sends for a file input that the user left empty."""
+        """Whether it is a file input that the user left empty."""
         return self.filename == "" and not self.data
 
 
 class FormReader:
-    """Reads a form piece by piece; its picture's bytes are handed on, never kept.
+    """Reads a form in pieces. The picture's bytes are passed on, never kept.
 
-    A picture is known by its file name, by a content type that is no text, or by its first bytes:
-    clients leave out one or two of these. Every method raises InvalidRequest for a form that cannot
-    be read, and what `write` raises.
+    A picture is recognised by its file name, by a content type other than text, or by its first
+    bytes, since clients leave out one or two of these. Every method raises InvalidRequest for an
+    unreadable form, and what `write` raises.
     """
 
     def __init__(
@@ -95,13 +94,13 @@ class FormReader:
             self._parser = MultipartParser(boundary, self._callbacks())
 
     def feed(self, data: bytes) -> None:
-        """Takes the body's next piece."""
+        """Reads the next piece of the body."""
         self._received += len(data)
         with _readable():
             self._parser.write(data)
 
     def finish(self) -> Form:
-        """The form, once the whole body was fed."""
+        """The form, once the whole body was read."""
         if not self._has_ended:
             raise InvalidRequest(
                 f"the multipart form breaks off after {self._received} bytes, before its closing"
@@ -198,7 +197,7 @@ class FormReader:
 
 
 def _is_picture(part: _FormPart, known_fields: Collection[str]) -> bool:
-    """Whether the part is the picture, or meant as one; its first bytes are in `data`."""
+    """Whether the part is the picture, or meant as one. Its first bytes are in `data`."""
     if has_known_signature(part.data):
         return True
     if part.name in known_fields and part.filename in (None, "", _BLOB):
@@ -221,7 +220,7 @@ def _check_encoding(part: _FormPart) -> None:
 
 
 def _decode(data: bytes, charset: str) -> str:
-    """As the form says, or byte by byte where that does not fit (or is no encoding of text)."""
+    """Decodes by the form's charset, or byte by byte where that fails or is unknown."""
     try:
         return data.decode(charset)
     except (UnicodeError, LookupError):

@@ -1,9 +1,9 @@
-"""Uvicorn's parser for a server that stays with HTTP/1.1, whatever protocol a client offers.
+"""Uvicorn's parser for a server that keeps to HTTP/1.1, whatever protocol a client offers.
 
-httptools ends a request at an offer to upgrade and takes its body for the other protocol's bytes.
-When nobody switches, it reads these as the next request: behind a proxy that passes `Upgrade` on,
-that is request smuggling. A server that does not switch reads the request as if there were no
-offer (RFC 9110, section 7.8).
+httptools ends a request at an offer to upgrade, and takes its body for the other protocol's bytes.
+If nobody switches, it reads these as the next request. Behind a proxy that passes `Upgrade` on,
+that is request smuggling. A server that does not switch reads the request as if there were no offer
+(RFC 9110, section 7.8).
 """
 
 from typing import Protocol
@@ -13,11 +13,11 @@ import httptools
 Header = tuple[bytes, bytes]
 
 _OFFERS = (b"upgrade", b"http2-settings")
-"""Headers that mean nothing without the switch; they are named in `Connection` too."""
+"""Headers that mean nothing without the switch. `Connection` names them too."""
 
 
 class Receiver(Protocol):
-    """Who is told of a request: the callbacks of httptools, each for a whole thing."""
+    """Receives a request: the callbacks of httptools, each with a complete element."""
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -39,11 +39,11 @@ class Receiver(Protocol):
 
 
 class PlainParser:
-    """Reads requests of HTTP/1.0 and 1.1; it has what uvicorn uses of
-    `httptools.HttpRequestParser`.
+    """Reads requests of HTTP/1.0 and 1.1, in place of `httptools.HttpRequestParser`.
 
-    The head of a request that offers another protocol is read a second time, without the offer.
-    Trailers are dropped: what comes behind a body must not become a header of its request.
+    It has the methods that uvicorn uses. The head of a request that offers another protocol is read
+    a second time, without the offer. Trailers are dropped: nothing after a body may become a header
+    of its request.
     """
 
     def __init__(self, receiver: Receiver) -> None:
@@ -54,7 +54,7 @@ class PlainParser:
         self._parser = self._new_parser()
 
     def feed_data(self, data: bytes) -> None:
-        """Reads on. Raises httptools.HttpParserError for what is no such request."""
+        """Reads on. Raises httptools.HttpParserError for an invalid request."""
         while True:
             try:
                 self._parser.feed_data(data)
@@ -76,11 +76,11 @@ class PlainParser:
         return bool(self._parser.should_keep_alive())
 
     def should_upgrade(self) -> bool:
-        """Never."""
+        """Never upgrades."""
         return False
 
     def on_message_begin(self) -> None:
-        """Called by httptools, as those that follow."""
+        """Called by httptools, as the following methods are."""
         is_second_reading, self._in_head = self._in_head, True
         self._url, self._headers = b"", []
         if not is_second_reading:
@@ -96,7 +96,7 @@ class PlainParser:
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Tells the receiver of the head, unless it is to be read again."""
+        """Passes the head to the receiver, unless it is to be read again."""
         self._check()
         if self._parser.should_upgrade():
             return
@@ -111,7 +111,7 @@ class PlainParser:
         self._receiver.on_body(body)
 
     def on_message_complete(self) -> None:
-        """The end of a request; of a first reading it is none."""
+        """The end of a request. The end of a first reading is ignored."""
         if not self._in_head:
             self._receiver.on_message_complete()
 
@@ -130,7 +130,7 @@ class PlainParser:
 
     def _new_parser(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)
-        # As uvicorn has it: a request is answered even if something follows after its `close`.
+        # As in uvicorn: a request is answered even if more follows after its `close`.
         parser.set_dangerous_leniencies(lenient_data_after_close=True)
         return parser
 

@@ -1,5 +1,4 @@
-"""Uvicorn's HTTP protocol with an end to its patience: it waits for a request's head for ever, and
-takes any size."""
+"""Uvicorn's HTTP protocol with limits: by itself it waits for a head for ever, of any size."""
 
 import asyncio
 import logging
@@ -16,15 +15,17 @@ log = logging.getLogger(__name__)
 HEAD_BYTES = 64 * 2**10
 
 WRITE_SECONDS = 60.0
-"""A client that takes nothing of its answer for so long is given up."""
+"""A client that reads nothing of its answer for so long is disconnected."""
 
 _BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Hangs up on a client that does not get to the end of its request's head or does not read its
-    answer, which otherwise would hold a connection for nothing. The body has its own limits
-    (`uploads`), and is left in the network until somebody asks for it."""
+    """Disconnects clients that hold a connection for nothing.
+
+    These do not finish their request's head, or do not read their answer. The body has its own
+    limits (`uploads`), and is left in the network until it is requested.
+    """
 
     def __init__(self, *, connections: Connections, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
@@ -35,19 +36,19 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A head is due."""
+        """Expects a head."""
         super().connection_made(transport)
         self._connections.opened(self, self._client_key)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing will come any more."""
+        """Forgets the connection."""
         self._connections.closed(self)
         self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Hangs up if the head has passed its size before these bytes came."""
+        """Disconnects if the head had exceeded its size before these bytes came."""
         if self._in_head and self._head_bytes > HEAD_BYTES:
             self.hang_up("its request's head has no end")
             return
@@ -55,13 +56,12 @@ class GuardedProtocol(HttpToolsProtocol):
         super().data_received(data)
 
     def on_message_begin(self) -> None:
-        """The first byte of a request."""
+        """Expects a head from the first byte of a request on."""
         super().on_message_begin()
         self._expect_head()
 
     def on_headers_complete(self) -> None:
-        """The head is whole; of the body, what has come with it is all until somebody asks for
-        more."""
+        """Stops reading after the head: the body is read when it is requested."""
         self._in_head = False
         self._stop_timer()
         self._connections.served(self)
@@ -71,29 +71,29 @@ class GuardedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def on_response_complete(self) -> None:
-        """The client may ask again."""
+        """Waits for the client's next request."""
         super().on_response_complete()
         if self.cycle.response_complete:  # else the client has asked already
             self.rest()
 
     def pause_writing(self) -> None:
-        """The client does not read its answer."""
+        """Limits the time in which the client does not read its answer."""
         super().pause_writing()
         self.rest()
         self._start_timer(WRITE_SECONDS, "it does not read its answer")
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """Ends that limit."""
         super().resume_writing()
         self._stop_timer()
         self._connections.served(self)
 
     def pause_reading(self) -> None:
-        """Takes nothing from the network until the request's next `receive`."""
+        """Reads nothing from the network until the request's next `receive`."""
         self.flow.pause_reading()
 
     def rest(self) -> None:
-        """Nobody is served here any more, or again: the connection may be closed for another."""
+        """Marks the connection as silent, so that it may be closed for another."""
         self._connections.silent(self, self._client_key)
 
     def hang_up(self, reason: str) -> None:

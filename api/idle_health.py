@@ -1,4 +1,4 @@
-"""The replaced service's odd health check: when was somebody here last?"""
+"""The replaced service's health check, which reports how recently it was used."""
 
 import threading
 import time
@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 
 class Activity:
-    """Healthy until the first request; then for as long as one is under way or the last was not
-    long ago.
+    """Healthy until the first request, and then while the last one is under way or recent.
 
-    The model used to be loaded by the first request, so a restart of an idle service gave its
-    memory back; whoever built on that check still finds it. Safe in threads.
+    The replaced service loaded its model with the first request, so restarting an idle service
+    freed its memory. Operators who rely on that check still find it. Thread-safe.
     """
 
     def __init__(self, idle_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -21,14 +20,13 @@ class Activity:
         self._under_way = 0
 
     def begin(self) -> None:
-        """A request that counts has come."""
+        """Counts the begin of a request."""
         with self._lock:
             self._under_way += 1
             self._last = self._clock()
 
     def end(self) -> None:
-        """It has been answered, which counts as a sign of life too: it may have waited for
-        minutes."""
+        """Counts the end of a request as activity too: it may have waited for minutes."""
         with self._lock:
             self._under_way -= 1
             self._last = self._clock()

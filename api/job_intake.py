@@ -1,4 +1,4 @@
-"""From what a client sent to a job in the inbox."""
+"""Turns a client's request into a job in the inbox."""
 
 import os
 import time
@@ -28,8 +28,10 @@ Options = TypeVar("Options", bound=UploadOptions)
 
 
 def uuid7() -> str:
-    """A new id that sorts by time: 48 bits of milliseconds, then 74 random ones (RFC 9562, section
-    5.7)."""
+    """A new id that sorts by time: 48 bits of milliseconds, then 74 random ones.
+
+    RFC 9562, section 5.7.
+    """
     milliseconds, random = time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10))
     value = milliseconds << 80 | random
     return str(UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62))
@@ -38,8 +40,7 @@ def uuid7() -> str:
 async def accept_upload(
     request: Request, service: Service, options: UploadOptions, resize: int | None
 ) -> Accepted:
-    """Reads a picture (raw or in a form) and puts its job into the inbox; `resize` is the
-    path's."""
+    """Reads a picture (raw or in a form) and accepts its job. `resize` is the path's."""
     async with _receiving(request, service) as (reader, spool):
         if not is_multipart(request):
             await reader.image(spool)
@@ -51,7 +52,7 @@ async def accept_upload(
 
 
 async def accept_job(request: Request, service: Service, options: JobOptions) -> Accepted:
-    """Reads a job (JSON, or a form with a picture or an address) and puts it into the inbox."""
+    """Reads a job (JSON, or a form with a picture or a URL) and accepts it."""
     async with _receiving(request, service) as (reader, spool):
         if is_multipart(request):
             form = await reader.form(spool, JobOptions.model_fields)
@@ -62,31 +63,30 @@ async def accept_job(request: Request, service: Service, options: JobOptions) ->
                 "POST /jobs reads application/json with an image_url, or multipart/form-data with a"
                 " picture; a bare picture goes to POST /segment."
             )
-        asked = merge_json(options, await reader.json_bytes(MAX_JSON_BYTES))
-        return await _accept(request, service, asked, None)
+        sent = merge_json(options, await reader.json_bytes(MAX_JSON_BYTES))
+        return await _accept(request, service, sent, None)
 
 
 def merge_fields(options: Options, fields: dict[str, str]) -> Options:
-    """The options with a form's fields over the query's."""
+    """The options, with a form's fields over the query's."""
     try:
-        asked = type(options).model_validate(fields)
+        sent = type(options).model_validate(fields)
     except ValidationError as error:
         raise request_error(error) from error
-    return options.model_copy(update=_given(asked))
+    return options.model_copy(update=_given(sent))
 
 
 def merge_json(options: JobOptions, body: bytes) -> JobOptions:
-    """The options with a JSON object's fields over the query's; types are taken strictly."""
+    """The options, with a JSON object's fields over the query's. Types are strict."""
     try:
-        asked = JobRequest.model_validate_json(body, strict=True)
+        sent = JobRequest.model_validate_json(body, strict=True)
     except ValidationError as error:
         raise request_error(error) from error
-    return options.model_copy(update=_given(asked))
+    return options.model_copy(update=_given(sent))
 
 
 def make_job(service: Service, options: JobOptions, picture: Spool | None) -> Job:
-    """The job, checked as far as it can be without decoding or fetching. Raises RequestError or
-    ImageError."""
+    """The job, checked without decoding or fetching. Raises RequestError or ImageError."""
     settings = service.settings
     common: dict[str, Any] = {
         "uuid": check_client_uuid(options.uuid) if options.uuid else uuid7(),
@@ -112,14 +112,16 @@ def _resized(options: UploadOptions, resize: int | None) -> JobOptions:
 
 
 def _given(options: UploadOptions) -> dict[str, Any]:
-    """What was said, by name."""
+    """The options that are set, by name."""
     return {name: value for name, value in options if value is not None}
 
 
 @asynccontextmanager
 async def _receiving(request: Request, service: Service) -> AsyncIterator[tuple[BodyReader, Spool]]:
-    """A reader of the body, and where its picture goes. Raises TooManyRequests or Busy before
-    anything is read."""
+    """A reader of the body, and the spool of its picture.
+
+    Raises TooManyRequests or Busy before anything is read.
+    """
     admission, settings = service.admission, service.settings
     with admission.uploads.hold(client_of(request)) as slot:
         await in_thread(admission.check, announced_bytes(request))

@@ -1,4 +1,4 @@
-"""Every address that an answer leads to: below BASE_URL, or below what the client used."""
+"""The URLs in answers: below BASE_URL, or below the URL that the client used."""
 
 from urllib.parse import urlencode, urlsplit
 
@@ -6,10 +6,10 @@ from starlette.requests import Request
 
 
 class Links:
-    """Addresses of this service, as the asker of one request reaches it.
+    """URLs of this service, as the client of one request reaches it.
 
-    Behind a proxy that takes a prefix away only BASE_URL knows the prefix. Where it is set, no
-    header of a request has a say in any link.
+    Only BASE_URL knows a prefix that a proxy removes. If it is set, no header of a request affects
+    a link.
     """
 
     def __init__(self, public_url: str | None, request: Request) -> None:
@@ -22,5 +22,5 @@ class Links:
         return f"{self._prefix}{path}" + (f"?{urlencode(given)}" if given else "")
 
     def job(self, uuid: str) -> str:
-        """Where a job is asked for."""
+        """The path of a job."""
         return self.to(f"/jobs/{uuid}")

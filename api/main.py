@@ -26,28 +26,27 @@ from seg_pipeline.telemetry.logs import configure_logging
 log = logging.getLogger("api.main")
 
 GRACE_SECONDS = 5
-"""How long a closing server waits for answers that are under way."""
+"""How long a closing server waits for answers in progress."""
 
 FILES_BESIDE = 256
-"""Open files that are no connections and no uploads: the store's, the log's, the libraries'."""
+"""Open files other than connections and uploads: the store's, the log's, the libraries'."""
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, except that requests which wait for a result are told when it closes: they answer
-    202 at once."""
+    """Uvicorn, except that at its close requests that wait for a result answer 202 at once."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Wakes those who wait, then closes as uvicorn does."""
+        """Wakes the waiting requests, then closes as uvicorn does."""
         self._service.closing.set()
         await super().shutdown(sockets)
 
 
 def main() -> None:
-    """Serves until SIGINT or SIGTERM; what keeps it from starting is one line."""
+    """Serves until SIGINT or SIGTERM. A failure to start is one line."""
     configure_logging("api")
     try:
         settings = get_settings()
@@ -78,8 +77,10 @@ def make_server(app: FastAPI) -> Server:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """A listening socket; OSError with a sentence if the port is taken or the address is not this
-    machine's."""
+    """A listening socket.
+
+    Raises OSError with a sentence if the port is taken or the address is not this machine's.
+    """
     host, port = settings.api_host, settings.api_port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -92,8 +93,7 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def _connection_limit(settings: Settings) -> int:
-    """MAX_CONNECTIONS, or fewer where the system lets this process open too few files for twice as
-    many."""
+    """MAX_CONNECTIONS, or fewer where this process may open too few files for twice as many."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     possible = (

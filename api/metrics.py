@@ -1,5 +1,7 @@
-"""What Prometheus reads: requests by route, how long they took, how many are under way. No label
-names a job."""
+"""The API's metrics: requests by route, their time, and how many are in progress.
+
+No label names a job.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -20,8 +22,7 @@ _BUCKETS = (0.005, 0.02, 0.1, 0.3, 0.5, 0.8, 1.5, 3, 10, 30, 60, 120)
 
 
 class Metrics:
-    """One app's metrics, in a registry of their own so that two apps in a process do not
-    collide."""
+    """One app's metrics, in a registry of their own: two apps in a process do not collide."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -52,13 +53,12 @@ class Metrics:
         self._seconds.labels(method, route).observe(seconds)
 
     def exposition(self, of_service: Sequence[Metric] = ()) -> bytes:
-        """The text that Prometheus scrapes: this process's metrics, and those of the service as a
-        whole."""
+        """What Prometheus scrapes: this process's metrics, and those of the whole service."""
         return generate_latest(self._registry) + generate_latest(_Collected(of_service))
 
 
 class _Collected(CollectorRegistry):
-    """Metrics that were collected already."""
+    """A registry of metrics that were collected already."""
 
     def __init__(self, families: Sequence[Metric]) -> None:
         super().__init__()

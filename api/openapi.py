@@ -1,5 +1,4 @@
-"""How routes say in OpenAPI what they can answer; the statuses come from the one table in
-`failures`."""
+"""The answers of routes in OpenAPI. The statuses come from the table in `error_responses`."""
 
 from typing import Any
 
@@ -26,8 +25,7 @@ _EXAMPLES = {
     "page": PAGE_EXAMPLE,
     "parked": PARKED_PAGE_EXAMPLE,
 }
-"""Shown by reference, since FastAPI drops what is null from examples in place, and with it required
-fields."""
+"""Shown by reference: FastAPI drops nulls from inline examples, and so required fields."""
 
 EVERYWHERE = ("unauthorized", "rate_limited", "store_unavailable", "internal_error")
 UPLOADING = (
@@ -46,8 +44,7 @@ UPLOADING = (
 
 
 def failures(*codes: str) -> Responses:
-    """The `responses` of a route that can fail with these codes: an example each, grouped by
-    status."""
+    """The `responses` of a route that can fail with these codes: an example each, by status."""
     responses: Responses = {}
     for code in codes:
         response = responses.setdefault(
@@ -75,7 +72,7 @@ def finished(description: str) -> dict[str, Any]:
 
 
 def unfinished(description: str) -> dict[str, Any]:
-    """An answer that is a job still waiting or being worked on, with where to look for it."""
+    """An answer that is an unfinished job, with the URL to ask for it."""
     return {
         "model": UnfinishedJob,
         "description": description,
@@ -87,8 +84,7 @@ def unfinished(description: str) -> dict[str, Any]:
 
 
 def openapi_of(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document without the 422 of its own that it adds to every route with a
-    parameter."""
+    """FastAPI's document without the 422 that it adds to every route with a parameter."""
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
         for methods in document["paths"].values():

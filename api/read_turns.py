@@ -1,5 +1,4 @@
-"""Bodies take turns in being read, so that what the process holds of them does not grow with their
-number."""
+"""Lets bodies take turns in being read, so that memory does not grow with their number."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,20 +8,18 @@ import anyio
 from starlette.types import Message, Receive, Scope
 
 TURN_SECONDS = 0.05
-"""A body that brings nothing for so long lets the next one have its turn."""
+"""A body that brings nothing for so long passes the turn to the next one."""
 
 
 class ReadTurns:
-    """At most so many bodies are taken from the network at the same moment; each holds half a
-    megabyte meanwhile."""
+    """At most so many bodies are read from the network at once. Each holds half a megabyte."""
 
     def __init__(self, count: int) -> None:
         self._turns = asyncio.Semaphore(count)
 
     @asynccontextmanager
     async def message(self, scope: Scope, receive: Receive) -> AsyncIterator[Message | None]:
-        """What the body brings within one turn, which lasts as long as the block; None if that is
-        nothing."""
+        """What the body brings within one turn, the length of the block; None if nothing."""
         async with self._turns:
             yield await _received(scope, receive)
 

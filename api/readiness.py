@@ -1,4 +1,4 @@
-"""Whether a job sent now would be accepted and worked on."""
+"""Whether a job sent now would be accepted and processed."""
 
 import asyncio
 import time
@@ -14,8 +14,7 @@ PATIENCE_SECONDS = 5.0
 
 
 class ReadinessCheck:
-    """Checks at most once a second and one at a time, so that no number of probes can hammer or
-    hang on the store."""
+    """Checks at most once a second, one at a time: probes can neither flood nor hang the store."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -23,7 +22,7 @@ class ReadinessCheck:
         self._started = 0.0
 
     async def checks(self) -> dict[str, str]:
-        """`ok` or a sentence for each of store, inbox and worker."""
+        """`ok` or a sentence for each of store, inbox, worker and fetcher."""
         fresh = time.monotonic() - self._started < CACHE_SECONDS
         if self._task is None or (self._task.done() and not fresh):
             self._started = time.monotonic()
@@ -37,7 +36,7 @@ class ReadinessCheck:
 
 
 def check_all(service: Service) -> dict[str, str]:
-    """Writes to the store, looks into the inbox and for a live worker; blocking."""
+    """Writes to the store, lists the inbox, and looks for live workers and fetchers; blocking."""
     try:
         service.store.check()
     except StoreError as error:
@@ -59,8 +58,10 @@ def _check_inbox(service: Service) -> str:
 
 
 def _check_worker(service: Service) -> str:
-    """A worker that says that it can do nothing is none; what it says stands until another
-    lives."""
+    """A worker with a problem does not count.
+
+    Its problem is reported until another worker lives.
+    """
     silence = service.settings.worker_stale_seconds
     try:
         heartbeats = all_workers(service.store)
@@ -76,7 +77,7 @@ def _check_worker(service: Service) -> str:
 
 
 def _check_fetcher(service: Service) -> str:
-    """Uploads need none, so its absence counts while there is something to fetch."""
+    """Uploads need no fetcher, so its absence counts only if there is something to fetch."""
     silence = service.settings.worker_stale_seconds
     try:
         if not service.store.list(keys.FETCHING, limit=1) or live_fetchers(

@@ -1,5 +1,4 @@
-"""Waiting for a result without holding a thread, and what a client prefers to waiting (RFC
-7240)."""
+"""Waits for a result without holding a thread, as long as the client prefers (RFC 7240)."""
 
 import time
 from dataclasses import dataclass
@@ -19,16 +18,18 @@ LONGEST_PAUSE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Preference:
-    """How long the client would wait, and which of its wishes was granted."""
+    """How long the client wants to wait, and which of its preferences was granted."""
 
     seconds: float
     applied: str | None
 
 
 def read_preference(request: Request, wait_seconds: float) -> Preference:
-    """The `Prefer` header: `respond-async` alone waits not at all, `wait=N` at most N seconds,
-    capped by the service's own limit. Both together wait N and then answer 202, as section 4.3 has
-    it."""
+    """Reads the `Prefer` header.
+
+    `respond-async` alone does not wait. `wait=N` waits at most N seconds, within the service's own
+    limit. Both together wait N and then answer 202, as in section 4.3.
+    """
     wishes = [
         wish.partition(";")[0].strip().lower()
         for header in request.headers.getlist("prefer")
@@ -46,10 +47,10 @@ def read_preference(request: Request, wait_seconds: float) -> Preference:
 async def wait_for_result(
     request: Request, service: Service, uuid: str, seconds: float
 ) -> Result | None:
-    """The job's result; None when the time is up, the client has gone, or the service is closing.
+    """The job's result; None if the time is up, the client has gone, or the service is closing.
 
-    Looks again after a tenth of the time already waited, 30 ms at first and a second at most. A
-    store that cannot be read is looked at again: the job is accepted, and only the answer is late.
+    It polls after a tenth of the time already waited, 30 ms at first and a second at most. If the
+    store is unavailable it polls on: the job is accepted, and only the answer is late.
     """
     if seconds <= 0:
         return None

@@ -1,5 +1,4 @@
-"""What requests and answers look like: requests are checked against these, answers are documented
-by them."""
+"""The form of requests, which are checked, and of answers, which are documented by it."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -34,7 +33,7 @@ RLE_IS = "Whether each segment carries its mask as COCO's compressed run lengths
 
 
 def _read_whole_number(value: object, info: ValidationInfo) -> object:
-    """In JSON a string is no number; in a query and in a form there are only strings."""
+    """Reads a number from text in a query or a form. In JSON a string is not a number."""
     is_text = isinstance(value, str) and info.mode != "json"
     return whole_number(number_in_text(str(value)) if is_text else value)
 
@@ -58,7 +57,7 @@ ParametersText = Annotated[Json[dict[str, Any] | None], WithJsonSchema({"type": 
 
 
 class UploadOptions(BaseModel):
-    """What may be said about an upload, in the query or as fields of a multipart form."""
+    """The options of an upload, in the query or as fields of a multipart form."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -85,7 +84,7 @@ class UploadOptions(BaseModel):
 
 
 class JobOptions(UploadOptions):
-    """The same for `POST /jobs`, which takes `resize` here and not in its path."""
+    """The options of `POST /jobs`, which takes `resize` here and not in its path."""
 
     resize: Resize | None = None
     image_url: Annotated[str, Field(min_length=1, max_length=MAX_URL_LENGTH)] | None = Field(
@@ -94,7 +93,7 @@ class JobOptions(UploadOptions):
 
 
 class JobRequest(JobOptions):
-    """A job by JSON: a picture that we fetch."""
+    """A job by JSON, whose picture we fetch."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -147,7 +146,7 @@ class RunLengths(BaseModel):
 
 
 class SegmentView(BaseModel):
-    """One thing that was found, largest first; a model fills the scores that it has."""
+    """One segment, largest first. A model fills the scores that it has."""
 
     segment_id: int
     mask_url: str = Field(description="Full-frame PNG: opaque black inside, transparent outside.")
@@ -174,7 +173,7 @@ class FailureReason(BaseModel):
 
 
 class FinishedJob(BaseModel):
-    """A job that has ended: its files and segments, or why there are none."""
+    """A job that has ended: its files and segments, or the reason why there are none."""
 
     uuid: str
     status: Literal[JobStatus.COMPLETED, JobStatus.FAILED]
@@ -199,7 +198,7 @@ class FinishedJob(BaseModel):
 
 
 class UnfinishedJob(BaseModel):
-    """A job that waits or is being worked on."""
+    """A job that waits or is being processed."""
 
     uuid: str
     status: Literal[JobStatus.QUEUED, JobStatus.PROCESSING]
@@ -215,14 +214,14 @@ class UnfinishedJob(BaseModel):
 
 
 class CallbackRecorded(BaseModel):
-    """The app server will be told of the job, again if it was before."""
+    """The app server will be told of the job, perhaps again."""
 
     uuid: str
     state: Literal["pending"]
 
 
 class JobLine(BaseModel):
-    """A job in a list: where it stood when it was listed, and since when."""
+    """A job in a list: its status at the time of the listing, and since when."""
 
     uuid: str
     status: JobStatus
@@ -230,7 +229,7 @@ class JobLine(BaseModel):
 
 
 class JobPage(BaseModel):
-    """Some of the jobs."""
+    """A page of jobs."""
 
     jobs: list[JobLine]
     next: str | None = Field(description="Send it as `after` for the next page; null at the end.")
@@ -247,7 +246,7 @@ class Failure(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether jobs can be accepted and will be worked on."""
+    """Whether jobs can be accepted and will be processed."""
 
     status: Literal["ready", "unavailable"]
     checks: dict[str, str] = Field(
@@ -256,13 +255,13 @@ class Readiness(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether there was a request lately, as the replaced service counted it."""
+    """Whether there was a request recently, as in the replaced service."""
 
     status: Literal["ok", "idle"]
 
 
 class ServiceCard(BaseModel):
-    """What answers here."""
+    """The service's name, version and documentation."""
 
     service: str
     version: str
@@ -271,8 +270,7 @@ class ServiceCard(BaseModel):
 
 
 class ParkedItem(BaseModel):
-    """What waits for a person: a message with its `body`, or a callback or marker with its job's
-    `uuid`."""
+    """A parked item: a message with its `body`, or a callback or marker with its job's `uuid`."""
 
     name: str
     kind: Literal["message", "callback", "marker"]
@@ -284,14 +282,14 @@ class ParkedItem(BaseModel):
 
 
 class ParkedPage(BaseModel):
-    """Some of what is parked; `next` goes into `after`."""
+    """A page of parked items; `next` goes into `after`."""
 
     parked: list[ParkedItem]
     next: str | None
 
 
 class Replayed(BaseModel):
-    """What was tried again, and the job that it is about."""
+    """The item that was tried again, and its job."""
 
     name: str
     uuid: str

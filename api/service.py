@@ -1,5 +1,4 @@
-"""What every route works with, in one record, and the one way from the event loop to blocking
-calls."""
+"""What every route works with, and the way from the event loop to blocking calls."""
 
 import asyncio
 from collections.abc import Callable
@@ -28,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass
 class Service:
-    """The settings, the doors to the outside, and what one process remembers."""
+    """The settings, the store and inbox, and the state of one process."""
 
     settings: Settings
     store: Store
@@ -55,38 +54,39 @@ class Service:
         )
 
     def links(self, request: Request) -> Links:
-        """Where this request's answer leads to."""
+        """The links of this request's answer."""
         return Links(self.settings.base_url, request)
 
     def base_url(self, request: Request) -> str:
-        """The address that links begin with."""
+        """The URL that links begin with."""
         return self.links(request).base_url
 
     def live_beats(self) -> list[WorkerHeartbeat]:
-        """The heartbeats of the workers that live; blocking."""
+        """The heartbeats of live workers; blocking."""
         return live_workers(self.store, datetime.now(UTC), self.settings.worker_stale_seconds)
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Runs a blocking call beside the event loop; it is waited for even if the client goes."""
+    """Runs a blocking call beside the event loop. It is completed even if the client goes."""
     return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs))
 
 
 async def in_probe_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The same for probes, in threads of their own: however many requests wait for one, a probe
-    does not."""
+    """The same for probes, in threads of their own: they never wait behind requests."""
     return await asyncio.to_thread(function, *args, **kwargs)
 
 
 def about_job(request: Request, uuid: str) -> None:
-    """From here on every log line and every failure of this request names the job."""
+    """Binds the job to all later log lines and failures of this request."""
     request.state.uuid = uuid
     structlog.contextvars.bind_contextvars(uuid=uuid)
 
 
 async def get_service(request: Request) -> Service:
-    """The app's service. A coroutine, since plain functions wait for a thread, and probes may
-    not."""
+    """The app's service.
+
+    It is a coroutine, since plain functions wait for a thread, which probes must not.
+    """
     service: Service = request.app.state.service
     return service
 

@@ -1,5 +1,4 @@
-"""What `/metrics` says of the service as a whole: the sum of what all processes counted, and how
-the store stands."""
+"""The metrics of the whole service: the sum over all processes, and the state of the store."""
 
 import asyncio
 import time
@@ -85,8 +84,10 @@ def counts_of(total: Samples) -> Iterator[Metric]:
 
 
 class ServiceMetrics:
-    """One scrape at a time asks the store, at most every two seconds; when it is away, the last
-    sums are served."""
+    """Reads the store for one scrape at a time, at most every two seconds.
+
+    While the store is unavailable, the last sums are served.
+    """
 
     def __init__(self, service: Service) -> None:
         self._store = service.store
@@ -98,16 +99,16 @@ class ServiceMetrics:
         self.reporter = Reporter(service.store, "api", service.settings.heartbeat_seconds)
 
     def begin(self) -> None:
-        """Reports this process's counts from now on."""
+        """Starts to report this process's metrics."""
         self.reporter.start()
 
     async def end(self) -> None:
-        """The last report; a store that hangs is not waited for."""
+        """Writes the last report, without waiting for a store that hangs."""
         task = asyncio.create_task(in_thread(self.reporter.close))
         await asyncio.wait({task}, timeout=LAST_REPORT_SECONDS)
 
     async def families(self) -> list[Metric]:
-        """Everything that is to be said; without the store, that it is away."""
+        """All metrics; without the store, only that it is unavailable and the last sums."""
         is_fresh = time.monotonic() - self._begun < self._good_for
         if self._task is None or (self._task.done() and not is_fresh):
             self._begun, self._good_for = time.monotonic(), CACHE_SECONDS
@@ -128,8 +129,7 @@ class ServiceMetrics:
         return [*gauges, *self._counts()]
 
     def _counts(self) -> Iterator[Metric]:
-        """Nothing until the others' counts were read once: sums that fall are taken for a
-        restart."""
+        """No sums before the other processes' were read: a fall would look like a restart."""
         if self._others is not None:
             yield from counts_of(add_up([self._others, current_samples()]))
 

@@ -1,4 +1,4 @@
-"""Bodies on their way in: on disk, not in memory, and without a name until they belong to a job."""
+"""Spools uploads to disk, in files without a name until they belong to a job."""
 
 import hashlib
 import os
@@ -14,11 +14,11 @@ CHECK_EVERY_BYTES = 4 * 2**20
 
 
 class Spool:
-    """One upload's bytes as they come: written, counted and hashed. A context manager; what it
-    holds goes with it.
+    """One upload's bytes as they come: written, counted and hashed.
 
-    The file has no name, so that nothing is left behind however the process ends; the store may
-    link it into its folders. Not safe in threads; blocking.
+    It is a context manager, and its contents end with it. The file has no name, so nothing is left
+    behind however the process ends. The store may link it into its folders. Not thread-safe;
+    blocking.
     """
 
     def __init__(self, folder: Path, check_space: Callable[[int], None]) -> None:
@@ -42,19 +42,19 @@ class Spool:
 
     @property
     def sha256(self) -> str:
-        """The fingerprint of what has come, 64 hex digits."""
+        """The SHA-256 of what has come, 64 hex digits."""
         return self._sha256.hexdigest()
 
     @property
     def file(self) -> BinaryIO:
-        """The file; its position is anywhere."""
+        """The file, whose position is undefined."""
         if self._file is None:
             with translated("the upload"):
                 self._file = open_nameless(self._folder)
         return self._file
 
     def write(self, data: bytes) -> None:
-        """Takes the next bytes. Raises StoreFull, or Busy where too little space is left."""
+        """Writes the next bytes. Raises StoreFull, or Busy if too little space is left."""
         if self.size >= self._checked_at:
             self._check_space(len(data))
             self._checked_at = self.size + CHECK_EVERY_BYTES
@@ -67,8 +67,10 @@ class Spool:
 
 
 def open_nameless(folder: Path) -> BinaryIO:
-    """A new file in the folder (made if need be) that has no name; it can be given one where the
-    system knows how."""
+    """A new file without a name in the folder, which is made if missing.
+
+    It can be given a name where the system supports that.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)

@@ -1,5 +1,4 @@
-"""Bodies, read as they arrive: in turns, to the disk, and refused the moment they are too large or
-too slow."""
+"""Reads bodies as they arrive, in turns, and refuses large or slow ones at once."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -32,11 +31,11 @@ class BodyReader:
     slot: Slot
 
     async def image(self, spool: Spool) -> None:
-        """The whole body as the picture's bytes; ImageTooLarge as soon as it is known to be."""
+        """Reads the body as the picture's bytes. Raises ImageTooLarge as soon as that is known."""
         await self._read(spool.write, self.max_image_bytes, self._image_too_large())
 
     async def json_bytes(self, limit_bytes: int) -> bytes:
-        """The whole body, small; BodyTooLarge beyond the limit."""
+        """The whole body; BodyTooLarge above the limit."""
         pieces: list[bytes] = []
         error = BodyTooLarge(
             f"a JSON body may have {limit_bytes} bytes; send a picture as multipart/form-data."
@@ -45,8 +44,10 @@ class BodyReader:
         return b"".join(pieces)
 
     async def form(self, spool: Spool, known_fields: Collection[str]) -> Form:
-        """A multipart form with at most one picture (whatever its field is called), whose bytes go
-        to the spool."""
+        """Reads a multipart form with at most one picture, whose bytes go to the spool.
+
+        The picture's field may have any name.
+        """
 
         def write(data: bytes) -> None:
             if spool.size + len(data) > self.max_image_bytes:
@@ -62,8 +63,11 @@ class BodyReader:
     async def _read(
         self, take: Callable[[bytes], None], limit_bytes: int, error: Exception
     ) -> None:
-        """Hands the body on in pieces, in a thread. Raises the error past the limit, BodyTooSlow if
-        it stalls or takes ten stalls in all."""
+        """Passes the body on in pieces, in a thread.
+
+        Raises `error` above the limit, and BodyTooSlow if the body stalls or takes ten stalls in
+        all.
+        """
         self._check_announced(limit_bytes, error)
         clock, total, more = _Clock(self.stall_seconds, self.slot), 0, True
         while more:
@@ -89,7 +93,7 @@ class BodyReader:
 
 
 class _Clock:
-    """When a body is given up."""
+    """Decides when a body is too slow."""
 
     def __init__(self, stall_seconds: float, slot: Slot) -> None:
         self._slot = slot
@@ -98,10 +102,9 @@ class _Clock:
         self._stalls_at = anyio.current_time() + stall_seconds
 
     def tick(self, received_bytes: int) -> None:
-        """Something came, or nothing did; raises BodyTooSlow when it is time, or when others need
-        its place."""
+        """Counts a turn. Raises BodyTooSlow when the time is up, or when others need the slot."""
         self._slot.turn(received_bytes)
-        if self._slot.gave_way:
+        if self._slot.was_taken:
             raise BodyTooSlow(
                 "the body came very slowly while others waited for its place; send it again."
             )
@@ -122,8 +125,10 @@ def _piece(message: Message | None) -> bytes:
 
 
 def is_multipart(request: Request) -> bool:
-    """Whether the body is a form with files; curl's `--data-binary` calls any bytes a form
-    without."""
+    """Whether the body is a form with files.
+
+    curl's `--data-binary` labels any bytes as a form without files.
+    """
     return media_type(request) == "multipart/form-data"
 
 

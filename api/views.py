@@ -38,7 +38,7 @@ def view_job(service: Service, uuid: str, base_url: str) -> JobView:
 
 
 def view_accepted(service: Service, job: Job, base_url: str) -> JobView:
-    """The same for a job that was just accepted: whatever happens to the store now, it was."""
+    """The same for a job that was just accepted, even if the store fails now."""
     try:
         return view_job(service, job.uuid, base_url)
     except StoreUnavailable:
@@ -65,7 +65,7 @@ def accepted_response(view: JobView, links: Links, status: int) -> Response:
 
 
 def page_response(links: Links, path: str, body: dict[str, Any], **query: Any) -> JSONResponse:
-    """A page of a listing, whose `next` is also a link to the page that follows (RFC 8288)."""
+    """A page of a listing, with a link to the next page (RFC 8288)."""
     response = JSONResponse(body)
     if body["next"]:
         response.headers["Link"] = f'<{links.to(path, **query, after=body["next"])}>; rel="next"'

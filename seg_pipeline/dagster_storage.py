@@ -1,5 +1,7 @@
-"""Where a `dagster.yaml` of before `runtime/` looks for the storage, and `python -m
-seg_pipeline.dagster_storage`."""
+"""Where a `dagster.yaml` from before `runtime/` finds the storage.
+
+It is also `python -m seg_pipeline.dagster_storage`.
+"""
 
 from seg_pipeline.runtime.dagster_storage import SegPipelineStorage, prepare
 

@@ -1,5 +1,7 @@
-"""The nouns of the service: a job, its picture's segments and their masks. Frozen and
-self-checking."""
+"""The nouns of the service: a job, its picture's segments and their masks.
+
+All are frozen, and check themselves.
+"""
 
 import math
 import re
@@ -41,8 +43,10 @@ BoolMask = NDArray[np.bool_]
 """A mask as `(H, W) bool`."""
 
 Parameters = Mapping[str, int | float]
-"""What a job asks for instead of the configured values, by name: `confidence` of YOLO, the fields
-of `Sam2Parameters`."""
+"""A job's values in place of the configured ones, by name.
+
+These are `confidence` of a YOLO, or the fields of `Sam2Parameters`.
+"""
 
 
 NotNegative = Annotated[int, Field(ge=0)]
@@ -60,7 +64,7 @@ Moment = Annotated[
 
 
 class JobStatus(StrEnum):
-    """Where a job stands; the four words that clients see."""
+    """The status of a job, in the four words that clients see."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -71,8 +75,8 @@ class JobStatus(StrEnum):
 def check_uuid(uuid: str) -> str:
     """The uuid, if it is safe as a path segment, a partition key and a file name; else InvalidUuid.
 
-    Any 1 to 64 letters, digits, `-` and `_` that begin with a letter or digit: the app server's
-    uuids need not be RFC 4122's.
+    It is any 1 to 64 letters, digits, `-` and `_` that begin with a letter or digit: the app
+    server's uuids need not be RFC 4122's.
     """
     if not isinstance(uuid, str) or not _UUID.fullmatch(uuid):
         raise InvalidUuid(uuid)
@@ -80,8 +84,10 @@ def check_uuid(uuid: str) -> str:
 
 
 def queue_uuid(uuid: str) -> str:
-    """The uuid of a queue's job whose own a client has taken; clients may send none of this
-    form."""
+    """The uuid of a queue's job whose own uuid a client has taken.
+
+    Clients may send none like it.
+    """
     return f"{_QUEUES}{sha256(uuid.encode()).hexdigest()[:40]}"
 
 
@@ -107,8 +113,10 @@ def check_ttl_seconds(ttl_seconds: int) -> int:
 
 
 def check_model(model: str, offered: Sequence[str] = ()) -> str:
-    """A model's name if it is a demo model or one that the operator offers: so no client names a
-    file of the server, and none has gigabytes of weights downloaded."""
+    """The model's name, if it is a demo model or one that the operator offers; else UnknownModel.
+
+    So no client names a file of the server, or has gigabytes of weights downloaded.
+    """
     if model in offered or model in DEMO_MODELS:
         return model
     raise UnknownModel(
@@ -117,20 +125,23 @@ def check_model(model: str, offered: Sequence[str] = ()) -> str:
 
 
 def shown_model(model: str) -> str:
-    """What clients are told of a model: of a path, which the operator alone may name, the last
-    part."""
+    """What clients may see of a model's name: the last part of a path, which only operators name."""
     return PurePath(model).name
 
 
 def whole_number(value: object) -> object:
-    """A float that is a whole number as an int: 256.0 and 36e2 are integers of JSON (JSON Schema,
-    6.1.1). Anything else as it is."""
+    """A float that is a whole number as an int; any other value unchanged.
+
+    256.0 and 36e2 are integers of JSON (JSON Schema, 6.1.1).
+    """
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def number_in_text(text: str) -> object:
-    """The number that a query or a form spells as JSON would, leading zeros allowed; else the text
-    as it is."""
+    """The number that a query or a form spells as JSON would; any other text unchanged.
+
+    Leading zeros are allowed.
+    """
     match = _NUMBER.fullmatch(text.strip(" "))
     if not match:
         return text
@@ -139,15 +150,17 @@ def number_in_text(text: str) -> object:
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a parameter may be, both ends among them; `whole` numbers alone, or any."""
+    """The numbers that a parameter may be, both ends included; with `whole`, integers only."""
 
     least: float
     most: float
     whole: bool = False
 
     def read(self, value: object) -> int | float | None:
-        """The value as the number it is, or None if it is none of these; 25.0 is a whole number,
-        true is no number."""
+        """The value as a number, or None if it is not in the range.
+
+        25.0 is a whole number. `true` is not a number.
+        """
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
@@ -163,10 +176,10 @@ class Range:
 
 
 class Switch:
-    """A parameter that is true or false; kept as 1 or 0, and read from these too."""
+    """A parameter that is true or false. It is kept as 1 or 0, and read from these too."""
 
     def read(self, value: object) -> int | None:
-        """1 or 0, or None for anything else."""
+        """1 or 0; None for anything else."""
         return int(value) if isinstance(value, bool | int) and value in (0, 1) else None
 
     def __str__(self) -> str:
@@ -192,18 +205,23 @@ SAM2_PARAMETERS: Mapping[str, Range | Switch] = {
 YOLO_PARAMETERS: Mapping[str, Range | Switch] = {"confidence": Range(0, 1)}
 
 MAX_PROMPTS = 8192
-"""What one job may ask of a SAM-2: eight times the usual grid, and just upstream's richest
-example."""
+"""The most prompts of one job for a SAM-2.
+
+That is eight times the usual grid, and just enough for upstream's richest example.
+"""
 
 
 def parameters_of(model: str) -> Mapping[str, Range | Switch]:
-    """What a job may set for a model, and to what."""
+    """What a job may set for a model, and to which values."""
     return SAM2_PARAMETERS if model.startswith(("sam2", "demo-sam2")) else YOLO_PARAMETERS
 
 
 def check_parameters(model: str, parameters: Mapping[str, Any]) -> Parameters:
-    """The parameters as plain numbers, if the model has all of them and each is within its limits,
-    and if they do not keep a worker busy for too long together; else InvalidParameter."""
+    """The parameters as plain numbers, checked; else InvalidParameter.
+
+    The model must have each of them, and each must be within its limits. Together they must not
+    keep a worker busy for too long.
+    """
     known = parameters_of(model)
     numbers = {
         name: _read_parameter(model, name, value, known) for name, value in parameters.items()
@@ -228,8 +246,11 @@ def _read_parameter(
 
 
 def _check_prompts(parameters: Parameters) -> None:
-    """Each layer of crops has four times the crops of the one before, and a thinner grid in each if
-    so asked."""
+    """Checks the number of prompts.
+
+    Each layer of crops has four times the crops of the layer before, and in each a thinner grid if
+    a factor is set.
+    """
     points, layers = (
         int(parameters.get("points_per_side", 32)),
         int(parameters.get("crop_n_layers", 0)),
@@ -252,8 +273,10 @@ def _check_prompts(parameters: Parameters) -> None:
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle of whole pixels, half open: columns `x` to `x + width`, rows `y` to `y +
-    height`."""
+    """A rectangle of whole pixels, half open.
+
+    Its columns are `x` to `x + width`, its rows `y` to `y + height`.
+    """
 
     x: NotNegative
     y: NotNegative
@@ -274,11 +297,11 @@ class Box:
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """The pixels of one segment: a tight box and what is set inside it, in a picture of
-    `resolution_wh`.
+    """The pixels of one segment: a tight box, and the bits inside it.
 
-    `bits` is `(box.height, box.width) bool` with at least one pixel set in its first and last row
-    and column. Holding the box alone keeps thirty masks of a large picture in a few megabytes.
+    `resolution_wh` is the size of the picture. `bits` is `(box.height, box.width) bool` with at
+    least one pixel set in its first and last row and column. Since it holds only the box, thirty
+    masks of a large picture take a few megabytes.
     """
 
     resolution_wh: tuple[int, int]
@@ -307,8 +330,8 @@ class Mask:
     def from_window(
         cls, window: BoolMask, xy: tuple[int, int], resolution_wh: tuple[int, int]
     ) -> "Mask | None":
-        """The mask of a `(h, w) bool` window whose corner is `xy` in the picture, or None if no
-        pixel is set."""
+        """The mask of a `(h, w) bool` window whose corner is `xy` in the picture; None if it is
+        empty."""
         rows, columns = np.flatnonzero(window.any(axis=1)), np.flatnonzero(window.any(axis=0))
         if not rows.size:
             return None
@@ -325,17 +348,18 @@ class Mask:
 
     @property
     def area(self) -> int:
-        """Pixels set."""
+        """The number of set pixels."""
         return int(np.count_nonzero(self.bits))
 
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """One thing found in a picture. Scores are about 0 to 1, plain floats; a model fills those that
-    it has.
+    """One segment of a picture.
 
-    YOLO gives `label` and `confidence`; SAM-2 gives `predicted_iou` (its guess, which may pass 1 by
-    a little) and `stability_score`.
+    Scores are plain floats of about 0 to 1; a model fills those it has.
+
+    YOLO gives `label` and `confidence`. SAM-2 gives `predicted_iou` (its guess, which may exceed 1
+    slightly) and `stability_score`.
     """
 
     mask: Mask
@@ -352,12 +376,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class Job:
-    """What was asked for: `request.json`. The image is an upload (`source_sha256`) or a URL, never
-    both.
+    """A job as requested: `request.json`. The image is an upload (`source_sha256`) or a URL.
 
-    `parameters` stand in for the configured ones of its model; with `rle` its segments carry their
-    run lengths. `told_as` is the uuid that the app server knows it by, if a client had taken that
-    for a job of its own.
+    `parameters` override the configured ones of its model. With `rle` its segments carry their run
+    lengths. `told_as` is the uuid that the app server knows it by, if a client had taken that for
+    another job.
     """
 
     uuid: str

@@ -44,14 +44,14 @@ _FOLDERS = re.compile(r"(?<![\w:/.~-])/(?:[^/\s'\":;,]+/)+(?=[^/\s])")
 
 
 class Fault(StrEnum):
-    """Who can mend it: the client (its request, its picture, the picture's host), or we."""
+    """Who can fix it: the client (its request, its picture, the picture's host), or we."""
 
     CLIENT = "client"
     OURS = "ours"
 
 
 class SegPipelineError(Exception):
-    """Anything this service reports on purpose."""
+    """Any error that this service reports on purpose."""
 
     code = "error"
     permanent = True
@@ -60,7 +60,7 @@ class SegPipelineError(Exception):
 
 
 class RequestError(SegPipelineError):
-    """The request cannot be served as it was asked."""
+    """The request cannot be served as it is."""
 
     code = "invalid_request"
     fault = Fault.CLIENT
@@ -123,19 +123,19 @@ class InvalidParameter(InvalidRequest):
 
 
 class InvalidUrl(InvalidRequest):
-    """The image_url is no http, https or s3 address."""
+    """The image_url is not an http, https or s3 address."""
 
     code = "invalid_url"
 
 
 class OutputTooLarge(RequestError):
-    """What was asked for makes more pixels than MAX_OUTPUT_PIXELS."""
+    """The job would make cut-outs of more pixels than MAX_OUTPUT_PIXELS."""
 
     code = "output_too_large"
 
 
 class JobConflict(RequestError):
-    """The uuid is taken by a job that asked for something else."""
+    """The uuid is taken by a job with a different request."""
 
     code = "job_conflict"
 
@@ -155,7 +155,7 @@ class JobNotFound(RequestError):
 
 
 class ParkedNotFound(RequestError):
-    """Nothing of this name is parked, or not any more."""
+    """Nothing is parked under this name, or no longer."""
 
     code = "parked_not_found"
 
@@ -166,13 +166,13 @@ class ParkedNotFound(RequestError):
 
 
 class NotReplayable(RequestError):
-    """What is parked is not here whole, or there is nothing to try again."""
+    """The parked item was not kept whole, or has nothing to try again."""
 
     code = "not_replayable"
 
 
 class NothingToTell(RequestError):
-    """There is nothing to tell the app server about this job, or nobody to tell."""
+    """There is nothing to tell the app server about this job, or no app server to tell."""
 
     code = "nothing_to_tell"
 
@@ -191,49 +191,49 @@ class EmptyImage(ImageError):
 
 
 class NotAnImage(ImageError):
-    """The bytes are no picture in a known format."""
+    """The bytes are not a picture of a known format."""
 
     code = "not_an_image"
 
 
 class UnsupportedImage(ImageError):
-    """A whole picture of a kind that is not read: a camera's raw file, a rare compression."""
+    """A complete picture of a kind that is not supported: a camera's raw file, a rare compression."""
 
     code = "unsupported_image"
 
 
 class TruncatedImage(ImageError):
-    """The picture begins well but cannot be decoded to its end."""
+    """The picture begins correctly but cannot be decoded to its end."""
 
     code = "truncated_image"
 
 
 class AnimatedImage(ImageError):
-    """More than one frame."""
+    """The picture has more than one frame."""
 
     code = "animated_image"
 
 
 class ImageTooLarge(ImageError):
-    """More bytes than MAX_IMAGE_BYTES."""
+    """The picture has more bytes than MAX_IMAGE_BYTES."""
 
     code = "image_too_large"
 
 
 class TooManyPixels(ImageError):
-    """More pixels than MAX_IMAGE_PIXELS, as the header says, before anything is decoded."""
+    """By its header the picture has more pixels than MAX_IMAGE_PIXELS. Nothing was decoded."""
 
     code = "too_many_pixels"
 
 
 class ImageTooCostly(ImageError):
-    """Its decoding takes more memory, time or parts than a picture of its size needs."""
+    """Decoding takes more memory, time or parts than a picture of this size needs."""
 
     code = "image_too_costly"
 
 
 class UndecodableImage(ImageError):
-    """It ended the process that decoded it."""
+    """The picture ended the process that decoded it."""
 
     code = "undecodable_image"
 
@@ -246,43 +246,43 @@ class DecoderLost(SegPipelineError):
 
 
 class FetchError(SegPipelineError):
-    """The image_url did not give the picture."""
+    """The image_url did not return the picture."""
 
     code = "fetch_failed"
     fault = Fault.CLIENT
     status: int | None = None
-    """What the server answered, if it did."""
+    """The status that the server answered, if it did."""
 
 
 class UrlRefused(FetchError):
-    """The address, or one it redirects to, is private, local or otherwise not ours to ask."""
+    """The address, or one that it redirects to, is private, local or otherwise forbidden."""
 
     code = "url_refused"
 
 
 class FetchRejected(FetchError):
-    """The server answered that it will not give the picture (404, 403, too many redirects)."""
+    """The server refused the picture for good (404, 403, too many redirects)."""
 
     code = "fetch_rejected"
 
 
 class FetchUnavailable(FetchError):
-    """The server could not be reached in time or failed; it may be back."""
+    """The server failed, or could not be reached in time. Another try may help."""
 
     code = "fetch_unavailable"
     permanent = False
     retry_after_seconds = 0.0
-    """What the server asked for."""
+    """The seconds that the server asked for."""
 
 
 class FetchGivenUp(FetchUnavailable):
-    """The server could not be reached or failed, time and again."""
+    """The server failed, or could not be reached, in every try."""
 
     permanent = True
 
 
 class PictureOnItsWay(FetchUnavailable):
-    """A run was asked for before the picture was in the store. Nothing is wrong with the job."""
+    """A run began before the picture was in the store. Nothing is wrong with the job."""
 
     counts_as_attempt = False
 
@@ -301,25 +301,25 @@ class ModelError(SegPipelineError):
 
 
 class WeightsMissing(ModelError):
-    """The weights are not here and could not be downloaded."""
+    """The weights are missing and could not be downloaded."""
 
     code = "weights_missing"
 
 
 class ModelFailed(ModelError):
-    """The model raised; another try may not."""
+    """The model raised an error. Another try may not."""
 
     permanent = False
 
 
 class ModelOutOfMemory(ModelFailed):
-    """The device's memory did not suffice."""
+    """The device's memory was too small."""
 
     code = "model_out_of_memory"
 
 
 class DeviceBroken(ModelError):
-    """The device gave up on this process, which can use it no more."""
+    """The device no longer works in this process."""
 
     code = "device_broken"
     permanent = False
@@ -327,7 +327,7 @@ class DeviceBroken(ModelError):
 
 
 class StoreError(SegPipelineError):
-    """The place where jobs and files live did not do what was asked."""
+    """The store of jobs and files failed."""
 
     code = "store_failed"
 
@@ -348,8 +348,7 @@ class InvalidKey(ObjectNotFound):
 
 
 class StoreTooNew(StoreError):
-    """A newer version of this service has written the store, in a way that this one does not
-    know."""
+    """A newer version of this service wrote the store in a format that this one does not know."""
 
     code = "store_too_new"
 
@@ -362,7 +361,7 @@ class StoreTooNew(StoreError):
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be reached or refuses us; it may be back."""
+    """The store cannot be reached or refuses us. It may come back."""
 
     code = "store_unavailable"
     permanent = False
@@ -370,21 +369,23 @@ class StoreUnavailable(StoreError):
 
 
 class StoreFull(StoreUnavailable):
-    """No space left."""
+    """The store has no space left."""
 
     code = "store_full"
 
 
 class QueueUnavailable(SegPipelineError):
-    """SQS cannot be reached, or refuses us; it may be back."""
+    """SQS cannot be reached, or refuses us. It may come back."""
 
     code = "queue_unavailable"
     permanent = False
 
 
 class WorkerLost(SegPipelineError):
-    """The job's worker died while it worked on that job alone, on every attempt; the picture may be
-    what kills it."""
+    """On every attempt the job's worker died while it worked on that job alone.
+
+    The picture may be the cause.
+    """
 
     code = "worker_lost"
 
@@ -405,25 +406,24 @@ class JobCancelled(SegPipelineError):
 
 
 class UnexpectedError(SegPipelineError):
-    """A fault of this service. Another try may go well; the log has the traceback."""
+    """A fault of this service. Another try may succeed; the log has the traceback."""
 
     code = "internal_error"
     permanent = False
 
 
 def without_folders(text: str) -> str:
-    """A foreign error's words with every absolute path cut to its last part: clients need not know
-    our folders."""
+    """The text with every absolute path cut to its last part: clients need not know our folders."""
     return _FOLDERS.sub("", text)
 
 
 def fault_of(code: str) -> Fault:
-    """Whose fault an error with this code is; ours if nobody knows the code."""
+    """Whose fault an error with this code is; ours if the code is unknown."""
     return Fault.CLIENT if code in codes_of(Fault.CLIENT) else Fault.OURS
 
 
 def codes_of(fault: Fault) -> tuple[str, ...]:
-    """The codes of all errors that are this one's fault, sorted."""
+    """The codes of all errors with this fault, sorted."""
     return tuple(sorted({error.code for error in _tree(SegPipelineError) if error.fault is fault}))
 
 

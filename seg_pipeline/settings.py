@@ -1,5 +1,4 @@
-"""Every setting, its default and its meaning. The only module that reads the environment and
-`.env`."""
+"""Every setting, its default and its meaning. Only this module reads the environment and `.env`."""
 
 from collections.abc import Collection
 from difflib import get_close_matches
@@ -15,12 +14,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from seg_pipeline.domain import MAX_TTL_SECONDS
 
 InferenceMode = Literal["exact", "turbo"]
-"""How models run: in full precision, or in whatever is quickest and finds the same."""
+"""How models run: in full precision, or in the fastest form with the same segments."""
 
 
 class Settings(BaseSettings):
-    """Read from the environment, then from `.env` in the current folder; names are upper case
-    there."""
+    """Read from the environment, then from `.env` in the current folder, by upper-case names."""
 
     model_config = SettingsConfigDict(
         env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
@@ -372,24 +370,25 @@ class Settings(BaseSettings):
 
     @property
     def inbox_pause_seconds(self) -> float:
-        """The pause between two looks into the inbox: a folder's cost nothing, a bucket's are
-        billed."""
+        """The pause between two listings of the inbox: free in a folder, billed in a bucket."""
         return self.inbox_poll_seconds or (1.0 if self.s3_bucket else 0.05)
 
     @property
     def public_url(self) -> str:
-        """Where links point that are made without a request at hand."""
+        """The base of links that are made without a request."""
         return self.base_url or f"http://localhost:{self.api_port}"
 
     @property
     def offered_models(self) -> tuple[str, ...]:
-        """The models that the operator named, which may be paths; jobs may ask for no others but
-        the demo models."""
+        """The models that the operator offers; they may be paths.
+
+        Jobs may name no others but the demo models.
+        """
         return tuple(dict.fromkeys((self.model, self.queue_model, *listed(self.models))))
 
     @property
     def wanted_models(self) -> list[str]:
-        """The models that jobs here will ask for, unless they name one themselves."""
+        """The models that jobs here use unless they name one."""
         return [self.model, self.queue_model] if self.sqs_queue_url else [self.model]
 
 
@@ -424,7 +423,7 @@ def _about_unknown(name: str, path: Path, known: Collection[str]) -> str:
 
 
 def listed(text: str | None) -> list[str]:
-    """The words of a comma-separated setting."""
+    """The entries of a comma-separated setting."""
     return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 

@@ -1,8 +1,8 @@
-"""Which names the API answers to, so that no web page can reach it under a name of its own.
+"""Which names the API answers to, so that no web page can reach it under its own name.
 
-A page can point its own name at another machine's address (DNS rebinding); the browser then takes
-our answers for that page's. Only names that the public DNS gives to strangers can be used so: an
-address, a name without a dot and the reserved `localhost` and `internal` cannot.
+A page can point its own name at another machine's address (DNS rebinding). The browser then takes
+our answers for that page's. That needs a name that a stranger can register in the public DNS. An
+address, a name without a dot and the reserved `localhost` and `internal` are no such names.
 """
 
 import ipaddress
@@ -17,7 +17,7 @@ from seg_pipeline.errors import RequestError
 from seg_pipeline.settings import Settings, listed
 
 PROBES = frozenset({"/health", "/livez", "/readyz", "/metrics"})
-"""Load balancers ask for these by address, whatever the names are."""
+"""Load balancers request these by address, whatever the names are."""
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.-]{1,253})(?::[0-9]{0,5})?")
 _RESERVED = ("localhost", "internal")
@@ -48,7 +48,7 @@ class AllowedHosts:
 
 
 class HostPolicy:
-    """What ALLOWED_HOSTS, BASE_URL and API_HOST say together."""
+    """The rules of ALLOWED_HOSTS, BASE_URL and API_HOST."""
 
     def __init__(self, settings: Settings) -> None:
         self._listed = {_plain(host) for host in listed(settings.allowed_hosts)}
@@ -71,7 +71,7 @@ class HostPolicy:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether only this machine is reached under the name."""
+    """Whether the name reaches only this machine."""
     address = _address(name)
     return address.is_loopback if address else name.rpartition(".")[2] == "localhost"
 

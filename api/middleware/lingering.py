@@ -1,4 +1,4 @@
-"""Answers that come before the request's body has arrived, made so that the client sees them."""
+"""Delivers answers that are sent before the request's body has arrived."""
 
 from collections.abc import MutableMapping
 from typing import Any
@@ -11,21 +11,21 @@ from api.read_turns import ReadTurns
 
 LINGER_SECONDS = 30.0
 LINGER_SILENT_SECONDS = 2.0
-"""What is thrown away is waited for no longer than this, and in all no longer than the other."""
+"""The longest wait for the next bytes to drop, within the other limit for all of them."""
 
 LINGER_BYTES = 64 * 2**20
-"""As much is thrown away of a body that did not announce its size; of one that did, all."""
+"""The most bytes that are dropped of a body of unknown size. One of known size is dropped whole."""
 
 DRAINS = 8
-"""Refused bodies that are taken from the network at the same moment."""
+"""The most refused bodies that are read from the network at the same moment."""
 
 
 class LingeringClose:
-    """ASGI middleware: a refused body is neither read for ever nor cut off under the client's feet.
+    """ASGI middleware: lets a client whose body is refused see the answer.
 
     Closing at once would reset a connection on which the client still sends, and many clients then
-    report the reset instead of the answer (RFC 9112, section 9.6). So the whole answer goes out,
-    what still comes is thrown away for a bounded time, and then the connection is closed.
+    report the reset instead of the answer (RFC 9112, section 9.6). So the whole answer is sent,
+    further bytes are dropped for a bounded time, and then the connection is closed.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -41,13 +41,13 @@ class LingeringClose:
 
 
 class _Exchange:
-    """One request and its answer; knows whether the body is in."""
+    """One request and its answer. It knows whether the body has arrived."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, turns: ReadTurns) -> None:
         self._scope, self._receive, self._send, self._turns = scope, receive, send, turns
         self._body_done = False
         self._lingers = False
-        # Asking for more would make the server send "100 Continue" after its answer.
+        # A further `receive` would make the server send "100 Continue" after its answer.
         self._client_waits = Headers(scope=scope).get("expect", "").lower() == "100-continue"
 
     async def receive(self) -> Message:
@@ -58,7 +58,7 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start" and not self._body_done:
-            # A client that has stalled sends nothing that could be thrown away.
+            # A client that has stalled sends nothing that could be dropped.
             self._lingers = message["status"] != 408
             MutableHeaders(raw=message.setdefault("headers", []))["connection"] = "close"
         if self._lingers and _is_last(message):

@@ -1,4 +1,4 @@
-"""The methods that every path has beside its own: HEAD wherever there is GET, and OPTIONS."""
+"""The methods that every path also has: HEAD wherever there is GET, and OPTIONS."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,8 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 class Methods:
     """ASGI middleware: answers OPTIONS, and HEAD as GET without the body.
 
-    RFC 9110 asks for HEAD (9.1), and uptime monitors and load balancers use it. The server leaves
-    the body out, since it still knows what was asked.
+    RFC 9110 requires HEAD (9.1), and uptime monitors and load balancers use it. The server drops
+    the body, since it still knows the original method.
     """
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
@@ -33,23 +33,23 @@ class Methods:
             await self.app(scope, receive, send)
 
     async def _as_get(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = {**scope, "method": "GET"}
+        variant = {**scope, "method": "GET"}
         try:
-            await self.app(asked, receive, send)
+            await self.app(variant, receive, send)
         finally:
-            scope["route"] = asked.get("route")  # the metrics' label
+            scope["route"] = variant.get("route")  # the metrics' label
 
 
 def allowed_methods(scope: Scope, routes: Sequence[BaseRoute]) -> list[str]:
-    """The methods that the path has, in the order of `METHODS`; none if there is no such path."""
+    """The methods of the path, in the order of `METHODS`; none if there is no such path."""
     if scope["path"] == "*":
         return [*METHODS, "OPTIONS"]
-    found = [method for method in METHODS if _has(scope, method, routes)]
-    if "GET" in found and "HEAD" not in found:
-        found.insert(1, "HEAD")
-    return [*found, "OPTIONS"] if found else []
+    methods = [method for method in METHODS if _has(scope, method, routes)]
+    if "GET" in methods and "HEAD" not in methods:
+        methods.insert(1, "HEAD")
+    return [*methods, "OPTIONS"] if methods else []
 
 
 def _has(scope: Scope, method: str, routes: Sequence[BaseRoute]) -> bool:
-    asked = {**scope, "method": method}
-    return any(route.matches(asked)[0] is Match.FULL for route in routes)
+    variant = {**scope, "method": method}
+    return any(route.matches(variant)[0] is Match.FULL for route in routes)

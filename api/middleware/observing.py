@@ -1,5 +1,4 @@
-"""What happens around every request: the health clock, the metrics, and log lines that know their
-job."""
+"""Observes every request: the health check's clock, the metrics, and log lines with its job."""
 
 import time
 
@@ -9,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.service import Service
 
 PROBES = frozenset({"/health", "/livez", "/readyz", "/metrics"})
-"""Asking whether somebody was here is not being here."""
+"""Probes do not count as activity."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
 
@@ -54,5 +53,5 @@ class Observing:
 
 
 def _route(scope: Scope) -> str:
-    """The matched route's template, one label for everything that matched none."""
+    """The matched route's template, or one label for all unmatched requests."""
     return getattr(scope.get("route"), "path", "unmatched")

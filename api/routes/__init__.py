@@ -1,1 +1,1 @@
-"""The routes, one file a kind."""
+"""The routes, one file for each kind."""

@@ -1,5 +1,7 @@
-"""The files of finished jobs. Links go to browsers, which have no keys: a uuid or a signed link is
-enough."""
+"""The files of finished jobs.
+
+Links go to browsers, which have no keys: a uuid or a signed link is enough.
+"""
 
 import re
 from collections.abc import Iterator
@@ -26,12 +28,12 @@ _PUBLISHED = re.compile(
     r"(?:original|overlay)\.webp|mask_images/mask_[0-9]{3,6}\.png|crops/[0-9a-f]{32}\.webp"
     rf"|source\.(?:{'|'.join(keys.PICTURE_EXTENSIONS)})"
 )
-"""The names that can be asked for; there is no other way to a file, so none out of the folder."""
+"""The only names that are served, so no name leads out of the folder."""
 
 
 @dataclass(frozen=True)
 class Asset:
-    """A file of a finished job, and when it may be gone."""
+    """A file of a finished job, and when it expires."""
 
     info: ObjectInfo
     expires_at: datetime
@@ -46,7 +48,7 @@ class Asset:
         return '"{}"'.format(tag.strip('"').removeprefix('W/"'))
 
     def headers(self) -> dict[str, str]:
-        """Cached by the asker alone, no longer than the file is kept."""
+        """Headers for caching by the client alone, and no longer than the file is kept."""
         max_age = max(0, int((self.expires_at - datetime.now(UTC)).total_seconds()))
         headers = {
             "ETag": self.etag,
@@ -55,7 +57,7 @@ class Asset:
             "X-Content-Type-Options": "nosniff",
         }
         if "/source." in self.info.key:
-            # A stranger's bytes, as they came: nothing in them may run in a browser.
+            # Untrusted bytes as received: nothing in them may run in a browser.
             headers |= {
                 "Content-Security-Policy": "default-src 'none'; sandbox",
                 "Content-Disposition": "attachment",
@@ -84,10 +86,12 @@ async def get_asset(
         str, Path(description="original.webp, overlay.webp, mask_images/…, crops/… or source.….")
     ],
 ) -> Response:
-    """Masks, cut-outs, overlay and original, from the moment the job has finished until it expires.
-    No key is asked for, also where API_KEYS are set, since links go to browsers: who knows a job's
-    uuid may see its files. Where ASSET_LINK_SECRET is set, the link's own signature or a key is
-    asked for."""
+    """Masks, cut-outs, overlay and original, from the job's end until it expires.
+
+    No key is needed, even where API_KEYS are set, since links go to browsers: whoever knows a job's
+    uuid may see its files. Where ASSET_LINK_SECRET is set, the link needs a signature, or the
+    request a key.
+    """
     asset = await in_thread(find_asset, service, uuid, name)
     about_job(request, uuid)
     if _knows(request.headers.get("if-none-match", ""), asset.etag):
@@ -107,8 +111,7 @@ router.head("/assets/{uuid}/{name:path}", include_in_schema=False, dependencies=
 
 
 def find_asset(service: Service, uuid: str, name: str) -> Asset:
-    """The file, if its name is one that is published and its job has finished; blocking.
-    AssetNotFound if not."""
+    """The file, if its name is published and its job has finished; else AssetNotFound. Blocking."""
     result = _result(service, uuid) if _PUBLISHED.fullmatch(name) else None
     info = service.store.head(keys.asset(uuid, name)) if result else None
     if result is None or info is None:
@@ -131,6 +134,6 @@ def _stream(service: Service, key: str) -> Iterator[bytes]:
 
 
 def _knows(if_none_match: str, etag: str) -> bool:
-    """Weak comparison, as If-None-Match asks for (RFC 9110, section 13.1.2)."""
+    """Whether the client has the file already, by weak comparison (RFC 9110, section 13.1.2)."""
     tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return etag in tags or "*" in tags

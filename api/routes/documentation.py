@@ -1,4 +1,4 @@
-"""The OpenAPI page, from files that ship with a package: it works without the internet."""
+"""The OpenAPI page, from files of an installed package: it works without the internet."""
 
 from importlib.metadata import version
 from importlib.resources import files
@@ -23,7 +23,7 @@ _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline';"
     " img-src 'self' data:"
 )
-"""The page starts Swagger UI from an inline script; nothing may come from another host."""
+"""The page starts Swagger UI from an inline script. Nothing may come from another host."""
 
 
 @router.get("/", summary="What answers here", response_model=ServiceCard)
@@ -42,7 +42,7 @@ async def card(request: Request, service: ServiceDep) -> Response:
 
 @router.get("/docs", include_in_schema=False)
 async def docs(request: Request) -> Response:
-    """Swagger UI; its addresses are relative, so that it also works below a proxy's prefix."""
+    """Swagger UI. Its URLs are relative, so that it also works below a proxy's prefix."""
     page = get_swagger_ui_html(
         openapi_url="openapi.json",
         title=request.app.title,
@@ -57,7 +57,7 @@ async def docs(request: Request) -> Response:
 
 @router.get("/docs/{name}", include_in_schema=False)
 async def docs_file(name: str) -> Response:
-    """One of Swagger UI's files, out of the fastapi-offline package."""
+    """One of Swagger UI's files, from the fastapi-offline package."""
     if name not in _FILES:
         raise FileNotPublished(f"there is nothing at /docs/{name[:80]}.")
     path = await in_thread(lambda: files("fastapi_offline").joinpath("static", name))

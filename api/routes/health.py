@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, is it idle? Open to all, since probes carry no keys."""
+"""The probes: liveness, readiness, idleness and metrics. Most need no key, as probes carry none."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
@@ -19,16 +19,17 @@ router = APIRouter(tags=["health"])
     responses={500: {"model": Health, "description": "No request for HEALTH_IDLE_SECONDS."}},
 )
 async def health(service: ServiceDep) -> Response:
-    """200 until the first request, then 500 once `HEALTH_IDLE_SECONDS` have passed without one (0
-    turns that off). Every request counts but probes; one that is still being answered counts until
-    it is."""
+    """200 until the first request, then 500 once `HEALTH_IDLE_SECONDS` have passed without one.
+
+    0 turns that off. Every request but probes counts, until it is answered.
+    """
     idle = service.activity.is_idle
     return JSONResponse({"status": "idle" if idle else "ok"}, 500 if idle else 200)
 
 
 @router.get("/livez", summary="Does the process answer?", response_model=Health)
 async def livez() -> Response:
-    """200 as long as the event loop turns; asks nobody else."""
+    """200 as long as the event loop runs. It checks nothing else."""
     return JSONResponse({"status": "ok"})
 
 
@@ -44,8 +45,10 @@ async def livez() -> Response:
     },
 )
 async def readyz(request: Request) -> Response:
-    """Store, inbox, a live worker, and a live fetcher if there is a picture to fetch; checked at
-    most once a second."""
+    """Checks store, inbox and workers, and fetchers if there is a picture to fetch.
+
+    At most once a second.
+    """
     checks = await request.app.state.readiness.checks()
     ready = all(check == "ok" for check in checks.values())
     return JSONResponse(
@@ -64,8 +67,7 @@ async def readyz(request: Request) -> Response:
     },
 )
 async def prometheus(request: Request, service: ServiceDep) -> Response:
-    """The service's figures from all processes, and this API's own requests; `docs/operating.md`
-    lists them."""
+    """The metrics of all processes, and this API's own requests. `docs/operating.md` lists them."""
     service.metrics.waiting.set(service.admission.waits.taken)
     families = await request.app.state.service_metrics.families()
     return Response(service.metrics.exposition(families), media_type=metrics.CONTENT_TYPE)

@@ -1,4 +1,4 @@
-"""Jobs by their ids: sent now, asked for later."""
+"""Jobs by their ids: sent now, requested later."""
 
 from typing import Annotated, Any
 
@@ -89,8 +89,10 @@ _BODY: dict[str, Any] = {
 async def post_job(
     request: Request, service: ServiceDep, options: Annotated[JobOptions, Query()]
 ) -> Response:
-    """A picture's address as JSON, or a picture in a form. The same uuid and request again is the
-    same job."""
+    """A picture's URL as JSON, or a picture in a form.
+
+    The same uuid and request again is the same job.
+    """
     accepted = await accept_job(request, service, options)
     view = await in_thread(view_accepted, service, accepted.job, service.base_url(request))
     return accepted_response(view, service.links(request), 202 if accepted.created else 200)
@@ -135,8 +137,7 @@ async def list_jobs(
     responses={200: _ONE_JOB, **failures("invalid_uuid", "job_not_found", *EVERYWHERE)},
 )
 async def get_job(request: Request, service: ServiceDep, uuid: Uuid) -> Response:
-    """Queued, processing, completed with its segments, or failed with code and reason; 200 for each
-    of them."""
+    """Queued, processing, completed with its segments, or failed with its reason; always 200."""
     about_job(request, check_uuid(uuid))
     view = await in_thread(view_job, service, uuid, service.base_url(request))
     return record_response(view.job, headers={"Cache-Control": "no-store"})
@@ -156,8 +157,11 @@ async def get_job(request: Request, service: ServiceDep, uuid: Uuid) -> Response
     },
 )
 async def delete_job(request: Request, service: ServiceDep, uuid: Uuid) -> Response:
-    """Queued and finished jobs go at once; one that a worker has is cancelled, and goes when it is
-    deleted again. One that the app server waits for is refused with 409."""
+    """Deletes queued and finished jobs at once.
+
+    A job that a worker has is cancelled; delete it again when it has stopped. One that the app
+    server waits for is refused with 409.
+    """
     about_job(request, check_uuid(uuid))
     if await in_thread(_delete, service, uuid):
         return Response(status_code=204)
@@ -179,8 +183,10 @@ async def delete_job(request: Request, service: ServiceDep, uuid: Uuid) -> Respo
     },
 )
 async def replay_callback(request: Request, service: ServiceDep, uuid: Uuid) -> Response:
-    """For a delivery that was parked, or that the app server has lost; jobs that came by the queue
-    have one."""
+    """For a delivery that was parked, or that the app server has lost.
+
+    Only jobs that came by the queue have one.
+    """
     about_job(request, check_uuid(uuid))
     state = await in_thread(_replay, service, uuid)
     return JSONResponse({"uuid": uuid, "state": state}, 202)
@@ -197,7 +203,7 @@ def _page(service: Service, status: JobStatus | None, after: str | None, limit: 
 
 
 def _delete(service: Service, uuid: str) -> bool:
-    """Whether the job is gone; else it is being cancelled."""
+    """Deletes the job. Returns False if it is only being cancelled."""
     try:
         status = service.inbox.status(uuid, service.live_beats())
     except JobNotFound:
@@ -216,7 +222,7 @@ def _delete(service: Service, uuid: str) -> bool:
 
 
 def _is_awaited(service: Service, uuid: str) -> bool:
-    """Whether the app server still waits for the job: a client must not keep its answer from it."""
+    """Whether the app server still waits for the job, whose answer no client may remove."""
     if service.settings.app_server_url is None or not service.inbox.job(uuid).callback:
         return False
     delivery = service.inbox.outbox.delivery(uuid)

@@ -1,5 +1,7 @@
-"""What waits for a person: messages that could not become jobs, callbacks that could not be
-delivered."""
+"""Parked messages and callbacks, which wait for a person.
+
+These messages could not become jobs. These callbacks could not be delivered.
+"""
 
 from typing import Annotated
 
@@ -39,8 +41,7 @@ async def list_parked(
         str | None, Query(max_length=200, description="The former page's `next`.")
     ] = None,
 ) -> Response:
-    """Messages with their bodies and callbacks with their jobs' uuids, each with the reason; by
-    name."""
+    """Messages with bodies, callbacks with their jobs' uuids, each with the reason; by name."""
     page = await in_thread(_page, service, after, limit)
     return page_response(service.links(request), "/parked", to_document(page), limit=limit)
 
@@ -70,9 +71,11 @@ async def list_parked(
     },
 )
 async def replay(service: ServiceDep, name: Name) -> Response:
-    """A message is read as if it came from the queue again; one that still cannot be a job stays
-    parked and is answered with the reason. A callback is told again from the beginning. What is not
-    parked any more is a 404."""
+    """A message is read as if it came from the queue again.
+
+    If it still cannot be a job, it stays parked, and the answer is the reason. A callback is
+    delivered from the beginning. What is no longer parked is a 404.
+    """
     uuid = await in_thread(_replay, service, name)
     return JSONResponse({"name": name, "uuid": uuid}, 202)
 
@@ -88,7 +91,7 @@ async def replay(service: ServiceDep, name: Name) -> Response:
     },
 )
 async def drop(service: ServiceDep, name: Name) -> Response:
-    """Takes it off the list for good. A callback's job is kept no longer than others are."""
+    """Removes it for good. A callback's job is kept no longer than others are."""
     await in_thread(_drop, service, name)
     return Response(status_code=204)
 

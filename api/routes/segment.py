@@ -64,8 +64,7 @@ _BODY: dict[str, Any] = {
 async def segment(
     request: Request, service: ServiceDep, options: Annotated[UploadOptions, Query()]
 ) -> Response:
-    """Waits for the result, `WAIT_SECONDS` at most; then answers 202 with the job's address, where
-    it can be had."""
+    """Waits for the result, at most `WAIT_SECONDS`; then answers 202 with the job's URL."""
     return await segment_upload(request, service, options, None)
 
 
@@ -81,14 +80,14 @@ async def segment_resized(
     options: Annotated[UploadOptions, Query()],
     resize: Annotated[Resize, Path()],
 ) -> Response:
-    """The same; each cut-out's longer side becomes `resize` pixels, upscaled if necessary."""
+    """The same, and each cut-out's longer side becomes `resize` pixels, upscaled if necessary."""
     return await segment_upload(request, service, options, resize)
 
 
 async def segment_upload(
     request: Request, service: Service, options: UploadOptions, resize: int | None
 ) -> Response:
-    """Accepts the upload, waits for its result as long as the client will, and answers."""
+    """Accepts the upload, waits for its result as long as the client wants, and answers."""
     preference = read_preference(request, service.settings.wait_seconds)
     job = (await accept_upload(request, service, options, resize)).job
     result = await wait_for_result(request, service, job.uuid, preference.seconds)

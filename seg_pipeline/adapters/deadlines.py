@@ -28,7 +28,7 @@ _left_behind: set[threading.Thread] = set()
 def within(seconds: float, call: Callable[[], T]) -> T:
     """Returns or raises what the call does; raises DeadlinePassed if it takes longer.
 
-    The call has a thread of its own. After the deadline the thread gets an exception, which ends it
+    The call has a thread of its own. After the deadline the thread gets an exception. That ends it
     and its connections as soon as it wakes: at the next byte, or at its client's own time-out. In a
     destructor Python prints that exception and goes on. The next call of `within` therefore raises
     it again.

@@ -1,4 +1,4 @@
-"""How far a download is: a bar on a terminal, a line now and then in a log."""
+"""The progress of a download: a bar on a terminal, a line now and then in a log."""
 
 import sys
 import time
@@ -22,9 +22,11 @@ MILESTONE_SECONDS = 10
 
 @contextmanager
 def shown_progress(say: Callable[[str], None]) -> Iterator["Bars | Milestones"]:
-    """What shows downloads while the block runs, to be told the name, the bytes so far and the
-    bytes in all: bars if standard output is a terminal that can draw them, else lines that `say`
-    prints."""
+    """Shows downloads while the block runs.
+
+    It yields what is called with the name, the bytes so far and the total bytes. That draws bars if
+    standard output is a terminal that can show them. Else it prints lines by `say`.
+    """
     console = Console()
     if not sys.stdout.isatty() or console.is_dumb_terminal:
         yield Milestones(say)
@@ -34,14 +36,14 @@ def shown_progress(say: Callable[[str], None]) -> Iterator["Bars | Milestones"]:
 
 
 class Milestones:
-    """Says how far a download is, a line for each tenth of it or every ten seconds."""
+    """Prints a line for each tenth of a download, or every ten seconds."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._next: dict[str, tuple[float, float]] = {}
 
     def __call__(self, name: str, done_bytes: int, total_bytes: int | None) -> None:
-        """Takes note of the bytes so far."""
+        """Takes the bytes so far."""
         now = time.monotonic()
         share = done_bytes / total_bytes if total_bytes else 0.0
         next_share, next_at = self._next.get(name, (0.0, now))
@@ -53,25 +55,24 @@ class Milestones:
 
 
 class Bars:
-    """Draws a bar for each download, with its bytes, speed and time left, and where it was taken up
-    again."""
+    """Draws a bar for each download, with its bytes, speed, time left and where it was resumed."""
 
     def __init__(self, drawing: Progress) -> None:
         self._drawing = drawing
         self._tasks: dict[str, TaskID] = {}
-        self._told: dict[str, int] = {}
+        self._last_bytes: dict[str, int] = {}
 
     def __call__(self, name: str, done_bytes: int, total_bytes: int | None) -> None:
-        """Takes note of the bytes so far; a new try begins where the last one ended, or before."""
+        """Takes the bytes so far. A new try begins where the last one ended, or before."""
         if name not in self._tasks:
             self._tasks[name] = self._drawing.add_task(
                 name, total=total_bytes, completed=done_bytes, note=""
             )
-            self._told[name] = done_bytes
-        if done_bytes <= self._told[name] and done_bytes != total_bytes:
+            self._last_bytes[name] = done_bytes
+        if done_bytes <= self._last_bytes[name] and done_bytes != total_bytes:
             note = f"resumed at {done_bytes / 1e6:.1f} MB" if done_bytes else ""
             self._drawing.update(self._tasks[name], note=note)
-        self._told[name] = done_bytes
+        self._last_bytes[name] = done_bytes
         self._drawing.update(self._tasks[name], completed=done_bytes, total=total_bytes)
 
 

@@ -147,18 +147,18 @@ def pull_weights(
         list[str] | None, typer.Argument(help="Models, such as yolov8x-seg, or paths.")
     ] = None,
 ) -> None:
-    """Make sure that models' weights are here; download them if they are nowhere yet.
+    """Download the models' weights that are missing here.
 
-    Without a name those that a worker will want: MODEL's, QUEUE_MODEL's if there is a queue, and
-    those that MODELS lists. One of the last that cannot be had is a warning: it is refused until it
-    is here.
+    Without names, these are the weights that a worker needs: MODEL's, QUEUE_MODEL's if there is a
+    queue, and those of MODELS. Of the last, a failure is only a warning: such a model is refused
+    until its weights are here.
     """
     from seg_pipeline.cli.download_progress import shown_progress
     from seg_pipeline.errors import ModelError
     from seg_pipeline.segmenters.weights.locate import find_weights
     from seg_pipeline.telemetry.logs import configure_logging
 
-    # A try that failed is no news, the last one is.
+    # A single failed try is not worth a line. The last one is reported.
     configure_logging("weights", level=logging.ERROR)
     settings = read_settings()
     try:
@@ -182,11 +182,10 @@ def show_parity(
         bool, typer.Option("--again", help="Measure even if there is a verdict already.")
     ] = False,
 ) -> None:
-    """Tell whether INFERENCE_MODE=turbo finds what exact finds on this machine, and how much faster
-    it is.
+    """Compare INFERENCE_MODE=turbo with exact on this machine: what it finds, and how fast.
 
-    Without a name for the models that a worker will want. Exit code 1 if turbo stays off for any of
-    them.
+    Without names, the models that a worker needs are compared. Exit code 1 if turbo stays off for
+    any of them.
     """
     from seg_pipeline.cli.parity_table import report_parity
     from seg_pipeline.errors import ModelError
@@ -224,13 +223,13 @@ def warned(kind: type[Exception]) -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """Prints a line; that nobody reads it any more is no reason to stop."""
+    """Prints a line, and goes on if nobody reads it any more."""
     with contextlib.suppress(OSError):
         print(line, flush=True)
 
 
 def fail(message: str) -> NoReturn:
-    """Says why, on the error stream, and ends with exit code 1."""
+    """Prints the reason on standard error, and ends with exit code 1."""
     with contextlib.suppress(OSError):
         print(f"seg-pipeline: {message}", file=sys.stderr, flush=True)
     raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""Settings as they may be shown: no secret, and of an address only what is surely none."""
+"""Settings as they may be printed: without secrets."""
 
 import re
 
@@ -38,10 +38,10 @@ def shown(name: str, value: object) -> str:
 
 
 def shown_address(text: str) -> str:
-    """The address without its user, password and what may be secret in its query.
+    """The address without its user, its password and secrets in its query.
 
-    What cannot be read in one way alone, such as a password with a `/` or `@` as it stands, is
-    masked from the scheme on: where a parser sees the host may be the middle of a password.
+    An ambiguous address, such as one whose password holds a bare `/` or `@`, is masked from the
+    scheme on. What a parser takes for its host may be the middle of a password.
     """
     match = _ADDRESS.fullmatch(text)
     if not match or not _is_plain_host(match["host"]):
@@ -53,8 +53,10 @@ def shown_address(text: str) -> str:
 
 
 def _is_plain_host(text: str) -> bool:
-    """Names or addresses with ports; `user:password` without an `@` behind it has no number for
-    one."""
+    """Whether the text is names or addresses with ports.
+
+    In `user:password` without an `@` behind it, no number is the port.
+    """
     return all(_PORTS.fullmatch(host) for host in text.split(","))
 
 

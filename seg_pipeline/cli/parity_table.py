@@ -1,5 +1,4 @@
-"""What `seg-pipeline parity` prints: for each model whether turbo may run here, and what was
-measured."""
+"""Prints the table of `seg-pipeline parity`: may turbo run here, and what was measured."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -12,35 +11,35 @@ from seg_pipeline.segmenters.registry import parity_verdict
 from seg_pipeline.settings import Settings
 
 MILESTONE = 5
-"""Pictures between two lines about the progress."""
+"""Pictures between two lines of progress."""
 
 
 def report_parity(
     names: Iterable[str], settings: Settings, again: bool, say: Callable[[str], None]
 ) -> bool:
-    """Prints the table; whether turbo may run for all of these models. Raises ModelError."""
-    found = [parity_verdict(name, settings, Counter(name, say), again) for name in names]
-    Console(width=None if sys.stdout.isatty() else 160).print(table(found))
-    for subject, verdict in found:
+    """Prints the table. Returns whether turbo may run for all models. Raises ModelError."""
+    verdicts = [parity_verdict(name, settings, Counter(name, say), again) for name in names]
+    Console(width=None if sys.stdout.isatty() else 160).print(table(verdicts))
+    for subject, verdict in verdicts:
         say(f"{subject.model}: {sentence(verdict)}")
-    return all(verdict.accepted for _, verdict in found)
+    return all(verdict.accepted for _, verdict in verdicts)
 
 
 class Counter:
-    """Says now and then how many pictures are compared."""
+    """Prints now and then how many pictures are compared."""
 
     def __init__(self, name: str, say: Callable[[str], None]) -> None:
         self._name, self._say, self._said = name, say, 0
 
     def __call__(self, done: int, total: int) -> None:
-        """Takes note of the pictures that are done."""
+        """Takes the number of pictures done."""
         if done - self._said >= MILESTONE or done == total:
             self._say(f"{self._name}: {done} of {total} pictures compared")
             self._said = done
 
 
-def table(found: Iterable[tuple[Subject, ParityVerdict]]) -> Table:
-    """A line for each model."""
+def table(verdicts: Iterable[tuple[Subject, ParityVerdict]]) -> Table:
+    """The table, with a row for each model."""
     columns = (
         "model",
         "device",
@@ -54,7 +53,7 @@ def table(found: Iterable[tuple[Subject, ParityVerdict]]) -> Table:
         "speed-up",
     )
     shown = Table(*columns, "verdict", box=None, pad_edge=False)
-    for subject, verdict in found:
+    for subject, verdict in verdicts:
         figures = (
             str(verdict.pictures), str(verdict.pairs), f"{verdict.mean_iou:.4f}",
             str(verdict.others),

@@ -1,5 +1,4 @@
-"""`seg-pipeline worker` and the like: one process of the service, ready to be started by whatever
-looks after it."""
+"""`seg-pipeline worker` and the like: one process of the service, for any supervisor to start."""
 
 from typing import Annotated
 
@@ -29,8 +28,10 @@ ListenOn = Annotated[
 
 
 def start(name: str, settings: Settings, listen_on: str = "127.0.0.1") -> None:
-    """Turns this process into the one of that name, once what it needs is ready. Raises
-    SupervisorError."""
+    """Turns this process into the one of that name, once what it needs is ready.
+
+    Raises SupervisorError.
+    """
     host, _, port = settings.code_server.rpartition(":")
     code = CodeServer(host, int(port))
     workspace = write_workspace(write_dagster_home(settings), code, "workspace-of-one.yaml")

@@ -27,7 +27,7 @@ class SceneObject:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A picture, (H, W, 3) uint8 RGB, and the shapes in it, the hindmost first."""
+    """A picture, (H, W, 3) uint8 RGB, and its shapes, from back to front."""
 
     image: np.ndarray
     objects: tuple[SceneObject, ...]
@@ -62,7 +62,7 @@ class _Taste:
 
 @dataclass(frozen=True, eq=False)
 class _Sprite:
-    """A shape on its way into the picture: `coverage` is (H, W) uint8, 255 well inside."""
+    """A shape before it is drawn: `coverage` is (H, W) uint8, 255 well inside."""
 
     label: str
     coverage: np.ndarray
@@ -168,8 +168,10 @@ def _rotation(angle: float) -> np.ndarray:
 
 
 def _fill(outlines: list[np.ndarray], shape_hw: tuple[int, int]) -> np.ndarray:
-    """Smooth-edged coverage, (H, W) uint8, of outlines (n, 2) in pixels x, y; where two overlap is
-    a hole."""
+    """The smooth-edged coverage, (H, W) uint8, of outlines (n, 2) in pixels x, y.
+
+    Where two outlines overlap is a hole.
+    """
     coverage = np.zeros(shape_hw, np.uint8)
     fixed_point = [np.round(outline * 2**_SUBPIXEL_BITS).astype(np.int32) for outline in outlines]
     return cv2.fillPoly(coverage, fixed_point, 255, cv2.LINE_AA, _SUBPIXEL_BITS)
@@ -178,7 +180,7 @@ def _fill(outlines: list[np.ndarray], shape_hw: tuple[int, int]) -> np.ndarray:
 def _place_objects(
     rng: np.random.Generator, taste: _Taste, shape_hw: tuple[int, int]
 ) -> list[_Sprite]:
-    """One to six sprites, the hindmost first, each of which stays mostly in sight."""
+    """One to six sprites, from back to front, each of which stays mostly visible."""
     wanted = int(rng.integers(1, taste.max_objects + 1))
     placed: list[_Sprite] = []
     for _ in range(wanted * _PLACING_TRIES):
@@ -191,13 +193,13 @@ def _place_objects(
 
 
 def _all_stay_visible(sprites: list[_Sprite], min_visible: float) -> bool:
-    """Whether each sprite shows at least that share of its area."""
+    """Whether at least that share of each sprite's area is visible."""
     pairs = zip(sprites, _visible_objects(sprites), strict=True)
     return all(seen.mask.sum() >= min_visible * sprite.mask.sum() for sprite, seen in pairs)
 
 
 def _visible_objects(sprites: list[_Sprite]) -> tuple[SceneObject, ...]:
-    """What can be seen of each sprite behind those that came after it."""
+    """The visible part of each sprite behind the later ones."""
     hidden = np.zeros(sprites[0].coverage.shape, bool)
     objects = []
     for sprite in reversed(sprites):
@@ -263,8 +265,7 @@ def _nearby_colour(rng: np.random.Generator, colour: np.ndarray, reach: float) -
 
 
 def _pick_colour(rng: np.random.Generator, taken: list[np.ndarray], contrast: float) -> np.ndarray:
-    """A colour at least `contrast` away from those taken, or the one furthest from them that turned
-    up."""
+    """A colour at least `contrast` away from those taken, or the furthest one of several tries."""
     best, best_distance = _random_colour(rng), 0.0
     for _ in range(_COLOUR_TRIES):
         colour = _random_colour(rng)

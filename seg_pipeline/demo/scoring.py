@@ -1,4 +1,4 @@
-"""How well predicted masks meet the true ones. All masks are (H, W) bool and share their shape."""
+"""Scores predicted masks against the true ones. All are (H, W) bool and share their shape."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,13 +20,12 @@ class Score(NamedTuple):
 
     @property
     def found_share(self) -> float:
-        """The share of the true masks that was found; 1.0 where there was none to find."""
+        """The share of the true masks that was found; 1.0 if there were none."""
         return self.found / max(self.found + self.missed, 1) if self.found + self.missed else 1.0
 
     @property
     def false_share(self) -> float:
-        """The share of the predicted masks that meet no true one; 0.0 where nothing was
-        predicted."""
+        """The share of the predicted masks that meet no true one; 0.0 if there were none."""
         return self.false / max(self.found + self.false, 1)
 
 
@@ -58,15 +57,13 @@ def match_masks(
 def score_scene(
     predicted: Sequence[np.ndarray], truth: Sequence[np.ndarray], iou_threshold: float = 0.75
 ) -> Score:
-    """Counts as found each true mask that a predicted one of its own meets at the threshold or
-    better."""
+    """Counts the true masks that have a predicted mask of their own at the IoU threshold."""
     found = sum(iou >= iou_threshold for _, _, iou in match_masks(predicted, truth))
     return Score(found, len(truth) - found, len(predicted) - found)
 
 
 def hole_of(mask: np.ndarray) -> np.ndarray:
-    """Pixels (H, W) bool that are not of the mask and cannot be reached from the border of the
-    picture."""
+    """Pixels (H, W) bool outside the mask that cannot be reached from the picture's border."""
     outside = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
     cv2.floodFill(outside, None, (0, 0), 0)
     return outside[1:-1, 1:-1].astype(bool)

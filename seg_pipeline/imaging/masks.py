@@ -28,9 +28,9 @@ Exact distances take 9 bytes a pixel, and a second for a hundred megapixels.
 def encode_mask_png(mask: Mask) -> bytes:
     """The full-frame mask as PNG, opaque black inside and transparent black outside.
 
-    It has one bit a pixel and a palette. It is written here because Pillow takes 15 times as long
-    for three times the bytes: zlib's RLE strategy suits rows of packed bits (PNG specification,
-    third edition, 11.2 and 11.3.1.1).
+    It has one bit a pixel and a palette. Pillow would take 15 times as long for three times the
+    bytes: zlib's RLE strategy suits rows of packed bits (PNG specification, third edition, 11.2 and
+    11.3.1.1).
     """
     deflate = zlib.compressobj(level=6, strategy=zlib.Z_RLE)
     pixels = deflate.compress(_packed_rows(mask)) + deflate.flush()

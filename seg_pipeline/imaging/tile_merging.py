@@ -104,8 +104,9 @@ def merge(tiles: Sequence[TileView], overview: Sequence[Segment] = ()) -> list[S
     counts.
 
     Segments that a better view does not confirm are dropped. These are an overview's segment that
-    would fit into a tile, and small islands of a larger one. So is a fragment that its tile's
-    border cuts, if most of it lies in another tile or in an object that the overview has whole.
+    would fit into a tile, and small islands of a larger one. A fragment that its
+    tile's border cuts is dropped too, if another tile has most of it, or an object that the
+    overview has whole.
     """
     groups = [
         group for group in _grouped(_fragments(tiles, overview)) if _is_confirmed(group, tiles)

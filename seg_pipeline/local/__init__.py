@@ -1,1 +1,1 @@
-"""The processes of one machine, and who looks after them."""
+"""The processes of one machine, and their supervisor."""

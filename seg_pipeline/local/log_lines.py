@@ -1,4 +1,4 @@
-"""What programs print, line by line: JSON for the file, and readable for the terminal."""
+"""A program's output, line by line: JSON for the file, and readable text for the terminal."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 OUTPUT = "output"
-"""The logger of lines that are not ours; these say themselves how bad they are."""
+"""The logger of lines that are not ours. Their text names their own level."""
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
@@ -20,8 +20,7 @@ _LONGEST = 400
 
 @dataclass(frozen=True)
 class LogLine:
-    """A line of a program: what happened, how bad it is, and the JSON that says so
-    (docs/log-line.schema.json)."""
+    """A line of a program: its event, its level, and its JSON (docs/log-line.schema.json)."""
 
     event: str
     level: str
@@ -29,7 +28,7 @@ class LogLine:
 
     @property
     def is_alarming(self) -> bool:
-        """Whether somebody should see it."""
+        """Whether to show it to the user: a warning, or worse."""
         return _LEVELS.get(self.level, 20) >= _LEVELS["warning"]
 
     def to_bytes(self) -> bytes:
@@ -37,7 +36,10 @@ class LogLine:
         return json.dumps(self.document).encode() + b"\n"
 
     def readable(self, in_colours: bool = False) -> str:
-        """The line for people, at most some 400 characters; of a traceback its exception alone."""
+        """The line for people, of at most some 400 characters.
+
+        A traceback is cut to its exception.
+        """
         level = self.level.upper()
         if in_colours and self.level in _PAINT:
             level = f"{_PAINT[self.level]}{level}{_PLAIN}"
@@ -45,20 +47,19 @@ class LogLine:
         about = f" (job {job})" if job and str(job) not in self.event else ""
         cause = _cause(str(self.document.get("exception", "")))
         text = self.event[:_LONGEST]
-        told = text if self.document.get("logger") == OUTPUT else f"{level} {text}"
-        return f"{told}{about}{f': {cause[:_LONGEST]}' if cause else ''}"
+        line = text if self.document.get("logger") == OUTPUT else f"{level} {text}"
+        return f"{line}{about}{f': {cause[:_LONGEST]}' if cause else ''}"
 
 
 def read_log_line(data: bytes, program: str) -> LogLine | None:
-    """What a program printed: its own JSON as it is, anything else as the event of a line; None if
-    it is blank."""
+    """Parses a program's line: our JSON as it is, other text as an event; None if blank."""
     text = _COLOURS.sub("", data.decode(errors="replace")).strip("\r\n")
     if not text.strip():
         return None
     document = _document(text)
     if document is None:
-        found = _LEVEL_IN_TEXT.search(text)
-        level = {"FATAL": "critical"}.get(found[1], found[1].lower()) if found else "info"
+        match = _LEVEL_IN_TEXT.search(text)
+        level = {"FATAL": "critical"}.get(match[1], match[1].lower()) if match else "info"
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         document = {
             "timestamp": now,
@@ -71,7 +72,7 @@ def read_log_line(data: bytes, program: str) -> LogLine | None:
 
 
 def _cause(traceback: str) -> str:
-    """The last exception that it names."""
+    """The last exception that the traceback names."""
     named = _EXCEPTION.findall(traceback)
     return str(named[-1]) if named else ""
 

@@ -1,10 +1,8 @@
-"""Ends what a supervisor leaves behind when it is killed outright. Run by path, with the standard
-library alone.
+"""Ends the processes of a supervisor that was killed. Run by path, on the standard library alone.
 
-It reads `+<process group>` and `-<process group>` lines from its standard input. That ends when the
-supervisor does, however it does; the groups that were not taken back are then asked to stop, and
-killed if they do not. Unlike Linux's parent-death signal this reaches grandchildren, and works on
-macOS.
+It reads `+<process group>` and `-<process group>` lines from its standard input, which ends when
+the supervisor does. It then asks the groups that were not removed to stop, and kills those that do
+not. Unlike Linux's parent-death signal this reaches grandchildren, and works on macOS.
 """
 
 import contextlib
@@ -18,14 +16,14 @@ GRACE_SECONDS = 5.0
 
 
 def main() -> None:
-    """Waits for the end of its input, then for that of the groups."""
+    """Waits for the end of its input, then ends the groups that are left."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
     end_groups(groups_left(sys.stdin), GRACE_SECONDS)
 
 
 def groups_left(lines: Iterable[str]) -> set[int]:
-    """The groups that were named and not taken back, once there are no more lines."""
+    """The groups that were added and not removed, once there are no more lines."""
     groups: set[int] = set()
     for line in lines:
         change = groups.add if line.startswith("+") else groups.discard
@@ -35,7 +33,7 @@ def groups_left(lines: Iterable[str]) -> set[int]:
 
 
 def end_groups(groups: set[int], grace_seconds: float) -> None:
-    """SIGTERM to all of them, and SIGKILL after the grace to those that are still there."""
+    """Sends SIGTERM to all groups, and SIGKILL after the grace to those that are still there."""
     for group in groups:
         signal_group(group, signal.SIGTERM)
     give_up_at = time.monotonic() + grace_seconds
@@ -46,7 +44,7 @@ def end_groups(groups: set[int], grace_seconds: float) -> None:
 
 
 def signal_group(group: int, number: int) -> bool:
-    """Sends a signal (0: none) to a process group; whether there is such a group."""
+    """Sends a signal (0: none) to a process group. Returns whether the group exists."""
     try:
         os.killpg(group, number)
     except ProcessLookupError:

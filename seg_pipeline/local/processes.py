@@ -1,6 +1,6 @@
-"""Each process of the service by its name: its command, and what must be there before it starts.
+"""The processes of the service by name: their commands, and what they need before they start.
 
-`stack.py` starts all of them on one machine; `seg-pipeline worker` and the like start one, as the
+`stack.py` starts all of them on one machine. `seg-pipeline worker` and the like start one, as the
 containers do.
 """
 
@@ -17,17 +17,16 @@ from seg_pipeline.local.supervisor import SupervisorError
 from seg_pipeline.settings import Settings
 
 LOCATION_NAME = "seg_pipeline.definitions"
-"""What Dagster calls our code; its sensors' and schedules' states are kept under this name."""
+"""Dagster's name for our code. It keeps the states of sensors and schedules under this name."""
 
 PROJECT = Path(__file__).parents[2]
 TICK_THREADS = "16"
-"""Sensors' ticks wait inside the code server, and by default it has hardly more threads than
-cores."""
+"""Threads of the code server. Sensors' ticks wait in them, and the default is few."""
 
 
 @dataclass(frozen=True)
 class CodeServer:
-    """Where the process with our definitions listens, seen from those that ask it."""
+    """Where the process with our definitions listens, as its clients see it."""
 
     host: str
     port: int
@@ -43,15 +42,18 @@ class Process:
 
     @property
     def command(self) -> list[str]:
-        """For this machine's shell."""
+        """The command to execute on this machine."""
         return [sys.executable, "-m", self.module, *self.arguments]
 
 
 def processes(
     settings: Settings, code: CodeServer, workspace: Path, listen_on: str = "127.0.0.1"
 ) -> dict[str, Process]:
-    """Every process that stays, by its name. The code server listens on the address `listen_on`;
-    daemon and UI find it by the file `workspace` (see `write_workspace`)."""
+    """Every long-running process, by name.
+
+    The code server listens on the address `listen_on`. Daemon and UI find it by the file
+    `workspace` (see `write_workspace`).
+    """
     grpc = ["--module-name", LOCATION_NAME, "--host", listen_on, "--port", str(code.port)]
     web = [
         "--host",
@@ -80,7 +82,7 @@ def processes(
 
 
 def write_dagster_home(settings: Settings) -> Path:
-    """Dagster's folder with its configuration; absolute."""
+    """Writes Dagster's folder with its configuration. Returns its absolute path."""
     home = settings.data_dir.absolute() / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     _replace(home / "dagster.yaml", (PROJECT / "dagster.yaml").read_bytes())
@@ -88,7 +90,7 @@ def write_dagster_home(settings: Settings) -> Path:
 
 
 def write_workspace(home: Path, code: CodeServer, name: str = "workspace.yaml") -> Path:
-    """The file in Dagster's folder that tells daemon and UI where the code server is."""
+    """Writes the file that tells daemon and UI where the code server is."""
     server = {"host": code.host, "port": code.port, "location_name": LOCATION_NAME}
     path = home / name
     _replace(path, json.dumps({"load_from": [{"grpc_server": server}]}).encode())
@@ -96,7 +98,7 @@ def write_workspace(home: Path, code: CodeServer, name: str = "workspace.yaml") 
 
 
 def become(name: str, process: Process, environment: Mapping[str, str]) -> None:
-    """Makes ready what the process needs, then turns this process into it.
+    """Prepares what the process needs, then turns this process into it.
 
     Raises SupervisorError with a sentence about what is missing.
     """
@@ -112,7 +114,7 @@ def become(name: str, process: Process, environment: Mapping[str, str]) -> None:
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """What a process is handed: our own environment, the settings in force, and a DAGSTER_HOME."""
+    """The environment of a process: our own, the settings in force, and a DAGSTER_HOME."""
     environment = {
         "DAGSTER_HOME": str(settings.data_dir.absolute() / "dagster"),
         **os.environ,
@@ -126,8 +128,10 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 
 def _without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
-    """The processes talk to one another directly, whatever proxy this machine uses for the rest
-    (gRPC asks too)."""
+    """Lets the processes reach one another directly, whatever proxy this machine uses.
+
+    gRPC reads these variables too.
+    """
     names = {
         "NO_PROXY": environment.get("NO_PROXY", ""),
         "no_proxy": environment.get("no_proxy", ""),
@@ -139,7 +143,7 @@ def _without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _changed(settings: Settings) -> dict[str, str]:
-    """What the children could not read from the environment and `.env` themselves."""
+    """The settings that the children could not read from the environment and `.env` themselves."""
     names = ("model", "queue_model", "api_host", "api_port", "dagster_host", "dagster_port")
     servers = [name for name in ("broker_url", "database_url") if getattr(settings, name)]
     paths = {
@@ -150,8 +154,10 @@ def _changed(settings: Settings) -> dict[str, str]:
 
 
 def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """The cores that this process may use, also in a container with a limit (cgroup v2), which
-    torch does not see."""
+    """The cores that this process may use.
+
+    It respects a container's limit (cgroup v2), which torch does not see.
+    """
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -162,7 +168,7 @@ def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Several processes may write the same at once; nobody reads half of it."""
+    """Writes the file atomically: several processes may write the same at once."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_bytes(data)
     unfinished.replace(path)

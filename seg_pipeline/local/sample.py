@@ -1,4 +1,4 @@
-"""Sends one picture through the running service, the way a client does."""
+"""Sends one picture through the running service, as a client does."""
 
 import http.client
 import json
@@ -22,12 +22,12 @@ class SampleFailed(Exception):
 
 
 class ApiAway(SampleFailed):
-    """The API did not answer, or was ended while it did; it may be back."""
+    """The API did not answer, or was ended meanwhile. It may come back."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server said; `body` is whatever JSON it was, or None."""
+    """A server's answer. `body` is its JSON, or None."""
 
     status: int
     headers: Mapping[str, str]
@@ -36,20 +36,23 @@ class Answer:
 
 @dataclass(frozen=True)
 class Sample:
-    """A segmented sample: the document of its job and the seconds from request to answer."""
+    """A segmented sample: its job's document and the seconds from request to answer."""
 
     document: dict[str, Any]
     seconds: float
 
     @property
     def found(self) -> int:
-        """How many segments."""
+        """The number of segments."""
         return len(self.document.get("segments", ()))
 
 
 def sample_picture(model: str) -> Path:
-    """A picture that the model knows: the bundled one for the demo models, else the street scene
-    that comes with ultralytics, if it is there."""
+    """A picture that the model knows.
+
+    It is the bundled one for the demo models, else the street scene of ultralytics, if that is
+    installed.
+    """
     package = find_spec("ultralytics")
     if model not in DEMO_MODELS and package and package.submodule_search_locations:
         street = Path(package.submodule_search_locations[0]) / "assets" / "bus.jpg"
@@ -60,7 +63,7 @@ def sample_picture(model: str) -> Path:
 
 def ask(method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None,
         timeout_seconds: float = 5.0) -> Answer:  # fmt: skip
-    """One request, never through a proxy. Raises OSError or http.client.HTTPException."""
+    """Makes one request, never through a proxy. Raises OSError or http.client.HTTPException."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(
         parts.hostname or "", parts.port, timeout=timeout_seconds
@@ -77,10 +80,10 @@ def ask(method: str, url: str, body: bytes | None = None, headers: Mapping[str, 
 def send_sample(
     base_url: str, picture: Path, api_key: str | None = None, uuid: str | None = None
 ) -> Sample:
-    """POSTs the picture to /segment and waits until its job is finished. Raises SampleFailed,
-    ApiAway among them: with the same uuid it may be sent again, and is the same job.
+    """POSTs the picture to /segment and waits until its job is finished.
 
-    A picture in which nothing is found is answered too: its document has no segments.
+    Raises SampleFailed, or its kind ApiAway. Sent again with the same uuid, it is the same job. A
+    picture without segments succeeds too: its document has none.
     """
     began = time.monotonic()
     headers = {"x-api-key": api_key} if api_key else {}

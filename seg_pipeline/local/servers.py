@@ -1,9 +1,8 @@
-"""The servers of production on this machine: Redis and Postgres from the PATH, as two more
-supervised programs.
+"""Redis and Postgres from the PATH, as two more supervised programs of this machine.
 
-`make run-servers` is the way to try the profile of `docker-compose.yml` without containers. Each
-listens on a free port of the loopback alone, asks for a password of its own, and keeps its data
-beside the service's.
+`make run-servers` so tries the profile of `docker-compose.yml` without containers. Each server
+listens on a free port of the loopback only, has a password of its own, and keeps its data beside
+the service's.
 """
 
 import contextlib
@@ -23,18 +22,20 @@ from seg_pipeline.settings import Settings
 
 HOST = "127.0.0.1"
 PORTS = range(20_000, 32_000)
-"""Below those that systems give to connections and to whoever asks for any port (RFC 6335 has them
-begin at 49152, Linux at 32768)."""
+"""Below the ports that systems assign to connections and to programs that ask for any port.
+
+These begin at 49152 in RFC 6335, and at 32768 on Linux.
+"""
 
 USER = "seg"
 DATABASE = "postgres"  # initdb makes it
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
-"""Debian keeps initdb and postgres off PATH, in a folder for each version."""
+"""Debian keeps initdb and postgres off the PATH, in a folder for each version."""
 
 
 @dataclass(frozen=True)
 class Servers:
-    """What is started, and the settings that lead the service there."""
+    """The programs to start, and the settings that point the service to them."""
 
     programs: list[Program]
     settings: Settings
@@ -48,21 +49,20 @@ def with_servers(settings: Settings) -> Servers:
     _check_installed(settings)
     password = _password(settings.data_dir / "servers.password")
     programs: list[Program] = []
-    found: dict[str, str] = {}
+    urls: dict[str, str] = {}
     if settings.broker_url is None:
         port = free_port()
         programs.append(_redis(settings.data_dir.absolute() / "redis", port, password))
-        found["broker_url"] = f"redis://:{password}@{HOST}:{port}/0"
+        urls["broker_url"] = f"redis://:{password}@{HOST}:{port}/0"
     if settings.database_url is None:
         port = free_port()
         programs.append(_postgres(settings.data_dir.absolute(), port, password))
-        found["database_url"] = f"postgresql://{USER}:{password}@{HOST}:{port}/{DATABASE}"
-    return Servers(programs, settings.model_copy(update=found))
+        urls["database_url"] = f"postgresql://{USER}:{password}@{HOST}:{port}/{DATABASE}"
+    return Servers(programs, settings.model_copy(update=urls))
 
 
 def free_port() -> int:
-    """A port on this machine that nobody listens on now, and that the system hands to nobody before
-    it is used."""
+    """A port of this machine on which nobody listens, and that the system assigns to nobody."""
     for port in random.sample(PORTS, len(PORTS)):
         with contextlib.suppress(OSError), socket.create_server((HOST, port)):
             return port
@@ -72,7 +72,7 @@ def free_port() -> int:
 
 
 def listens(host: str, port: int) -> bool:
-    """Whether somebody accepts connections there."""
+    """Whether the port accepts connections."""
     try:
         socket.create_connection((host, port), timeout=1).close()
     except OSError:
@@ -81,10 +81,11 @@ def listens(host: str, port: int) -> bool:
 
 
 def postgres_programs() -> Path | None:
-    """The folder of initdb and postgres, of the newest version that is installed; None without
-    one."""
-    found = shutil.which("initdb")
-    folders = [Path(found).parent] if found else sorted(DEBIAN_POSTGRES.glob("*/bin"), key=_version)
+    """The folder of initdb and postgres in their newest installed version; None without one."""
+    initdb = shutil.which("initdb")
+    folders = (
+        [Path(initdb).parent] if initdb else sorted(DEBIAN_POSTGRES.glob("*/bin"), key=_version)
+    )
     return next((folder for folder in reversed(folders) if (folder / "initdb").exists()), None)
 
 
@@ -106,7 +107,7 @@ def _check_installed(settings: Settings) -> None:
 
 
 def _password(path: Path) -> str:
-    """The servers' password on this machine, made once; only the owner may read it."""
+    """The servers' password on this machine, made once; only the owner can read it."""
     if path.exists():
         return path.read_text(encoding="ascii").strip()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +137,7 @@ def _redis(folder: Path, port: int, password: str) -> Program:
 
 
 def _postgres(data_dir: Path, port: int, password: str) -> Program:
-    """The server, whose folder is made here on its first start."""
+    """The Postgres server. Its folder is made here on the first start."""
     programs, user = postgres_programs(), _postgres_user()
     assert programs is not None
     folder = _postgres_folder(data_dir, user, password)
@@ -151,7 +152,7 @@ def _postgres(data_dir: Path, port: int, password: str) -> Program:
 
 
 def _postgres_user() -> str | None:
-    """Whom Postgres runs as, since it refuses to be root; None: as ourselves."""
+    """The user that runs Postgres, which refuses to run as root; None for our own user."""
     if os.geteuid() != 0:
         return None
     names = {entry.pw_name for entry in pwd.getpwall()}
@@ -159,8 +160,11 @@ def _postgres_user() -> str | None:
 
 
 def _postgres_folder(data_dir: Path, user: str | None, password: str) -> Path:
-    """Beside our data, or below /var/tmp where the other user may not enter our folder. The
-    password is in its name, because a data folder that was removed and made anew has another."""
+    """The folder of Postgres: beside our data, or below /var/tmp where its user may not enter ours.
+
+    The name holds a hash of the password, since a data folder that was removed and made anew has
+    another.
+    """
     if user is None or all(
         parent.stat().st_mode & 0o001 for parent in (data_dir, *data_dir.parents)
     ):
@@ -170,8 +174,10 @@ def _postgres_folder(data_dir: Path, user: str | None, password: str) -> Path:
 
 
 def _make_database(initdb: Path, folder: Path, user: str | None, password: str) -> None:
-    """Made beside its place and moved there whole, so that a start that dies half way leaves
-    nothing half made."""
+    """Makes the database beside its place, then moves it there.
+
+    A start that dies half way so leaves nothing half made.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name("postgres.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,5 +1,4 @@
-"""What `make run` starts: the API, a worker, a fetcher and Dagster's three processes, with no other
-server."""
+"""What `make run` starts: the API, a worker, a fetcher and Dagster's three processes."""
 
 import base64
 import fcntl
@@ -49,16 +48,18 @@ SERVERS_WORKERS = 2
 DEMO = {"model": "demo-yolo", "queue_model": "demo-sam2"}
 WEIGHTS_SECONDS = 3600.0
 SAMPLE_SECONDS = 120.0
-"""For so long the sample is sent again when the API was ended under it."""
+"""For so long the sample is sent again if the API is ended meanwhile."""
 
 WAITS_FOR_WORK: dict[str, Any] = {
     "stop_seconds": 1.5,
     "may_be_killed": True,
     "hushed": "dangling STARTED tick",
 }
-"""Daemon and code server stop only after the tick in which they wait for work, up to 20 s. If that
-is all they do we do not wait for it; the next start finds the tick unfinished, says so and drops
-it."""
+"""Daemon and code server stop only after the current tick, in which they wait up to 20 s for work.
+
+If that is all they do, we do not wait for it. The next start finds the unfinished tick, reports and
+drops it.
+"""
 
 
 def run(
@@ -70,9 +71,9 @@ def run(
 ) -> None:
     """Starts everything and keeps it running, or stops it once the sample has been segmented.
 
-    With `own_servers` on a Redis and a Postgres of this machine, and with two workers if the user
-    named no number. Raises StopRequested when a signal ended it, and SupervisorError with what the
-    user should read.
+    `own_servers` adds a Redis and a Postgres of this machine, and a second worker unless the user
+    set a number. Raises StopRequested when a signal ended it, and SupervisorError with a message
+    for the user.
     """
     began = time.monotonic()
     settings, is_demo = with_demo_models(settings)
@@ -99,12 +100,12 @@ def run(
 
 def _servers(settings: Settings) -> tuple[Settings, list[Program]]:
     workers = settings.workers if "workers" in settings.model_fields_set else SERVERS_WORKERS
-    found = with_servers(settings.model_copy(update={"workers": workers}))
-    return found.settings, found.programs
+    servers = with_servers(settings.model_copy(update={"workers": workers}))
+    return servers.settings, servers.programs
 
 
 def after_servers(programs: Sequence[Program], servers: Sequence[Program]) -> list[Program]:
-    """The programs, each of which starts once the servers are there."""
+    """The programs, each of which starts once the servers are ready."""
     names = tuple(server.name for server in servers)
     return [replace(program, after=(*program.after, *names)) for program in programs]
 
@@ -122,7 +123,7 @@ def _serve(
 
 
 def with_demo_models(settings: Settings) -> tuple[Settings, bool]:
-    """The settings with the bundled models, if the user named none; and whether that is so."""
+    """The settings with the bundled models if the user set none, and whether that is so."""
     if "model" in settings.model_fields_set:
         return settings, False
     unset = {name: model for name, model in DEMO.items() if name not in settings.model_fields_set}
@@ -135,7 +136,7 @@ def logs(settings: Settings) -> Path:
 
 
 def check_store(settings: Settings) -> None:
-    """Raises SupervisorError if a newer version has written what is there."""
+    """Raises SupervisorError if a newer version wrote the store."""
     try:
         refuse_newer(open_store(settings))
     except StoreError as error:
@@ -170,7 +171,7 @@ def _check_port(name: str, host: str, port: int) -> None:
 
 @contextmanager
 def only_one(data_dir: Path) -> Iterator[None]:
-    """Holds the data folder against a second start; raises SupervisorError if one is running."""
+    """Locks the data folder against a second start. Raises SupervisorError if one is running."""
     with ExitStack() as held:
         try:
             make_private(data_dir)
@@ -198,11 +199,11 @@ def _take(file: IO[str], data_dir: Path) -> None:
 
 
 def programs(settings: Settings) -> list[Program]:
-    """The processes, in the order in which they are listed to the user.
+    """The programs, in the order in which the user sees them.
 
-    Dagster's tables are made by one process before others look; the code server is there before
-    those that ask it, since the daemon would look again only a minute later. The API is stopped
-    first, so that nothing new comes in.
+    One process makes Dagster's tables before others use them. The code server starts before its
+    clients, since the daemon would retry only after a minute. The API is stopped first, so that no
+    new jobs arrive.
     """
     code = CodeServer("127.0.0.1", free_port())
     home = write_dagster_home(settings)
@@ -237,7 +238,7 @@ def programs(settings: Settings) -> list[Program]:
 
 
 def worker_names(workers: int) -> list[str]:
-    """What the workers of one machine are called: the first has no number."""
+    """The names of a machine's workers: the first has no number."""
     return ["worker", *(f"worker-{number}" for number in range(2, workers + 1))]
 
 
@@ -269,7 +270,7 @@ def _is_ok(url: str) -> bool:
 
 
 def _daemons_beat(settings: Settings) -> bool:
-    """Whether the daemon's parts have all said that they are well; the UI is asked."""
+    """Whether the UI reports all parts of the daemon as healthy."""
     query = {"query": "{ instance { daemonHealth { allDaemonStatuses { healthy required } } } }"}
     headers = {"content-type": "application/json", **ui_credentials(settings)}
     try:
@@ -282,7 +283,7 @@ def _daemons_beat(settings: Settings) -> bool:
 
 
 def ui_credentials(settings: Settings) -> dict[str, str]:
-    """The header by which the UI lets us in, if it asks who we are."""
+    """The header that the UI accepts from us, if it asks for credentials."""
     if settings.dagster_password:
         password = settings.dagster_password.get_secret_value().strip()
         return {"authorization": f"Basic {base64.b64encode(f':{password}'.encode()).decode()}"}
@@ -294,7 +295,7 @@ def ui_credentials(settings: Settings) -> dict[str, str]:
 
 
 def check_sample(settings: Settings, supervisor: Supervisor, say: Say) -> None:
-    """Shows the sample; raises SupervisorError if it fails or has no segments."""
+    """Shows the sample. Raises SupervisorError if it fails or has no segments."""
     try:
         check_found(show_sample(settings, supervisor, say))
     except SampleFailed as error:
@@ -302,7 +303,7 @@ def check_sample(settings: Settings, supervisor: Supervisor, say: Say) -> None:
 
 
 def try_sample(settings: Settings, supervisor: Supervisor, say: Say) -> None:
-    """Shows the sample; one that fails is a line, since the service is up all the same."""
+    """Shows the sample. A failure is only a line, since the service is up."""
     try:
         show_sample(settings, supervisor, say)
     except SampleFailed as error:
@@ -310,7 +311,7 @@ def try_sample(settings: Settings, supervisor: Supervisor, say: Say) -> None:
 
 
 def show_sample(settings: Settings, supervisor: Supervisor, say: Say) -> Sample:
-    """Sends the sample, prints its answer, and sends it again for the time with a warm model."""
+    """Sends the sample, prints its answer, and sends it again to time the warm model."""
     picture = sample_picture(settings.model)
     sample = _send(settings, picture, supervisor)
     say(_essence(sample.document))
@@ -342,8 +343,10 @@ def _essence(document: Mapping[str, Any]) -> str:
 
 
 def _send(settings: Settings, picture: Path, supervisor: Supervisor) -> Sample:
-    """Sends it from a thread, so that the processes are looked after meanwhile, and once more
-    whenever the API was ended. Raises SampleFailed."""
+    """Sends the sample from a thread, so that the processes are supervised meanwhile.
+
+    Sends it once more whenever the API was ended. Raises SampleFailed.
+    """
     keys = settings.api_keys.get_secret_value().split(",") if settings.api_keys else [None]
     uuid, give_up_at = f"sample-{secrets.token_hex(8)}", time.monotonic() + SAMPLE_SECONDS
     while True:
@@ -373,7 +376,7 @@ def _in_background(work: Callable[[], object]) -> None:
 
 
 def show_addresses(settings: Settings, say: Say) -> None:
-    """Where to go from here."""
+    """Prints the addresses of the API, the UI and the logs."""
     say(f"API      {base_url(settings)}  (documentation: {base_url(settings)}/docs)")
     say(f"Dagster  {dagster_url(settings)}")
     say(f"Logs     {logs(settings)}/")

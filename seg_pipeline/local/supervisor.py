@@ -1,7 +1,6 @@
-"""Keeps programs running: starts them in order, restarts one that dies, and in the end stops all
-that they started.
+"""Keeps programs running: starts them in order, restarts those that die, and stops all at the end.
 
-Knows nothing of what the programs do; `stack.py` names them.
+It knows nothing of what the programs do; `stack.py` names them.
 """
 
 import contextlib
@@ -26,21 +25,24 @@ from seg_pipeline.local.orphan_guard import signal_group
 
 TICK_SECONDS = 0.1
 CHECK_SECONDS = 0.3
-"""Between two looks whether a program is ready; each may be a request that it logs."""
+"""Between two checks whether a program is ready. Each may be a request that it logs."""
 
 QUICK_DEATH_SECONDS = 30.0
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
-"""Between a death and the restart: twice as long after each quick death in a row, and short again
-after a long life."""
+"""The pause between a death and the restart.
+
+It doubles with each quick death in a row, and is short again after a long life.
+"""
 
 STARTS = 5
-"""So often a program is started that dies quickly and has never been ready; one that has been is
-restarted for ever."""
+"""How often a program is started that dies quickly and has never been ready.
+
+One that has been ready is restarted for ever.
+"""
 
 NO_RESTART = 78
-"""EX_CONFIG of sysexits.h: a program that exits so says that another start would end the same
-way."""
+"""EX_CONFIG of sysexits.h: the exit code of a program that would fail again at every start."""
 
 LOG_BYTES = 5_000_000
 LINES_SHOWN_A_MINUTE = 6
@@ -59,14 +61,13 @@ class StopRequested(Exception):
 
 @dataclass(frozen=True)
 class Program:
-    """What to run, when it counts as ready, what of its output the user sees, and how it is
-    stopped.
+    """A program to run: when it is ready, what of its output the user sees, and how it stops.
 
-    One that runs `once` is ready when it has ended with 0. Warnings are shown unless they match
-    `hushed`, other lines if they match `shown`; the log has everything. Those with a lower
-    `stop_turn` are stopped first; after `stop_seconds` a program is killed with all that it
-    started, quietly if it `may_be_killed` without loss. It runs as `user`, which only root may ask
-    for.
+    A program that runs `once` is ready when it has ended with 0. Warnings are shown unless they
+    match `hushed`, other lines if they match `shown`; the log has everything. Programs with a lower
+    `stop_turn` are stopped first. After `stop_seconds` a program is killed with all that it
+    started, silently if it `may_be_killed` without loss. It runs as `user`, which only root may
+    set.
     """
 
     name: str
@@ -85,8 +86,7 @@ class Program:
 
 
 class LogFile:
-    """A program's output on disk: this start's in `name.log`, the one before in `name.log.1`, both
-    bounded."""
+    """A program's output on disk, bounded: this start's in `name.log`, the last in `name.log.1`."""
 
     def __init__(self, path: Path, limit_bytes: int = LOG_BYTES) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,8 +97,10 @@ class LogFile:
         self._rotate()
 
     def write(self, data: bytes) -> None:
-        """Appends; a full disk, or a line that comes after the end, costs lines and nothing
-        else."""
+        """Appends a line.
+
+        A full disk costs lines and nothing else. A line after `close` is dropped.
+        """
         with self._lock, contextlib.suppress(OSError):
             if self._is_closed:
                 return
@@ -108,22 +110,26 @@ class LogFile:
             self._file.write(data)
 
     def close(self) -> None:
-        """Nothing is written after that."""
+        """Closes the file for good."""
         with self._lock:
             self._is_closed = True
             self._file.close()
 
     def _rotate(self) -> None:
-        """Begins a new file; where that fails the old one stays closed, and the next line tries
-        again."""
+        """Begins a new file.
+
+        If that fails the old one stays closed, and the next line tries again.
+        """
         with contextlib.suppress(FileNotFoundError):
             self.path.replace(self.path.with_name(f"{self.path.name}.1"))
         self._file = self.path.open("wb", buffering=0)
 
 
 class Output:
-    """Reads what a program prints: all of it into the log as JSON, its last lines kept, its
-    warnings shown."""
+    """Reads a program's output.
+
+    All of it goes into the log as JSON. Its last lines are kept, and its warnings shown.
+    """
 
     def __init__(self, program: Program, log: LogFile, say: Say) -> None:
         self.last_lines: deque[str] = deque(maxlen=20)
@@ -141,7 +147,7 @@ class Output:
         return thread
 
     def say_what_was_left_out(self, at_once: bool = False) -> None:
-        """How many warnings were not shown; a while after the last one that was, or at once."""
+        """Prints how many warnings were not shown: a while after the last shown one, or at once."""
         with self._lock:
             count, is_over = (
                 self._left_out,
@@ -188,7 +194,7 @@ class Output:
 
 
 class ProgramProcess:
-    """One life of a program: a process that leads a group of its own, and what it prints."""
+    """One life of a program: a process that leads its own group, and its output."""
 
     def __init__(self, program: Program, log: LogFile, say: Say) -> None:
         self.output = Output(program, log, say)
@@ -207,28 +213,30 @@ class ProgramProcess:
 
     @property
     def pid(self) -> int:
-        """Of the process and of its group."""
+        """The id of the process and of its group."""
         return self._process.pid
 
     def exit_code(self) -> int | None:
-        """None while it runs; minus the signal's number if one ended it."""
+        """The exit code: None while it runs, minus the signal's number if one ended it."""
         return self._process.poll()
 
     def ask_to_stop(self) -> None:
-        """SIGTERM to the leader, which tells its own children."""
+        """Sends SIGTERM to the leader, which tells its own children."""
         if self.exit_code() is None:
             self._process.terminate()
 
     def kill(self) -> None:
-        """Ends the whole group at once, and waits until its leader is reaped and its last lines are
-        read."""
+        """Ends the whole group at once.
+
+        Waits until its leader is reaped and its last lines are read.
+        """
         signal_group(self.pid, signal.SIGKILL)
         self._process.wait()
         self._reader.join(timeout=2)
 
 
 class Guard:
-    """The small process that ends our children if we are killed outright."""
+    """The small process that ends our children if we are killed."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-I", "-S", str(Path(orphan_guard.__file__))]
@@ -236,19 +244,19 @@ class Guard:
 
     @property
     def pid(self) -> int:
-        """Of the guard itself."""
+        """The guard's own process id."""
         return self._process.pid
 
     def watch(self, group: int) -> None:
-        """From now on this group does not outlive us."""
+        """Adds the group, which from now on does not outlive us."""
         self._tell(f"+{group}\n")
 
     def forget(self, group: int) -> None:
-        """The group is gone, and its number may be another's soon."""
+        """Removes the group, which is gone: another may soon get its number."""
         self._tell(f"-{group}\n")
 
     def close(self) -> None:
-        """Lets it go; it ends groups that are left."""
+        """Closes the guard, which ends the groups that are left."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
@@ -262,7 +270,7 @@ class Guard:
 
 
 class State(Enum):
-    """Where a program stands."""
+    """The state of a program."""
 
     WAITING = auto()
     STARTING = auto()
@@ -287,7 +295,7 @@ class Keeper:
 
     @property
     def is_ready(self) -> bool:
-        """Whether those that come after it may start."""
+        """Whether the programs after it may start."""
         return self.state is State.READY
 
     @property
@@ -296,21 +304,24 @@ class Keeper:
         return self.child is not None and self.child.exit_code() is None
 
     def tick(self, ready: set[str]) -> None:
-        """Looks after the program once; raises SupervisorError when it gives up, on what has never
-        been ready alone."""
+        """Checks the program once.
+
+        Raises SupervisorError when it gives up, which it does only for a program that has never
+        been ready.
+        """
         now = time.monotonic()
         if self.child is not None:
             self.child.output.say_what_was_left_out()
         if self._may_start(ready, now):
             self._start()
         elif self.child is not None and (code := self.child.exit_code()) is not None:
-            self._bury(self.child, code)
+            self._handle_exit(self.child, code)
         elif self.state is State.STARTING and now >= self._check_at:
-            self._look_whether_ready(now)
+            self._check_ready(now)
             self._check_at = now + CHECK_SECONDS
 
     def ask_to_stop(self) -> None:
-        """SIGTERM, if it runs."""
+        """Sends SIGTERM, if it runs."""
         if self.child is not None:
             self.child.ask_to_stop()
 
@@ -340,7 +351,7 @@ class Keeper:
             self._pid_file.write_text(f"{self.child.pid}\n")
         self.state = State.STARTING
 
-    def _look_whether_ready(self, now: float) -> None:
+    def _check_ready(self, now: float) -> None:
         assert self.child is not None
         if not self.program.once and self.program.is_ready():
             self.state, self._was_ready = State.READY, True
@@ -361,7 +372,7 @@ class Keeper:
             self._pid_file.unlink()
         self.child = None
 
-    def _bury(self, child: ProgramProcess, code: int) -> None:
+    def _handle_exit(self, child: ProgramProcess, code: int) -> None:
         age = time.monotonic() - child.began
         self._end_group(child)
         if self.program.once and code == 0:
@@ -375,7 +386,10 @@ class Keeper:
         self._restart_later(f"{cause} after {age:.0f} s", age)
 
     def _restart_later(self, cause: str, age: float) -> None:
-        """Says so, and starts the program again after a pause; `age` is how long it lived."""
+        """Prints the cause, and starts the program again after a pause.
+
+        `age` is how long it lived.
+        """
         self._quick_deaths = self._quick_deaths + 1 if age < QUICK_DEATH_SECONDS else 1
         pause = pause_seconds(self._quick_deaths)
         self._say(f"{cause}; starting it again in {pause:g} s ({self._log.path})")
@@ -392,10 +406,10 @@ class Keeper:
 
 
 class Supervisor:
-    """Runs programs until a signal, or until one of them cannot be kept running. A context: leaving
-    it stops them.
+    """Runs programs until a signal, or until one of them cannot be kept running.
 
-    Beside each `name.log` there is a `name.pid` while the program runs.
+    It is a context manager, which stops them at the end. Beside each `name.log` there is a
+    `name.pid` while the program runs.
     """
 
     def __init__(self, programs: Sequence[Program], log_dir: Path, say: Say = print) -> None:
@@ -429,7 +443,7 @@ class Supervisor:
         self.run_until(lambda: all(keeper.is_ready for keeper in self._keepers.values()))
 
     def run_until(self, is_over: Callable[[], bool]) -> None:
-        """Looks after the programs until then. Raises StopRequested or SupervisorError."""
+        """Supervises the programs until `is_over`. Raises StopRequested or SupervisorError."""
         while not is_over():
             if self._stop_signals:
                 raise StopRequested
@@ -437,7 +451,7 @@ class Supervisor:
             time.sleep(TICK_SECONDS)
 
     def tick(self) -> None:
-        """Looks after every program once."""
+        """Checks every program once."""
         for keeper in self._keepers.values():
             ready = {name for name, other in self._keepers.items() if other.is_ready}
             keeper.tick(ready)
@@ -445,26 +459,25 @@ class Supervisor:
             self.reap_strangers()
 
     def pids(self) -> dict[str, int]:
-        """The programs that run, and their processes."""
+        """The running programs, and their process ids."""
         return {
             name: each.child.pid for name, each in self._keepers.items() if each.child is not None
         }
 
     def reap_strangers(self) -> None:
-        """As process 1 of a container: takes leave of processes whose parents are gone, and never
-        of our own."""
+        """Reaps orphans but never our own children, as process 1 of a container."""
         ours = {*self.pids().values(), self._watcher.pid}
         with contextlib.suppress(ChildProcessError):
             while (
-                found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            ) and found.si_pid not in ours:
-                os.waitpid(found.si_pid, 0)
+                orphan := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            ) and orphan.si_pid not in ours:
+                os.waitpid(orphan.si_pid, 0)
 
     def _note_signal(self, _number: int, _frame: object) -> None:
         self._stop_signals += 1
 
     def _say_while_running(self, line: str) -> None:
-        """What programs complain of while others are being stopped is no news."""
+        """Prints the line, unless the programs are being stopped and complaints are expected."""
         if not self._is_stopping:
             self._say(line)
 

@@ -1,4 +1,4 @@
-"""Whether a store does what it promises, tried on objects of no importance."""
+"""Checks that a store keeps its promises, on throwaway objects."""
 
 import secrets
 
@@ -7,8 +7,10 @@ from seg_pipeline.store.objects import Store
 
 
 def check_round_trip(store: Store, prefix: str) -> None:
-    """Writes, reads and deletes a small object below the prefix; raises StoreUnavailable if it does
-    not come back."""
+    """Writes, reads and deletes a small object below the prefix.
+
+    Raises StoreUnavailable if it does not come back.
+    """
     key = f"{prefix}{secrets.token_hex(8)}"
     store.put(key, key.encode())
     try:
@@ -21,9 +23,9 @@ def check_round_trip(store: Store, prefix: str) -> None:
 
 
 def check_create(store: Store, prefix: str) -> None:
-    """Raises StoreUnavailable if the store lets a second `create` replace what the first one wrote.
+    """Raises StoreUnavailable if a second `create` replaces what the first one wrote.
 
-    Some S3-like servers ignore `If-None-Match`; two jobs could then share a uuid.
+    Some S3-like servers ignore `If-None-Match`. Two jobs could then share a uuid.
     """
     key = f"{prefix}{secrets.token_hex(8)}"
     try:

@@ -1,4 +1,4 @@
-"""The one place where the errors of obstore and of the operating system become ours."""
+"""Turns the errors of obstore and of the operating system into ours."""
 
 import errno
 from collections.abc import Iterator
@@ -16,8 +16,10 @@ _FULL_WORDS = ("507 Insufficient Storage", "StorageFull", "QuotaExceeded")
 
 @contextmanager
 def translated(what: str) -> Iterator[None]:
-    """Raises ObjectNotFound, StoreFull or StoreUnavailable for whatever goes wrong inside; `what`
-    names the object."""
+    """Raises ObjectNotFound, StoreFull or StoreUnavailable for any error inside.
+
+    `what` names the object.
+    """
     try:
         yield
     except StoreError:

@@ -1,7 +1,8 @@
-"""A store in folders of this machine, on nothing but the standard library.
+"""A store in folders of this machine, on the standard library alone.
 
-Why not obstore's own local store: it follows symbolic links out of the folder (in listings too),
-never syncs, lists in no order, and tells a full disk from other errors in prose alone.
+obstore's own local store is not used: it follows symbolic links out of the folder (in listings
+too), never syncs, and lists in no order. It distinguishes a full disk from other errors only by
+prose.
 """
 
 import errno
@@ -29,18 +30,19 @@ _TRIES = 20  # of a write whose folder is being deleted
 
 
 class FolderStore:
-    """`assets/…` below one folder, all other keys below another; both are made when first written
-    to.
+    """`assets/…` below one folder, all other keys below another; both are made on the first write.
 
-    A reader sees an old object or a new one, never half of one: a write goes to a hidden file
-    beside it, which is then renamed (or, for `create`, linked: the file system must know hard
-    links). That outlives a killed process. Against a power cut, what only the client could send
-    again (requests, sources, inbox and parked markers) is synced to the disk before a call returns,
-    some 8 ms; results and pictures are not, since a job can be run again: those of the last half
-    minute before the cut may be gone or empty.
+    A reader sees an old object or a new one, never half of one. A write goes to a hidden file
+    beside it, which is then renamed. For `create` it is linked, so the file system must support
+    hard links. Writes survive a killed process.
+
+    Some writes must survive a power cut, because only the client could send the data again:
+    requests, sources, inbox and parked markers. They are synced to the disk before a call returns,
+    in some 8 ms. Results and pictures are not synced, since a job can be run again. Those of the
+    last half minute before the cut may be gone or empty.
 
     Symbolic links below the two folders are not followed: to every call they are no objects. The
-    folders themselves may be links. Any number of processes may share them, forked ones too.
+    folders themselves may be links. Any number of processes may share the folders, forked ones too.
     """
 
     def __init__(self, assets: Path, state: Path) -> None:
@@ -48,30 +50,24 @@ class FolderStore:
         self._state = state
 
     def put(self, key: str, data: bytes) -> None:
-        """See Store."""
         self._write(key, partial(_write_file, data), _replace)
 
     def put_file(self, key: str, file: BinaryIO) -> None:
-        """See Store; on the same file system the file gets the object's name, elsewhere it is
-        copied."""
+        """On the same file system the file itself becomes the object. Elsewhere it is copied."""
         self._write(key, partial(_take_over, file), _replace)
 
     def create(self, key: str, data: bytes) -> bool:
-        """See Store."""
         return self._write(key, partial(_write_file, data), _link)
 
     def get(self, key: str) -> bytes:
-        """See Store."""
         with translated(key), os.fdopen(self._open(key), "rb") as file:
             return file.read()
 
     def stream(self, key: str) -> Iterator[bytes]:
-        """See Store."""
         with translated(key):
             return _Pieces(key, self._open(key))
 
     def head(self, key: str) -> ObjectInfo | None:
-        """See Store."""
         try:
             with translated(key):
                 return _info(key, self._path(key).lstat())
@@ -81,20 +77,17 @@ class FolderStore:
     def list(
         self, prefix: str, after: str | None = None, limit: int | None = None
     ) -> list[ObjectInfo]:
-        """See Store; the names are all read, but only the objects that are returned are looked
-        at."""
+        """All names are read, but only the returned objects are examined."""
         keys.check_prefix(prefix)
         with translated(prefix):
             return [*islice(self._objects(prefix, after or ""), limit)]
 
     def count(self, prefix: str) -> int:
-        """See Store."""
         return sum(not name.endswith("/") for name, _ in self._entries(prefix))
 
     def list_folders(
         self, prefix: str, after: str | None = None, limit: int | None = None
     ) -> Sequence[str]:
-        """See Store."""
         keys.check_prefix(prefix)
         with translated(prefix):
             names = (name for name, _ in self._entries(prefix))
@@ -104,12 +97,11 @@ class FolderStore:
             ]
 
     def delete(self, key: str) -> None:
-        """See Store."""
         with suppress(ObjectNotFound), translated(key):
             self._path(key).unlink()
 
     def delete_folder(self, prefix: str, keep: Callable[[str], bool] = keep_none) -> int:
-        """See Store; the folder itself and empty ones in it go too."""
+        """The folder itself and empty folders in it are removed too."""
         with translated(prefix):
             count = sum(not keep(info.key) for info in self.list(prefix))
             with suppress(ObjectNotFound, FileNotFoundError):
@@ -117,19 +109,18 @@ class FolderStore:
             return count
 
     def at_once(self, calls: Sequence[Callable[[], T]]) -> Sequence[T]:
-        """See Store: in turn, since threads would only get in each other's way."""
+        """The calls run in turn: threads would only slow them down."""
         return [call() for call in calls]
 
     def url(self, key: str, base_url: str) -> str:
-        """See Store."""
         return f"{base_url.rstrip('/')}/{keys.check_key(key)}"
 
     def file_name(self, key: str) -> str:
-        """See Store: the path below `/assets/`."""
+        """The path below `/assets/`."""
         return keys.check_key(key).removeprefix(keys.ASSETS)
 
     def check(self) -> None:
-        """See Store; both folders are tried."""
+        """Both folders are checked."""
         check_round_trip(self, keys.CHECKS)
         check_round_trip(self, keys.ASSETS)
 
@@ -170,8 +161,10 @@ class FolderStore:
             raise StoreUnavailable(f"the store cannot write {key}: {error}") from error
 
     def _entries(self, prefix: str) -> "Sequence[tuple[str, os.DirEntry[str]]]":
-        """Files and, with a `/` behind their names, folders; sorted as their keys are: `a-b` < `a/`
-        < `a0`."""
+        """Files and folders, sorted as their keys are: `a-b` < `a/` < `a0`.
+
+        A folder's name ends in `/`.
+        """
         try:
             with translated(prefix), os.scandir(self._folder(prefix)) as entries:
                 return sorted(
@@ -193,7 +186,7 @@ class FolderStore:
 
 
 class _Pieces:
-    """A file in pieces; it is closed at its end, or when nobody holds the iterator any more."""
+    """A file in pieces. It is closed at its end, or when the iterator is garbage."""
 
     def __init__(self, key: str, descriptor: int) -> None:
         self._key = key
@@ -278,7 +271,7 @@ def _write_file(data: bytes, path: Path, synced: bool) -> None:
 
 
 def _take_over(file: BinaryIO, path: Path, synced: bool) -> None:
-    """Makes the path a name of the open file, or a copy of it where the system cannot do that."""
+    """Links the open file to the path, or copies it where the system cannot do that."""
     try:
         _name_file(file, path)
     except OSError:
@@ -292,8 +285,10 @@ def _take_over(file: BinaryIO, path: Path, synced: bool) -> None:
 
 
 def _name_file(file: BinaryIO, path: Path) -> None:
-    """A name for a file that has none; `os.link` follows the link in /proc only if it is given a
-    folder too."""
+    """Links a file without a name to the path.
+
+    `os.link` follows the link in /proc only if it is given a folder's descriptor too.
+    """
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.link(f"/proc/self/fd/{file.fileno()}", path.name, dst_dir_fd=folder)
@@ -328,9 +323,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _remove(folder: Path, keep: Callable[[str], bool]) -> None:
-    """Removes the folder and all in it, links but not what they point at; what is written there
-    meanwhile may stay, and what `keep` is true of does, which is asked with paths below the
-    folder."""
+    """Removes the folder and all in it.
+
+    Links are removed, and not their targets. Files that are written meanwhile may stay. Files stay
+    for which `keep` is true; it gets their paths below the folder.
+    """
     for root, folders, files, descriptor in os.fwalk(folder, topdown=False, onerror=_unless_gone):
         below = Path(root).relative_to(folder)
         for name in files:

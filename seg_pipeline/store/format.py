@@ -1,9 +1,9 @@
-"""Which layout of keys and documents a store has, so that no version touches what it does not know.
+"""The format of a store, so that no version touches what it does not know.
 
-A store of before this file was written has none, and is of format 1. Fields may be added without a
-new number, since readers take defaults for those that are missing and pass over those that they do
-not know. The number rises when an older version would misread what a newer one writes; the newer
-one then reads the former format too.
+The format is the layout of keys and documents. A store without this file is older than the file,
+and of format 1. New fields need no new number, since readers ignore unknown fields and use defaults
+for missing ones. The number rises when an older version would misread what a newer one writes. The
+newer version then reads the former format too.
 """
 
 from contextlib import suppress
@@ -28,8 +28,10 @@ class StoreFormat:
 
 
 def check_format(store: Store) -> None:
-    """Marks a store that is new, or older than this file. Raises StoreTooNew if it is of a format
-    that comes after ours, and StoreUnavailable."""
+    """Marks a store that is new, or older than this file.
+
+    Raises StoreTooNew for a format newer than ours, and StoreUnavailable.
+    """
     try:
         found = read(StoreFormat, store.get(keys.FORMAT))
     except ObjectNotFound:
@@ -43,8 +45,10 @@ def check_format(store: Store) -> None:
 
 
 def refuse_newer(store: Store) -> None:
-    """`check_format` for a start that a store which is away does not stop: whoever uses it finds
-    out."""
+    """`check_format` for a start that an unavailable store does not prevent.
+
+    Whoever uses the store then meets the error.
+    """
     with suppress(StoreUnavailable):
         check_format(store)
 

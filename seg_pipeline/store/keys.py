@@ -1,6 +1,7 @@
-"""What is called what in the store: every key of the service, and nothing else.
+"""Every key of the service in the store.
 
-A job's files are `assets/{uuid}/…`; the rest are small markers whose names are their meaning.
+A job's files are `assets/{uuid}/…`. All other keys are small markers, whose names are their
+meaning.
 """
 
 import re
@@ -31,13 +32,13 @@ CANCELS = "cancels/"
 CHECKS = "checks/"
 RUN_LOGS = "run-logs/"
 FORMAT = "format.json"
-"""Which layout of keys and documents the store has; see `format.py`."""
+"""The format of the store's keys and documents; see `format.py`."""
 
 PREFIXES = (
     *(ASSETS, FETCHING, INBOX, INFLIGHT, DONE, EXPIRY, WORKERS, FETCHERS, PARKED, OUTBOX),
     *(CANCELS, METRICS, METRICS_PAST, "state/", CHECKS, RUN_LOGS),
 )
-"""Everything that is the service's own in a bucket that it shares with others' files."""
+"""All prefixes of the service's own keys, in a bucket that may hold other files."""
 
 _PICTURE_TYPES = {
     "avif": "image/avif",
@@ -59,7 +60,7 @@ _CONTENT_TYPES = {**_PICTURE_TYPES, "json": "application/json"}
 
 
 def is_key(key: str) -> bool:
-    """Whether it can name an object; strangers' files in our folders may have other names."""
+    """Whether it can name an object. Foreign files in our folders may have other names."""
     return len(key) <= 900 and bool(_KEY.fullmatch(key))
 
 
@@ -84,7 +85,7 @@ def asset(uuid: str, name: str) -> str:
 
 
 def request(uuid: str) -> str:
-    """The job as it was asked for."""
+    """The job as requested."""
     return asset(uuid, "request.json")
 
 
@@ -94,18 +95,21 @@ def source(uuid: str, extension: str) -> str:
 
 
 def comes_with_acceptance(key: str) -> bool:
-    """Whether it names a job's request, or its source or what that is."""
+    """Whether it names a job's request, its source or the description of that."""
     name = key.removeprefix(ASSETS).partition("/")[2]
     return name == "request.json" or (name.startswith("source.") and "/" not in name)
 
 
 def source_info(uuid: str) -> str:
-    """What the source is: extension, format, size, hash; it exists once the source was checked."""
+    """The description of the source: extension, format, size, hash.
+
+    It exists once that was checked.
+    """
     return asset(uuid, "source.json")
 
 
 def segments(uuid: str) -> str:
-    """What the model found, without the pixels: the next stages read it beside the masks."""
+    """The model's output without pixels: the next stages read it beside the masks."""
     return asset(uuid, "segments.json")
 
 
@@ -135,12 +139,12 @@ def overlay(uuid: str) -> str:
 
 
 def result(uuid: str) -> str:
-    """The document; a job is finished when this exists."""
+    """The result. A job is finished when this exists."""
     return asset(uuid, "result.json")
 
 
 def delivery(uuid: str) -> str:
-    """What came of telling the app server."""
+    """The state of telling the app server."""
     return asset(uuid, "delivery.json")
 
 
@@ -150,18 +154,20 @@ def evidence(uuid: str) -> str:
 
 
 def fetched(uuid: str, request_id: str) -> str:
-    """The bytes that the job's address gave, until a run has found them to be a picture; then they
-    are its source."""
+    """The fetched bytes of the job's picture.
+
+    Once a run has found that they are a picture, they become its source.
+    """
     return asset(uuid, f"source.fetched-{request_id}")
 
 
 def fetch_record(uuid: str, request_id: str) -> str:
-    """What came of fetching the job's picture so far."""
+    """The state of fetching the job's picture."""
     return asset(uuid, f"source.fetch-{request_id}.json")
 
 
 def is_fetched(key: str) -> bool:
-    """Whether it is what a fetch left, which another fetch would bring again."""
+    """Whether it is a fetch's output, which another fetch would bring again."""
     return "/source.fetch" in key
 
 
@@ -171,32 +177,32 @@ def fetching(uuid: str) -> str:
 
 
 def inbox(uuid: str) -> str:
-    """An accepted job, its picture in the store, that nobody has taken."""
+    """An accepted job, its picture in the store, that is not claimed yet."""
     return f"{INBOX}{uuid}"
 
 
 def inflight(uuid: str) -> str:
-    """A job that a run was asked for; JSON with attempt and run key."""
+    """A claimed job, for which a run was requested; JSON with attempt and run key."""
     return f"{INFLIGHT}{uuid}"
 
 
 def cancel(uuid: str) -> str:
-    """A job in flight that its client wants no more; holds when the job was accepted."""
+    """A cancelled job in flight; holds the time of the job's acceptance."""
     return f"{CANCELS}{uuid}"
 
 
 def done(status: str, uuid: str) -> str:
-    """A finished job, by how it ended."""
+    """A finished job, by its status."""
     return f"{DONE}{status}/{uuid}"
 
 
 def expiry(expires_at_epoch: int, uuid: str) -> str:
-    """A finished job's end; sorted by name is sorted by time."""
+    """When a finished job expires; sorted by name is sorted by time."""
     return f"{EXPIRY}{expires_at_epoch:012d}-{uuid}"
 
 
 def outbox(due_at_microseconds: int, uuid: str) -> str:
-    """A delivery and when the outbox looks at it again; sorted by name is sorted by time."""
+    """A delivery and when it is due; sorted by name is sorted by time."""
     return f"{OUTBOX}{due_at_microseconds:017d}-{uuid}"
 
 
@@ -211,7 +217,7 @@ def fetcher(name: str) -> str:
 
 
 def parked(name: str) -> str:
-    """Something that could not become a job or be delivered, with the reason."""
+    """A message or delivery that failed for good, with the reason."""
     return f"{PARKED}{name}"
 
 
@@ -221,12 +227,12 @@ def is_parked_callback(key: str) -> bool:
 
 
 def metrics(process: str) -> str:
-    """What a process has counted."""
+    """A process's metrics."""
     return f"{METRICS}{process}"
 
 
 def metrics_past(generation: int) -> str:
-    """What the processes that are gone have counted; the last generation counts."""
+    """The sum of the ended processes' metrics; the last generation counts."""
     return f"{METRICS_PAST}{generation:012d}"
 
 

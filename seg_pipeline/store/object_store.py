@@ -27,32 +27,35 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5.0
 REQUEST_SECONDS = 30.0
-"""One request from its beginning to the last byte of its answer, however steadily the bytes
-come."""
+"""The limit of one request, from its beginning to the last byte of its answer."""
 
 RETRY_SECONDS = 15.0
-"""No try begins later than that after the first, so that a call ends within 45 s: a sensor's tick
-has a minute."""
+"""The latest start of a retry after the first try. A call so ends within 45 s.
+
+A sensor's tick has a minute.
+"""
 
 _PIECE_BYTES = 256 * 1024
 _PAGE = 1000
 _PART_BYTES = 8 * 2**20
 _files_at_once = threading.BoundedSemaphore(4)
 _REQUESTS = 16
-"""At most so many requests of `at_once` are under way in a process."""
+"""The most requests of `at_once` that are under way in a process."""
 
 
 class ObjectStore:
-    """Keys as they are, in a bucket (or in memory, for tests and for one process).
+    """Objects by their keys, in a bucket, or in memory for tests and for one process.
 
-    S3 itself makes writes atomic and durable, and shows them to every reader at once; `create` is a
-    PUT with `If-None-Match: *`, which AWS, MinIO, R2 and Ceph (from Squid on) honour; `check`
-    refuses a server that ignores it. An object is one PUT, so that nothing half-written stays
-    behind; only a file of more than 8 MiB goes in parts, which a killed process leaves in the
-    bucket, unseen, until its lifecycle rule ends them.
+    S3 itself makes writes atomic and durable, and shows them to every reader at once. `create` is a
+    PUT with `If-None-Match: *`, which AWS, MinIO, R2 and Ceph (from Squid on) support. `check`
+    refuses a server that ignores it.
 
-    A process whose parent had already used such a store must not use one: obstore's threads do not
-    survive a fork, and calls would hang in the child and, from then on, in the parent. It gets
+    An object is one PUT, so nothing half-written stays behind. Only a file of more than 8 MiB is
+    uploaded in parts. A killed process leaves its parts in the bucket, invisible, until its
+    lifecycle rule removes them.
+
+    A forked process must not use a store that its parent had already used: obstore's threads do not
+    survive a fork. Calls would hang in the child and, from then on, in the parent. The child gets
     StoreUnavailable instead.
     """
 
@@ -69,17 +72,18 @@ class ObjectStore:
 
     @classmethod
     def in_bucket(cls, settings: "Settings") -> "ObjectStore":
-        """The bucket of the settings; nothing is asked of it yet. Raises StoreUnavailable without
-        credentials."""
+        """The bucket of the settings. It makes no request yet.
+
+        Raises StoreUnavailable without credentials.
+        """
         return cls(_s3(settings), _public_url(settings))
 
     def put(self, key: str, data: bytes) -> None:
-        """See Store."""
         with translated(keys.check_key(key)):
             self._put(key, data, "overwrite")
 
     def put_file(self, key: str, file: BinaryIO) -> None:
-        """See Store; a large one goes in parts, and few at once, since parts are in memory."""
+        """A large file is uploaded in parts, and few files at once, since parts are in memory."""
         with translated(keys.check_key(key)), _files_at_once:
             file.seek(0)
             obstore.put(
@@ -92,7 +96,7 @@ class ObjectStore:
             )
 
     def create(self, key: str, data: bytes) -> bool:
-        """See Store. False also if our own first try was written but its answer was lost."""
+        """Also returns False if our own first try was written but its answer was lost."""
         with translated(keys.check_key(key)):
             try:
                 self._put(key, data, "create")
@@ -101,17 +105,14 @@ class ObjectStore:
             return True
 
     def get(self, key: str) -> bytes:
-        """See Store."""
         with translated(keys.check_key(key)):
             return obstore.get(self._objects, key).bytes().to_bytes()
 
     def stream(self, key: str) -> Iterator[bytes]:
-        """See Store."""
         with translated(keys.check_key(key)):
             return _pieces(key, obstore.get(self._objects, key))
 
     def head(self, key: str) -> ObjectInfo | None:
-        """See Store."""
         try:
             with translated(keys.check_key(key)):
                 return _info(obstore.head(self._objects, key))
@@ -121,31 +122,30 @@ class ObjectStore:
     def list(
         self, prefix: str, after: str | None = None, limit: int | None = None
     ) -> list[ObjectInfo]:
-        """See Store; one request for a thousand objects, and none past the limit."""
-        found: list[ObjectInfo] = []
+        """It takes one request for a thousand objects, and none beyond the limit."""
+        infos: list[ObjectInfo] = []
         with translated(keys.check_prefix(prefix)):
             for info in self._each(prefix, after, limit):
-                if len(found) == limit:
+                if len(infos) == limit:
                     break
-                found.append(info)
-        return found
+                infos.append(info)
+        return infos
 
     def count(self, prefix: str) -> int:
-        """See Store."""
         with translated(keys.check_prefix(prefix)):
             return sum(len(page) for page in obstore.list(self._objects, prefix, chunk_size=_PAGE))
 
     def list_folders(
         self, prefix: str, after: str | None = None, limit: int | None = None
     ) -> Sequence[str]:
-        """See Store; with a limit, objects are read until it is reached, else the folders alone."""
+        """With a limit it reads objects until it is reached, else only the folders."""
         with translated(keys.check_prefix(prefix)):
             if limit is None:
                 return [
                     name for name in self._all_folders(prefix) if f"{name}/" > f"{after or ''}/"
                 ]
             names: dict[str, None] = {}
-            # `0` is what follows `/`: with it, the listing starts behind all that is in the folder.
+            # `0` is what follows `/`: with it, the listing starts after everything in the folder.
             for info in self._each(prefix, f"{prefix}{after}0" if after else None, None):
                 name, slash, _ = info.key.removeprefix(prefix).partition("/")
                 if slash and name not in names and len(names) == limit:
@@ -155,21 +155,19 @@ class ObjectStore:
             return [*names]
 
     def delete(self, key: str) -> None:
-        """See Store."""
         with suppress(ObjectNotFound), translated(keys.check_key(key)):
             obstore.delete(self._objects, key)
 
     def delete_folder(self, prefix: str, keep: Callable[[str], bool] = keep_none) -> int:
-        """See Store."""
         with translated(keys.check_prefix(prefix)):
             pages = obstore.list(self._objects, prefix, chunk_size=_PAGE)
-            found = [meta["path"] for page in pages for meta in page if not keep(meta["path"])]
-            if found:
-                obstore.delete(self._objects, found)
-        return len(found)
+            names = [meta["path"] for page in pages for meta in page if not keep(meta["path"])]
+            if names:
+                obstore.delete(self._objects, names)
+        return len(names)
 
     def at_once(self, calls: Sequence[Callable[[], T]]) -> Sequence[T]:
-        """See Store; a call that is itself made from such a call makes its own in turn."""
+        """A call made from within such a call runs its own calls in turn."""
         if not self._is_remote or len(calls) < 2 or _inside.request:
             return [call() for call in calls]
         futures = [_requests(os.getpid()).submit(call) for call in calls]
@@ -177,15 +175,14 @@ class ObjectStore:
         return [future.result() for future in futures]
 
     def url(self, key: str, base_url: str) -> str:
-        """See Store."""
         return f"{self._public_url or base_url.rstrip('/')}/{keys.check_key(key)}"
 
     def file_name(self, key: str) -> str:
-        """See Store: the key in a bucket, the path below `/assets/` in memory."""
+        """The key in a bucket, the path below `/assets/` in memory."""
         return keys.check_key(key).removeprefix("" if self._public_url else keys.ASSETS)
 
     def check(self) -> None:
-        """See Store; the first time also that `create` does not overwrite."""
+        """The first call also checks that `create` does not overwrite."""
         check_round_trip(self, keys.CHECKS)
         if not self._creates:
             check_create(self, keys.CHECKS)
@@ -207,8 +204,8 @@ class ObjectStore:
     def _each(self, prefix: str, after: str | None, limit: int | None) -> Iterator[ObjectInfo]:
         chunk = _PAGE if limit is None else min(limit + 1, _PAGE)
         for page in obstore.list(self._objects, prefix, offset=after, chunk_size=chunk):
-            # A console's "create folder" leaves an object that is called like the prefix; it is
-            # none of ours.
+            # A console's "create folder" leaves an object with the name of the prefix, which is not
+            # ours.
             ours = (
                 meta
                 for meta in page
@@ -217,9 +214,9 @@ class ObjectStore:
             yield from map(_info, ours)
 
     def _all_folders(self, prefix: str) -> Sequence[str]:
-        found = obstore.list_with_delimiter(self._objects, prefix)["common_prefixes"]
+        folders = obstore.list_with_delimiter(self._objects, prefix)["common_prefixes"]
         return sorted(
-            (name.removeprefix(prefix).strip("/") for name in found), key=lambda name: f"{name}/"
+            (name.removeprefix(prefix).strip("/") for name in folders), key=lambda name: f"{name}/"
         )
 
 
@@ -236,7 +233,7 @@ def _enter() -> None:
 
 @lru_cache(maxsize=1)
 def _requests(_pid: int) -> ThreadPoolExecutor:
-    """The process's threads for requests; a forked child makes its own."""
+    """The process's threads for requests. A forked child makes its own."""
     return ThreadPoolExecutor(_REQUESTS, "request", initializer=_enter)
 
 
@@ -290,8 +287,10 @@ def _s3(settings: "Settings") -> S3Store:
 
 
 def _credentials(settings: "Settings") -> Any:
-    """A callable for obstore. Never None: it would then look into the environment itself, past our
-    settings."""
+    """A callable for obstore. It is never None.
+
+    With None, obstore would read the environment itself, past our settings.
+    """
     if settings.s3_access_key and settings.s3_secret_key:
         return _FixedCredentials(
             settings.s3_access_key.get_secret_value(), settings.s3_secret_key.get_secret_value()
@@ -313,8 +312,7 @@ class _FixedCredentials:
 
 
 def _impatient(profile: str | None) -> Any:
-    """A session whose own requests, for a role's credentials, are given up sooner than botocore
-    does by itself."""
+    """A session that gives up requests for a role's credentials sooner than botocore's default."""
     from botocore.config import Config
     from botocore.session import Session
 
@@ -326,7 +324,7 @@ def _impatient(profile: str | None) -> Any:
 
 
 def _boto3_credentials(settings: "Settings") -> Any:
-    """boto3's chain: environment, profile, container, instance role."""
+    """The credentials of boto3's chain: environment, profile, container, instance role."""
     import boto3
     from obstore.auth.boto3 import Boto3CredentialProvider
 
@@ -339,6 +337,6 @@ def _boto3_credentials(settings: "Settings") -> Any:
                 f"no credentials for bucket {settings.s3_bucket}: set S3_ACCESS_KEY and"
                 " S3_SECRET_KEY, or AWS_PROFILE."
             )
-        # Role credentials are renewed 10 minutes before they end: they may not be kept longer than
-        # that here.
+        # Role credentials are renewed 10 minutes before they end, so they are kept no longer than
+        # that.
         return Boto3CredentialProvider(session, ttl=timedelta(minutes=5))

@@ -10,8 +10,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """One object: its key, size in bytes, time of its last write (UTC) and entity tag, if the store
-    has one."""
+    """One object: its key, size in bytes, time of its last write (UTC), and entity tag if any."""
 
     key: str
     size: int
@@ -20,31 +19,34 @@ class ObjectInfo:
 
 
 def keep_none(_key: str) -> bool:
-    """For `delete_folder`: everything goes."""
+    """For `delete_folder`: keeps no object."""
     return False
 
 
 class Store(Protocol):
-    """Whole objects under `/`-separated keys. Every write is atomic: a reader sees the old object
-    or the new one.
+    """Whole objects under `/`-separated keys.
 
-    Raises StoreUnavailable (or StoreFull) when the store does not do its part, ObjectNotFound for a
-    missing key.
+    Every write is atomic: a reader sees the old object or the new one. All methods raise
+    StoreUnavailable (or StoreFull) when the store fails, and ObjectNotFound for a missing key.
     """
 
     def put(self, key: str, data: bytes) -> None:
-        """Writes or replaces; the content type follows from the key's extension."""
+        """Writes or replaces the object. Its content type follows from the key's extension."""
         ...
 
     def put_file(self, key: str, file: BinaryIO) -> None:
-        """Writes or replaces with what the file (of this machine, open and complete) holds; it is
-        not in memory at once. The file may become the object itself: nothing may be written to it
-        afterwards."""
+        """Writes or replaces the object with the contents of a complete, open file of this machine.
+
+        The file is never in memory as a whole. It may become the object itself, so do not write to
+        it afterwards.
+        """
         ...
 
     def create(self, key: str, data: bytes) -> bool:
-        """Writes if there is no such object yet; says whether it did. Of several callers one alone
-        gets True."""
+        """Writes the object if it does not exist yet. Returns whether it did.
+
+        Of several callers only one gets True.
+        """
         ...
 
     def get(self, key: str) -> bytes:
@@ -52,19 +54,23 @@ class Store(Protocol):
         ...
 
     def stream(self, key: str) -> Iterator[bytes]:
-        """The object's bytes in pieces of some 256 KiB; a missing key raises at the call, not at
-        the first piece."""
+        """The object's bytes in pieces of some 256 KiB.
+
+        A missing key raises at the call, not at the first piece.
+        """
         ...
 
     def head(self, key: str) -> ObjectInfo | None:
-        """What is known of the object, or None if there is none."""
+        """The object's size, time and tag; None if there is none."""
         ...
 
     def list(
         self, prefix: str, after: str | None = None, limit: int | None = None
     ) -> list[ObjectInfo]:
-        """Objects whose keys begin with the prefix (which ends in `/`), sorted by key, those past
-        `after` alone."""
+        """The objects below the prefix (which ends in `/`), sorted by key.
+
+        With `after`, only those with greater keys.
+        """
         ...
 
     def count(self, prefix: str) -> int:
@@ -74,29 +80,29 @@ class Store(Protocol):
     def list_folders(
         self, prefix: str, after: str | None = None, limit: int | None = None
     ) -> Sequence[str]:
-        """The names directly below the prefix that have objects below them, sorted; names, not
-        keys."""
+        """The names directly below the prefix that have objects below them, sorted.
+
+        They are names, not keys.
+        """
         ...
 
     def delete(self, key: str) -> None:
-        """Removes the object; a missing one is no error."""
+        """Removes the object. A missing one is no error."""
         ...
 
     def delete_folder(self, prefix: str, keep: Callable[[str], bool] = keep_none) -> int:
-        """Removes all below the prefix (ends in `/`) and what half-written objects left there; how
-        many objects.
+        """Removes everything below the prefix (which ends in `/`). Returns how many objects.
 
-        Keys of which `keep` is true stay, also those that are written meanwhile. Without it all
-        goes.
+        That includes the remains of half-written objects. Keys for which `keep` is true stay, also
+        those that are written meanwhile.
         """
         ...
 
     def at_once(self, calls: Sequence[Callable[[], T]]) -> Sequence[T]:
-        """What calls of the store's methods give; side by side where each would wait for a network,
-        else in turn.
+        """The results of calls of the store's methods.
 
-        All of them have ended when it returns or raises what the first in the sequence that failed
-        did.
+        They run side by side where each would wait for a network, else in turn. All have ended when
+        it returns, or when it raises the error of the first failed call in the sequence.
         """
         ...
 
@@ -105,11 +111,12 @@ class Store(Protocol):
         ...
 
     def file_name(self, key: str) -> str:
-        """The name of an `assets/…` object in answers: its key in the bucket, or its path below
-        `/assets/`."""
+        """The name of an `assets/…` object in answers.
+
+        It is the key in a bucket, or the path below `/assets/`.
+        """
         ...
 
     def check(self) -> None:
-        """Returns if a small object can be written and read back; raises StoreUnavailable if
-        not."""
+        """Writes and reads back a small object. Raises StoreUnavailable if that fails."""
         ...

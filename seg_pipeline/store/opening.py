@@ -1,4 +1,4 @@
-"""Which store the settings ask for."""
+"""Opens the store of the settings."""
 
 from seg_pipeline.settings import Settings
 from seg_pipeline.store.folder_store import FolderStore
@@ -6,8 +6,10 @@ from seg_pipeline.store.objects import Store
 
 
 def open_store(settings: Settings) -> Store:
-    """The bucket if one is set, else the folders; nothing is written or asked yet, `check` does
-    that."""
+    """The bucket if one is set, else the folders.
+
+    Nothing is written or requested before `check`.
+    """
     if settings.s3_bucket:
         from seg_pipeline.store.object_store import ObjectStore
 

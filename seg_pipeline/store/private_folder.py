@@ -1,4 +1,4 @@
-"""The data folder is for its owner alone: pictures, logs and databases are in it."""
+"""Keeps the data folder for its owner alone: it holds pictures, logs and databases."""
 
 import logging
 import os
@@ -7,15 +7,16 @@ from pathlib import Path
 
 OWNER_ONLY = 0o700
 MAY_PASS = 0o711
-"""Others may pass to a folder of theirs below, such as a database server's, and see no names."""
+"""Others may pass to a folder of theirs below, such as a database server's, but see no names."""
 
 logger = logging.getLogger(__name__)
 
 
 def make_private(folder: Path) -> Path:
-    """Makes the folder, or closes it to others if it is there and ours.
+    """Makes the folder, or closes it to others if it exists and is ours.
 
-    If another user owns one of its folders, others may pass, and the rest is closed one by one.
+    If another user owns one of its folders, others may pass, and the remaining folders are closed
+    one by one.
     """
     folder.mkdir(mode=OWNER_ONLY, parents=True, exist_ok=True)
     with os.scandir(folder) as entries:
@@ -28,7 +29,7 @@ def make_private(folder: Path) -> Path:
 
 
 def _restrict(folder: Path, allowed: int) -> None:
-    """Takes away what is not allowed; a folder of somebody else is theirs to close."""
+    """Removes the permissions that are not allowed. A folder of another user is left alone."""
     state = folder.stat()
     mode = stat.S_IMODE(state.st_mode)
     if state.st_uid == os.geteuid() and mode & 0o777 & ~allowed:

@@ -1,1 +1,1 @@
-"""What each process says of itself: counts and log lines."""
+"""The metrics and log lines of every process."""

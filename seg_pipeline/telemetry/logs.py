@@ -1,8 +1,8 @@
-"""One log for all processes: a JSON object a line in files, readable colours on terminals.
+"""One log for all processes: a JSON object a line in files, coloured text on terminals.
 
-`docs/log-line.schema.json` describes a line. `uuid` and `run_id` are on every line about a job:
-whoever begins to work on one binds them (`about`), and the threads of an `InheritingPool` get them
-along.
+`docs/log-line.schema.json` describes a line. Every line about a job carries its `uuid` and
+`run_id`. `about` binds them where work on a job begins, and the threads of an `InheritingPool`
+inherit them.
 """
 
 import logging
@@ -19,18 +19,17 @@ from structlog.contextvars import bound_contextvars
 T = TypeVar("T")
 
 FIRST_KEYS = ("timestamp", "level", "process", "logger", "event", "uuid", "run_id")
-"""The fields that a reader looks for first; others follow."""
+"""The fields that come first in a line."""
 
 
 HEARD = ("api", "seg_pipeline", "dagster", "dagster-webserver", "uvicorn")
-"""Of these loggers everything from INFO on is a line; of other libraries, warnings."""
+"""Loggers that write lines from INFO on. Other libraries write warnings only."""
 
 
 def configure_logging(
     process: str, stream: TextIO | None = None, level: int = logging.INFO
 ) -> None:
-    """Sends structlog's and the standard library's lines, warnings too, to stderr (or another
-    stream)."""
+    """Sends the lines of structlog and the standard library to stderr or `stream`."""
     shared = _shared_processors(process)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -51,7 +50,7 @@ def configure_logging(
 
 @contextmanager
 def about(uuid: str | None = None, run_id: str | None = None) -> Iterator[None]:
-    """Every line that is written inside names the job and the run, as far as they are given."""
+    """Binds the job and the run to every line that the block writes, as far as they are given."""
     known = {
         name: value for name, value in (("uuid", uuid), ("run_id", run_id)) if value is not None
     }
@@ -73,10 +72,10 @@ def lines_also_to(stream: TextIO) -> Iterator[None]:
 
 
 class InheritingPool(ThreadPoolExecutor):
-    """Threads whose lines name what those of the thread would that asked for the work."""
+    """Threads whose lines carry what is bound in the thread that submits the work."""
 
     def submit(self, work: Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
-        """As its parent does."""
+        """As `ThreadPoolExecutor.submit`."""
         return super().submit(copy_context().run, work, *arguments, **named)
 
 
@@ -100,7 +99,7 @@ def _shared_processors(process: str) -> list[structlog.types.Processor]:
 def _from_dagster(
     _logger: Any, _method: str, event: structlog.types.EventDict
 ) -> structlog.types.EventDict:
-    """A line of a Dagster run says in fields what Dagster writes in front of its text."""
+    """Turns the prefix of a Dagster run's line into fields."""
     meta = getattr(event.get("_record"), "dagster_meta", None)
     if meta:
         event["event"] = meta.get("orig_message") or event["event"]

@@ -1,9 +1,8 @@
-"""What every process counts. `snapshots` adds the processes up, and the API serves the sums to
-Prometheus.
+"""The metrics of every process. `snapshots` adds them up, and the API serves the sums.
 
-A count is one call: `metrics.FETCHES.labels("fetched").inc()`,
+A count is one call: `metrics.FETCHES.labels("fetched").inc()`, or
 `metrics.STAGE_SECONDS.labels("cutouts").observe(0.2)`. No label names a job, a client or an
-address: the number of series stays small.
+address, so the number of series stays small.
 """
 
 import time
@@ -15,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from seg_pipeline.errors import Fault, SegPipelineError, codes_of
 
 REGISTRY = CollectorRegistry()
-"""This process's counts alone."""
+"""The metrics of this process only."""
 
 _QUICK = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15, 60, 300)
 _PATIENT = (0.1, 0.3, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600)
@@ -100,7 +99,7 @@ ALERTS_SENT = Counter(
     registry=REGISTRY,
 )
 
-# A rate needs a first value: what is known to occur is there from the start, at 0.
+# A rate needs a first value, so known label values are present from the start, at 0.
 for _counter, _values in {
     JOBS_ACCEPTED: ("http", "sqs"),
     CALLBACKS: ("delivered", "retried", "parked"),
@@ -115,7 +114,7 @@ for _counter, _values in {
 
 @contextmanager
 def fetching() -> Iterator[None]:
-    """Counts what happens inside as one attempt to fetch a picture."""
+    """Counts the block as one attempt to fetch a picture."""
     begin = time.perf_counter()
     try:
         yield

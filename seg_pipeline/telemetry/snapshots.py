@@ -1,15 +1,13 @@
-"""The processes' counts in the store, and their sum. Counters never go down, whichever process
-ends.
+"""The processes' metrics in the store, and their sum, which never falls when a process ends.
 
     write   metrics/{process}
             by each process, every few seconds, if something changed
     fold    metrics-past/{n+1} → no metrics-past/{n} → no metrics/{process}
-            by the prune, of those that ended
+            by the prune, for the processes that ended
 
-`metrics-past/{n}` holds the sum of the processes that are gone, and their names: one whose file is
-still there is not counted twice. Each fold makes the next number with a conditional write, so that
-of two folds at once one alone counts. What a process has counted since its last write is lost with
-it if it is killed.
+`metrics-past/{n}` holds the sum of the ended processes, and their names. A process whose file is
+still there is so not counted twice. Each fold creates the next number by a conditional write, so of
+two folds at once only one counts. A killed process loses what it counted since its last write.
 """
 
 import logging
@@ -52,13 +50,13 @@ Samples = Annotated[
 """Values by sample name (`seg_jobs_accepted_total`) and labels."""
 
 REWRITTEN_AFTER = timedelta(minutes=5)
-"""A process whose counts stand still writes them again after this long, to show that it lives."""
+"""A process writes unchanged metrics again after this time, to show that it lives."""
 
 SILENT_FOR = timedelta(hours=1)
-"""A process that wrote nothing for so long has ended."""
+"""A process that wrote nothing for this time has ended."""
 
 REMEMBERED_FOR = timedelta(days=1)
-"""How long a fold remembers whom it folded; by then their files are gone."""
+"""How long a fold keeps the names of the folded processes, whose files are gone by then."""
 
 _TRIES = 5
 
@@ -66,7 +64,7 @@ _TRIES = 5
 def current_samples(
     registry: CollectorRegistry = metrics.REGISTRY,
 ) -> dict[tuple[str, Labels], float]:
-    """What this process has counted so far."""
+    """This process's metrics so far."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in registry.collect()
@@ -95,7 +93,7 @@ class Snapshot:
     samples: Samples
 
     def is_over(self, now: datetime) -> bool:
-        """Whether its process is taken for gone."""
+        """Whether its process counts as ended."""
         return self.ended or now - self.written_at > SILENT_FOR
 
 
@@ -110,8 +108,7 @@ class Past:
 
 
 class MetricSnapshots:
-    """Every process's counts. All methods raise StoreUnavailable when the store does not do its
-    part."""
+    """The metrics of all processes. All methods raise StoreUnavailable."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -121,10 +118,9 @@ class MetricSnapshots:
         self._store.put(keys.metrics(snapshot.process), write(snapshot))
 
     def total(self, but: str | None = None) -> Samples:
-        """What all processes have counted, those that are gone too; without that of the process
-        named."""
+        """The sum over all processes, ended ones included, except the process `but`."""
         snapshots = self.all()
-        # After the files: whoever was folded between is in it, and is named in it.
+        # Read after the snapshots: a process folded in between is in `past`, and named there.
         past = self.past()
         living = (
             each.samples
@@ -134,7 +130,7 @@ class MetricSnapshots:
         return add_up([past.samples, *living])
 
     def all(self) -> list[Snapshot]:
-        """The snapshots that are there, by process; what cannot be read is left out."""
+        """The readable snapshots, by process."""
         infos = self._store.list(keys.METRICS)
         read = self._store.at_once([partial(self._read, info.key) for info in infos])
         return [snapshot for snapshot in read if snapshot]
@@ -153,16 +149,18 @@ class MetricSnapshots:
         return Past()
 
     def fold(self, now: datetime) -> int:
-        """Adds the processes that are gone to the past, and removes their files; how many were
-        added."""
+        """Adds ended processes to the past, and removes their files.
+
+        Returns how many were added.
+        """
         past = self.past()
         over = [each for each in self.all() if each.is_over(now)]
-        fresh = [each for each in over if each.process not in past.folded]
-        if fresh and not self._follow(_with(past, fresh, now)):
+        new = [each for each in over if each.process not in past.folded]
+        if new and not self._follow(_with(past, new, now)):
             return 0  # somebody else folds
         for each in over:
             self._store.delete(keys.metrics(each.process))
-        return len(fresh)
+        return len(new)
 
     def _follow(self, past: Past) -> bool:
         """Puts it in the place of the one before, unless another fold did so first; says whether it
@@ -180,8 +178,10 @@ class MetricSnapshots:
 
 
 class Reporter(threading.Thread):
-    """Writes this process's counts every few seconds, if they changed. A store that is away is
-    tried again."""
+    """Writes this process's metrics every few seconds, if they changed.
+
+    While the store is unavailable it tries again.
+    """
 
     def __init__(self, store: Store, process: str, every_seconds: float) -> None:
         super().__init__(name="metrics", daemon=True)
@@ -201,7 +201,7 @@ class Reporter(threading.Thread):
             self.report()
 
     def report(self, ended: bool = False) -> None:
-        """Writes what has been counted, if there is news."""
+        """Writes the metrics, if they changed."""
         with self._lock:
             try:
                 self._report(datetime.now(UTC), ended)
@@ -209,13 +209,13 @@ class Reporter(threading.Thread):
                 logger.warning("the metrics cannot be written, and are tried again: %s", error)
 
     def close(self) -> None:
-        """The last report: the process counts no more."""
+        """Writes the last report."""
         self._stopping.set()
         self.report(ended=True)
 
     def _report(self, now: datetime, ended: bool) -> None:
         counted = current_samples()
-        # The machine slept: what was written may have been folded in.
+        # After a sleep of the machine, the last snapshot may have been folded in already.
         if now - self._written_at > SILENT_FOR / 2:
             self.process, self._base = new_process_name(self._kind), self._written or self._base
             self._written_at = now
@@ -243,7 +243,7 @@ def new_process_name(kind: str) -> str:
 
 
 def start_reporter(store: Store, process: str, every_seconds: float) -> Reporter:
-    """A reporter that runs."""
+    """Starts a reporter."""
     reporter = Reporter(store, process, every_seconds)
     reporter.start()
     return reporter

@@ -39,7 +39,7 @@ def test_a_body_that_brings_nothing_gives_way_and_one_that_does_not_stays() -> N
             quick.turn(0)
             quick.turn(10_000)
         with slots.hold("a"):
-            assert (slow.gave_way, quick.gave_way, other.gave_way) == (True, False, False)
+            assert (slow.was_taken, quick.was_taken, other.was_taken) == (True, False, False)
             with pytest.raises(TooManyRequests), slots.hold("a"):
                 pass
         assert slots.taken == 2

@@ -324,8 +324,7 @@ class FastMaskDecoder:
         return x.to(self._dtype).contiguous()
 
     def attend(self, cache: ImageCache, coordinates: Tensor, multimask: bool = True) -> Attended:
-        """Upstream's `TwoWayTransformer` for points `(p, 2)` float32, in pixels of the network's
-        input.
+        """Upstream's `TwoWayTransformer` for points `(p, 2)` float32, in pixels of its input.
 
         With `multimask` it prepares the three masks of an ambiguous point, else the single one.
         """

@@ -216,8 +216,7 @@ class AutomaticMasks:
         return torch.autocast(torch.device(self._predictor.device).type, self._dtype)
 
     def _parts(self, coordinates: Tensor) -> Sequence[Tensor]:
-        """The points that a lane takes at once: few enough for its cache, at least two parts a
-        lane.
+        """The points that a lane takes at once: few enough for its cache, two parts or more a lane.
 
         A GPU takes all at once.
         """

@@ -64,11 +64,11 @@ def ours(
     decoder: FastMaskDecoder, picture: list[torch.Tensor], points: torch.Tensor, multimask: bool
 ) -> Answer:
     with torch.inference_mode():
-        shared = decoder.share(*picture)
-        looked = decoder.look(shared, points, multimask)
-        iou = decoder.predicted_iou(looked)
+        cache = decoder.cache(*picture)
+        attended = decoder.attend(cache, points, multimask)
+        iou = decoder.predicted_iou(attended)
         everything = torch.ones_like(iou, dtype=torch.bool)
-        return torch.stack(decoder.masks(shared, looked, everything)), iou
+        return torch.stack(decoder.masks(cache, attended, everything)), iou
 
 
 @pytest.mark.parametrize("multimask", [True, False])
@@ -114,8 +114,8 @@ def test_only_the_masks_that_are_wanted_are_made(
     wanted[4, 1] = wanted[4, 2] = wanted[11, 0] = True
     decoder = FastMaskDecoder(model)
     with torch.inference_mode():
-        shared = decoder.share(*picture)
-        made = decoder.masks(shared, decoder.look(shared, points), wanted)
+        cache = decoder.cache(*picture)
+        made = decoder.masks(cache, decoder.attend(cache, points), wanted)
     assert [len(masks) for masks in made] == [2, 1]
     torch.testing.assert_close(torch.cat(made), theirs[wanted], atol=1e-4, rtol=1e-4)
 

@@ -104,17 +104,17 @@ one_lane = pytest.mark.parametrize("torch_threads", [1], indirect=True)
 
 def limit_memory(monkeypatch: pytest.MonkeyPatch, most: int, seen: list[int]) -> None:
     """Lets the decoder run out of memory with more points than `most`."""
-    look: Callable[..., Any] = FastMaskDecoder.look
+    attend: Callable[..., Any] = FastMaskDecoder.attend
 
-    def look_or_fail(
-        self: FastMaskDecoder, shared: Any, coordinates: torch.Tensor, multimask: bool
+    def attend_or_fail(
+        self: FastMaskDecoder, cache: Any, coordinates: torch.Tensor, multimask: bool
     ) -> Any:
         seen.append(len(coordinates))
         if len(coordinates) > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return look(self, shared, coordinates, multimask)
+        return attend(self, cache, coordinates, multimask)
 
-    monkeypatch.setattr(FastMaskDecoder, "look", look_or_fail)
+    monkeypatch.setattr(FastMaskDecoder, "attend", attend_or_fail)
 
 
 @one_lane
