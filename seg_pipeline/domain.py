@@ -125,7 +125,7 @@ def check_model(model: str, offered: Sequence[str] = ()) -> str:
 
 
 def shown_model(model: str) -> str:
-    """What clients may see of a model's name: the last part of a path, which only operators name."""
+    """What clients may see of a model's name: of a path only the last part."""
     return PurePath(model).name
 
 
@@ -330,8 +330,7 @@ class Mask:
     def from_window(
         cls, window: BoolMask, xy: tuple[int, int], resolution_wh: tuple[int, int]
     ) -> "Mask | None":
-        """The mask of a `(h, w) bool` window whose corner is `xy` in the picture; None if it is
-        empty."""
+        """The mask of a `(h, w) bool` window with its corner at `xy`; None if it is empty."""
         rows, columns = np.flatnonzero(window.any(axis=1)), np.flatnonzero(window.any(axis=0))
         if not rows.size:
             return None

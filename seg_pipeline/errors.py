@@ -197,7 +197,7 @@ class NotAnImage(ImageError):
 
 
 class UnsupportedImage(ImageError):
-    """A complete picture of a kind that is not supported: a camera's raw file, a rare compression."""
+    """A complete picture of an unsupported kind: a camera's raw file, a rare compression."""
 
     code = "unsupported_image"
 
