@@ -115,6 +115,19 @@ def test_a_link_leads_somewhere(document: str, link: str) -> None:
         assert anchor in anchors(target.read_text(encoding="utf-8")), f"{document}: {link}"
 
 
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_prose_keeps_within_100_characters(document: str) -> None:
+    """Tables, pictures, code, and what a program wrote between two comments are longer."""
+    written = re.sub(
+        r"<!-- (\w+) -->.*?<!-- /\1 -->",
+        "",
+        without_code_blocks(DOCUMENTS[document]),
+        flags=re.DOTALL,
+    )
+    lines = [line for line in written.splitlines() if not line.startswith(("|", "!["))]
+    assert [line for line in lines if len(line) > 100 and "](" not in line] == []
+
+
 def test_every_decision_is_in_the_index_and_fits_a_screen() -> None:
     folder = ROOT / "docs/decisions"
     files = {path.name for path in folder.glob("[0-9]*.md")}
