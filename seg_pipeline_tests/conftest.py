@@ -89,6 +89,24 @@ def postgres_server_url() -> Iterator[str]:
         yield url
 
 
+SERVERS = {"aws_endpoint", "bucket_settings", "postgres_server_url", "profile", "redis_url"}
+"""Fixtures that start a server."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that asks for a server starts a process."""
+    for item in items:
+        if _asks_for_a_server(item):
+            item.add_marker(pytest.mark.process)
+
+
+def _asks_for_a_server(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    is_on_s3 = callspec is not None and callspec.params.get("store") == "s3"
+    return is_on_s3 or bool(SERVERS & set(getattr(item, "fixturenames", ())))
+
+
 class SlowFilesWhole(LoadScopeScheduling):
     """The tests of a file with slow ones run in one process, since they share a running service;
     other tests go to whichever process is free. (xdist's own groups do not work with pytest 9: it
@@ -104,9 +122,10 @@ def _has_slow_tests(file: Path) -> bool:
     return "pytest.mark.slow" in file.read_text(encoding="utf-8")
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SlowFilesWhole:
-    """Hands out the tests when several processes run them (`-n`)."""
-    return SlowFilesWhole(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SlowFilesWhole | None:
+    """Hands out the tests when several processes run them (`-n`); where none is slow, as xdist
+    does."""
+    return None if "not slow" in config.option.markexpr else SlowFilesWhole(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -21,6 +21,8 @@ from benchmarks.tables import Findings, Row, replace_section, row_of, table
 from seg_pipeline.imaging.masks import encode_mask_png
 from seg_pipeline_tests.builders import make_mask
 
+pytestmark = pytest.mark.process
+
 PROJECT = Path(__file__).parent.parent
 
 

@@ -84,6 +84,7 @@ def script(name: str) -> ModuleType:
 
 
 @pytest.mark.parametrize("file", COMPOSE_FILES)
+@pytest.mark.process
 def test_a_compose_file_fits_the_specification(file: str) -> None:
     command = [
         sys.executable,

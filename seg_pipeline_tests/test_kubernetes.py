@@ -20,6 +20,8 @@ from seg_pipeline.settings import Settings
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.conftest import make_settings
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "deploy" / "kubernetes"
 KUBERNETES = "1.31"

@@ -107,6 +107,7 @@ def test_panels_lie_side_by_side() -> None:
 @pytest.mark.parametrize(
     "command", [["check", "rules", "alerts.yml"], ["test", "rules", "alerts.test.yml"]]
 )
+@pytest.mark.process
 def test_prometheus_reads_the_rules_and_they_fire_when_they_should(command: list[str]) -> None:
     if shutil.which("promtool") is None:
         assert os.environ.get("CI") != "true", "promtool is missing: apt-get install prometheus"

@@ -18,6 +18,8 @@ from seg_pipeline.store import keys
 from seg_pipeline_tests.builders import accept_upload, make_context, make_result
 from seg_pipeline_tests.conftest import make_settings
 
+pytestmark = pytest.mark.process
+
 CONFIG = {
     "storage": {
         "custom": {

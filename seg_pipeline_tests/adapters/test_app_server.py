@@ -221,6 +221,7 @@ def test_a_server_that_hangs_is_left() -> None:
 
 
 @pytest.mark.parametrize("quiet_seconds", [5.5, 12])
+@pytest.mark.process
 def test_an_answer_within_the_15_seconds_of_the_document_counts(quiet_seconds: float) -> None:
     """Nothing in the client may give up before: not after 5 s of connecting, nor after 10 s of
     silence."""

@@ -196,6 +196,7 @@ def test_every_status_ends_as_the_table_says(status: int, inbox: Inbox, clock: C
     assert str(delivery.state) == expected
 
 
+@pytest.mark.process
 def test_a_delivery_is_parked_after_a_day_and_kept_for_a_week(inbox: Inbox, clock: Clock) -> None:
     """By the defaults, which the document quotes. It is tried until then."""
     assert Settings.model_fields["callback_give_up_seconds"].default == 86_400

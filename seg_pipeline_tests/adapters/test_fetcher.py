@@ -230,6 +230,7 @@ def test_a_fetcher_says_that_it_lives_and_goodbye(tmp_path: Path) -> None:
     assert all_fetchers(store) == []
 
 
+@pytest.mark.process
 def test_two_fetchers_share_the_jobs_and_one_takes_over_from_one_that_is_silent(
     tmp_path: Path, site: Site
 ) -> None:

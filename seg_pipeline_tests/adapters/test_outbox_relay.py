@@ -194,6 +194,7 @@ def test_a_round_ends_early_if_it_is_asked_to(
                                      say(429), None],
                          ids=["500", "hanging", "hanging up", "503", "302", "429",
                               "not there"])  # fmt: skip
+@pytest.mark.process
 def test_an_app_server_down_for_ten_minutes_gets_every_result_in_order(
     inbox: Inbox, clock: Clock, trouble: Answer | None
 ) -> None:
@@ -302,6 +303,7 @@ def test_a_refusal_is_parked_at_once_and_says_nothing_about_the_server(
     }
 
 
+@pytest.mark.process
 def test_after_the_time_is_over_what_waited_is_parked_without_trying_each(
     inbox: Inbox, clock: Clock
 ) -> None:

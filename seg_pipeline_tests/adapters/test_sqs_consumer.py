@@ -27,6 +27,8 @@ from seg_pipeline_tests.conftest import REGION, make_settings
 from seg_pipeline_tests.strangers import MANNERS, Manner, stranger
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
+pytestmark = pytest.mark.process
+
 URL = "https://cdn.example.com/images/sample.jpg"
 
 

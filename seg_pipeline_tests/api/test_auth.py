@@ -96,6 +96,7 @@ def test_a_key_that_asks_too_often_is_told_when_to_come_again_and_others_are_ser
     assert client.get("/jobs", headers={"x-api-key": "d"}).status_code == 401
 
 
+@pytest.mark.process
 def test_the_name_of_a_key_is_on_the_lines_of_its_requests(tmp_path: Path) -> None:
     with main_running(tmp_path, API_KEYS="shop:s3cret") as (_, url):
         response = httpx.post(f"{url}/segment?uuid=mine", content=picture_bytes(), headers={

@@ -31,6 +31,8 @@ from seg_pipeline.store import open_store
 from seg_pipeline_tests.api.serving import api_settings, serving
 from seg_pipeline_tests.api.stand_ins import heartbeat
 
+pytestmark = pytest.mark.process
+
 KEY = {"x-api-key": "s3cret"}
 EXAMPLES = 20
 CHECKS = [

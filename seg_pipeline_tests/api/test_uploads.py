@@ -173,6 +173,7 @@ def test_a_client_that_stops_waiting_is_waited_for_no_longer_and_its_job_goes_on
     assert client.get("/jobs/mine").json()["status"] == "queued"
 
 
+@pytest.mark.process
 def test_many_wait_at_once_without_a_thread_each(serve: Serve, api_store: Store) -> None:
     """More than the thread pool holds; each gets its own answer."""
     client = serve(wait_seconds=60)

@@ -17,6 +17,8 @@ import pytest
 from seg_pipeline.cli.download_progress import Milestones
 from seg_pipeline_tests.segmenters.file_hosts import NAME, FileHost, make_checkpoint, serving
 
+pytestmark = pytest.mark.process
+
 # The command itself; only the address is another.
 PULL = """
 import sys

@@ -15,6 +15,8 @@ import pytest
 from seg_pipeline.local.sample import BUNDLED, ask, send_sample
 from seg_pipeline_tests.running_stack import ENVIRONMENT_OF_TESTS, free_ports
 
+pytestmark = pytest.mark.process
+
 NAMES = ("api", "worker", "fetcher", "code-server", "daemon", "webserver")
 
 

@@ -35,6 +35,8 @@ from seg_pipeline_tests.builders import (
     stored_files,
 )
 
+pytestmark = pytest.mark.process
+
 SEGMENTING = [name for name in STAGES if name != CALLBACK]
 
 

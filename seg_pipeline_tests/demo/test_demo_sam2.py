@@ -13,6 +13,8 @@ from seg_pipeline.demo.scoring import Score, match_masks, score_scene
 from seg_pipeline.domain import Segment
 from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter
 
+pytestmark = pytest.mark.process
+
 DEMO = Path(seg_pipeline.demo.__file__).parent
 WEIGHTS = DEMO / "weights" / "demo-sam2.pt"
 

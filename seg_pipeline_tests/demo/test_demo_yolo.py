@@ -14,6 +14,8 @@ from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.demo.scoring import Score, hole_of, match_masks, score_scene
 from seg_pipeline.segmenters.yolo.segmenter import YoloSegmenter
 
+pytestmark = pytest.mark.process
+
 DEMO = Path(seg_pipeline.demo.__file__).parent
 WEIGHTS = DEMO / "weights" / "demo-yolo.pt"
 SAMPLE = DEMO / "sample.jpg"

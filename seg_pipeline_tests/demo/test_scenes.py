@@ -4,6 +4,8 @@ import pytest
 from seg_pipeline.demo.scenes import LABELS, make_scene
 from seg_pipeline.demo.scoring import hole_of
 
+pytestmark = pytest.mark.process
+
 SEEDS = range(40)
 
 

@@ -30,6 +30,8 @@ from seg_pipeline.imaging.decoder_process import cpu_seconds, memory_limit
 from seg_pipeline_tests import picture_files as files
 from seg_pipeline_tests.builders import make_picture, picture_bytes, saved
 
+pytestmark = pytest.mark.process
+
 LIMIT = 50_000_000
 PICTURE = make_picture(64, 48)
 

@@ -8,6 +8,8 @@ from seg_pipeline.errors import ImageError
 from seg_pipeline.imaging.decoder_pool import Decoders
 from seg_pipeline_tests.hostile_pictures import COMPLETED, HostilePicture, hostile_pictures
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Decoders]:

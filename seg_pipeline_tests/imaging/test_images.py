@@ -263,6 +263,7 @@ class TestOriginal:
         encoded = np.array(Image.open(BytesIO(encode_original(picture))))
         assert np.abs(encoded.astype(int) - picture).mean() < 6
 
+    @pytest.mark.process
     def test_the_original_is_no_larger_than_by_default_and_nearly_as_good(self) -> None:
         for picture in (picture for group in parity_pictures("yolov8n-seg") for picture in group):
             ours, default = encode_original(picture), saved(Image.fromarray(picture), "WEBP")

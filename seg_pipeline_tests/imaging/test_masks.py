@@ -107,6 +107,7 @@ class TestPng:
         assert (picture.format, picture.mode, picture.size) == ("PNG", "P", (7, 7))
 
     @pytest.mark.parametrize("size", [(64, 64), (640, 480), (1919, 1081)])
+    @pytest.mark.process
     def test_it_is_no_larger_than_the_seeds(self, size) -> None:
         mask = blob(*size, seed=1)
         assert np.array_equal(rgba(encode_mask_png(mask)), rgba(seeds_png(mask)))
@@ -246,6 +247,7 @@ class TestOrder:
         assert [segment.label for segment in order_by_area(segments)] == ["d", "b", "c", "a"]
 
     @given(st.lists(full_frames, max_size=6))
+    @pytest.mark.process
     def test_areas_never_grow(self, frames) -> None:
         ordered = order_by_area(Segment(Mask.from_full(full)) for full in frames)
         assert len(ordered) == len(frames)

@@ -218,6 +218,7 @@ class TestSchema:
         st.booleans(),
         st.sampled_from([{}, {"use_m2m": True}]),
     )
+    @pytest.mark.process
     def test_every_completed_job_keeps_to_it(self, segments, resize, rle, parameters) -> None:
         found = ModelOutput("demo-sam2", "0" * 64, (13, 9), 0.25, segments)
         job = make_job(model="demo-sam2", resize=resize, rle=rle, parameters=parameters)

@@ -978,6 +978,7 @@ def test_a_uuid_that_is_deleted_while_it_is_posted_again_is_not_lost(
 
 @pytest.mark.parametrize("data", [PICTURE, OTHER_PICTURE])
 @pytest.mark.parametrize("stage", ["waiting", "completed"])
+@pytest.mark.process
 def test_however_an_acceptance_and_a_deletion_take_turns_the_job_is_not_lost(
     stage: str, data: bytes
 ) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ from seg_pipeline.store import keys
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.builders import NOON, make_job, make_result, orphans
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
+
+pytestmark = pytest.mark.process
 
 END = NOON + timedelta(days=2)
 ADDRESSES = ("b", "c")

@@ -71,6 +71,7 @@ def sent(folder: Path) -> list[str]:
     return (folder / "sent").read_text().splitlines()
 
 
+@pytest.mark.process
 def test_a_sample_is_sent_again_as_the_same_job_when_the_api_is_killed_under_it(
     tmp_path: Path, settings: Settings
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_sample_is_sent_again_as_the_same_job_when_the_api_is_killed_under_it(
     assert sum("api was ended by SIGKILL" in line for line in said) == 2
 
 
+@pytest.mark.process
 def test_a_sample_that_fails_is_a_line_and_not_the_end(tmp_path: Path, settings: Settings) -> None:
     said: list[str] = []
     api = make_api(settings, tmp_path, status=507, answer=REFUSED)

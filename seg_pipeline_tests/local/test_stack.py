@@ -137,6 +137,7 @@ def test_up_can_stop_after_the_sample(tmp_path: Path) -> None:
     assert '"status": "completed"' in done.stdout
 
 
+@pytest.mark.process
 def test_a_port_in_use_is_one_clear_line_and_no_traceback(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -169,6 +170,7 @@ def test_a_missing_model_is_one_clear_line_and_no_traceback(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.process
 def test_a_setting_that_is_wrong_is_one_clear_line_and_no_traceback(tmp_path: Path) -> None:
     done = up(tmp_path, API_PORT="eighty")
     assert done.returncode == 1
@@ -176,6 +178,7 @@ def test_a_setting_that_is_wrong_is_one_clear_line_and_no_traceback(tmp_path: Pa
     assert done.stderr.startswith("seg-pipeline: API_PORT: Input should be a valid integer")
 
 
+@pytest.mark.process
 def test_a_data_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     ports = [str(port) for port in free_ports(2)]

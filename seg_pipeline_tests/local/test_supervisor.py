@@ -24,6 +24,8 @@ from seg_pipeline.local.supervisor import (
     pause_seconds,
 )
 
+pytestmark = pytest.mark.process
+
 PATIENCE_SECONDS = 20.0
 
 FOREVER = "import time; print('here', flush=True); time.sleep(600)"

@@ -33,6 +33,8 @@ from seg_pipeline_tests.builders import (
     stored_files,
 )
 
+pytestmark = pytest.mark.process
+
 PATIENCE_SECONDS = 30
 STAGES = {
     "source_image": stages.prepare_sources,

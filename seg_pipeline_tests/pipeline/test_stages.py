@@ -154,6 +154,7 @@ def test_what_a_rerun_does_not_find_again_is_removed_with_its_publication(
     assert stored_files(context, "job-10") == others
 
 
+@pytest.mark.process
 def test_a_publication_that_dies_leaves_every_file_that_is_named(tmp_path: Path) -> None:
     """Killed before each of its writes; the next publication removes what is left."""
     for lives in range(20):
@@ -166,6 +167,7 @@ def test_a_publication_that_dies_leaves_every_file_that_is_named(tmp_path: Path)
         assert len(files_of(context, "job-1")) == 2
 
 
+@pytest.mark.process
 def test_of_two_runs_at_once_the_files_of_the_last_published_stay(tmp_path: Path) -> None:
     """The other publishes, at the first moment at which its word is the last."""
     other = completed_result(make_job("job-1"), make_found("#...", ".#..", "..#."), make_timing())
@@ -271,6 +273,7 @@ def test_jobs_share_a_call_only_if_they_set_the_same_parameters(tmp_path: Path) 
     assert pictures == {None: 2, 0.5: 2}
 
 
+@pytest.mark.process
 def test_fewer_points_find_fewer_things(tmp_path: Path) -> None:
     """The whole way with a real SAM-2: what a job asks for reaches the network, and its answer
     shows it."""

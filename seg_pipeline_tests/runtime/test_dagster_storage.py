@@ -25,6 +25,8 @@ from seg_pipeline.runtime.dagster_storage import (
 )
 from seg_pipeline_tests.conftest import make_settings
 
+pytestmark = pytest.mark.process
+
 CONFIG = {
     "storage": {
         "custom": {

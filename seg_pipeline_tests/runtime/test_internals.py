@@ -133,6 +133,7 @@ REACHED_INTO = {
 """Private attributes of theirs that `runtime/` uses."""
 
 
+@pytest.mark.process
 def test_what_is_imported_is_listed_here() -> None:
     imported = {name for path in PRODUCT.rglob("*.py") for name in _foreign_imports(path)}
     assert imported == IMPORTED

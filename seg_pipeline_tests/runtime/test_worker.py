@@ -17,6 +17,8 @@ from seg_pipeline.store import open_store
 from seg_pipeline_tests.builders import make_context
 from seg_pipeline_tests.conftest import make_settings
 
+pytestmark = pytest.mark.process
+
 
 class Gone(BaseException):
     """What ends a process at once."""

@@ -13,6 +13,8 @@ from seg_pipeline.errors import (
 )
 from seg_pipeline.segmenters.devices import loading_errors, running_errors
 
+pytestmark = pytest.mark.process
+
 ILLEGAL = RuntimeError(
     "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be reported"
     " late"

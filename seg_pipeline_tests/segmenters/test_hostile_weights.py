@@ -18,6 +18,8 @@ from seg_pipeline.errors import ModelError
 from seg_pipeline.segmenters.registry import load_segmenter
 from seg_pipeline.settings import Settings
 
+pytestmark = pytest.mark.process
+
 MARK = "was-run"
 
 

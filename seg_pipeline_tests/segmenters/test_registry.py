@@ -14,6 +14,8 @@ from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter, default_parame
 from seg_pipeline.settings import Settings
 from seg_pipeline_tests.segmenters.models import save_untrained_sam2
 
+pytestmark = pytest.mark.process
+
 
 def make_settings(folder: Path, model: str = "demo-yolo") -> Settings:
     return Settings(_env_file=None, weights_dir=folder, model=model, device="cpu")

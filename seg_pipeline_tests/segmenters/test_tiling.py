@@ -19,6 +19,8 @@ from seg_pipeline.segmenters.yolo.segmenter import YoloSegmenter
 from seg_pipeline.settings import Settings
 from seg_pipeline_tests.builders import BarSegmenter, make_mask, make_scene_picture
 
+pytestmark = pytest.mark.process
+
 DEMO_YOLO = BUNDLED / "demo-yolo.pt"
 
 

@@ -15,6 +15,8 @@ from seg_pipeline.segmenters import Notes, Segmenter
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
 
+pytestmark = pytest.mark.process
+
 
 class CountingSegmenter:
     """Finds nothing, and knows whether it was closed."""

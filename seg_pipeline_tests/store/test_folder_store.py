@@ -253,6 +253,7 @@ def test_a_full_disk_fails_the_check(small_disk: Path) -> None:
         store.check()
 
 
+@pytest.mark.process
 def test_a_limit_on_file_size_is_a_full_store(folder_settings: Settings) -> None:
     writer = SPAWN.Process(target=write_past_a_limit, args=(folder_settings, KEY), daemon=True)
     writer.start()
@@ -261,6 +262,7 @@ def test_a_limit_on_file_size_is_a_full_store(folder_settings: Settings) -> None
     assert open_store(folder_settings).get(KEY) == b"1" * 1000
 
 
+@pytest.mark.process
 def test_a_writer_killed_at_any_moment_leaves_a_whole_object(folder_settings: Settings) -> None:
     store = open_store(folder_settings)
     for _ in range(3):
@@ -280,6 +282,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_object(folder_settings: Se
         assert os.listdir(folder_settings.assets_path) == []
 
 
+@pytest.mark.process
 def test_a_forked_process_uses_its_parents_store(folder_settings: Settings) -> None:
     """Celery's workers are forked."""
     store = open_store(folder_settings)
@@ -290,6 +293,7 @@ def test_a_forked_process_uses_its_parents_store(folder_settings: Settings) -> N
     assert store.get(KEY) == b"child"
 
 
+@pytest.mark.process
 def test_a_folder_that_is_deleted_while_others_write_into_it_goes_in_the_end(
     folder_settings: Settings,
 ) -> None:

@@ -310,6 +310,7 @@ def test_a_limited_listing_of_a_million_jobs_is_one_request() -> None:
         assert server.pages <= 4
 
 
+@pytest.mark.process
 def test_a_forked_process_is_refused_before_it_hangs(bucket_settings: Settings) -> None:
     """obstore's threads stay with the parent: without this, the child would hang, and then the
     parent too."""
@@ -333,6 +334,7 @@ def test_a_forked_process_is_refused_before_it_hangs(bucket_settings: Settings) 
     run_python(script, bucket_settings)
 
 
+@pytest.mark.process
 def test_a_process_forked_before_the_first_use_may_use_the_bucket(
     bucket_settings: Settings,
 ) -> None:
@@ -354,6 +356,7 @@ def test_a_process_forked_before_the_first_use_may_use_the_bucket(
 
 
 @pytest.mark.parametrize("in_bucket", [True, False])
+@pytest.mark.process
 def test_boto3_is_not_imported_until_its_chain_is_needed(
     bucket_settings: Settings, in_bucket: bool
 ) -> None:

@@ -23,6 +23,8 @@ from seg_pipeline.segmenters.yolo.segmenter import YoloSegmenter
 from seg_pipeline.settings import InferenceMode, Settings
 from seg_pipeline_tests.builders import BarSegmenter, make_scene_picture, make_segment
 
+pytestmark = pytest.mark.process
+
 SUBJECT = Subject("demo-yolo", "0" * 64, "cpu", {"confidence": 0.25}, {"torch": "2"})
 GOOD = ParityVerdict(
     pictures=22, pairs=80, mean_iou=0.999, others=1, exact_seconds=3.0, turbo_seconds=1.0

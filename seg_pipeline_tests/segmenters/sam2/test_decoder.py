@@ -7,6 +7,8 @@ import torch
 from seg_pipeline.segmenters.sam2.decoder import FastMaskDecoder
 from seg_pipeline.segmenters.sam2.segmenter import build_model
 
+pytestmark = pytest.mark.process
+
 POINTS = 19
 
 Answer = tuple[torch.Tensor, torch.Tensor]

@@ -17,6 +17,8 @@ from seg_pipeline.segmenters.sam2.parameters import Sam2Parameters
 from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter
 from seg_pipeline.segmenters.weights.locate import BUNDLED
 
+pytestmark = pytest.mark.process
+
 WEIGHTS = BUNDLED / "demo-sam2.pt"
 
 FEW = Sam2Parameters(points_per_side=8, stability_score_thresh=0.7, box_nms_thresh=0.2)

@@ -10,6 +10,8 @@ from seg_pipeline.domain import SAM2_PARAMETERS, Range, check_parameters
 from seg_pipeline.segmenters.sam2.segmenter import Sam2Parameters, Sam2Segmenter
 from seg_pipeline.segmenters.weights.locate import BUNDLED
 
+pytestmark = pytest.mark.process
+
 WEIGHTS = BUNDLED / "demo-sam2.pt"
 FEW_POINTS = {"points_per_side": 3, "pred_iou_thresh": 0.3, "stability_score_thresh": 0.3}
 

@@ -20,6 +20,8 @@ from seg_pipeline.segmenters.sam2.segmenter import (
 )
 from seg_pipeline_tests.segmenters.models import save_untrained_sam2
 
+pytestmark = pytest.mark.process
+
 SIZES_WH = [(64, 48), (48, 64), (320, 200), (1, 1), (1, 300), (300, 2), (161, 97)]
 
 KEEP_ALL = Sam2Parameters(

@@ -14,6 +14,8 @@ from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter
 from seg_pipeline.segmenters.sam2.sparse_masks import AROUND_POINT, MaskSampler, Thresholds
 from seg_pipeline.segmenters.weights.locate import BUNDLED
 
+pytestmark = pytest.mark.process
+
 WEIGHTS = BUNDLED / "demo-sam2.pt"
 SIDE = 32
 THRESHOLDS = Thresholds(-1, 1, 0.9)

@@ -44,6 +44,7 @@ def test_other_names_have_no_address(name: str) -> None:
     assert published_url(name) is None
 
 
+@pytest.mark.process
 def test_to_pull_weights_no_model_library_is_imported() -> None:
     """It is what a container does first, and takes no seconds for it."""
     code = (

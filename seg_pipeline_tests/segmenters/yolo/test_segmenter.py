@@ -17,6 +17,8 @@ from seg_pipeline.segmenters.yolo.segmenter import Letterbox, YoloSegmenter, dec
 from seg_pipeline_tests.odd_names import ODD_NAMES
 from seg_pipeline_tests.segmenters.models import save_untrained_yolo
 
+pytestmark = pytest.mark.process
+
 SIZES_WH = [(640, 480), (480, 640), (1920, 1080), (1, 1), (1, 3000), (3000, 2), (161, 97), (5, 4)]
 
 

@@ -25,6 +25,8 @@ from seg_pipeline.segmenters.yolo.segmenter import (
 from seg_pipeline.settings import InferenceMode
 from seg_pipeline_tests.segmenters.models import save_untrained_yolo
 
+pytestmark = pytest.mark.process
+
 SHAPES_WH = [
     (320, 320),
     (480, 360),
