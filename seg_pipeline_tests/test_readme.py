@@ -131,6 +131,7 @@ def test_prose_keeps_within_100_characters(document: str) -> None:
 def test_every_decision_is_in_the_index_and_fits_a_screen() -> None:
     folder = ROOT / "docs/decisions"
     files = {path.name for path in folder.glob("[0-9]*.md")}
+    assert len({name[:2] for name in files}) == len(files), "two decisions have one number"
     assert (
         links((folder / "README.md").read_text(encoding="utf-8")) - {"../architecture.md"} == files
     )
