@@ -156,7 +156,7 @@ def make_context(
     chosen = segmenter or BarSegmenter()
     settings = Settings(
         _env_file=None, **{"data_dir": folder / "data", "model": "demo-yolo", **values}
-    )  # type: ignore[call-arg]
+    )
     return StageContext(
         settings, store or ObjectStore.in_memory(), WarmModels(settings, lambda name, _: chosen)
     )

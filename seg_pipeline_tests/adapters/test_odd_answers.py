@@ -202,7 +202,7 @@ def host() -> Iterator[str]:
 
 def outcome(url: str) -> str:
     """What this service makes of it."""
-    settings = Settings(_env_file=None, allow_private_urls=True)  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, allow_private_urls=True)
     body, network = BytesIO(), PublicNetwork(Resolver(), allow_private=True)
     try:
         asyncio.run(fetch_image(url, body, settings, network, FetchLimits(total_seconds=30)))

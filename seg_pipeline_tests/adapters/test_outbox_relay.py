@@ -315,7 +315,7 @@ def test_after_the_time_is_over_what_waited_is_parked_without_trying_each(
     assert states(inbox, uuids) == {"parked"}
     assert all(
         "given up after 3600 s" in (inbox.outbox.delivery(uuid).reason or "") for uuid in uuids
-    )  # type: ignore[union-attr]
+    )
     assert inbox.outbox.uuids() == set(uuids)
 
 

@@ -70,7 +70,7 @@ def world(
     tmp_path_factory: pytest.TempPathFactory, aws_endpoint: str, profile: str
 ) -> Iterator[World]:
     names = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": REGION}
-    queue = boto3.client("sqs", endpoint_url=aws_endpoint, **names)  # type: ignore[call-overload]
+    queue = boto3.client("sqs", endpoint_url=aws_endpoint, **names)
     url = queue.create_queue(QueueName=f"queue-{secrets.token_hex(6)}")["QueueUrl"]
     with app_server() as server, serving(pictures) as address:
         settings = {

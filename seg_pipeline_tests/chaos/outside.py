@@ -84,7 +84,7 @@ def _fill(aws_url: str) -> tuple[str, str]:
 
 
 def _client(service: str, url: str) -> closing[Any]:
-    return closing(boto3.client(service, endpoint_url=url, **KEYS))  # type: ignore[call-overload]
+    return closing(boto3.client(service, endpoint_url=url, **KEYS))
 
 
 def _pictures(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

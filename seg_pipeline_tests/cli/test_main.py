@@ -9,7 +9,9 @@ from typer.testing import CliRunner
 from seg_pipeline.cli.main import app
 from seg_pipeline.settings import unknown_names_in_env_file
 
-COMMANDS = [each.name or each.callback.__name__ for each in app.registered_commands]
+COMMANDS = [
+    each.name or each.callback.__name__ for each in app.registered_commands if each.callback
+]
 
 
 def say(*arguments: str) -> str:

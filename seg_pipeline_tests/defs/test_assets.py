@@ -238,7 +238,7 @@ def test_an_operator_can_materialise_any_stage_again(
     events = [
         event.event_specific_data.materialization
         for event in again.get_asset_materialization_events()
-    ]  # type: ignore[union-attr]
+    ]
     assert [(event.asset_key.to_user_string(), event.partition) for event in events] == [
         (stage, "job-1")
     ]

@@ -156,5 +156,5 @@ def test_a_callback_that_is_parked_again_meanwhile_stays_on_the_list(memory: Sto
                     delivery.parked("again", datetime.now(UTC), Policy(60, 60)), delivery
                 )
 
-    ParkedItems(Quick(memory)).replay_callback(parked)  # type: ignore[arg-type]
+    ParkedItems(Quick(memory)).replay_callback(parked)
     assert [each.reason for each in items.page(None, 10).parked] == ["again"]

@@ -62,11 +62,11 @@ def test_the_bucket_holds_no_marker_of_a_finished_job(on_s3: Stack, aws_endpoint
     ).raise_for_status()
     store = open_store(
         Settings(
-            _env_file=None,  # type: ignore[call-arg]
+            _env_file=None,
             s3_bucket="pictures",
             s3_endpoint_url=aws_endpoint,
-            s3_access_key="test",  # type: ignore[arg-type]
-            s3_secret_key="test",  # type: ignore[arg-type]
+            s3_access_key="test",
+            s3_secret_key="test",
         )
     )
     assert (store.list("inbox/"), store.list("inflight/")) == ([], [])

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_a_quiet_service_has_no_alarm(settings: Settings) -> None:
     ],
 )
 def test_each_trouble_has_its_alarm(
-    trouble: dict[str, object], alarm: str, settings: Settings
+    trouble: dict[str, Any], alarm: str, settings: Settings
 ) -> None:
     assert failing(replace(QUIET, **trouble), settings) == [alarm]
 
@@ -67,7 +68,7 @@ def test_each_trouble_has_its_alarm(
     "well",
     [{"waiting": Waiting(9, 600)}, {"prune": PruneState(NOON - PRUNE_LATE_AFTER)}, {"workers": 0}],
 )
-def test_what_is_within_its_limit_is_no_alarm(well: dict[str, object], settings: Settings) -> None:
+def test_what_is_within_its_limit_is_no_alarm(well: dict[str, Any], settings: Settings) -> None:
     assert failing(replace(QUIET, **well), settings) == []
 
 

@@ -91,7 +91,7 @@ def test_a_picture_that_kills_its_workers_is_given_up_and_no_other(lethal_stack:
     assert lethal_stack.send_sample().found > 0
 
 
-def job(stack: Stack, uuid: str) -> dict:  # type: ignore[type-arg]
+def job(stack: Stack, uuid: str) -> dict:
     """The job as a client sees it."""
-    document: dict = httpx.get(f"{stack.base_url}/jobs/{uuid}", timeout=30).json()  # type: ignore[type-arg]
+    document: dict = httpx.get(f"{stack.base_url}/jobs/{uuid}", timeout=30).json()
     return document
