@@ -26,15 +26,17 @@ from seg_pipeline.jobs.file_links import file_links
 from seg_pipeline.jobs.repository import Claim
 from seg_pipeline.pipeline import stages
 from seg_pipeline.pipeline.run_context import RunIdentity
+from seg_pipeline.pipeline.stage_names import StageName
 from seg_pipeline.pipeline.stages import Metadata, StageContext, StageReport
 from seg_pipeline.telemetry.logs import about
 
 logger = logging.getLogger(__name__)
 
-CALLBACK = "callback"
-STAGES = (FIRST_OP, "segments", "cutouts", "result", CALLBACK)
+CALLBACK = StageName.CALLBACK.value
+STAGES = tuple(stage.value for stage in StageName)
+"""As plain text, since Dagster stores no enums."""
 
-Stage = Callable[[StageContext, Sequence[str]], StageReport]
+StageFunction = Callable[[StageContext, Sequence[str]], StageReport]
 Outputs = Iterator[dg.Output[list[str]]]
 
 _OUTS = {
@@ -43,7 +45,7 @@ _OUTS = {
 }
 
 
-def _first_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
+def _first_op(name: str, stage: StageFunction, about: str) -> dg.OpDefinition:
     @dg.op(
         name=name,
         description=about,
@@ -61,7 +63,7 @@ def _first_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
     return first
 
 
-def _next_op(name: str, stage: Stage, about: str) -> dg.OpDefinition:
+def _next_op(name: str, stage: StageFunction, about: str) -> dg.OpDefinition:
     @dg.op(
         name=name,
         description=about,
@@ -97,7 +99,7 @@ def _jobs_of_run(context: dg.OpExecutionContext) -> list[str]:
 
 
 def _run_stage(
-    context: dg.OpExecutionContext, name: str, stage: Stage, uuids: list[str]
+    context: dg.OpExecutionContext, name: str, stage: StageFunction, uuids: list[str]
 ) -> Outputs:
     """Runs a selected stage. A stage that is not selected left its results in the store.
 
@@ -205,13 +207,20 @@ def _failure_metadata(uuid: str, error: SegPipelineError, final: bool) -> Metada
     return {"job": uuid, "code": error.code, "final": final}
 
 
+def _doc(stage: StageFunction) -> str:
+    return stage.__doc__ or ""
+
+
 _ops = {
-    "source_image": _first_op(
-        "source_image", stages.prepare_sources, stages.prepare_sources.__doc__ or ""
-    ),
-    "segments": _next_op("segments", stages.find_segments, stages.find_segments.__doc__ or ""),
-    "cutouts": _next_op("cutouts", stages.cut_segments, stages.cut_segments.__doc__ or ""),
-    "result": _next_op("result", stages.publish_results, stages.publish_results.__doc__ or ""),
+    FIRST_OP: _first_op(FIRST_OP, stages.prepare_sources, _doc(stages.prepare_sources)),
+    **{
+        name.value: _next_op(name.value, stage, _doc(stage))
+        for name, stage in (
+            (StageName.SEGMENTS, stages.find_segments),
+            (StageName.CUTOUTS, stages.cut_segments),
+            (StageName.RESULT, stages.publish_results),
+        )
+    },
 }
 
 

@@ -9,10 +9,11 @@ from typing import Any
 from dagster import DagsterRun
 
 from seg_pipeline.defs.partitions import PARTITION_TAG
+from seg_pipeline.pipeline.stage_names import StageName
 
 RUN_KEY_TAG = "dagster/run_key"
 GRAPH = "segmentation"
-FIRST_OP = "source_image"
+FIRST_OP = StageName.SOURCE_IMAGE.value
 
 
 def run_config_for(uuids: Sequence[str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from seg_pipeline.domain import Job, RgbImage
 from seg_pipeline.errors import JobCancelled
 from seg_pipeline.jobs.model_output import ModelOutput
 from seg_pipeline.jobs.records import Timing
+from seg_pipeline.pipeline.stage_names import StageName
 from seg_pipeline.telemetry.logs import InheritingPool, about
 
 T = TypeVar("T")
@@ -150,15 +151,15 @@ class RunContext:
         """Sets the stages of the run, and its identity if one is given."""
         self._planned, self._identity = frozenset(planned), identity or self._identity
 
-    def record(self, stage: str, uuid: str, outcome: Outcome) -> None:
+    def record(self, stage: StageName, uuid: str, outcome: Outcome) -> None:
         """Records the outcome of a stage that was begun for a job."""
         self._outcomes[stage, uuid] = outcome
 
-    def has_outcome(self, stage: str, uuid: str) -> bool:
+    def has_outcome(self, stage: StageName, uuid: str) -> bool:
         """Whether that stage was begun for the job."""
         return (stage, uuid) in self._outcomes
 
-    def take_outcomes(self, stage: str, uuids: Iterable[str]) -> dict[str, Outcome]:
+    def take_outcomes(self, stage: StageName, uuids: Iterable[str]) -> dict[str, Outcome]:
         """The outcomes of a stage that was begun for each of these jobs. The run forgets them."""
         return {uuid: self._outcomes.pop((stage, uuid)) for uuid in uuids}
 

@@ -47,6 +47,7 @@ from seg_pipeline.jobs.records import Result, Timing, completed_result, failed_r
 from seg_pipeline.jobs.repository import Claim, Inbox
 from seg_pipeline.pipeline.output_budget import check_output, surest
 from seg_pipeline.pipeline.run_context import Outcome, RunContext, make_encoders, mask_bytes
+from seg_pipeline.pipeline.stage_names import StageName
 from seg_pipeline.segmenters import Notes
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
@@ -58,8 +59,6 @@ from seg_pipeline.telemetry.logs import about
 logger = logging.getLogger(__name__)
 
 Metadata = dict[str, Any]
-
-SOURCE, SEGMENTS, CUTOUTS = "source_image", "segments", "cutouts"
 
 PICTURES_IN_MEMORY_BYTES = 512 * 2**20
 PICTURES_PER_CALL = 8
@@ -206,7 +205,7 @@ def prepare_sources(context: StageContext, uuids: Sequence[str]) -> StageReport:
     """
     with context.at_work() as run:
         sources = {uuid: run.prepare(uuid, _prepare_source, context, run, uuid) for uuid in uuids}
-        if SEGMENTS in run.planned:
+        if StageName.SEGMENTS in run.planned:
             for uuid, source in sources.items():
                 run.send_for(uuid, source)
             _segment_arrivals(
@@ -221,20 +220,20 @@ def find_segments(context: StageContext, uuids: Sequence[str]) -> StageReport:
     The masks of one picture are written while the next is segmented.
     """
     with context.at_work() as run:
-        _send_for_pictures(context, run, SEGMENTS, uuids)
+        _send_for_pictures(context, run, StageName.SEGMENTS, uuids)
         _segment_arrivals(context, run)
-        return _collect(run, SEGMENTS, uuids)
+        return _collect(run, StageName.SEGMENTS, uuids)
 
 
 def cut_segments(context: StageContext, uuids: Sequence[str]) -> StageReport:
     """Stores the picture as WEBP, a cut-out of each segment, and the overlay."""
     with context.at_work() as run:
-        _send_for_pictures(context, run, CUTOUTS, uuids)
+        _send_for_pictures(context, run, StageName.CUTOUTS, uuids)
         while run.on_the_way:
             run.wait_for_arrivals()
-            for uuid, found in _arrived(run, CUTOUTS).items():
+            for uuid, found in _arrived(run, StageName.CUTOUTS).items():
                 _cut(context, run, uuid, found)
-        return _collect(run, CUTOUTS, uuids)
+        return _collect(run, StageName.CUTOUTS, uuids)
 
 
 def publish_results(context: StageContext, uuids: Sequence[str]) -> StageReport:
@@ -319,30 +318,32 @@ def fail_job(
 
 
 def _prepare_source(context: StageContext, run: RunContext, uuid: str) -> Metadata:
-    with run.timed(uuid, SOURCE):
+    with run.timed(uuid, StageName.SOURCE_IMAGE):
         job = context.job(run, uuid)
         run.check(uuid)
         data = _source_bytes(context, job)
         record = context.inbox.fetches.record_of(job) if job.image_url else None
         header = context.identify(data)
-    with run.holding(uuid, _decoded_bytes(header)) as slot, run.timed(uuid, SOURCE):
-        with _on_record(context, run, uuid, SOURCE):
+    with run.holding(uuid, _decoded_bytes(header)) as slot, run.timed(uuid, StageName.SOURCE_IMAGE):
+        with _on_record(context, run, uuid, StageName.SOURCE_IMAGE):
             slot.picture, notes = context.decode(data, header)
         info = _store_source(context, job, data, header, notes)
-    if SEGMENTS not in run.planned:
+    if StageName.SEGMENTS not in run.planned:
         run.release(uuid)
     address = public_address(job.image_url) if job.image_url else "(upload)"
     facts = record.facts() if record else {}
     return {
         **to_document(info),
-        "seconds": run.seconds(uuid, SOURCE),
+        "seconds": run.seconds(uuid, StageName.SOURCE_IMAGE),
         "image_url": address,
         **facts,
     }
 
 
 @contextmanager
-def _on_record(context: StageContext, run: RunContext, uuid: str, stage: str) -> Iterator[None]:
+def _on_record(
+    context: StageContext, run: RunContext, uuid: str, stage: StageName
+) -> Iterator[None]:
     """Surrounds work that may end the worker. If it does, the job is to blame."""
     _record_work(context, run, uuid, stage)
     try:
@@ -351,7 +352,7 @@ def _on_record(context: StageContext, run: RunContext, uuid: str, stage: str) ->
         _forget_work(context, run, uuid)
 
 
-def _record_work(context: StageContext, run: RunContext, uuid: str, stage: str) -> None:
+def _record_work(context: StageContext, run: RunContext, uuid: str, stage: StageName) -> None:
     """Returns once the store knows that the job is worked on, if the job is alone in its run."""
     if run.identity.may_be_blamed_on_its_job:
         evidence = Evidence(run.identity.run_id, stage)
@@ -447,10 +448,10 @@ def _decoded_bytes(header: ImageHeader) -> int:
 
 
 def _send_for_pictures(
-    context: StageContext, run: RunContext, stage: str, uuids: Iterable[str]
+    context: StageContext, run: RunContext, stage: StageName, uuids: Iterable[str]
 ) -> None:
     """Begins to read the pictures that the earlier stages did not leave in memory."""
-    fetch = _fetch_picture_and_found if stage == CUTOUTS else _fetch_picture
+    fetch = _fetch_picture_and_found if stage == StageName.CUTOUTS else _fetch_picture
     for uuid in uuids:
         if uuid not in run.on_the_way and not run.has_outcome(stage, uuid):
             run.send_for(uuid, run.prepare(uuid, fetch, context, run, uuid))
@@ -459,7 +460,10 @@ def _send_for_pictures(
 def _fetch_picture(context: StageContext, run: RunContext, uuid: str) -> None:
     data = context.stored_source(uuid)
     header = context.identify(data)
-    with run.holding(uuid, _decoded_bytes(header)) as slot, _on_record(context, run, uuid, SOURCE):
+    with (
+        run.holding(uuid, _decoded_bytes(header)) as slot,
+        _on_record(context, run, uuid, StageName.SOURCE_IMAGE),
+    ):
         context.job(run, uuid)
         slot.picture = context.decode(data, header).pixels
 
@@ -471,7 +475,7 @@ def _fetch_picture_and_found(context: StageContext, run: RunContext, uuid: str) 
     return found
 
 
-def _arrived(run: RunContext, stage: str) -> dict[str, Any]:
+def _arrived(run: RunContext, stage: StageName) -> dict[str, Any]:
     """The pictures that have arrived, with what came beside them.
 
     Those that failed fail this stage.
@@ -492,7 +496,7 @@ def _segment_arrivals(
         if until():
             return
         groups: dict[SegmentationCall, list[str]] = defaultdict(list)
-        for uuid in _still_wanted(context, run, _arrived(run, SEGMENTS)):
+        for uuid in _still_wanted(context, run, _arrived(run, StageName.SEGMENTS)):
             groups[SegmentationCall.of(context.job(run, uuid))].append(uuid)
         for asked, group in groups.items():
             _segment(context, run, asked, group)
@@ -504,7 +508,7 @@ def _still_wanted(context: StageContext, run: RunContext, uuids: Iterable[str]) 
         try:
             run.check(uuid)
         except JobCancelled as error:
-            run.record(SEGMENTS, uuid, _raising(error))
+            run.record(StageName.SEGMENTS, uuid, _raising(error))
             _release(context, run, uuid)
         else:
             yield uuid
@@ -544,7 +548,7 @@ def _segment_each(
     error: Exception,
 ) -> None:
     if len(uuids) == 1:
-        run.record(SEGMENTS, uuids[0], _raising(error))
+        run.record(StageName.SEGMENTS, uuids[0], _raising(error))
         _release(context, run, uuids[0])
         return
     for uuid in uuids:
@@ -557,14 +561,14 @@ def _call_model(
     pictures = {uuid: picture for uuid in uuids if (picture := run.slot(uuid).picture) is not None}
     with context.models.borrow(asked.model) as segmenter:
         for uuid in pictures:
-            _record_work(context, run, uuid, SEGMENTS)
+            _record_work(context, run, uuid, StageName.SEGMENTS)
         begin = time.perf_counter()
         answers = segmenter.segment(list(pictures.values()), dict(asked.parameters))
         seconds = (time.perf_counter() - begin) / len(pictures)
         weights_sha256, notes = segmenter.weights_sha256, dict(segmenter.notes)
     founds = {}
     for (uuid, picture), segments in zip(pictures.items(), answers, strict=True):
-        run.add_seconds(uuid, SEGMENTS, seconds)
+        run.add_seconds(uuid, StageName.SEGMENTS, seconds)
         metrics.MODEL_SECONDS.labels(asked.model).observe(seconds)
         kept = surest(segments, context.settings.max_segments)
         founds[uuid] = _found(asked.model, weights_sha256, picture, seconds, kept)
@@ -588,8 +592,8 @@ def _send_on(
     run.keep_output(uuid, found)
     run.hold_more(uuid, mask_bytes(found))
     stored = run.encode(uuid, _store_segments, context, run, uuid, found, notes)
-    run.record(SEGMENTS, uuid, stored.result)
-    if CUTOUTS in run.planned:
+    run.record(StageName.SEGMENTS, uuid, stored.result)
+    if StageName.CUTOUTS in run.planned:
         _cut(context, run, uuid, found)
     else:
         _release(context, run, uuid)
@@ -630,14 +634,14 @@ def _cut(context: StageContext, run: RunContext, uuid: str, found: ModelOutput) 
     try:
         check_output(job, found.segments, context.settings.max_output_pixels)
     except OutputTooLarge as error:
-        run.record(CUTOUTS, uuid, _raising(error))
+        run.record(StageName.CUTOUTS, uuid, _raising(error))
         _release(context, run, uuid)
         return
     parts = _pictures_of(run, job, picture, found)
     run.retain(uuid, len(parts))
     written = [run.encode(uuid, _write_part, context, run, uuid, part) for part in parts]
     metadata = partial(_cutouts_metadata, run, job, len(found.segments), written)
-    run.record(CUTOUTS, uuid, metadata)
+    run.record(StageName.CUTOUTS, uuid, metadata)
 
 
 FilesOfCrops = Callable[[], dict[str, bytes]]
@@ -673,7 +677,7 @@ def _crops(
 
 def _write_part(context: StageContext, run: RunContext, uuid: str, part: FilesOfCrops) -> int:
     try:
-        with run.timed(uuid, CUTOUTS):
+        with run.timed(uuid, StageName.CUTOUTS):
             run.check(uuid)
             files = part()
             with run.writing(uuid):
@@ -689,7 +693,7 @@ def _cutouts_metadata(
         "cutouts": cutouts,
         "bytes": sum(part.result() for part in written),
         "resize": job.resize or 0,
-        "seconds": run.seconds(job.uuid, CUTOUTS),
+        "seconds": run.seconds(job.uuid, StageName.CUTOUTS),
         "overlay_key": keys.overlay(job.uuid),
     }
 
@@ -752,7 +756,7 @@ def _each(
         return _report({uuid: future.result for uuid, future in futures.items()})
 
 
-def _collect(run: RunContext, stage: str, uuids: Iterable[str]) -> StageReport:
+def _collect(run: RunContext, stage: StageName, uuids: Iterable[str]) -> StageReport:
     """The report of a stage from its outcomes, which the run forgets."""
     return _report(run.take_outcomes(stage, uuids))
 
