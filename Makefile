@@ -1,6 +1,6 @@
 # `make` lists the targets. Only Python 3.11 or later and make are needed; everything else lands in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help env run run-servers demo-queue check test chaos fuzz bench lint format lock clean
+.PHONY: help env run run-servers demo-queue check test chaos fuzz bench lint format lock schema clean
 
 # The first that fits; wheels for macOS are complete up to 3.13, so a newer one comes last.
 FIND_PYTHON = for newest in 13 14; do for python in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -58,6 +58,9 @@ lock: env ## Write both lock files from pyproject.toml; ARGS=--upgrade takes new
 COMPILE = SAM2_BUILD_CUDA=0 .venv/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-build-isolation \
 	--custom-compile-command "make lock" $(ARGS)
+
+schema: env ## Write docs/job-result.schema.json from the records that are served.
+	@.venv/bin/python -m seg_pipeline.jobs.answer_schema
 
 clean: ## Remove the environment and caches; data/ and models/ stay.
 	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

@@ -63,7 +63,7 @@ class RunLengths:
     size: Annotated[
         tuple[Positive, Positive], Field(description="Height and width of the picture.")
     ]
-    counts: str
+    counts: Annotated[str, Field(json_schema_extra={"minLength": 1})]
 
 
 @dataclass(frozen=True)
