@@ -28,7 +28,7 @@ from api.views import (
 )
 from seg_pipeline.domain import UUID_PATTERN, JobStatus, check_uuid
 from seg_pipeline.errors import JobNotFound, NothingToTell
-from seg_pipeline.jobs.repository import Page
+from seg_pipeline.jobs.listing import Page
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], dependencies=[RequireKey])
 
@@ -199,7 +199,7 @@ def _replay(service: Service, uuid: str) -> str:
 
 
 def _page(service: Service, status: JobStatus | None, after: str | None, limit: int) -> Page:
-    return service.inbox.page(status, after, limit, service.live_beats())
+    return service.inbox.listing.page(status, after, limit, service.live_beats())
 
 
 def _delete(service: Service, uuid: str) -> bool:

@@ -16,7 +16,6 @@ former job is being deleted: once that has no request any more, nothing that an 
 touched.
 """
 
-import base64
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,14 +24,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from io import SEEK_END
-from itertools import islice
 from typing import Any, BinaryIO, Self, TypeVar
 
-from seg_pipeline.domain import Job, JobStatus, Moment, check_uuid
+from seg_pipeline.domain import Job, JobStatus, Moment
 from seg_pipeline.errors import (
     Fault,
-    InvalidRequest,
-    InvalidUuid,
     JobConflict,
     JobNotFound,
     ObjectNotFound,
@@ -42,6 +38,8 @@ from seg_pipeline.errors import (
 )
 from seg_pipeline.jobs.fetches import FetchQueue, is_failed_marker
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat
+from seg_pipeline.jobs.listing import JobListing
+from seg_pipeline.jobs.markers import each_marker, marker_name
 from seg_pipeline.jobs.outbox import Outbox
 from seg_pipeline.jobs.parked_notes import ParkedNote, park
 from seg_pipeline.jobs.records import OUTCOMES, Result, StoredResult
@@ -101,23 +99,6 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class JobEntry:
-    """A line of a listing: where the job stood when it was listed, and since when."""
-
-    uuid: str
-    status: JobStatus
-    since: datetime
-
-
-@dataclass(frozen=True)
-class Page:
-    """Part of a listing; `next` is the token for what follows, None at the end."""
-
-    jobs: list[JobEntry]
-    next: str | None
-
-
-@dataclass(frozen=True)
 class ExpiredJob:
     """A job whose time is over, and the expiry marker (`key`) that says so."""
 
@@ -150,6 +131,7 @@ class Inbox:
         self.store = store
         self.outbox = Outbox(store)
         self.fetches = FetchQueue(store)
+        self.listing = JobListing(store)
 
     def accept(self, job: Job, data: bytes | BinaryIO | None = None) -> Accepted:
         """Makes the job durable and visible to the sensor; once it returns, the job cannot get
@@ -188,14 +170,14 @@ class Inbox:
     def waiting(self, limit: int) -> list[str]:
         """Uuids of jobs that nobody has claimed, the longest waiting first; no job is read for
         it."""
-        return [_name(info) for info in self._oldest_markers()[:limit]]
+        return [marker_name(info) for info in self._oldest_markers()[:limit]]
 
     def waiting_by_picture(self, limit: int) -> tuple[list[str], list[str]]:
         """The same in two: jobs whose picture is there, and those whose picture could not be
         had."""
         markers = self._oldest_markers()
-        ready = [_name(info) for info in markers if not is_failed_marker(info.size)]
-        failed = [_name(info) for info in markers if is_failed_marker(info.size)]
+        ready = [marker_name(info) for info in markers if not is_failed_marker(info.size)]
+        failed = [marker_name(info) for info in markers if is_failed_marker(info.size)]
         return ready[:limit], failed[:limit]
 
     def job(self, uuid: str) -> Job:
@@ -308,23 +290,6 @@ class Inbox:
         stored = read_result(self.store, uuid)
         return stored.result if stored else None
 
-    def page(
-        self,
-        status: JobStatus | None,
-        after: str | None,
-        limit: int,
-        live_beats: Iterable[WorkerHeartbeat] = (),
-    ) -> Page:
-        """Jobs with a status, or all: queued, processing, failed, completed; each group by uuid.
-
-        `after` is the former page's `next`; InvalidRequest if it is not. A job that moves on while
-        one pages may be seen twice or not at all.
-        """
-        live = {uuid for heartbeat in live_beats for uuid in heartbeat.uuids}
-        found = [*islice(self._entries(status, _Cursor.parse(after), live), limit + 1)]
-        token = found[limit - 1][1].token() if len(found) > limit else None
-        return Page([entry for entry, _ in found[:limit]], token)
-
     def delete(self, uuid: str) -> bool:
         """Removes the job with all its files, wherever it stands; says whether there was one.
 
@@ -350,7 +315,7 @@ class Inbox:
     def asked_to_cancel(self, uuids: Collection[str]) -> frozenset[str]:
         """Those of the jobs that are to be cancelled; one request whatever their number, if none
         is."""
-        asked = {_name(info) for info in self.store.list(keys.CANCELS)} & set(uuids)
+        asked = {marker_name(info) for info in self.store.list(keys.CANCELS)} & set(uuids)
         return frozenset(uuid for uuid in asked if self._is_to_be_cancelled(uuid))
 
     def _is_to_be_cancelled(self, uuid: str) -> bool:
@@ -581,7 +546,7 @@ class Inbox:
         except ObjectNotFound:
             return None
         except UnreadableRecord:
-            return Claim(_name(info), 1, "", info.last_modified)
+            return Claim(marker_name(info), 1, "", info.last_modified)
 
     def _write_result(self, stored: StoredResult, keep_earlier: bool) -> StoredResult:
         """The result that stands: this one, or the earlier one if there is one to keep."""
@@ -618,35 +583,9 @@ class Inbox:
         markers = [keys.inflight(uuid), keys.inbox(uuid), keys.cancel(uuid), *fetching]
         self.store.at_once([partial(self.store.delete, key) for key in markers])
 
-    def _entries(
-        self, wanted: JobStatus | None, cursor: "_Cursor", live: Collection[str]
-    ) -> "Iterator[tuple[JobEntry, _Cursor]]":
-        claimed = {_name(info) for info in self._each(keys.INFLIGHT)}
-        # By group: a job between two steps has both markers; one marker stands for two statuses.
-        skipped = {
-            0: lambda uuid: uuid in claimed or self.store.head(keys.inbox(uuid)) is not None,
-            1: claimed.__contains__,
-            2: live.__contains__,
-            3: lambda uuid: uuid not in live,
-        }
-        for group, (prefix, status) in enumerate(_GROUPS):
-            if group < cursor.group or wanted not in (None, status):
-                continue
-            for info in self._each(prefix, cursor.uuid if group == cursor.group else None):
-                uuid = _name(info)
-                if group not in skipped or not skipped[group](uuid):
-                    yield JobEntry(uuid, status, info.last_modified), _Cursor(group, uuid)
-
-    def _each(self, prefix: str, after: str | None = None) -> Iterator[ObjectInfo]:
-        """All objects below the prefix, asked for a page at a time."""
-        last = f"{prefix}{after}" if after else None
-        while infos := self.store.list(prefix, last, _PAGE):
-            yield from infos
-            last = infos[-1].key
-
     def _expiry_markers(self, now: datetime) -> Iterator[ExpiredJob]:
-        for info in self._each(keys.EXPIRY):
-            epoch, _, uuid = _name(info).partition("-")
+        for info in each_marker(self.store, keys.EXPIRY):
+            epoch, _, uuid = marker_name(info).partition("-")
             if not epoch.isdigit() or not uuid:
                 continue
             if int(epoch) > now.timestamp():
@@ -668,47 +607,9 @@ def _size(data: bytes | BinaryIO) -> int:
     return len(data) if isinstance(data, bytes) else data.seek(0, SEEK_END)
 
 
-def _done(outcome: str) -> str:
-    return keys.done(outcome, "")
-
-
 def _first_marker(job: Job) -> str:
     """Where an accepted job waits first: for its picture, or for its run."""
     return keys.fetching(job.uuid) if job.image_url else keys.inbox(job.uuid)
-
-
-_GROUPS = (
-    (keys.FETCHING, JobStatus.QUEUED),
-    (keys.INBOX, JobStatus.QUEUED),
-    (keys.INFLIGHT, JobStatus.QUEUED),
-    (keys.INFLIGHT, JobStatus.PROCESSING),
-    (_done("failed"), JobStatus.FAILED),
-    (_done("completed"), JobStatus.COMPLETED),
-)
-
-
-@dataclass(frozen=True)
-class _Cursor:
-    """Where a page ended: the group of `_GROUPS` and the last uuid."""
-
-    group: int = 0
-    uuid: str | None = None
-
-    def token(self) -> str:
-        return base64.urlsafe_b64encode(f"{self.group}:{self.uuid}".encode()).decode().rstrip("=")
-
-    @classmethod
-    def parse(cls, token: str | None) -> "_Cursor":
-        if not token:
-            return cls()
-        try:
-            text = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode()
-            group, _, uuid = text.partition(":")
-            return cls(range(len(_GROUPS)).index(int(group)), check_uuid(uuid))
-        except (ValueError, InvalidUuid) as error:
-            raise InvalidRequest(
-                "after is no token of a former page; leave it out to start again."
-            ) from error
 
 
 def _at_once(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
@@ -717,10 +618,6 @@ def _at_once(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return [function(item) for item in items]
     with ThreadPoolExecutor(min(16, len(items)), thread_name_prefix="inbox") as pool:
         return [*pool.map(function, items)]
-
-
-def _name(info: ObjectInfo) -> str:
-    return info.key.rpartition("/")[2]
 
 
 def count_end(result: Result, via: str) -> None:

@@ -107,10 +107,11 @@ def test_a_listing_has_each_job_once(inbox: Inbox) -> None:
     bring_picture(inbox, "c")
     inbox.claim(["c"], "key")
     inbox.store.put(keys.inbox("a"), b"")  # in the moment between two steps
-    assert sorted((entry.uuid, str(entry.status)) for entry in inbox.page(None, None, 10).jobs) == [
+    listed = inbox.listing.page(None, None, 10).jobs
+    assert sorted((entry.uuid, str(entry.status)) for entry in listed) == [
         ("a", "queued"), ("b", "queued"), ("c", "queued"),
     ]  # fmt: skip
-    assert len(inbox.page(None, None, 2).jobs) == 2
+    assert len(inbox.listing.page(None, None, 2).jobs) == 2
 
 
 # Deleting

@@ -124,7 +124,7 @@ class History:
             set(self.inbox.waiting(10)),
             {claim.uuid for claim in self.inbox.inflight()},
         )
-        listed = {entry.uuid for entry in self.inbox.page(None, None, 100).jobs}
+        listed = {entry.uuid for entry in self.inbox.listing.page(None, None, 100).jobs}
         for uuid in self.promised:
             status = self.inbox.status(uuid)
             assert uuid in waiting | inflight | fetching or self.inbox.result(uuid), status
@@ -136,7 +136,8 @@ class History:
             if uuid in self.promised:
                 assert self.inbox.status(uuid) == status
                 assert uuid in {
-                    entry.uuid for entry in self.inbox.page(self.inbox.status(uuid), None, 9).jobs
+                    entry.uuid
+                    for entry in self.inbox.listing.page(self.inbox.status(uuid), None, 9).jobs
                 }
 
     def ends_well(self) -> None:

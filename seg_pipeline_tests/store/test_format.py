@@ -50,8 +50,8 @@ def test_an_older_store_is_marked_and_everything_in_it_is_found(old_store: Store
     assert json.loads(old_store.get(keys.FORMAT))["format"] == FORMAT
     inbox = Inbox(old_store)
     assert {uuid: str(inbox.status(uuid)) for uuid in STATUSES} == STATUSES
-    assert {entry.uuid for entry in inbox.page(None, None, 100).jobs} == STATUSES.keys()
-    assert {entry.uuid for entry in inbox.page(JobStatus.FAILED, None, 100).jobs} == {
+    assert {entry.uuid for entry in inbox.listing.page(None, None, 100).jobs} == STATUSES.keys()
+    assert {entry.uuid for entry in inbox.listing.page(JobStatus.FAILED, None, 100).jobs} == {
         "failed-to-tell"
     }
     assert set(inbox.waiting(10)) == {"waiting-upload", "waiting-fetch"}
