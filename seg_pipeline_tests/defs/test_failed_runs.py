@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -10,6 +11,7 @@ import pytest
 from seg_pipeline.defs.alarms import (
     build_failure_alerts_sensor,
 )
+from seg_pipeline.defs.failed_runs import REPEATED_AFTER, FailureMemory, RunFailure, failure_of
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
@@ -128,3 +130,74 @@ def test_runs_before_the_first_tick_are_no_news(
     failing_job(instance, reported("model_failed", "long ago."))
     tick_alerts(stage_context.settings, instance, json.dumps(memory))
     assert people.texts == []
+
+
+def failure(code: str = "model_failed", is_final: bool = True, run_id: str = "r") -> RunFailure:
+    return RunFailure(run_id, "segment_images", code, "it fell over.", is_final)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_final", "is_ours"),
+    [
+        ("model_failed", True, True),
+        ("model_failed", False, False),
+        ("not_an_image", True, False),
+        ("cancelled", True, False),
+        ("run_failed", True, True),
+    ],
+)
+def test_somebody_is_woken_for_what_is_ours_and_final(
+    code: str, is_final: bool, is_ours: bool
+) -> None:
+    assert failure(code, is_final).is_ours is is_ours
+
+
+def test_a_kind_is_due_again_after_an_hour_with_the_count_and_the_latest() -> None:
+    memory = FailureMemory.read(None, NOON)
+    memory.count(failure(run_id="r1"), NOON)
+    assert memory.due_lines(NOON) == [
+        "FAILED model_failed: run r1 of segment_images: it fell over."
+    ]
+    for run_id in ("r2", "r3"):
+        memory.count(failure(run_id=run_id), NOON)
+    assert memory.due_lines(NOON + REPEATED_AFTER - timedelta(seconds=1)) == []
+    assert memory.due_lines(NOON + REPEATED_AFTER) == [
+        "FAILED model_failed (2 since the last message): run r3 of segment_images: it fell over."
+    ]
+    assert memory.due_lines(NOON + 2 * REPEATED_AFTER) == []
+
+
+def test_kinds_do_not_wait_for_one_another() -> None:
+    memory = FailureMemory.read(None, NOON)
+    memory.count(failure(), NOON)
+    memory.due_lines(NOON)
+    memory.count(failure("worker_lost"), NOON)
+    assert [line.split()[1] for line in memory.due_lines(NOON)] == ["worker_lost:"]
+
+
+def test_a_cursor_holds_all_that_is_remembered() -> None:
+    memory = FailureMemory.read(None, NOON)
+    memory.count(failure(), NOON)
+    memory.due_lines(NOON)
+    memory.count(failure("worker_lost"), NOON)
+    assert FailureMemory.read(memory.cursor(), NOON + REPEATED_AFTER) == memory
+
+
+@pytest.mark.parametrize("cursor", [None, "", "no JSON", "[]", "3", "{}", '{"seen": []}'])
+def test_a_cursor_that_cannot_be_read_begins_anew(cursor: str | None) -> None:
+    assert FailureMemory.read(cursor, NOON) == FailureMemory(NOON.isoformat())
+
+
+def test_a_newer_versions_cursor_is_read_without_what_is_not_known() -> None:
+    cursor = json.dumps({"updated_after": NOON.isoformat(), "new": 1})
+    assert FailureMemory.read(cursor, NOON) == FailureMemory(NOON.isoformat())
+
+
+def test_a_run_that_ended_outside_its_steps_says_so(instance: dg.DagsterInstance) -> None:
+    @dg.job
+    def nothing() -> None:
+        """A job without steps."""
+
+    run = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.FAILURE)
+    found = failure_of(instance, run)
+    assert (found.code, found.is_final, found.is_ours) == ("run_failed", True, True)
