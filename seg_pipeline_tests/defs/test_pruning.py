@@ -404,6 +404,7 @@ def test_a_search_that_cannot_read_where_it_was_begins_anew(
     assert prune(searched, instance, later(hours=2)).orphans == 2
 
 
+@pytest.mark.process
 def test_a_prune_calls_the_store_as_often_whatever_the_number_of_living_jobs(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

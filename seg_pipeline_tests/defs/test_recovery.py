@@ -75,6 +75,7 @@ def test_a_job_that_ended_its_worker_gets_its_next_attempt(
 
 
 @pytest.mark.parametrize("uuids", [["a"], ["a", "b"]])
+@pytest.mark.process
 def test_a_job_is_not_given_up_for_a_worker_that_something_else_ended(
     tmp_path: Path, instance: dg.DagsterInstance, uuids: list[str]
 ) -> None:
