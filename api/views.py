@@ -18,7 +18,7 @@ FINISHED = (JobStatus.COMPLETED, JobStatus.FAILED)
 
 @dataclass(frozen=True)
 class JobView:
-    """A job as clients see it, and whether that is the last word."""
+    """A job as clients see it, and whether that is final."""
 
     job: FinishedJob | UnfinishedJob
     is_finished: bool
@@ -46,7 +46,7 @@ def view_accepted(service: Service, job: Job, base_url: str) -> JobView:
 
 
 def segments_response(job: FinishedJob) -> Response:
-    """The waiting routes' answer: the segments, or the reason why there are none."""
+    """The answer of the waiting routes: the segments, or the reason why there are none."""
     if job.error:
         return failure_response(job.error.code, job.error.message, job.uuid)
     return record_response(job) if job.segments else no_masks_found()

@@ -1,5 +1,4 @@
-"""boto3's client for S3, for what the store's own client does not do: others' buckets, and links
-that hold for a while."""
+"""boto3's client for S3: for foreign buckets and for signed links, which obstore does not serve."""
 
 from typing import Any
 
@@ -7,8 +6,10 @@ from seg_pipeline.settings import Settings
 
 
 def make_s3_client(settings: Settings, **options: Any) -> Any:
-    """A client with the store's endpoint and credentials, or boto3's own chain without them. The
-    options are botocore's: timeouts, retries, connections."""
+    """A client with the store's endpoint and credentials. Without these, boto3's own chain applies.
+
+    The options are botocore's: timeouts, retries, connections.
+    """
     import boto3
     from botocore.config import Config
 

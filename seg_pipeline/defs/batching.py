@@ -11,30 +11,31 @@ Further jobs wait as markers, which cost nothing else.
 
 
 FAILED_RUN_PAUSE_SECONDS = 1.0
-"""Between two runs that only record why a picture could not be had, while others are waited
-for."""
+"""The pause between two runs that only record a failed fetch, while other jobs wait."""
 
 QUIET_SECONDS = 10.0
 """After so long without a picture nobody is held up, and such runs follow one another."""
 
 
 class FailedRunPace:
-    """When a run may be asked for whose job has no picture: its end is in no hurry, and each such
-    run takes a worker's time from somebody who waits."""
+    """When a run may be requested for a job without a picture.
+
+    Its end is not urgent, and each such run takes a worker's time from waiting jobs.
+    """
 
     def __init__(self) -> None:
         self._ready_at = self._failed_at = float("-inf")
 
     def note_ready(self, now: float) -> None:
-        """A job with a picture is there; `now` is monotonic, in seconds."""
+        """Records a job with a picture; `now` is monotonic, in seconds."""
         self._ready_at = now
 
     def note_asked(self, now: float) -> None:
-        """A run for a job without a picture was asked for."""
+        """Records the request of a run for a job without a picture."""
         self._failed_at = now
 
     def allows(self, now: float) -> bool:
-        """Whether such a run may be asked for now."""
+        """Whether such a run may be requested now."""
         is_quiet = now - self._ready_at >= QUIET_SECONDS
         return is_quiet or now - self._failed_at >= FAILED_RUN_PAUSE_SECONDS
 

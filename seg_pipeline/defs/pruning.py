@@ -43,15 +43,18 @@ PER_PRUNE = 200_000
 LONGEST_PRUNE_SECONDS = 40 * 60.0
 """The limits of one prune, for each kind of file and in time. The next one removes the rest.
 
-A prune has so ended when the next one begins.
+A prune has therefore ended when the next one begins.
 """
 
 AT_ONCE = 16
 """Jobs deleted at the same time: in a bucket each takes a dozen requests in sequence."""
 
 SEARCHED = 1000
-"""Names that a prune looks at for leftovers. A job has three (its files, the mark of its end, its
-partition), so that a round of the search takes thirty hours with 10,000 jobs that live."""
+"""The names that one prune searches for leftovers.
+
+A job has three: its files, the mark of its end and its partition. With 10,000 live jobs, a round of
+the search so takes thirty hours.
+"""
 
 ORPHAN_GRACE = timedelta(hours=1)
 LEFTOVER_GRACE = timedelta(hours=1)
@@ -63,7 +66,7 @@ FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.Dagster
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a prune may take, and how many names it looks at for leftovers."""
+    """How long a prune may take, and how many names it searches for leftovers."""
 
     seconds: float = LONGEST_PRUNE_SECONDS
     searched: int = SEARCHED
@@ -74,9 +77,11 @@ USUAL_LIMITS = Limits()
 
 @dataclass
 class Pruned:
-    """How much of each kind a prune removed, or would remove; and of the search for leftovers how
-    many names it looked at this time and in this round, where it stands, since when this round has
-    been under way and when the one before it ended."""
+    """How much of each kind a prune removed, or would remove, and how far its search came.
+
+    Of the search for leftovers it says how many names were searched this time and in this round,
+    where it stands, when this round began and when the former one ended.
+    """
 
     jobs: int = 0
     orphans: int = 0
@@ -135,12 +140,11 @@ def prune(
     dry_run: bool = False,
     limits: Limits = USUAL_LIMITS,
 ) -> Pruned:
-    """Removes what has expired by `now`, and leftovers among the names whose turn it is. A job in
-    flight or in the inbox is never touched.
+    """Removes what has expired by `now`, and the leftovers among the names whose turn it is.
 
-    Each step may be repeated: a prune that dies is finished by the next. What cannot be removed is
-    counted and does not keep the rest from going. What it costs grows with what is removed, and not
-    with what stays.
+    A job in flight or in the inbox is never touched. Each step may be repeated: the next prune
+    finishes one that died. A failed removal is counted, and the others go on. The cost grows with
+    what is removed, and not with what stays.
     """
     counts, deadline = Pruned(), time.monotonic() + limits.seconds
     found = _search(stage_context, instance, now, limits.searched)
@@ -158,13 +162,13 @@ def prune(
 
 
 Step = tuple[str, Iterable[Removal], int]
-"""What is counted, its removals, and how many of these go side by side."""
+"""A kind that is counted, its removals, and how many of these run at the same time."""
 
 
 def _leftovers(
     stage_context: StageContext, instance: dg.DagsterInstance, found: Found
 ) -> Iterator[Step]:
-    """First of all, so that the search gets on however much there is to do besides."""
+    """The leftovers come first, so that the search advances however much else there is to do."""
     leftovers = dict(found.leftovers)
     gone = leftovers.pop(_PARTITIONS)
     orphans = dict.fromkeys(chain.from_iterable(leftovers.values()))
@@ -249,9 +253,11 @@ prune_schedule = dg.ScheduleDefinition(
 def _expired_jobs(
     stage_context: StageContext, now: datetime, expired: list[str]
 ) -> Iterator[Removal]:
-    """Jobs whose time is over, and their uuids into the list; one that an operator has run again
-    just now is left until the next prune, and one that the app server is still to be told of until
-    it has been told, and had the time to fetch its files."""
+    """Jobs whose time is over, except those still in use. Adds their uuids to `expired`.
+
+    A job that an operator has just run again is left for a later prune. So is one whose callback is
+    not delivered yet: the app server needs time to fetch its files.
+    """
     heartbeats = live_workers(stage_context.store, now, stage_context.settings.worker_stale_seconds)
     busy = {uuid for heartbeat in heartbeats for uuid in heartbeat.uuids}
     if stage_context.settings.app_server_url:
@@ -264,7 +270,7 @@ def _expired_jobs(
 def _search(
     stage_context: StageContext, instance: dg.DagsterInstance, now: datetime, limit: int
 ) -> Found:
-    """Looks for files and partitions of jobs that are gone, from where the last prune left off."""
+    """Searches for files and partitions of gone jobs, from where the last prune stopped."""
     places = places_of(stage_context.inbox, now - ORPHAN_GRACE)
     partitions = Place(
         _PARTITIONS, partial(_registered, instance), partial(_without_job, stage_context)
@@ -292,7 +298,7 @@ def _without_job(stage_context: StageContext, uuids: Sequence[str]) -> list[str]
 def _partitions(
     stage_context: StageContext, instance: dg.DagsterInstance, expired: Sequence[str]
 ) -> Iterator[Removal]:
-    """Keys of the jobs that have just expired, and the oldest of those past LIVE_PARTITIONS."""
+    """The keys of jobs that have just expired, and the oldest keys beyond LIVE_PARTITIONS."""
     name = job_partitions.name or ""
     gone = instance.get_existing_dynamic_partitions(name, expired)
     surplus = count_partitions(instance, name) - stage_context.settings.live_partitions
@@ -303,7 +309,7 @@ def _partitions(
 def _deletions(
     stage_context: StageContext, instance: dg.DagsterInstance, uuids: Iterable[str]
 ) -> Iterator[Removal]:
-    """Of those that are not under way."""
+    """The deletions of these keys, except those of jobs in flight."""
     infos = stage_context.store.list(keys.INFLIGHT)
     under_way = {info.key.removeprefix(keys.INFLIGHT) for info in infos}
     for uuid in uuids:
@@ -321,7 +327,7 @@ def _old_runs(
 
 
 def _run_logs(stage_context: StageContext, run_ids: Iterable[str]) -> Iterator[Removal]:
-    """What the runs have printed and logged. It goes before their records, which lead to it."""
+    """The runs' output and logs. They go before the records that lead to them."""
     for run_id in run_ids:
         yield partial(stage_context.store.delete_folder, keys.run_logs(run_id))
 

@@ -96,8 +96,10 @@ def recover(
 
 
 def _is_unclaimed(record: RunRecord, run_keys: Collection[str]) -> bool:
-    """Whether a run over pictures is one that no job under way asked for: its jobs have ended, or
-    an operator launched it."""
+    """Whether no job in flight requested this run over pictures.
+
+    Its jobs have ended, or an operator launched it.
+    """
     run = record.dagster_run
     return run.job_name == segment_images.name and run.tags.get(RUN_KEY_TAG) not in run_keys
 
@@ -105,8 +107,10 @@ def _is_unclaimed(record: RunRecord, run_keys: Collection[str]) -> bool:
 def _close_dead_runs(
     instance: dg.DagsterInstance, records: Sequence[RunRecord], around: Surroundings
 ) -> None:
-    """Closes the dead ones among runs that no job waits for. Left open, each would count as a
-    worker's work for ever."""
+    """Closes dead runs that no job waits for.
+
+    Left open, each would count as a worker's work for ever.
+    """
     for record in records:
         view = _view(record)
         verdict = judge_in_progress(view, around)
@@ -193,7 +197,7 @@ def _close(
     verdict: RecoveryVerdict,
     and_its_jobs: str = _ASKED_AGAIN,
 ) -> bool:
-    """Ends a dead run, unless it changed since it was looked at; says whether it did."""
+    """Ends a dead run unless it changed since it was read. Returns whether it did."""
     run = instance.get_run_by_id(view.run_id)
     if run is None or _STATES[run.status] != view.state:
         return False
@@ -213,7 +217,7 @@ def _close(
 def _runs_by_key(
     instance: dg.DagsterInstance, run_keys: Collection[str], in_progress: Sequence[RunRecord]
 ) -> dict[str, RunView]:
-    """The runs that claims asked for; each that is not in progress by a query of its own."""
+    """The runs that the claims requested. Each one not in progress takes a query of its own."""
     found = {
         key: record
         for record in in_progress

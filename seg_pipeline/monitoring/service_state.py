@@ -109,7 +109,7 @@ def read_service_state(
 
 
 def note_app_server_state(store: Store, state: AppServerState) -> None:
-    """Writes what the relay found; call it when that changes."""
+    """Writes the relay's view of the app server. Call it on changes."""
     store.put(keys.APP_SERVER_STATE, write(state))
 
 
@@ -119,12 +119,12 @@ def read_app_server_state(store: Store) -> AppServerState:
 
 
 def note_prune(store: Store, state: PruneState) -> None:
-    """Writes that a prune has come to its end."""
+    """Writes that a prune has ended."""
     store.put(keys.PRUNE_STATE, write(state))
 
 
 def note_first_start(store: Store, now: datetime) -> None:
-    """Has the first prune awaited from now on, if none has ever ended."""
+    """Starts the wait for the first prune, if none has ever ended."""
     store.create(keys.PRUNE_STATE, write(PruneState(now)))
 
 

@@ -86,7 +86,7 @@ class JobSlot:
 
     job: Job | None = None
     picture: RgbImage | None = None
-    found: ModelOutput | None = None
+    output: ModelOutput | None = None
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     started_at: datetime | None = None
     published: bool = False
@@ -236,13 +236,13 @@ class RunContext:
             self.release(uuid)
             raise
 
-    def keep_output(self, uuid: str, found: ModelOutput) -> None:
+    def keep_output(self, uuid: str, output: ModelOutput) -> None:
         """Keeps a job's segments in memory for its last stages, if they fit."""
-        slot, size = self.slot(uuid), mask_bytes(found)
+        slot, size = self.slot(uuid), mask_bytes(output)
         with self._lock:
             if size <= self._output_budget_bytes:
                 self._output_budget_bytes -= size
-                slot.found = found
+                slot.output = output
 
     def hold_more(self, uuid: str, size: int) -> None:
         """Adds memory that came of a job's picture to what is held for it."""
@@ -310,6 +310,6 @@ class RunContext:
         self.evidence_writer.shutdown()
 
 
-def mask_bytes(found: ModelOutput) -> int:
+def mask_bytes(output: ModelOutput) -> int:
     """The bytes that the masks take in memory."""
-    return sum(segment.mask.bits.nbytes for segment in found.segments)
+    return sum(segment.mask.bits.nbytes for segment in output.segments)

@@ -258,8 +258,7 @@ def record_callbacks(context: StageContext, uuids: Sequence[str]) -> StageReport
 def jobs_of_this_run(context: StageContext, uuids: Sequence[str]) -> list[str]:
     """The jobs of the run that still wait for it.
 
-    A run that came late gets none that another run has claimed or finished. An operator's run gets
-    all.
+    A late run gets none that another run has claimed or finished. An operator's run gets all.
     """
     run_key = context.run.identity.run_key
     if run_key is None:
@@ -275,9 +274,8 @@ def record_failure(
 ) -> bool:
     """Finishes a job as failed if no further attempt can help or none is left.
 
-    Returns whether it did.
-
-    An operator's rerun (no claim) that fails leaves an earlier good result as it is.
+    Returns whether it did. An operator's rerun (no claim) that fails leaves an earlier good result
+    as it is.
     """
     if isinstance(error, PictureOnItsWay):
         return False
@@ -468,11 +466,11 @@ def _fetch_picture(context: StageContext, run: RunContext, uuid: str) -> None:
         slot.picture = context.decode(data, header).pixels
 
 
-def _fetch_picture_and_found(context: StageContext, run: RunContext, uuid: str) -> ModelOutput:
-    found = context.stored_output(uuid)
+def _fetch_picture_and_output(context: StageContext, run: RunContext, uuid: str) -> ModelOutput:
+    output = context.stored_output(uuid)
     _fetch_picture(context, run, uuid)
-    run.keep_output(uuid, found)
-    return found
+    run.keep_output(uuid, output)
+    return output
 
 
 def _arrived(run: RunContext, stage: StageName) -> dict[str, Any]:
@@ -498,8 +496,8 @@ def _segment_arrivals(
         groups: dict[SegmentationCall, list[str]] = defaultdict(list)
         for uuid in _still_wanted(context, run, _arrived(run, StageName.SEGMENTS)):
             groups[SegmentationCall.of(context.job(run, uuid))].append(uuid)
-        for asked, group in groups.items():
-            _segment(context, run, asked, group)
+        for call, group in groups.items():
+            _segment(context, run, call, group)
 
 
 def _still_wanted(context: StageContext, run: RunContext, uuids: Iterable[str]) -> Iterator[str]:
@@ -526,24 +524,24 @@ class SegmentationCall(NamedTuple):
 
 
 def _segment(
-    context: StageContext, run: RunContext, asked: SegmentationCall, uuids: Sequence[str]
+    context: StageContext, run: RunContext, call: SegmentationCall, uuids: Sequence[str]
 ) -> None:
     """Segments the pictures in one call. If it fails for several, each gets a call of its own."""
     try:
-        founds, notes = _call_model(context, run, asked, uuids)
+        outputs, notes = _call_model(context, run, call, uuids)
     except Exception as error:
         if isinstance(error, DeviceBroken):
             context.broken = str(error)
-        _segment_each(context, run, asked, uuids, error)
+        _segment_each(context, run, call, uuids, error)
     else:
-        for uuid, found in founds.items():
-            _send_on(context, run, uuid, found, notes)
+        for uuid, output in outputs.items():
+            _send_on(context, run, uuid, output, notes)
 
 
 def _segment_each(
     context: StageContext,
     run: RunContext,
-    asked: SegmentationCall,
+    call: SegmentationCall,
     uuids: Sequence[str],
     error: Exception,
 ) -> None:
@@ -552,31 +550,31 @@ def _segment_each(
         _release(context, run, uuids[0])
         return
     for uuid in uuids:
-        _segment(context, run, asked, [uuid])
+        _segment(context, run, call, [uuid])
 
 
 def _call_model(
-    context: StageContext, run: RunContext, asked: SegmentationCall, uuids: Sequence[str]
+    context: StageContext, run: RunContext, call: SegmentationCall, uuids: Sequence[str]
 ) -> tuple[dict[str, ModelOutput], Notes]:
     pictures = {uuid: picture for uuid in uuids if (picture := run.slot(uuid).picture) is not None}
-    with context.models.borrow(asked.model) as segmenter:
+    with context.models.borrow(call.model) as segmenter:
         for uuid in pictures:
             _record_work(context, run, uuid, StageName.SEGMENTS)
         begin = time.perf_counter()
-        answers = segmenter.segment(list(pictures.values()), dict(asked.parameters))
+        answers = segmenter.segment(list(pictures.values()), dict(call.parameters))
         seconds = (time.perf_counter() - begin) / len(pictures)
         weights_sha256, notes = segmenter.weights_sha256, dict(segmenter.notes)
-    founds = {}
+    outputs = {}
     for (uuid, picture), segments in zip(pictures.items(), answers, strict=True):
         run.add_seconds(uuid, StageName.SEGMENTS, seconds)
         metrics.MODEL_SECONDS.labels(asked.model).observe(seconds)
         kept = surest(segments, context.settings.max_segments)
-        founds[uuid] = _found(asked.model, weights_sha256, picture, seconds, kept)
+        outputs[uuid] = _model_output(call.model, weights_sha256, picture, seconds, kept)
         run.slot(uuid).left_out = len(segments) - len(kept)
-    return founds, notes
+    return outputs, notes
 
 
-def _found(
+def _model_output(
     model: str, weights_sha256: str, picture: RgbImage, seconds: float, segments: list[Segment]
 ) -> ModelOutput:
     height, width = picture.shape[:2]
@@ -586,7 +584,7 @@ def _found(
 
 
 def _send_on(
-    context: StageContext, run: RunContext, uuid: str, found: ModelOutput, notes: Notes
+    context: StageContext, run: RunContext, uuid: str, output: ModelOutput, notes: Notes
 ) -> None:
     """Has encoders write the model's output and, if the run has that stage, the cut-outs."""
     run.keep_output(uuid, found)
@@ -600,20 +598,22 @@ def _send_on(
 
 
 def _store_segments(
-    context: StageContext, run: RunContext, uuid: str, found: ModelOutput, notes: Notes
+    context: StageContext, run: RunContext, uuid: str, output: ModelOutput, notes: Notes
 ) -> Metadata:
     """Stores the masks first: the document that counts them never exists without them."""
     with run.timed(uuid, "masks"):
-        masks = dict(_masks(run, uuid, found))
+        masks = dict(_masks(run, uuid, output))
         with run.writing(uuid):
             written = context.put_all(masks)
-            context.store.put(keys.segments(uuid), write(StoredOutput.of(found)))
+            context.store.put(keys.segments(uuid), write(StoredOutput.of(output)))
     return {
-        "segments": len(found.segments),
-        "labels": ", ".join(sorted({segment.label for segment in found.segments if segment.label})),
-        "model": found.model,
-        "weights_sha256": found.weights_sha256,
-        "model_seconds": found.seconds,
+        "segments": len(output.segments),
+        "labels": ", ".join(
+            sorted({segment.label for segment in output.segments if segment.label})
+        ),
+        "model": output.model,
+        "weights_sha256": output.weights_sha256,
+        "model_seconds": output.seconds,
         "mask_seconds": run.seconds(uuid, "masks"),
         "mask_bytes": written,
         **({"segments_left_out": run.slot(uuid).left_out} if run.slot(uuid).left_out else {}),
@@ -621,23 +621,23 @@ def _store_segments(
     }
 
 
-def _masks(run: RunContext, uuid: str, found: ModelOutput) -> Iterator[tuple[str, bytes]]:
-    for index, segment in enumerate(found.segments):
+def _masks(run: RunContext, uuid: str, output: ModelOutput) -> Iterator[tuple[str, bytes]]:
+    for index, segment in enumerate(output.segments):
         run.check(uuid)
         yield keys.mask(uuid, index), encode_mask_png(segment.mask)
 
 
-def _cut(context: StageContext, run: RunContext, uuid: str, found: ModelOutput) -> None:
+def _cut(context: StageContext, run: RunContext, uuid: str, output: ModelOutput) -> None:
     """Has several encoders write the job's pictures. The last of them releases the decoded one."""
     job, picture = context.job(run, uuid), run.slot(uuid).picture
     assert picture is not None
     try:
-        check_output(job, found.segments, context.settings.max_output_pixels)
+        check_output(job, output.segments, context.settings.max_output_pixels)
     except OutputTooLarge as error:
         run.record(StageName.CUTOUTS, uuid, _raising(error))
         _release(context, run, uuid)
         return
-    parts = _pictures_of(run, job, picture, found)
+    parts = _pictures_of(run, job, picture, output)
     run.retain(uuid, len(parts))
     written = [run.encode(uuid, _write_part, context, run, uuid, part) for part in parts]
     metadata = partial(_cutouts_metadata, run, job, len(found.segments), written)
@@ -648,19 +648,19 @@ FilesOfCrops = Callable[[], dict[str, bytes]]
 
 
 def _pictures_of(
-    run: RunContext, job: Job, picture: RgbImage, found: ModelOutput
+    run: RunContext, job: Job, picture: RgbImage, output: ModelOutput
 ) -> list[FilesOfCrops]:
     """The stage's files by key, in parts that each take about as long."""
     names = [
-        keys.crop(job.uuid, crop_name(job.uuid, index)) for index in range(len(found.segments))
+        keys.crop(job.uuid, crop_name(job.uuid, index)) for index in range(len(output.segments))
     ]
-    crops = [*zip(names, found.segments, strict=True)]
+    crops = [*zip(names, output.segments, strict=True)]
     chunks = [
         crops[start : start + CROPS_PER_PART] for start in range(0, len(crops), CROPS_PER_PART)
     ]
     return [
         lambda: {keys.original(job.uuid): encode_original(picture)},
-        lambda: {keys.overlay(job.uuid): overlay(picture, found.segments)},
+        lambda: {keys.overlay(job.uuid): overlay(picture, output.segments)},
         *(partial(_crops, run, job, picture, chunk) for chunk in chunks),
     ]
 
@@ -701,15 +701,15 @@ def _cutouts_metadata(
 def _publish_result(
     context: StageContext, run: RunContext, uuid: str, awaited: set[str]
 ) -> Metadata:
-    found, job = run.slot(uuid).found or context.stored_output(uuid), context.job(run, uuid)
-    result = completed_result(job, found, run.timing(uuid))
+    output, job = run.slot(uuid).output or context.stored_output(uuid), context.job(run, uuid)
+    result = completed_result(job, output, run.timing(uuid))
     if context.inbox.finish(result, keep_earlier=run.identity.run_key is not None):
         _remove_surplus(context, result)
     run.slot(uuid).published = True
     if job.callback and context.settings.app_server_url:
         awaited.add(uuid)
     return {
-        "segments": len(found.segments),
+        "segments": len(output.segments),
         "expires_at": result.expires_at.isoformat(),
         "waited_seconds": _seconds_between(job.accepted_at, result.started_at),
         "total_seconds": _seconds_between(job.accepted_at, result.completed_at),
@@ -719,8 +719,10 @@ def _publish_result(
 
 
 def _remove_surplus(context: StageContext, result: Result) -> None:
-    """Removes the masks and cut-outs that only an earlier attempt found. What cannot be removed
-    goes with the job."""
+    """Removes the masks and cut-outs that only an earlier attempt made.
+
+    What cannot be removed goes with the job.
+    """
     uuid = result.uuid
     try:
         stored = {info.key for info in context.store.list(keys.asset(uuid, ""))}

@@ -1,5 +1,7 @@
-"""What runs print and log, in the store's bucket: Dagster's manager for S3, with our client, and
-with uploads that no run waits for."""
+"""Keeps the output and logs of runs in the store's bucket.
+
+It is Dagster's manager for S3, with our client, and with uploads that no run waits for.
+"""
 
 import logging
 import os
@@ -33,11 +35,14 @@ from seg_pipeline.store import keys
 logger = logging.getLogger(__name__)
 
 WAITING_UPLOADS = 256
-"""While the bucket is away, the logs of later runs are left out."""
+"""While the bucket is unavailable, the logs of later runs are dropped."""
 
 
 class BucketRunLogs(S3ComputeLogManager):
-    """A run's files lie in DATA_DIR until they are uploaded, which is after its end."""
+    """A log manager for a bucket.
+
+    A run's files lie in DATA_DIR until they are uploaded after its end.
+    """
 
     def __init__(self, settings: Settings, inst_data: ConfigurableClassData | None = None) -> None:
         # Not S3ComputeLogManager's own: that makes a client at once, which the code server would do
@@ -62,7 +67,7 @@ class BucketRunLogs(S3ComputeLogManager):
 
     @contextmanager
     def capture_logs(self, log_key: Sequence[str]) -> Iterator[CapturedLogContext]:
-        """Copies what this process writes inside, and uploads it afterwards."""
+        """Copies what this process writes in the block, and uploads it afterwards."""
         try:
             with self.local_manager.capture_logs(log_key) as context:
                 yield context
@@ -74,13 +79,13 @@ class BucketRunLogs(S3ComputeLogManager):
     def open_log_stream(  # type: ignore[override]  # text, as its parent gives
         self, log_key: Sequence[str], io_type: ComputeIOType
     ) -> Iterator[IO[str] | None]:
-        """Nothing to write to; see `CopyingLogManager`."""
+        """Yields no stream; see `CopyingLogManager`."""
         yield None
 
     def get_log_data_for_type(
         self, log_key: Sequence[str], io_type: ComputeIOType, offset: int, max_bytes: int | None
     ) -> tuple[bytes | None, int]:
-        """From the bucket; upstream leaves a file behind in each process that reads."""
+        """Reads from the bucket. Upstream leaves a file behind in each process that reads."""
         end = "" if max_bytes is None else offset + max_bytes - 1
         try:
             found = self._s3_session.get_object(
@@ -100,7 +105,7 @@ class BucketRunLogs(S3ComputeLogManager):
         io_type: ComputeIOType,
         partial: bool = False,
     ) -> None:
-        """In one request; stderr also where it is empty, since it says that the run has ended."""
+        """Uploads in one request; even an empty stderr, which says that the run has ended."""
         body = data.read()
         if body or io_type is ComputeIOType.STDERR:
             key = self._s3_key(log_key, io_type, partial)
@@ -131,13 +136,13 @@ class BucketRunLogs(S3ComputeLogManager):
                 yield [run_id, kind, path.stem]
 
     def dispose(self) -> None:
-        """Returns when all is uploaded."""
+        """Returns when everything is uploaded."""
         self._uploads.finish()
         super().dispose()
 
 
 class _Uploads:
-    """Uploads in a thread of its own, one log after the other, and first what was left over."""
+    """Uploads one log after the other in a thread of its own, beginning with leftovers."""
 
     def __init__(
         self,
@@ -149,7 +154,7 @@ class _Uploads:
         self._thread: Thread | None = None
 
     def add(self, log_key: Sequence[str]) -> bool:
-        """Whether it will be uploaded; not where too many wait."""
+        """Queues a log. Returns False if too many wait."""
         if self._thread is None:
             self._thread = Thread(target=self._work, name="run-logs", daemon=True)
             self._thread.start()
@@ -161,7 +166,7 @@ class _Uploads:
         return True
 
     def finish(self) -> None:
-        """Returns when all that was added is uploaded."""
+        """Returns when everything that was queued is uploaded."""
         if self._thread is not None:
             self._waiting.put(None)
             self._thread.join()

@@ -100,8 +100,10 @@ def _until_true(method: Callable[..., bool]) -> Callable[..., bool]:
 
 
 class _PlannedTogether(SqlEventLogStorage):
-    """Stores what a run plans in one INSERT, and then each of its assets once; upstream's storages
-    do both event by event."""
+    """Stores a run's planned events in one INSERT, and then each of its assets once.
+
+    Upstream's storages do both event by event.
+    """
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         types = {event.dagster_event_type for event in events}
@@ -125,8 +127,10 @@ FEW_KEYS = 1000
 
 
 class _QuickStatus(SqlEventLogStorage):
-    """Answers what the page of an asset's partitions asks as upstream does, in fewer and cheaper
-    statements. Whenever a key was added, that page asks about every partition."""
+    """Answers upstream's queries for the page of an asset's partitions with fewer statements.
+
+    Whenever a key was added, that page queries every partition.
+    """
 
     def get_existing_dynamic_partitions(
         self, partitions_def_name: str, partition_keys: Sequence[str]
@@ -139,8 +143,10 @@ class _QuickStatus(SqlEventLogStorage):
     def get_latest_asset_partition_materialization_attempts_without_materializations(
         self, asset_key: AssetKey, after_storage_id: int | None = None
     ) -> Mapping[str, tuple[str, int]]:
-        """Reads the latest events' numbers from the index, and rows of those alone that count;
-        upstream reads both rows of every partition, twice."""
+        """Reads the latest events' numbers from the index, and only the rows that count.
+
+        Upstream reads both rows of every partition, twice.
+        """
         planned, done = (
             self.get_latest_storage_id_by_partition(asset_key, kind, after_cursor=after_storage_id)
             for kind in (
@@ -334,8 +340,10 @@ class SegPipelineStorage(DagsterStorage[DagsterInstance], ConfigurableClass):
 
 
 def plan_together() -> None:
-    """Has this process hand over what a run plans in batches; upstream asks the environment whether
-    to, each time."""
+    """Makes this process store a run's planned events in batches.
+
+    Upstream reads the environment for that each time.
+    """
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(PLANNED_AT_ONCE))
 
 

@@ -1,8 +1,8 @@
-"""What a run prints and logs, kept for its page in Dagster's UI; `dagster.yaml` names `RunLogs`.
+"""Keeps a run's output and logs for its page in Dagster's UI; `dagster.yaml` names `RunLogs`.
 
 Dagster's own capture redirects file descriptors and starts four processes for each run. Here the
-process that executes the run copies what its Python code writes, as it is written. What a C library
-writes past Python is in the process's log alone.
+process that executes the run copies what its Python code writes. What a C library writes past
+Python is only in the process's log.
 """
 
 import sys
@@ -34,7 +34,7 @@ class CopyingLogManager(LocalComputeLogManager):
 
     @contextmanager
     def capture_logs(self, log_key: Sequence[str]) -> Iterator[CapturedLogContext]:
-        """Copies what this process writes inside into the run's files."""
+        """Copies what this process writes in the block into the run's files."""
         path = Path(self.get_captured_local_path(log_key, STDERR))
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -47,7 +47,7 @@ class CopyingLogManager(LocalComputeLogManager):
     def open_log_stream(  # type: ignore[override]  # text, as its parent gives
         self, log_key: Sequence[str], io_type: ComputeIOType
     ) -> Iterator[IO[str] | None]:
-        """Nothing to write to: a sensor asks for a stream at every tick, and uses none."""
+        """Yields no stream: a sensor opens one at every tick, and uses none."""
         yield None
 
 
@@ -56,14 +56,14 @@ class RunLogs(CopyingLogManager):
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
-        """Nothing to configure here: Settings has it."""
+        """An empty schema: `Settings` configures it."""
         return {}
 
     @classmethod
     def from_config_value(  # type: ignore[override]  # Dagster asks for a manager, not for this one
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> ComputeLogManager[Any]:
-        """Dagster's way to build it; where a bucket is set, another class."""
+        """Builds it from dagster.yaml, as Dagster does; with a bucket, another class."""
         settings = get_settings()
         if settings.s3_bucket:
             from seg_pipeline.runtime.bucket_run_logs import BucketRunLogs
@@ -75,7 +75,7 @@ class RunLogs(CopyingLogManager):
 
 @contextmanager
 def copied_to(stdout: Path, stderr: Path) -> Iterator[None]:
-    """What this process prints inside goes to the one file too, and what it logs to the other."""
+    """Copies this process's prints into one file, and its log lines into the other."""
     with (
         stdout.open("a", buffering=1, encoding="utf-8", errors="backslashreplace") as printed,
         stderr.open("a", buffering=1, encoding="utf-8", errors="backslashreplace") as logged,
@@ -87,7 +87,7 @@ def copied_to(stdout: Path, stderr: Path) -> Iterator[None]:
 
 
 class _Tee:
-    """A text stream whose text goes to a second one too; all else is the first one's."""
+    """A text stream that also writes its text to a second one."""
 
     def __init__(self, first: TextIO, second: TextIO) -> None:
         self._first, self._second = first, second

@@ -21,7 +21,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class StoreFormat:
-    """`format.json`. A newer version's number may be of any kind."""
+    """`format.json`. A newer version's number may be of any type."""
 
     format: Any
     written_by: str | None = None

@@ -1,7 +1,7 @@
-"""Records as JSON: how everything that the store keeps is written and read.
+"""Writes and reads the store's records as JSON.
 
-Frozen dataclasses, by pydantic. A reader ignores the keys that it does not know, which newer
-versions write, and takes the defaults of those that are missing, which older versions left out.
+The records are frozen dataclasses, handled by pydantic. A reader ignores unknown keys, which newer
+versions write. It uses the defaults of missing keys, which older versions left out.
 """
 
 import json
@@ -20,7 +20,7 @@ _ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 
 
 class UnreadableRecord(ValueError):
-    """The bytes are no such record: a power cut took them, or a stranger wrote them."""
+    """The bytes are not such a record: a power cut damaged them, or another program wrote them."""
 
 
 def _is_absent(value: object) -> bool:
@@ -28,7 +28,7 @@ def _is_absent(value: object) -> bool:
 
 
 OPTIONAL = Field(exclude_if=_is_absent)
-"""For a field whose key is written only where there is a value."""
+"""Marks a field whose key is written only if it has a value."""
 
 
 def write(record: Any) -> bytes:
@@ -78,7 +78,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def _reason(error: Exception) -> str:
-    """The first thing that is wrong, without the value, which may be long."""
+    """The first error in the record, without the value, which may be long."""
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors(include_url=False, include_input=False)[0]

@@ -84,8 +84,10 @@ def add_up(parts: Iterable[Samples]) -> dict[tuple[str, Labels], float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What a process had counted when it wrote this; `ended` says that it writes no more. The
-    process is in the key."""
+    """A process's metrics at the time of writing. The process is in the key.
+
+    `ended` means that it writes no more.
+    """
 
     process: Annotated[str, Field(exclude=True)] = ""
     written_at: Moment
@@ -99,8 +101,10 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Past:
-    """The sum of the processes that are gone, and when each of the last of them was folded in. The
-    generation is in the key."""
+    """The sum of the ended processes, and when each recent one was folded in.
+
+    The generation is in the key.
+    """
 
     generation: Annotated[int, Field(exclude=True)] = 0
     samples: Samples = field(default_factory=dict)
@@ -114,7 +118,7 @@ class MetricSnapshots:
         self._store = store
 
     def write(self, snapshot: Snapshot) -> None:
-        """Replaces what the process wrote before."""
+        """Replaces the process's former snapshot."""
         self._store.put(keys.metrics(snapshot.process), write(snapshot))
 
     def total(self, but: str | None = None) -> Samples:
@@ -163,8 +167,7 @@ class MetricSnapshots:
         return len(new)
 
     def _follow(self, past: Past) -> bool:
-        """Puts it in the place of the one before, unless another fold did so first; says whether it
-        did."""
+        """Replaces the former fold, unless another fold did so first. Returns whether it did."""
         key = keys.metrics_past(past.generation)
         created = self._store.create(key, write(past))
         *older, newest = self._store.list(keys.METRICS_PAST)

@@ -101,7 +101,7 @@ class TestLine:
         run = make_line(2 * mask_bytes(found))
         for uuid in ("a", "b", "c"):
             run.keep_output(uuid, found)
-        assert [run.slot(uuid).found is not None for uuid in ("a", "b", "c")] == [
+        assert [run.slot(uuid).output is not None for uuid in ("a", "b", "c")] == [
             True,
             True,
             False,
