@@ -343,7 +343,8 @@ class InvalidKey(ObjectNotFound):
 
     def __init__(self, key: object) -> None:
         super().__init__(
-            f"{str(key)[:80]!r} is no key: use segments of letters, digits, '_', '-', '.' and '@'."
+            f"{str(key)[:80]!r} is not a key: use segments of letters, digits, '_', '-', '.' and"
+            " '@'."
         )
 
 

@@ -140,7 +140,7 @@ class Fetcher:
             try:
                 await self.look()
             except StoreError as error:
-                logger.warning("the store is away, and nothing is lost by that: %s", error)
+                logger.warning("the store is unavailable, and nothing is lost: %s", error)
                 await asyncio.sleep(STORE_PAUSE_SECONDS)
             self.begin_due()
             # With many thousands of jobs a listing takes long; half of the time is left to the
@@ -208,7 +208,7 @@ class Fetcher:
             self._schedule_again(replace(fetch, address=busy.address), fetch.pending.record)
         except (StoreError, OSError) as error:  # no fault of the picture's host, so it is no try
             logger.warning(
-                "job %s: its picture cannot be stored, and is fetched again: %s", fetch.uuid, error
+                "job %s: its picture cannot be stored and is fetched again: %s", fetch.uuid, error
             )
             due_at = datetime.now(UTC) + timedelta(seconds=STORE_PAUSE_SECONDS)
             self._schedule_again(fetch, replace(fetch.pending.record, due_at=due_at))

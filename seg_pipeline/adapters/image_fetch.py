@@ -197,7 +197,7 @@ def _parse_http(url: str) -> httpx.URL:
     if parsed.userinfo:
         raise InvalidUrl(f"image_url {_masked(url)} must not hold a user name or password.")
     if parsed.port is not None and not 1 <= parsed.port <= 65535:
-        raise InvalidUrl(f"image_url {_masked(url)} has no port that exists.")
+        raise InvalidUrl(f"image_url {_masked(url)} must have a port from 1 to 65535.")
     return parsed
 
 
@@ -229,8 +229,7 @@ async def _follow(
             return answer
         url = answer
     raise FetchRejected(
-        f"{_masked(url)} is the end of more than {limits.redirects} redirects; send the last"
-        " address."
+        f"{_masked(url)} comes after more than {limits.redirects} redirects; send the last address."
     )
 
 
@@ -301,7 +300,7 @@ def _redirected(url: httpx.URL, location: bytes | None) -> httpx.URL:
         return _parse_http(str(url.join(location.decode("utf-8", "replace"))))
     except (InvalidUrl, httpx.InvalidURL, UnicodeError) as error:
         raise UrlRefused(
-            f"{_masked(url)} redirects to what is no http or https address of a host."
+            f"{_masked(url)} redirects to an address that is not http or https with a host."
         ) from error
 
 
@@ -366,7 +365,7 @@ class _BodyWriter:
 
     def _too_large(self) -> ImageTooLarge:
         return ImageTooLarge(
-            f"{_masked(self._url)} has more than MAX_IMAGE_BYTES ({self._max_bytes})."
+            f"{_masked(self._url)} has more than MAX_IMAGE_BYTES = {self._max_bytes} bytes."
         )
 
 

@@ -58,7 +58,7 @@ def inbox_sensor(
         return _ask_for_runs(stage_context, context.instance)
     except StoreUnavailable as error:
         time.sleep(min(STORE_PAUSE_SECONDS, stage_context.settings.tick_seconds))
-        return dg.SkipReason(f"The store is away, and nothing is lost by that: {error}")
+        return dg.SkipReason(f"The store is unavailable, and nothing is lost: {error}")
 
 
 def _ask_for_runs(
@@ -183,7 +183,7 @@ def sweeper(
         report = _recover_until_something_is_lost(stage_context, context.instance)
     except StoreUnavailable as error:
         time.sleep(HEARTBEATS_MISSED * stage_context.settings.heartbeat_seconds)
-        return dg.SkipReason(f"The store is away, so nothing is known of the workers: {error}")
+        return dg.SkipReason(f"The store is unavailable, so the workers' state is unknown: {error}")
     if not report.retries:
         return dg.SkipReason(report.summary())
     uuids = [claim.uuid for claim in report.retries]

@@ -150,7 +150,7 @@ class _Reply:
             if sys.platform == "linux":
                 fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
             if len(shape) != 3 or os.fstat(descriptor).st_size != size:
-                raise UndecodableImage("The picture's decoder gave something that is no picture.")
+                raise UndecodableImage("The picture's decoder gave invalid pixels.")
             pixels = np.frombuffer(mmap.mmap(descriptor, size), np.uint8).reshape(shape)
         finally:
             self.close()
@@ -219,7 +219,7 @@ class _Process:
         if isinstance(error, TimeoutError):
             return DecoderLost(f"The picture's decoder did not answer in {MAX_SECONDS} s.")
         if isinstance(error, LookupError | ValueError):
-            return UndecodableImage("The picture's decoder gave an answer that is none.")
+            return UndecodableImage("The picture's decoder gave an invalid answer.")
         code = self._process.wait()
         if code == -signal.SIGXCPU:
             return ImageTooCostly(

@@ -70,7 +70,7 @@ RERUN_FETCH_SECONDS = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class SourceInfo:
-    """`source.json`: what the picture's bytes are; `notes` say what was put up with in them."""
+    """`source.json`: what the picture's bytes are. `notes` name the tolerated faults."""
 
     extension: str
     format: str = ""
