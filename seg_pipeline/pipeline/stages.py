@@ -231,8 +231,8 @@ def cut_segments(context: StageContext, uuids: Sequence[str]) -> StageReport:
         _send_for_pictures(context, run, StageName.CUTOUTS, uuids)
         while run.on_the_way:
             run.wait_for_arrivals()
-            for uuid, found in _arrived(run, StageName.CUTOUTS).items():
-                _cut(context, run, uuid, found)
+            for uuid, output in _arrived(run, StageName.CUTOUTS).items():
+                _cut(context, run, uuid, output)
         return _collect(run, StageName.CUTOUTS, uuids)
 
 
@@ -449,7 +449,7 @@ def _send_for_pictures(
     context: StageContext, run: RunContext, stage: StageName, uuids: Iterable[str]
 ) -> None:
     """Begins to read the pictures that the earlier stages did not leave in memory."""
-    fetch = _fetch_picture_and_found if stage == StageName.CUTOUTS else _fetch_picture
+    fetch = _fetch_picture_and_output if stage == StageName.CUTOUTS else _fetch_picture
     for uuid in uuids:
         if uuid not in run.on_the_way and not run.has_outcome(stage, uuid):
             run.send_for(uuid, run.prepare(uuid, fetch, context, run, uuid))
@@ -567,7 +567,7 @@ def _call_model(
     outputs = {}
     for (uuid, picture), segments in zip(pictures.items(), answers, strict=True):
         run.add_seconds(uuid, StageName.SEGMENTS, seconds)
-        metrics.MODEL_SECONDS.labels(asked.model).observe(seconds)
+        metrics.MODEL_SECONDS.labels(call.model).observe(seconds)
         kept = surest(segments, context.settings.max_segments)
         outputs[uuid] = _model_output(call.model, weights_sha256, picture, seconds, kept)
         run.slot(uuid).left_out = len(segments) - len(kept)
@@ -587,12 +587,12 @@ def _send_on(
     context: StageContext, run: RunContext, uuid: str, output: ModelOutput, notes: Notes
 ) -> None:
     """Has encoders write the model's output and, if the run has that stage, the cut-outs."""
-    run.keep_output(uuid, found)
-    run.hold_more(uuid, mask_bytes(found))
-    stored = run.encode(uuid, _store_segments, context, run, uuid, found, notes)
+    run.keep_output(uuid, output)
+    run.hold_more(uuid, mask_bytes(output))
+    stored = run.encode(uuid, _store_segments, context, run, uuid, output, notes)
     run.record(StageName.SEGMENTS, uuid, stored.result)
     if StageName.CUTOUTS in run.planned:
-        _cut(context, run, uuid, found)
+        _cut(context, run, uuid, output)
     else:
         _release(context, run, uuid)
 
@@ -640,7 +640,7 @@ def _cut(context: StageContext, run: RunContext, uuid: str, output: ModelOutput)
     parts = _pictures_of(run, job, picture, output)
     run.retain(uuid, len(parts))
     written = [run.encode(uuid, _write_part, context, run, uuid, part) for part in parts]
-    metadata = partial(_cutouts_metadata, run, job, len(found.segments), written)
+    metadata = partial(_cutouts_metadata, run, job, len(output.segments), written)
     run.record(StageName.CUTOUTS, uuid, metadata)
 
 
