@@ -461,7 +461,7 @@ def test_a_redirect_to_this_machine_or_its_neighbours_is_refused(host: str, site
 )
 def test_a_redirect_to_another_kind_of_address_is_refused(location: str, site: Site) -> None:
     site.answers = [redirect(location)]
-    with pytest.raises(UrlRefused, match="redirects to what is no http"):
+    with pytest.raises(UrlRefused, match="redirects to an address that is not http"):
         fetch(site.url())
 
 
