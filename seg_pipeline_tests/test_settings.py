@@ -1,6 +1,7 @@
-"""Settings that contradict each other, or that nothing could work with, are refused at the start,
-each with a sentence that names them."""
+"""What follows from settings; those that contradict each other, or that nothing could work with,
+are refused at the start, each with a sentence that names them."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from typer.testing import CliRunner
 
 from api.api_keys import ApiKeys
 from seg_pipeline.cli.main import app
-from seg_pipeline.settings import Settings
+from seg_pipeline.settings import Settings, listed, unknown_names_in_env_file
 
 
 def make(**values: Any) -> Settings:
@@ -67,3 +68,62 @@ def test_a_process_says_in_one_line_what_contradicts(monkeypatch: pytest.MonkeyP
     (line,) = result.stderr.splitlines()
     assert "APP_SERVER_URL must have no query and no fragment" in line
     assert "sesame" not in line
+
+
+def test_paths_follow_the_data_folder_unless_they_are_named() -> None:
+    assert make(data_dir="d").assets_path == Path("d/assets")
+    assert make(data_dir="d", assets_dir="a").assets_path == Path("a")
+    assert make(data_dir="d").uploads_path == Path("d/uploads")
+
+
+def test_a_bucket_is_looked_into_less_often_than_a_folder() -> None:
+    """Each look into a bucket is billed."""
+    assert make(s3_bucket=None).inbox_pause_seconds == 0.05
+    assert make(s3_bucket="b").inbox_pause_seconds == 1
+    assert make(s3_bucket="b", inbox_poll_seconds=0.5).inbox_pause_seconds == 0.5
+
+
+def test_links_lead_to_the_public_address() -> None:
+    assert make(base_url=None, api_port=8123).public_url == "http://localhost:8123"
+    assert make(base_url="https://seg.example").public_url == "https://seg.example"
+
+
+def test_each_offered_model_is_offered_once() -> None:
+    settings = make(model="a", queue_model="b", models=" c, a ,,/w/d.pt")
+    assert settings.offered_models == ("a", "b", "c", "/w/d.pt")
+
+
+@pytest.mark.parametrize(("queue", "models"), [(None, ["a"]), ("https://sqs/q", ["a", "b"])])
+def test_the_queues_model_is_wanted_where_there_is_a_queue(
+    queue: str | None, models: list[str]
+) -> None:
+    assert make(model="a", queue_model="b", sqs_queue_url=queue).wanted_models == models
+
+
+def test_no_secret_is_in_a_repr() -> None:
+    secrets = {
+        name: "sesame" for name in Settings.model_fields if name.endswith(("_secret", "_password"))
+    }
+    made = make(**secrets, api_keys="sesame", s3_access_key="sesame", s3_secret_key="sesame")
+    assert len(secrets) >= 3
+    assert "sesame" not in repr(made)
+
+
+def test_an_unknown_name_in_the_env_file_is_told_with_the_likeliest_one(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("MAX_IMAGE_BYTE=1\nAPI_PORT=1\nmodel=a\nHTTP_PROXY=p\nAWS_PROFILE=x\nQQQ=1\n")
+    about_bytes, about_nothing = unknown_names_in_env_file(file)
+    assert about_bytes.endswith(
+        "sets MAX_IMAGE_BYTE, which is no setting: did you mean MAX_IMAGE_BYTES?"
+    )
+    assert "`seg-pipeline settings` lists them" in about_nothing
+    assert unknown_names_in_env_file(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [(None, []), ("", []), (" , ,", []), ("a", ["a"]), (" a , b,", ["a", "b"])]
+)
+def test_the_words_of_a_list_are_stripped_and_none_is_empty(
+    text: str | None, words: list[str]
+) -> None:
+    assert listed(text) == words
