@@ -321,8 +321,10 @@ def show_sample(settings: Settings, supervisor: Supervisor, say: Say) -> Sample:
     )
     again = _send(settings, picture, supervisor)
     say(f"Once more, now that it is warm: {again.seconds:.1f} s.")
-    say(f"The picture with its segments: {sample.document['overlay_url']}")
-    say(f"Its lineage in Dagster: {job_page(settings, sample.document['uuid'])}")
+    if overlay := sample.document.get("overlay_url"):
+        say(f"The picture with its segments: {overlay}")
+    if uuid := sample.document.get("uuid"):
+        say(f"Its lineage in Dagster: {job_page(settings, uuid)}")
     return sample
 
 

@@ -6,8 +6,9 @@ It is Dagster's manager for S3, with our client, and with uploads that no run wa
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from queue import Full, Queue
@@ -34,6 +35,7 @@ from seg_pipeline.store import keys
 
 logger = logging.getLogger(__name__)
 
+FINISH_SECONDS = 20.0
 WAITING_UPLOADS = 256
 """While the bucket is unavailable, the logs of later runs are dropped."""
 
@@ -136,7 +138,7 @@ class BucketRunLogs(S3ComputeLogManager):
                 yield [run_id, kind, path.stem]
 
     def dispose(self) -> None:
-        """Returns when everything is uploaded."""
+        """Returns when everything is uploaded, or when that takes too long."""
         self._uploads.finish()
         super().dispose()
 
@@ -166,11 +168,19 @@ class _Uploads:
         return True
 
     def finish(self) -> None:
-        """Returns when everything that was queued is uploaded."""
-        if self._thread is not None:
-            self._waiting.put(None)
-            self._thread.join()
-            self._thread = None
+        """Returns when everything that was queued is uploaded, or after FINISH_SECONDS.
+
+        The next worker on this host uploads what is left.
+        """
+        if self._thread is None:
+            return
+        give_up_at = time.monotonic() + FINISH_SECONDS
+        with suppress(Full):
+            self._waiting.put(None, timeout=FINISH_SECONDS)
+        self._thread.join(max(0.0, give_up_at - time.monotonic()))
+        if self._thread.is_alive():
+            logger.warning("logs of runs are left to the next worker: the bucket is too slow")
+        self._thread = None
 
     def _work(self) -> None:
         for log_key in self._leftovers():

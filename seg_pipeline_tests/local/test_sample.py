@@ -1,5 +1,6 @@
 """The sample of `make run`, sent to a small API of our own that dies, refuses or answers."""
 
+import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -36,7 +37,11 @@ class Handler(BaseHTTPRequestHandler):
 
 HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
-FOUND = '{"status": "completed", "segments": [1]}'
+OVERLAY = "http://127.0.0.1/assets/sample-1/overlay.webp"
+FOUND = json.dumps(
+    {"uuid": "sample-1", "status": "completed", "segments": [1], "overlay_url": OVERLAY}
+)
+NOTHING = '{"error": "No masks found"}'
 REFUSED = '{"error": "The disk is full.", "code": "store_full"}'
 
 
@@ -90,6 +95,32 @@ def test_a_sample_is_sent_again_as_the_same_job_when_the_api_is_killed_under_it(
         False,
     ]  # the last is the second sample
     assert sum("api was ended by SIGKILL" in line for line in said) == 2
+
+
+@pytest.mark.process
+def test_a_sample_leads_to_its_overlay_and_its_page_in_dagster(
+    tmp_path: Path, settings: Settings
+) -> None:
+    said: list[str] = []
+    api = make_api(settings, tmp_path)
+    with Supervisor([api], tmp_path / "logs", said.append) as supervisor:
+        supervisor.wait_until_ready()
+        stack.show_sample(settings, supervisor, said.append)
+    assert f"The picture with its segments: {OVERLAY}" in said
+    page = f"{stack.dagster_url(settings)}/assets/result?view=partitions&partition=sample-1"
+    assert f"Its lineage in Dagster: {page}" in said
+
+
+@pytest.mark.process
+def test_a_sample_without_segments_has_no_overlay_to_show(
+    tmp_path: Path, settings: Settings
+) -> None:
+    said: list[str] = []
+    api = make_api(settings, tmp_path, status=400, answer=NOTHING)
+    with Supervisor([api], tmp_path / "logs", said.append) as supervisor:
+        supervisor.wait_until_ready()
+        assert stack.show_sample(settings, supervisor, said.append).found == 0
+    assert not any("The picture with its segments" in line for line in said)
 
 
 @pytest.mark.process

@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -181,3 +182,20 @@ def test_the_log_of_a_run_that_killed_its_worker_is_uploaded_by_the_next(
     reader = BucketRunLogs(bucket_settings)
     assert reader.get_log_data(["lethal", *KEY[1:]]).stderr == b"last words\n"
     assert not reader.is_capture_complete(["living", *KEY[1:]])
+
+
+def test_a_bucket_that_hangs_holds_no_worker_up_at_its_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it did not get lies on disk, and the next worker uploads it."""
+    monkeypatch.setattr(bucket_run_logs, "FINISH_SECONDS", 0.05)
+    hangs = threading.Event()
+
+    def upload(_: object) -> None:
+        hangs.wait(30)
+
+    uploads = bucket_run_logs._Uploads(upload, lambda: iter(()))
+    assert uploads.add(["run-1"])
+    uploads.finish()
+    assert "left to the next worker" in caplog.text
+    hangs.set()

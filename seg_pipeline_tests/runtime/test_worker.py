@@ -36,9 +36,12 @@ def story(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(os, "_exit", leave)
     heartbeat_thread = SimpleNamespace(stop=lambda: told.append("beat gone"))
     reporter = SimpleNamespace(close=lambda: told.append("counts written"))
-    monkeypatch.setattr(
-        worker, "child", SimpleNamespace(heartbeat_thread=heartbeat_thread, reporter=reporter)
+    child = SimpleNamespace(
+        heartbeat_thread=heartbeat_thread,
+        reporter=reporter,
+        finish_run_logs=lambda: told.append("logs kept"),
     )
+    monkeypatch.setattr(worker, "child", child)
     return told
 
 
@@ -46,12 +49,12 @@ def test_a_child_that_ended_well_takes_its_beat_away_and_goes_at_once(story: lis
     """Else the pool has it sleep for a second."""
     with pytest.raises(Gone):
         worker._end_child(pid=1, exitcode=0)
-    assert story == ["beat gone", "counts written", "left with 0"]
+    assert story == ["beat gone", "counts written", "logs kept", "left with 0"]
 
 
 def test_of_a_child_that_failed_the_pool_hears(story: list[str]) -> None:
     worker._end_child(pid=1, exitcode=1)
-    assert story == ["beat gone", "counts written"]
+    assert story == ["beat gone", "counts written", "logs kept"]
 
 
 def test_a_worker_that_has_stopped_does_not_wait_for_sleeping_threads(
