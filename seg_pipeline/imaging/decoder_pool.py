@@ -88,8 +88,8 @@ class Decoders:
         """As `images.read`. A given header is not read again.
 
         Raises ImageTooCostly for a picture that takes more memory or CPU time than its size needs.
-        Raises UndecodableImage if the picture crashes its decoder, and DecoderLost if something
-        else ended it.
+        Raises UndecodableImage if the picture crashes two decoders in turn, and DecoderLost if
+        something else ended them.
         """
         header = header or self.identify(data, max_pixels)
         with large_ones_in_turn(header.width * header.height):
@@ -107,7 +107,9 @@ class Decoders:
         request = {"size": len(data), "max_pixels": max_pixels, "pixels": pixels}
         try:
             return self._try(request, data)
-        except DecoderLost:  # killed from outside, by nothing that the picture did
+        except (DecoderLost, _DecoderCrashed):
+            # A kill from outside is no fault of the picture. Nor is a decoder that ended just
+            # before it got the picture. A picture that is to blame ends a second one as well.
             return self._try(request, data)
 
     def _try(self, request: dict[str, Any], data: bytes) -> "_Reply":
@@ -132,6 +134,10 @@ class Decoders:
                 process.end()
                 process = None
             self._idle.put(process)
+
+
+class _DecoderCrashed(UndecodableImage):
+    """A decoder ended in the way of a fault of its own."""
 
 
 class _Reply:
@@ -228,7 +234,7 @@ class _Process:
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         if code == 0 or (code < 0 and -code not in _SIGNALS_OF_FAULTS):
             return DecoderLost(f"The picture's decoder was ended from outside ({how}).")
-        return UndecodableImage(f"The picture ends its decoder ({how}); save it anew.")
+        return _DecoderCrashed(f"The picture ends its decoder ({how}); save it anew.")
 
 
 _shared: Decoders | None = None
