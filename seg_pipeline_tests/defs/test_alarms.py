@@ -1,11 +1,8 @@
 """What turns red in Dagster, and who is told."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pytest
 
 from seg_pipeline.definitions import defs
 from seg_pipeline.defs.alarms import (
@@ -19,33 +16,9 @@ from seg_pipeline.defs.alarms import (
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.monitoring.service_state import AppServerState, note_app_server_state
 from seg_pipeline.pipeline.stages import StageContext
-from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.store import keys
-from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.builders import NOON
-from seg_pipeline_tests.conftest import make_settings
-from seg_pipeline_tests.webhooks import Webhook, webhook
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance in memory."""
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
-
-
-@pytest.fixture
-def people() -> Iterator[Webhook]:
-    """Those on duty."""
-    with webhook() as double:
-        yield double
-
-
-@pytest.fixture
-def stage_context(people: Webhook) -> StageContext:
-    """A service with a webhook and nothing to do."""
-    settings = make_settings(Path("nowhere"), alert_webhook_url=people.url)
-    return StageContext(settings, ObjectStore.in_memory(), WarmModels(settings))
+from seg_pipeline_tests.webhooks import Webhook
 
 
 def tick(stage_context: StageContext, instance: dg.DagsterInstance) -> str:

@@ -1,6 +1,6 @@
 """The stages as Dagster sees them: steps, partitions, materialisations and failures."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,6 @@ from seg_pipeline_tests.builders import (
 pytestmark = pytest.mark.process
 
 SEGMENTING = [name for name in STAGES if name != CALLBACK]
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance in memory."""
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
 
 
 def run_job(

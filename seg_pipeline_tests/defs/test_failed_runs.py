@@ -1,9 +1,7 @@
 """Runs that failed: which are told, how often, and that none is missed."""
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -13,33 +11,9 @@ from seg_pipeline.defs.alarms import (
 )
 from seg_pipeline.defs.failed_runs import REPEATED_AFTER, FailureMemory, RunFailure, failure_of
 from seg_pipeline.pipeline.stages import StageContext
-from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
-from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.builders import NOON
-from seg_pipeline_tests.conftest import make_settings
-from seg_pipeline_tests.webhooks import Webhook, webhook
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance in memory."""
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
-
-
-@pytest.fixture
-def people() -> Iterator[Webhook]:
-    """Those on duty."""
-    with webhook() as double:
-        yield double
-
-
-@pytest.fixture
-def stage_context(people: Webhook) -> StageContext:
-    """A service with a webhook and nothing to do."""
-    settings = make_settings(Path("nowhere"), alert_webhook_url=people.url)
-    return StageContext(settings, ObjectStore.in_memory(), WarmModels(settings))
+from seg_pipeline_tests.webhooks import Webhook
 
 
 def failing_job(instance: dg.DagsterInstance, error: Exception) -> None:

@@ -2,7 +2,7 @@
 flight."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -29,13 +29,6 @@ from seg_pipeline_tests.builders import (
 )
 from seg_pipeline_tests.pipeline.test_stages import run_stages
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance in memory."""
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
 
 
 @pytest.fixture

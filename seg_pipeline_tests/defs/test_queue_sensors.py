@@ -3,7 +3,6 @@
 import json
 import secrets
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,6 @@ from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.app_servers import app_server, say
 from seg_pipeline_tests.builders import end_queue_job
 from seg_pipeline_tests.conftest import REGION, make_settings
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance in memory."""
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
 
 
 @pytest.fixture

@@ -1,58 +1,22 @@
 """Recovery: what a run that ended or was lost means for each of its jobs."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
 
-from seg_pipeline.defs.assets import segmentation_assets
-from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.recovery import recover
-from seg_pipeline.defs.resources import PassedJobs
 from seg_pipeline.jobs.evidence import Evidence, write_evidence
-from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.store.serialization import write
-from seg_pipeline_tests.builders import NOON, accept_upload, make_context, make_result
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance in memory."""
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
-
-
-def make_quick_bench(folder: Path, **values: Any) -> StageContext:
-    return make_context(folder, **{"tick_seconds": 0.2, "inbox_poll_seconds": 0.02, **values})
-
-
-def job_definition(stage_context: StageContext) -> dg.JobDefinition:
-    resources = {"stage_context": stage_context, "passed_jobs": PassedJobs()}
-    definitions = dg.Definitions(
-        assets=[segmentation_assets], jobs=[segment_images], resources=resources
-    )
-    return definitions.get_repository_def().get_job("segment_images")
-
-
-def make_run(
-    instance: dg.DagsterInstance,
-    stage_context: StageContext,
-    run_key: str,
-    status: dg.DagsterRunStatus,
-) -> dg.DagsterRun:
-    """A run as a sensor's request made it."""
-    return instance.create_run_for_job(
-        job_definition(stage_context), status=status, tags={"dagster/run_key": run_key}
-    )
+from seg_pipeline_tests.builders import NOON, accept_upload, make_result
+from seg_pipeline_tests.defs.runs import make_quick_context, make_run
 
 
 def test_the_sweeper_gives_a_job_up_after_its_last_attempt(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    stage_context = make_quick_bench(tmp_path, max_attempts=2)
+    stage_context = make_quick_context(tmp_path, max_attempts=2)
     accept_upload(stage_context, "a")
     (claim,) = stage_context.inbox.claim(["a"], "a:2", attempt=2)
     run = make_run(instance, stage_context, "a:2", dg.DagsterRunStatus.STARTED)
@@ -65,7 +29,7 @@ def test_the_sweeper_gives_a_job_up_after_its_last_attempt(
 def test_a_job_that_ended_its_worker_gets_its_next_attempt(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    stage_context = make_quick_bench(tmp_path)
+    stage_context = make_quick_context(tmp_path)
     accept_upload(stage_context, "a")
     (claim,) = stage_context.inbox.claim(["a"], "a:1")
     run = make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.STARTED)
@@ -81,7 +45,7 @@ def test_a_job_is_not_given_up_for_a_worker_that_something_else_ended(
 ) -> None:
     """Its last attempt stays its last, however often that happens; each time after a longer
     pause."""
-    stage_context = make_quick_bench(tmp_path, max_attempts=2)
+    stage_context = make_quick_context(tmp_path, max_attempts=2)
     for uuid in uuids:
         accept_upload(stage_context, uuid)
     claim, *_ = stage_context.inbox.claim(uuids, "a:2", attempt=2)
@@ -100,7 +64,7 @@ def test_a_job_is_not_given_up_for_a_worker_that_something_else_ended(
 def test_the_sweeper_completes_a_finish_that_died_half_way(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    stage_context = make_quick_bench(tmp_path)
+    stage_context = make_quick_context(tmp_path)
     accept_upload(stage_context, "a")
     (claim,) = stage_context.inbox.claim(["a"], "a:1")
     stage_context.store.put("assets/a/result.json", write(make_result("a")))
@@ -111,7 +75,7 @@ def test_the_sweeper_completes_a_finish_that_died_half_way(
 
 
 def test_a_cancelled_job_fails_as_cancelled(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    stage_context = make_quick_bench(tmp_path)
+    stage_context = make_quick_context(tmp_path)
     accept_upload(stage_context, "a")
     (claim,) = stage_context.inbox.claim(["a"], "a:1")
     make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.CANCELED)
@@ -124,7 +88,7 @@ def test_a_claim_whose_tick_died_is_asked_for_once_more(
 ) -> None:
     """The same attempt under the same key: should the daemon resume the tick too, Dagster drops the
     second."""
-    stage_context = make_quick_bench(tmp_path)
+    stage_context = make_quick_context(tmp_path)
     accept_upload(stage_context, "a")
     (claim,) = stage_context.inbox.claim(["a"], "a:1")
     assert recover(stage_context, instance, claim.claimed_at + timedelta(seconds=30)).retries == []
@@ -135,7 +99,7 @@ def test_a_claim_whose_tick_died_is_asked_for_once_more(
 def test_a_job_that_was_deleted_under_way_stays_deleted(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    stage_context = make_quick_bench(tmp_path)
+    stage_context = make_quick_context(tmp_path)
     accept_upload(stage_context, "a")
     (claim,) = stage_context.inbox.claim(["a"], "a:1")
     make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.CANCELED)
@@ -149,7 +113,7 @@ def test_one_tick_asks_for_a_bounded_number_of_retries(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("seg_pipeline.defs.recovery.RETRIES_PER_TICK", 2)
-    stage_context = make_quick_bench(tmp_path)
+    stage_context = make_quick_context(tmp_path)
     uuids = [f"job-{index}" for index in range(5)]
     for uuid in uuids:
         accept_upload(stage_context, uuid)

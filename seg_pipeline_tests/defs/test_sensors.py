@@ -1,6 +1,6 @@
 """Ticks: what waits becomes runs, and what got lost is asked for again."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,26 +9,18 @@ import dagster as dg
 import pytest
 
 from seg_pipeline.defs import sensors
-from seg_pipeline.defs.assets import segmentation_assets
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
-from seg_pipeline.defs.resources import PassedJobs
 from seg_pipeline.defs.run_config import uuids_in_config
 from seg_pipeline.defs.sensors import inbox_sensor, sweeper
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, write_beat
 from seg_pipeline.jobs.repository import Claim, new_run_key
 from seg_pipeline.pipeline.stages import StageContext
-from seg_pipeline_tests.builders import NOON, accept_upload, make_context, make_result
+from seg_pipeline_tests.builders import NOON, accept_upload, make_result
+from seg_pipeline_tests.defs.runs import job_definition, make_quick_context, make_run
 
 Tick = Callable[[dg.SensorDefinition, StageContext], dg.SensorResult | dg.SkipReason]
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance in memory."""
-    with dg.DagsterInstance.ephemeral() as ephemeral:
-        yield ephemeral
 
 
 @pytest.fixture
@@ -44,43 +36,19 @@ def tick(instance: dg.DagsterInstance) -> Tick:
     return evaluate
 
 
-def make_quick_bench(folder: Path, **values: Any) -> StageContext:
-    return make_context(folder, **{"tick_seconds": 0.2, "inbox_poll_seconds": 0.02, **values})
-
-
-def job_definition(stage_context: StageContext) -> dg.JobDefinition:
-    resources = {"stage_context": stage_context, "passed_jobs": PassedJobs()}
-    definitions = dg.Definitions(
-        assets=[segmentation_assets], jobs=[segment_images], resources=resources
-    )
-    return definitions.get_repository_def().get_job("segment_images")
-
-
-def make_run(
-    instance: dg.DagsterInstance,
-    stage_context: StageContext,
-    run_key: str,
-    status: dg.DagsterRunStatus,
-) -> dg.DagsterRun:
-    """A run as a sensor's request made it."""
-    return instance.create_run_for_job(
-        job_definition(stage_context), status=status, tags={"dagster/run_key": run_key}
-    )
-
-
 @dg.job
 def tidying() -> None:
     """Another job than the one of the pictures."""
 
 
 def test_a_quiet_tick_says_what_it_waited_for(tmp_path: Path, tick: Tick) -> None:
-    skipped = tick(inbox_sensor, make_quick_bench(tmp_path))
+    skipped = tick(inbox_sensor, make_quick_context(tmp_path))
     assert isinstance(skipped, dg.SkipReason)
     assert skipped.skip_message == "No job to ask for in the 0.2 s of this tick."
 
 
 def test_a_lone_job_gets_a_run_of_its_partition(tmp_path: Path, tick: Tick) -> None:
-    stage_context = make_quick_bench(tmp_path)
+    stage_context = make_quick_context(tmp_path)
     accept_upload(stage_context, "job-1")
     result = tick(inbox_sensor, stage_context)
     assert isinstance(result, dg.SensorResult)
@@ -93,7 +61,7 @@ def test_a_lone_job_gets_a_run_of_its_partition(tmp_path: Path, tick: Tick) -> N
 
 
 def test_a_backlog_gets_runs_over_ranges(tmp_path: Path, tick: Tick) -> None:
-    stage_context = make_quick_bench(tmp_path, batch_size=4)
+    stage_context = make_quick_context(tmp_path, batch_size=4)
     for index in range(6):
         accept_upload(stage_context, f"job-{index}")
     result = tick(inbox_sensor, stage_context)
@@ -109,7 +77,7 @@ def test_a_backlog_gets_runs_over_ranges(tmp_path: Path, tick: Tick) -> None:
 def test_while_runs_wait_a_backlog_is_left_to_grow(
     tmp_path: Path, tick: Tick, instance: dg.DagsterInstance
 ) -> None:
-    stage_context = make_quick_bench(tmp_path)
+    stage_context = make_quick_context(tmp_path)
     for run_key in ("a:1", "b:1"):
         make_run(instance, stage_context, run_key, dg.DagsterRunStatus.STARTING)
     accept_upload(stage_context, "job-1")
@@ -121,7 +89,11 @@ def test_a_full_queue_of_runs_is_looked_at_once_and_again_after_a_pause(
     tmp_path: Path, tick: Tick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each look is a query to Dagster's database, under load ten times a second."""
-    stage_context, looks, story = make_quick_bench(tmp_path, tick_seconds=20.0), iter([2, 2, 1]), []
+    stage_context, looks, story = (
+        make_quick_context(tmp_path, tick_seconds=20.0),
+        iter([2, 2, 1]),
+        [],
+    )
 
     def look(*_: object) -> int:
         story.append("look")
@@ -139,13 +111,13 @@ def test_upkeep_takes_no_room_from_pictures(
 ) -> None:
     for _ in range(3):
         instance.create_run_for_job(tidying, status=dg.DagsterRunStatus.STARTED)
-    stage_context = make_quick_bench(tmp_path)
+    stage_context = make_quick_context(tmp_path)
     accept_upload(stage_context, "job-1")
     assert isinstance(tick(inbox_sensor, stage_context), dg.SensorResult)
 
 
 def test_a_marker_of_a_finished_job_makes_no_run(tmp_path: Path, tick: Tick) -> None:
-    stage_context = make_quick_bench(tmp_path)
+    stage_context = make_quick_context(tmp_path)
     accept_upload(stage_context, "job-1")
     stage_context.inbox.finish(make_result("job-1", "completed", NOON))
     stage_context.store.put("inbox/job-1", b"")
@@ -157,7 +129,7 @@ def test_a_marker_of_a_finished_job_makes_no_run(tmp_path: Path, tick: Tick) -> 
 def test_the_sweeper_asks_again_alone_for_what_a_dead_worker_held(
     tmp_path: Path, tick: Tick, instance: dg.DagsterInstance
 ) -> None:
-    stage_context = make_quick_bench(tmp_path)
+    stage_context = make_quick_context(tmp_path)
     for uuid in ("a", "b"):
         accept_upload(stage_context, uuid)
     stage_context.inbox.claim(["a", "b"], "a:1")
@@ -177,7 +149,7 @@ def test_the_sweeper_asks_again_alone_for_what_a_dead_worker_held(
 def test_the_sweeper_leaves_a_run_that_a_live_worker_names(
     tmp_path: Path, tick: Tick, instance: dg.DagsterInstance
 ) -> None:
-    stage_context = make_quick_bench(tmp_path)
+    stage_context = make_quick_context(tmp_path)
     accept_upload(stage_context, "a")
     (claim,) = stage_context.inbox.claim(["a"], "a:1")
     run = make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.STARTED)
@@ -205,7 +177,7 @@ def test_a_dead_run_whose_jobs_have_ended_is_closed_and_frees_its_room(
 ) -> None:
     """Its worker died when all its jobs had ended: no claim leads to it any more. Two such runs
     would keep a worker from new ones for ever."""
-    stage_context = make_quick_bench(tmp_path)
+    stage_context = make_quick_context(tmp_path)
     dead = [make_run(instance, stage_context, f"{name}:1", state) for name in ("a", "b")]
     accept_upload(stage_context, "job-1")
     if state is dg.DagsterRunStatus.STARTED:
@@ -222,7 +194,7 @@ def test_a_dead_run_whose_jobs_have_ended_is_closed_and_frees_its_room(
 def test_an_operators_run_that_a_worker_names_or_has_not_begun_yet_is_left(
     state: dg.DagsterRunStatus, tmp_path: Path, tick: Tick, instance: dg.DagsterInstance
 ) -> None:
-    stage_context, now = make_quick_bench(tmp_path), datetime.now(UTC)
+    stage_context, now = make_quick_context(tmp_path), datetime.now(UTC)
     run = instance.create_run_for_job(job_definition(stage_context), status=state)
     beat = WorkerHeartbeat("worker-1", 1, "here", now, now, run_id=run.run_id, uuids=("a",))
     write_beat(stage_context.store, beat)
@@ -234,7 +206,7 @@ def test_runs_of_other_jobs_are_nothing_to_recover(
     tmp_path: Path, tick: Tick, instance: dg.DagsterInstance
 ) -> None:
     run = instance.create_run_for_job(tidying, status=dg.DagsterRunStatus.STARTED)
-    assert isinstance(tick(sweeper, make_quick_bench(tmp_path)), dg.SkipReason)
+    assert isinstance(tick(sweeper, make_quick_context(tmp_path)), dg.SkipReason)
     assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.STARTED  # type: ignore[union-attr]
 
 
@@ -242,7 +214,7 @@ def test_a_store_that_was_away_does_not_make_workers_look_dead(
     tmp_path: Path, tick: Tick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They could not beat meanwhile, and get the time to."""
-    stage_context = make_quick_bench(tmp_path)
+    stage_context = make_quick_context(tmp_path)
 
     def away() -> list[Claim]:
         raise StoreUnavailable("The bucket does not answer.")
@@ -259,7 +231,7 @@ def test_a_store_that_was_away_does_not_make_workers_look_dead(
 def test_while_the_store_is_away_a_tick_says_so(
     tmp_path: Path, tick: Tick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage_context = make_quick_bench(tmp_path)
+    stage_context = make_quick_context(tmp_path)
 
     def away(limit: int) -> None:
         raise StoreUnavailable("The bucket does not answer.")
@@ -272,7 +244,7 @@ def test_while_the_store_is_away_a_tick_says_so(
 
 def test_a_uuid_that_is_used_again_gets_a_new_run(tmp_path: Path, tick: Tick) -> None:
     """Dagster makes no second run of a key, and keeps the deleted job's runs for a while."""
-    stage_context = make_quick_bench(tmp_path)
+    stage_context = make_quick_context(tmp_path)
     run_keys = []
     for moment in (NOON, NOON + timedelta(seconds=1)):
         accept_upload(stage_context, "a")

@@ -8,7 +8,11 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+from seg_pipeline.segmenters.weights.locate import find_weights
+from seg_pipeline.settings import Settings
 
 NAME = "yolov8n-seg"
 
@@ -80,3 +84,18 @@ def serving(body: bytes) -> Iterator[FileHost]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def make_settings(folder: Path, **values: Any) -> Settings:
+    """Settings with a folder for weights that does not exist yet."""
+    return Settings(_env_file=None, weights_dir=folder / "weights", **values)
+
+
+def fetch(host: FileHost, settings: Settings) -> Path:
+    """The weights of `NAME`, downloaded from this host."""
+    return find_weights(NAME, settings, url_of=lambda _name: host.url)
+
+
+def leftovers(settings: Settings) -> set[str]:
+    """What lies in the folder of the weights, but for the lock."""
+    return {path.name for path in settings.weights_dir.iterdir()} - {f"{NAME}.pt.lock"}

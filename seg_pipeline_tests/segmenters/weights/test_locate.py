@@ -1,37 +1,19 @@
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from seg_pipeline.errors import WeightsMissing
-from seg_pipeline.segmenters.weights import download, locate
+from seg_pipeline.segmenters.weights import locate
 from seg_pipeline.segmenters.weights.locate import find_weights
-from seg_pipeline.settings import Settings
-from seg_pipeline_tests.segmenters.file_hosts import NAME, FileHost, make_checkpoint, serving
-
-
-@pytest.fixture
-def host() -> Iterator[FileHost]:
-    with serving(make_checkpoint()) as host:
-        yield host
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "PAUSES_SECONDS", (0.01, 0.01, 0.01))
-
-
-def make_settings(folder: Path, **values: Any) -> Settings:
-    return Settings(_env_file=None, weights_dir=folder / "weights", **values)
-
-
-def fetch(host: FileHost, settings: Settings) -> Path:
-    return find_weights(NAME, settings, url_of=lambda _name: host.url)
-
-
-def leftovers(settings: Settings) -> set[str]:
-    return {path.name for path in settings.weights_dir.iterdir()} - {f"{NAME}.pt.lock"}
+from seg_pipeline_tests.segmenters.file_hosts import (
+    NAME,
+    FileHost,
+    fetch,
+    leftovers,
+    make_checkpoint,
+    make_settings,
+    serving,
+)
 
 
 def test_the_demo_model_is_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
