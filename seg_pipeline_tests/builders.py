@@ -17,7 +17,13 @@ from seg_pipeline.jobs.fetches import FetchRecord, FetchState
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat
 from seg_pipeline.jobs.leftovers import SearchRound, places_of, search
 from seg_pipeline.jobs.model_output import ModelOutput
-from seg_pipeline.jobs.records import Result, Timing, completed_result, failed_result
+from seg_pipeline.jobs.records import (
+    FailureReason,
+    Result,
+    Timing,
+    completed_result,
+    failed_result,
+)
 from seg_pipeline.jobs.repository import Inbox, fingerprint
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.segmenters import Notes, Segmenter
@@ -69,11 +75,16 @@ def drawn(mask: Mask) -> str:
     return "/".join("".join("#" if pixel else "." for pixel in row) for row in mask.full())
 
 
+def mask_of(full: BoolMask) -> Mask:
+    """The mask of a full frame `(H, W)` in which a pixel is set."""
+    mask = Mask.from_full(full)
+    assert mask is not None, "no pixel is set"
+    return mask
+
+
 def make_mask(drawing: str = "..../.##./.##./....") -> Mask:
     """A mask drawn as text; at least one `#`."""
-    mask = Mask.from_full(bits(drawing))
-    assert mask is not None, "the drawing has no #"
-    return mask
+    return mask_of(bits(drawing))
 
 
 def make_segment(drawing: str = "..../.##./.##./....", **scores: Any) -> Segment:
@@ -246,6 +257,20 @@ def end_queue_job(
     )
     inbox.finish(result)
     return result
+
+
+def result_of(inbox: Inbox, uuid: str = "job-1") -> Result:
+    """How a job ended; the test fails if it has not."""
+    result = inbox.result(uuid)
+    assert result is not None, f"{uuid} has not ended"
+    return result
+
+
+def error_of(inbox: Inbox, uuid: str = "job-1") -> FailureReason:
+    """Why a job failed; the test fails if it has not."""
+    error = result_of(inbox, uuid).error
+    assert error is not None, f"{uuid} has not failed"
+    return error
 
 
 def orphans(inbox: Inbox, older_than: datetime) -> list[str]:

@@ -27,11 +27,13 @@ from seg_pipeline_tests.builders import (
     accept_upload,
     bring_picture,
     end_queue_job,
+    error_of,
     make_context,
     make_job,
     make_queue_job,
     make_scene_picture,
     picture_bytes,
+    result_of,
     stored_files,
 )
 
@@ -45,22 +47,22 @@ def run_job(
     instance: dg.DagsterInstance,
     *uuids: str,
     only: list[str] | None = None,
-    **tags: str,
+    run_key: str | None = None,
 ) -> dg.ExecuteInProcessResult:
     """The job over its partitions, as the inbox's sensor asks for it, or for some stages as an
     operator does."""
     missing = [uuid for uuid in uuids if not instance.has_dynamic_partition("jobs", uuid)]
     instance.add_dynamic_partitions("jobs", missing)
     job = definitions_over(stage_context).get_repository_def().get_job("segment_images")
-    selection = {"asset_selection": [dg.AssetKey(name) for name in only]} if only else {}
     range_tags = {RANGE_START_TAG: uuids[0], RANGE_END_TAG: uuids[-1]} if len(uuids) > 1 else {}
+    key_tags = {"dagster/run_key": run_key} if run_key else {}
     return job.execute_in_process(
         instance=instance,
         partition_key=uuids[0] if len(uuids) == 1 else None,
         run_config={} if only else run_config_for(uuids),
         raise_on_error=False,
-        tags={**range_tags, **tags},
-        **selection,
+        tags={**range_tags, **key_tags},
+        asset_selection=[dg.AssetKey(name) for name in only] if only else None,
     )
 
 
@@ -78,6 +80,22 @@ def definitions_over(stage_context: StageContext) -> dg.Definitions:
 def materialized(instance: dg.DagsterInstance, stage: str) -> set[str]:
     """The partitions of a stage that are green."""
     return set(instance.get_materialized_partitions(dg.AssetKey(stage)))
+
+
+def sentence_of(result: dg.ExecuteInProcessResult, stage: str) -> str | None:
+    """Why a stage's step failed, as Dagster shows it."""
+    data = result.failure_data_for_node(f"segmentation.{stage}")
+    assert data is not None
+    assert data.user_failure_data is not None
+    return data.user_failure_data.description
+
+
+def metadata_of(instance: dg.DagsterInstance, stage: str) -> dict[str, Any]:
+    """What the last materialisation of a stage shows."""
+    event = instance.get_latest_materialization_event(dg.AssetKey(stage))
+    assert event is not None
+    assert event.asset_materialization is not None
+    return {name: value.value for name, value in event.asset_materialization.metadata.items()}
 
 
 def steps(result: dg.ExecuteInProcessResult) -> set[str]:
@@ -105,19 +123,14 @@ def test_a_materialisation_tells_counts_seconds_the_weights_and_links(
     stage_context = make_context(tmp_path, base_url="https://segments.example")
     accept_upload(stage_context, "job-1")
     run_job(stage_context, instance, "job-1")
-    events = {
-        name: instance.get_latest_materialization_event(dg.AssetKey(name)) for name in SEGMENTING
-    }
-    metadata = {name: event.asset_materialization.metadata for name, event in events.items()}  # type: ignore[union-attr]
-    assert metadata["source_image"]["width"].value == 64
-    assert metadata["segments"]["segments"].value == 2
-    assert metadata["segments"]["weights_sha256"].value == "f" * 64
-    assert metadata["segments"]["inference_mode"].value == "exact"
-    assert (
-        metadata["cutouts"]["overlay"].value == "https://segments.example/assets/job-1/overlay.webp"
-    )
-    assert metadata["result"]["total_seconds"].value >= 0
-    assert metadata["result"]["answer"].value == "https://segments.example/jobs/job-1"
+    metadata = {name: metadata_of(instance, name) for name in SEGMENTING}
+    assert metadata["source_image"]["width"] == 64
+    assert metadata["segments"]["segments"] == 2
+    assert metadata["segments"]["weights_sha256"] == "f" * 64
+    assert metadata["segments"]["inference_mode"] == "exact"
+    assert metadata["cutouts"]["overlay"] == "https://segments.example/assets/job-1/overlay.webp"
+    assert metadata["result"]["total_seconds"] >= 0
+    assert metadata["result"]["answer"] == "https://segments.example/jobs/job-1"
 
 
 def test_in_a_batch_exactly_the_good_partitions_turn_green(
@@ -138,15 +151,12 @@ def test_a_bad_picture_alone_ends_as_a_failed_run_with_one_sentence(
     stage_context = make_context(tmp_path)
     accept_upload(stage_context, "bad", picture_bytes(make_scene_picture())[:-40])
     stage_context.inbox.claim(["bad"], "bad:1")
-    result = run_job(stage_context, instance, "bad", **{"dagster/run_key": "bad:1"})
+    result = run_job(stage_context, instance, "bad", run_key="bad:1")
     assert not result.success
     (failure,) = result.get_failed_step_keys()
     assert failure == "segmentation.source_image"
-    error = stage_context.inbox.result("bad").error
-    assert (
-        result.failure_data_for_node("segmentation.source_image").user_failure_data.description
-        == error.message
-    )
+    error = error_of(stage_context.inbox, "bad")
+    assert sentence_of(result, "source_image") == error.message
     assert error.code == "truncated_image"
 
 
@@ -157,11 +167,10 @@ def test_a_picture_that_could_not_be_had_fails_its_own_run_at_the_first_attempt(
     stage_context.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
     bring_picture(stage_context.inbox, error=FetchGivenUp("The server does not answer."))
     stage_context.inbox.claim(["job-1"], "job-1:1")
-    result = run_job(stage_context, instance, "job-1", **{"dagster/run_key": "job-1:1"})
-    failure = result.failure_data_for_node("segmentation.source_image").user_failure_data
-    assert failure.description == "The server does not answer."
-    error = stage_context.inbox.result("job-1").error
-    assert error == FailureReason("fetch_unavailable", "The server does not answer.")
+    result = run_job(stage_context, instance, "job-1", run_key="job-1:1")
+    sentence = "The server does not answer."
+    assert sentence_of(result, "source_image") == sentence
+    assert error_of(stage_context.inbox, "job-1") == FailureReason("fetch_unavailable", sentence)
     assert stage_context.inbox.inflight() == []
 
 
@@ -172,9 +181,8 @@ def test_a_run_without_its_picture_sends_the_job_to_be_fetched(
     stage_context = make_context(tmp_path)
     stage_context.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
     stage_context.store.create(keys.inflight("job-1"), write(Claim("job-1", 2, "job-1:2", NOON)))
-    result = run_job(stage_context, instance, "job-1", **{"dagster/run_key": "job-1:2"})
-    failure = result.failure_data_for_node("segmentation.source_image").user_failure_data
-    assert "It is being fetched" in failure.description
+    result = run_job(stage_context, instance, "job-1", run_key="job-1:2")
+    assert "It is being fetched" in str(sentence_of(result, "source_image"))
     assert (stage_context.inbox.inflight(), stage_context.inbox.fetches.uuids()) == ([], ["job-1"])
     assert stage_context.inbox.status("job-1") == "queued"
 
@@ -212,7 +220,7 @@ def test_a_passing_error_leaves_the_job_to_the_sweeper(
     stage_context = make_context(tmp_path, segmenter=_NoMemory())
     accept_upload(stage_context, "job-1")
     stage_context.inbox.claim(["job-1"], "job-1:1")
-    assert not run_job(stage_context, instance, "job-1", **{"dagster/run_key": "job-1:1"}).success
+    assert not run_job(stage_context, instance, "job-1", run_key="job-1:1").success
     assert stage_context.inbox.result("job-1") is None
     assert [claim.uuid for claim in stage_context.inbox.inflight()] == ["job-1"]
 
@@ -228,12 +236,9 @@ def test_an_operator_can_materialise_any_stage_again(
     again = run_job(make_context(tmp_path, stage_context.store), instance, "job-1", only=[stage])
     assert again.success
     assert stored_files(stage_context, "job-1") == before
-    events = [
-        event.event_specific_data.materialization
-        for event in again.get_asset_materialization_events()
-    ]
-    assert [(event.asset_key.to_user_string(), event.partition) for event in events] == [
-        (stage, "job-1")
+    events = again.get_asset_materialization_events()
+    assert [(event.asset_key, event.partition) for event in events] == [
+        (dg.AssetKey(stage), "job-1")
     ]
 
 
@@ -331,9 +336,9 @@ def test_a_failed_job_is_recorded_too(tmp_path: Path, instance: dg.DagsterInstan
     stage_context = make_telling_bench(tmp_path)
     accept_queue_job(stage_context, "job-1", b"<html>")
     stage_context.inbox.claim(["job-1"], "job-1:1")
-    assert not run_job(stage_context, instance, "job-1", **{"dagster/run_key": "job-1:1"}).success
+    assert not run_job(stage_context, instance, "job-1", run_key="job-1:1").success
     assert waiting(stage_context) == ["job-1"]
-    assert stage_context.inbox.result("job-1").status == "failed"
+    assert result_of(stage_context.inbox, "job-1").status == "failed"
 
 
 def test_an_app_server_that_was_told_while_the_run_went_on_is_not_told_twice(
@@ -389,10 +394,7 @@ def test_what_cannot_be_told_fails_the_run_and_not_the_job(
     prepare(stage_context, "job-1")
     result = run_job(stage_context, instance, "job-1", only=[CALLBACK])
     assert not result.success
-    description = result.failure_data_for_node(
-        "segmentation.callback"
-    ).user_failure_data.description
-    assert sentence in description
+    assert sentence in str(sentence_of(result, CALLBACK))
     assert stage_context.inbox.result("job-1") is None
 
 

@@ -47,7 +47,7 @@ def later(**ago: float) -> datetime:
 
 
 def folders(stage_context: StageContext) -> list[str]:
-    return stage_context.store.list_folders("assets/")
+    return list(stage_context.store.list_folders("assets/"))
 
 
 def test_an_expired_job_goes_with_all_its_files_and_its_partition(

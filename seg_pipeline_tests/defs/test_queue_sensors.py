@@ -69,8 +69,8 @@ def test_a_partition_turns_green_when_the_app_server_knows(
         1,
         200,
     )
-    assert metadata["seconds"] >= 0
-    assert metadata["seconds_since_recorded"] >= 0
+    assert float(str(metadata["seconds"])) >= 0
+    assert float(str(metadata["seconds_since_recorded"])) >= 0
     assert skip_message(result) == "1 delivered, 0 parked."
 
 

@@ -9,7 +9,7 @@ import pytest
 from seg_pipeline.defs.recovery import recover
 from seg_pipeline.jobs.evidence import Evidence, write_evidence
 from seg_pipeline.store.serialization import write
-from seg_pipeline_tests.builders import NOON, accept_upload, make_result
+from seg_pipeline_tests.builders import NOON, accept_upload, error_of, make_result
 from seg_pipeline_tests.defs.runs import make_quick_context, make_run
 
 
@@ -23,7 +23,7 @@ def test_the_sweeper_gives_a_job_up_after_its_last_attempt(
     write_evidence(stage_context.store, "a", Evidence(run.run_id, "segments"))
     report = recover(stage_context, instance, claim.claimed_at)
     assert (report.failed, report.retries) == (1, [])
-    assert stage_context.inbox.result("a").error.code == "worker_lost"
+    assert error_of(stage_context.inbox, "a").code == "worker_lost"
 
 
 def test_a_job_that_ended_its_worker_gets_its_next_attempt(
@@ -80,7 +80,7 @@ def test_a_cancelled_job_fails_as_cancelled(tmp_path: Path, instance: dg.Dagster
     (claim,) = stage_context.inbox.claim(["a"], "a:1")
     make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.CANCELED)
     recover(stage_context, instance, claim.claimed_at)
-    assert stage_context.inbox.result("a").error.code == "cancelled"
+    assert error_of(stage_context.inbox, "a").code == "cancelled"
 
 
 def test_a_claim_whose_tick_died_is_asked_for_once_more(

@@ -13,7 +13,7 @@ from seg_pipeline.errors import InvalidResize
 from seg_pipeline.imaging import pixels
 from seg_pipeline.imaging.cutouts import crop_name, cut_out
 from seg_pipeline.imaging.images import WEBP_MAX_SIDE
-from seg_pipeline_tests.builders import bits, make_mask, make_picture
+from seg_pipeline_tests.builders import bits, make_mask, make_picture, mask_of
 
 RING = "......./.#####./.#...#./.#...#./.#...#./.#####./......."
 
@@ -30,9 +30,7 @@ def alpha(webp: bytes) -> np.ndarray:
 
 def disc(side: int, radius: float) -> Mask:
     y, x = np.mgrid[:side, :side]
-    mask = Mask.from_full((x - side / 2) ** 2 + (y - side / 2) ** 2 < radius**2)
-    assert mask is not None
-    return mask
+    return mask_of((x - side / 2) ** 2 + (y - side / 2) ** 2 < radius**2)
 
 
 class TestName:
@@ -79,24 +77,26 @@ class TestShape:
 class TestResize:
     @settings(max_examples=60, deadline=None)
     @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 300))
-    def test_the_longer_side_is_exactly_what_was_asked(self, width, height, resize) -> None:
-        mask = Mask.from_full(np.ones((height, width), np.bool_))
+    def test_the_longer_side_is_exactly_what_was_asked(
+        self, width: int, height: int, resize: int
+    ) -> None:
+        mask = mask_of(np.ones((height, width), np.bool_))
         size = opened(cut_out(make_picture(width, height), mask, resize)).size
         assert max(size) == resize
         shorter = max(1, min(width, height) * resize / max(width, height))
         assert abs(min(size) - shorter) <= 0.5  # a half may go either way
 
     def test_a_thread_keeps_one_pixel(self) -> None:
-        mask = Mask.from_full(np.ones((2, 500), np.bool_))
+        mask = mask_of(np.ones((2, 500), np.bool_))
         assert opened(cut_out(make_picture(500, 2), mask, 50)).size == (50, 1)
 
     @pytest.mark.parametrize("resize", [0, -1, 10**9])
-    def test_impossible_sizes_are_refused(self, resize) -> None:
+    def test_impossible_sizes_are_refused(self, resize: int) -> None:
         with pytest.raises(InvalidResize):
             cut_out(make_picture(7, 7), make_mask(RING), resize)
 
     def test_what_is_over_webps_limit_is_scaled_down_to_it(self) -> None:
-        mask = Mask.from_full(np.ones((1, 20_000), np.bool_))
+        mask = mask_of(np.ones((1, 20_000), np.bool_))
         assert opened(cut_out(np.zeros((1, 20_000, 3), np.uint8), mask)).size == (WEBP_MAX_SIDE, 1)
 
     def test_the_same_input_gives_the_same_bytes(self) -> None:
@@ -109,7 +109,9 @@ class TestResize:
 class TestHalo:
     @pytest.mark.parametrize("resize", [None, 40, 100, 256])
     @pytest.mark.parametrize("background", [(0, 0, 0), (255, 255, 255), (0, 255, 0)], ids=str)
-    def test_the_background_does_not_bleed_into_the_edge(self, resize, background) -> None:
+    def test_the_background_does_not_bleed_into_the_edge(
+        self, resize: int | None, background: tuple[int, int, int]
+    ) -> None:
         """Every pixel that shows at all has the object's colour: no rim, dark or bright, on any
         backdrop."""
         mask = disc(200, 80)
@@ -121,7 +123,9 @@ class TestHalo:
         assert np.abs(cut[visible][:, :3] - (230, 60, 40)).max() <= 3
 
     @pytest.mark.parametrize("resize", [None, 100, 256])
-    def test_the_cut_out_does_not_depend_on_what_is_outside_the_mask(self, resize) -> None:
+    def test_the_cut_out_does_not_depend_on_what_is_outside_the_mask(
+        self, resize: int | None
+    ) -> None:
         mask = disc(120, 45)
         one, other = make_picture(120, 120), make_picture(120, 120)
         other[~mask.full()] = 255
@@ -129,7 +133,9 @@ class TestHalo:
 
 
 @pytest.mark.parametrize("resize", [None, 90])
-def test_a_large_cut_out_is_made_in_strips_and_is_the_same_to_the_byte(monkeypatch, resize) -> None:
+def test_a_large_cut_out_is_made_in_strips_and_is_the_same_to_the_byte(
+    monkeypatch: pytest.MonkeyPatch, resize: int | None
+) -> None:
     """What bleeding needs at once takes a gigabyte for forty megapixels."""
     picture, mask = make_picture(150, 120), disc(120, 40)
     wide = Mask((150, 120), mask.box, mask.bits)

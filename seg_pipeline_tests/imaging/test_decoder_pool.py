@@ -9,6 +9,8 @@ import textwrap
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -18,6 +20,7 @@ from PIL import Image
 from seg_pipeline.errors import (
     DecoderLost,
     EmptyImage,
+    ImageError,
     ImageTooCostly,
     NotAnImage,
     TooManyPixels,
@@ -52,7 +55,9 @@ def children() -> set[int]:
 
 
 @pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "GIF", "JPEG", "WEBP", "AVIF"])
-def test_pixels_and_header_are_those_of_decoding_in_this_process(pool, format) -> None:
+def test_pixels_and_header_are_those_of_decoding_in_this_process(
+    pool: Decoders, format: str
+) -> None:
     data = picture_bytes(PICTURE, format)
     assert pool.identify(data, LIMIT) == images.identify(data, LIMIT)
     found = pool.read(data, LIMIT)
@@ -60,7 +65,7 @@ def test_pixels_and_header_are_those_of_decoding_in_this_process(pool, format) -
     assert found.pixels.flags.writeable
 
 
-def test_notes_come_too(pool) -> None:
+def test_notes_come_too(pool: Decoders) -> None:
     assert pool.read(picture_bytes(PICTURE, "JPEG")[:-2], LIMIT).notes == (
         "The JPEG's end is missing; its pixels are there.",
     )
@@ -70,7 +75,9 @@ def test_notes_come_too(pool) -> None:
     (b"", EmptyImage), (b"hello", NotAnImage), (picture_bytes(PICTURE)[:-60], TruncatedImage),
     (files.png((30_000, 30_000), 8, 2, b""), TooManyPixels),
 ])  # fmt: skip
-def test_refusals_are_those_of_decoding_in_this_process(pool, data, error) -> None:
+def test_refusals_are_those_of_decoding_in_this_process(
+    pool: Decoders, data: bytes, error: type[ImageError]
+) -> None:
     with pytest.raises(error):
         pool.read(data, LIMIT)
 
@@ -81,14 +88,16 @@ def bomb_of_strips() -> bytes:
     return files.tiff((7_000, 7_000), tags, b"\x78\x9c")
 
 
-def test_memory_out_of_proportion_is_that_pictures_error(pool, monkeypatch) -> None:
+def test_memory_out_of_proportion_is_that_pictures_error(
+    pool: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises((ImageTooCostly, TruncatedImage)):
         pool.read(bomb_of_strips(), LIMIT)
     assert np.array_equal(pool.read(picture_bytes(PICTURE), LIMIT).pixels, PICTURE)
 
 
 @pytest.fixture
-def flawed(monkeypatch, tmp_path) -> Iterator[Decoders]:
+def flawed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Decoders]:
     """A pool whose decoders do what the first bytes of a picture name, as a flaw in a decoder
     would."""
     program = textwrap.dedent(f"""
@@ -120,7 +129,7 @@ def flawed(monkeypatch, tmp_path) -> Iterator[Decoders]:
     (b"spin!", ImageTooCostly, "more time"), (b"eat!!", ImageTooCostly, "more memory"),
 ])  # fmt: skip
 def test_whatever_ends_a_decoder_is_that_pictures_error_and_nobody_elses(
-    flawed, flaw, error, words
+    flawed: Decoders, flaw: bytes, error: type[ImageError], words: str
 ) -> None:
     """Others are decoded meanwhile and afterwards; all of these errors are for good."""
     with ThreadPoolExecutor(4) as threads:
@@ -136,7 +145,9 @@ def test_whatever_ends_a_decoder_is_that_pictures_error_and_nobody_elses(
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGSEGV, signal.SIGUSR1]
 )
-def test_decoders_that_end_while_they_are_idle_blame_no_picture(flawed, number) -> None:
+def test_decoders_that_end_while_they_are_idle_blame_no_picture(
+    flawed: Decoders, number: signal.Signals
+) -> None:
     """The kernel's or a hand's kill; the picture is decoded by the next process."""
     before = children()
     with ThreadPoolExecutor(2) as threads:
@@ -150,7 +161,7 @@ def test_decoders_that_end_while_they_are_idle_blame_no_picture(flawed, number) 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_a_decoder_that_is_killed_over_a_picture_does_not_blame_it(
-    flawed, number, tmp_path
+    flawed: Decoders, number: signal.Signals, tmp_path: Path
 ) -> None:
     """It is tried once more; who kills that decoder too gets an error that is not for good."""
     with ThreadPoolExecutor(1) as threads:
@@ -164,7 +175,7 @@ def test_a_decoder_that_is_killed_over_a_picture_does_not_blame_it(
     assert not raised.value.permanent
 
 
-def creation(path):
+def creation(path: Path) -> int:
     """When the file was made, in nanoseconds."""
     return path.stat().st_mtime_ns
 
@@ -180,7 +191,7 @@ def test_a_decoder_is_replaced_after_so_many_pictures() -> None:
 
 
 def test_decoders_end_with_their_worker_though_it_is_killed_in_the_middle_of_a_picture(
-    tmp_path,
+    tmp_path: Path,
 ) -> None:
     program = textwrap.dedent("""
         import threading, time
@@ -196,6 +207,7 @@ def test_decoders_end_with_their_worker_though_it_is_killed_in_the_middle_of_a_p
     with subprocess.Popen(
         [sys.executable, "-c", program % str(picture)], stdout=subprocess.PIPE, text=True
     ) as worker:
+        assert worker.stdout is not None
         decoder = psutil.Process(int(worker.stdout.readline()))
         decoder.suspend()  # it cannot notice anything by itself
         worker.kill()
@@ -203,7 +215,7 @@ def test_decoders_end_with_their_worker_though_it_is_killed_in_the_middle_of_a_p
         decoder.wait(30)
 
 
-def test_a_decoder_knows_no_secrets(pool, monkeypatch) -> None:
+def test_a_decoder_knows_no_secrets(pool: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S3_SECRET_KEY", "very secret")
     decoders = Decoders(processes=1)
     before = children()
@@ -214,7 +226,7 @@ def test_a_decoder_knows_no_secrets(pool, monkeypatch) -> None:
     assert "very secret" not in environment.values()
 
 
-def test_memory_is_given_back_when_the_pixels_are_gone(pool) -> None:
+def test_memory_is_given_back_when_the_pixels_are_gone(pool: Decoders) -> None:
     data = picture_bytes(np.zeros((1000, 1000, 3), np.uint8))
     for _ in range(3):
         pool.read(data, LIMIT)
@@ -225,27 +237,32 @@ def test_memory_is_given_back_when_the_pixels_are_gone(pool) -> None:
     assert psutil.Process().memory_info().vms - mapped < 20 * 2**20
 
 
-def test_limits_grow_with_the_picture_and_leave_room_for_honest_ones(pool) -> None:
+def test_limits_grow_with_the_picture_and_leave_room_for_honest_ones(pool: Decoders) -> None:
     assert memory_limit("PNG", 10, 100) < memory_limit("PNG", LIMIT, 100)
     assert cpu_seconds(0) < cpu_seconds(LIMIT)
 
 
+QUICK_TO_WRITE: dict[str, dict[str, Any]] = {
+    "AVIF": {"speed": 10},
+    "JXL": {"effort": 1},
+    "JPEG": {"progressive": True},
+}
+
+
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "HEIF", "JXL"])
-def test_a_large_honest_picture_is_within_its_limits(pool, format) -> None:
+def test_a_large_honest_picture_is_within_its_limits(pool: Decoders, format: str) -> None:
     side = 1_600
     rng = np.random.default_rng(0)
     picture = Image.fromarray(
         rng.integers(0, 256, (side // 20, side // 20, 3)).astype(np.uint8)
     ).resize((side, side))
-    options = {"AVIF": {"speed": 10}, "JXL": {"effort": 1}, "JPEG": {"progressive": True}}.get(
-        format, {}
-    )
+    options = QUICK_TO_WRITE.get(format, {})
     make = {"HEIF": files.heic, "JXL": files.jxl}.get(format)
     data = make(picture, **options) if make else saved(picture, format, **options)
     assert pool.read(data, LIMIT).pixels.shape == (side, side, 3)
 
 
-def test_callers_in_many_threads_each_get_their_own(pool) -> None:
+def test_callers_in_many_threads_each_get_their_own(pool: Decoders) -> None:
     pictures = [make_picture(50 + seed, 40, seed) for seed in range(12)]
     with ThreadPoolExecutor(8) as threads:
         found = threads.map(

@@ -3,6 +3,7 @@
 import threading
 import warnings
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,14 +35,14 @@ from seg_pipeline_tests.builders import make_picture, picture_bytes, saved
 from seg_pipeline_tests.picture_files import png
 
 LIMIT = 100_000
-LOSSLESS = [
+LOSSLESS: list[tuple[str, dict[str, Any]]] = [
     ("PNG", {}),
     ("BMP", {}),
     ("TIFF", {}),
     ("TIFF", {"compression": "tiff_lzw"}),
     ("WEBP", {"lossless": True}),
 ]
-LOSSY = [
+LOSSY: list[tuple[str, dict[str, Any]]] = [
     ("JPEG", {"quality": 95}),
     ("JPEG", {"progressive": True, "quality": 95}),
     ("AVIF", {"quality": 95}),
@@ -66,19 +67,25 @@ def decibels(encoded: bytes, picture: RgbImage) -> float:
 
 class TestFormats:
     @pytest.mark.parametrize(("format", "options"), LOSSLESS, ids=str)
-    def test_lossless_formats_give_the_very_pixels(self, format, options) -> None:
+    def test_lossless_formats_give_the_very_pixels(
+        self, format: str, options: dict[str, Any]
+    ) -> None:
         picture = make_picture(31, 17)
         assert np.array_equal(decode(picture_bytes(picture, format, **options), LIMIT), picture)
 
     @pytest.mark.parametrize(("format", "options"), LOSSY, ids=str)
-    def test_lossy_formats_give_nearly_the_pixels(self, format, options) -> None:
+    def test_lossy_formats_give_nearly_the_pixels(
+        self, format: str, options: dict[str, Any]
+    ) -> None:
         picture = np.full((17, 31, 3), (200, 90, 30), np.uint8)
         decoded = decode(picture_bytes(picture, format, **options), LIMIT)
         assert decoded.shape == (17, 31, 3)
         assert np.abs(decoded.astype(int) - picture).max() <= 4
 
     @pytest.mark.parametrize(("format", "options"), LOSSLESS + LOSSY, ids=str)
-    def test_identify_names_format_extension_and_size(self, format, options) -> None:
+    def test_identify_names_format_extension_and_size(
+        self, format: str, options: dict[str, Any]
+    ) -> None:
         header = identify(picture_bytes(make_picture(31, 17), format, **options), LIMIT)
         assert (header.format, header.extension) == (format, EXTENSIONS[format])
         assert (header.width, header.height) == (31, 17)
@@ -112,7 +119,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "data", [b"x", b"hello", b"<html>", b"%PDF-1.7", b"<svg/>", b"\x00" * 100, b"\xff\xd8"]
     )
-    def test_bytes_that_are_no_picture(self, data) -> None:
+    def test_bytes_that_are_no_picture(self, data: bytes) -> None:
         with pytest.raises(NotAnImage, match="PNG"):
             identify(data, LIMIT)
 
@@ -131,7 +138,9 @@ class TestRefusals:
         assert identify(picture_bytes(make_picture(40, 30)), 1200).width == 40
 
     @pytest.mark.parametrize("side", [12_000, 30_000, 2**31 - 1])
-    def test_a_tiny_file_that_claims_a_huge_picture_is_refused_by_its_header(self, side) -> None:
+    def test_a_tiny_file_that_claims_a_huge_picture_is_refused_by_its_header(
+        self, side: int
+    ) -> None:
         """Also where Pillow itself would warn or refuse: the limit is ours, and no warning
         escapes."""
         with warnings.catch_warnings():
@@ -143,19 +152,21 @@ class TestRefusals:
         assert identify(png((15_000, 15_000), 8, 2, b""), 300_000_000).width == 15_000
 
     @pytest.mark.parametrize("format", ["GIF", "WEBP", "TIFF"])
-    def test_the_other_formats_headers_are_believed_too(self, format) -> None:
+    def test_the_other_formats_headers_are_believed_too(self, format: str) -> None:
         with pytest.raises(TooManyPixels):
             identify(picture_bytes(make_picture(64, 64), format), 64 * 64 - 1)
 
     @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
-    def test_more_than_one_frame(self, format) -> None:
+    def test_more_than_one_frame(self, format: str) -> None:
         frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
         with pytest.raises(AnimatedImage, match="one frame"):
             identify(saved(frames[0], format, save_all=True, append_images=frames[1:]), LIMIT)
 
     @pytest.mark.parametrize(("format", "options"), LOSSLESS + LOSSY, ids=str)
     @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
-    def test_a_picture_that_breaks_off(self, format, options, kept) -> None:
+    def test_a_picture_that_breaks_off(
+        self, format: str, options: dict[str, Any], kept: float
+    ) -> None:
         rng = np.random.default_rng(0)
         whole = picture_bytes(rng.integers(0, 256, (64, 64, 3)).astype(np.uint8), format, **options)
         with pytest.raises(TruncatedImage, match="truncated or damaged"):
@@ -168,7 +179,7 @@ class TestRefusals:
             decode(bytes(data), LIMIT)
 
     @pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
-    def test_a_picture_without_pixels(self, size) -> None:
+    def test_a_picture_without_pixels(self, size: tuple[int, int]) -> None:
         with pytest.raises(ImageError):
             decode(png(size, 8, 2, b""), LIMIT)
 
@@ -180,7 +191,7 @@ class TestAnyBytes:
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @pytest.mark.filterwarnings("ignore::UserWarning")
     @given(st.data())
-    def test_damaged_files(self, data) -> None:
+    def test_damaged_files(self, data: st.DataObject) -> None:
         whole = data.draw(st.sampled_from(SAMPLES))
         damaged = bytearray(whole[: data.draw(st.integers(1, len(whole)))])
         for _ in range(data.draw(st.integers(0, 8))):
@@ -194,7 +205,7 @@ class TestAnyBytes:
                                           b"MM\x00*", b"RIFF\x00\x00\x00\x00WEBP",
                                           b"\x00\x00\x00\x1cftypavif", b""]),
            st.binary(max_size=200))  # fmt: skip
-    def test_noise_behind_a_signature(self, signature, noise) -> None:
+    def test_noise_behind_a_signature(self, signature: bytes, noise: bytes) -> None:
         assert_array_or_image_error(signature + noise)
 
 
@@ -240,9 +251,9 @@ def test_decoding_in_threads_gives_the_same_pixels() -> None:
         (picture_bytes(make_picture(200, 150, seed), "PNG"), make_picture(200, 150, seed))
         for seed in range(8)
     ]
-    wrong = []
+    wrong: list[int] = []
 
-    def work(data, expected) -> None:
+    def work(data: bytes, expected: RgbImage) -> None:
         wrong.extend(1 for _ in range(5) if not np.array_equal(decode(data, LIMIT), expected))
 
     threads = [threading.Thread(target=work, args=job) for job in jobs]
@@ -281,7 +292,7 @@ class TestOriginal:
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 8192))
 def test_scaling_makes_the_longer_side_exact_and_keeps_the_aspect(
-    width, height, longer_side
+    width: int, height: int, longer_side: int
 ) -> None:
     scaled = scaled_size((width, height), longer_side)
     assert max(scaled) == longer_side

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from pycocotools import mask as coco
 
-from seg_pipeline.domain import Box, Mask, Segment
+from seg_pipeline.domain import BoolMask, Box, Mask, Segment
 from seg_pipeline.errors import ImageError, NotAnImage, TooManyPixels
 from seg_pipeline.imaging import pixels
 from seg_pipeline.imaging.masks import (
@@ -29,7 +29,7 @@ from seg_pipeline.imaging.masks import (
     mask_to_rle,
     order_by_area,
 )
-from seg_pipeline_tests.builders import bits, drawn, make_mask, make_segment, saved
+from seg_pipeline_tests.builders import bits, drawn, make_mask, make_segment, mask_of, saved
 
 LIMIT = 10_000
 
@@ -70,9 +70,7 @@ def blob(width: int, height: int, seed: int) -> Mask:
     edge = min(width, height) * (
         0.3 + 0.05 * sum(np.sin(angle * n + rng.uniform(0, 6)) / n for n in range(2, 9))
     )
-    mask = Mask.from_full((radius < edge) & (radius > edge / 4))
-    assert mask is not None
-    return mask
+    return mask_of((radius < edge) & (radius > edge / 4))
 
 
 class TestPng:
@@ -85,14 +83,14 @@ class TestPng:
         ]
 
     @given(full_frames)
-    def test_every_mask_decodes_to_the_very_rgba(self, full) -> None:
-        pixels = rgba(encode_mask_png(Mask.from_full(full)))
+    def test_every_mask_decodes_to_the_very_rgba(self, full: BoolMask) -> None:
+        pixels = rgba(encode_mask_png(mask_of(full)))
         assert np.array_equal(pixels[..., 3], full * np.uint8(255))
         assert not pixels[..., :3].any()
 
     @given(full_frames)
-    def test_every_mask_comes_back_as_it_was(self, full) -> None:
-        mask = Mask.from_full(full)
+    def test_every_mask_comes_back_as_it_was(self, full: BoolMask) -> None:
+        mask = mask_of(full)
         back = decode_mask_png(encode_mask_png(mask), LIMIT)
         assert (back.resolution_wh, back.box) == (mask.resolution_wh, mask.box)
         assert np.array_equal(back.bits, mask.bits)
@@ -108,8 +106,8 @@ class TestPng:
 
     @pytest.mark.parametrize("size", [(64, 64), (640, 480), (1919, 1081)])
     @pytest.mark.process
-    def test_it_is_no_larger_than_the_seeds(self, size) -> None:
-        mask = blob(*size, seed=1)
+    def test_it_is_no_larger_than_the_seeds(self, size: tuple[int, int]) -> None:
+        mask = blob(size[0], size[1], seed=1)
         assert np.array_equal(rgba(encode_mask_png(mask)), rgba(seeds_png(mask)))
         assert len(encode_mask_png(mask)) <= len(seeds_png(mask))
 
@@ -118,18 +116,20 @@ class TestPng:
         assert drawn(decode_mask_png(seeds_png(mask), LIMIT)) == drawn(mask)
 
     @given(full_frames)
-    def test_it_is_read_as_pillow_reads_it(self, full) -> None:
+    def test_it_is_read_as_pillow_reads_it(self, full: BoolMask) -> None:
         """Our own files are unpacked by hand, which is to be seen by nothing but the clock."""
-        png = encode_mask_png(Mask.from_full(full))
+        png = encode_mask_png(mask_of(full))
         in_pillows_words = saved(Image.open(BytesIO(png)).convert("RGBA"), "PNG")
         assert drawn(decode_mask_png(png, LIMIT)) == drawn(decode_mask_png(in_pillows_words, LIMIT))
 
     @given(full_frames, st.integers(0, 400), st.integers(1, 255))
-    def test_a_changed_byte_is_noticed_or_changes_nothing(self, full, place, change) -> None:
-        png = bytearray(encode_mask_png(Mask.from_full(full)))
+    def test_a_changed_byte_is_noticed_or_changes_nothing(
+        self, full: BoolMask, place: int, change: int
+    ) -> None:
+        png = bytearray(encode_mask_png(mask_of(full)))
         png[place % len(png)] ^= change
         with suppress(ImageError):
-            assert drawn(decode_mask_png(bytes(png), LIMIT)) == drawn(Mask.from_full(full))
+            assert drawn(decode_mask_png(bytes(png), LIMIT)) == drawn(mask_of(full))
 
     def test_no_bit_of_a_mask_changes_unnoticed(self) -> None:
         """Decoders stop before the checksums once they have all rows."""
@@ -145,7 +145,9 @@ class TestPng:
         with pytest.raises(ImageError):
             decode_mask_png(own[:19] + bytes([255]) + own[20:], LIMIT)
 
-    def test_a_mask_that_fills_a_picture_larger_than_a_strip_is_the_same(self, monkeypatch) -> None:
+    def test_a_mask_that_fills_a_picture_larger_than_a_strip_is_the_same(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(pixels, "STRIP_PIXELS", 100)
         mask = blob(61, 47, seed=1)
         assert np.array_equal(rgba(encode_mask_png(mask))[..., 3] > 0, mask.full())
@@ -170,7 +172,7 @@ class TestPoints:
         """A box of 80x60 at (120, 150) has its centre at (160, 180)."""
         full = np.zeros((300, 300), np.bool_)
         full[150:210, 120:200] = True
-        assert center_point(Mask.from_full(full)) == (160, 180)
+        assert center_point(mask_of(full)) == (160, 180)
 
     def test_the_centre_of_a_ring_lies_in_its_hole(self) -> None:
         ring = make_mask(RING)
@@ -187,9 +189,11 @@ class TestPoints:
         assert interior_point(make_mask("#####/#####/#####/#####/#####")) == (2, 2)
 
     @given(full_frames, st.integers(1, 2000))
-    def test_the_interior_point_is_always_in_the_mask(self, full, exact_pixels) -> None:
+    def test_the_interior_point_is_always_in_the_mask(
+        self, full: BoolMask, exact_pixels: int
+    ) -> None:
         """Also where the box is so large that distances are counted in blocks."""
-        mask = Mask.from_full(full)
+        mask = mask_of(full)
         with patch("seg_pipeline.imaging.masks.EXACT_PIXELS", exact_pixels):
             x, y = interior_point(mask)
         assert full[y, x]
@@ -205,10 +209,10 @@ class TestPoints:
         assert depth[y, x] >= depth.max() - 2 * 6
 
     @given(full_frames, st.integers(-3, 45), st.integers(-3, 45))
-    def test_contains_agrees_with_the_full_frame(self, full, x, y) -> None:
+    def test_contains_agrees_with_the_full_frame(self, full: BoolMask, x: int, y: int) -> None:
         height, width = full.shape
         inside = 0 <= x < width and 0 <= y < height and bool(full[y, x])
-        assert contains(Mask.from_full(full), (x, y)) is inside
+        assert contains(mask_of(full), (x, y)) is inside
 
 
 class TestIou:
@@ -223,10 +227,12 @@ class TestIou:
             mask_iou(make_mask("#.."), make_mask("#."))
 
     @given(st.data(), st.tuples(st.integers(1, 12), st.integers(1, 12)))
-    def test_it_agrees_with_the_full_frames(self, data, shape) -> None:
+    def test_it_agrees_with_the_full_frames(
+        self, data: st.DataObject, shape: tuple[int, int]
+    ) -> None:
         one, other = (data.draw(arrays(np.bool_, shape).filter(np.any)) for _ in range(2))
         expected = np.count_nonzero(one & other) / np.count_nonzero(one | other)
-        assert mask_iou(Mask.from_full(one), Mask.from_full(other)) == pytest.approx(expected)
+        assert mask_iou(mask_of(one), mask_of(other)) == pytest.approx(expected)
 
 
 boxes = st.builds(Box, *[st.integers(0, 9)] * 2, *[st.integers(1, 9)] * 2)
@@ -234,7 +240,7 @@ boxes = st.builds(Box, *[st.integers(0, 9)] * 2, *[st.integers(1, 9)] * 2)
 
 class TestBoxes:
     @given(st.lists(boxes, max_size=5), st.lists(boxes, max_size=5))
-    def test_those_meet_that_have_a_box_in_common(self, ours, theirs) -> None:
+    def test_those_meet_that_have_a_box_in_common(self, ours: list[Box], theirs: list[Box]) -> None:
         expected = [[common_box(one, other) is not None for other in theirs] for one in ours]
         assert boxes_meet(ours, theirs).tolist() == expected
 
@@ -248,8 +254,8 @@ class TestOrder:
 
     @given(st.lists(full_frames, max_size=6))
     @pytest.mark.process
-    def test_areas_never_grow(self, frames) -> None:
-        ordered = order_by_area(Segment(Mask.from_full(full)) for full in frames)
+    def test_areas_never_grow(self, frames: list[BoolMask]) -> None:
+        ordered = order_by_area(Segment(mask_of(full)) for full in frames)
         assert len(ordered) == len(frames)
         assert all(one.mask.area >= other.mask.area for one, other in pairwise(ordered))
 
@@ -264,18 +270,18 @@ class TestRle:
         assert np.array_equal(coco.decode(rle).astype(np.bool_), bits(RING))
 
     @given(full_frames)
-    def test_it_is_what_coco_makes_of_the_whole_frame(self, full) -> None:
+    def test_it_is_what_coco_makes_of_the_whole_frame(self, full: BoolMask) -> None:
         """Run lengths of the box alone would be quicker still, and wrong."""
         expected = coco.encode(np.asfortranarray(full, dtype=np.uint8))
-        assert mask_to_rle(Mask.from_full(full))["counts"] == expected["counts"].decode()
+        assert mask_to_rle(mask_of(full))["counts"] == expected["counts"].decode()
 
     @pytest.mark.parametrize(
         "drawing", ["##/##", "#./#.", ".#/.#", "##/#.", ".#/##", "#", "##./###/###"]
     )
-    def test_runs_that_go_on_in_the_next_column_are_one(self, drawing) -> None:
+    def test_runs_that_go_on_in_the_next_column_are_one(self, drawing: str) -> None:
         expected = coco.encode(np.asfortranarray(bits(drawing), dtype=np.uint8))
         assert mask_to_rle(make_mask(drawing))["counts"] == expected["counts"].decode()
 
     @given(full_frames)
-    def test_every_mask_comes_back(self, full) -> None:
-        assert np.array_equal(coco.decode(mask_to_rle(Mask.from_full(full))).astype(np.bool_), full)
+    def test_every_mask_comes_back(self, full: BoolMask) -> None:
+        assert np.array_equal(coco.decode(mask_to_rle(mask_of(full))).astype(np.bool_), full)

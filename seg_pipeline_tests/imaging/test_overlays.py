@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seg_pipeline.domain import Mask, Segment
+from seg_pipeline.domain import Segment
 from seg_pipeline.imaging.overlays import MAX_SIDE, colour_of, overlay
-from seg_pipeline_tests.builders import make_picture, make_segment
+from seg_pipeline_tests.builders import make_picture, make_segment, mask_of
 
 
 def opened(webp: bytes) -> np.ndarray:
@@ -21,7 +21,7 @@ def opened(webp: bytes) -> np.ndarray:
 def square(side: int, start: int, stop: int, label: str | None = None) -> Segment:
     full = np.zeros((side, side), np.bool_)
     full[start:stop, start:stop] = True
-    mask = Mask.from_full(full)
+    mask = mask_of(full)
     assert mask is not None
     return Segment(mask, label=label)
 
@@ -38,15 +38,15 @@ def test_a_hole_is_not_tinted() -> None:
     full = np.zeros((200, 200), np.bool_)
     full[20:180, 20:180] = True
     full[70:130, 70:130] = False
-    drawn = opened(overlay(np.full((200, 200, 3), 100, np.uint8), [Segment(Mask.from_full(full))]))
+    drawn = opened(overlay(np.full((200, 200, 3), 100, np.uint8), [Segment(mask_of(full))]))
     assert np.abs(drawn[100, 100] - 100).max() < 12
 
 
 @pytest.mark.parametrize(
     ("size", "expected"), [((3200, 40), (1600, 20)), ((40, 3200), (20, 1600)), ((90, 60), (90, 60))]
 )
-def test_it_is_at_most_1600_pixels_long(size, expected) -> None:
-    mask = Mask.from_full(np.ones(size[::-1], np.bool_))
+def test_it_is_at_most_1600_pixels_long(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    mask = mask_of(np.ones(size[::-1], np.bool_))
     drawn = opened(overlay(make_picture(*size), [Segment(mask)]))
     assert drawn.shape[1::-1] == expected
     assert max(expected) <= MAX_SIDE
@@ -56,7 +56,7 @@ def test_a_segment_of_one_pixel_survives_scaling_down() -> None:
     full = np.zeros((4000, 4), np.bool_)
     full[3999, 3] = True
     assert opened(
-        overlay(np.zeros((4000, 4, 3), np.uint8), [Segment(Mask.from_full(full), label="dot")])
+        overlay(np.zeros((4000, 4, 3), np.uint8), [Segment(mask_of(full), label="dot")])
     ).any()
 
 

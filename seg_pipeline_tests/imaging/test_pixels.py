@@ -94,7 +94,7 @@ class TestModes:
         assert decode(saved(palette, "PNG"), LIMIT)[0, 0].tolist() == [10, 200, 30]
 
     @pytest.mark.parametrize("format", ["PNG", "GIF"])
-    def test_palette_with_a_transparent_colour_is_white_there(self, format) -> None:
+    def test_palette_with_a_transparent_colour_is_white_there(self, format: str) -> None:
         palette = Image.new("P", (4, 4), 0)
         palette.putpalette([9, 9, 9, 200, 0, 0])
         palette.putpixel((1, 1), 1)
@@ -118,7 +118,7 @@ class TestModes:
         assert decoded[0].tolist() == [[255, 0, 0], [255, 255, 255], [127, 127, 127]]
 
     @pytest.mark.parametrize("format", ["WEBP", "TIFF", "AVIF"])
-    def test_alpha_of_other_formats_is_flattened_on_white(self, format) -> None:
+    def test_alpha_of_other_formats_is_flattened_on_white(self, format: str) -> None:
         assert decode(saved(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), format), LIMIT).min() >= 253
 
     def test_grey_with_alpha_is_flattened_on_white(self) -> None:
@@ -136,7 +136,7 @@ class TestModes:
 class TestOrientation:
     @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
     @pytest.mark.parametrize("orientation", range(1, 9))
-    def test_every_exif_orientation_is_turned_upright(self, format, orientation) -> None:
+    def test_every_exif_orientation_is_turned_upright(self, format: str, orientation: int) -> None:
         """The stored picture is the upright one turned back, so decoding must give the upright
         one."""
         upright = Image.new("RGB", (32, 48), "black")
@@ -151,7 +151,7 @@ class TestOrientation:
         assert max(decoded[8, 24].max(), decoded[40, 8].max(), decoded[40, 24].max()) < 50
 
     @pytest.mark.parametrize("orientation", [0, 9, 65535])
-    def test_an_orientation_that_does_not_exist_is_ignored(self, orientation) -> None:
+    def test_an_orientation_that_does_not_exist_is_ignored(self, orientation: int) -> None:
         picture = Image.new("RGB", (6, 4))
         assert decode(
             saved(picture, "JPEG", exif=files.with_orientation(picture, orientation)), LIMIT
@@ -179,7 +179,7 @@ class TestColourProfiles:
 
     @pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
     @pytest.mark.parametrize("profile", [b"no profile", b"\x00" * 200])
-    def test_a_damaged_profile_is_ignored(self, mode, profile) -> None:
+    def test_a_damaged_profile_is_ignored(self, mode: str, profile: bytes) -> None:
         assert decode(saved(Image.new(mode, (4, 4)), "TIFF", icc_profile=profile), LIMIT).shape == (
             4,
             4,
@@ -211,7 +211,9 @@ def linear_light_profile() -> bytes:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK"])
-def test_a_picture_decoded_in_strips_has_the_same_pixels(monkeypatch, mode, orientation) -> None:
+def test_a_picture_decoded_in_strips_has_the_same_pixels(
+    monkeypatch: pytest.MonkeyPatch, mode: str, orientation: int
+) -> None:
     """A second copy of a hundred megapixels is not made; nor a seam."""
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -226,7 +228,7 @@ def test_a_picture_decoded_in_strips_has_the_same_pixels(monkeypatch, mode, orie
 
 
 @pytest.mark.parametrize("header_bytes", [108, 124])
-def test_an_alpha_of_nothing_but_0_is_no_alpha(header_bytes) -> None:
+def test_an_alpha_of_nothing_but_0_is_no_alpha(header_bytes: int) -> None:
     """Photoshop and the Windows clipboard write it so, and Windows shows the colours."""
     picture = make_picture(*SIZE)
     bgra = np.dstack([picture[..., ::-1], np.zeros(SIZE[::-1], np.uint8)])[::-1].tobytes()

@@ -1,5 +1,8 @@
 """Things cut by the borders of tiles come out whole, once, and what is two things stays two."""
 
+from random import Random
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ from seg_pipeline.imaging.tile_merging import (
     upscaled,
 )
 from seg_pipeline.segmenters.tiling import split
-from seg_pipeline_tests.builders import bits, drawn, make_mask
+from seg_pipeline_tests.builders import bits, drawn, make_mask, mask_of
 
 full_frames = arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 
@@ -29,7 +32,7 @@ def parts(full: BoolMask) -> list[BoolMask]:
     return [labels == part for part in range(1, count)]
 
 
-def view(box: Box, *fulls: BoolMask, **fields: object) -> TileView:
+def view(box: Box, *fulls: BoolMask, **fields: Any) -> TileView:
     """What a tile sees of masks of the whole picture."""
     segments = []
     for full in fulls:
@@ -51,19 +54,19 @@ class TestPieces:
     @given(full_frames, st.integers(8, 20), st.floats(0.01, 0.5))
     @settings(max_examples=60, deadline=None)
     def test_a_segmenter_that_errs_nowhere_gives_in_tiles_what_it_gives_without(
-        self, full, side, overlap
+        self, full: BoolMask, side: int, overlap: float
     ) -> None:
         """Here the connected parts of a mask are its things: whatever the tiles cut must grow
         together again."""
         height, width = full.shape
         tiles = [view(box, *_parts_in(full, box)) for box in split((width, height), side, overlap)]
-        assert drawings(merge(tiles)) == sorted(drawn(Mask.from_full(part)) for part in parts(full))
+        assert drawings(merge(tiles)) == sorted(drawn(mask_of(part)) for part in parts(full))
 
     def test_a_thing_longer_than_three_tiles_is_one(self) -> None:
         full = bits("." * 20 + "/." + "#" * 18 + "./" + "." * 20)
         tiles = [view(box, full) for box in split((20, 3), 6, 0.3)]
         assert len(tiles) > 3
-        assert drawings(merge(tiles)) == [drawn(Mask.from_full(full))]
+        assert drawings(merge(tiles)) == [drawn(mask_of(full))]
 
     def test_a_thing_that_two_tiles_saw_whole_comes_once(self) -> None:
         dot = bits("........../....##..../..........")
@@ -80,9 +83,7 @@ class TestPieces:
             bits("........../....#...../.........."),
         )
         merged = merge([view(LEFT, car, wheel, label=None), view(RIGHT, car, wheel, label=None)])
-        assert drawings(merged) == sorted(
-            [drawn(Mask.from_full(car)), drawn(Mask.from_full(wheel))]
-        )
+        assert drawings(merged) == sorted([drawn(mask_of(car)), drawn(mask_of(wheel))])
 
     def test_two_things_of_one_tile_that_lie_on_each_other_are_not_joined_by_a_third(self) -> None:
         """A second thought about a thing would otherwise vanish in the first."""
@@ -100,13 +101,13 @@ class TestPieces:
         whole[2:5, 12:20] = True
         elsewhere[0:7, 1:9] = True
         merged = merge([view(left, whole | elsewhere), view(right, whole)])
-        assert drawn(Mask.from_full(whole)) in drawings(merged)
+        assert drawn(mask_of(whole)) in drawings(merged)
         assert len(merged) == 2
 
     @given(arrays(np.bool_, st.tuples(st.integers(3, 12), st.just(26))))
     @settings(deadline=None)
     def test_no_thing_that_a_tile_saw_whole_is_lost_in_one_that_took_all_for_one(
-        self, full
+        self, full: BoolMask
     ) -> None:
         """Against the plain way: shares of whole frames."""
         left, right = Box(0, 0, 16, len(full)), Box(10, 0, 16, len(full))
@@ -118,7 +119,7 @@ class TestPieces:
                 and not thing[:, 10].any()
                 and 2 * thing[:, :16].sum() <= everything
             ):
-                assert drawn(Mask.from_full(thing)) in merged
+                assert drawn(mask_of(thing)) in merged
 
     def test_a_thing_in_two_parts_grows_together_if_no_tile_saw_a_part_of_it_as_all(self) -> None:
         """A bus behind a post."""
@@ -126,7 +127,7 @@ class TestPieces:
         bus[2:5, 1:26] = True
         bus[:, 12] = False
         merged = merge([view(left, bus), view(right, bus)])
-        assert drawings(merged) == [drawn(Mask.from_full(bus))]
+        assert drawings(merged) == [drawn(mask_of(bus))]
 
     def test_scores_are_the_pieces_mean_by_area(self) -> None:
         merged = merge(
@@ -174,10 +175,10 @@ class TestBetterViews:
     @given(full_frames.filter(np.any), st.integers(4, 20))
     @settings(deadline=None)
     def test_of_what_the_overview_alone_saw_the_islands_go_that_are_no_larger_than_a_tile(
-        self, full, side
+        self, full: BoolMask, side: int
     ) -> None:
         """Against the plain way, at the overview's own size: part by part on whole frames."""
-        tiles, mask, things = split(full.shape[::-1], side), Mask.from_full(full), parts(full)
+        tiles, mask, things = split(full.shape[::-1], side), mask_of(full), parts(full)
         areas = [int(part.sum()) for part in things]
         assume(areas.count(max(areas)) == 1)
         stay = [
@@ -191,7 +192,7 @@ class TestBetterViews:
             else [np.any(stay, axis=0)]
         )
         merged = merge([TileView(tile, []) for tile in tiles], [Segment(mask)])
-        assert drawings(merged) == [drawn(Mask.from_full(one)) for one in expected]
+        assert drawings(merged) == [drawn(mask_of(one)) for one in expected]
 
     def test_a_cut_piece_inside_what_the_overview_saw_whole_is_dropped(self) -> None:
         """Of a thing much larger than a tile, a tile sees a part and takes it for something
@@ -207,7 +208,7 @@ class TestBetterViews:
 class TestAgreement:
     @given(full_frames, st.randoms())
     @settings(deadline=None)
-    def test_where_both_are_one_it_is_their_iou(self, full, random) -> None:
+    def test_where_both_are_one_it_is_their_iou(self, full: BoolMask, random: Random) -> None:
         """Against the plain way, on masks that are connected and so have nothing left out."""
         one = np.maximum.accumulate(np.maximum.accumulate(full, axis=0), axis=1)
         other = np.maximum.accumulate(one, axis=1) & (
@@ -251,7 +252,7 @@ class TestAgreement:
 class TestSampled:
     @given(full_frames, st.integers(1, 40), st.integers(1, 40))
     @settings(deadline=None)
-    def test_it_has_the_pixels_at_the_centres(self, full, across, down) -> None:
+    def test_it_has_the_pixels_at_the_centres(self, full: BoolMask, across: int, down: int) -> None:
         """Against the plain way: whole frames, one pixel after the other."""
         height, width = full.shape
         expected = np.array([
@@ -274,9 +275,11 @@ class TestUpscaled:
 
     @given(full_frames.filter(np.any), st.integers(1, 5), st.integers(1, 5))
     @settings(deadline=None)
-    def test_every_reduced_pixel_stays_at_its_centre(self, full, across, down) -> None:
+    def test_every_reduced_pixel_stays_at_its_centre(
+        self, full: BoolMask, across: int, down: int
+    ) -> None:
         wh = (full.shape[1] * (2 * across - 1), full.shape[0] * (2 * down - 1))
-        large = upscaled(Mask.from_full(full), wh).full()
+        large = upscaled(mask_of(full), wh).full()
         assert np.array_equal(large[down - 1 :: 2 * down - 1, across - 1 :: 2 * across - 1], full)
 
 
@@ -287,6 +290,5 @@ def _parts_in(full: BoolMask, box: Box) -> list[BoolMask]:
 
 
 def _reduced(full: BoolMask, factor: int) -> Segment:
-    mask = Mask.from_full(full[factor // 2 :: factor, factor // 2 :: factor])
-    assert mask
+    mask = mask_of(full[factor // 2 :: factor, factor // 2 :: factor])
     return Segment(mask, label="x", confidence=0.5)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from seg_pipeline.domain import Segment
 from seg_pipeline.errors import OutputTooLarge
 from seg_pipeline.pipeline.output_budget import check_output, surest
 from seg_pipeline.store import keys
@@ -12,7 +11,6 @@ from seg_pipeline_tests.builders import (
     accept_upload,
     make_context,
     make_job,
-    make_mask,
     make_scene_picture,
     make_segment,
     picture_bytes,
@@ -20,20 +18,16 @@ from seg_pipeline_tests.builders import (
 from seg_pipeline_tests.pipeline.test_overlap import run_stages
 
 
-def scored(**scores: float) -> Segment:
-    return Segment(make_mask(), **scores)
-
-
 def test_the_surest_stay_in_their_order() -> None:
-    segments = [scored(confidence=value) for value in (0.2, 0.9, 0.1, 0.8)]
+    segments = [make_segment(confidence=value) for value in (0.2, 0.9, 0.1, 0.8)]
     assert surest(segments, 2) == [segments[1], segments[3]]
     assert surest(segments, 4) == segments
 
 
 def test_a_sam_2_is_sure_by_its_predicted_iou() -> None:
     segments = [
-        scored(predicted_iou=0.5, stability_score=0.99),
-        scored(predicted_iou=0.9, stability_score=0.95),
+        make_segment(predicted_iou=0.5, stability_score=0.99),
+        make_segment(predicted_iou=0.9, stability_score=0.95),
     ]
     assert surest(segments, 1) == segments[1:]
 

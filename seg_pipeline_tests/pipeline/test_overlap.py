@@ -30,6 +30,7 @@ from seg_pipeline_tests.builders import (
     make_context,
     make_scene_picture,
     picture_bytes,
+    result_of,
     stored_files,
 )
 
@@ -94,7 +95,8 @@ def test_the_files_are_those_of_one_stage_after_another(
     run_stages(benches[1], *uuids)
     for uuid in uuids:
         assert stored_files(benches[1], uuid) == stored_files(benches[0], uuid)
-        assert timeless(benches[1].inbox.result(uuid)) == timeless(benches[0].inbox.result(uuid))
+        ours, theirs = (timeless(result_of(each.inbox, uuid)) for each in benches)
+        assert ours == theirs
 
 
 class _Tells(BarSegmenter):
@@ -171,7 +173,9 @@ def test_a_large_batch_is_decoded_only_as_far_ahead_as_fits_into_memory(
     picture = make_scene_picture(boxes=1)
     monkeypatch.setattr(stages, "PICTURES_IN_MEMORY_BYTES", 3 * picture.nbytes)
     context = make_context(tmp_path)
-    decode, alive, most, decoded = context.decode, set(), [0], []
+    decode, most = context.decode, [0]
+    alive: set[int] = set()
+    decoded: list[int] = []
 
     def counting(data: bytes, header: ImageHeader) -> Decoded:
         image = decode(data, header).pixels.copy()

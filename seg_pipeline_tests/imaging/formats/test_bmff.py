@@ -34,7 +34,7 @@ def test_the_header_tells_format_extension_and_size() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_phones_orientation_is_heeded_once(orientation) -> None:
+def test_a_phones_orientation_is_heeded_once(orientation: int) -> None:
     """It stands in the file's own properties and in its EXIF, which says the same again."""
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -65,7 +65,7 @@ def test_too_many_pixels_are_refused_by_the_header() -> None:
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
-def test_a_picture_that_breaks_off_is_truncated(kept) -> None:
+def test_a_picture_that_breaks_off_is_truncated(kept: float) -> None:
     data = files.heic(
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8))
     )
@@ -74,13 +74,13 @@ def test_a_picture_that_breaks_off_is_truncated(kept) -> None:
 
 
 @pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1", b"msf1", b"avif"])
-def test_what_only_calls_itself_so_is_no_picture(brand) -> None:
+def test_what_only_calls_itself_so_is_no_picture(brand: bytes) -> None:
     boxes = struct.pack(">I", 8) + b"mdat" + bytes(300)
     with pytest.raises(NotAnImage, match="no picture in them"):
         identify(files.media_file(brand, b"mif1heic", boxes), LIMIT)
 
 
 @pytest.mark.parametrize("brand", [b"isom", b"mp42", b"qt  ", b"M4A "])
-def test_a_video_is_called_a_video(brand) -> None:
+def test_a_video_is_called_a_video(brand: bytes) -> None:
     with pytest.raises(NotAnImage, match="video"):
         identify(files.media_file(brand), LIMIT)

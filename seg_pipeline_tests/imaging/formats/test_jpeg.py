@@ -1,5 +1,7 @@
 """JPEG: a missing end marker does no harm, a missing part does, and nothing goes on without end."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,7 +25,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8
 
 
 @pytest.mark.parametrize("tail", [b"", b"\xff", b"\r\n", bytes(64)])
-def test_a_jpeg_without_its_end_marker_is_whole_and_noted(tail) -> None:
+def test_a_jpeg_without_its_end_marker_is_whole_and_noted(tail: bytes) -> None:
     found = read(WHOLE[:-2] + tail, LIMIT)
     assert np.array_equal(found.pixels, decode(WHOLE, LIMIT))
     assert found.notes == ("The JPEG's end is missing; its pixels are there.",)
@@ -32,7 +34,9 @@ def test_a_jpeg_without_its_end_marker_is_whole_and_noted(tail) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
 @pytest.mark.parametrize("missing", [2_000, 9_000, 20_000])
-def test_a_jpeg_of_which_a_part_is_missing_is_truncated(options, missing) -> None:
+def test_a_jpeg_of_which_a_part_is_missing_is_truncated(
+    options: dict[str, Any], missing: int
+) -> None:
     data = picture_bytes(NOISE, "JPEG", **options)
     with pytest.raises(TruncatedImage, match="truncated or damaged"):
         decode(data[:-missing], LIMIT)
@@ -44,7 +48,9 @@ def test_a_jpeg_of_which_a_part_is_missing_is_truncated(options, missing) -> Non
     ids=str,
 )
 @pytest.mark.parametrize("kept", [0.05, 0.3, 0.6, 0.9])
-def test_a_jpeg_of_a_plain_scene_that_breaks_off_is_truncated(options, kept) -> None:
+def test_a_jpeg_of_a_plain_scene_that_breaks_off_is_truncated(
+    options: dict[str, Any], kept: float
+) -> None:
     """Few bytes make many pixels of a drawn shape, so what is missing looks like what is
     there."""
     data = picture_bytes(np.asarray(Image.open(BUNDLED).convert("RGB")), "JPEG", **options)
@@ -62,7 +68,7 @@ def test_scans_without_end_are_refused() -> None:
 
 
 @pytest.mark.parametrize("filling", [b"\xff\xe0\0\2", b"\xff\xfe\0\3x", b"\xff" * 20])
-def test_segments_without_end_are_refused_by_the_header(filling) -> None:
+def test_segments_without_end_are_refused_by_the_header(filling: bytes) -> None:
     """32 MB of empty segments took 15 seconds and a gigabyte."""
     data = WHOLE[:2] + filling * 5_000 + WHOLE[2:]
     with pytest.raises(ImageTooCostly, match="segments"):

@@ -22,7 +22,7 @@ GREY[2:6, 3:8] = 60_000
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
-def test_the_very_pixels(mode) -> None:
+def test_the_very_pixels(mode: str) -> None:
     picture = Image.fromarray(make_picture(33, 17)).convert(mode)
     assert np.array_equal(decode(files.jxl(picture), LIMIT), np.asarray(picture.convert("RGB")))
 
@@ -30,7 +30,7 @@ def test_the_very_pixels(mode) -> None:
 @pytest.mark.parametrize(
     "size", [(8, 8), (33, 17), (256, 256), (264, 8), (3, 3000), (4000, 2250), (1000, 1250)]
 )
-def test_the_header_is_read_without_the_decoder(size) -> None:
+def test_the_header_is_read_without_the_decoder(size: tuple[int, int]) -> None:
     assert jxl.header_of(files.jxl(Image.new("L", size), effort=1)) == (size, False)
 
 
@@ -57,7 +57,7 @@ def test_too_many_pixels_are_refused_before_anything_is_decoded() -> None:
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
-def test_a_picture_that_breaks_off_is_truncated(kept) -> None:
+def test_a_picture_that_breaks_off_is_truncated(kept: float) -> None:
     data = files.jxl(
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8))
     )

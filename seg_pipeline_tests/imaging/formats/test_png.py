@@ -38,13 +38,13 @@ def test_a_megabyte_of_text_beside_the_pixels_is_passed_over() -> None:
     (b"iCCP", b"x\0\0" + zlib.compress(b"profile")),
     (b"eXIf", b"II*\0"), (b"gAMA", bytes(4)), (b"tRNS", bytes(6)),
 ])  # fmt: skip
-def test_a_chunk_that_does_not_matter_may_be_flawed(name, body) -> None:
+def test_a_chunk_that_does_not_matter_may_be_flawed(name: bytes, body: bytes) -> None:
     flawed = files.png_chunk(name, body, crc=1)
     assert np.array_equal(decode(files.png(SIZE, 8, 2, ROWS, before=flawed), LIMIT), PICTURE)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
-def test_the_transparent_grey_is_white_in_every_depth(depth) -> None:
+def test_the_transparent_grey_is_white_in_every_depth(depth: int) -> None:
     most = 2**depth - 1
     levels = [0, 1] if depth == 1 else [0, 1, most, 1]
     bits = "".join(format(level, f"0{depth}b") for level in levels)

@@ -25,7 +25,7 @@ BITS, PHOTOMETRIC, SAMPLES, EXTRA, FORMAT = 258, 262, 277, 338, 339
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_16_bits_whose_0_is_white_are_no_negative(order) -> None:
+def test_16_bits_whose_0_is_white_are_no_negative(order: str) -> None:
     data = GREY.astype(order + "u2").tobytes()
     white_is_0, black_is_0 = (
         decode(files.tiff(SIZE, {BITS: (3, [16]), PHOTOMETRIC: (3, [zero])}, data, order), LIMIT)
@@ -36,7 +36,7 @@ def test_16_bits_whose_0_is_white_are_no_negative(order) -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_12_bits_are_scaled_as_12_bits(order) -> None:
+def test_12_bits_are_scaled_as_12_bits(order: str) -> None:
     packed = bytes([0x00, 0x0F, 0xFF])  # 0 and 4095
     for zero_is, expected in ((1, [0, 255]), (0, [255, 0])):
         data = files.tiff((2, 1), {BITS: (3, [12]), PHOTOMETRIC: (3, [zero_is])}, packed, order)
@@ -44,7 +44,7 @@ def test_12_bits_are_scaled_as_12_bits(order) -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_signed_16_bits_are_stretched_over_their_range(order) -> None:
+def test_signed_16_bits_are_stretched_over_their_range(order: str) -> None:
     values = np.array([[-1000, 0, 1000]], order + "i2").tobytes()
     for zero_is, expected in ((1, [0, 127, 255]), (0, [255, 128, 0])):
         tags = {BITS: (3, [16]), PHOTOMETRIC: (3, [zero_is]), FORMAT: (3, [2])}
@@ -59,7 +59,7 @@ def test_32_bits_unsigned_do_not_wrap_around() -> None:
 
 @pytest.mark.parametrize("code", ["f4", "f8"])
 @pytest.mark.parametrize("zero_is", [0, 1])
-def test_floats_and_doubles_are_stretched_over_their_range(code, zero_is) -> None:
+def test_floats_and_doubles_are_stretched_over_their_range(code: str, zero_is: int) -> None:
     values = np.array([[-1.0, 0.0, 1.0]], "<" + code)
     tags = {BITS: (3, [values.itemsize * 8]), PHOTOMETRIC: (3, [zero_is]), FORMAT: (3, [3])}
     found = decode(files.tiff((3, 1), tags, values.tobytes()), LIMIT)[0, :, 0].tolist()
@@ -76,7 +76,7 @@ def test_three_floats_a_pixel_are_stretched_together() -> None:
 
 @pytest.mark.parametrize("association", [1, 2])
 @pytest.mark.parametrize("colours", [1, 3])
-def test_alpha_is_flattened_however_it_is_stored(association, colours) -> None:
+def test_alpha_is_flattened_however_it_is_stored(association: int, colours: int) -> None:
     alpha = np.full(SIZE[::-1], 255, np.uint8)
     alpha[:, :4] = 0
     stored = np.where(alpha > 0, 30, 0).astype(np.uint8)
@@ -109,7 +109,9 @@ def test_two_pictures_that_are_not_called_pages_are_refused() -> None:
     ({PHOTOMETRIC: (3, [32803]), BITS: (3, [16])}, "sensor data"),
     ({259: (3, [34713])}, "sensor data"),
 ])  # fmt: skip
-def test_a_cameras_raw_file_is_refused_by_name_and_not_taken_for_its_thumbnail(tags, name) -> None:
+def test_a_cameras_raw_file_is_refused_by_name_and_not_taken_for_its_thumbnail(
+    tags: dict[int, files.Tag], name: str
+) -> None:
     plain = {BITS: (3, [8] * 3), PHOTOMETRIC: (3, [2]), SAMPLES: (3, [3])}
     with pytest.raises(UnsupportedImage, match=f"camera's raw file .*{name}"):
         identify(files.tiff(SIZE, {**plain, **tags}, bytes(12 * 8 * 3)), LIMIT)
@@ -121,7 +123,7 @@ def test_a_cameras_raw_file_is_refused_by_name_and_not_taken_for_its_thumbnail(t
     (b"FOVb" + bytes(40), "X3F"),
     (files.media_file(b"crx "), "CR3"), (b"II\x1a\0\0\0HEAPCCDR" + bytes(40), "CRW"),
 ])  # fmt: skip
-def test_raw_files_with_signatures_of_their_own_are_refused_by_name(data, name) -> None:
+def test_raw_files_with_signatures_of_their_own_are_refused_by_name(data: bytes, name: str) -> None:
     if b"CR\x02" in data:
         whole = files.tiff(SIZE, {BITS: (3, [8])}, bytes(96))
         data = whole[:4] + struct.pack("<I", 16) + b"CR\x02\0\0\0\0\0" + whole[8:]
@@ -136,7 +138,9 @@ def test_raw_files_with_signatures_of_their_own_are_refused_by_name(data, name) 
      "not read"),
     ({BITS: (3, [24]), PHOTOMETRIC: (3, [1])}, "not read"),
 ])  # fmt: skip
-def test_a_whole_tiff_of_a_rare_kind_is_called_unsupported_and_not_damaged(tags, words) -> None:
+def test_a_whole_tiff_of_a_rare_kind_is_called_unsupported_and_not_damaged(
+    tags: dict[int, files.Tag], words: str
+) -> None:
     plain = {BITS: (3, [8]), PHOTOMETRIC: (3, [1])}
     with pytest.raises(UnsupportedImage, match=words):
         decode(files.tiff(SIZE, {**plain, **tags}, bytes(12 * 8 * 5)), LIMIT)
