@@ -8,7 +8,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from PIL import Image
@@ -65,30 +65,35 @@ def _damage() -> Iterator[Kind]:
         "AVIF",
         "JXL",
     ):
-        yield (
-            format_,
-            "none",
-            lambda rng, f=format_: whole(f, rng.randrange(4)),
-            frozenset({COMPLETED}),
-        )
+        yield format_, "none", partial(_damaged, format_, _keep), frozenset({COMPLETED})
         for name, flaw in FLAWS.items():
             outcomes = (
                 DAMAGED | {COMPLETED}
                 if name != "cut in half"
                 else frozenset({"truncated_image", "not_an_image"})
             )
-            yield (
-                format_,
-                name,
-                lambda rng, f=format_, g=flaw: g(whole(f, rng.randrange(4)), rng),
-                outcomes,
-            )
+            yield format_, name, partial(_damaged, format_, flaw), outcomes
+
+
+def _damaged(format_: str, flaw: Flaw, rng: random.Random) -> bytes:
+    return flaw(whole(format_, rng.randrange(4)), rng)
 
 
 def _oddities() -> Iterator[Kind]:
     """What has a right name of its own."""
     for format_, flaw, make, outcome in ODDITIES:
-        yield format_, flaw, lambda rng, m=make: m(), frozenset({outcome})
+        yield format_, flaw, partial(_without_chance, make), frozenset({outcome})
+
+
+def _without_chance(make: Callable[[], bytes], _: random.Random) -> bytes:
+    return make()
+
+
+SAVE_OPTIONS: dict[str, dict[str, object]] = {
+    "": {},
+    "progressive": {"progressive": True},
+    "LZW": {"compression": "tiff_lzw"},
+}
 
 
 @cache
@@ -96,11 +101,10 @@ def whole(format_: str, variant: int) -> bytes:
     """A picture without a flaw: shapes, noise, one flat colour, or a strip of few rows."""
     picture = _pictures()[variant]
     plain, _, kind = format_.partition(" ")
-    options = {"progressive": {"progressive": True}, "LZW": {"compression": "tiff_lzw"}, "": {}}[
-        kind
-    ]
     make = {"HEIF": files.heic, "JXL": files.jxl}.get(plain)
-    return make(Image.fromarray(picture)) if make else picture_bytes(picture, plain, **options)
+    if make:
+        return make(Image.fromarray(picture))
+    return picture_bytes(picture, plain, **SAVE_OPTIONS[kind])
 
 
 @cache
@@ -111,6 +115,10 @@ def _pictures() -> list[np.ndarray]:
     shapes[40:80, 80:112] = (30, 60, 180)
     noise = rng.integers(0, 256, (64, 64, 3)).astype(np.uint8)
     return [shapes, noise, np.full((48, 48, 3), 90, np.uint8), shapes[20:28].copy()]
+
+
+def _keep(data: bytes, _: random.Random) -> bytes:
+    return data
 
 
 def _cut(data: bytes, rng: random.Random) -> bytes:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -17,7 +17,7 @@ from seg_pipeline.local.servers import listens, postgres_programs
 from seg_pipeline_tests.running_stack import free_ports
 
 
-def missing(what: str) -> None:
+def missing(what: str) -> NoReturn:
     """Skips the test because a server is not installed; under CI, which installs it, that is a
     failure."""
     if os.environ.get("CI") == "true":
@@ -42,7 +42,7 @@ def redis_server() -> Iterator[str]:
     (port,) = free_ports(1)
     with tempfile.TemporaryDirectory(prefix="seg-redis-") as folder:
         command = [
-            str(program),
+            program,
             "--port",
             str(port),
             "--bind",

@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from seg_pipeline.domain import (
     MAX_TTL_SECONDS,
     SAM2_PARAMETERS,
     YOLO_PARAMETERS,
+    BoolMask,
     Box,
     Job,
     Mask,
@@ -42,7 +44,7 @@ class TestUuid:
     @pytest.mark.parametrize(
         "uuid", ["a", "abc123", "209d43982bc349299f45234071d1dd3d", "A-b_c", "0" * 64]
     )
-    def test_the_app_servers_uuids_need_not_be_rfc_4122s(self, uuid) -> None:
+    def test_the_app_servers_uuids_need_not_be_rfc_4122s(self, uuid: str) -> None:
         assert check_uuid(uuid) == uuid
 
     @pytest.mark.parametrize(
@@ -66,36 +68,36 @@ class TestUuid:
             "a\x00",
         ],
     )
-    def test_what_is_no_path_segment_is_refused(self, uuid) -> None:
+    def test_what_is_no_path_segment_is_refused(self, uuid: Any) -> None:
         with pytest.raises(InvalidUuid):
             check_uuid(uuid)
 
 
 class TestLimits:
     @pytest.mark.parametrize("resize", [None, 1, 256, MAX_RESIZE])
-    def test_sizes_that_can_be(self, resize) -> None:
+    def test_sizes_that_can_be(self, resize: int | None) -> None:
         assert check_resize(resize) == resize
 
     @pytest.mark.parametrize("resize", [0, -1, MAX_RESIZE + 1, 10**9])
-    def test_sizes_that_cannot(self, resize) -> None:
+    def test_sizes_that_cannot(self, resize: int) -> None:
         with pytest.raises(InvalidResize, match=str(MAX_RESIZE)):
             check_resize(resize)
 
     @pytest.mark.parametrize("ttl_seconds", [0, -5, MAX_TTL_SECONDS + 1])
-    def test_times_that_cannot_be(self, ttl_seconds) -> None:
+    def test_times_that_cannot_be(self, ttl_seconds: int) -> None:
         with pytest.raises(InvalidTtl, match=str(MAX_TTL_SECONDS)):
             check_ttl_seconds(ttl_seconds)
 
 
 class TestModel:
     @pytest.mark.parametrize("model", ["yolov8x-seg", "demo-yolo", "demo-sam2", "/models/mine.pt"])
-    def test_what_the_operator_offers_and_demo_models_can_be_had(self, model) -> None:
+    def test_what_the_operator_offers_and_demo_models_can_be_had(self, model: str) -> None:
         assert check_model(model, ("yolov8x-seg", "/models/mine.pt")) == model
 
     @pytest.mark.parametrize(
         "model", ["", "yolov8n-seg", "../../etc/passwd", "/models/yours.pt", "mine.pt", "demo"]
     )
-    def test_nothing_else_can_and_the_refusal_names_no_file_of_the_server(self, model) -> None:
+    def test_nothing_else_can_and_the_refusal_names_no_file_of_the_server(self, model: str) -> None:
         with pytest.raises(
             UnknownModel, match="name yolov8x-seg, demo-yolo, demo-sam2, or leave it out"
         ) as refusal:
@@ -124,25 +126,27 @@ class TestParameters:
         assert {type(number) for number in checked.values()} == {int, float}
 
     @pytest.mark.parametrize("model", ["yolov8x-seg", "demo-yolo", "/models/mine.pt"])
-    def test_yolo_has_its_confidence(self, model) -> None:
+    def test_yolo_has_its_confidence(self, model: str) -> None:
         assert check_parameters(model, {"confidence": 0.5}) == {"confidence": 0.5}
 
     @pytest.mark.parametrize(
         "value", ["8", True, None, 0, 65, 8.5, float("nan"), float("inf"), 10**400, [8], {}]
     )
-    def test_a_value_that_cannot_be_is_named_with_its_limits(self, value) -> None:
+    def test_a_value_that_cannot_be_is_named_with_its_limits(self, value: object) -> None:
         with pytest.raises(
             InvalidParameter, match=r"points_per_side .* must be a whole number from 1 to 64\."
         ):
             check_parameters("demo-sam2", {"points_per_side": value})
 
     @pytest.mark.parametrize("value", [2, -1, "true", 1.0, None])
-    def test_a_switch_is_true_or_false(self, value) -> None:
+    def test_a_switch_is_true_or_false(self, value: object) -> None:
         with pytest.raises(InvalidParameter, match=r"use_m2m .* must be true or false\."):
             check_parameters("demo-sam2", {"use_m2m": value})
 
     @pytest.mark.parametrize("model", ["demo-sam2", "sam2_hiera_tiny", "demo-yolo", "yolo11n-seg"])
-    def test_a_name_of_no_or_the_other_family_is_refused_with_those_that_exist(self, model) -> None:
+    def test_a_name_of_no_or_the_other_family_is_refused_with_those_that_exist(
+        self, model: str
+    ) -> None:
         mine, other = SAM2_PARAMETERS, YOLO_PARAMETERS
         if "yolo" in model:
             mine, other = other, mine
@@ -160,7 +164,7 @@ class TestParameters:
             {**UPSTREAMS_RICHEST, "points_per_side": 64, "crop_n_layers": 2},
         ],
     )
-    def test_what_is_modest_alone_may_be_too_much_together(self, greedy) -> None:
+    def test_what_is_modest_alone_may_be_too_much_together(self, greedy: dict[str, object]) -> None:
         """Every layer of crops has four times as many as the one before: 86,000 prompts take a
         worker long."""
         with pytest.raises(InvalidParameter, match="prompts, more than 8192"):
@@ -176,7 +180,7 @@ class TestParameters:
 
 class TestMask:
     @given(full_frames)
-    def test_a_full_frame_comes_back_as_it_was(self, full) -> None:
+    def test_a_full_frame_comes_back_as_it_was(self, full: BoolMask) -> None:
         mask = Mask.from_full(full)
         if mask is None:
             assert not full.any()
@@ -198,7 +202,7 @@ class TestMask:
             Mask((4, 4), Box(3, 3, 2, 2), bits("##/##"))
 
     @pytest.mark.parametrize("wrong", [bits("###/###"), bits("##/##").astype(np.uint8)])
-    def test_bits_of_another_shape_or_kind_are_refused(self, wrong) -> None:
+    def test_bits_of_another_shape_or_kind_are_refused(self, wrong: Any) -> None:
         with pytest.raises(ValueError, match="bits must be"):
             Mask((4, 4), Box(0, 0, 2, 2), wrong)
 
@@ -208,14 +212,14 @@ class TestMask:
 
 class TestBox:
     @pytest.mark.parametrize("sides", [(-1, 0, 1, 1), (0, -1, 1, 1), (0, 0, 0, 1), (0, 0, 1, 0)])
-    def test_boxes_that_cannot_be(self, sides) -> None:
+    def test_boxes_that_cannot_be(self, sides: tuple[int, int, int, int]) -> None:
         with pytest.raises(ValueError, match="a box needs"):
             Box(*sides)
 
 
 class TestSegment:
     @pytest.mark.parametrize("score", [float("nan"), float("inf"), np.float32(0.5), "0.5"])
-    def test_a_score_that_json_cannot_hold_is_refused(self, score) -> None:
+    def test_a_score_that_json_cannot_hold_is_refused(self, score: Any) -> None:
         with pytest.raises(ValueError, match="score"):
             Segment(make_mask(), confidence=score)
 
@@ -251,7 +255,7 @@ class TestJob:
     @pytest.mark.parametrize(
         "asked", [{"source_sha256": None}, {"image_url": "http://h/a.png", "source_sha256": "ab"}]
     )
-    def test_it_is_an_upload_or_a_url(self, asked) -> None:
+    def test_it_is_an_upload_or_a_url(self, asked: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="not both"):
             make_job(**asked)
 

@@ -42,7 +42,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def broken_contracts(folder: Path) -> list[str]:
     """The names of the contracts that do not hold there."""
-    command = [BIN / "lint-imports", "--no-logo", "--no-cache"]
+    command = [str(BIN / "lint-imports"), "--no-logo", "--no-cache"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert "Contracts:" in done.stdout, done.stdout + done.stderr
     return [
@@ -55,7 +55,7 @@ def broken_contracts(folder: Path) -> list[str]:
 def complaints(file_name: str, code: str) -> list[str]:
     """The rules that ruff names for this code, if it stood in that file."""
     command = [
-        BIN / "ruff",
+        str(BIN / "ruff"),
         "check",
         "--select",
         "TID",

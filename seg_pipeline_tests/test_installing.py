@@ -167,7 +167,7 @@ def test_the_example_of_a_dotenv_file_gives_the_defaults(
     everything = tmp_path / "everything"
     everything.write_text(re.sub(r"^#(?=[A-Z])", "", env_example(), flags=re.MULTILINE))
     nothing = tmp_path / "nothing"
-    assert Settings(_env_file=everything) == Settings(_env_file=nothing)  # type: ignore[call-arg]
+    assert Settings(_env_file=everything) == Settings(_env_file=nothing)
 
 
 def test_settings_are_shown_without_their_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,7 +170,7 @@ def test_ports_have_the_names_that_services_probes_and_policies_use() -> None:
         assert {each["port"] for each in service["spec"]["ports"]} == {*ports[name].values()}
     for name, container, _ in containers():
         for probe in probes(container).values():
-            asked = probe.get("httpGet", probe.get("grpc", {})).get("port")
+            asked = (probe.get("httpGet") or probe.get("grpc") or {}).get("port")
             assert asked is None or asked in {*ports[name], *ports[name].values()}, name
     given = named("ConfigMap")["settings"]["data"]
     assert (ports["api"]["http"], ports["webserver"]["http"]) == (

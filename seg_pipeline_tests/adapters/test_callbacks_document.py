@@ -19,7 +19,7 @@ from seg_pipeline_tests.adapters.test_outbox_relay import (
     end_jobs,
     make_courier,
 )
-from seg_pipeline_tests.app_servers import app_server, say
+from seg_pipeline_tests.app_servers import Answer, app_server, say
 from seg_pipeline_tests.builders import make_found, make_queue_job, make_timing
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
@@ -245,22 +245,23 @@ def test_during_an_outage_the_others_wait_untouched(inbox: Inbox, clock: Clock) 
 
 
 @pytest.mark.parametrize(
-    ("headers", "longest"),
+    ("answer", "longest"),
     [
-        ({}, outbox_relay.LONGEST_PROBE_PAUSE_SECONDS),
-        ({"retry_after": "5"}, outbox_relay.LONGEST_PROBE_PAUSE_SECONDS),
-        ({"retry_after": "600"}, 600),
-        ({"retry_after": "90000"}, Policy(1, 1).longest_retry_after_seconds),
+        (say(503), outbox_relay.LONGEST_PROBE_PAUSE_SECONDS),
+        (say(503, retry_after="5"), outbox_relay.LONGEST_PROBE_PAUSE_SECONDS),
+        (say(503, retry_after="600"), 600),
+        (say(503, retry_after="90000"), Policy(1, 1).longest_retry_after_seconds),
     ],
+    ids=["no wish", "a wish below it", "a wish above it", "an impudent wish"],
 )
 def test_the_pause_of_an_outage_is_bounded_and_longer_if_it_is_asked_for(
-    inbox: Inbox, clock: Clock, headers: dict[str, str], longest: float
+    inbox: Inbox, clock: Clock, answer: Answer, longest: float
 ) -> None:
     """The bounds are those of the document: 30 s, and an hour."""
     assert outbox_relay.LONGEST_PROBE_PAUSE_SECONDS == 30
     assert Policy(1, 1).longest_retry_after_seconds == 3600
     end_jobs(inbox, 60, clock)
-    with app_server(say(503, **headers)) as server:
+    with app_server(answer) as server:
         relay = make_courier(inbox.store, server.url, clock)
         pauses = []
         for _ in range(12):

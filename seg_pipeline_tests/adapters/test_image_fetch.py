@@ -715,7 +715,7 @@ OWN = {"s3_bucket": "own", "s3_access_key": "key-id", "s3_secret_key": "secret"}
     ],
 )
 def test_a_bucket_is_read_only_where_the_operator_allows_it(
-    settings: dict[str, str], url: str
+    settings: dict[str, Any], url: str
 ) -> None:
     with pytest.raises(UrlRefused):
         fetch(url, **settings)

@@ -7,8 +7,8 @@ from api.api_keys import ApiKeys, Bucket
 from seg_pipeline.settings import Settings
 
 
-def keys_of(api_keys: str, **values: str) -> ApiKeys:
-    return ApiKeys(Settings(_env_file=None, api_keys=api_keys, **values))
+def keys_of(api_keys: str, api_rates: str | None = None) -> ApiKeys:
+    return ApiKeys(Settings(_env_file=None, api_keys=api_keys, api_rates=api_rates))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """What Prometheus reads of the service as a whole."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,11 +26,10 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 @pytest.fixture(autouse=True)
-def no_cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each scrape looks."""
     monkeypatch.setattr("api.service_metrics.CACHE_SECONDS", 0.0)
     monkeypatch.setattr("api.service_metrics.SHARE_OF_TIME", 1e9)
-    return
 
 
 def scrape(client: httpx.Client) -> Samples:

@@ -49,7 +49,7 @@ def _arguments() -> argparse.Namespace:
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """A Markdown table, a column for each trial."""
-    rows = {
+    rows: dict[str, Sequence[object]] = {
         "jobs, half by HTTP and half by SQS": [each.trial.jobs for each in outcomes],
         "seed": [each.trial.schedule.seed for each in outcomes],
         "kills": [_kills(each) for each in outcomes],

@@ -3,6 +3,7 @@ uses."""
 
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from PIL import Image
 
 import seg_pipeline.demo
-from seg_pipeline.demo.scenes import make_scene
+from seg_pipeline.demo.scenes import Scene, SceneObject, make_scene
 from seg_pipeline.demo.scoring import Score, hole_of, match_masks, score_scene
+from seg_pipeline.domain import Segment
 from seg_pipeline.segmenters.yolo.segmenter import YoloSegmenter
 
 pytestmark = pytest.mark.process
@@ -21,29 +23,33 @@ WEIGHTS = DEMO / "weights" / "demo-yolo.pt"
 SAMPLE = DEMO / "sample.jpg"
 SAMPLE_SEED = 12_509
 
+Answers = list[tuple[Scene, list[Segment]]]
+
 
 @pytest.fixture(scope="module")
-def segmenter():
+def segmenter() -> YoloSegmenter:
     return YoloSegmenter("demo-yolo", WEIGHTS, device="cpu")
 
 
 @pytest.fixture(scope="module")
-def answers(segmenter):
+def answers(segmenter: YoloSegmenter) -> Answers:
     """A hundred fresh scenes with what the model makes of each; training began at seed
     1,000,000."""
     scenes = [make_scene(seed) for seed in range(100)]
     return [(scene, segmenter.segment([scene.image])[0]) for scene in scenes]
 
 
-def full_masks(segments):
+def full_masks(segments: Sequence[Segment]) -> list[np.ndarray]:
     return [segment.mask.full() for segment in segments]
 
 
-def true_masks(scene):
+def true_masks(scene: Scene) -> list[np.ndarray]:
     return [o.mask for o in scene.objects]
 
 
-def matched(scene, segments, iou_threshold=0.75):
+def matched(
+    scene: Scene, segments: Sequence[Segment], iou_threshold: float = 0.75
+) -> list[tuple[SceneObject, Segment]]:
     """The objects found, each with the segment that shows it."""
     pairs = match_masks(full_masks(segments), true_masks(scene))
     return [
@@ -53,7 +59,9 @@ def matched(scene, segments, iou_threshold=0.75):
     ]
 
 
-def test_nine_objects_in_ten_are_found_and_one_segment_in_ten_is_false_at_most(answers) -> None:
+def test_nine_objects_in_ten_are_found_and_one_segment_in_ten_is_false_at_most(
+    answers: Answers,
+) -> None:
     """The demo model has to be good enough that a wrong answer points at the pipeline, not at the
     model."""
     total = Score(0, 0, 0)
@@ -63,12 +71,12 @@ def test_nine_objects_in_ten_are_found_and_one_segment_in_ten_is_false_at_most(a
     assert total.false_share <= 0.10, total
 
 
-def test_objects_that_are_found_have_their_right_label(answers) -> None:
+def test_objects_that_are_found_have_their_right_label(answers: Answers) -> None:
     found = [pair for scene, segments in answers for pair in matched(scene, segments)]
     assert np.mean([segment.label == o.label for o, segment in found]) >= 0.90
 
 
-def test_the_hole_of_a_ring_stays_empty(answers) -> None:
+def test_the_hole_of_a_ring_stays_empty(answers: Answers) -> None:
     """Polygons would fill it: the masks of the product are pixels, from the network to the file."""
     found = [pair for scene, segments in answers for pair in matched(scene, segments)]
     rings = [(hole_of(o.mask), segment.mask.full()) for o, segment in found if o.label == "ring"]
@@ -78,7 +86,9 @@ def test_the_hole_of_a_ring_stays_empty(answers) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(640, 360), (300, 400), (960, 720)])
-def test_pictures_of_other_shapes_and_sizes_do_as_well(segmenter, width, height) -> None:
+def test_pictures_of_other_shapes_and_sizes_do_as_well(
+    segmenter: YoloSegmenter, width: int, height: int
+) -> None:
     total = Score(0, 0, 0)
     for seed in range(200, 215):
         scene = make_scene(seed, width=width, height=height)
@@ -88,7 +98,7 @@ def test_pictures_of_other_shapes_and_sizes_do_as_well(segmenter, width, height)
     assert total.false_share <= 0.15, total
 
 
-def test_every_object_of_the_sample_is_found_and_nothing_else(segmenter) -> None:
+def test_every_object_of_the_sample_is_found_and_nothing_else(segmenter: YoloSegmenter) -> None:
     """The sample is the first picture that anybody sends through the service."""
     scene = make_scene(SAMPLE_SEED, width=960, height=720, difficulty=1.0)
     (segments,) = segmenter.segment([np.asarray(Image.open(SAMPLE))])
@@ -101,7 +111,7 @@ def test_the_sample_is_the_scene_of_its_seed() -> None:
         assert np.abs(np.asarray(sample).astype(int) - scene.image).mean() < 6.0
 
 
-def test_the_readme_beside_the_weights_names_their_sha256(segmenter) -> None:
+def test_the_readme_beside_the_weights_names_their_sha256(segmenter: YoloSegmenter) -> None:
     assert f"`{segmenter.weights_sha256}`" in (DEMO / "weights" / "README.md").read_text(
         encoding="utf-8"
     )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from seg_pipeline.demo.scenes import LABELS, make_scene
+from seg_pipeline.demo.scenes import LABELS, SceneObject, make_scene
 from seg_pipeline.demo.scoring import hole_of
 
 pytestmark = pytest.mark.process
@@ -9,7 +9,7 @@ pytestmark = pytest.mark.process
 SEEDS = range(40)
 
 
-def objects_of_label(label):
+def objects_of_label(label: str) -> list[SceneObject]:
     return [o for seed in SEEDS for o in make_scene(seed).objects if o.label == label]
 
 

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from seg_pipeline.demo.scoring import Score, hole_of, mask_iou_matrix, match_masks, score_scene
+from seg_pipeline.domain import BoolMask
 
 
-def mask(text):
+def mask(text: str) -> BoolMask:
     return np.array([[pixel == "#" for pixel in row] for row in text.split()])
 
 

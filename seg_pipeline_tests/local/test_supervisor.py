@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,7 @@ def test_a_long_life_makes_the_next_pause_short_again(
             supervisor.wait_until_ready()
             monkeypatch.setattr(supervising, "QUICK_DEATH_SECONDS", quick_death_seconds)
             os.kill(supervisor.pids()["clock"], signal.SIGKILL)
-            supervisor.run_until(_soon(lambda lives=lives: len(said) == lives))
+            supervisor.run_until(_soon(partial(_has_length, said, lives)))
     assert [line.partition("again in ")[2].split()[0] for line in said] == ["0.05", "0.1", "0.05"]
 
 
@@ -452,6 +453,10 @@ def _is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def _has_length(said: Sequence[str], length: int) -> bool:
+    return len(said) == length
 
 
 def _soon(happened: Callable[[], bool]) -> Callable[[], bool]:

@@ -254,6 +254,7 @@ def test_which_partitions_a_run_still_owes_is_told_as_upstream_tells_it(
     first = plan(instance, stages)
     finishing.execute_in_process(instance=instance, run_config=config)
     ours, asset_key = instance.event_log_storage, dg.AssetKey("result")
+    assert isinstance(ours, dagster_storage._QuickStatus)
     upstream = super(
         dagster_storage._QuickStatus, ours
     ).get_latest_asset_partition_materialization_attempts_without_materializations

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets import Origin, Subprotocol
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -20,6 +21,7 @@ from seg_pipeline.runtime.ui_guard import Authority, UiRequest, UiRules
 from seg_pipeline_tests.conftest import make_settings
 from seg_pipeline_tests.running_stack import ENVIRONMENT_OF_TESTS, free_ports
 
+GRAPHQL = [Subprotocol("graphql-ws")]
 QUERY = {"query": "{ version }"}
 MUTATIONS = {
     "deleteRun": 'mutation { deletePipelineRun(runId: "1") { __typename } }',
@@ -146,7 +148,8 @@ def test_a_link_from_elsewhere_opens_a_page_of_the_ui(open_ui: httpx.Client) -> 
 @pytest.mark.slow
 def test_subscriptions_of_the_uis_own_pages_work(open_ui: httpx.Client) -> None:
     address = own_origin(open_ui).replace("http", "ws") + "/graphql"
-    with connect(address, origin=own_origin(open_ui), subprotocols=["graphql-ws"]) as socket:  # type: ignore[list-item, arg-type]
+    origin = Origin(own_origin(open_ui))
+    with connect(address, origin=origin, subprotocols=GRAPHQL) as socket:
         socket.send('{"type": "connection_init"}')
         assert "connection_ack" in str(socket.recv(30))
 
@@ -303,11 +306,10 @@ def test_the_password_opens_and_nothing_else_does(locked_ui: httpx.Client) -> No
 def test_a_websocket_asks_for_the_password_too(locked_ui: httpx.Client) -> None:
     address = own_origin(locked_ui).replace("http", "ws") + "/graphql"
     with pytest.raises(InvalidStatus):
-        connect(address, subprotocols=["graphql-ws"])  # type: ignore[list-item]
+        connect(address, subprotocols=GRAPHQL)
     basic = "Basic " + base64.b64encode("anybody:pass:wört".encode()).decode()
-    with connect(
-        address, subprotocols=["graphql-ws"], additional_headers={"authorization": basic}
-    ) as socket:  # type: ignore[list-item]
+    headers = {"authorization": basic}
+    with connect(address, subprotocols=GRAPHQL, additional_headers=headers) as socket:
         socket.send('{"type": "connection_init"}')
         assert "connection_ack" in str(socket.recv(30))
 

@@ -47,7 +47,7 @@ def masks(segments: Sequence[Segment]) -> list[bytes]:
 class TestSplit:
     @given(st.integers(1, 300), st.integers(1, 300), st.integers(12, 90), st.floats(0, 0.7))
     def test_every_pixel_is_in_a_tile_and_neighbours_overlap(
-        self, width, height, side, overlap
+        self, width: int, height: int, side: int, overlap: float
     ) -> None:
         boxes = split((width, height), side, overlap)
         seen = np.zeros((height, width), np.uint16)
@@ -70,7 +70,9 @@ class TestSurest:
         st.lists(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 5)), max_size=4), max_size=4),
         st.integers(0, 60),
     )
-    def test_the_best_scores_stay_as_far_as_there_is_room(self, tiles, room) -> None:
+    def test_the_best_scores_stay_as_far_as_there_is_room(
+        self, tiles: list[list[tuple[int, int]]], room: int
+    ) -> None:
         """Against the plain way: one segment less, the worst of the last, until all fit."""
         views = [
             TileView(Box(0, 0, 9, 1), [_line(length, score) for length, score in tile])
@@ -78,7 +80,7 @@ class TestSurest:
         ]
         left = sorted(
             (segment for view in views for segment in view.segments),
-            key=lambda one: -one.predicted_iou,
+            key=lambda one: -(one.predicted_iou or 0),
         )
         while sum(segment.mask.area for segment in left) > room:
             left.pop()
@@ -86,7 +88,9 @@ class TestSurest:
         assert [view.box for view in kept] == [view.box for view in views]
         assert {id(one) for view in kept for one in view.segments} == {id(one) for one in left}
 
-    def test_a_large_picture_never_holds_more(self, monkeypatch, caplog) -> None:
+    def test_a_large_picture_never_holds_more(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
         monkeypatch.setattr(tiling, "MASK_BYTES", 0)
         tiled = TiledSegmenter(Witness(), 1, 64)
         assert tiled.segment([make_scene_picture(boxes=4, width=256, height=96)]) == [[]]
@@ -146,7 +150,9 @@ class TestSegmenting:
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(6, 4), (3, 2)])
-def test_a_network_finds_in_tiles_what_is_too_small_for_it_in_the_whole(columns, rows) -> None:
+def test_a_network_finds_in_tiles_what_is_too_small_for_it_in_the_whole(
+    columns: int, rows: int
+) -> None:
     """3000 by 2000 pixels reduced to the network's 320 leave little of small things."""
     picture, truth = mosaic(columns, rows, 3000, 2000)
     model = YoloSegmenter("demo-yolo", DEMO_YOLO, "cpu")

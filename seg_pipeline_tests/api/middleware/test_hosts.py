@@ -1,6 +1,7 @@
 """The API answers under its own names, so that no web page can have it answer under the page's."""
 
 import socket
+from typing import Any
 
 import httpx
 import pytest
@@ -34,7 +35,7 @@ STRANGERS = (
 )
 
 
-def policy(**values: str) -> HostPolicy:
+def policy(**values: Any) -> HostPolicy:
     return HostPolicy(Settings(_env_file=None, **values))
 
 
