@@ -12,6 +12,7 @@ from pathlib import Path
 from starlette.requests import HTTPConnection
 
 from api.error_responses import Busy, TooManyRequests
+from api.export_turns import ExportTurns
 from api.read_turns import ReadTurns
 from seg_pipeline.errors import StoreError, StoreFull
 from seg_pipeline.settings import Settings
@@ -185,6 +186,7 @@ class Admission:
     waits: Slots
     space: FreeSpace
     backlog: Backlog
+    exports: ExportTurns
     turns: ReadTurns = field(default_factory=lambda: ReadTurns(READERS))
 
     @classmethod
@@ -196,6 +198,7 @@ class Admission:
             Slots("requests waiting", settings.max_waiting, settings.max_waiting_per_client),
             FreeSpace(folders, settings.min_free_bytes),
             Backlog(store, settings.max_queued_jobs),
+            ExportTurns(settings.max_exports),
         )
 
     def check(self, announced_bytes: int) -> None:

@@ -7,6 +7,7 @@ from api.error_responses import (
     BodyTooLarge,
     BodyTooSlow,
     Busy,
+    JobFailed,
     JobInProgress,
     LinkRefused,
     RateLimited,
@@ -78,6 +79,7 @@ def _of_the_request() -> Iterator[SegPipelineError]:
     yield JobInProgress(
         f"the app server has not been told of job {JOB} yet; delete it when it has."
     )
+    yield JobFailed(JOB, "not_an_image", "The bytes are not a picture of a known format.")
     yield ParkedNotFound(f"callback-{JOB}")
     yield NotReplayable(
         f"the message {JOB} was too long to be kept whole; drop it and send another."

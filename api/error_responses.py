@@ -51,6 +51,7 @@ STATUS_BY_CODE = {
     "body_too_slow": 408,
     "cancelled": 409,
     "job_conflict": 409,
+    "job_failed": 409,
     "job_in_progress": 409,
     "not_replayable": 409,
     "nothing_to_tell": 409,
@@ -195,9 +196,18 @@ class TooManyRequests(RequestError):
 
 
 class JobInProgress(RequestError):
-    """The app server waits for the job, so it cannot be deleted now."""
+    """The job has not ended, or the app server waits for it: what is asked must wait too."""
 
     code = "job_in_progress"
+
+
+class JobFailed(RequestError):
+    """The job has failed, so there is nothing of it to be had."""
+
+    code = "job_failed"
+
+    def __init__(self, uuid: str, code: str, message: str) -> None:
+        super().__init__(f"job {uuid} has failed ({code}): {message}")
 
 
 class Busy(SegPipelineError):

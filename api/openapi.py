@@ -8,6 +8,7 @@ from api.error_examples import error_examples
 from api.error_responses import STATUS_BY_CODE, failure_body, status_of
 from api.schemas import (
     ANSWER_EXAMPLE,
+    COCO_EXAMPLE,
     PAGE_EXAMPLE,
     PARKED_PAGE_EXAMPLE,
     QUEUED_EXAMPLE,
@@ -22,6 +23,7 @@ _ERRORS = error_examples()
 _EXAMPLES = {
     "finished": ANSWER_EXAMPLE,
     "queued": QUEUED_EXAMPLE,
+    "coco": COCO_EXAMPLE,
     "page": PAGE_EXAMPLE,
     "parked": PARKED_PAGE_EXAMPLE,
 }

@@ -295,6 +295,42 @@ class Replayed(BaseModel):
     uuid: str
 
 
+COCO_EXAMPLE: dict[str, Any] = {
+    "info": {
+        "description": "Job 01938f9e-54b2-7cc1-a8a4-0d3b9c7a11f0, segmented by demo-yolo",
+        "version": "1.0",
+        "year": 2025,
+        "contributor": "",
+        "url": "",
+        "date_created": "2025/01/06",
+    },
+    "licenses": [],
+    "images": [
+        {
+            "id": 1,
+            "file_name": "01938f9e-54b2-7cc1-a8a4-0d3b9c7a11f0.webp",
+            "width": 4,
+            "height": 4,
+            "date_captured": "2025-01-06 12:00:00",
+            "license": 0,
+        }
+    ],
+    "categories": [{"id": 1, "name": "circle", "supercategory": ""}],
+    "annotations": [
+        {
+            "id": 1,
+            "image_id": 1,
+            "category_id": 1,
+            "segmentation": {"size": [4, 4], "counts": "52203"},
+            "bbox": [1.0, 1.0, 2.0, 2.0],
+            "area": 4.0,
+            "iscrowd": 0,
+            "score": 0.95,
+            "confidence": 0.95,
+        }
+    ],
+}
+
 PARKED_PAGE_EXAMPLE: dict[str, Any] = {
     "parked": [
         {

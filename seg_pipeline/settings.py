@@ -191,6 +191,7 @@ class Settings(BaseSettings):
     max_queued_jobs: int = Field(
         50_000, ge=1, description="With so many jobs unfinished, new ones get 503."
     )
+    max_exports: int = Field(2, ge=1, description="Exports made at once; more wait, then get 503.")
     min_free_bytes: int = Field(
         256 * 2**20, ge=0, description="Uploads that would leave less disk free get 503."
     )

@@ -19,6 +19,7 @@ SERVING = "api and the operator's UI alone are served by uvicorn"
 OUTSIDE = "adapters, store and weights alone reach outside"
 API = "api reaches no model and no orchestration, not even through others"
 IMAGING = "domain, errors and imaging need nothing but libraries of the field"
+EXPORTS = "exports need records and imaging alone"
 SEGMENTERS = "segmenters know no orchestration and no web framework"
 STORE = "store and jobs know no model, no orchestration and no web framework"
 ADAPTERS = "adapters know no model, no orchestration and no web framework"
@@ -105,6 +106,11 @@ def test_the_rules_hold(copied: Path) -> None:
             "seg_pipeline/imaging/masks.py",
             "from seg_pipeline.settings import get_settings",
             {IMAGING},
+        ),
+        (
+            "seg_pipeline/exports/coco.py",
+            "from seg_pipeline.jobs import records",
+            {EXPORTS},
         ),
         (
             "seg_pipeline/local/stack.py",

@@ -32,6 +32,8 @@ ELSEWHERE = {
     "seg_pipeline/jobs/stored_jobs.py": "store/test_serialization.py",
     "seg_pipeline/segmenters/__init__.py": "segmenters/test_registry.py",
     "seg_pipeline/store/objects.py": "store/test_store_contract.py",
+    # The formats: tested by the route that offers them all
+    "seg_pipeline/exports/registry.py": "api/routes/test_exports.py",
     # Changes to processes of Dagster and Celery: tested where such a process runs
     "seg_pipeline/runtime/bucket_run_logs.py": "runtime/test_run_logs.py",
     "seg_pipeline/runtime/code_server.py": "local/test_stack.py",

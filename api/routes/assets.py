@@ -94,7 +94,7 @@ async def get_asset(
     """
     asset = await in_thread(find_asset, service, uuid, name)
     about_job(request, uuid)
-    if _knows(request.headers.get("if-none-match", ""), asset.etag):
+    if knows(request.headers.get("if-none-match", ""), asset.etag):
         return Response(status_code=304, headers=asset.headers())
     headers = {**asset.headers(), "Content-Length": str(asset.info.size)}
     media_type = keys.content_type(name)
@@ -133,7 +133,7 @@ def _stream(service: Service, key: str) -> Iterator[bytes]:
         raise AssetNotFound("the file has just expired.") from error
 
 
-def _knows(if_none_match: str, etag: str) -> bool:
+def knows(if_none_match: str, etag: str) -> bool:
     """Whether the client has the file already, by weak comparison (RFC 9110, section 13.1.2)."""
     tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return etag in tags or "*" in tags
+    return etag.removeprefix("W/") in tags or "*" in tags

@@ -13,6 +13,7 @@ from seg_pipeline.domain import BoolMask, Box, Mask, Segment
 from seg_pipeline.errors import NotAnImage
 from seg_pipeline.imaging.images import decode_alpha, verify
 from seg_pipeline.imaging.pixels import strips
+from seg_pipeline.imaging.run_lengths import windows_to_rle
 
 # Colour 0 is black and wholly transparent, colour 1 black; tRNS may leave opaque colours out.
 _PALETTE = bytes(6)
@@ -163,29 +164,7 @@ def mask_to_rle(mask: Mask) -> dict[str, Any]:
     The runs are counted inside the box: for a picture of 40 megapixels that takes a twelfth of the
     time.
     """
-    from pycocotools import mask as coco
-
-    width, height = mask.resolution_wh
-    encoded = coco.frPyObjects(
-        {"size": [height, width], "counts": _run_lengths(mask)}, height, width
-    )
-    return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
-
-
-def _run_lengths(mask: Mask) -> list[int]:
-    """Lengths of unset and set runs of the whole picture in turn, down the columns.
-
-    They begin with the unset run, even of length 0.
-    """
-    width, height = mask.resolution_wh
-    edges = np.diff(np.pad(mask.bits.T.astype(np.int8), ((0, 0), (1, 1))), axis=1)
-    columns, rows = np.nonzero(edges)
-    turns = (mask.box.x + columns) * height + mask.box.y + rows
-    # A run that ends at the foot of a column and goes on at the head of the next is one run.
-    ends = 1 + 2 * np.flatnonzero(turns[1:-1:2] == turns[2::2])
-    turns = np.delete(turns, np.concatenate([ends, ends + 1]))
-    lengths: list[int] = np.diff(turns, prepend=0, append=width * height).tolist()
-    return lengths if lengths[-1] else lengths[:-1]
+    return windows_to_rle(mask.resolution_wh, [((mask.box.x, mask.box.y), mask.bits)])
 
 
 def _deepest(bits: BoolMask) -> tuple[int, int]:
@@ -233,16 +212,27 @@ def _png_head(resolution_wh: tuple[int, int]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, body) for name, body in chunks)
 
 
-def _read_own_png(data: bytes, max_pixels: int) -> Mask | None:
-    """The mask of an intact PNG that `encode_mask_png` wrote; None for any other."""
+def own_png_pixels(data: bytes, max_pixels: int) -> tuple[tuple[int, int], bytes] | None:
+    """Size `(width, height)` and deflated rows of an intact PNG that `encode_mask_png` wrote.
+
+    None for any other, and for one of more pixels.
+    """
     width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))
     head = _png_head((width, height))
     if width * height > max_pixels or not data.startswith(head):
         return None
     (length,) = struct.unpack(">I", data[len(head) : len(head) + 4].ljust(4, b"\0"))
     deflated = data[len(head) + 8 : len(head) + 8 + length]
-    if data[len(head) :] != _chunk(b"IDAT", deflated) + _chunk(b"IEND", b""):
+    is_intact = data[len(head) :] == _chunk(b"IDAT", deflated) + _chunk(b"IEND", b"")
+    return ((width, height), deflated) if is_intact else None
+
+
+def _read_own_png(data: bytes, max_pixels: int) -> Mask | None:
+    """The mask of an intact PNG that `encode_mask_png` wrote; None for any other."""
+    found = own_png_pixels(data, max_pixels)
+    if found is None:
         return None
+    (width, height), deflated = found
     rows = _inflate(deflated, (height, 1 + (width + 7) // 8))
     return None if rows is None or rows[:, 0].any() else _unpacked(rows[:, 1:], (width, height))
 

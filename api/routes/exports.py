@@ -1,0 +1,210 @@
+"""A finished job's segments in the forms that other programs read."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import version
+from itertools import chain
+from typing import Annotated, Any
+
+import anyio
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from api.auth import RequireKey
+from api.error_responses import AssetNotFound, JobFailed, JobInProgress
+from api.openapi import EVERYWHERE, failures, shown
+from api.routes.assets import knows
+from api.routes.jobs import Uuid
+from api.service import Service, ServiceDep, about_job, in_thread
+from api.views import view_job
+from seg_pipeline.domain import check_uuid
+from seg_pipeline.errors import InvalidRequest, ObjectNotFound
+from seg_pipeline.exports import FORMATS, Export, ExportedPicture, ExportFormat
+from seg_pipeline.jobs.answers import FinishedJob, UnfinishedJob
+from seg_pipeline.store import Store, keys
+from seg_pipeline.store.serialization import to_document
+
+router = APIRouter(tags=["files"], dependencies=[RequireKey])
+
+SEND_SECONDS = 60.0
+"""A client that takes no piece for so long gives up its turn."""
+
+_PIECE_BYTES = 64 * 1024
+
+FormatName = StrEnum("FormatName", {name.replace("-", "_"): name for name in FORMATS})  # type: ignore[misc]
+
+_CONTENT: dict[str, Any] = {
+    each.media_type: {"schema": {"type": "string", "format": "binary"}} for each in FORMATS.values()
+} | {"application/json": {"schema": {"type": "object"}, **shown("coco")["application/json"]}}
+
+_DESCRIPTION = "\n".join(f"- `{each.name}`: {each.description}" for each in FORMATS.values())
+
+
+@dataclass(frozen=True)
+class JobFiles:
+    """The files of one job in the store."""
+
+    store: Store
+    uuid: str
+
+    def get(self, name: str) -> bytes:
+        """See `Files`."""
+        return self.store.get(keys.asset(self.uuid, name))
+
+    def stream(self, name: str) -> Iterator[bytes]:
+        """See `Files`."""
+        return self.store.stream(keys.asset(self.uuid, name))
+
+
+class ExportResponse(StreamingResponse):
+    """A file that is made while it is sent. `turn` ends with it, however it ends."""
+
+    def __init__(self, pieces: Iterator[bytes], turn: AsyncExitStack, **options: Any) -> None:
+        super().__init__(pieces, **options)
+        self._turn = turn
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it."""
+
+        async def send_in_time(message: Message) -> None:
+            with anyio.fail_after(SEND_SECONDS):
+                await send(message)
+
+        async with self._turn:
+            await super().__call__(scope, receive, send_in_time)
+
+
+@router.get(
+    "/jobs/{uuid}/export",
+    summary="A completed job's segments in another format",
+    response_class=Response,
+    responses={
+        200: {"description": f"The file, in pieces.\n\n{_DESCRIPTION}", "content": _CONTENT},
+        304: {"description": "Unchanged since the ETag in `If-None-Match`."},
+        **failures(
+            *("invalid_request", "invalid_uuid", "job_not_found", "asset_not_found"),
+            *("job_in_progress", "job_failed", "busy", *EVERYWHERE),
+        ),
+    },
+)
+async def get_export(
+    request: Request,
+    service: ServiceDep,
+    uuid: Uuid,
+    format: Annotated[FormatName, Query(description="What to make of it.")],
+    segment: Annotated[
+        int | None, Query(ge=0, description="`mask`: which segment, by its `segment_id`.")
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        Query(
+            ge=0,
+            le=16,
+            allow_inf_nan=False,
+            description="Formats of polygons: how far they may lie from the mask's edge, in"
+            " pixels; 0 is exact.",
+        ),
+    ] = None,
+) -> Response:
+    """COCO, YOLO, polygons, labelme, label map, grey masks, or all of it as a ZIP.
+
+    The file is made from the stored masks while it is sent. A job that has not completed is refused
+    with 409.
+    """
+    about_job(request, check_uuid(uuid))
+    chosen = FORMATS[format]
+    _check_options(chosen, segment=segment, tolerance=tolerance)
+    export = await in_thread(_export, request, service, uuid, segment, tolerance)
+    headers = _headers(export, chosen)
+    if knows(request.headers.get("if-none-match", ""), headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    if request.method == "HEAD":
+        return Response(headers=headers, media_type=chosen.media_type)
+    return await _response(service, export, chosen, headers)
+
+
+router.head("/jobs/{uuid}/export", include_in_schema=False)(get_export)
+
+
+async def _response(
+    service: Service, export: Export, chosen: ExportFormat, headers: dict[str, str]
+) -> Response:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(service.admission.exports.turn())
+        pieces = await in_thread(_begun, chosen, export)
+        return ExportResponse(
+            pieces, stack.pop_all(), headers=headers, media_type=chosen.media_type
+        )
+
+
+def _export(
+    request: Request, service: Service, uuid: str, segment: int | None, tolerance: float | None
+) -> Export:
+    """What is asked for, of a completed job; blocking. Raises what stands in the way."""
+    job = _completed(view_job(service, uuid, service.base_url(request)).job)
+    picture = ExportedPicture.of(to_document(job))
+    if segment is not None and segment >= len(picture.segments):
+        raise AssetNotFound(
+            f"job {uuid} has no segment {segment}; it has {len(picture.segments)}, numbered from 0."
+        )
+    return Export(picture, JobFiles(service.store, uuid), tolerance, segment or 0)
+
+
+def _completed(job: FinishedJob | UnfinishedJob) -> FinishedJob:
+    if isinstance(job, UnfinishedJob):
+        raise JobInProgress(f"job {job.uuid} is {job.status}; export it when it has completed.")
+    if job.error:
+        raise JobFailed(job.uuid, job.error.code, job.error.message)
+    return job
+
+
+def _check_options(chosen: ExportFormat, **options: float | None) -> None:
+    """Refuses options that the format does not take, and a mask of no segment."""
+    for name, value in options.items():
+        if value is not None and name not in chosen.options:
+            takers = [each.name for each in FORMATS.values() if name in each.options]
+            raise InvalidRequest(f"{name} goes with format {', '.join(takers)} alone.")
+    if "segment" in chosen.options and options["segment"] is None:
+        raise InvalidRequest(f"format {chosen.name} needs a segment, such as segment=0.")
+
+
+def _headers(export: Export, chosen: ExportFormat) -> dict[str, str]:
+    """A weak tag, since a file made again may differ in what does not matter."""
+    picture = export.picture
+    made_of = (picture.uuid, picture.completed_at.isoformat(), version("seg-pipeline"))
+    asked = (chosen.name, export.tolerance, export.segment_id)
+    tag = hashlib.sha256(repr((made_of, asked)).encode()).hexdigest()[:32]
+    number = f"-{export.segment_id:03d}" if "segment" in chosen.options else ""
+    name = f"{picture.uuid}{number}{chosen.suffix}"
+    return {
+        "ETag": f'W/"{tag}"',
+        "Cache-Control": "private, no-cache",
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "X-Content-Type-Options": "nosniff",
+    }
+
+
+def _begun(chosen: ExportFormat, export: Export) -> Iterator[bytes]:
+    """The file, of which the first piece is made: what is wrong with that is answered."""
+    pieces = _gathered(chosen.write(export))
+    try:
+        return chain([next(pieces)], pieces)
+    except ObjectNotFound as error:
+        raise AssetNotFound(
+            f"a file of job {export.picture.uuid} is missing; the job may have just expired."
+        ) from error
+
+
+def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces of some 64 KiB, since each takes a thread for a while."""
+    gathered = bytearray()
+    for piece in pieces:
+        gathered += piece
+        if len(gathered) >= _PIECE_BYTES:
+            yield bytes(gathered)
+            gathered.clear()
+    yield bytes(gathered)
