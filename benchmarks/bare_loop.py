@@ -73,7 +73,7 @@ def process(segmenter: Segmenter, picture: Path, out: Path, settings: Settings) 
             cut_out(image, segment.mask)
         )
     (folder / "original.webp").write_bytes(encode_original(image))
-    (folder / "overlay.webp").write_bytes(overlay(image, segments))
+    (folder / "overlay.webp").write_bytes(overlay(image, segments).picture)
     return len(segments)
 
 

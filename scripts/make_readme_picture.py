@@ -29,7 +29,10 @@ def main() -> None:
         (PROJECT / "seg_pipeline/demo/sample.jpg").read_bytes(), settings.max_image_pixels
     )
     segments = order_by_area(load_segmenter("demo-yolo", settings).segment([image])[0])
-    panels = [_panel(Image.fromarray(image)), _panel(Image.open(BytesIO(overlay(image, segments))))]
+    panels = [
+        _panel(Image.fromarray(image)),
+        _panel(Image.open(BytesIO(overlay(image, segments).picture))),
+    ]
     cutouts: list[Image.Image] = [
         Image.open(BytesIO(cut_out(image, segment.mask, CUTOUT_SIDE))) for segment in segments
     ]

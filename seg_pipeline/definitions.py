@@ -9,6 +9,7 @@ from seg_pipeline.defs.alarms import (
     check_job,
     service_asset,
 )
+from seg_pipeline.defs.asset_specs import ARRIVALS
 from seg_pipeline.defs.assets import segmentation_assets
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.pruning import prune_job, prune_schedule, pruned
@@ -25,7 +26,7 @@ from seg_pipeline.settings import get_settings
 # At module level: a worker keeps the last definitions it loaded, and a function would be called
 # again per job.
 defs = dg.Definitions(
-    assets=[segmentation_assets, pruned, service_asset],
+    assets=[*ARRIVALS, segmentation_assets, pruned, service_asset],
     asset_checks=alarm_checks,
     jobs=[segment_images, prune_job, check_job],
     sensors=[

@@ -25,7 +25,7 @@ from seg_pipeline.store import ObjectInfo, keys
 router = APIRouter(tags=["files"])
 
 _PUBLISHED = re.compile(
-    r"(?:original|overlay)\.webp|mask_images/mask_[0-9]{3,6}\.png|crops/[0-9a-f]{32}\.webp"
+    r"(?:original|overlay|thumbnail)\.webp|mask_images/mask_[0-9]{3,6}\.png|crops/[0-9a-f]{32}\.webp"
     rf"|source\.(?:{'|'.join(keys.PICTURE_EXTENSIONS)})"
 )
 """The only names that are served, so no name leads out of the folder."""
@@ -83,7 +83,12 @@ async def get_asset(
     service: ServiceDep,
     uuid: Annotated[str, Path(description="The job.")],
     name: Annotated[
-        str, Path(description="original.webp, overlay.webp, mask_images/…, crops/… or source.….")
+        str,
+        Path(
+            description=(
+                "original.webp, overlay.webp, thumbnail.webp, mask_images/…, crops/… or source.…."
+            )
+        ),
     ],
 ) -> Response:
     """Masks, cut-outs, overlay and original, from the job's end until it expires.

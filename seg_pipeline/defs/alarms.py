@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 
 from seg_pipeline.adapters.alert_webhook import send_alert
+from seg_pipeline.defs.asset_specs import OPERATORS
 from seg_pipeline.defs.failed_runs import FailureMemory, failure_of
 from seg_pipeline.defs.queue_sensors import running_if
 from seg_pipeline.monitoring.alarms import CHECKS, AlarmMemory, AlarmVerdict, judge
@@ -29,6 +30,7 @@ LINES_KEPT = 20
 service_asset = dg.AssetSpec(
     SERVICE,
     group_name="upkeep",
+    owners=[OPERATORS],
     description="The service as a whole; its checks are the alarms (docs/operating.md).",
 )
 

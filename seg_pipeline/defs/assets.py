@@ -19,8 +19,10 @@ from typing import Any
 
 import dagster as dg
 
+from seg_pipeline.defs.asset_specs import ARRIVALS, from_graph_arguments
 from seg_pipeline.defs.partitions import job_partitions
 from seg_pipeline.defs.run_config import FIRST_OP, GRAPH, RUN_KEY_TAG, uuids_in_config
+from seg_pipeline.defs.shown_metadata import shown_metadata
 from seg_pipeline.errors import SegPipelineError
 from seg_pipeline.jobs.file_links import file_links
 from seg_pipeline.jobs.repository import Claim
@@ -50,6 +52,7 @@ def _first_op(name: str, stage: StageFunction, about: str) -> dg.OpDefinition:
         name=name,
         description=about,
         out=_OUTS,
+        ins={spec.key.to_python_identifier(): dg.In(dg.Nothing) for spec in ARRIVALS},
         required_resource_keys={"stage_context"},
         config_schema={
             "uuids": dg.Field(
@@ -146,27 +149,13 @@ def _log_materializations(
 ) -> None:
     for uuid, metadata in report.metadata.items():
         context.log_event(
-            dg.AssetMaterialization(
-                name, partition=uuid, metadata=_with_links(stage_context, metadata)
-            )
+            dg.AssetMaterialization(name, partition=uuid, metadata=_shown(stage_context, metadata))
         )
 
 
-def _with_links(stage_context: StageContext, metadata: Metadata) -> dict[str, Any]:
-    """The metadata with links: each `…_key` opens the file, and each `…_path` the API."""
-    base_url, files = (
-        stage_context.settings.public_url,
-        file_links(stage_context.store, stage_context.settings),
-    )
-    links: dict[str, Any] = {}
-    for name, value in metadata.items():
-        if name.endswith("_key"):
-            links[name.removesuffix("_key")] = dg.MetadataValue.url(files.url(value, base_url))
-        elif name.endswith("_path"):
-            links[name.removesuffix("_path")] = dg.MetadataValue.url(f"{base_url}{value}")
-        else:
-            links[name] = value
-    return links
+def _shown(stage_context: StageContext, metadata: Metadata) -> dict[str, Any]:
+    settings = stage_context.settings
+    return shown_metadata(metadata, file_links(stage_context.store, settings), settings.public_url)
 
 
 def _settle_errors(
@@ -225,21 +214,26 @@ _ops = {
 
 
 @dg.graph(name=GRAPH, out={name: dg.GraphOut() for name in STAGES})
-def segmentation() -> dict[str, Any]:
+def segmentation(uploads: Any, queue_messages: Any) -> dict[str, Any]:
     """The way of a picture through the stages."""
     assets: dict[str, Any] = {}
     passed: Any = None
     for name, op in _ops.items():
-        passed, assets[name] = op() if passed is None else op(passed)
+        if passed is None:
+            passed, assets[name] = op(uploads=uploads, queue_messages=queue_messages)
+        else:
+            passed, assets[name] = op(passed)
     assets[CALLBACK] = _last_op(passed)
     return assets
 
 
 segmentation_assets = dg.AssetsDefinition.from_graph(
     segmentation,
+    **from_graph_arguments(),
+    keys_by_input_name={spec.key.to_python_identifier(): spec.key for spec in ARRIVALS},
     keys_by_output_name={name: dg.AssetKey(name) for name in STAGES},
     internal_asset_deps={
-        name: {dg.AssetKey(STAGES[index - 1])} if index else set()
+        name: {dg.AssetKey(STAGES[index - 1])} if index else {spec.key for spec in ARRIVALS}
         for index, name in enumerate(STAGES)
     },
     partitions_def=job_partitions,

@@ -11,6 +11,7 @@ from itertools import chain, islice, takewhile
 
 import dagster as dg
 
+from seg_pipeline.defs.asset_specs import OPERATORS
 from seg_pipeline.defs.partitions import job_partitions
 from seg_pipeline.jobs.heartbeats import (
     all_fetchers,
@@ -28,7 +29,9 @@ from seg_pipeline.jobs.leftovers import (
     read_round,
     search,
 )
+from seg_pipeline.monitoring.alarms import PRUNE_LATE_AFTER
 from seg_pipeline.monitoring.service_state import PruneState, note_prune
+from seg_pipeline.pipeline.stage_names import StageName
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.runtime.celery_app import broker_folder
 from seg_pipeline.runtime.dagster_storage import count_partitions, delete_event, runless_events
@@ -103,14 +106,27 @@ class Pruned:
 
 
 class PruneConfig(dg.Config):
-    """Options of a prune: `dry_run` counts and removes nothing."""
+    """Options of a prune: `dry_run` counts and removes nothing.
 
-    dry_run: bool = False
+    It is what somebody gets who starts a prune by hand. The schedule says otherwise.
+    """
+
+    dry_run: bool = True
 
 
 @dg.asset(
     group_name="upkeep",
-    description="What the last prune removed: expired jobs and Dagster's own old records.",
+    deps=[StageName.RESULT.value],
+    owners=[OPERATORS],
+    kinds={"python"},
+    freshness_policy=dg.FreshnessPolicy.time_window(
+        fail_window=PRUNE_LATE_AFTER, warn_window=timedelta(minutes=75)
+    ),
+    description=(
+        "What the last prune removed: expired jobs and Dagster's own old records.\n\n"
+        "The schedule `hourly_prune` makes it. Materialised by hand it counts only, unless its"
+        " configuration says `dry_run: false`."
+    ),
 )
 def pruned(
     context: dg.AssetExecutionContext,
@@ -237,7 +253,7 @@ prune_job = dg.define_asset_job(
     "prune",
     selection=dg.AssetSelection.assets(pruned),
     executor_def=dg.in_process_executor,
-    description="Removes expired jobs and old runs; `dry_run` counts them only.",
+    description="Removes expired jobs and old runs; counts them only, unless `dry_run` is false.",
     tags={UPKEEP_TAG: "process"},
 )
 
@@ -245,6 +261,7 @@ prune_schedule = dg.ScheduleDefinition(
     name="hourly_prune",
     job=prune_job,
     cron_schedule="7 * * * *",
+    run_config={"ops": {"pruned": {"config": {"dry_run": False}}}},
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Prunes every hour, at seven past, when fewer things start than on the hour.",
 )

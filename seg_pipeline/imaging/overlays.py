@@ -6,6 +6,7 @@ annotators, which work on the whole picture for each, and the import takes a hun
 
 from collections.abc import Sequence
 from colorsys import hsv_to_rgb
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from seg_pipeline.domain import Mask, RgbImage, Segment
 from seg_pipeline.imaging.images import encode_webp, scaled_size
 
 MAX_SIDE = 1600
+THUMBNAIL_SIDE = 480
 
 Colour = tuple[int, int, int]
 
@@ -23,19 +25,36 @@ _GOLDEN_RATIO = 0.618034
 _LUMA = (0.299, 0.587, 0.114)
 
 
-def overlay(image: RgbImage, segments: Sequence[Segment]) -> bytes:
-    """The picture with its segments as WEBP, at most 1600 px on its longer side.
+@dataclass(frozen=True)
+class Overlay:
+    """The picture with its segments as WEBP, and a small one for pages that show many."""
+
+    picture: bytes
+    thumbnail: bytes
+
+
+def overlay(image: RgbImage, segments: Sequence[Segment]) -> Overlay:
+    """Draws the segments; the picture has at most 1600 px on its longer side, the thumbnail 480.
 
     Each mask is tinted, outlined and named by its index and label; later ones lie on top. The same
     input gives the same bytes.
     """
+    picture = Image.fromarray(_drawn(image, segments))
+    thumbnail = picture.copy()
+    thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX, reducing_gap=2.0)
+    return Overlay(
+        encode_webp(picture, quality=80, method=1), encode_webp(thumbnail, quality=75, method=1)
+    )
+
+
+def _drawn(image: RgbImage, segments: Sequence[Segment]) -> RgbImage:
     canvas = _canvas(image)
     corners = [
         _draw(canvas, segment.mask, colour_of(index)) for index, segment in enumerate(segments)
     ]
     for index, (segment, corner) in enumerate(zip(segments, corners, strict=True)):
         _write(canvas, f"{index} {segment.label or ''}".rstrip(), corner, colour_of(index))
-    return encode_webp(Image.fromarray(canvas), quality=80, method=1)
+    return canvas
 
 
 def colour_of(index: int) -> Colour:

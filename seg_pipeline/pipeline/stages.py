@@ -614,6 +614,7 @@ def _store_segments(
         "model": output.model,
         "weights_sha256": output.weights_sha256,
         "model_seconds": output.seconds,
+        f"seconds_with_{output.model}": output.seconds,
         "mask_seconds": run.seconds(uuid, "masks"),
         "mask_bytes": written,
         **({"segments_left_out": run.slot(uuid).left_out} if run.slot(uuid).left_out else {}),
@@ -660,9 +661,14 @@ def _pictures_of(
     ]
     return [
         lambda: {keys.original(job.uuid): encode_original(picture)},
-        lambda: {keys.overlay(job.uuid): overlay(picture, output.segments)},
+        partial(_overlay, job.uuid, picture, output),
         *(partial(_crops, run, job, picture, chunk) for chunk in chunks),
     ]
+
+
+def _overlay(uuid: str, picture: RgbImage, output: ModelOutput) -> dict[str, bytes]:
+    drawn = overlay(picture, output.segments)
+    return {keys.overlay(uuid): drawn.picture, keys.thumbnail(uuid): drawn.thumbnail}
 
 
 def _crops(
@@ -708,13 +714,23 @@ def _publish_result(
     run.slot(uuid).published = True
     if job.callback and context.settings.app_server_url:
         awaited.add(uuid)
+    return _result_metadata(job, result)
+
+
+def _result_metadata(job: Job, result: Result) -> Metadata:
+    """What to look at comes first: Dagster keeps the order."""
     return {
-        "segments": len(output.segments),
-        "expires_at": result.expires_at.isoformat(),
+        "overlay_picture_key": keys.thumbnail(job.uuid),
+        "segments": len(result.segments),
+        "found": result.segments,
+        "model": result.model,
+        "came_by": job.via,
         "waited_seconds": _seconds_between(job.accepted_at, result.started_at),
         "total_seconds": _seconds_between(job.accepted_at, result.completed_at),
-        "original_key": keys.original(uuid),
-        "answer_path": f"/jobs/{uuid}",
+        "expires_at": result.expires_at,
+        "answer_path": f"/jobs/{job.uuid}",
+        "overlay_key": keys.overlay(job.uuid),
+        "original_key": keys.original(job.uuid),
     }
 
 

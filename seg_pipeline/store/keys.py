@@ -138,6 +138,11 @@ def overlay(uuid: str) -> str:
     return asset(uuid, "overlay.webp")
 
 
+def thumbnail(uuid: str) -> str:
+    """A small overlay, for pages that show many jobs."""
+    return asset(uuid, "thumbnail.webp")
+
+
 def result(uuid: str) -> str:
     """The result. A job is finished when this exists."""
     return asset(uuid, "result.json")

@@ -7,9 +7,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from seg_pipeline.defs.asset_specs import ARRIVALS
 from seg_pipeline.defs.assets import CALLBACK, STAGES, segmentation_assets
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
+from seg_pipeline.defs.pruning import pruned
 from seg_pipeline.defs.resources import PassedJobs
 from seg_pipeline.defs.run_config import run_config_for
 from seg_pipeline.domain import Parameters, RgbImage, Segment
@@ -133,6 +135,45 @@ def test_a_materialisation_tells_counts_seconds_the_weights_and_links(
     assert metadata["result"]["answer"] == "https://segments.example/jobs/job-1"
 
 
+def test_a_result_shows_the_picture_first_then_its_segments_and_when_it_expires(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    stage_context = make_context(tmp_path, base_url="https://segments.example")
+    accept_upload(stage_context, "job-1")
+    run_job(stage_context, instance, "job-1")
+    event = instance.get_latest_materialization_event(dg.AssetKey("result"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    metadata = event.asset_materialization.metadata
+    thumbnail = "https://segments.example/assets/job-1/thumbnail.webp"
+    assert next(iter(metadata.items())) == (
+        "overlay_picture",
+        dg.MarkdownMetadataValue(f"[![picture]({thumbnail})]({thumbnail})"),
+    )
+    table = str(metadata["found"].value)
+    assert "[mask](https://segments.example/assets/job-1/mask_images/mask_001.png)" in table
+    result = stage_context.inbox.result("job-1")
+    assert result is not None
+    assert metadata["expires_at"].value == pytest.approx(result.expires_at.timestamp())
+    assert metadata["came_by"].value == "http"
+
+
+def test_every_asset_has_a_description_an_owner_and_a_kind_of_its_own() -> None:
+    specs = [*segmentation_assets.specs, *ARRIVALS]
+    assert len({spec.description for spec in specs}) == len(specs)
+    assert all(spec.description and spec.owners and spec.kinds for spec in specs)
+
+
+def test_the_lineage_begins_with_uploads_and_messages_and_ends_with_the_prune() -> None:
+    graph = dg.Definitions(
+        assets=[*ARRIVALS, segmentation_assets, pruned],
+        resources={"stage_context": None, "passed_jobs": PassedJobs()},
+    ).resolve_asset_graph()
+    parents = graph.get(dg.AssetKey("source_image")).parent_keys
+    assert parents == {spec.key for spec in ARRIVALS}
+    assert graph.get(dg.AssetKey("pruned")).parent_keys == {dg.AssetKey("result")}
+
+
 def test_in_a_batch_exactly_the_good_partitions_turn_green(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -245,7 +286,7 @@ def test_an_operator_can_materialise_any_stage_again(
 FILES = {
     "source_image": {"source.json"},
     "segments": {"mask_images", "segments.json"},
-    "cutouts": {"crops", "original.webp", "overlay.webp"},
+    "cutouts": {"crops", "original.webp", "overlay.webp", "thumbnail.webp"},
     "result": {"result.json"},
 }
 

@@ -11,7 +11,14 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from seg_pipeline.defs.pruning import Limits, Pruned, prune, pruned
+from seg_pipeline.defs.pruning import (
+    Limits,
+    PruneConfig,
+    Pruned,
+    prune,
+    prune_schedule,
+    pruned,
+)
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.jobs.deliveries import Policy, Reply
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, all_workers, write_beat
@@ -268,7 +275,7 @@ def test_a_prune_with_failures_is_a_failed_run_that_says_why(
     stage_context.inbox.finish(make_result("finished", "completed", later(seconds=-1)))
     monkeypatch.setattr(stage_context.inbox, "delete", refuse)
     with pytest.raises(dg.Failure, match=r"1 removals failed.*Permission denied"):
-        dg.materialize([pruned], resources={"stage_context": stage_context})
+        materialize_pruned(stage_context, {"dry_run": False})
 
 
 def test_a_prune_ends_when_its_time_is_over_and_the_next_goes_on(
@@ -413,12 +420,28 @@ def test_a_prune_calls_the_store_as_often_whatever_the_number_of_living_jobs(
     assert 20 < calls[0].total() < 60
 
 
-def test_the_asset_reports_what_went(stage_context: StageContext) -> None:
-    result = dg.materialize(
+def materialize_pruned(
+    stage_context: StageContext, config: dict[str, bool]
+) -> dg.ExecuteInProcessResult:
+    """The asset with that configuration, as somebody launches it in the UI."""
+    return dg.materialize(
         [pruned],
+        selection=[pruned],
         resources={"stage_context": stage_context},
-        run_config={"ops": {"pruned": {"config": {"dry_run": True}}}},
+        run_config={"ops": {"pruned": {"config": config}}},
     )
+
+
+def test_a_prune_by_hand_removes_nothing_and_the_schedule_does() -> None:
+    assert PruneConfig().dry_run
+    request = prune_schedule.evaluate_tick(dg.build_schedule_context()).run_requests
+    assert [each.run_config for each in request or ()] == [
+        {"ops": {"pruned": {"config": {"dry_run": False}}}}
+    ]
+
+
+def test_the_asset_reports_what_went(stage_context: StageContext) -> None:
+    result = materialize_pruned(stage_context, {})
     (event,) = result.get_asset_materialization_events()
     metadata = event.materialization.metadata
     assert (metadata["dry_run"].value, metadata["jobs"].value) == (True, 0)

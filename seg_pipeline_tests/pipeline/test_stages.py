@@ -84,7 +84,7 @@ def test_a_picture_becomes_masks_cutouts_and_a_result(tmp_path: Path, store: Sto
     names = sorted(key.removeprefix("assets/job-1/") for key in stored_files(context, "job-1"))
     assert [name for name in names if not name.startswith("crops/")] == [
         "mask_images/mask_000.png", "mask_images/mask_001.png", "original.webp", "overlay.webp",
-        "source.png"
+        "source.png", "thumbnail.webp"
     ]  # fmt: skip
     assert context.inbox.inflight() == []
 
