@@ -22,7 +22,6 @@ def square(side: int, start: int, stop: int, label: str | None = None) -> Segmen
     full = np.zeros((side, side), np.bool_)
     full[start:stop, start:stop] = True
     mask = mask_of(full)
-    assert mask is not None
     return Segment(mask, label=label)
 
 
