@@ -10,13 +10,12 @@ import secrets
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from benchmarks.progress import say
 from benchmarks.running_stack import running_stack
 from benchmarks.tables import Findings, Row, row_of
 from seg_pipeline.local.stack import free_port
+from seg_pipeline_tests.serving import http_server
 
 ROUNDS = {1: 20, 10: 5, 100: 3, 1_000: 2}
 QUICK_ROUNDS = {1: 5, 10: 2, 100: 1}
@@ -193,11 +193,8 @@ def _pictures(folder: Path) -> Iterator[str]:
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments, directory=str(folder))
 
-        def log_message(self, format: str, *arguments: Any) -> None:
-            pass
-
-    with _serving(Handler) as url:
-        yield url
+    with http_server(Handler) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
@@ -215,24 +212,6 @@ def _app_server() -> Iterator[AppServer]:
             self.send_response(204)
             self.end_headers()
 
-        def log_message(self, format: str, *arguments: Any) -> None:
-            pass
-
-    with _serving(Handler) as url:
-        server.url = url
+    with http_server(Handler) as port:
+        server.url = f"http://127.0.0.1:{port}"
         yield server
-
-
-@contextmanager
-def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        request_queue_size = 128
-
-    server = Server(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()

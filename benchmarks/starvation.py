@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import cycle
 
 import httpx
@@ -23,7 +23,7 @@ from benchmarks.pictures import write_scenes
 from benchmarks.progress import say
 from benchmarks.running_stack import RunningStack, running_stack
 from benchmarks.tables import Row, row_of
-from seg_pipeline_tests.serving import hang, trickle, wire_server
+from seg_pipeline_tests.serving import hang, http_server, trickle, wire_server
 
 BAD_JOBS, QUICK_BAD_JOBS = 300, 80
 UPLOADS, QUICK_UPLOADS = 40, 12
@@ -159,13 +159,5 @@ def _picture_host(pictures: list[bytes]) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with http_server(Handler) as port:
+        yield f"http://127.0.0.1:{port}"

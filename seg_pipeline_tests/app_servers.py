@@ -5,8 +5,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from seg_pipeline_tests.serving import http_server
 
 
 @dataclass(frozen=True)
@@ -117,27 +119,12 @@ def app_server(*answers: Answer) -> Iterator[AppServerDouble]:
         protocol_version = "HTTP/1.1"
 
         def do_PATCH(self) -> None:
-            try:
-                with double.counted():
-                    double.note(self)(self, double)
-            except OSError:
-                self.close_connection = True
+            with double.counted():
+                double.note(self)(self, double)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: Any) -> None:
-            pass
-
-    server = Server(("127.0.0.1", 0), Handler)
-    double.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
-        yield double
-    finally:
-        double.over.set()
-        server.shutdown()
-        server.server_close()
+    with http_server(Handler) as port:
+        double.url = f"http://127.0.0.1:{port}"
+        try:
+            yield double
+        finally:
+            double.over.set()

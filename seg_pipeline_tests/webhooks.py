@@ -1,13 +1,13 @@
 """Where alerts go, in a thread."""
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import BaseHTTPRequestHandler
+
+from seg_pipeline_tests.serving import http_server
 
 
 @dataclass
@@ -35,15 +35,6 @@ def webhook() -> Iterator[Webhook]:
             self.send_header("location", double.url)
             self.end_headers()
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    double.url = f"http://127.0.0.1:{server.server_port}/services/secret"
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
+    with http_server(Handler) as port:
+        double.url = f"http://127.0.0.1:{port}/services/secret"
         yield double
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -2,13 +2,12 @@ import asyncio
 import gzip
 import socket
 import ssl
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,7 @@ from seg_pipeline.errors import (
     UrlRefused,
 )
 from seg_pipeline.settings import Settings
+from seg_pipeline_tests.serving import http_server
 
 PICTURE = bytes(range(256)) * 40
 QUICK = FetchLimits(connect_seconds=2, read_seconds=2, total_seconds=20)
@@ -102,28 +102,11 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Site]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            try:
-                site.answer(self)
-            except OSError:
-                self.close_connection = True
+            site.answer(self)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, *_: Any) -> None:
-            pass
-
-    server = Server(("127.0.0.1", 0), Handler)
-    if tls:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-    site.port = server.server_port
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
+    with http_server(Handler, tls) as port:
+        site.port = port
         yield site
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture

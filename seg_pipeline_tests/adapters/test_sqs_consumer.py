@@ -24,7 +24,7 @@ from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.builders import end_queue_job, make_job
 from seg_pipeline_tests.conftest import REGION, make_settings
-from seg_pipeline_tests.strangers import MANNERS, Manner, stranger
+from seg_pipeline_tests.serving import HOLDING, Talk, wire_server
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
 pytestmark = pytest.mark.process
@@ -535,17 +535,17 @@ def test_a_server_that_is_away_is_told(client: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # see `within`
-@pytest.mark.parametrize("manner", MANNERS)
-def test_a_queue_that_holds_us_is_left(client: Any, tmp_path: Path, manner: Manner) -> None:
+@pytest.mark.parametrize("hold", HOLDING)
+def test_a_queue_that_holds_us_is_left(client: Any, tmp_path: Path, hold: Talk) -> None:
     """A sensor's tick waits for it, and botocore's own time-outs begin anew with every byte."""
-    with stranger(manner) as address:
+    with wire_server(hold) as address:
         settings = make_settings(
             tmp_path, sqs_queue_url=f"{address}/1/jobs", sqs_endpoint_url=address
         )
         consumer = SqsConsumer(settings, Inbox(ObjectStore.in_memory()), answer_seconds=0.5)
         with pytest.raises(QueueUnavailable, match=r"no end within 0\.5 s"):
             consumer.pull(0)
-    # The thread that was left may stay for as long as the stranger keeps it, and no longer.
+    # The thread that was left may stay for as long as the server keeps it, and no longer.
     assert eventually_no_thread("within a deadline")
 
 

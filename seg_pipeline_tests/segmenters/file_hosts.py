@@ -2,17 +2,17 @@
 
 import hashlib
 import io
-import threading
 import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 from seg_pipeline.segmenters.weights.locate import find_weights
 from seg_pipeline.settings import Settings
+from seg_pipeline_tests.serving import http_server
 
 NAME = "yolov8n-seg"
 
@@ -67,23 +67,16 @@ class FileHost:
 
 @contextmanager
 def serving(body: bytes) -> Iterator[FileHost]:
+    """A host of this body on a free port of 127.0.0.1 while the block runs."""
     host = FileHost(body)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             host.answer(self)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    host.url = f"http://127.0.0.1:{server.server_port}/{NAME}.pt"
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
+    with http_server(Handler) as port:
+        host.url = f"http://127.0.0.1:{port}/{NAME}.pt"
         yield host
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def make_settings(folder: Path, **values: Any) -> Settings:

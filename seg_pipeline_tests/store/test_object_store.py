@@ -16,8 +16,7 @@ from seg_pipeline.errors import StoreFull, StoreUnavailable
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, object_store, open_store
 from seg_pipeline.store.object_store import ObjectStore
-from seg_pipeline_tests.serving import serving
-from seg_pipeline_tests.strangers import MANNERS, Manner, stranger
+from seg_pipeline_tests.serving import HOLDING, Talk, serving, wire_server
 
 KEY = "assets/job-1/original.webp"
 
@@ -155,13 +154,13 @@ def test_a_server_that_is_away_is_told_in_one_line() -> None:
     assert caught.value.permanent is False
 
 
-@pytest.mark.parametrize("manner", MANNERS)
-def test_a_server_that_holds_us_is_left(manner: Manner, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("hold", HOLDING)
+def test_a_server_that_holds_us_is_left(hold: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers and sensors' ticks wait for it; what counts is the whole request, not the time
     between two bytes."""
     monkeypatch.setattr(object_store, "REQUEST_SECONDS", 0.3)
     monkeypatch.setattr(object_store, "RETRY_SECONDS", 0.3)
-    with stranger(manner) as address:
+    with wire_server(hold) as address:
         store = bucket(address)
         for call in (lambda: store.get("assets/a/result.json"), lambda: store.list("inbox/")):
             with pytest.raises(StoreUnavailable):
