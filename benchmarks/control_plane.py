@@ -4,6 +4,7 @@ the run, and the run.
 A part of both is spent once a run, whatever is in it, and that part is what batches make small.
 """
 
+import time
 from dataclasses import replace
 
 from benchmarks.costs import Cost
@@ -15,6 +16,8 @@ from benchmarks.tables import Row, row_of
 
 BATCHES = (1, 8, 32, 128)
 TIMES = 4
+PAUSE_SECONDS = 2.0
+"""Between ticks. One that begins within a second of the last finds nothing to do."""
 
 
 def measure(options: Options) -> list[Row]:
@@ -32,6 +35,7 @@ def measure(options: Options) -> list[Row]:
 
 def _rows(child: Child, batch: int, times: int) -> list[Row]:
     for _ in range(times):
+        time.sleep(PAUSE_SECONDS)
         child.measure("tick")
         child.measure("run")
     return [
