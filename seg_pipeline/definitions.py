@@ -12,6 +12,7 @@ from seg_pipeline.defs.alarms import (
 from seg_pipeline.defs.asset_specs import ARRIVALS
 from seg_pipeline.defs.assets import segmentation_assets
 from seg_pipeline.defs.jobs import segment_images
+from seg_pipeline.defs.operations import operator_jobs
 from seg_pipeline.defs.pruning import prune_job, prune_schedule, pruned
 from seg_pipeline.defs.queue_sensors import build_courier_sensor, build_queue_sensor
 from seg_pipeline.defs.resources import (
@@ -20,6 +21,12 @@ from seg_pipeline.defs.resources import (
     relay_resource,
     stage_context_resource,
 )
+from seg_pipeline.defs.result_checks import (
+    audit_job,
+    audit_schedule,
+    callbacks_delivered,
+    result_audit,
+)
 from seg_pipeline.defs.sensors import inbox_sensor, sweeper
 from seg_pipeline.settings import get_settings
 
@@ -27,8 +34,8 @@ from seg_pipeline.settings import get_settings
 # again per job.
 defs = dg.Definitions(
     assets=[*ARRIVALS, segmentation_assets, pruned, service_asset],
-    asset_checks=alarm_checks,
-    jobs=[segment_images, prune_job, check_job],
+    asset_checks=[*alarm_checks, result_audit, callbacks_delivered],
+    jobs=[segment_images, prune_job, check_job, audit_job, *operator_jobs],
     sensors=[
         build_queue_sensor(get_settings()),
         inbox_sensor,
@@ -37,7 +44,7 @@ defs = dg.Definitions(
         alarms_sensor,
         build_failure_alerts_sensor(get_settings()),
     ],
-    schedules=[prune_schedule],
+    schedules=[prune_schedule, audit_schedule],
     resources={
         "stage_context": stage_context_resource,
         "passed_jobs": passed_jobs_io_manager,

@@ -30,7 +30,7 @@ from seg_pipeline.jobs.records import FailureReason, completed_result
 from seg_pipeline.jobs.repository import Claim
 from seg_pipeline.pipeline import stages
 from seg_pipeline.pipeline.run_context import RunIdentity
-from seg_pipeline.pipeline.stages import StageContext, StageReport
+from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.segmenters.registry import load_segmenter
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
@@ -53,19 +53,8 @@ from seg_pipeline_tests.builders import (
     result_of,
     stored_files,
 )
+from seg_pipeline_tests.stage_runs import ALL, run_stages
 from seg_pipeline_tests.unreliable import Killed, Meanwhile, UnreliableStore
-
-ALL = (stages.prepare_sources, stages.find_segments, stages.cut_segments, stages.publish_results)
-
-
-def run_stages(context: StageContext, *uuids: str) -> list[StageReport]:
-    """Every stage in turn, each with the jobs that the one before passed on."""
-    passed, reports = list(uuids), []
-    with context.one_run():
-        for stage in ALL:
-            reports.append(stage(context, passed))
-            passed = [uuid for uuid in passed if uuid in reports[-1].metadata]
-    return reports
 
 
 def test_a_picture_becomes_masks_cutouts_and_a_result(tmp_path: Path, store: Store) -> None:

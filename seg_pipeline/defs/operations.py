@@ -1,0 +1,166 @@
+"""Jobs for operators: what failed again, what is parked again, a model before its first picture.
+
+Each may be launched at any time, from the UI or by `dagster job launch`, and may be repeated.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any
+
+import dagster as dg
+
+from seg_pipeline.defs.assets import segmentation_assets
+from seg_pipeline.defs.partitions import job_partitions
+from seg_pipeline.domain import JobStatus, check_model
+from seg_pipeline.errors import SegPipelineError
+from seg_pipeline.jobs.parked import Parked, ParkedItems, ParkedKind
+from seg_pipeline.pipeline.stages import StageContext
+from seg_pipeline.runtime.backfills import request_backfill
+from seg_pipeline.runtime.upkeep import UPKEEP_TAG
+
+PAGE = 1000
+
+
+class RerunConfig(dg.Config):
+    """Which failed jobs are run again: those that ended within so many hours, at most `limit`.
+
+    `code` chooses those with that error. `dry_run` only lists them.
+    """
+
+    hours: float = 1.0
+    code: str | None = None
+    limit: int = 1000
+    dry_run: bool = True
+
+
+class ReplayConfig(dg.Config):
+    """How many parked callbacks are sent again; `dry_run` only lists them."""
+
+    limit: int = 1000
+    dry_run: bool = True
+
+
+class WarmConfig(dg.Config):
+    """The model to load."""
+
+    model: str
+
+
+@dg.op(required_resource_keys={"stage_context"})
+def rerun_failed_jobs(context: dg.OpExecutionContext, config: RerunConfig) -> None:
+    """Finds the failed jobs, and requests one backfill of all their stages."""
+    stage_context: StageContext = context.resources.stage_context
+    since = datetime.now(UTC) - timedelta(hours=config.hours)
+    uuids = [*islice(_failed_since(stage_context, since, config.code), config.limit)]
+    backfill = None
+    if uuids and not config.dry_run:
+        backfill = _request_backfill(context, uuids)
+    context.log.info(f"{len(uuids)} failed jobs: {', '.join(uuids[:20])}")
+    context.add_output_metadata(
+        {"failed": len(uuids), "dry_run": config.dry_run, "backfill": backfill or "none"}
+    )
+
+
+@dg.op(required_resource_keys={"stage_context"})
+def replay_parked_callbacks(context: dg.OpExecutionContext, config: ReplayConfig) -> None:
+    """Records each parked callback anew, for the relay to send."""
+    stage_context: StageContext = context.resources.stage_context
+    items = ParkedItems(stage_context.store)
+    parked = [*islice(_parked_callbacks(items), config.limit)]
+    problems = [] if config.dry_run else [*filter(None, (_replay(items, each) for each in parked))]
+    for problem in problems[:20]:
+        context.log.warning(problem)
+    context.add_output_metadata(
+        {"parked": len(parked), "dry_run": config.dry_run, "not_replayable": len(problems)}
+    )
+
+
+@dg.op(required_resource_keys={"stage_context"})
+def load_model(context: dg.OpExecutionContext, config: WarmConfig) -> None:
+    """Loads the model on the worker that takes the run, where it stays until it is idle."""
+    stage_context: StageContext = context.resources.stage_context
+    model = check_model(config.model, stage_context.settings.offered_models)
+    with stage_context.models.borrow(model) as segmenter:
+        context.add_output_metadata({"model": model, "weights_sha256": segmenter.weights_sha256})
+
+
+def _failed_since(stage_context: StageContext, since: datetime, code: str | None) -> Iterator[str]:
+    after: str | None = None
+    while True:
+        page = stage_context.inbox.listing.page(JobStatus.FAILED, after, PAGE)
+        for entry in page.jobs:
+            if entry.since >= since and (code is None or _code(stage_context, entry.uuid) == code):
+                yield entry.uuid
+        if page.next is None:
+            return
+        after = page.next
+
+
+def _code(stage_context: StageContext, uuid: str) -> str | None:
+    result = stage_context.inbox.result(uuid)
+    return result.error.code if result and result.error else None
+
+
+def _request_backfill(context: dg.OpExecutionContext, uuids: list[str]) -> str:
+    """A backfill as the UI's *Materialize* makes it, of the jobs' partitions. Returns its id."""
+    context.instance.add_dynamic_partitions(job_partitions.name or "", uuids)
+    return request_backfill(
+        context.instance,
+        segmentation_assets,
+        uuids,
+        title="Failed jobs again",
+        description=f"Requested by run {context.run_id}.",
+    )
+
+
+def _parked_callbacks(items: ParkedItems) -> Iterator[Parked]:
+    after: str | None = None
+    while True:
+        page = items.page(after, PAGE)
+        yield from (each for each in page.parked if each.kind is ParkedKind.CALLBACK)
+        if page.next is None:
+            return
+        after = page.next
+
+
+def _replay(items: ParkedItems, parked: Parked) -> str | None:
+    """Why it cannot be sent again; None if it will be."""
+    try:
+        items.replay_callback(parked)
+    except SegPipelineError as error:
+        return f"{parked.name}: {error}"
+    return None
+
+
+def _job(name: str, op: dg.OpDefinition, description: str, **tags: Any) -> dg.JobDefinition:
+    @dg.graph(name=f"{name}_graph")
+    def one_op() -> None:
+        op()
+
+    return one_op.to_job(
+        name=name, description=description, tags=tags, executor_def=dg.in_process_executor
+    )
+
+
+_PROCESS = {UPKEEP_TAG: "process"}
+
+rerun_failed = _job(
+    "rerun_failed",
+    rerun_failed_jobs,
+    "Runs again what failed in the last hours, as a backfill. Lists only, unless `dry_run` is"
+    " false.",
+    **_PROCESS,
+)
+replay_callbacks = _job(
+    "replay_callbacks",
+    replay_parked_callbacks,
+    "Tells the app server again of every parked callback. Lists only, unless `dry_run` is false.",
+    **_PROCESS,
+)
+warm_model = _job(
+    "warm_model",
+    load_model,
+    "Loads a model on a worker, before the first picture needs it.",
+)
+operator_jobs = [rerun_failed, replay_callbacks, warm_model]
