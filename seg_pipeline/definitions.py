@@ -24,6 +24,7 @@ from seg_pipeline.defs.resources import (
 from seg_pipeline.defs.result_checks import (
     audit_job,
     audit_schedule,
+    audited_asset,
     callbacks_delivered,
     result_audit,
 )
@@ -33,7 +34,7 @@ from seg_pipeline.settings import get_settings
 # At module level: a worker keeps the last definitions it loaded, and a function would be called
 # again per job.
 defs = dg.Definitions(
-    assets=[*ARRIVALS, segmentation_assets, pruned, service_asset],
+    assets=[*ARRIVALS, segmentation_assets, pruned, service_asset, audited_asset],
     asset_checks=[*alarm_checks, result_audit, callbacks_delivered],
     jobs=[segment_images, prune_job, check_job, audit_job, *operator_jobs],
     sensors=[

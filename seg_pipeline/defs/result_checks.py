@@ -1,7 +1,7 @@
-"""Checks of `result` and `callback`: an hourly audit of what is stored, without a word in a run.
+"""An hourly audit of what is stored: the files of the newest results are read as a client does.
 
-A run that checked its own jobs would only repeat what it has just computed, and every picture would
-pay for it. The audit reads the files of the newest results as a client does.
+The checks belong to an asset of their own. Checks of `result` would run with every materialisation
+of it: they would repeat what the run has just computed, and every picture would pay for that.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,6 +10,7 @@ from itertools import islice
 
 import dagster as dg
 
+from seg_pipeline.defs.asset_specs import OPERATORS
 from seg_pipeline.defs.assets import CALLBACK
 from seg_pipeline.jobs.outbox import Outbox
 from seg_pipeline.monitoring.result_audit import (
@@ -24,13 +25,26 @@ from seg_pipeline.pipeline.stage_names import StageName
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.runtime.upkeep import UPKEEP_TAG
 
-RESULT = dg.AssetKey(StageName.RESULT.value)
+AUDITED = dg.AssetKey("audited_results")
 DELIVERED_WITHIN = timedelta(minutes=10)
 LOOKED_AT = 200
 """So many deliveries are read by an audit."""
 
 NAMED = 20
 """So many bad results are named; the others are counted."""
+
+
+audited_asset = dg.AssetSpec(
+    AUDITED,
+    deps=[StageName.RESULT.value, CALLBACK],
+    group_name="upkeep",
+    owners=[OPERATORS],
+    kinds={"python"},
+    description=(
+        "Whether the newest results are what they say; its checks read them from the store.\n\n"
+        "The schedule `hourly_audit` runs the checks. *Execute all* does so now."
+    ),
+)
 
 
 class AuditConfig(dg.Config):
@@ -42,7 +56,7 @@ class AuditConfig(dg.Config):
 @dg.multi_asset_check(
     name="result_audit",
     specs=[
-        dg.AssetCheckSpec(name, asset=RESULT, description=check.__doc__)
+        dg.AssetCheckSpec(name, asset=AUDITED, description=check.__doc__)
         for name, check in CHECKS.items()
     ],
     required_resource_keys={"stage_context"},
@@ -58,7 +72,7 @@ def result_audit(
 
 
 @dg.asset_check(
-    asset=CALLBACK,
+    asset=AUDITED,
     name="callbacks_delivered",
     description="No callback has waited for ten minutes: the app server was told of every job.",
     required_resource_keys={"stage_context"},
@@ -72,7 +86,7 @@ def callbacks_delivered(context: dg.AssetCheckExecutionContext) -> dg.AssetCheck
 
 audit_job = dg.define_asset_job(
     "audit_results",
-    selection=dg.AssetSelection.checks(result_audit, callbacks_delivered),
+    selection=dg.AssetSelection.checks_for_assets(AUDITED),
     executor_def=dg.in_process_executor,
     description="Reads the files of the newest results, and checks that they agree.",
     tags={UPKEEP_TAG: "process"},
@@ -107,7 +121,7 @@ def _audited(stage_context: StageContext, newest: int) -> list[AuditedResult]:
 def _check_result(verdict: AuditVerdict, name: str) -> dg.AssetCheckResult:
     severity = dg.AssetCheckSeverity.WARN if name == "count_usual" else dg.AssetCheckSeverity.ERROR
     return dg.AssetCheckResult(
-        asset_key=RESULT,
+        asset_key=AUDITED,
         check_name=name,
         passed=verdict.passed,
         severity=severity,

@@ -8,7 +8,12 @@ import pytest
 
 from seg_pipeline.defs.assets import segmentation_assets
 from seg_pipeline.defs.resources import PassedJobs
-from seg_pipeline.defs.result_checks import audit_job, callbacks_delivered, result_audit
+from seg_pipeline.defs.result_checks import (
+    audit_job,
+    audited_asset,
+    callbacks_delivered,
+    result_audit,
+)
 from seg_pipeline.monitoring.result_audit import CHECKS
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.store import keys
@@ -23,7 +28,7 @@ def run_audit(
 ) -> dict[str, dg.AssetCheckEvaluation]:
     """The audit as its schedule starts it: every check's evaluation by name."""
     definitions = dg.Definitions(
-        assets=[segmentation_assets],
+        assets=[segmentation_assets, audited_asset],
         asset_checks=[result_audit, callbacks_delivered],
         jobs=[audit_job],
         resources={"stage_context": stage_context, "passed_jobs": PassedJobs()},
