@@ -1,4 +1,4 @@
 """The HTTP service: accepts pictures and returns results.
 
-It knows the store and the inbox, and never Dagster or torch.
+It knows the store and the job repository, and never Dagster or torch.
 """

@@ -20,7 +20,7 @@ from api.uploads import BodyReader, announced_bytes, is_multipart, media_type
 from seg_pipeline.domain import Job, check_client_uuid, check_model
 from seg_pipeline.errors import InvalidRequest
 from seg_pipeline.imaging.headers import scan_header
-from seg_pipeline.jobs.repository import Accepted
+from seg_pipeline.jobs.acceptance import Accepted
 
 MAX_JSON_BYTES = 64 * 2**10
 
@@ -135,7 +135,9 @@ async def _accept(
 ) -> Accepted:
     job = await in_thread(make_job, service, options, picture)
     about_job(request, job.uuid)
-    accepted = await in_thread(service.inbox.accept, job, picture.file if picture else None)
+    accepted = await in_thread(
+        service.repository.acceptance.accept, job, picture.file if picture else None
+    )
     if accepted.created:
         service.admission.backlog.add()
     structlog.get_logger(__name__).info(

@@ -83,6 +83,6 @@ async def _poll(
 
 def _result_or_none(service: Service, uuid: str) -> Result | None:
     try:
-        return service.inbox.result(uuid)
+        return service.repository.result(uuid)
     except StoreUnavailable:
         return None

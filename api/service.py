@@ -17,7 +17,7 @@ from api.links import Links
 from api.metrics import Metrics
 from seg_pipeline.jobs.file_links import FileLinks, file_links
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, live_workers
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store
 
@@ -27,11 +27,11 @@ T = TypeVar("T")
 
 @dataclass
 class Service:
-    """The settings, the store and inbox, and the state of one process."""
+    """The settings, the store, the job repository, and the state of one process."""
 
     settings: Settings
     store: Store
-    inbox: Inbox
+    repository: JobRepository
     activity: Activity
     admission: Admission
     metrics: Metrics
@@ -45,7 +45,7 @@ class Service:
         return cls(
             settings,
             store,
-            Inbox(store),
+            JobRepository(store),
             Activity(settings.health_idle_seconds),
             Admission.build(settings, store),
             Metrics(),

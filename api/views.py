@@ -26,12 +26,12 @@ class JobView:
 
 def view_job(service: Service, uuid: str, base_url: str) -> JobView:
     """The job as it stands now; blocking. Raises JobNotFound."""
-    result = service.inbox.result(uuid)
+    result = service.repository.result(uuid)
     if result is None:
-        status = service.inbox.status(uuid, service.live_beats())
+        status = service.repository.status(uuid, service.live_beats())
         if status not in FINISHED:
-            return JobView(unfinished_job(service.inbox.job(uuid), status), is_finished=False)
-        result = service.inbox.result(uuid)
+            return JobView(unfinished_job(service.repository.job(uuid), status), is_finished=False)
+        result = service.repository.result(uuid)
     if result is None:
         raise JobNotFound(uuid)
     return JobView(finished_job(result, service.files, base_url), is_finished=True)

@@ -173,13 +173,13 @@ def _context(model_name: str, tile_side: int, folder: Path) -> "StageContext":
 def run_stages(model_name: str, tile_side: int, folder: Path) -> dict[str, dict[str, float]]:
     """Peak and seconds of each stage of a job for the picture in the folder, and `found`: what
     `count_found` says."""
-    from seg_pipeline.jobs.repository import fingerprint
+    from seg_pipeline.jobs.acceptance import fingerprint
     from seg_pipeline.pipeline import stages as pipeline
 
     stage_context = _context(model_name, tile_side, folder)
     data = (folder / PICTURE).read_bytes()
     job = Job("large", model=model_name, source_sha256=fingerprint(data), source_extension="jpg")
-    stage_context.inbox.accept(job, data)
+    stage_context.repository.acceptance.accept(job, data)
     stages = {
         "source_image": pipeline.prepare_sources,
         "segments": pipeline.find_segments,

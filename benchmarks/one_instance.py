@@ -40,8 +40,9 @@ from seg_pipeline.defs.queue_sensors import event_of
 from seg_pipeline.defs.recovery import recover
 from seg_pipeline.defs.resources import shared_stage_context
 from seg_pipeline.domain import Job
+from seg_pipeline.jobs.acceptance import fingerprint
+from seg_pipeline.jobs.claims import new_run_key
 from seg_pipeline.jobs.deliveries import Delivery, DeliveryState
-from seg_pipeline.jobs.repository import fingerprint, new_run_key
 from seg_pipeline.local.processes import LOCATION_NAME
 from seg_pipeline.runtime.dagster_home import make_dagster_home_ready
 from seg_pipeline.runtime.dagster_storage import plan_together, postgres_engine, postgres_url
@@ -103,10 +104,12 @@ class OneInstance:
         uuids = self._new_uuids(CLAIMS)
         self._accept(uuids)
         for uuid in uuids:
-            self._stage_context.inbox.claim([uuid], new_run_key(uuid, 1, datetime.now(UTC)))
+            self._stage_context.repository.claims.claim(
+                [uuid], new_run_key(uuid, 1, datetime.now(UTC))
+            )
         cost = timed(lambda: recover(self._stage_context, self._instance, datetime.now(UTC)))
         for uuid in uuids:
-            self._stage_context.inbox.delete(uuid)
+            self._stage_context.repository.removal.delete(uuid)
         return cost
 
     def relay(self) -> Cost:
@@ -149,7 +152,7 @@ class OneInstance:
 
     def _keep_alive(self, runs: range, expires_at: datetime) -> None:
         uuids = (uuid for number in runs for uuid in self._uuids_of(number))
-        keep_alive(self._stage_context.inbox, f"{ORIGINAL}0", uuids, expires_at)
+        keep_alive(self._stage_context.repository, f"{ORIGINAL}0", uuids, expires_at)
 
     def _uuids_of(self, number: int) -> list[str]:
         return [f"{prefix_of(number)}{index}" for index in range(self._batch)]
@@ -165,7 +168,7 @@ class OneInstance:
             "model": "demo-yolo",
         }
         for uuid in uuids:
-            self._stage_context.inbox.accept(Job(uuid, **described), self._picture)
+            self._stage_context.repository.acceptance.accept(Job(uuid, **described), self._picture)
 
     def _tick_inbox(self) -> None:
         (location,) = self._workspace.create_request_context().code_locations
@@ -190,7 +193,7 @@ class OneInstance:
         assert not errors, errors
 
     def _report(self, deliveries: list[Delivery]) -> None:
-        self._stage_context.inbox.outbox.uuids()
+        self._stage_context.repository.outbox.uuids()
         for delivery in deliveries:
             self._instance.report_runless_asset_event(event_of(delivery))
 

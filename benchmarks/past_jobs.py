@@ -13,7 +13,7 @@ import sqlalchemy as db
 from sqlalchemy.engine import Engine
 
 from benchmarks.progress import say
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import keys
 
 RUNS_AT_ONCE = 500
@@ -117,11 +117,13 @@ def age_runs(engine: Engine, count: int) -> None:
         connection.execute(db.text(statement), {"count": count})
 
 
-def keep_alive(inbox: Inbox, finished: str, uuids: Iterable[str], expires_at: datetime) -> None:
+def keep_alive(
+    repository: JobRepository, finished: str, uuids: Iterable[str], expires_at: datetime
+) -> None:
     """Puts each of them into the store as a finished job, with the request and the result of a real
     one."""
-    request, result = inbox.store.get(keys.request(finished)), inbox.result(finished)
+    request, result = repository.store.get(keys.request(finished)), repository.result(finished)
     assert result is not None
     for uuid in uuids:
-        inbox.store.put(keys.request(uuid), request.replace(finished.encode(), uuid.encode()))
-        inbox.finish(replace(result, uuid=uuid, expires_at=expires_at))
+        repository.store.put(keys.request(uuid), request.replace(finished.encode(), uuid.encode()))
+        repository.results.finish(replace(result, uuid=uuid, expires_at=expires_at))

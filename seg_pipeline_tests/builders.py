@@ -13,6 +13,7 @@ from PIL import Image
 
 from seg_pipeline.domain import BoolMask, Job, JobStatus, Mask, Parameters, RgbImage, Segment
 from seg_pipeline.errors import NotAnImage, SegPipelineError
+from seg_pipeline.jobs.acceptance import fingerprint
 from seg_pipeline.jobs.fetches import FetchRecord, FetchState
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat
 from seg_pipeline.jobs.leftovers import SearchRound, places_of, search
@@ -24,7 +25,7 @@ from seg_pipeline.jobs.records import (
     completed_result,
     failed_result,
 )
-from seg_pipeline.jobs.repository import Inbox, fingerprint
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.segmenters import Notes, Segmenter
 from seg_pipeline.segmenters.warm import WarmModels
@@ -185,11 +186,11 @@ def accept_upload(context: StageContext, uuid: str, data: bytes | None = None, *
             **asked,
         },
     )
-    return context.inbox.accept(job, data).job
+    return context.repository.acceptance.accept(job, data).job
 
 
 def bring_picture(
-    inbox: Inbox,
+    repository: JobRepository,
     uuid: str = "job-1",
     data: bytes = b"picture",
     error: SegPipelineError | None = None,
@@ -197,13 +198,13 @@ def bring_picture(
     """What a fetcher does for a job with an address: its picture is in the store, or why there is
     none."""
     job, record = (
-        inbox.job(uuid),
+        repository.job(uuid),
         FetchRecord(attempts=1, host="pictures.example:443", seconds=0.25),
     )
     if error:
-        inbox.fetches.failed(job, record.failed(error))
+        repository.fetches.failed(job, record.failed(error))
     else:
-        inbox.fetches.fetched(
+        repository.fetches.fetched(
             job, data, replace(record, state=FetchState.FETCHED, status=200, size=len(data))
         )
 
@@ -213,10 +214,10 @@ def accept_address(
 ) -> Job:
     """A job in the inbox whose picture was fetched."""
     data = picture_bytes(make_scene_picture()) if data is None else data
-    job = context.inbox.accept(
+    job = context.repository.acceptance.accept(
         make_job(uuid, **{"image_url": "https://pictures.example/a.png?sig=secret", **asked})
     ).job
-    bring_picture(context.inbox, uuid, data)
+    bring_picture(context.repository, uuid, data)
     return job
 
 
@@ -244,10 +245,14 @@ def make_queue_job(uuid: str = "job-1", **asked: Any) -> Job:
 
 
 def end_queue_job(
-    inbox: Inbox, uuid: str = "job-1", ended_at: datetime = NOON, failed: bool = False, **asked: Any
+    repository: JobRepository,
+    uuid: str = "job-1",
+    ended_at: datetime = NOON,
+    failed: bool = False,
+    **asked: Any,
 ) -> Result:
     """Takes a job from the queue to its end, with two segments or a failure; gives its result."""
-    job = inbox.accept(make_queue_job(uuid, **asked)).job
+    job = repository.acceptance.accept(make_queue_job(uuid, **asked)).job
     timing = make_timing(completed_at=ended_at)
     found = make_found("#..#/#..#/####", ".##./.##./....")
     result = (
@@ -255,25 +260,31 @@ def end_queue_job(
         if failed
         else completed_result(job, found, timing)
     )
-    inbox.finish(result)
+    repository.results.finish(result)
     return result
 
 
-def result_of(inbox: Inbox, uuid: str = "job-1") -> Result:
+def result_of(repository: JobRepository, uuid: str = "job-1") -> Result:
     """How a job ended; the test fails if it has not."""
-    result = inbox.result(uuid)
+    result = repository.result(uuid)
     assert result is not None, f"{uuid} has not ended"
     return result
 
 
-def error_of(inbox: Inbox, uuid: str = "job-1") -> FailureReason:
+def error_of(repository: JobRepository, uuid: str = "job-1") -> FailureReason:
     """Why a job failed; the test fails if it has not."""
-    error = result_of(inbox, uuid).error
+    error = result_of(repository, uuid).error
     assert error is not None, f"{uuid} has not failed"
     return error
 
 
-def orphans(inbox: Inbox, older_than: datetime) -> list[str]:
+def orphans(repository: JobRepository, older_than: datetime) -> list[str]:
     """What a whole round of the search for leftovers finds in the store."""
-    found = search(places_of(inbox, older_than), SearchRound(NOON), 100_000, NOON).leftovers
+    found = search(places_of(repository, older_than), SearchRound(NOON), 100_000, NOON).leftovers
     return sorted({uuid for uuids in found.values() for uuid in uuids})
+
+
+def waiting_uuids(repository: JobRepository, limit: int = 10) -> list[str]:
+    """Jobs that nobody has claimed, the longest waiting first; those without a picture last."""
+    ready, failed = repository.claims.waiting_by_picture(limit)
+    return [*ready, *failed][:limit]

@@ -111,10 +111,9 @@ def test_jobs_that_still_live_are_in_the_store_as_finished_ones(tmp_path: Path) 
     stage_context = make_context(tmp_path)
     accept_upload(stage_context, f"{ORIGINAL}0")
     ends = datetime.now(UTC) + timedelta(hours=1)
-    stage_context.inbox.finish(make_result(f"{ORIGINAL}0", expires_at=ends))
-    keep_alive(stage_context.inbox, f"{ORIGINAL}0", ["past-00000001-0"], ends)
-    assert stage_context.inbox.status("past-00000001-0") is JobStatus.COMPLETED
+    stage_context.repository.results.finish(make_result(f"{ORIGINAL}0", expires_at=ends))
+    keep_alive(stage_context.repository, f"{ORIGINAL}0", ["past-00000001-0"], ends)
+    assert stage_context.repository.status("past-00000001-0") is JobStatus.COMPLETED
     assert stage_context.store.head(keys.done("completed", "past-00000001-0")) is not None
-    assert {job.uuid for job in stage_context.inbox.expired(ends + timedelta(minutes=1), 10)} == {
-        f"{ORIGINAL}0", "past-00000001-0",
-    }  # fmt: skip
+    expired = stage_context.repository.expiry.expired(ends + timedelta(minutes=1), 10)
+    assert {job.uuid for job in expired} == {f"{ORIGINAL}0", "past-00000001-0"}

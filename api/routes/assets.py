@@ -126,7 +126,7 @@ def find_asset(service: Service, uuid: str, name: str) -> Asset:
 
 def _result(service: Service, uuid: str) -> Result | None:
     try:
-        return service.inbox.result(check_uuid(uuid))
+        return service.repository.result(check_uuid(uuid))
     except InvalidUuid:
         return None
 

@@ -195,19 +195,19 @@ async def replay_callback(request: Request, service: ServiceDep, uuid: Uuid) -> 
 def _replay(service: Service, uuid: str) -> str:
     if service.settings.app_server_url is None:
         raise NothingToTell("APP_SERVER_URL is not set: there is nobody to tell.")
-    return str(service.inbox.outbox.replay(uuid).state)
+    return str(service.repository.outbox.replay(uuid).state)
 
 
 def _page(service: Service, status: JobStatus | None, after: str | None, limit: int) -> Page:
-    return service.inbox.listing.page(status, after, limit, service.live_beats())
+    return service.repository.listing.page(status, after, limit, service.live_beats())
 
 
 def _delete(service: Service, uuid: str) -> bool:
     """Deletes the job. Returns False if it is only being cancelled."""
     try:
-        status = service.inbox.status(uuid, service.live_beats())
+        status = service.repository.status(uuid, service.live_beats())
     except JobNotFound:
-        if not service.inbox.delete(uuid):  # else an acceptance had died half way
+        if not service.repository.removal.delete(uuid):  # else an acceptance had died half way
             raise
         return True
     if _is_awaited(service, uuid):
@@ -215,15 +215,15 @@ def _delete(service: Service, uuid: str) -> bool:
             f"the app server has not been told of job {uuid} yet; delete it when it has."
         )
     if status is JobStatus.PROCESSING:
-        service.inbox.ask_to_cancel(uuid)
+        service.repository.cancels.request(uuid)
         return False
-    service.inbox.delete(uuid)
+    service.repository.removal.delete(uuid)
     return True
 
 
 def _is_awaited(service: Service, uuid: str) -> bool:
     """Whether the app server still waits for the job, whose answer no client may remove."""
-    if service.settings.app_server_url is None or not service.inbox.job(uuid).callback:
+    if service.settings.app_server_url is None or not service.repository.job(uuid).callback:
         return False
-    delivery = service.inbox.outbox.delivery(uuid)
+    delivery = service.repository.outbox.delivery(uuid)
     return delivery is None or delivery.is_pending

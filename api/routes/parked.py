@@ -108,7 +108,7 @@ def _replay(service: Service, name: str) -> str:
             raise NothingToTell("APP_SERVER_URL is not set: there is nobody to tell.")
         items.replay_callback(parked)
         return parked.uuid or ""
-    uuid = accept_message(items.message_of(parked), service.settings, service.inbox)
+    uuid = accept_message(items.message_of(parked), service.settings, service.repository)
     items.forget(parked)
     return uuid
 

@@ -36,7 +36,7 @@ from seg_pipeline.errors import (
     StoreError,
 )
 from seg_pipeline.jobs.parked_notes import ParkedNote, park
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import keys
 from seg_pipeline.telemetry import metrics
@@ -153,25 +153,25 @@ def _body_error(error: ValidationError) -> InvalidRequest:
     return InvalidRequest(f"the message's {first['loc'][0]}: {first['msg']}.")
 
 
-def accept_message(body: str, settings: Settings, inbox: Inbox) -> str:
+def accept_message(body: str, settings: Settings, repository: JobRepository) -> str:
     """Accepts the job that a message describes, and returns its uuid.
 
     Raises RequestError if it can never be one.
     """
     message = parse_message(body, settings)
     with about(message.job.uuid):
-        return _accept(message, inbox)
+        return _accept(message, repository)
 
 
-def _accept(message: JobMessage, inbox: Inbox) -> str:
+def _accept(message: JobMessage, repository: JobRepository) -> str:
     job = message.job
     try:
-        accepted = inbox.accept(job)
+        accepted = repository.acceptance.accept(job)
     except JobConflict:
         # The latter: its parameters are not of the first's model.
         with suppress(JobNotFound, InvalidParameter):
-            job = message.beside(inbox.job(job.uuid))
-        accepted = inbox.accept(job)
+            job = message.beside(repository.job(job.uuid))
+        accepted = repository.acceptance.accept(job)
     logger.info(
         "job %s: %s the queue",
         job.uuid,
@@ -188,10 +188,10 @@ class SqsConsumer:
     """
 
     def __init__(
-        self, settings: Settings, inbox: Inbox, answer_seconds: float = ANSWER_SECONDS
+        self, settings: Settings, repository: JobRepository, answer_seconds: float = ANSWER_SECONDS
     ) -> None:
         self._settings = settings
-        self._inbox = inbox
+        self._repository = repository
         self._answer_seconds = answer_seconds
         self._queue_url = settings.sqs_queue_url or ""
 
@@ -230,7 +230,7 @@ class SqsConsumer:
     def _take(self, message: _Message, accepted: list[str], parked: list[str]) -> None:
         body = str(message.get("Body", ""))
         try:
-            accepted.append(accept_message(body, self._settings, self._inbox))
+            accepted.append(accept_message(body, self._settings, self._repository))
             metrics.QUEUE_MESSAGES.labels("accepted").inc()
         except StoreError:
             raise
@@ -256,7 +256,7 @@ class SqsConsumer:
             if keys.is_key(message_id)
             else hashlib.sha256(body.encode("utf-8", "replace")).hexdigest()
         )
-        park(self._inbox.store, name, note)
+        park(self._repository.store, name, note)
         metrics.QUEUE_MESSAGES.labels("parked").inc()
         logger.warning("message %s is parked: %s", message_id, error)
         self._to_dead_letter_queue(message_id, body, str(error))

@@ -24,8 +24,8 @@ from seg_pipeline.defs.partitions import job_partitions
 from seg_pipeline.defs.run_config import FIRST_OP, GRAPH, RUN_KEY_TAG, uuids_in_config
 from seg_pipeline.defs.shown_metadata import shown_metadata
 from seg_pipeline.errors import SegPipelineError
+from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.file_links import file_links
-from seg_pipeline.jobs.repository import Claim
 from seg_pipeline.pipeline import stages
 from seg_pipeline.pipeline.run_context import RunIdentity
 from seg_pipeline.pipeline.stage_names import StageName
@@ -188,7 +188,7 @@ def _log_errors(report: StageReport) -> None:
 
 def _claim_of_this_run(stage_context: StageContext, uuid: str) -> Claim | None:
     """The claim that this run was requested for; None if an operator started it."""
-    claim = stage_context.inbox.claim_of(uuid)
+    claim = stage_context.repository.claims.claim_of(uuid)
     return claim if claim and claim.run_key == stage_context.run.identity.run_key else None
 
 

@@ -188,7 +188,7 @@ def _leftovers(
     leftovers = dict(found.leftovers)
     gone = leftovers.pop(_PARTITIONS)
     orphans = dict.fromkeys(chain.from_iterable(leftovers.values()))
-    remove = stage_context.inbox.remove_leftovers
+    remove = stage_context.repository.removal.remove_leftovers
     yield "orphans", (partial(remove, uuid) for uuid in orphans), AT_ONCE
     yield "partitions", _deletions(stage_context, instance, gone), 1
 
@@ -278,17 +278,17 @@ def _expired_jobs(
     heartbeats = live_workers(stage_context.store, now, stage_context.settings.worker_stale_seconds)
     busy = {uuid for heartbeat in heartbeats for uuid in heartbeat.uuids}
     if stage_context.settings.app_server_url:
-        busy |= stage_context.inbox.outbox.uuids()
-    for job in stage_context.inbox.expired(now, PER_PRUNE, busy):
+        busy |= stage_context.repository.outbox.uuids()
+    for job in stage_context.repository.expiry.expired(now, PER_PRUNE, busy):
         expired.append(job.uuid)
-        yield partial(stage_context.inbox.expire, job)
+        yield partial(stage_context.repository.expiry.expire, job)
 
 
 def _search(
     stage_context: StageContext, instance: dg.DagsterInstance, now: datetime, limit: int
 ) -> Found:
     """Searches for files and partitions of gone jobs, from where the last prune stopped."""
-    places = places_of(stage_context.inbox, now - ORPHAN_GRACE)
+    places = places_of(stage_context.repository, now - ORPHAN_GRACE)
     partitions = Place(
         _PARTITIONS, partial(_registered, instance), partial(_without_job, stage_context)
     )

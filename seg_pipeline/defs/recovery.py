@@ -12,6 +12,7 @@ from dagster import DagsterRunStatus, RunRecord, RunsFilter
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.run_config import RUN_KEY_TAG
 from seg_pipeline.errors import JobCancelled, SegPipelineError, WorkerLost
+from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.evidence import read_evidence
 from seg_pipeline.jobs.heartbeats import live_workers
 from seg_pipeline.jobs.recovery import (
@@ -22,7 +23,6 @@ from seg_pipeline.jobs.recovery import (
     judge,
     judge_in_progress,
 )
-from seg_pipeline.jobs.repository import Claim
 from seg_pipeline.pipeline.stages import StageContext, fail_job
 from seg_pipeline.telemetry.logs import about
 
@@ -71,7 +71,7 @@ def recover(
     stage_context: StageContext, instance: dg.DagsterInstance, now: datetime
 ) -> RecoveryReport:
     """Judges every job in flight, closes dead runs, and claims lost jobs again."""
-    claims = stage_context.inbox.inflight()
+    claims = stage_context.repository.claims.inflight()
     by_run_key: dict[str, list[Claim]] = defaultdict(list)
     for claim in claims:
         by_run_key[claim.run_key].append(claim)
@@ -151,7 +151,7 @@ def _carry_out(
     report: RecoveryReport,
     now: datetime,
 ) -> None:
-    if stage_context.inbox.settle(claim.uuid):
+    if stage_context.repository.results.settle(claim.uuid):
         report.settled += 1
     elif verdict is RecoveryVerdict.CANCEL:
         _fail(stage_context, claim, JobCancelled(claim.uuid), report)
@@ -177,7 +177,7 @@ def _ask_again(stage_context: StageContext, claim: Claim, report: RecoveryReport
     """Claims the job. Beyond the limit of a tick, it waits for the next one."""
     if len(report.retries) >= RETRIES_PER_TICK:
         return
-    if stage_context.inbox.reclaim(claim):
+    if stage_context.repository.claims.reclaim(claim):
         report.retries.append(claim)
     else:
         report.settled += 1
@@ -187,7 +187,7 @@ def _fail(
     stage_context: StageContext, claim: Claim, error: SegPipelineError, report: RecoveryReport
 ) -> None:
     logger.warning("job %s: %s", claim.uuid, error)
-    fail_job(stage_context.inbox, claim.uuid, error)
+    fail_job(stage_context.repository, claim.uuid, error)
     report.failed += 1
 
 

@@ -23,7 +23,7 @@ def shared_stage_context() -> StageContext:
     return StageContext(settings, open_store(settings), WarmModels(settings))
 
 
-@dg.resource(description="Store, inbox and models of this process.")
+@dg.resource(description="Store, job repository and models of this process.")
 def stage_context_resource(_: dg.InitResourceContext) -> StageContext:
     """The process's stage context as a resource. A test passes its own instead."""
     return shared_stage_context()
@@ -44,7 +44,7 @@ def relay_resource(_: dg.InitResourceContext) -> OutboxRelay:
 @lru_cache(maxsize=1)
 def poller() -> SqsPoller:
     """This process's poller, which remembers whether the queue answers."""
-    return SqsPoller(SqsConsumer(get_settings(), shared_stage_context().inbox))
+    return SqsPoller(SqsConsumer(get_settings(), shared_stage_context().repository))
 
 
 @dg.resource(description="Brings in what the queue has.")

@@ -16,8 +16,8 @@ from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, job_par
 from seg_pipeline.defs.recovery import RecoveryReport, recover
 from seg_pipeline.defs.run_config import run_config_for
 from seg_pipeline.errors import StoreUnavailable
+from seg_pipeline.jobs.claims import Claim, new_run_key
 from seg_pipeline.jobs.heartbeats import live_workers
-from seg_pipeline.jobs.repository import Claim, new_run_key
 from seg_pipeline.pipeline.stages import StageContext
 
 JOBS_PER_TICK = 512
@@ -103,7 +103,7 @@ def _wait_for_batches(stage_context: StageContext, instance: dg.DagsterInstance)
 
 
 def _has_work(stage_context: StageContext) -> bool:
-    ready, failed = stage_context.inbox.waiting_by_picture(1)
+    ready, failed = stage_context.repository.claims.waiting_by_picture(1)
     return bool(ready or (failed and FAILED_RUN_PACE.allows(time.monotonic())))
 
 
@@ -112,7 +112,7 @@ def _batches(stage_context: StageContext, room: int, workers: int) -> list[list[
 
     A failed fetch fails its run, which should delay no other job.
     """
-    ready, failed = stage_context.inbox.waiting_by_picture(JOBS_PER_TICK)
+    ready, failed = stage_context.repository.claims.waiting_by_picture(JOBS_PER_TICK)
     batches = split_into_batches(
         ready[: room * stage_context.settings.batch_size],
         workers,
@@ -150,7 +150,9 @@ def _runs_in_progress(instance: dg.DagsterInstance, workers: int) -> int:
 
 
 def _claim(stage_context: StageContext, uuids: list[str]) -> list[Claim]:
-    return stage_context.inbox.claim(uuids, run_key=new_run_key(uuids[0], 1, datetime.now(UTC)))
+    return stage_context.repository.claims.claim(
+        uuids, run_key=new_run_key(uuids[0], 1, datetime.now(UTC))
+    )
 
 
 def request_run(claims: list[Claim]) -> dg.RunRequest:

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 
 from seg_pipeline.domain import JobStatus, Moment
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import load, write
 
@@ -73,18 +73,18 @@ def _rest(places: Sequence[Place], begun: SearchRound) -> Sequence[Place]:
     return places[names.index(begun.place) if begun.place in names else 0 :]
 
 
-def places_of(inbox: Inbox, older_than: datetime) -> list[Place]:
+def places_of(repository: JobRepository, older_than: datetime) -> list[Place]:
     """A job's files, and the marks of its end; what was touched since `older_than` is left."""
 
     def orphans(uuids: Sequence[str]) -> list[str]:
-        calls = [partial(inbox.is_orphan, uuid, older_than) for uuid in uuids]
-        answers = inbox.store.at_once(calls)
+        calls = [partial(repository.expiry.is_orphan, uuid, older_than) for uuid in uuids]
+        answers = repository.store.at_once(calls)
         return [uuid for uuid, is_orphan in zip(uuids, answers, strict=True) if is_orphan]
 
     done = [keys.done(outcome, "") for outcome in (JobStatus.COMPLETED, JobStatus.FAILED)]
     return [
-        Place(keys.ASSETS, partial(_folders, inbox.store), orphans),
-        *(Place(prefix, partial(_names, inbox.store, prefix), orphans) for prefix in done),
+        Place(keys.ASSETS, partial(_folders, repository.store), orphans),
+        *(Place(prefix, partial(_names, repository.store, prefix), orphans) for prefix in done),
     ]
 
 

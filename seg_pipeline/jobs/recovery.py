@@ -18,9 +18,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from seg_pipeline.jobs.backoff import doubling_pause
+from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.evidence import Evidence
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat
-from seg_pipeline.jobs.repository import Claim
 
 LAUNCH_GRACE = timedelta(seconds=60)
 """How long a tick may take from claiming a job to creating its run."""

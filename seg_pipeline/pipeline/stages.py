@@ -40,11 +40,12 @@ from seg_pipeline.imaging.decoder_pool import ImageDecoder, shared_decoders
 from seg_pipeline.imaging.images import Decoded, ImageHeader, encode_original
 from seg_pipeline.imaging.masks import decode_mask_png, encode_mask_png, order_by_area
 from seg_pipeline.imaging.overlays import overlay
+from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.evidence import Evidence, remove_evidence, write_evidence
 from seg_pipeline.jobs.fetches import FetchRecord, FetchState
 from seg_pipeline.jobs.model_output import ModelOutput, StoredOutput
 from seg_pipeline.jobs.records import Result, Timing, completed_result, failed_result
-from seg_pipeline.jobs.repository import Claim, Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.pipeline.output_budget import check_output, surest
 from seg_pipeline.pipeline.run_context import Outcome, RunContext, make_encoders, mask_bytes
 from seg_pipeline.pipeline.stage_names import StageName
@@ -110,7 +111,7 @@ class StageContext:
     decoder: ImageDecoder = field(default_factory=shared_decoders)
 
     def __post_init__(self) -> None:
-        self.inbox = Inbox(self.store)
+        self.repository = JobRepository(self.store)
         self._encoders = make_encoders()
         self._run: RunContext | None = None
 
@@ -161,7 +162,7 @@ class StageContext:
         run = self._run
         if run is None or not uuids:
             return False
-        run.cancelled = self.inbox.asked_to_cancel(uuids)
+        run.cancelled = self.repository.cancels.requested(uuids)
         return run.cancelled == set(uuids)
 
     def identify(self, data: bytes) -> ImageHeader:
@@ -175,7 +176,7 @@ class StageContext:
     def job(self, run: RunContext, uuid: str) -> Job:
         """The job as requested, read once a run; raises JobNotFound."""
         slot = run.slot(uuid)
-        slot.job = slot.job or self.inbox.job(uuid)
+        slot.job = slot.job or self.repository.job(uuid)
         return slot.job
 
     def stored_source(self, uuid: str) -> bytes:
@@ -264,7 +265,7 @@ def jobs_of_this_run(context: StageContext, uuids: Sequence[str]) -> list[str]:
     if run_key is None:
         return list(uuids)
     claimed = context.store.at_once(
-        [partial(context.inbox.is_claimed_for, uuid, run_key) for uuid in uuids]
+        [partial(context.repository.claims.is_claimed_for, uuid, run_key) for uuid in uuids]
     )
     return [uuid for uuid, is_ours in zip(uuids, claimed, strict=True) if is_ours]
 
@@ -284,10 +285,14 @@ def record_failure(
             run_id = context.run.identity.run_id
             write_evidence(context.store, uuid, Evidence(run_id, "failed", error.code))
         return False
-    earlier = context.inbox.result(uuid)
+    earlier = context.repository.result(uuid)
     if claim is not None or not earlier or earlier.status is not JobStatus.COMPLETED:
         fail_job(
-            context.inbox, uuid, error, context.run.timing(uuid), keep_earlier=claim is not None
+            context.repository,
+            uuid,
+            error,
+            context.run.timing(uuid),
+            keep_earlier=claim is not None,
         )
     return True
 
@@ -297,7 +302,7 @@ def _has_another_attempt(context: StageContext, claim: Claim, error: SegPipeline
 
 
 def fail_job(
-    inbox: Inbox,
+    repository: JobRepository,
     uuid: str,
     error: SegPipelineError,
     timing: Timing | None = None,
@@ -306,13 +311,13 @@ def fail_job(
 ) -> None:
     """Writes the failed job's result, so that its client is told. A deleted job stays deleted."""
     try:
-        job = inbox.job(uuid)
+        job = repository.job(uuid)
     except JobNotFound:
-        inbox.remove_leftovers(uuid)
+        repository.removal.remove_leftovers(uuid)
         return
     now = datetime.now(UTC)
     result = failed_result(job, error, timing or Timing(now, now))
-    inbox.finish(result, keep_earlier=keep_earlier)
+    repository.results.finish(result, keep_earlier=keep_earlier)
 
 
 def _prepare_source(context: StageContext, run: RunContext, uuid: str) -> Metadata:
@@ -320,7 +325,7 @@ def _prepare_source(context: StageContext, run: RunContext, uuid: str) -> Metada
         job = context.job(run, uuid)
         run.check(uuid)
         data = _source_bytes(context, job)
-        record = context.inbox.fetches.record_of(job) if job.image_url else None
+        record = context.repository.fetches.record_of(job) if job.image_url else None
         header = context.identify(data)
     with run.holding(uuid, _decoded_bytes(header)) as slot, run.timed(uuid, StageName.SOURCE_IMAGE):
         with _on_record(context, run, uuid, StageName.SOURCE_IMAGE):
@@ -391,16 +396,16 @@ def _fetched_bytes(context: StageContext, job: Job) -> bytes:
     Raises PictureOnItsWay before either.
     """
     record, is_claimed = (
-        context.inbox.fetches.record_of(job),
-        context.inbox.claim_of(job.uuid) is not None,
+        context.repository.fetches.record_of(job),
+        context.repository.claims.claim_of(job.uuid) is not None,
     )
     if record and record.state is FetchState.FETCHED:
         with suppress(ObjectNotFound):
-            return context.inbox.fetches.picture(job, record)
+            return context.repository.fetches.picture(job, record)
     if is_claimed and record and record.state is FetchState.FAILED:
         raise record.error()
     if is_claimed:
-        context.inbox.fetch_first(job)
+        context.repository.claims.fetch_first(job)
         raise PictureOnItsWay(job.uuid)
     return _fetched_again(context, job, record)
 
@@ -408,13 +413,13 @@ def _fetched_bytes(context: StageContext, job: Job) -> bytes:
 def _fetched_again(context: StageContext, job: Job, record: FetchRecord | None) -> bytes:
     """An operator's rerun: fetches the picture again, also after a failure, and waits a little."""
     if record is None or record.state is not FetchState.PENDING:
-        context.inbox.fetches.add_again(job)
+        context.repository.fetches.add_again(job)
     deadline = time.monotonic() + RERUN_FETCH_SECONDS
     while time.monotonic() < deadline:
         time.sleep(context.settings.inbox_pause_seconds)
-        record = context.inbox.fetches.record_of(job)
+        record = context.repository.fetches.record_of(job)
         if record and record.state is FetchState.FETCHED:
-            return context.inbox.fetches.picture(job, record)
+            return context.repository.fetches.picture(job, record)
         if record and record.state is FetchState.FAILED:
             raise record.error()
     raise PictureOnItsWay(job.uuid)
@@ -437,7 +442,7 @@ def _store_source(
     )
     context.store.put(keys.source_info(job.uuid), write(info))
     if job.image_url is not None:
-        context.inbox.fetches.drop_bytes(job)
+        context.repository.fetches.drop_bytes(job)
     return info
 
 
@@ -709,7 +714,7 @@ def _publish_result(
 ) -> Metadata:
     output, job = run.slot(uuid).output or context.stored_output(uuid), context.job(run, uuid)
     result = completed_result(job, output, run.timing(uuid))
-    if context.inbox.finish(result, keep_earlier=run.identity.run_key is not None):
+    if context.repository.results.finish(result, keep_earlier=run.identity.run_key is not None):
         _remove_surplus(context, result)
     run.slot(uuid).published = True
     if job.callback and context.settings.app_server_url:
@@ -745,7 +750,7 @@ def _remove_surplus(context: StageContext, result: Result) -> None:
         surplus = {
             key for key in stored if key.startswith(keys.of_segments(uuid))
         } - result.files_of_segments
-        now = context.inbox.result(uuid) if surplus else None  # another run's by now, perhaps
+        now = context.repository.result(uuid) if surplus else None  # another run's by now, perhaps
         if now and now.status is JobStatus.COMPLETED:
             surplus -= now.files_of_segments
             context.store.at_once([partial(context.store.delete, key) for key in sorted(surplus)])
@@ -757,7 +762,7 @@ def _record_callback(context: StageContext, run: RunContext, uuid: str) -> Metad
     if context.settings.app_server_url is None:
         raise NothingToTell("APP_SERVER_URL is not set: there is nobody to tell.")
     if not run.slot(uuid).published:
-        context.inbox.outbox.replay(uuid)
+        context.repository.outbox.replay(uuid)
     return {}
 
 

@@ -10,7 +10,7 @@ import pytest
 from seg_pipeline.adapters import outbox_relay
 from seg_pipeline.jobs.deliveries import Policy
 from seg_pipeline.jobs.records import completed_result
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.settings import Settings
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.adapters.test_outbox_relay import (
@@ -142,8 +142,8 @@ def test_the_test_of_a_promise_exists(place: tuple[str, str]) -> None:
 
 
 @pytest.fixture
-def inbox() -> Inbox:
-    return Inbox(ObjectStore.in_memory())
+def repository() -> JobRepository:
+    return JobRepository(ObjectStore.in_memory())
 
 
 @pytest.fixture
@@ -151,25 +151,31 @@ def clock() -> Clock:
     return Clock()
 
 
-def end_job_with(inbox: Inbox, clock: Clock, *drawings: str, **requested: object) -> None:
+def end_job_with(
+    repository: JobRepository, clock: Clock, *drawings: str, **requested: object
+) -> None:
     """Takes a job of the queue to its end, with a segment for each mask that is drawn."""
-    job = inbox.accept(make_queue_job("job-1", **requested)).job
+    job = repository.acceptance.accept(make_queue_job("job-1", **requested)).job
     timing = make_timing(completed_at=clock())
-    inbox.finish(completed_result(job, make_found(*drawings), timing))
+    repository.results.finish(completed_result(job, make_found(*drawings), timing))
     clock.catch_up()
 
 
-def test_a_job_in_which_nothing_was_found_is_told_as_completed(inbox: Inbox, clock: Clock) -> None:
-    end_job_with(inbox, clock)
+def test_a_job_in_which_nothing_was_found_is_told_as_completed(
+    repository: JobRepository, clock: Clock
+) -> None:
+    end_job_with(repository, clock)
     with app_server() as server:
-        make_courier(inbox.store, server.url, clock).deliver()
+        make_courier(repository.store, server.url, clock).deliver()
     assert server.told[0].document == {"uuid": "job-1", "status": "completed", "segments": []}
 
 
-def test_a_job_that_asked_for_run_lengths_is_told_with_them(inbox: Inbox, clock: Clock) -> None:
-    end_job_with(inbox, clock, "#..#/####", ".##./....", rle=True)
+def test_a_job_that_asked_for_run_lengths_is_told_with_them(
+    repository: JobRepository, clock: Clock
+) -> None:
+    end_job_with(repository, clock, "#..#/####", ".##./....", rle=True)
     with app_server() as server:
-        make_courier(inbox.store, server.url, clock).deliver()
+        make_courier(repository.store, server.url, clock).deliver()
     segments = server.told[0].document["segments"]
     assert len(segments) == 2
     assert all(segment["rle"]["counts"] for segment in segments)
@@ -177,7 +183,9 @@ def test_a_job_that_asked_for_run_lengths_is_told_with_them(inbox: Inbox, clock:
 
 @pytest.mark.parametrize("status", [*range(200, 206), *range(300, 309), *range(400, 430),
                                     *range(500, 512)])  # fmt: skip
-def test_every_status_ends_as_the_table_says(status: int, inbox: Inbox, clock: Clock) -> None:
+def test_every_status_ends_as_the_table_says(
+    status: int, repository: JobRepository, clock: Clock
+) -> None:
     """The numbers are those of the document."""
     delivered, refused, again = rows_of_the_document()
     assert (delivered, refused.split(",")[0], again.split(":")[0]) == (
@@ -186,10 +194,10 @@ def test_every_status_ends_as_the_table_says(status: int, inbox: Inbox, clock: C
         "anything else",
     )
     exceptions = {int(number) for number in re.findall(r"\d{3}", refused)}
-    (uuid,) = end_jobs(inbox, 1, clock)
+    (uuid,) = end_jobs(repository, 1, clock)
     with app_server(say(status, b"")) as server:
-        make_courier(inbox.store, server.url, clock).deliver()
-    delivery = inbox.outbox.delivery(uuid)
+        make_courier(repository.store, server.url, clock).deliver()
+    delivery = repository.outbox.delivery(uuid)
     is_final = 400 <= status < 500 and status not in exceptions
     expected = "delivered" if status < 300 else "parked" if is_final else "pending"
     assert delivery
@@ -197,17 +205,19 @@ def test_every_status_ends_as_the_table_says(status: int, inbox: Inbox, clock: C
 
 
 @pytest.mark.process
-def test_a_delivery_is_parked_after_a_day_and_kept_for_a_week(inbox: Inbox, clock: Clock) -> None:
+def test_a_delivery_is_parked_after_a_day_and_kept_for_a_week(
+    repository: JobRepository, clock: Clock
+) -> None:
     """By the defaults, which the document quotes. It is tried until then."""
     assert Settings.model_fields["callback_give_up_seconds"].default == 86_400
     assert Settings.model_fields["parked_ttl_seconds"].default == 7 * 86_400
-    (uuid,) = end_jobs(inbox, 1, clock)
+    (uuid,) = end_jobs(repository, 1, clock)
     with app_server(say(500)) as server:
-        relay = make_courier(inbox.store, server.url, clock)
+        relay = make_courier(repository.store, server.url, clock)
         deliver_for(relay, clock, 86_400 - 600, step=600)
-        before = inbox.outbox.delivery(uuid)
+        before = repository.outbox.delivery(uuid)
         deliver_for(relay, clock, 1800, step=60)
-    after = inbox.outbox.delivery(uuid)
+    after = repository.outbox.delivery(uuid)
     assert before
     assert after
     assert (str(before.state), str(after.state)) == ("pending", "parked")
@@ -215,10 +225,10 @@ def test_a_delivery_is_parked_after_a_day_and_kept_for_a_week(inbox: Inbox, cloc
     assert after.due_at - after.attempts[-1].at == timedelta(days=7)
 
 
-def test_three_failures_in_a_row_are_an_outage(inbox: Inbox, clock: Clock) -> None:
-    end_jobs(inbox, 1, clock)
+def test_three_failures_in_a_row_are_an_outage(repository: JobRepository, clock: Clock) -> None:
+    end_jobs(repository, 1, clock)
     with app_server(say(500)) as server:
-        relay = make_courier(inbox.store, server.url, clock)
+        relay = make_courier(repository.store, server.url, clock)
         seen = []
         for _ in range(3):
             relay.deliver()
@@ -227,10 +237,12 @@ def test_three_failures_in_a_row_are_an_outage(inbox: Inbox, clock: Clock) -> No
     assert seen == [False, False, True]
 
 
-def test_during_an_outage_the_others_wait_untouched(inbox: Inbox, clock: Clock) -> None:
+def test_during_an_outage_the_others_wait_untouched(
+    repository: JobRepository, clock: Clock
+) -> None:
     with app_server(say(500)) as server:
-        end_jobs(inbox, 30, clock)
-        relay = make_courier(inbox.store, server.url, clock)
+        end_jobs(repository, 30, clock)
+        relay = make_courier(repository.store, server.url, clock)
         relay.deliver()
         begun = set(server.uuids())
         for number in range(1, 5):
@@ -240,7 +252,7 @@ def test_during_an_outage_the_others_wait_untouched(inbox: Inbox, clock: Clock) 
             assert len(server.told) == len(begun) + number
     untouched = {f"job-{number:02}" for number in range(30)} - set(server.uuids())
     assert len(untouched) >= 30 - len(begun) - 4
-    assert {(inbox.outbox.delivery(uuid) or pytest.fail(uuid)).attempt_count
+    assert {(repository.outbox.delivery(uuid) or pytest.fail(uuid)).attempt_count
             for uuid in untouched} == {0}  # fmt: skip
 
 
@@ -255,14 +267,14 @@ def test_during_an_outage_the_others_wait_untouched(inbox: Inbox, clock: Clock) 
     ids=["no wish", "a wish below it", "a wish above it", "an impudent wish"],
 )
 def test_the_pause_of_an_outage_is_bounded_and_longer_if_it_is_asked_for(
-    inbox: Inbox, clock: Clock, answer: Answer, longest: float
+    repository: JobRepository, clock: Clock, answer: Answer, longest: float
 ) -> None:
     """The bounds are those of the document: 30 s, and an hour."""
     assert outbox_relay.LONGEST_PROBE_PAUSE_SECONDS == 30
     assert Policy(1, 1).longest_retry_after_seconds == 3600
-    end_jobs(inbox, 60, clock)
+    end_jobs(repository, 60, clock)
     with app_server(answer) as server:
-        relay = make_courier(inbox.store, server.url, clock)
+        relay = make_courier(repository.store, server.url, clock)
         pauses = []
         for _ in range(12):
             relay.deliver()
@@ -273,23 +285,25 @@ def test_the_pause_of_an_outage_is_bounded_and_longer_if_it_is_asked_for(
 
 
 def test_a_patch_whose_record_was_lost_comes_twice_with_the_same_body(
-    inbox: Inbox, clock: Clock
+    repository: JobRepository, clock: Clock
 ) -> None:
     """The process dies at its first write, which comes after the PATCH."""
-    end_jobs(inbox, 1, clock)
+    end_jobs(repository, 1, clock)
     with app_server() as server:
         with pytest.raises(Killed):
-            make_courier(UnreliableStore(inbox.store, 0), server.url, clock).deliver()
-        make_courier(inbox.store, server.url, clock).deliver()
+            make_courier(UnreliableStore(repository.store, 0), server.url, clock).deliver()
+        make_courier(repository.store, server.url, clock).deliver()
     first, second = server.told
     assert first.body == second.body
 
 
-def test_a_job_that_is_run_again_is_told_with_its_new_result(inbox: Inbox, clock: Clock) -> None:
-    end_job_with(inbox, clock, "#..#/####")
+def test_a_job_that_is_run_again_is_told_with_its_new_result(
+    repository: JobRepository, clock: Clock
+) -> None:
+    end_job_with(repository, clock, "#..#/####")
     with app_server() as server:
-        relay = make_courier(inbox.store, server.url, clock)
+        relay = make_courier(repository.store, server.url, clock)
         relay.deliver()
-        end_job_with(inbox, clock)
+        end_job_with(repository, clock)
         relay.deliver()
     assert [len(told.document["segments"]) for told in server.told] == [1, 0]

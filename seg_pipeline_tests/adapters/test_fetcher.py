@@ -26,13 +26,13 @@ from seg_pipeline.jobs.heartbeats import (
     live_fetchers,
     write_fetcher_beat,
 )
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, open_store
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline.store.serialization import write
 from seg_pipeline_tests.adapters.test_image_fetch import PICTURE, Site, give, serving
-from seg_pipeline_tests.builders import make_job
+from seg_pipeline_tests.builders import make_job, waiting_uuids
 
 QUICK = FetchLimits(connect_seconds=5, read_seconds=0.3, total_seconds=20)
 PATIENCE_SECONDS = 60.0
@@ -66,8 +66,8 @@ def make_settings(folder: Path, **values: Any) -> Settings:
     return Settings(_env_file=None, **named)
 
 
-def accept(inbox: Inbox, uuid: str, url: str, **asked: Any) -> None:
-    inbox.accept(make_job(uuid, image_url=url, **asked))
+def accept(repository: JobRepository, uuid: str, url: str, **asked: Any) -> None:
+    repository.acceptance.accept(make_job(uuid, image_url=url, **asked))
 
 
 @contextmanager
@@ -99,8 +99,8 @@ def wait_for(happened: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def record_of(inbox: Inbox, uuid: str) -> FetchRecord:
-    record = inbox.fetches.record_of(inbox.job(uuid))
+def record_of(repository: JobRepository, uuid: str) -> FetchRecord:
+    record = repository.fetches.record_of(repository.job(uuid))
     assert record is not None
     return record
 
@@ -108,12 +108,12 @@ def record_of(inbox: Inbox, uuid: str) -> FetchRecord:
 def test_a_picture_comes_into_the_store_and_the_job_into_the_inbox(
     store: Store, tmp_path: Path, site: Site
 ) -> None:
-    inbox = Inbox(store)
-    accept(inbox, "job-1", site.url("/a.jpg?sig=topsecret"))
+    repository = JobRepository(store)
+    accept(repository, "job-1", site.url("/a.jpg?sig=topsecret"))
     with fetching(store, make_settings(tmp_path)):
-        wait_for(lambda: inbox.waiting(10) == ["job-1"])
-    record = record_of(inbox, "job-1")
-    assert inbox.fetches.picture(inbox.job("job-1"), record) == PICTURE
+        wait_for(lambda: waiting_uuids(repository, 10) == ["job-1"])
+    record = record_of(repository, "job-1")
+    assert repository.fetches.picture(repository.job("job-1"), record) == PICTURE
     assert (record.state, record.attempts, record.status, record.host) == (
         FetchState.FETCHED,
         1,
@@ -122,28 +122,30 @@ def test_a_picture_comes_into_the_store_and_the_job_into_the_inbox(
     )
     assert record.address == site.url("/a.jpg")
     assert "topsecret" not in write(record).decode()
-    assert inbox.fetches.uuids() == []
+    assert repository.fetches.uuids() == []
 
 
 def test_large_pictures_do_not_stay_in_memory(tmp_path: Path, site: Site) -> None:
     body = os.urandom(5_000_000)
     site.answers = [give(body)]
-    inbox = Inbox(ObjectStore.in_memory())
+    repository = JobRepository(ObjectStore.in_memory())
     for index in range(8):
-        accept(inbox, f"job-{index}", site.url())
-    with fetching(inbox.store, make_settings(tmp_path)):
-        wait_for(lambda: len(inbox.waiting(10)) == 8)
-    assert inbox.fetches.picture(inbox.job("job-7"), record_of(inbox, "job-7")) == body
+        accept(repository, f"job-{index}", site.url())
+    with fetching(repository.store, make_settings(tmp_path)):
+        wait_for(lambda: len(waiting_uuids(repository, 10)) == 8)
+    assert (
+        repository.fetches.picture(repository.job("job-7"), record_of(repository, "job-7")) == body
+    )
     assert list((tmp_path / "data" / "fetching").iterdir()) == []
 
 
 def test_a_server_that_fails_for_a_while_is_asked_again(tmp_path: Path, site: Site) -> None:
     site.answers = [give(b"", 500), give(b"", 503), give(PICTURE)]
-    inbox = Inbox(ObjectStore.in_memory())
-    accept(inbox, "job-1", site.url())
-    with fetching(inbox.store, make_settings(tmp_path)):
-        wait_for(lambda: inbox.waiting(10) == ["job-1"])
-    assert (record_of(inbox, "job-1").attempts, len(site.requests)) == (3, 3)
+    repository = JobRepository(ObjectStore.in_memory())
+    accept(repository, "job-1", site.url())
+    with fetching(repository.store, make_settings(tmp_path)):
+        wait_for(lambda: waiting_uuids(repository, 10) == ["job-1"])
+    assert (record_of(repository, "job-1").attempts, len(site.requests)) == (3, 3)
 
 
 @pytest.mark.parametrize(
@@ -158,30 +160,30 @@ def test_a_picture_that_cannot_be_had_is_told_with_its_reason(
     tmp_path: Path, site: Site, hanging: str, answer: Any, expected: tuple[str, int]
 ) -> None:
     site.answers = [answer]
-    inbox = Inbox(ObjectStore.in_memory())
-    accept(inbox, "job-1", site.url() if answer else hanging)
-    with fetching(inbox.store, make_settings(tmp_path, fetch_attempts=3)):
-        wait_for(lambda: inbox.waiting_by_picture(10) == ([], ["job-1"]))
-    record = record_of(inbox, "job-1")
+    repository = JobRepository(ObjectStore.in_memory())
+    accept(repository, "job-1", site.url() if answer else hanging)
+    with fetching(repository.store, make_settings(tmp_path, fetch_attempts=3)):
+        wait_for(lambda: repository.claims.waiting_by_picture(10) == ([], ["job-1"]))
+    record = record_of(repository, "job-1")
     assert (record.code, record.attempts, record.error().permanent) == (*expected, True)
 
 
 def test_a_private_address_is_refused(tmp_path: Path, site: Site) -> None:
-    inbox = Inbox(ObjectStore.in_memory())
-    accept(inbox, "job-1", site.url())
-    with fetching(inbox.store, make_settings(tmp_path, allow_private_urls=False)):
-        wait_for(lambda: bool(inbox.waiting(10)))
-    assert (record_of(inbox, "job-1").code, site.requests) == ("url_refused", [])
+    repository = JobRepository(ObjectStore.in_memory())
+    accept(repository, "job-1", site.url())
+    with fetching(repository.store, make_settings(tmp_path, allow_private_urls=False)):
+        wait_for(lambda: bool(waiting_uuids(repository, 10)))
+    assert (record_of(repository, "job-1").code, site.requests) == ("url_refused", [])
 
 
 def test_hosts_that_hang_hold_up_no_good_one(tmp_path: Path, site: Site, hanging: str) -> None:
     """More of them than may be fetched at once, each under a name of its own; none is given up
     meanwhile."""
-    inbox = Inbox(ObjectStore.in_memory())
+    repository = JobRepository(ObjectStore.in_memory())
     port = hanging.split(":")[2]
     for index in range(60):
         accept(
-            inbox,
+            repository,
             f"hang-{index}",
             f"http://hang-{index}.example:{port}",
             accepted_at=datetime.now(UTC),
@@ -189,38 +191,38 @@ def test_hosts_that_hang_hold_up_no_good_one(tmp_path: Path, site: Site, hanging
     settings = make_settings(tmp_path, fetches_at_once=16, fetches_per_host=2)
     limits = FetchLimits(read_seconds=PATIENCE_SECONDS, total_seconds=2 * PATIENCE_SECONDS)
     with fetching(
-        inbox.store, settings, limits, resolver=Resolver(lambda *_: ["127.0.0.1"])
+        repository.store, settings, limits, resolver=Resolver(lambda *_: ["127.0.0.1"])
     ) as fetcher:
         wait_for(lambda: fetcher._slots.is_busy(f"127.0.0.1:{port.split('/')[0]}"))
         for index in range(20):
-            accept(inbox, f"good-{index}", site.url())
-        wait_for(lambda: len(inbox.waiting(100)) == 20)
-        assert not any(uuid.startswith("hang") for uuid in inbox.waiting(100))
+            accept(repository, f"good-{index}", site.url())
+        wait_for(lambda: len(waiting_uuids(repository, 100)) == 20)
+        assert not any(uuid.startswith("hang") for uuid in waiting_uuids(repository, 100))
 
 
 def test_a_job_that_is_deleted_is_fetched_no_longer(tmp_path: Path, hanging: str) -> None:
-    inbox = Inbox(ObjectStore.in_memory())
-    accept(inbox, "job-1", hanging)
+    repository = JobRepository(ObjectStore.in_memory())
+    accept(repository, "job-1", hanging)
     limits = FetchLimits(read_seconds=PATIENCE_SECONDS)
-    with fetching(inbox.store, make_settings(tmp_path), limits) as fetcher:
+    with fetching(repository.store, make_settings(tmp_path), limits) as fetcher:
         wait_for(lambda: fetcher._slots.quick + fetcher._slots.slow == 1)
-        inbox.delete("job-1")
+        repository.removal.delete("job-1")
         wait_for(lambda: fetcher._slots.quick + fetcher._slots.slow == 0)
-    assert inbox.waiting(10) == []
+    assert waiting_uuids(repository, 10) == []
 
 
 def test_the_next_fetcher_goes_on_where_one_was_stopped(tmp_path: Path, hanging: str) -> None:
-    inbox = Inbox(ObjectStore.in_memory())
-    accept(inbox, "job-1", hanging)
+    repository = JobRepository(ObjectStore.in_memory())
+    accept(repository, "job-1", hanging)
     settings = make_settings(tmp_path, fetch_attempts=20)
 
     def attempts() -> int:
-        return (inbox.fetches.record_of(inbox.job("job-1")) or FetchRecord()).attempts
+        return (repository.fetches.record_of(repository.job("job-1")) or FetchRecord()).attempts
 
     for least in (2, 4):
-        with fetching(inbox.store, settings, FetchLimits(read_seconds=0.02)):
+        with fetching(repository.store, settings, FetchLimits(read_seconds=0.02)):
             wait_for(lambda least=least: attempts() >= least)  # type: ignore[misc]
-    assert inbox.fetches.uuids() == ["job-1"]
+    assert repository.fetches.uuids() == ["job-1"]
 
 
 def test_a_fetcher_says_that_it_lives_and_goodbye(tmp_path: Path) -> None:
@@ -234,18 +236,18 @@ def test_a_fetcher_says_that_it_lives_and_goodbye(tmp_path: Path) -> None:
 def test_two_fetchers_share_the_jobs_and_one_takes_over_from_one_that_is_silent(
     tmp_path: Path, site: Site
 ) -> None:
-    inbox = Inbox(ObjectStore.in_memory())
+    repository = JobRepository(ObjectStore.in_memory())
     heartbeat = FetcherHeartbeat(
         "elsewhere-1", 1, "elsewhere", datetime.now(UTC) + timedelta(seconds=3)
     )
-    write_fetcher_beat(inbox.store, heartbeat)
+    write_fetcher_beat(repository.store, heartbeat)
     settings = make_settings(tmp_path, worker_stale_seconds=1, heartbeat_seconds=0.05)
-    with fetching(inbox.store, settings) as fetcher:
+    with fetching(repository.store, settings) as fetcher:
         wait_for(lambda: len(fetcher._names) == 2)
         for index in range(40):
-            accept(inbox, f"job-{index}", site.url())
-        wait_for(lambda: 0 < len(inbox.waiting(100)) < 40)
-        wait_for(lambda: len(inbox.waiting(100)) == 40)
+            accept(repository, f"job-{index}", site.url())
+        wait_for(lambda: 0 < len(waiting_uuids(repository, 100)) < 40)
+        wait_for(lambda: len(waiting_uuids(repository, 100)) == 40)
 
 
 def _fetch_for_ever(settings: Settings) -> None:
@@ -255,18 +257,18 @@ def _fetch_for_ever(settings: Settings) -> None:
 @pytest.mark.slow
 def test_fetchers_that_are_killed_again_and_again_lose_no_job(tmp_path: Path, site: Site) -> None:
     settings = make_settings(tmp_path)
-    inbox = Inbox(open_store(settings))
+    repository = JobRepository(open_store(settings))
     uuids = [f"job-{index:02}" for index in range(60)]
     for index, uuid in enumerate(uuids):
-        accept(inbox, uuid, site.url())
+        accept(repository, uuid, site.url())
         if index % 12 == 0:
             process = multiprocessing.get_context("spawn").Process(
                 target=_fetch_for_ever, args=(settings,)
             )
             process.start()
-            wait_for(lambda done=index: len(inbox.waiting(100)) >= done)  # type: ignore[misc]
+            wait_for(lambda done=index: len(waiting_uuids(repository, 100)) >= done)  # type: ignore[misc]
             os.kill(process.pid or 0, signal.SIGKILL)
             process.join()
-    with fetching(inbox.store, settings):
-        wait_for(lambda: sorted(inbox.waiting(100)) == uuids)
-    assert all(record_of(inbox, uuid).state is FetchState.FETCHED for uuid in uuids)
+    with fetching(repository.store, settings):
+        wait_for(lambda: sorted(waiting_uuids(repository, 100)) == uuids)
+    assert all(record_of(repository, uuid).state is FetchState.FETCHED for uuid in uuids)

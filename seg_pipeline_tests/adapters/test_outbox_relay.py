@@ -10,7 +10,7 @@ import pytest
 
 from seg_pipeline.adapters.app_server import DeliveryLimits
 from seg_pipeline.adapters.outbox_relay import AT_ONCE, OutboxRelay, RelayReport
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.monitoring.service_state import (
     AppServerState,
     note_app_server_state,
@@ -20,7 +20,7 @@ from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline.telemetry.snapshots import current_samples
 from seg_pipeline_tests.app_servers import Answer, AppServerDouble, app_server, hang, hang_up, say
-from seg_pipeline_tests.builders import end_queue_job
+from seg_pipeline_tests.builders import end_queue_job, waiting_uuids
 from seg_pipeline_tests.conftest import make_settings
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
@@ -56,8 +56,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def inbox() -> Inbox:
-    return Inbox(ObjectStore.in_memory())
+def repository() -> JobRepository:
+    return JobRepository(ObjectStore.in_memory())
 
 
 def make_courier(
@@ -67,10 +67,10 @@ def make_courier(
     return OutboxRelay(store, settings, clock, lambda: 1.0, limits or DeliveryLimits())
 
 
-def end_jobs(inbox: Inbox, count: int, clock: Clock) -> list[str]:
+def end_jobs(repository: JobRepository, count: int, clock: Clock) -> list[str]:
     uuids = [f"job-{number:02}" for number in range(count)]
     for uuid in uuids:
-        end_queue_job(inbox, uuid, ended_at=clock())
+        end_queue_job(repository, uuid, ended_at=clock())
     clock.catch_up()
     return uuids
 
@@ -86,20 +86,20 @@ def deliver_for(
     return rounds
 
 
-def states(inbox: Inbox, uuids: list[str]) -> set[str]:
-    return {str(delivery.state) for uuid in uuids if (delivery := inbox.outbox.delivery(uuid))}
+def states(repository: JobRepository, uuids: list[str]) -> set[str]:
+    return {str(delivery.state) for uuid in uuids if (delivery := repository.outbox.delivery(uuid))}
 
 
 # Good days
 
 
 def test_a_result_reaches_the_app_server(
-    inbox: Inbox, server: AppServerDouble, clock: Clock
+    repository: JobRepository, server: AppServerDouble, clock: Clock
 ) -> None:
-    end_queue_job(inbox, ended_at=clock())
+    end_queue_job(repository, ended_at=clock())
     clock.catch_up()
     done = make_courier(
-        inbox.store, server.url, clock, base_url="https://segments.example"
+        repository.store, server.url, clock, base_url="https://segments.example"
     ).deliver()
     (told,) = server.told
     assert (told.uuid, told.document["status"], len(told.document["segments"])) == (
@@ -115,15 +115,15 @@ def test_a_result_reaches_the_app_server(
         1,
         200,
     )
-    assert inbox.store.list(keys.OUTBOX) == []
+    assert repository.store.list(keys.OUTBOX) == []
 
 
 def test_a_failed_job_is_told_with_its_reason(
-    inbox: Inbox, server: AppServerDouble, clock: Clock
+    repository: JobRepository, server: AppServerDouble, clock: Clock
 ) -> None:
-    end_queue_job(inbox, ended_at=clock(), failed=True)
+    end_queue_job(repository, ended_at=clock(), failed=True)
     clock.catch_up()
-    make_courier(inbox.store, server.url, clock).deliver()
+    make_courier(repository.store, server.url, clock).deliver()
     assert server.told[0].document == {
         "uuid": "job-1",
         "status": "failed",
@@ -133,26 +133,26 @@ def test_a_failed_job_is_told_with_its_reason(
 
 
 def test_a_job_whose_uuid_a_client_had_taken_is_told_under_that_uuid(
-    inbox: Inbox, server: AppServerDouble, clock: Clock
+    repository: JobRepository, server: AppServerDouble, clock: Clock
 ) -> None:
-    end_queue_job(inbox, "queue-1", clock(), told_as="job-1")
+    end_queue_job(repository, "queue-1", clock(), told_as="job-1")
     clock.catch_up()
-    make_courier(inbox.store, server.url, clock).deliver()
+    make_courier(repository.store, server.url, clock).deliver()
     (told,) = server.told
     assert (told.uuid, told.document["uuid"]) == ("job-1", "job-1")
     assert "/assets/queue-1/" in told.document["segments"][0]["mask_url"]
 
 
 def test_what_was_told_is_not_told_again(
-    inbox: Inbox, server: AppServerDouble, clock: Clock
+    repository: JobRepository, server: AppServerDouble, clock: Clock
 ) -> None:
-    end_jobs(inbox, 3, clock)
-    relay = make_courier(inbox.store, server.url, clock)
+    end_jobs(repository, 3, clock)
+    relay = make_courier(repository.store, server.url, clock)
     assert [len(each.ended) for each in deliver_for(relay, clock, 3)] == [3, 0, 0]
     assert len(server.told) == 3
 
 
-def test_a_few_are_under_way_at_once_and_not_more(inbox: Inbox, clock: Clock) -> None:
+def test_a_few_are_under_way_at_once_and_not_more(repository: JobRepository, clock: Clock) -> None:
     """Each answer waits for as many requests as may come at once, so that the count is exact."""
     from threading import Barrier
 
@@ -163,27 +163,27 @@ def test_a_few_are_under_way_at_once_and_not_more(inbox: Inbox, clock: Clock) ->
         say()(handler, double)
 
     with app_server(answer) as server:
-        uuids = end_jobs(inbox, 3 * AT_ONCE, clock)
-        make_courier(inbox.store, server.url, clock).deliver()
+        uuids = end_jobs(repository, 3 * AT_ONCE, clock)
+        make_courier(repository.store, server.url, clock).deliver()
         assert server.most_at_once == AT_ONCE
-    assert states(inbox, uuids) == {"delivered"}
+    assert states(repository, uuids) == {"delivered"}
 
 
 def test_a_backlog_goes_out_oldest_first(
-    inbox: Inbox, server: AppServerDouble, clock: Clock
+    repository: JobRepository, server: AppServerDouble, clock: Clock
 ) -> None:
-    uuids = end_jobs(inbox, 20, clock)
-    make_courier(inbox.store, server.url, clock).deliver()
+    uuids = end_jobs(repository, 20, clock)
+    make_courier(repository.store, server.url, clock).deliver()
     arrived = server.uuids()
     assert sorted(arrived) == uuids
     assert all(abs(arrived.index(uuid) - uuids.index(uuid)) < AT_ONCE for uuid in uuids)
 
 
 def test_a_round_ends_early_if_it_is_asked_to(
-    inbox: Inbox, server: AppServerDouble, clock: Clock
+    repository: JobRepository, server: AppServerDouble, clock: Clock
 ) -> None:
-    end_jobs(inbox, 20, clock)
-    done = make_courier(inbox.store, server.url, clock).deliver(lambda: len(server.told) < 2)
+    end_jobs(repository, 20, clock)
+    done = make_courier(repository.store, server.url, clock).deliver(lambda: len(server.told) < 2)
     assert 2 <= len(done.ended) < 2 + AT_ONCE
 
 
@@ -196,16 +196,18 @@ def test_a_round_ends_early_if_it_is_asked_to(
                               "not there"])  # fmt: skip
 @pytest.mark.process
 def test_an_app_server_down_for_ten_minutes_gets_every_result_in_order(
-    inbox: Inbox, clock: Clock, trouble: Answer | None
+    repository: JobRepository, clock: Clock, trouble: Answer | None
 ) -> None:
     """Nobody hammers it meanwhile, and what came in between is not forgotten."""
     with app_server(trouble or say()) as server:
-        uuids = end_jobs(inbox, 30, clock)
+        uuids = end_jobs(repository, 30, clock)
         url = server.url if trouble else "http://127.0.0.1:9"
-        relay = make_courier(inbox.store, url, clock, IMPATIENT, callback_give_up_seconds=86_400)
+        relay = make_courier(
+            repository.store, url, clock, IMPATIENT, callback_give_up_seconds=86_400
+        )
         deliver_for(relay, clock, 600, step=10)
         attempts = sum(
-            (inbox.outbox.delivery(uuid) or pytest.fail(uuid)).attempt_count for uuid in uuids
+            (repository.outbox.delivery(uuid) or pytest.fail(uuid)).attempt_count for uuid in uuids
         )
         assert attempts < 40
         assert relay.problem
@@ -218,7 +220,7 @@ def test_an_app_server_down_for_ten_minutes_gets_every_result_in_order(
     first = arrived.pop(0)  # the one by which it was found out that the server is back
     others = [uuid for uuid in uuids if uuid != first]
     assert all(abs(arrived.index(uuid) - others.index(uuid)) < AT_ONCE for uuid in others)
-    assert (states(inbox, uuids), inbox.store.list(keys.OUTBOX)) == ({"delivered"}, [])
+    assert (states(repository, uuids), repository.store.list(keys.OUTBOX)) == ({"delivered"}, [])
 
 
 def make_courier_again(relay: OutboxRelay, url: str) -> OutboxRelay:
@@ -229,32 +231,35 @@ def make_courier_again(relay: OutboxRelay, url: str) -> OutboxRelay:
 
 @pytest.mark.parametrize(("asked", "seconds"), [("1800", 1800), ("90000", 3600)])
 def test_a_retry_after_holds_though_the_server_answers_others_before(
-    inbox: Inbox, clock: Clock, asked: str, seconds: float
+    repository: JobRepository, clock: Clock, asked: str, seconds: float
 ) -> None:
     """What failed in the same row takes its old place, but nobody's request for peace is put
     aside."""
     with app_server(say(503, retry_after=asked), say(500)) as server:
-        end_queue_job(inbox, "patient", ended_at=clock())
+        end_queue_job(repository, "patient", ended_at=clock())
         clock.catch_up()
-        relay = make_courier(inbox.store, server.url, clock)
+        relay = make_courier(repository.store, server.url, clock)
         relay.deliver()
         began = clock()
-        uuids = end_jobs(inbox, 4, clock)
+        uuids = end_jobs(repository, 4, clock)
         relay.deliver()
         assert relay.thinks_it_is_down
         server.answers[:] = [say()]
         deliver_for(relay, clock, 120, step=10)
-        assert (states(inbox, uuids), states(inbox, ["patient"])) == ({"delivered"}, {"pending"})
-        while states(inbox, ["patient"]) == {"pending"}:
+        assert (states(repository, uuids), states(repository, ["patient"])) == (
+            {"delivered"},
+            {"pending"},
+        )
+        while states(repository, ["patient"]) == {"pending"}:
             clock.pass_seconds(10)
             relay.deliver()
     assert seconds <= (clock() - began).total_seconds() <= seconds + 20
 
 
-def test_while_it_is_down_one_at_a_time_is_tried(inbox: Inbox, clock: Clock) -> None:
+def test_while_it_is_down_one_at_a_time_is_tried(repository: JobRepository, clock: Clock) -> None:
     with app_server(say(500)) as server:
-        end_jobs(inbox, 30, clock)
-        relay = make_courier(inbox.store, server.url, clock)
+        end_jobs(repository, 30, clock)
+        relay = make_courier(repository.store, server.url, clock)
         first = relay.deliver()
         assert len(first.put_off) <= 2 + AT_ONCE
         assert relay.thinks_it_is_down
@@ -262,42 +267,46 @@ def test_while_it_is_down_one_at_a_time_is_tried(inbox: Inbox, clock: Clock) -> 
         assert [len(relay.deliver().put_off) for _ in range(3)] == [1, 0, 0]
 
 
-def test_a_restarted_courier_goes_on_where_the_old_one_was(inbox: Inbox, clock: Clock) -> None:
+def test_a_restarted_courier_goes_on_where_the_old_one_was(
+    repository: JobRepository, clock: Clock
+) -> None:
     with app_server(say(500)) as server:
-        uuids = end_jobs(inbox, 10, clock)
-        deliver_for(make_courier(inbox.store, server.url, clock), clock, 60, step=5)
+        uuids = end_jobs(repository, 10, clock)
+        deliver_for(make_courier(repository.store, server.url, clock), clock, 60, step=5)
         server.answers[:] = [say()]
-        deliver_for(make_courier(inbox.store, server.url, clock), clock, 600, step=5)
-    assert states(inbox, uuids) == {"delivered"}
+        deliver_for(make_courier(repository.store, server.url, clock), clock, 600, step=5)
+    assert states(repository, uuids) == {"delivered"}
 
 
-def test_one_that_always_fails_does_not_hold_up_the_others(inbox: Inbox, clock: Clock) -> None:
+def test_one_that_always_fails_does_not_hold_up_the_others(
+    repository: JobRepository, clock: Clock
+) -> None:
     def only_one_fails(handler: Any, double: AppServerDouble) -> None:
         say(500 if handler.path.endswith("job-00") else 200)(handler, double)
 
     with app_server(only_one_fails) as server:
-        uuids = end_jobs(inbox, 12, clock)
-        relay = make_courier(inbox.store, server.url, clock)
+        uuids = end_jobs(repository, 12, clock)
+        relay = make_courier(repository.store, server.url, clock)
         deliver_for(relay, clock, 300)
-        assert states(inbox, uuids[1:]) == {"delivered"}
-        assert states(inbox, uuids[:1]) == {"pending"}
+        assert states(repository, uuids[1:]) == {"delivered"}
+        assert states(repository, uuids[:1]) == {"pending"}
         assert server.uuids().count("job-00") < 12
-        end_queue_job(inbox, "job-99", ended_at=clock())
+        end_queue_job(repository, "job-99", ended_at=clock())
         deliver_for(relay, clock, 60)
-    assert states(inbox, ["job-99"]) == {"delivered"}
+    assert states(repository, ["job-99"]) == {"delivered"}
 
 
 def test_a_refusal_is_parked_at_once_and_says_nothing_about_the_server(
-    inbox: Inbox, clock: Clock
+    repository: JobRepository, clock: Clock
 ) -> None:
     with app_server(say(404, b"unknown uuid")) as server:
-        uuids = end_jobs(inbox, 10, clock)
-        relay = make_courier(inbox.store, server.url, clock)
+        uuids = end_jobs(repository, 10, clock)
+        relay = make_courier(repository.store, server.url, clock)
         done = relay.deliver()
         assert (len(done.ended), relay.thinks_it_is_down) == (10, False)
         deliver_for(relay, clock, 60)
     assert len(server.told) == 10
-    assert states(inbox, uuids) == {"parked"}
+    assert states(repository, uuids) == {"parked"}
     assert {delivery.reason for delivery in done.ended} == {
         "the app server answered 404 Not Found: unknown uuid"
     }
@@ -305,25 +314,25 @@ def test_a_refusal_is_parked_at_once_and_says_nothing_about_the_server(
 
 @pytest.mark.process
 def test_after_the_time_is_over_what_waited_is_parked_without_trying_each(
-    inbox: Inbox, clock: Clock
+    repository: JobRepository, clock: Clock
 ) -> None:
     with app_server(say(500)) as server:
-        uuids = end_jobs(inbox, 40, clock)
-        relay = make_courier(inbox.store, server.url, clock, callback_give_up_seconds=3600)
+        uuids = end_jobs(repository, 40, clock)
+        relay = make_courier(repository.store, server.url, clock, callback_give_up_seconds=3600)
         deliver_for(relay, clock, 3600 + 120, step=20)
         assert len(server.told) < 250
-    assert states(inbox, uuids) == {"parked"}
-    deliveries = [inbox.outbox.delivery(uuid) for uuid in uuids]
+    assert states(repository, uuids) == {"parked"}
+    deliveries = [repository.outbox.delivery(uuid) for uuid in uuids]
     assert all(each and "given up after 3600 s" in (each.reason or "") for each in deliveries)
-    assert inbox.outbox.uuids() == set(uuids)
+    assert repository.outbox.uuids() == set(uuids)
 
 
-def test_a_parked_one_that_is_replayed_arrives(inbox: Inbox, clock: Clock) -> None:
+def test_a_parked_one_that_is_replayed_arrives(repository: JobRepository, clock: Clock) -> None:
     with app_server(say(404), say(200)) as server:
-        end_jobs(inbox, 1, clock)
-        relay = make_courier(inbox.store, server.url, clock)
+        end_jobs(repository, 1, clock)
+        relay = make_courier(repository.store, server.url, clock)
         relay.deliver()
-        inbox.outbox.replay("job-00", clock())
+        repository.outbox.replay("job-00", clock())
         (delivered,) = relay.deliver().ended
     assert (delivered.state, server.uuids()) == ("delivered", ["job-00", "job-00"])
 
@@ -332,39 +341,39 @@ def test_a_parked_one_that_is_replayed_arrives(inbox: Inbox, clock: Clock) -> No
 
 
 def test_a_result_that_cannot_be_read_holds_up_nobody(
-    inbox: Inbox, server: AppServerDouble, clock: Clock
+    repository: JobRepository, server: AppServerDouble, clock: Clock
 ) -> None:
     """It is as good as lost: the job is done again."""
-    uuids = end_jobs(inbox, 5, clock)
+    uuids = end_jobs(repository, 5, clock)
     broken = b'{"status": "completed", "expires_at": "2100-01-01T00:00:00+00:00"}'
-    inbox.store.put(keys.result("job-00"), broken)
-    relay = make_courier(inbox.store, server.url, clock)
+    repository.store.put(keys.result("job-00"), broken)
+    relay = make_courier(repository.store, server.url, clock)
     deliver_for(relay, clock, 10)
-    assert states(inbox, uuids[1:]) == {"delivered"}
-    assert inbox.waiting(10) == ["job-00"]
+    assert states(repository, uuids[1:]) == {"delivered"}
+    assert waiting_uuids(repository, 10) == ["job-00"]
 
 
 @pytest.mark.parametrize("lives", range(4))
 def test_a_courier_killed_at_any_write_tells_twice_at_worst(
-    inbox: Inbox, server: AppServerDouble, clock: Clock, lives: int
+    repository: JobRepository, server: AppServerDouble, clock: Clock, lives: int
 ) -> None:
     """The app server must take the same PATCH twice: nobody can know whether the first one
     arrived."""
-    end_jobs(inbox, 1, clock)
-    dying = make_courier(UnreliableStore(inbox.store, lives), server.url, clock)
+    end_jobs(repository, 1, clock)
+    dying = make_courier(UnreliableStore(repository.store, lives), server.url, clock)
     try:
         dying.deliver()
     except Killed:
         clock.pass_seconds(1)
-        deliver_for(make_courier(inbox.store, server.url, clock), clock, 3)
-    assert states(inbox, ["job-00"]) == {"delivered"}
+        deliver_for(make_courier(repository.store, server.url, clock), clock, 3)
+    assert states(repository, ["job-00"]) == {"delivered"}
     assert 1 <= len(server.told) <= 2
     assert len({told.body for told in server.told}) == 1
-    assert inbox.store.list(keys.OUTBOX) == []
+    assert repository.store.list(keys.OUTBOX) == []
 
 
 def test_a_full_disk_does_not_make_us_tell_the_same_again_and_again(
-    inbox: Inbox,
+    repository: JobRepository,
     server: AppServerDouble,
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
@@ -375,26 +384,26 @@ def test_a_full_disk_does_not_make_us_tell_the_same_again_and_again(
     def full(*_: Any) -> None:
         raise StoreFull("no space left.")
 
-    end_jobs(inbox, 1, clock)
-    relay = make_courier(inbox.store, server.url, clock)
+    end_jobs(repository, 1, clock)
+    relay = make_courier(repository.store, server.url, clock)
     with monkeypatch.context() as patched:
-        patched.setattr(inbox.store, "put", full)
+        patched.setattr(repository.store, "put", full)
         deliver_for(relay, clock, 300)
     assert len(server.told) < 20
     assert "no space left" in caplog.text
     deliver_for(relay, clock, 60)
-    assert states(inbox, ["job-00"]) == {"delivered"}
+    assert states(repository, ["job-00"]) == {"delivered"}
 
 
 def test_every_line_of_the_log_names_the_job_and_none_a_secret(
-    inbox: Inbox, clock: Clock, caplog: pytest.LogCaptureFixture
+    repository: JobRepository, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (
         app_server(say(401, b"bad key key-1")) as server,
         caplog.at_level(logging.INFO, "seg_pipeline"),
     ):
-        end_jobs(inbox, 1, clock)
-        make_courier(inbox.store, server.url, clock, app_server_api_key="key-1").deliver()
+        end_jobs(repository, 1, clock)
+        make_courier(repository.store, server.url, clock, app_server_api_key="key-1").deliver()
     lines = [
         each.getMessage()
         for each in caplog.records
@@ -404,43 +413,47 @@ def test_every_line_of_the_log_names_the_job_and_none_a_secret(
     assert "key-1" not in caplog.text
 
 
-def test_the_one_that_found_the_server_again_is_not_told_twice(inbox: Inbox, clock: Clock) -> None:
+def test_the_one_that_found_the_server_again_is_not_told_twice(
+    repository: JobRepository, clock: Clock
+) -> None:
     with app_server(hang_up, hang_up, hang_up, say()) as server:
-        (uuid,) = end_jobs(inbox, 1, clock)
-        deliver_for(make_courier(inbox.store, server.url, clock), clock, 200, 10)
+        (uuid,) = end_jobs(repository, 1, clock)
+        deliver_for(make_courier(repository.store, server.url, clock), clock, 200, 10)
     assert server.uuids().count(uuid) == 4
-    assert states(inbox, [uuid]) == {"delivered"}
+    assert states(repository, [uuid]) == {"delivered"}
 
 
 def test_an_outage_is_noted_from_its_first_failure_until_the_next_answer(
-    inbox: Inbox, clock: Clock
+    repository: JobRepository, clock: Clock
 ) -> None:
     with app_server(hang_up, hang_up, hang_up, say()) as server:
-        end_jobs(inbox, 1, clock)
-        began, relay = clock(), make_courier(inbox.store, server.url, clock)
+        end_jobs(repository, 1, clock)
+        began, relay = clock(), make_courier(repository.store, server.url, clock)
         seen = []
         for _ in range(20):
             relay.deliver()
-            seen.append(read_app_server_state(inbox.store).down_since)
+            seen.append(read_app_server_state(repository.store).down_since)
             clock.pass_seconds(10)
     assert set(seen) == {None, began}
     assert (seen[0], seen[-1]) == (None, None)
 
 
-def test_an_outage_goes_on_when_the_process_is_another(inbox: Inbox, clock: Clock) -> None:
+def test_an_outage_goes_on_when_the_process_is_another(
+    repository: JobRepository, clock: Clock
+) -> None:
     """Until there is an answer; one failure of its own says nothing yet."""
-    note_app_server_state(inbox.store, AppServerState(clock(), "it hung up"))
+    note_app_server_state(repository.store, AppServerState(clock(), "it hung up"))
     began = clock()
     with app_server(hang_up, say()) as server:
-        end_jobs(inbox, 1, clock)
-        relay = make_courier(inbox.store, server.url, clock)
+        end_jobs(repository, 1, clock)
+        relay = make_courier(repository.store, server.url, clock)
         relay.deliver()
-        assert read_app_server_state(inbox.store).down_since == began
+        assert read_app_server_state(repository.store).down_since == began
         deliver_for(relay, clock, 100, 10)
-    assert read_app_server_state(inbox.store) == AppServerState()
+    assert read_app_server_state(repository.store) == AppServerState()
 
 
-def test_what_became_of_callbacks_is_counted(inbox: Inbox, clock: Clock) -> None:
+def test_what_became_of_callbacks_is_counted(repository: JobRepository, clock: Clock) -> None:
     def counts() -> list[float]:
         outcomes = ("delivered", "retried", "parked")
         return [
@@ -450,6 +463,6 @@ def test_what_became_of_callbacks_is_counted(inbox: Inbox, clock: Clock) -> None
 
     before = counts()
     with app_server(hang_up, say(), say(422)) as server:
-        end_jobs(inbox, 2, clock)
-        deliver_for(make_courier(inbox.store, server.url, clock), clock, 100, 10)
+        end_jobs(repository, 2, clock)
+        deliver_for(make_courier(repository.store, server.url, clock), clock, 100, 10)
     assert [now - then for now, then in zip(counts(), before, strict=True)] == [1, 1, 1]

@@ -18,11 +18,11 @@ from seg_pipeline.adapters import sqs_consumer
 from seg_pipeline.adapters.sqs_consumer import MAX_BODY_BYTES, Pulled, SqsConsumer, parse_message
 from seg_pipeline.domain import Job
 from seg_pipeline.errors import InvalidRequest, QueueUnavailable, StoreFull, StoreUnavailable
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
-from seg_pipeline_tests.builders import end_queue_job, make_job
+from seg_pipeline_tests.builders import end_queue_job, make_job, waiting_uuids
 from seg_pipeline_tests.conftest import REGION, make_settings
 from seg_pipeline_tests.serving import HOLDING, Talk, wire_server
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
@@ -39,7 +39,7 @@ class Queue:
     client: Any
     url: str
     settings: Settings
-    inbox: Inbox
+    repository: JobRepository
 
     def send(self, *bodies: Any) -> None:
         for body in bodies:
@@ -47,7 +47,9 @@ class Queue:
             self.client.send_message(QueueUrl=self.url, MessageBody=text)
 
     def pull(self, store: Store | None = None) -> Pulled:
-        return SqsConsumer(self.settings, Inbox(store) if store else self.inbox).pull(0)
+        return SqsConsumer(self.settings, JobRepository(store) if store else self.repository).pull(
+            0
+        )
 
     def left(self, url: str = "") -> list[str]:
         """The bodies that are still in it; they are not taken out."""
@@ -83,11 +85,11 @@ def queue(client: Any, aws_endpoint: str, tmp_path: Path) -> Queue:
         sqs_endpoint_url=aws_endpoint,
         app_server_url="https://app.example",
     )
-    return Queue(client, url, settings, Inbox(ObjectStore.in_memory()))
+    return Queue(client, url, settings, JobRepository(ObjectStore.in_memory()))
 
 
 def parked(queue: Queue) -> list[dict[str, Any]]:
-    store = queue.inbox.store
+    store = queue.repository.store
     return [json.loads(store.get(info.key)) for info in store.list(keys.PARKED)]
 
 
@@ -210,7 +212,7 @@ def test_what_can_never_be_a_job_says_why(body: Any) -> None:
 
 def waiting(queue: Queue) -> list[str]:
     """Jobs that wait for their picture, or for a run."""
-    return [*queue.inbox.fetches.uuids(), *queue.inbox.waiting(20)]
+    return [*queue.repository.fetches.uuids(), *waiting_uuids(queue.repository, 20)]
 
 
 def test_messages_become_jobs_and_are_deleted(queue: Queue) -> None:
@@ -222,7 +224,7 @@ def test_messages_become_jobs_and_are_deleted(queue: Queue) -> None:
         0,
     )
     assert sorted(waiting(queue)) == sorted(pulled.accepted)
-    assert queue.inbox.job("job-0").image_url == URL
+    assert queue.repository.job("job-0").image_url == URL
     assert queue.left() == []
 
 
@@ -244,9 +246,9 @@ def test_a_message_that_comes_again_changes_nothing(queue: Queue, stage: str) ->
     queue.send(message)
     queue.pull()
     if stage != "waiting":
-        queue.inbox.claim(["job-1"], "job-1:1")
+        queue.repository.claims.claim(["job-1"], "job-1:1")
     if stage == "finished":
-        end_queue_job(queue.inbox, image_url=URL, model="sam2.1_hiera_large")
+        end_queue_job(queue.repository, image_url=URL, model="sam2.1_hiera_large")
     before = everything(queue)
     queue.send(message, message)
     while queue.left():
@@ -256,7 +258,7 @@ def test_a_message_that_comes_again_changes_nothing(queue: Queue, stage: str) ->
 
 def everything(queue: Queue) -> set[str]:
     prefixes = [keys.ASSETS, keys.INBOX, keys.INFLIGHT, keys.DONE, keys.OUTBOX, keys.PARKED]
-    return {info.key for prefix in prefixes for info in queue.inbox.store.list(prefix)}
+    return {info.key for prefix in prefixes for info in queue.repository.store.list(prefix)}
 
 
 def test_a_message_that_comes_again_after_our_defaults_changed_is_the_same_job(
@@ -269,8 +271,8 @@ def test_a_message_that_comes_again_after_our_defaults_changed_is_the_same_job(
         update={"queue_model": "demo-sam2", "asset_ttl_seconds": 60}
     )
     queue.send({"uuid": "job-1", "image_url": URL})
-    assert SqsConsumer(changed, queue.inbox).pull(0) == Pulled(accepted=("job-1",))
-    assert queue.inbox.job("job-1").model == "sam2.1_hiera_large"
+    assert SqsConsumer(changed, queue.repository).pull(0) == Pulled(accepted=("job-1",))
+    assert queue.repository.job("job-1").model == "sam2.1_hiera_large"
 
 
 def test_parameters_of_another_model_than_the_first_messages_are_a_conflict_too(
@@ -296,7 +298,7 @@ def test_a_known_uuid_with_another_request_is_parked_and_the_first_goes_on(
     queue.send({"uuid": "job-1", **other})
     (reason,) = queue.pull().parked
     assert "exists with a different request" in reason
-    assert (queue.inbox.job("job-1").image_url, waiting(queue)) == (URL, ["job-1"])
+    assert (queue.repository.job("job-1").image_url, waiting(queue)) == (URL, ["job-1"])
     assert queue.left() == []
 
 
@@ -304,7 +306,7 @@ def test_a_known_uuid_with_another_request_is_parked_and_the_first_goes_on(
 
 
 def as_a_client(queue: Queue, **asked: Any) -> Job:
-    return queue.inbox.accept(
+    return queue.repository.acceptance.accept(
         make_job("job-1", **{"image_url": URL + "?mine", "model": "demo-yolo", **asked})
     ).job
 
@@ -322,11 +324,11 @@ def test_a_message_whose_uuid_a_client_has_taken_is_a_job_of_its_own(
     queue.send({"uuid": "job-1", "image_url": URL})
     pulled = queue.pull()
     (uuid,) = pulled.accepted
-    job = queue.inbox.job(uuid)
+    job = queue.repository.job(uuid)
     assert (pulled.parked, queue.left()) == ((), [])
     assert uuid != "job-1"
     assert (job.callback_uuid, job.image_url, job.model) == ("job-1", URL, "sam2.1_hiera_large")
-    assert queue.inbox.job("job-1") == clients
+    assert queue.repository.job("job-1") == clients
     assert set(waiting(queue)) == {"job-1", uuid}
 
 
@@ -344,7 +346,7 @@ def test_what_a_client_asked_to_the_letter_is_one_job_for_both(queue: Queue) -> 
     as_a_client(queue, image_url=URL, model="sam2.1_hiera_large")
     queue.send({"uuid": "job-1", "image_url": URL})
     assert queue.pull().accepted == ("job-1",)
-    assert queue.inbox.job("job-1").callback == (queue.settings.app_server_url is not None)
+    assert queue.repository.job("job-1").callback == (queue.settings.app_server_url is not None)
 
 
 # What can never become a job
@@ -422,7 +424,7 @@ def test_a_dead_letter_queue_of_a_fifo_queue_takes_it_too(
     policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 100})
     url = make_queue(client, aws_endpoint, ".fifo", FifoQueue="true", RedrivePolicy=policy)
     settings = make_settings(tmp_path, sqs_queue_url=url, sqs_endpoint_url=aws_endpoint)
-    queue = Queue(client, url, settings, Inbox(ObjectStore.in_memory()))
+    queue = Queue(client, url, settings, JobRepository(ObjectStore.in_memory()))
     client.send_message(
         QueueUrl=url, MessageBody="hello", MessageGroupId="1", MessageDeduplicationId="1"
     )
@@ -457,7 +459,7 @@ def test_while_the_store_is_away_messages_stay_in_the_queue(
     queue.send(body)
     with monkeypatch.context() as patched:
         for write in ("put", "create"):
-            patched.setattr(queue.inbox.store, write, failing(error))
+            patched.setattr(queue.repository.store, write, failing(error))
         assert queue.pull() == Pulled(left=1, problem=error)
     assert queue.left() == [body]
     pulled = queue.pull()
@@ -469,7 +471,7 @@ def test_what_was_taken_before_the_store_went_away_is_deleted(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue.send(*({"uuid": f"job-{number}", "image_url": URL} for number in range(3)))
-    accept, calls = queue.inbox.accept, []
+    accept, calls = queue.repository.acceptance.accept, []
 
     def accept_one(job: Any) -> Any:
         calls.append(job)
@@ -477,7 +479,7 @@ def test_what_was_taken_before_the_store_went_away_is_deleted(
             raise StoreUnavailable("it is away.")
         return accept(job)
 
-    monkeypatch.setattr(queue.inbox, "accept", accept_one)
+    monkeypatch.setattr(queue.repository.acceptance, "accept", accept_one)
     pulled = queue.pull()
     assert (len(pulled.accepted), pulled.left) == (1, 2)
     assert json.dumps({"uuid": pulled.accepted[0], "image_url": URL}) not in queue.left()
@@ -490,7 +492,7 @@ def test_a_process_killed_at_any_write_loses_and_doubles_nothing(
 ) -> None:
     queue.send(body)
     try:
-        queue.pull(UnreliableStore(queue.inbox.store, lives))
+        queue.pull(UnreliableStore(queue.repository.store, lives))
     except Killed:
         assert queue.left() == [body]
         queue.pull()
@@ -516,7 +518,7 @@ def test_a_process_killed_before_it_deletes_meets_its_message_again(
 
 def pull_from(tmp_path: Path, **values: Any) -> None:
     settings = make_settings(tmp_path, **values)
-    SqsConsumer(settings, Inbox(ObjectStore.in_memory())).pull(0)
+    SqsConsumer(settings, JobRepository(ObjectStore.in_memory())).pull(0)
 
 
 def test_a_queue_that_is_not_there_is_told_in_one_sentence(
@@ -542,7 +544,7 @@ def test_a_queue_that_holds_us_is_left(client: Any, tmp_path: Path, hold: Talk) 
         settings = make_settings(
             tmp_path, sqs_queue_url=f"{address}/1/jobs", sqs_endpoint_url=address
         )
-        consumer = SqsConsumer(settings, Inbox(ObjectStore.in_memory()), answer_seconds=0.5)
+        consumer = SqsConsumer(settings, JobRepository(ObjectStore.in_memory()), answer_seconds=0.5)
         with pytest.raises(QueueUnavailable, match=r"no end within 0\.5 s"):
             consumer.pull(0)
     # The thread that was left may stay for as long as the server keeps it, and no longer.
@@ -583,7 +585,7 @@ def test_a_profile_in_the_home_folder_is_used(
         "[mine]\naws_access_key_id = a\naws_secret_access_key = b\n"
     )
     mine = queue.settings.model_copy(update={"aws_profile": "mine"})
-    assert SqsConsumer(mine, queue.inbox).pull(0) == Pulled()
+    assert SqsConsumer(mine, queue.repository).pull(0) == Pulled()
 
 
 def without_credentials(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -603,7 +605,7 @@ def test_the_queues_own_address_says_its_region(
     url: str, region: str, client: Any, tmp_path: Path
 ) -> None:
     consumer = SqsConsumer(
-        make_settings(tmp_path, sqs_queue_url=url), Inbox(ObjectStore.in_memory())
+        make_settings(tmp_path, sqs_queue_url=url), JobRepository(ObjectStore.in_memory())
     )
     assert consumer._client.meta.region_name == region
 
@@ -612,4 +614,4 @@ def test_a_long_poll_gives_a_message_as_soon_as_it_comes(queue: Queue) -> None:
     from threading import Timer
 
     Timer(0.2, queue.send, [GOOD]).start()
-    assert SqsConsumer(queue.settings, queue.inbox).pull(20).accepted == ("abc123",)
+    assert SqsConsumer(queue.settings, queue.repository).pull(20).accepted == ("abc123",)

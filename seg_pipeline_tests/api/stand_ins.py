@@ -13,9 +13,9 @@ from seg_pipeline.imaging.images import encode_original
 from seg_pipeline.imaging.masks import encode_mask_png
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, write_beat
 from seg_pipeline.jobs.records import Result, completed_result, failed_result
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store, keys
-from seg_pipeline_tests.builders import make_found, make_picture, make_timing
+from seg_pipeline_tests.builders import make_found, make_picture, make_timing, waiting_uuids
 
 DRAWING = "..../.##./.##./...."
 
@@ -24,13 +24,13 @@ def finish_job(
     store: Store, uuid: str, *drawings: str, error: SegPipelineError | None = None
 ) -> None:
     """Does by hand what a run does: files, then the result through the real inbox."""
-    inbox = Inbox(store)
-    job = inbox.job(uuid)
+    repository = JobRepository(store)
+    job = repository.job(uuid)
     timing = make_timing(datetime.now(UTC), datetime.now(UTC))
     if error:
-        inbox.finish(failed_result(job, error, timing))
+        repository.results.finish(failed_result(job, error, timing))
     else:
-        inbox.finish(_complete(store, job, drawings))
+        repository.results.finish(_complete(store, job, drawings))
 
 
 def _complete(store: Store, job: Job, drawings: tuple[str, ...]) -> Result:
@@ -64,9 +64,9 @@ class FakeWorker:
         self._thread.join()
 
     def _work(self) -> None:
-        inbox = Inbox(self._store)
+        repository = JobRepository(self._store)
         while not self._stop.wait(0.01):
-            for claim in inbox.claim(inbox.waiting(10), "fake"):
+            for claim in repository.claims.claim(waiting_uuids(repository, 10), "fake"):
                 finish_job(self._store, claim.uuid, *self._drawings, error=self._error)
 
 

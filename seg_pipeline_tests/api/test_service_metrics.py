@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from seg_pipeline.errors import StoreUnavailable
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.monitoring.service_state import (
     AppServerState,
     PruneState,
@@ -63,7 +63,7 @@ def test_counts_of_all_processes_are_added_up(serve: Serve, api_store: Store) ->
 
 
 def test_gauges_say_how_the_service_stands(serve: Serve, api_store: Store) -> None:
-    Inbox(api_store).accept(make_job("a", image_url="https://example.com/x.png"))
+    JobRepository(api_store).acceptance.accept(make_job("a", image_url="https://example.com/x.png"))
     park_callback(api_store)
     heartbeat(api_store)
     note_prune(api_store, PruneState(datetime.fromtimestamp(1000, UTC), 2))

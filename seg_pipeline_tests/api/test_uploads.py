@@ -9,11 +9,11 @@ from contextlib import contextmanager, suppress
 import httpx
 import pytest
 
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store
 from seg_pipeline_tests.api.serving import Serve, eventually
 from seg_pipeline_tests.api.stand_ins import DRAWING, finish_job
-from seg_pipeline_tests.builders import picture_bytes
+from seg_pipeline_tests.builders import picture_bytes, waiting_uuids
 
 PICTURE = picture_bytes()
 MIB = 2**20
@@ -158,7 +158,7 @@ def test_a_client_that_breaks_off_leaves_no_job_and_no_trace(
     with connected(client) as wire:
         wire.sendall(head("/segment", f"Content-Length: {len(PICTURE)}") + PICTURE[:40])
     eventually(lambda: metric(client, "seg_api_requests_under_way") == 0)
-    assert Inbox(api_store).waiting(10) == []
+    assert waiting_uuids(JobRepository(api_store), 10) == []
     assert client.get("/livez").status_code == 200
 
 

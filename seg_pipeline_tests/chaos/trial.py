@@ -15,7 +15,7 @@ import httpx
 
 from seg_pipeline.errors import StoreError
 from seg_pipeline.jobs.records import Result
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.local.sample import BUNDLED
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys, open_store
@@ -198,9 +198,9 @@ class _Run:
 
     def _look(self, faults: Sequence[Fault]) -> None:
         outcome, wrong = self.outcome, self.outcome.wrong
-        inbox = Inbox(self.store)
+        repository = JobRepository(self.store)
         for uuid in (*self.by_http, *self.by_sqs):
-            result = inbox.result(uuid)
+            result = repository.result(uuid)
             outcome.statuses[self._status(result)] += 1
             if result is None or result.status != "completed":
                 wrong.append(f"{uuid}: {result.error if result else 'no result'}")

@@ -16,9 +16,9 @@ from seg_pipeline.defs.resources import PassedJobs
 from seg_pipeline.defs.run_config import run_config_for
 from seg_pipeline.domain import Parameters, RgbImage, Segment
 from seg_pipeline.errors import FetchGivenUp, ModelOutOfMemory
+from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.deliveries import Policy, Reply
 from seg_pipeline.jobs.records import FailureReason, StoredResult
-from seg_pipeline.jobs.repository import Claim
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import write
@@ -183,7 +183,7 @@ def test_in_a_batch_exactly_the_good_partitions_turn_green(
     accept_upload(stage_context, "good-2")
     assert run_job(stage_context, instance, "good-1", "bad", "good-2").success
     assert all(materialized(instance, stage) == {"good-1", "good-2"} for stage in SEGMENTING)
-    assert stage_context.inbox.result("bad") is None
+    assert stage_context.repository.result("bad") is None
 
 
 def test_a_bad_picture_alone_ends_as_a_failed_run_with_one_sentence(
@@ -191,12 +191,12 @@ def test_a_bad_picture_alone_ends_as_a_failed_run_with_one_sentence(
 ) -> None:
     stage_context = make_context(tmp_path)
     accept_upload(stage_context, "bad", picture_bytes(make_scene_picture())[:-40])
-    stage_context.inbox.claim(["bad"], "bad:1")
+    stage_context.repository.claims.claim(["bad"], "bad:1")
     result = run_job(stage_context, instance, "bad", run_key="bad:1")
     assert not result.success
     (failure,) = result.get_failed_step_keys()
     assert failure == "segmentation.source_image"
-    error = error_of(stage_context.inbox, "bad")
+    error = error_of(stage_context.repository, "bad")
     assert sentence_of(result, "source_image") == error.message
     assert error.code == "truncated_image"
 
@@ -205,14 +205,18 @@ def test_a_picture_that_could_not_be_had_fails_its_own_run_at_the_first_attempt(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     stage_context = make_context(tmp_path)
-    stage_context.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
-    bring_picture(stage_context.inbox, error=FetchGivenUp("The server does not answer."))
-    stage_context.inbox.claim(["job-1"], "job-1:1")
+    stage_context.repository.acceptance.accept(
+        make_job("job-1", image_url="https://pictures.example/a.png")
+    )
+    bring_picture(stage_context.repository, error=FetchGivenUp("The server does not answer."))
+    stage_context.repository.claims.claim(["job-1"], "job-1:1")
     result = run_job(stage_context, instance, "job-1", run_key="job-1:1")
     sentence = "The server does not answer."
     assert sentence_of(result, "source_image") == sentence
-    assert error_of(stage_context.inbox, "job-1") == FailureReason("fetch_unavailable", sentence)
-    assert stage_context.inbox.inflight() == []
+    assert error_of(stage_context.repository, "job-1") == FailureReason(
+        "fetch_unavailable", sentence
+    )
+    assert stage_context.repository.claims.inflight() == []
 
 
 def test_a_run_without_its_picture_sends_the_job_to_be_fetched(
@@ -220,12 +224,17 @@ def test_a_run_without_its_picture_sends_the_job_to_be_fetched(
 ) -> None:
     """As after an upgrade, while an older version had jobs with addresses in flight."""
     stage_context = make_context(tmp_path)
-    stage_context.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
+    stage_context.repository.acceptance.accept(
+        make_job("job-1", image_url="https://pictures.example/a.png")
+    )
     stage_context.store.create(keys.inflight("job-1"), write(Claim("job-1", 2, "job-1:2", NOON)))
     result = run_job(stage_context, instance, "job-1", run_key="job-1:2")
     assert "It is being fetched" in str(sentence_of(result, "source_image"))
-    assert (stage_context.inbox.inflight(), stage_context.inbox.fetches.uuids()) == ([], ["job-1"])
-    assert stage_context.inbox.status("job-1") == "queued"
+    assert (
+        stage_context.repository.claims.inflight(),
+        stage_context.repository.fetches.uuids(),
+    ) == ([], ["job-1"])
+    assert stage_context.repository.status("job-1") == "queued"
 
 
 def test_what_source_image_shows_says_who_gave_the_picture_and_no_secret(
@@ -260,10 +269,10 @@ def test_a_passing_error_leaves_the_job_to_the_sweeper(
 ) -> None:
     stage_context = make_context(tmp_path, segmenter=_NoMemory())
     accept_upload(stage_context, "job-1")
-    stage_context.inbox.claim(["job-1"], "job-1:1")
+    stage_context.repository.claims.claim(["job-1"], "job-1:1")
     assert not run_job(stage_context, instance, "job-1", run_key="job-1:1").success
-    assert stage_context.inbox.result("job-1") is None
-    assert [claim.uuid for claim in stage_context.inbox.inflight()] == ["job-1"]
+    assert stage_context.repository.result("job-1") is None
+    assert [claim.uuid for claim in stage_context.repository.claims.inflight()] == ["job-1"]
 
 
 @pytest.mark.parametrize("stage", SEGMENTING)
@@ -343,7 +352,8 @@ def accept_queue_job(stage_context: StageContext, uuid: str, data: bytes | None 
 def waiting(stage_context: StageContext) -> list[str]:
     """Jobs that the app server is to be told of now."""
     return [
-        marker.uuid for marker in stage_context.inbox.outbox.waiting(NOON.replace(year=2100), 10)
+        marker.uuid
+        for marker in stage_context.repository.outbox.waiting(NOON.replace(year=2100), 10)
     ]
 
 
@@ -376,10 +386,10 @@ def test_in_a_batch_only_those_go_on_that_the_app_server_waits_for(
 def test_a_failed_job_is_recorded_too(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     stage_context = make_telling_bench(tmp_path)
     accept_queue_job(stage_context, "job-1", b"<html>")
-    stage_context.inbox.claim(["job-1"], "job-1:1")
+    stage_context.repository.claims.claim(["job-1"], "job-1:1")
     assert not run_job(stage_context, instance, "job-1", run_key="job-1:1").success
     assert waiting(stage_context) == ["job-1"]
-    assert result_of(stage_context.inbox, "job-1").status == "failed"
+    assert result_of(stage_context.repository, "job-1").status == "failed"
 
 
 def test_an_app_server_that_was_told_while_the_run_went_on_is_not_told_twice(
@@ -388,17 +398,17 @@ def test_an_app_server_that_was_told_while_the_run_went_on_is_not_told_twice(
     """The courier is quicker than the step."""
     stage_context = make_telling_bench(tmp_path)
     accept_queue_job(stage_context, "job-1")
-    record = stage_context.inbox.outbox.record
+    record = stage_context.repository.outbox.record
 
     def record_and_deliver(stored: StoredResult) -> None:
         record(stored)
         uuid = stored.result.uuid
-        delivery = stage_context.inbox.outbox.delivery(uuid)
+        delivery = stage_context.repository.outbox.delivery(uuid)
         assert delivery is not None
         delivered = delivery.after(Reply(0.1, 200), NOON, Policy(60, 60), None)
-        stage_context.inbox.outbox.note(delivered, delivery)
+        stage_context.repository.outbox.note(delivered, delivery)
 
-    monkeypatch.setattr(stage_context.inbox.outbox, "record", record_and_deliver)
+    monkeypatch.setattr(stage_context.repository.outbox, "record", record_and_deliver)
     assert steps(run_job(stage_context, instance, "job-1")) == set(STAGES)
     assert waiting(stage_context) == []
 
@@ -410,23 +420,26 @@ def test_materialising_callback_tells_once_more(
     stage_context = make_telling_bench(tmp_path)
     uuids = ["job-1", "job-2"]
     for uuid in uuids:
-        end_queue_job(stage_context.inbox, uuid)
-        delivery = stage_context.inbox.outbox.delivery(uuid)
+        end_queue_job(stage_context.repository, uuid)
+        delivery = stage_context.repository.outbox.delivery(uuid)
         assert delivery is not None
-        stage_context.inbox.outbox.note(delivery.parked("404", NOON, Policy(60, 60)), delivery)
+        stage_context.repository.outbox.note(delivery.parked("404", NOON, Policy(60, 60)), delivery)
     result = run_job(
         make_telling_bench(tmp_path, stage_context.store), instance, *uuids, only=[CALLBACK]
     )
     assert result.success
     assert {
-        str((stage_context.inbox.outbox.delivery(uuid) or pytest.fail(uuid)).state)
+        str((stage_context.repository.outbox.delivery(uuid) or pytest.fail(uuid)).state)
         for uuid in uuids
     } == {"pending"}
 
 
 @pytest.mark.parametrize(("prepare", "sentence"), [
     (accept_upload, "did not come by the queue"),
-    (lambda context, uuid: context.inbox.accept(make_queue_job(uuid)), "has not ended yet"),
+    (
+        lambda context, uuid: context.repository.acceptance.accept(make_queue_job(uuid)),
+        "has not ended yet",
+    ),
 ])  # fmt: skip
 def test_what_cannot_be_told_fails_the_run_and_not_the_job(
     tmp_path: Path, instance: dg.DagsterInstance, prepare: Any, sentence: str
@@ -436,7 +449,7 @@ def test_what_cannot_be_told_fails_the_run_and_not_the_job(
     result = run_job(stage_context, instance, "job-1", only=[CALLBACK])
     assert not result.success
     assert sentence in str(sentence_of(result, CALLBACK))
-    assert stage_context.inbox.result("job-1") is None
+    assert stage_context.repository.result("job-1") is None
 
 
 def test_without_an_app_server_the_step_is_skipped(

@@ -44,7 +44,7 @@ def stage_context(tmp_path: Path) -> StageContext:
     stage_context = make_context(tmp_path)
     for uuid in ("finished", "in-flight", "waiting"):
         accept_upload(stage_context, uuid, ttl_seconds=60)
-    stage_context.inbox.claim(["finished", "in-flight"], "finished:1")
+    stage_context.repository.claims.claim(["finished", "in-flight"], "finished:1")
     run_stages(stage_context, "finished")
     return stage_context
 
@@ -98,7 +98,7 @@ def test_what_the_app_server_does_not_know_yet_is_kept_with_its_files(
 ) -> None:
     """A link in a PATCH that comes a day late must still lead to a mask."""
     stage_context = make_context(tmp_path, app_server_url="https://app.example")
-    end_queue_job(stage_context.inbox, "told-late", ttl_seconds=60)
+    end_queue_job(stage_context.repository, "told-late", ttl_seconds=60)
     assert prune(stage_context, instance, NOON + timedelta(days=1)).jobs == 0
     now = NOON + timedelta(days=1)
     deliver(stage_context, "told-late", Reply(0.1, 200), now)
@@ -113,7 +113,7 @@ def test_a_parked_delivery_is_kept_for_a_week_to_be_replayed(
 ) -> None:
     stage_context = make_context(tmp_path, app_server_url="https://app.example")
     now = datetime.now(UTC)
-    end_queue_job(stage_context.inbox, "refused", ttl_seconds=60, ended_at=now)
+    end_queue_job(stage_context.repository, "refused", ttl_seconds=60, ended_at=now)
     deliver(stage_context, "refused", Reply(0.1, 404, "no"), now)
     assert prune(stage_context, instance, now + timedelta(days=6)) == Pruned()
     later_still = now + timedelta(days=7, seconds=1)
@@ -131,18 +131,18 @@ def test_where_there_is_no_app_server_nothing_waits_for_it(
 ) -> None:
     """It was taken out of the settings while deliveries were under way."""
     stage_context = make_context(tmp_path)
-    end_queue_job(stage_context.inbox, "job-1", ttl_seconds=60)
+    end_queue_job(stage_context.repository, "job-1", ttl_seconds=60)
     assert prune(stage_context, instance, NOON + timedelta(days=1)).jobs == 1
     assert (stage_context.store.list("assets/"), stage_context.store.list("outbox/")) == ([], [])
 
 
 def deliver(stage_context: StageContext, uuid: str, reply: Reply, now: datetime) -> None:
     """One attempt, as the courier makes it."""
-    (marker,) = stage_context.inbox.outbox.waiting(datetime.now(UTC) + timedelta(days=1), 10)
-    due_delivery = stage_context.inbox.outbox.take(marker, now)
+    (marker,) = stage_context.repository.outbox.waiting(datetime.now(UTC) + timedelta(days=1), 10)
+    due_delivery = stage_context.repository.outbox.take(marker, now)
     assert due_delivery is not None
     policy = Policy(60, stage_context.settings.parked_ttl_seconds)
-    stage_context.inbox.outbox.note(
+    stage_context.repository.outbox.note(
         due_delivery.delivery.after(reply, now, policy, due_delivery.keep_until(now)),
         due_delivery.delivery,
     )
@@ -150,8 +150,8 @@ def deliver(stage_context: StageContext, uuid: str, reply: Reply, now: datetime)
 
 def look_into_outbox(stage_context: StageContext, now: datetime) -> None:
     """What the courier does with markers whose time has come."""
-    for marker in stage_context.inbox.outbox.waiting(now, 10):
-        assert stage_context.inbox.outbox.take(marker, now) is None
+    for marker in stage_context.repository.outbox.waiting(now, 10):
+        assert stage_context.repository.outbox.take(marker, now) is None
 
 
 def test_notes_on_what_was_parked_go_after_a_week(
@@ -252,14 +252,14 @@ def test_what_cannot_be_removed_keeps_nothing_else_from_going(
 ) -> None:
     """A file that the operator protected must not fill the disk with everybody's."""
     run_stages(stage_context, "in-flight")
-    delete = stage_context.inbox.delete
+    delete = stage_context.repository.removal.delete
 
     def refuse_one(uuid: str) -> bool:
         if uuid == "in-flight":
             raise StoreUnavailable("the store cannot write assets/in-flight/: Permission denied.")
         return delete(uuid)
 
-    monkeypatch.setattr(stage_context.inbox, "delete", refuse_one)
+    monkeypatch.setattr(stage_context.repository.removal, "delete", refuse_one)
     instance.add_dynamic_partitions("jobs", ["finished"])
     counts = prune(stage_context, instance, later(seconds=120))
     assert (counts.jobs, counts.partitions, counts.failures) == (1, 1, 1)
@@ -272,8 +272,8 @@ def test_a_prune_with_failures_is_a_failed_run_that_says_why(
     def refuse(uuid: str) -> bool:
         raise StoreUnavailable("the store cannot write: Permission denied.")
 
-    stage_context.inbox.finish(make_result("finished", "completed", later(seconds=-1)))
-    monkeypatch.setattr(stage_context.inbox, "delete", refuse)
+    stage_context.repository.results.finish(make_result("finished", "completed", later(seconds=-1)))
+    monkeypatch.setattr(stage_context.repository.removal, "delete", refuse)
     with pytest.raises(dg.Failure, match=r"1 removals failed.*Permission denied"):
         materialize_pruned(stage_context, {"dry_run": False})
 
@@ -295,7 +295,7 @@ def finish_jobs(stage_context: StageContext, count: int) -> list[str]:
     uuids = [f"living-{number:04d}" for number in range(count)]
     for uuid in uuids:
         stage_context.store.put(keys.request(uuid), write(make_job(uuid)))
-        stage_context.inbox.finish(make_result(uuid, expires_at=later(hours=1)))
+        stage_context.repository.results.finish(make_result(uuid, expires_at=later(hours=1)))
     return uuids
 
 
@@ -331,7 +331,7 @@ def searched(store: Store, tmp_path: Path, instance: dg.DagsterInstance) -> Stag
     stage_context = make_context(tmp_path, store)
     finish_jobs(stage_context, 12)
     for uuid in living(stage_context):
-        stage_context.inbox.finish(make_result(uuid, expires_at=later(days=1)))
+        stage_context.repository.results.finish(make_result(uuid, expires_at=later(days=1)))
     leave_leftovers(stage_context, instance)
     return stage_context
 

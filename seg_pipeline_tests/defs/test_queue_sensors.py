@@ -15,7 +15,7 @@ from seg_pipeline.adapters.sqs_consumer import SqsConsumer
 from seg_pipeline.adapters.sqs_polling import SqsPoller
 from seg_pipeline.defs.queue_sensors import build_courier_sensor, build_queue_sensor
 from seg_pipeline.errors import StoreUnavailable
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.settings import Settings
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.app_servers import app_server, say
@@ -24,18 +24,20 @@ from seg_pipeline_tests.conftest import REGION, make_settings
 
 
 @pytest.fixture
-def inbox() -> Inbox:
-    return Inbox(ObjectStore.in_memory())
+def repository() -> JobRepository:
+    return JobRepository(ObjectStore.in_memory())
 
 
 def make_quick_settings(**values: Any) -> Settings:
     return make_settings(Path("nowhere"), tick_seconds=0.3, inbox_poll_seconds=0.02, **values)
 
 
-def tick_courier(inbox: Inbox, settings: Settings, instance: dg.DagsterInstance) -> dg.SensorResult:
+def tick_courier(
+    repository: JobRepository, settings: Settings, instance: dg.DagsterInstance
+) -> dg.SensorResult:
     """One tick, and what the daemon does with its events."""
     context = dg.build_sensor_context(
-        instance=instance, resources={"relay": OutboxRelay(inbox.store, settings)}
+        instance=instance, resources={"relay": OutboxRelay(repository.store, settings)}
     )
     result = build_courier_sensor(settings)(context)
     assert isinstance(result, dg.SensorResult)
@@ -53,11 +55,11 @@ def skip_message(result: dg.SensorResult | dg.SkipReason | Any) -> str:
 
 
 def test_a_partition_turns_green_when_the_app_server_knows(
-    inbox: Inbox, instance: dg.DagsterInstance
+    repository: JobRepository, instance: dg.DagsterInstance
 ) -> None:
-    end_queue_job(inbox)
+    end_queue_job(repository)
     with app_server() as server:
-        result = tick_courier(inbox, make_quick_settings(app_server_url=server.url), instance)
+        result = tick_courier(repository, make_quick_settings(app_server_url=server.url), instance)
     assert server.uuids() == ["job-1"]
     assert set(instance.get_materialized_partitions(dg.AssetKey("callback"))) == {"job-1"}
     event = instance.get_latest_materialization_event(dg.AssetKey("callback"))
@@ -75,11 +77,11 @@ def test_a_partition_turns_green_when_the_app_server_knows(
 
 
 def test_a_parked_delivery_is_observed_with_its_reason_and_not_green(
-    inbox: Inbox, instance: dg.DagsterInstance
+    repository: JobRepository, instance: dg.DagsterInstance
 ) -> None:
-    end_queue_job(inbox)
+    end_queue_job(repository)
     with app_server(say(404, b"unknown uuid")) as server:
-        result = tick_courier(inbox, make_quick_settings(app_server_url=server.url), instance)
+        result = tick_courier(repository, make_quick_settings(app_server_url=server.url), instance)
     assert set(instance.get_materialized_partitions(dg.AssetKey("callback"))) == set()
     (observation,) = result.asset_events
     assert isinstance(observation, dg.AssetObservation)
@@ -91,42 +93,44 @@ def test_a_parked_delivery_is_observed_with_its_reason_and_not_green(
     assert skip_message(result) == "0 delivered, 1 parked."
 
 
-def test_a_tick_carries_a_whole_backlog(inbox: Inbox, instance: dg.DagsterInstance) -> None:
+def test_a_tick_carries_a_whole_backlog(
+    repository: JobRepository, instance: dg.DagsterInstance
+) -> None:
     uuids = {f"job-{number}" for number in range(10)}
     for uuid in uuids:
-        end_queue_job(inbox, uuid)
+        end_queue_job(repository, uuid)
     with app_server() as server:
         settings = make_quick_settings(app_server_url=server.url).model_copy(
             update={"tick_seconds": 20}
         )
-        tick_courier(inbox, settings, instance)
+        tick_courier(repository, settings, instance)
     assert set(instance.get_materialized_partitions(dg.AssetKey("callback"))) == uuids
 
 
 def test_what_ends_in_the_same_moments_is_told_in_the_same_tick(
-    inbox: Inbox, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    repository: JobRepository, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two ticks lies a pause, for which the second of two pictures would wait."""
     monkeypatch.setattr("seg_pipeline.defs.queue_sensors.REPORTED_WITHIN_SECONDS", 2.0)
-    end_queue_job(inbox, "first")
+    end_queue_job(repository, "first")
     with app_server() as server:
         settings = make_quick_settings(app_server_url=server.url).model_copy(
             update={"tick_seconds": 20}
         )
-        late = threading.Timer(0.2, lambda: end_queue_job(inbox, "second"))
+        late = threading.Timer(0.2, lambda: end_queue_job(repository, "second"))
         late.start()
-        tick_courier(inbox, settings, instance)
+        tick_courier(repository, settings, instance)
         late.join()
     assert set(instance.get_materialized_partitions(dg.AssetKey("callback"))) == {"first", "second"}
 
 
 def test_a_tick_says_that_the_app_server_is_down(
-    inbox: Inbox, instance: dg.DagsterInstance
+    repository: JobRepository, instance: dg.DagsterInstance
 ) -> None:
     for number in range(4):
-        end_queue_job(inbox, f"job-{number}")
+        end_queue_job(repository, f"job-{number}")
     with app_server(say(500, b"oops")) as server:
-        result = tick_courier(inbox, make_quick_settings(app_server_url=server.url), instance)
+        result = tick_courier(repository, make_quick_settings(app_server_url=server.url), instance)
     assert result.asset_events == []
     message = skip_message(result)
     assert (
@@ -137,12 +141,12 @@ def test_a_tick_says_that_the_app_server_is_down(
 
 
 def test_a_store_that_goes_away_after_a_delivery_does_not_hide_it(
-    inbox: Inbox, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    repository: JobRepository, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    end_queue_job(inbox)
+    end_queue_job(repository)
     with app_server() as server:
         settings = make_quick_settings(app_server_url=server.url)
-        courier = OutboxRelay(inbox.store, settings)
+        courier = OutboxRelay(repository.store, settings)
         deliver, rounds = courier.deliver, []
 
         def deliver_once(*asked: Any) -> Any:
@@ -158,12 +162,14 @@ def test_a_store_that_goes_away_after_a_delivery_does_not_hide_it(
     assert len(result.asset_events) == 1
 
 
-def test_without_an_app_server_nothing_runs(inbox: Inbox, instance: dg.DagsterInstance) -> None:
+def test_without_an_app_server_nothing_runs(
+    repository: JobRepository, instance: dg.DagsterInstance
+) -> None:
     settings = make_quick_settings()
     sensor = build_courier_sensor(settings)
     assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
     context = dg.build_sensor_context(
-        instance=instance, resources={"relay": OutboxRelay(inbox.store, settings)}
+        instance=instance, resources={"relay": OutboxRelay(repository.store, settings)}
     )
     assert skip_message(sensor(context)) == "APP_SERVER_URL is not set: there is nobody to tell."
 
@@ -181,36 +187,43 @@ def queue_settings(aws_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Settin
     return make_quick_settings(sqs_queue_url=url, sqs_endpoint_url=aws_endpoint)
 
 
-def tick_queue(inbox: Inbox, settings: Settings, instance: dg.DagsterInstance) -> str:
-    poller = SqsPoller(SqsConsumer(settings, inbox))
+def tick_queue(repository: JobRepository, settings: Settings, instance: dg.DagsterInstance) -> str:
+    poller = SqsPoller(SqsConsumer(settings, repository))
     context = dg.build_sensor_context(instance=instance, resources={"poller": poller})
     return skip_message(build_queue_sensor(settings)(context))
 
 
 def test_a_message_waits_in_the_inbox_after_a_tick(
-    inbox: Inbox, queue_settings: Settings, instance: dg.DagsterInstance, aws_endpoint: str
+    repository: JobRepository,
+    queue_settings: Settings,
+    instance: dg.DagsterInstance,
+    aws_endpoint: str,
 ) -> None:
     client = boto3.client("sqs", endpoint_url=aws_endpoint, region_name=REGION)
     body = json.dumps({"uuid": "job-1", "image_url": "https://cdn.example.com/sample.jpg"})
     client.send_message(QueueUrl=queue_settings.sqs_queue_url, MessageBody=body)
-    assert tick_queue(inbox, queue_settings, instance) == "Took 1 jobs from the queue."
-    assert inbox.fetches.uuids() == ["job-1"]
-    assert tick_queue(inbox, queue_settings, instance) == "No job came by the queue."
+    assert tick_queue(repository, queue_settings, instance) == "Took 1 jobs from the queue."
+    assert repository.fetches.uuids() == ["job-1"]
+    assert tick_queue(repository, queue_settings, instance) == "No job came by the queue."
 
 
 def test_a_tick_says_that_the_queue_is_away(
-    inbox: Inbox, queue_settings: Settings, instance: dg.DagsterInstance
+    repository: JobRepository, queue_settings: Settings, instance: dg.DagsterInstance
 ) -> None:
     away = queue_settings.model_copy(update={"sqs_endpoint_url": "http://127.0.0.1:9"})
-    message = tick_queue(inbox, away, instance)
+    message = tick_queue(repository, away, instance)
     assert "cannot be used" in message
     assert "The next try is in" in message
 
 
-def test_without_a_queue_nothing_runs(inbox: Inbox, instance: dg.DagsterInstance) -> None:
+def test_without_a_queue_nothing_runs(
+    repository: JobRepository, instance: dg.DagsterInstance
+) -> None:
     settings = make_quick_settings()
     assert build_queue_sensor(settings).default_status is dg.DefaultSensorStatus.STOPPED
-    assert tick_queue(inbox, settings, instance) == "SQS_QUEUE_URL is not set: there is no queue."
+    assert (
+        tick_queue(repository, settings, instance) == "SQS_QUEUE_URL is not set: there is no queue."
+    )
 
 
 @pytest.mark.parametrize("build", [build_courier_sensor, build_queue_sensor])

@@ -18,12 +18,12 @@ def test_the_sweeper_gives_a_job_up_after_its_last_attempt(
 ) -> None:
     stage_context = make_quick_context(tmp_path, max_attempts=2)
     accept_upload(stage_context, "a")
-    (claim,) = stage_context.inbox.claim(["a"], "a:2", attempt=2)
+    (claim,) = stage_context.repository.claims.claim(["a"], "a:2", attempt=2)
     run = make_run(instance, stage_context, "a:2", dg.DagsterRunStatus.STARTED)
     write_evidence(stage_context.store, "a", Evidence(run.run_id, "segments"))
     report = recover(stage_context, instance, claim.claimed_at)
     assert (report.failed, report.retries) == (1, [])
-    assert error_of(stage_context.inbox, "a").code == "worker_lost"
+    assert error_of(stage_context.repository, "a").code == "worker_lost"
 
 
 def test_a_job_that_ended_its_worker_gets_its_next_attempt(
@@ -31,7 +31,7 @@ def test_a_job_that_ended_its_worker_gets_its_next_attempt(
 ) -> None:
     stage_context = make_quick_context(tmp_path)
     accept_upload(stage_context, "a")
-    (claim,) = stage_context.inbox.claim(["a"], "a:1")
+    (claim,) = stage_context.repository.claims.claim(["a"], "a:1")
     run = make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.STARTED)
     write_evidence(stage_context.store, "a", Evidence(run.run_id, "source_image"))
     (again,) = recover(stage_context, instance, claim.claimed_at).retries
@@ -48,7 +48,7 @@ def test_a_job_is_not_given_up_for_a_worker_that_something_else_ended(
     stage_context = make_quick_context(tmp_path, max_attempts=2)
     for uuid in uuids:
         accept_upload(stage_context, uuid)
-    claim, *_ = stage_context.inbox.claim(uuids, "a:2", attempt=2)
+    claim, *_ = stage_context.repository.claims.claim(uuids, "a:2", attempt=2)
     now = claim.claimed_at
     for losses in range(1, 12):
         make_run(instance, stage_context, claim.run_key, dg.DagsterRunStatus.STARTED)
@@ -57,8 +57,8 @@ def test_a_job_is_not_given_up_for_a_worker_that_something_else_ended(
         claim, *others = retries
         assert {(each.attempt, each.losses, each.batch) for each in retries} == {(2, losses, 1)}
         for other in others:
-            stage_context.inbox.finish(make_result(other.uuid, "completed", NOON))
-    assert stage_context.inbox.result("a") is None
+            stage_context.repository.results.finish(make_result(other.uuid, "completed", NOON))
+    assert stage_context.repository.result("a") is None
 
 
 def test_the_sweeper_completes_a_finish_that_died_half_way(
@@ -66,21 +66,21 @@ def test_the_sweeper_completes_a_finish_that_died_half_way(
 ) -> None:
     stage_context = make_quick_context(tmp_path)
     accept_upload(stage_context, "a")
-    (claim,) = stage_context.inbox.claim(["a"], "a:1")
+    (claim,) = stage_context.repository.claims.claim(["a"], "a:1")
     stage_context.store.put("assets/a/result.json", write(make_result("a")))
     make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.SUCCESS)
     report = recover(stage_context, instance, claim.claimed_at)
     assert (report.settled, report.failed, report.retries) == (1, 0, [])
-    assert stage_context.inbox.inflight() == []
+    assert stage_context.repository.claims.inflight() == []
 
 
 def test_a_cancelled_job_fails_as_cancelled(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     stage_context = make_quick_context(tmp_path)
     accept_upload(stage_context, "a")
-    (claim,) = stage_context.inbox.claim(["a"], "a:1")
+    (claim,) = stage_context.repository.claims.claim(["a"], "a:1")
     make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.CANCELED)
     recover(stage_context, instance, claim.claimed_at)
-    assert error_of(stage_context.inbox, "a").code == "cancelled"
+    assert error_of(stage_context.repository, "a").code == "cancelled"
 
 
 def test_a_claim_whose_tick_died_is_asked_for_once_more(
@@ -90,7 +90,7 @@ def test_a_claim_whose_tick_died_is_asked_for_once_more(
     second."""
     stage_context = make_quick_context(tmp_path)
     accept_upload(stage_context, "a")
-    (claim,) = stage_context.inbox.claim(["a"], "a:1")
+    (claim,) = stage_context.repository.claims.claim(["a"], "a:1")
     assert recover(stage_context, instance, claim.claimed_at + timedelta(seconds=30)).retries == []
     (again,) = recover(stage_context, instance, claim.claimed_at + timedelta(seconds=90)).retries
     assert (again.run_key, again.attempt) == ("a:1", 1)
@@ -101,12 +101,12 @@ def test_a_job_that_was_deleted_under_way_stays_deleted(
 ) -> None:
     stage_context = make_quick_context(tmp_path)
     accept_upload(stage_context, "a")
-    (claim,) = stage_context.inbox.claim(["a"], "a:1")
+    (claim,) = stage_context.repository.claims.claim(["a"], "a:1")
     make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.CANCELED)
     stage_context.store.delete("assets/a/request.json")
     recover(stage_context, instance, claim.claimed_at)
     assert stage_context.store.list("assets/a/") == []
-    assert stage_context.inbox.inflight() == []
+    assert stage_context.repository.claims.inflight() == []
 
 
 def test_one_tick_asks_for_a_bounded_number_of_retries(
@@ -117,8 +117,8 @@ def test_one_tick_asks_for_a_bounded_number_of_retries(
     uuids = [f"job-{index}" for index in range(5)]
     for uuid in uuids:
         accept_upload(stage_context, uuid)
-    stage_context.inbox.claim(uuids, "job-0:1")
+    stage_context.repository.claims.claim(uuids, "job-0:1")
     make_run(instance, stage_context, "job-0:1", dg.DagsterRunStatus.FAILURE)
     retried = [recover(stage_context, instance, NOON.replace(year=2100)).retries for _ in range(1)]
     assert [len(claims) for claims in retried] == [2]
-    assert len(stage_context.inbox.inflight()) == 5
+    assert len(stage_context.repository.claims.inflight()) == 5

@@ -14,10 +14,10 @@ from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from seg_pipeline.defs.run_config import uuids_in_config
 from seg_pipeline.defs.sensors import inbox_sensor, sweeper
 from seg_pipeline.errors import StoreUnavailable
+from seg_pipeline.jobs.claims import Claim, new_run_key
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, write_beat
-from seg_pipeline.jobs.repository import Claim, new_run_key
 from seg_pipeline.pipeline.stages import StageContext
-from seg_pipeline_tests.builders import NOON, accept_upload, make_result
+from seg_pipeline_tests.builders import NOON, accept_upload, make_result, waiting_uuids
 from seg_pipeline_tests.defs.runs import job_definition, make_quick_context, make_run
 
 Tick = Callable[[dg.SensorDefinition, StageContext], dg.SensorResult | dg.SkipReason]
@@ -56,8 +56,8 @@ def test_a_lone_job_gets_a_run_of_its_partition(tmp_path: Path, tick: Tick) -> N
     assert (request.run_key or "").startswith("job-1:1@")
     assert request.partition_key == "job-1"
     assert [keys.partition_keys for keys in result.dynamic_partitions_requests or []] == [["job-1"]]
-    assert [claim.uuid for claim in stage_context.inbox.inflight()] == ["job-1"]
-    assert stage_context.inbox.waiting(10) == []
+    assert [claim.uuid for claim in stage_context.repository.claims.inflight()] == ["job-1"]
+    assert waiting_uuids(stage_context.repository, 10) == []
 
 
 def test_a_backlog_gets_runs_over_ranges(tmp_path: Path, tick: Tick) -> None:
@@ -82,7 +82,7 @@ def test_while_runs_wait_a_backlog_is_left_to_grow(
         make_run(instance, stage_context, run_key, dg.DagsterRunStatus.STARTING)
     accept_upload(stage_context, "job-1")
     assert isinstance(tick(inbox_sensor, stage_context), dg.SkipReason)
-    assert stage_context.inbox.waiting(10) == ["job-1"]
+    assert waiting_uuids(stage_context.repository, 10) == ["job-1"]
 
 
 def test_a_full_queue_of_runs_is_looked_at_once_and_again_after_a_pause(
@@ -119,11 +119,11 @@ def test_upkeep_takes_no_room_from_pictures(
 def test_a_marker_of_a_finished_job_makes_no_run(tmp_path: Path, tick: Tick) -> None:
     stage_context = make_quick_context(tmp_path)
     accept_upload(stage_context, "job-1")
-    stage_context.inbox.finish(make_result("job-1", "completed", NOON))
+    stage_context.repository.results.finish(make_result("job-1", "completed", NOON))
     stage_context.store.put("inbox/job-1", b"")
     skipped = tick(inbox_sensor, stage_context)
     assert isinstance(skipped, dg.SkipReason)
-    assert stage_context.inbox.waiting(10) == []
+    assert waiting_uuids(stage_context.repository, 10) == []
 
 
 def test_the_sweeper_asks_again_alone_for_what_a_dead_worker_held(
@@ -132,7 +132,7 @@ def test_the_sweeper_asks_again_alone_for_what_a_dead_worker_held(
     stage_context = make_quick_context(tmp_path)
     for uuid in ("a", "b"):
         accept_upload(stage_context, uuid)
-    stage_context.inbox.claim(["a", "b"], "a:1")
+    stage_context.repository.claims.claim(["a", "b"], "a:1")
     run = make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.STARTED)
     result = tick(sweeper, stage_context)
     assert isinstance(result, dg.SensorResult)
@@ -151,7 +151,7 @@ def test_the_sweeper_leaves_a_run_that_a_live_worker_names(
 ) -> None:
     stage_context = make_quick_context(tmp_path)
     accept_upload(stage_context, "a")
-    (claim,) = stage_context.inbox.claim(["a"], "a:1")
+    (claim,) = stage_context.repository.claims.claim(["a"], "a:1")
     run = make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.STARTED)
     now = claim.claimed_at
     write_beat(
@@ -220,7 +220,7 @@ def test_a_store_that_was_away_does_not_make_workers_look_dead(
         raise StoreUnavailable("The bucket does not answer.")
 
     slept: list[float] = []
-    monkeypatch.setattr(stage_context.inbox, "inflight", away)
+    monkeypatch.setattr(stage_context.repository.claims, "inflight", away)
     monkeypatch.setattr("seg_pipeline.defs.sensors.time.sleep", slept.append)
     skipped = tick(sweeper, stage_context)
     assert isinstance(skipped, dg.SkipReason)
@@ -236,7 +236,7 @@ def test_while_the_store_is_away_a_tick_says_so(
     def away(limit: int) -> None:
         raise StoreUnavailable("The bucket does not answer.")
 
-    monkeypatch.setattr(stage_context.inbox, "waiting_by_picture", away)
+    monkeypatch.setattr(stage_context.repository.claims, "waiting_by_picture", away)
     skipped = tick(inbox_sensor, stage_context)
     assert isinstance(skipped, dg.SkipReason)
     assert "The bucket does not answer." in (skipped.skip_message or "")
@@ -248,9 +248,9 @@ def test_a_uuid_that_is_used_again_gets_a_new_run(tmp_path: Path, tick: Tick) ->
     run_keys = []
     for moment in (NOON, NOON + timedelta(seconds=1)):
         accept_upload(stage_context, "a")
-        (claim,) = stage_context.inbox.claim(["a"], new_run_key("a", 1, moment))
+        (claim,) = stage_context.repository.claims.claim(["a"], new_run_key("a", 1, moment))
         run_keys.append(claim.run_key)
-        stage_context.inbox.delete("a")
+        stage_context.repository.removal.delete("a")
     assert len(set(run_keys)) == 2
 
 

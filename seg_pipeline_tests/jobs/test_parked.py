@@ -9,7 +9,7 @@ import pytest
 from seg_pipeline.errors import NotReplayable, ParkedNotFound
 from seg_pipeline.jobs.deliveries import DeliveryState, Policy
 from seg_pipeline.jobs.parked import ParkedItems, ParkedKind
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.builders import end_queue_job
@@ -32,12 +32,12 @@ def park_message(store: Store, name: str = "m-1", **fields: object) -> None:
 
 def park_callback(store: Store, uuid: str = "job-1") -> None:
     """A callback that was given up."""
-    inbox = Inbox(store)
-    end_queue_job(inbox, uuid, ended_at=datetime.now(UTC) - timedelta(minutes=1))
-    delivery = inbox.outbox.delivery(uuid)
+    repository = JobRepository(store)
+    end_queue_job(repository, uuid, ended_at=datetime.now(UTC) - timedelta(minutes=1))
+    delivery = repository.outbox.delivery(uuid)
     assert delivery
     parked = delivery.parked("it was refused", datetime.now(UTC), Policy(60, 3600))
-    inbox.outbox.note(parked, delivery)
+    repository.outbox.note(parked, delivery)
 
 
 @pytest.fixture
@@ -109,10 +109,12 @@ def test_a_replay_of_a_callback_may_die_anywhere(memory: Store, lives: int) -> N
     items = ParkedItems(memory)
     with suppress(ParkedNotFound):
         items.replay_callback(items.get("callback-job-1"))
-    delivery = Inbox(memory).outbox.delivery("job-1")
+    delivery = JobRepository(memory).outbox.delivery("job-1")
     assert delivery
     assert delivery.state is DeliveryState.PENDING
-    assert [each.uuid for each in Inbox(memory).outbox.waiting(datetime.now(UTC), 10)] == ["job-1"]
+    assert [each.uuid for each in JobRepository(memory).outbox.waiting(datetime.now(UTC), 10)] == [
+        "job-1"
+    ]
     assert items.page(None, 10).parked == ()
 
 
@@ -121,14 +123,14 @@ def test_a_drop_of_a_callback_may_die_anywhere_and_lets_the_files_go(
     memory: Store, lives: int
 ) -> None:
     park_callback(memory)
-    assert Inbox(memory).outbox.uuids() == {"job-1"}
+    assert JobRepository(memory).outbox.uuids() == {"job-1"}
     with suppress(Killed):
         dying = ParkedItems(UnreliableStore(memory, lives))
         dying.drop(dying.get("callback-job-1"))
     items = ParkedItems(memory)
     with suppress(ParkedNotFound):
         items.drop(items.get("callback-job-1"))
-    assert Inbox(memory).outbox.uuids() == set()
+    assert JobRepository(memory).outbox.uuids() == set()
     assert items.page(None, 10).parked == ()
 
 
@@ -144,7 +146,7 @@ def test_a_callback_that_is_parked_again_meanwhile_stays_on_the_list(memory: Sto
 
         def delete(self, key: str) -> None:
             memory.delete(key)
-            delivery = Inbox(memory).outbox.delivery("job-1")
+            delivery = JobRepository(memory).outbox.delivery("job-1")
             if (
                 key == keys.parked("callback-job-1")
                 and delivery
@@ -152,7 +154,7 @@ def test_a_callback_that_is_parked_again_meanwhile_stays_on_the_list(memory: Sto
                 and not self.tried
             ):
                 self.tried = True
-                Inbox(memory).outbox.note(
+                JobRepository(memory).outbox.note(
                     delivery.parked("again", datetime.now(UTC), Policy(60, 60)), delivery
                 )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.evidence import Evidence
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat
 from seg_pipeline.jobs.recovery import (
@@ -18,7 +19,6 @@ from seg_pipeline.jobs.recovery import (
     loss_pause,
     retry_pause,
 )
-from seg_pipeline.jobs.repository import Claim
 from seg_pipeline_tests.builders import NOON
 
 DECODING = Evidence("run-1", "source_image")

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from seg_pipeline.errors import FetchGivenUp, JobConflict, JobNotFound
 from seg_pipeline.jobs.fetches import FetchState
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import keys
 from seg_pipeline.store.object_store import ObjectStore
-from seg_pipeline_tests.builders import NOON, make_job, make_result, orphans
+from seg_pipeline_tests.builders import NOON, make_job, make_result, orphans, waiting_uuids
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
 pytestmark = pytest.mark.process
@@ -34,19 +34,21 @@ class History:
 
     def __init__(self) -> None:
         self.store = ObjectStore.in_memory()
-        self.inbox = Inbox(self.store)
+        self.repository = JobRepository(self.store)
         self.promised: set[str] = set()
         self.ended: dict[str, str] = {}
         self.claimed: set[str] = set()
 
-    def until_killed(self, lives: int | None) -> Inbox:
-        return Inbox(UnreliableStore(self.store, lives))
+    def until_killed(self, lives: int | None) -> JobRepository:
+        return JobRepository(UnreliableStore(self.store, lives))
 
     def accept(self, uuid: str, number: int, lives: int | None) -> None:
         address = {"image_url": "https://pictures.example/a.png"} if uuid in ADDRESSES else {}
         job = make_job(uuid, resize=64 if number == 0 else None, **address)
         with suppress(Killed, JobConflict):
-            accepted = self.until_killed(lives).accept(job, None if address else b"picture")
+            accepted = self.until_killed(lives).acceptance.accept(
+                job, None if address else b"picture"
+            )
             assert not (accepted.created and uuid in self.promised)
             self.promised.add(uuid)
 
@@ -68,32 +70,32 @@ class History:
     def send_back(self, uuid: str, number: int, lives: int | None) -> None:
         """A run that finds no picture, or an operator who has it fetched again."""
         with suppress(Killed, JobNotFound):
-            job = self.inbox.job(uuid)
+            job = self.repository.job(uuid)
             if job.image_url and number % 2:
                 self.claimed.discard(uuid)
-                self.until_killed(lives).fetch_first(job)
+                self.until_killed(lives).claims.fetch_first(job)
             elif job.image_url:
                 self.until_killed(lives).fetches.add_again(job)
 
     def claim(self, uuid: str, number: int, lives: int | None) -> None:
         """One by one, as threads would make the place of death a matter of chance."""
-        for waiting in self.inbox.waiting(number):
+        for waiting in waiting_uuids(self.repository, number):
             with suppress(Killed):
-                claims = self.until_killed(lives).claim([waiting], f"{waiting}:1")
+                claims = self.until_killed(lives).claims.claim([waiting], f"{waiting}:1")
                 assert not {claim.uuid for claim in claims} & self.claimed, "claimed twice"
                 self.claimed.update(claim.uuid for claim in claims)
 
     def remove_leftovers(self, uuid: str, number: int, lives: int | None) -> None:
-        for claim in self.inbox.inflight():
+        for claim in self.repository.claims.inflight():
             with suppress(Killed):
-                self.until_killed(lives).reclaim(claim.after_loss(NOON))
+                self.until_killed(lives).claims.reclaim(claim.after_loss(NOON))
 
     def finish(self, uuid: str, number: int, lives: int | None) -> None:
         """Claimed or not: an operator may run any job at any time."""
         self.ended.pop(uuid, None)
         status, hours = ("completed", "failed")[number % 2], number % 5
         with suppress(Killed):
-            finished = self.until_killed(lives).finish(
+            finished = self.until_killed(lives).results.finish(
                 make_result(uuid, status, NOON + timedelta(hours=hours))
             )
             assert finished or uuid not in self.promised
@@ -105,39 +107,41 @@ class History:
         self.claimed.discard(uuid)
         self.ended.pop(uuid, None)
         with suppress(Killed):
-            self.until_killed(lives).delete(uuid)
+            self.until_killed(lives).removal.delete(uuid)
 
     def prune(self, uuid: str, number: int, lives: int | None) -> None:
-        inbox, now = self.until_killed(lives), NOON + timedelta(hours=number)
+        repository, now = self.until_killed(lives), NOON + timedelta(hours=number)
         with suppress(Killed):
-            for job in inbox.expired(now, 10):
-                assert job.uuid not in self.inbox.waiting(10)
-                assert self.inbox.claim_of(job.uuid) is None
-                result = self.inbox.result(job.uuid)
+            for job in repository.expiry.expired(now, 10):
+                assert job.uuid not in waiting_uuids(self.repository, 10)
+                assert self.repository.claims.claim_of(job.uuid) is None
+                result = self.repository.result(job.uuid)
                 assert result is None or result.expires_at <= now
                 self.delete(job.uuid, number, lives=None)
-                inbox.store.delete(job.key)
+                repository.store.delete(job.key)
 
     def no_promised_job_is_lost(self) -> None:
-        fetching = set(self.inbox.fetches.uuids())
+        fetching = set(self.repository.fetches.uuids())
         waiting, inflight = (
-            set(self.inbox.waiting(10)),
-            {claim.uuid for claim in self.inbox.inflight()},
+            set(waiting_uuids(self.repository, 10)),
+            {claim.uuid for claim in self.repository.claims.inflight()},
         )
-        listed = {entry.uuid for entry in self.inbox.listing.page(None, None, 100).jobs}
+        listed = {entry.uuid for entry in self.repository.listing.page(None, None, 100).jobs}
         for uuid in self.promised:
-            status = self.inbox.status(uuid)
-            assert uuid in waiting | inflight | fetching or self.inbox.result(uuid), status
+            status = self.repository.status(uuid)
+            assert uuid in waiting | inflight | fetching or self.repository.result(uuid), status
             assert uuid in ADDRESSES or self.store.get(keys.source(uuid, "png")) == b"picture"
             assert uuid in listed or status in ("completed", "failed")
 
     def what_ended_stays_so(self) -> None:
         for uuid, status in self.ended.items():
             if uuid in self.promised:
-                assert self.inbox.status(uuid) == status
+                assert self.repository.status(uuid) == status
                 assert uuid in {
                     entry.uuid
-                    for entry in self.inbox.listing.page(self.inbox.status(uuid), None, 9).jobs
+                    for entry in self.repository.listing.page(
+                        self.repository.status(uuid), None, 9
+                    ).jobs
                 }
 
     def ends_well(self) -> None:
@@ -147,20 +151,20 @@ class History:
             self.fetch("", 2, None)
             self.claim("", 10, None)
         self.fetch("", 2, None)
-        assert self.inbox.fetches.uuids() == []
-        for claim in self.inbox.claim(self.inbox.waiting(10), "last"):
-            self.inbox.finish(make_result(claim.uuid, "completed", END))
-        for claim in self.inbox.inflight():
-            if self.inbox.reclaim(claim.after_loss(NOON)):
-                self.inbox.finish(make_result(claim.uuid, "completed", END))
-        assert self.inbox.waiting(10) == []
-        assert self.inbox.inflight() == []
-        assert all(self.inbox.result(uuid) for uuid in self.promised)
+        assert self.repository.fetches.uuids() == []
+        for claim in self.repository.claims.claim(waiting_uuids(self.repository, 10), "last"):
+            self.repository.results.finish(make_result(claim.uuid, "completed", END))
+        for claim in self.repository.claims.inflight():
+            if self.repository.claims.reclaim(claim.after_loss(NOON)):
+                self.repository.results.finish(make_result(claim.uuid, "completed", END))
+        assert waiting_uuids(self.repository, 10) == []
+        assert self.repository.claims.inflight() == []
+        assert all(self.repository.result(uuid) for uuid in self.promised)
         for _ in range(2):  # an expiry marker that had to be put right is found by the next prune
-            for uuid in orphans(self.inbox, datetime.now(UTC) + timedelta(hours=1)):
-                self.inbox.remove_leftovers(uuid)
-            for job in self.inbox.expired(END, 100):
-                self.inbox.expire(job)
+            for uuid in orphans(self.repository, datetime.now(UTC) + timedelta(hours=1)):
+                self.repository.removal.remove_leftovers(uuid)
+            for job in self.repository.expiry.expired(END, 100):
+                self.repository.expiry.expire(job)
         assert self._left() == set()
 
     def _left(self) -> set[str]:

@@ -6,7 +6,7 @@ import pytest
 
 from seg_pipeline.jobs.outbox import Outbox
 from seg_pipeline.jobs.records import StoredResult
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.monitoring.service_state import (
     LISTED,
     AppServerState,
@@ -31,12 +31,12 @@ def test_an_empty_service_has_nothing_to_say(store: Store) -> None:
 
 
 def test_jobs_are_counted_by_state_and_age(store: Store) -> None:
-    inbox = Inbox(store)
+    repository = JobRepository(store)
     for name in ("a", "b", "c"):
-        inbox.accept(make_job(name, image_url="https://example.com/x.png"))
+        repository.acceptance.accept(make_job(name, image_url="https://example.com/x.png"))
     for name in ("a", "b"):
-        bring_picture(inbox, name)
-    inbox.claim(["a"], "run-1")
+        bring_picture(repository, name)
+    repository.claims.claim(["a"], "run-1")
     now = store.list(keys.INBOX)[0].last_modified + timedelta(minutes=5)
     state = read_service_state(store, 15, now)
     assert (state.waiting.count, state.in_flight.count) == (2, 1)
@@ -52,8 +52,10 @@ def test_parked_things_are_counted_by_kind(store: Store) -> None:
 
 
 def test_callbacks_are_due_from_their_time_on(store: Store) -> None:
-    inbox = Inbox(store)
-    inbox.accept(make_job("a", image_url="https://example.com/x.png", callback=True))
+    repository = JobRepository(store)
+    repository.acceptance.accept(
+        make_job("a", image_url="https://example.com/x.png", callback=True)
+    )
     Outbox(store).record(StoredResult.of(make_result("a")), NOON)
     assert read_service_state(store, 15, NOON - timedelta(seconds=1)).callbacks_due.count == 0
     due = read_service_state(store, 15, NOON + timedelta(seconds=90)).callbacks_due

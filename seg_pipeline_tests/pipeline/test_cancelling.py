@@ -7,19 +7,13 @@ from typing import Any
 
 import pytest
 
-from seg_pipeline.domain import Job, RgbImage
-from seg_pipeline.errors import JobNotFound
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.domain import RgbImage
 from seg_pipeline.pipeline import stages
-from seg_pipeline.store import Store, keys
-from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline.store import keys
 from seg_pipeline_tests.builders import (
-    NOON,
     BarSegmenter,
     accept_upload,
     make_context,
-    make_job,
-    make_result,
     make_scene_picture,
     picture_bytes,
 )
@@ -37,7 +31,7 @@ class TestAJobOfABatch:
         return context
 
     def cancel(self, context: stages.StageContext) -> None:
-        context.inbox.ask_to_cancel("unwanted")
+        context.repository.cancels.request("unwanted")
         assert not context.look_for_cancels(["unwanted", "wanted"]), "not all of the run is"
 
     def test_before_its_picture_is_decoded(self, context: stages.StageContext) -> None:
@@ -82,7 +76,7 @@ def test_a_run_whose_only_job_is_cancelled_is_to_be_interrupted(tmp_path: Path) 
     accept_upload(context, "job-1")
     assert context.run
     assert not context.look_for_cancels(["job-1"])
-    context.inbox.ask_to_cancel("job-1")
+    context.repository.cancels.request("job-1")
     assert context.look_for_cancels(["job-1"])
     assert not context.look_for_cancels([])
 
@@ -113,47 +107,11 @@ def test_an_interrupted_run_is_over_though_a_cut_out_takes_long_and_nothing_is_w
     assert {info.key for info in context.store.list(keys.asset("job-1", ""))} == before
 
 
-class TestTheMarker:
-    @pytest.fixture
-    def inbox(self) -> Inbox:
-        return Inbox(ObjectStore.in_memory())
-
-    @pytest.fixture
-    def store(self, inbox: Inbox) -> Store:
-        return inbox.store
-
-    def accepted(self, inbox: Inbox, **asked: Any) -> Job:
-        return inbox.accept(make_job(image_url="https://pictures.example/a.png", **asked)).job
-
-    def test_is_gone_when_the_job_has_ended_or_is_deleted(self, inbox: Inbox) -> None:
-        for end in (
-            lambda: inbox.finish(make_result("job-1", "failed", NOON)),
-            lambda: inbox.delete("job-1"),
-        ):
-            self.accepted(inbox)
-            inbox.ask_to_cancel("job-1")
-            end()
-            assert inbox.store.list(keys.CANCELS) == []
-
-    def test_of_a_former_job_does_not_cancel_a_new_one_of_the_same_uuid(self, inbox: Inbox) -> None:
-        self.accepted(inbox)
-        inbox.ask_to_cancel("job-1")
-        late = inbox.store.get(keys.cancel("job-1"))
-        inbox.delete("job-1")
-        self.accepted(inbox, accepted_at=NOON.replace(hour=13))
-        inbox.store.put(keys.cancel("job-1"), late)
-        assert inbox.asked_to_cancel(["job-1"]) == frozenset()
-
-    def test_is_not_written_for_a_job_that_nobody_knows(self, inbox: Inbox) -> None:
-        with pytest.raises(JobNotFound):
-            inbox.ask_to_cancel("job-1")
-
-
 def test_the_segmenter_of_the_builders_is_called_for_what_is_wanted_alone(tmp_path: Path) -> None:
     context = make_context(tmp_path, segmenter=(segmenter := BarSegmenter()))
     accept_upload(context, "job-1")
     stages.prepare_sources(context, ["job-1"])
-    context.inbox.ask_to_cancel("job-1")
+    context.repository.cancels.request("job-1")
     context.look_for_cancels(["job-1"])
     assert stages.find_segments(context, ["job-1"]).errors["job-1"].code == "cancelled"
     assert segmenter.calls == []

@@ -95,7 +95,7 @@ def test_the_files_are_those_of_one_stage_after_another(
     run_stages(benches[1], *uuids)
     for uuid in uuids:
         assert stored_files(benches[1], uuid) == stored_files(benches[0], uuid)
-        ours, theirs = (timeless(result_of(each.inbox, uuid)) for each in benches)
+        ours, theirs = (timeless(result_of(each.repository, uuid)) for each in benches)
         assert ours == theirs
 
 
@@ -122,13 +122,13 @@ def accept_urls(context: StageContext, *uuids: str) -> None:
 
 def read_slowly(context: StageContext, slow: Callable[[str], bool], go_on: Event) -> None:
     """Has the store keep some fetched pictures back until the event."""
-    picture = context.inbox.fetches.picture
+    picture = context.repository.fetches.picture
 
     def wait_and_read(job: Job, record: FetchRecord) -> bytes:
         assert not slow(job.uuid) or go_on.wait(PATIENCE_SECONDS), "the model waits for the store"
         return picture(job, record)
 
-    context.inbox.fetches.picture = wait_and_read  # type: ignore[method-assign]
+    context.repository.fetches.picture = wait_and_read  # type: ignore[method-assign]
 
 
 def test_the_model_does_not_wait_until_every_picture_is_read(tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ from seg_pipeline.errors import (
     TruncatedImage,
 )
 from seg_pipeline.imaging.masks import decode_mask_png, mask_to_rle
+from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.evidence import Evidence, read_evidence
 from seg_pipeline.jobs.records import FailureReason, completed_result
-from seg_pipeline.jobs.repository import Claim
 from seg_pipeline.pipeline import stages
 from seg_pipeline.pipeline.run_context import RunIdentity
 from seg_pipeline.pipeline.stages import StageContext
@@ -52,6 +52,7 @@ from seg_pipeline_tests.builders import (
     picture_bytes,
     result_of,
     stored_files,
+    waiting_uuids,
 )
 from seg_pipeline_tests.stage_runs import ALL, run_stages
 from seg_pipeline_tests.unreliable import Killed, Meanwhile, UnreliableStore
@@ -60,9 +61,9 @@ from seg_pipeline_tests.unreliable import Killed, Meanwhile, UnreliableStore
 def test_a_picture_becomes_masks_cutouts_and_a_result(tmp_path: Path, store: Store) -> None:
     context = make_context(tmp_path, store)
     accept_upload(context, "job-1")
-    context.inbox.claim(["job-1"], "job-1:1")
+    context.repository.claims.claim(["job-1"], "job-1:1")
     run_stages(context, "job-1")
-    result = context.inbox.result("job-1")
+    result = context.repository.result("job-1")
     assert result is not None
     assert (result.status, len(result.segments), result.width, result.height) == (
         "completed",
@@ -75,14 +76,14 @@ def test_a_picture_becomes_masks_cutouts_and_a_result(tmp_path: Path, store: Sto
         "mask_images/mask_000.png", "mask_images/mask_001.png", "original.webp", "overlay.webp",
         "source.png", "thumbnail.webp"
     ]  # fmt: skip
-    assert context.inbox.inflight() == []
+    assert context.repository.claims.inflight() == []
 
 
 def test_segments_come_largest_first(tmp_path: Path) -> None:
     context = make_context(tmp_path)
     accept_upload(context, "job-1")
     run_stages(context, "job-1")
-    areas = [segment.area for segment in result_of(context.inbox, "job-1").segments]
+    areas = [segment.area for segment in result_of(context.repository, "job-1").segments]
     assert areas == sorted(areas, reverse=True)
     assert len(set(areas)) == 2
 
@@ -142,7 +143,7 @@ def test_what_a_rerun_does_not_find_again_is_removed_with_its_publication(
     before, others = files_of(context, "job-1"), stored_files(context, "job-10")
     assert len(before) == 6
     assert not stages.publish_results(context, ["job-1"]).errors
-    assert files_of(context, "job-1") == result_of(context.inbox, "job-1").files_of_segments
+    assert files_of(context, "job-1") == result_of(context.repository, "job-1").files_of_segments
     assert len(files_of(context, "job-1")) == 2
     assert stored_files(context, "job-10") == others
 
@@ -155,7 +156,9 @@ def test_a_publication_that_dies_leaves_every_file_that_is_named(tmp_path: Path)
         dying = make_context(tmp_path, UnreliableStore(context.store, lives))
         with suppress(Killed):
             stages.publish_results(dying, ["job-1"])
-        assert result_of(context.inbox, "job-1").files_of_segments <= files_of(context, "job-1")
+        assert result_of(context.repository, "job-1").files_of_segments <= files_of(
+            context, "job-1"
+        )
         stages.publish_results(make_context(tmp_path, context.store), ["job-1"])
         assert len(files_of(context, "job-1")) == 2
 
@@ -166,11 +169,11 @@ def test_of_two_runs_at_once_the_files_of_the_last_published_stay(tmp_path: Path
     other = completed_result(make_job("job-1"), make_found("#...", ".#..", "..#."), make_timing())
     for moment in range(20):
         context = make_rerun(tmp_path)
-        publish_other = partial(context.inbox.finish, other)
+        publish_other = partial(context.repository.results.finish, other)
         stages.publish_results(
             make_context(tmp_path, Meanwhile(context.store, moment, publish_other)), ["job-1"]
         )
-        if result_of(context.inbox, "job-1").segments == other.segments:
+        if result_of(context.repository, "job-1").segments == other.segments:
             assert files_of(context, "job-1") == other.files_of_segments
             return
     raise AssertionError("the other never had the last word")
@@ -186,7 +189,7 @@ def test_a_result_stays_published_if_what_is_left_over_cannot_be_removed(
 
     monkeypatch.setattr(context.store, "list", away)
     assert not stages.publish_results(context, ["job-1"]).errors
-    assert len(result_of(context.inbox, "job-1").segments) == 1
+    assert len(result_of(context.repository, "job-1").segments) == 1
 
 
 def test_one_bad_picture_fails_alone_in_its_batch(tmp_path: Path) -> None:
@@ -197,14 +200,14 @@ def test_one_bad_picture_fails_alone_in_its_batch(tmp_path: Path) -> None:
     reports = run_stages(context, "good-1", "bad", "good-2")
     assert isinstance(reports[0].errors["bad"], TruncatedImage)
     assert set(reports[-1].metadata) == {"good-1", "good-2"}
-    assert context.inbox.result("bad") is None
+    assert context.repository.result("bad") is None
 
 
 def test_a_picture_without_segments_is_completed(tmp_path: Path) -> None:
     context = make_context(tmp_path)
     accept_upload(context, "job-1", picture_bytes(make_scene_picture(boxes=0)))
     run_stages(context, "job-1")
-    assert result_of(context.inbox, "job-1").segments == ()
+    assert result_of(context.repository, "job-1").segments == ()
 
 
 class _ChokesOnMany(BarSegmenter):
@@ -235,7 +238,7 @@ def test_each_job_gets_the_model_it_asked_for(tmp_path: Path) -> None:
     accept_upload(context, "a", model="demo-yolo")
     accept_upload(context, "b", model="yolov8n-seg")
     run_stages(context, "a", "b")
-    assert [result_of(context.inbox, uuid).model for uuid in "ab"] == [
+    assert [result_of(context.repository, uuid).model for uuid in "ab"] == [
         "demo-yolo",
         "yolov8n-seg",
     ]
@@ -283,7 +286,7 @@ def test_fewer_points_find_fewer_things(tmp_path: Path) -> None:
     )
     accept_upload(context, "usual", scene, model="demo-sam2")
     assert not run_stages(context, "few", "usual")[1].errors
-    few, usual = (result_of(context.inbox, uuid) for uuid in ("few", "usual"))
+    few, usual = (result_of(context.repository, uuid) for uuid in ("few", "usual"))
     assert 0 < len(few.segments) < len(usual.segments)
     assert few.parameters == {"points_per_side": 2}
     assert [mask_to_rle(mask) for mask in stored_masks(context, "few")] == [
@@ -312,20 +315,22 @@ def test_a_fetched_picture_becomes_the_source_and_is_not_fetched_again(tmp_path:
 def test_an_operator_has_a_picture_fetched_again_that_could_not_be_had(tmp_path: Path) -> None:
     """The host is back. A fetcher brings the picture while the run waits a little."""
     context = make_context(tmp_path)
-    context.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
-    bring_picture(context.inbox, error=FetchGivenUp("It does not answer."))
-    stages.fail_job(context.inbox, "job-1", FetchGivenUp("It does not answer."))
+    context.repository.acceptance.accept(
+        make_job("job-1", image_url="https://pictures.example/a.png")
+    )
+    bring_picture(context.repository, error=FetchGivenUp("It does not answer."))
+    stages.fail_job(context.repository, "job-1", FetchGivenUp("It does not answer."))
 
     def fetch() -> None:
-        while not context.inbox.fetches.uuids():
+        while not context.repository.fetches.uuids():
             time.sleep(0.01)
-        bring_picture(context.inbox, data=picture_bytes(make_scene_picture()))
+        bring_picture(context.repository, data=picture_bytes(make_scene_picture()))
 
     fetcher = Thread(target=fetch, daemon=True)
     fetcher.start()
     assert not stages.prepare_sources(context, ["job-1"]).errors
     fetcher.join(60)
-    assert (context.inbox.fetches.uuids(), context.inbox.waiting(10)) == ([], [])
+    assert (context.repository.fetches.uuids(), waiting_uuids(context.repository, 10)) == ([], [])
 
 
 def test_an_operators_run_waits_only_a_little_for_a_picture(
@@ -333,11 +338,13 @@ def test_an_operators_run_waits_only_a_little_for_a_picture(
 ) -> None:
     monkeypatch.setattr(stages, "RERUN_FETCH_SECONDS", 0.1)
     context = make_context(tmp_path)
-    context.inbox.accept(make_job("job-1", image_url="https://pictures.example/a.png"))
+    context.repository.acceptance.accept(
+        make_job("job-1", image_url="https://pictures.example/a.png")
+    )
     error = stages.prepare_sources(context, ["job-1"]).errors["job-1"]
     assert "is being fetched" in str(error)
     assert not stages.record_failure(context, "job-1", error, None)
-    assert context.inbox.status("job-1") == "queued"
+    assert context.repository.status("job-1") == "queued"
 
 
 def test_a_surprise_is_reported_and_worth_another_attempt(
@@ -462,7 +469,7 @@ def test_a_gpu_that_gives_up_is_no_fault_of_a_picture_s_and_the_worker_knows(
     accept_upload(context, "job-2")
     run_stages(context, "job-1", "job-2")
     assert context.broken == "This process can use the GPU no more."
-    assert [context.inbox.result(uuid) for uuid in ("job-1", "job-2")] == [None, None]
+    assert [context.repository.result(uuid) for uuid in ("job-1", "job-2")] == [None, None]
 
 
 class TestJobsOfThisRun:
@@ -472,9 +479,9 @@ class TestJobsOfThisRun:
         context = make_context(tmp_path)
         for uuid in ("mine", "other", "finished"):
             accept_upload(context, uuid)
-        _, other, _ = context.inbox.claim(["mine", "other", "finished"], "key")
-        context.inbox.reclaim(other.after_loss(NOON))
-        context.inbox.finish(make_result("finished", "completed", NOON))
+        _, other, _ = context.repository.claims.claim(["mine", "other", "finished"], "key")
+        context.repository.claims.reclaim(other.after_loss(NOON))
+        context.repository.results.finish(make_result("finished", "completed", NOON))
         context.run.begin((), RunIdentity("run-1", "key", 3))
         assert stages.jobs_of_this_run(context, ["mine", "other", "finished", "deleted"]) == [
             "mine"
@@ -498,13 +505,13 @@ class TestRecordFailure:
         context = make_context(tmp_path)
         accept_upload(context, "job-1")
         assert self.record(context, TruncatedImage("It ends early."), attempt=1)
-        assert error_of(context.inbox) == FailureReason("truncated_image", "It ends early.")
+        assert error_of(context.repository) == FailureReason("truncated_image", "It ends early.")
 
     def test_a_passing_error_does_so_only_at_the_last_attempt(self, tmp_path: Path) -> None:
         context = make_context(tmp_path, max_attempts=2)
         accept_upload(context, "job-1")
         assert not self.record(context, FetchUnavailable("Later."), attempt=1)
-        assert context.inbox.result("job-1") is None
+        assert context.repository.result("job-1") is None
         assert self.record(context, FetchUnavailable("Later."), attempt=2)
 
     def test_a_passing_error_is_on_record_so_that_the_attempt_counts(self, tmp_path: Path) -> None:
@@ -525,7 +532,7 @@ class TestRecordFailure:
         context = make_context(tmp_path, max_attempts=1)
         accept_upload(context, "job-1")
         assert not self.record(context, error, attempt=9)
-        assert context.inbox.result("job-1") is None
+        assert context.repository.result("job-1") is None
         assert read_evidence(context.store, "job-1") is None
 
     def test_a_run_that_comes_late_does_not_fail_a_finished_job(self, tmp_path: Path) -> None:
@@ -533,11 +540,11 @@ class TestRecordFailure:
         accept_upload(context, "job-1")
         run_stages(context, "job-1")
         assert self.record(context, TruncatedImage("It ends early."), attempt=1)
-        assert result_of(context.inbox, "job-1").status == "completed"
+        assert result_of(context.repository, "job-1").status == "completed"
 
     def test_an_operators_failed_rerun_leaves_the_good_result(self, tmp_path: Path) -> None:
         context = make_context(tmp_path)
         accept_upload(context, "job-1")
         run_stages(context, "job-1")
         assert self.record(context, TruncatedImage("It ends early."), attempt=None)
-        assert result_of(context.inbox, "job-1").status == "completed"
+        assert result_of(context.repository, "job-1").status == "completed"

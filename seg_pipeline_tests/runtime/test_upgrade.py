@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from seg_pipeline.domain import JobStatus
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.local.sample import BUNDLED
 from seg_pipeline.store import keys, open_store
 from seg_pipeline.store.format import FORMAT
 from seg_pipeline_tests.app_servers import AppServerDouble, app_server, say
 from seg_pipeline_tests.aws import REGION
-from seg_pipeline_tests.builders import saved
+from seg_pipeline_tests.builders import saved, waiting_uuids
 from seg_pipeline_tests.conftest import make_settings
 from seg_pipeline_tests.running_stack import Stack
 from seg_pipeline_tests.servers import require_servers
@@ -84,16 +84,16 @@ def test_what_was_in_flight_and_in_the_outbox_at_the_stop_is_done_after_the_star
     stack: Stack, server: AppServerDouble
 ) -> None:
     store = open_store(make_settings(stack.folder))
-    inbox = Inbox(store)
+    repository = JobRepository(store)
     stack.start()
-    stack.wait_for(lambda: inbox.outbox.uuids() == set(MESSAGES), "results to tell")
+    stack.wait_for(lambda: repository.outbox.uuids() == set(MESSAGES), "results to tell")
     upload_all(stack)
-    stack.wait_for(lambda: len(inbox.inflight()) > 2, "jobs in flight")
+    stack.wait_for(lambda: len(repository.claims.inflight()) > 2, "jobs in flight")
     assert stack.stop() == 0, stack.output()
 
-    assert inbox.inflight()
-    assert inbox.waiting(100)
-    assert inbox.outbox.uuids() == set(MESSAGES)
+    assert repository.claims.inflight()
+    assert waiting_uuids(repository, 100)
+    assert repository.outbox.uuids() == set(MESSAGES)
     store.delete(keys.FORMAT)  # as an older version left it, which knew no mark
     failed_tries = len(server.told)
     server.answers = [say(200)]
@@ -101,7 +101,7 @@ def test_what_was_in_flight_and_in_the_outbox_at_the_stop_is_done_after_the_star
     stack.start()
     try:
         stack.wait_for(
-            lambda: {inbox.status(uuid) for uuid in UPLOADS} == {JobStatus.COMPLETED},
+            lambda: {repository.status(uuid) for uuid in UPLOADS} == {JobStatus.COMPLETED},
             "completion of every upload",
         )
         stack.wait_for(
@@ -110,6 +110,10 @@ def test_what_was_in_flight_and_in_the_outbox_at_the_stop_is_done_after_the_star
     finally:
         assert stack.stop() == 0, stack.output()
     assert json.loads(store.get(keys.FORMAT))["format"] == FORMAT
-    assert [inbox.inflight(), inbox.waiting(1), store.list("parked/")] == [[], [], []]
+    assert [repository.claims.inflight(), waiting_uuids(repository, 1), store.list("parked/")] == [
+        [],
+        [],
+        [],
+    ]
     told = {each.uuid: each.document["status"] for each in server.told[failed_tries:]}
     assert told == dict.fromkeys(MESSAGES, "completed")

@@ -13,10 +13,11 @@ from seg_pipeline.adapters.outbox_relay import OutboxRelay
 from seg_pipeline.domain import JobStatus
 from seg_pipeline.errors import StoreTooNew
 from seg_pipeline.jobs.heartbeats import all_workers
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.format import FORMAT, check_format
 from seg_pipeline_tests.app_servers import app_server
+from seg_pipeline_tests.builders import waiting_uuids
 from seg_pipeline_tests.conftest import make_settings
 
 WRITTEN_BY_AN_OLDER_VERSION = json.loads(
@@ -48,28 +49,30 @@ def old_store(store: Store) -> Store:
 def test_an_older_store_is_marked_and_everything_in_it_is_found(old_store: Store) -> None:
     check_format(old_store)
     assert json.loads(old_store.get(keys.FORMAT))["format"] == FORMAT
-    inbox = Inbox(old_store)
-    assert {uuid: str(inbox.status(uuid)) for uuid in STATUSES} == STATUSES
-    assert {entry.uuid for entry in inbox.listing.page(None, None, 100).jobs} == STATUSES.keys()
-    assert {entry.uuid for entry in inbox.listing.page(JobStatus.FAILED, None, 100).jobs} == {
+    repository = JobRepository(old_store)
+    assert {uuid: str(repository.status(uuid)) for uuid in STATUSES} == STATUSES
+    assert {
+        entry.uuid for entry in repository.listing.page(None, None, 100).jobs
+    } == STATUSES.keys()
+    assert {entry.uuid for entry in repository.listing.page(JobStatus.FAILED, None, 100).jobs} == {
         "failed-to-tell"
     }
-    assert set(inbox.waiting(10)) == {"waiting-upload", "waiting-fetch"}
-    fetched = inbox.job("waiting-fetch")
+    assert set(waiting_uuids(repository, 10)) == {"waiting-upload", "waiting-fetch"}
+    fetched = repository.job("waiting-fetch")
     assert (fetched.model, fetched.rle, fetched.callback) == ("demo-sam2", True, True)
     assert dict(fetched.parameters) == {"points_per_side": 8}
     assert [worker.name for worker in all_workers(old_store)] == ["host-17"]
 
 
 def test_an_older_stores_jobs_in_flight_go_on_with_their_attempt(old_store: Store) -> None:
-    inbox = Inbox(old_store)
-    (claim,) = inbox.inflight()
+    repository = JobRepository(old_store)
+    (claim,) = repository.claims.inflight()
     assert (claim.uuid, claim.attempt, claim.run_key) == ("in-flight", 2, "in-flight:2@1767355300")
-    assert inbox.reclaim(claim.next_attempt(SOON_AFTER))
-    assert [each.attempt for each in inbox.inflight()] == [3]
-    claimed = inbox.claim(["waiting-fetch", "waiting-upload"], "run")
+    assert repository.claims.reclaim(claim.next_attempt(SOON_AFTER))
+    assert [each.attempt for each in repository.claims.inflight()] == [3]
+    claimed = repository.claims.claim(["waiting-fetch", "waiting-upload"], "run")
     assert {each.uuid for each in claimed} == {"waiting-upload"}
-    assert inbox.fetches.uuids() == ["waiting-fetch"], (
+    assert repository.fetches.uuids() == ["waiting-fetch"], (
         "its picture is fetched before a run is asked for"
     )
 
@@ -87,7 +90,7 @@ def test_an_older_stores_outbox_is_told_once_and_keeps_what_is_to_be_kept(
     assert {told.uuid: told.document["status"] for told in server.told}[
         "failed-to-tell"
     ] == "failed"
-    outbox = Inbox(old_store).outbox
+    outbox = JobRepository(old_store).outbox
     assert outbox.uuids() >= {"delivered", "parked"}
     assert outbox.replay("parked", SOON_AFTER).is_pending
 

@@ -9,11 +9,11 @@ from typing import Annotated
 import pytest
 
 from seg_pipeline.domain import Job, Moment
+from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.deliveries import Delivery
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat
 from seg_pipeline.jobs.parked_notes import ParkedNote
 from seg_pipeline.jobs.records import Result, StoredResult
-from seg_pipeline.jobs.repository import Claim
 from seg_pipeline.store import Store
 from seg_pipeline.store.serialization import (
     OPTIONAL,

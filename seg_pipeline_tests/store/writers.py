@@ -8,10 +8,10 @@ from multiprocessing.synchronize import Barrier, Event
 
 from seg_pipeline.domain import Job
 from seg_pipeline.errors import StoreFull
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import open_store
-from seg_pipeline_tests.builders import make_result
+from seg_pipeline_tests.builders import make_result, waiting_uuids
 
 
 def write_for_ever(settings: Settings, key: str, size: int) -> None:
@@ -39,10 +39,10 @@ def accept_at_once(
     settings: Settings, jobs: list[Job], start: Barrier, created: dict[str, int], name: int
 ) -> None:
     """Accepts each job at the moment when all other processes do, and notes those that it made."""
-    inbox = Inbox(open_store(settings))
+    repository = JobRepository(open_store(settings))
     for job in jobs:
         start.wait(60)
-        if inbox.accept(job, b"picture").created:
+        if repository.acceptance.accept(job, b"picture").created:
             created[f"{job.uuid}/{name}"] = name
 
 
@@ -51,10 +51,10 @@ def claim_at_once(
 ) -> None:
     """Claims the jobs one by one at the moment when all other processes do, and notes those that it
     got."""
-    inbox = Inbox(open_store(settings))
+    repository = JobRepository(open_store(settings))
     for uuid in uuids:
         start.wait(60)
-        for claim in inbox.claim([uuid], f"{uuid}:1"):
+        for claim in repository.claims.claim([uuid], f"{uuid}:1"):
             claimed[f"{claim.uuid}/{name}"] = name
 
 
@@ -62,10 +62,10 @@ def finish_at_once(
     settings: Settings, uuids: list[str], start: Barrier, finished: dict[str, int], name: int
 ) -> None:
     """Finishes each job at the moment when all other processes do, each in another way."""
-    inbox = Inbox(open_store(settings))
+    repository = JobRepository(open_store(settings))
     for uuid in uuids:
         start.wait(60)
-        inbox.finish(
+        repository.results.finish(
             make_result(
                 uuid,
                 ("completed", "failed")[name % 2],
@@ -78,12 +78,14 @@ def finish_at_once(
 
 def work_for_ever(settings: Settings, prefix: str, ready: Event) -> None:
     """Accepts, claims and finishes job after job; ends only when killed."""
-    inbox = Inbox(open_store(settings))
+    repository = JobRepository(open_store(settings))
     for number in count():
-        inbox.accept(
+        repository.acceptance.accept(
             Job(f"{prefix}-{number}", "demo-yolo", source_sha256="0" * 64, source_extension="png"),
             b"picture",
         )
-        for claim in inbox.claim(inbox.waiting(3), f"{prefix}-{number}:1"):
-            inbox.finish(make_result(claim.uuid, "completed", datetime(2026, 1, 2, 13, tzinfo=UTC)))
+        for claim in repository.claims.claim(waiting_uuids(repository, 3), f"{prefix}-{number}:1"):
+            repository.results.finish(
+                make_result(claim.uuid, "completed", datetime(2026, 1, 2, 13, tzinfo=UTC))
+            )
         ready.set()

@@ -12,7 +12,7 @@ from seg_pipeline.domain import queue_uuid
 from seg_pipeline.errors import FetchRejected
 from seg_pipeline.imaging.masks import mask_to_rle
 from seg_pipeline.jobs.deliveries import Policy, Reply
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.api.stand_ins import DRAWING, finish_job, heartbeat
@@ -45,7 +45,7 @@ def test_a_job_by_address_is_accepted_once_and_can_be_asked_for(
     other = client.post("/jobs", json={**asked, "resize": 65})
     assert (first.status_code, again.status_code, other.status_code) == (202, 200, 409)
     assert first.headers["location"] == again.headers["location"] == "/jobs/abc123"
-    job = Inbox(api_store).job("abc123")
+    job = JobRepository(api_store).job("abc123")
     assert (job.image_url, job.model, job.resize, job.ttl_seconds, job.via) == (
         URL,
         "demo-sam2",
@@ -60,7 +60,7 @@ def test_a_job_by_form_carries_its_picture_and_its_options(serve: Serve, api_sto
     response = serve().post(
         "/jobs", files={"image": ("a.png", PICTURE)}, data={"uuid": "mine", "resize": "64"}
     )
-    job = Inbox(api_store).job("mine")
+    job = JobRepository(api_store).job("mine")
     assert response.status_code == 202
     assert (job.resize, job.source_extension) == (64, "png")
     assert api_store.get(keys.source("mine", "png")) == PICTURE
@@ -145,7 +145,7 @@ def test_a_job_says_where_it_stands_from_queue_to_result(serve: Serve, api_store
     client = serve()
     client.post("/jobs", files={"image": ("a.png", PICTURE)}, data={"uuid": "mine"})
     queued = client.get("/jobs/mine").json()
-    Inbox(api_store).claim(["mine"], "run")
+    JobRepository(api_store).claims.claim(["mine"], "run")
     heartbeat(api_store, "mine")
     processing = client.get("/jobs/mine").json()
     finish_job(api_store, "mine", DRAWING)
@@ -220,7 +220,7 @@ def test_another_parameter_is_another_request(
         == send()
         == 409
     )
-    assert Inbox(api_store).job("mine").parameters == {"points_per_side": 8, "use_m2m": 1}
+    assert JobRepository(api_store).job("mine").parameters == {"points_per_side": 8, "use_m2m": 1}
 
 
 def test_a_failed_job_is_found_with_its_code_and_reason(serve: Serve, api_store: Store) -> None:
@@ -290,26 +290,26 @@ def test_a_job_that_a_worker_has_is_cancelled_and_not_deleted_under_its_feet(
     response = client.delete("/jobs/mine")
     assert (response.status_code, response.json()["status"]) == (202, "processing")
     assert client.get("/jobs/mine").json()["status"] == "processing"
-    assert Inbox(api_store).asked_to_cancel(["mine", "other"]) == {"mine"}
+    assert JobRepository(api_store).cancels.requested(["mine", "other"]) == {"mine"}
 
 
 def test_a_parked_callback_is_replayed(serve: Serve, api_store: Store) -> None:
-    inbox = Inbox(api_store)
-    end_queue_job(inbox, "mine")
-    delivery = inbox.outbox.delivery("mine")
+    repository = JobRepository(api_store)
+    end_queue_job(repository, "mine")
+    delivery = repository.outbox.delivery("mine")
     assert delivery is not None
-    inbox.outbox.note(delivery.parked("404", NOON, Policy(60, 60)), delivery)
+    repository.outbox.note(delivery.parked("404", NOON, Policy(60, 60)), delivery)
     response = serve(app_server_url="https://app.example").post("/jobs/mine/callback")
     assert (response.status_code, response.json()) == (202, {"uuid": "mine", "state": "pending"})
     CallbackRecorded.model_validate(response.json())
-    replayed = inbox.outbox.delivery("mine")
+    replayed = repository.outbox.delivery("mine")
     assert replayed is not None
     assert replayed.is_pending
 
 
 def test_what_cannot_be_replayed_says_why(serve: Serve, api_store: Store) -> None:
-    inbox = Inbox(api_store)
-    inbox.accept(make_queue_job("running"))
+    repository = JobRepository(api_store)
+    repository.acceptance.accept(make_queue_job("running"))
     client = serve(app_server_url="https://app.example")
     client.post("/jobs", json={"uuid": "mine", "image_url": URL})
     answers = [
@@ -326,7 +326,7 @@ def test_what_cannot_be_replayed_says_why(serve: Serve, api_store: Store) -> Non
 
 
 def test_without_an_app_server_there_is_nobody_to_tell(serve: Serve, api_store: Store) -> None:
-    end_queue_job(Inbox(api_store), "mine")
+    end_queue_job(JobRepository(api_store), "mine")
     answer = serve().post("/jobs/mine/callback")
     assert (answer.status_code, answer.json()["code"]) == (409, "nothing_to_tell")
 
@@ -353,15 +353,15 @@ def test_a_job_that_the_app_server_waits_for_cannot_be_deleted_before_it_is_told
     serve: Serve, api_store: Store
 ) -> None:
     """Else any client that knows its uuid keeps the app server from its answer."""
-    client, inbox = serve(app_server_url="http://127.0.0.1:1"), Inbox(api_store)
-    inbox.accept(make_job("job-1", image_url=URL, via="sqs", callback=True))
+    client, repository = serve(app_server_url="http://127.0.0.1:1"), JobRepository(api_store)
+    repository.acceptance.accept(make_job("job-1", image_url=URL, via="sqs", callback=True))
     assert client.delete("/jobs/job-1").status_code == 409
     finish_job(api_store, "job-1", DRAWING)
     refused = client.delete("/jobs/job-1")
     assert (refused.status_code, refused.json()["code"]) == (409, "job_in_progress")
     now = datetime.now(UTC)
-    delivery = inbox.outbox.delivery("job-1")
+    delivery = repository.outbox.delivery("job-1")
     assert delivery
     told = delivery.after(Reply(0.1, status=204), now, Policy(60, 60), None, lambda: 0.5)
-    inbox.outbox.note(told, delivery)
+    repository.outbox.note(told, delivery)
     assert client.delete("/jobs/job-1").status_code == 204

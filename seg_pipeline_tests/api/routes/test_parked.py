@@ -2,7 +2,7 @@
 
 import json
 
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.jobs.test_parked import park_callback, park_message
@@ -27,8 +27,8 @@ def test_a_message_that_can_be_a_job_by_now_becomes_one(serve: Serve, api_store:
     park_message(api_store, body=GOOD)
     client = serve()
     assert client.post("/parked/m-1/replay").json() == {"name": "m-1", "uuid": "job-9"}
-    assert Inbox(api_store).fetches.uuids() == ["job-9"]
-    assert Inbox(api_store).job("job-9").via == "sqs"
+    assert JobRepository(api_store).fetches.uuids() == ["job-9"]
+    assert JobRepository(api_store).job("job-9").via == "sqs"
     assert client.post("/parked/m-1/replay").status_code == 404
     assert client.get("/parked").json()["parked"] == []
 
@@ -41,7 +41,7 @@ def test_a_replay_that_died_before_it_forgot_is_the_same_job(
     client.post("/parked/m-1/replay")
     park_message(api_store, body=GOOD)
     assert client.post("/parked/m-1/replay").status_code == 202
-    assert Inbox(api_store).fetches.uuids() == ["job-9"]
+    assert JobRepository(api_store).fetches.uuids() == ["job-9"]
 
 
 def test_a_message_that_still_cannot_be_a_job_stays_and_says_why(
@@ -58,7 +58,7 @@ def test_a_callback_is_told_again(serve: Serve, api_store: Store) -> None:
     park_callback(api_store)
     client = serve(app_server_url="http://localhost:9")
     assert client.post("/parked/callback-job-1/replay").status_code == 202
-    delivery = Inbox(api_store).outbox.delivery("job-1")
+    delivery = JobRepository(api_store).outbox.delivery("job-1")
     assert delivery
     assert delivery.is_pending
 

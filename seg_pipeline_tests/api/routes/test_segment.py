@@ -16,11 +16,11 @@ from seg_pipeline.errors import (
     TruncatedImage,
     WorkerLost,
 )
-from seg_pipeline.jobs.repository import Inbox
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.api.stand_ins import DRAWING, FailingStore, FakeWorker, finish_job
-from seg_pipeline_tests.builders import make_picture, picture_bytes, saved
+from seg_pipeline_tests.builders import make_picture, picture_bytes, saved, waiting_uuids
 
 PICTURE = picture_bytes()
 
@@ -59,7 +59,7 @@ def test_a_form_may_call_its_file_as_it_likes(serve: Serve, api_store: Store, fi
         )
     assert response.status_code == 200
     assert response.json()["uuid"] == "mine"
-    assert Inbox(api_store).job("mine").ttl_seconds == 60
+    assert JobRepository(api_store).job("mine").ttl_seconds == 60
 
 
 def test_resize_gives_the_longer_side_of_the_cut_outs_upscaled_if_need_be(
@@ -150,7 +150,7 @@ def test_an_unknown_model_is_refused_and_no_client_names_a_file(
 def test_the_model_that_the_operator_set_may_be_a_path(serve: Serve, api_store: Store) -> None:
     client = serve(model="/models/ours.pt", wait_seconds=0)
     uuid = client.post("/segment", content=PICTURE).json()["uuid"]
-    assert Inbox(api_store).job(uuid).model == "/models/ours.pt"
+    assert JobRepository(api_store).job(uuid).model == "/models/ours.pt"
 
 
 def test_a_misspelt_parameter_is_refused_rather_than_ignored(doorman: httpx.Client) -> None:
@@ -191,7 +191,7 @@ def test_what_is_no_usable_picture_is_refused_before_it_becomes_a_job(
     body_or_form: dict[str, Any] = {"files": {"image": ("x", body)}} if form else {"content": body}
     response = client.post("/segment", **body_or_form)
     assert (response.status_code, response.json()["code"]) == status_and_code
-    assert Inbox(api_store).waiting(10) == []
+    assert waiting_uuids(JobRepository(api_store), 10) == []
     assert api_store.list_folders(keys.ASSETS) == []
 
 
@@ -321,7 +321,7 @@ def test_a_full_disk_is_said_and_nothing_is_half_accepted(serve: Serve, api_stor
     response = client.post("/segment", params={"uuid": "mine"}, content=PICTURE)
     assert (response.status_code, response.json()["code"]) == (507, "store_full")
     assert client.get("/jobs/mine").status_code == 404
-    assert Inbox(api_store).waiting(10) == []
+    assert waiting_uuids(JobRepository(api_store), 10) == []
     full.error = None
     with FakeWorker(api_store, DRAWING):
         assert client.post("/segment", params={"uuid": "mine"}, content=PICTURE).status_code == 200
@@ -373,7 +373,7 @@ def test_an_accepted_job_is_said_to_be_accepted_even_if_the_store_is_gone_by_the
     )
     response = serve(failing, wait_seconds=0).post("/segment", content=PICTURE)
     assert (response.status_code, response.json()["status"]) == (202, "queued")
-    assert Inbox(api_store).waiting(10) == [response.json()["uuid"]]
+    assert waiting_uuids(JobRepository(api_store), 10) == [response.json()["uuid"]]
 
 
 def test_links_begin_with_the_public_address_where_one_is_set(

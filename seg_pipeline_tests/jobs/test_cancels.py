@@ -1,0 +1,68 @@
+"""Requests to cancel: about one job, and gone with it."""
+
+from collections.abc import Callable
+
+import pytest
+
+from seg_pipeline.errors import JobNotFound
+from seg_pipeline.jobs.repository import JobRepository
+from seg_pipeline.store import keys
+from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline_tests.builders import NOON, make_job, make_result
+from seg_pipeline_tests.unreliable import UnreliableStore
+
+ADDRESS = "https://pictures.example/a.png"
+
+
+def accept(repository: JobRepository, uuid: str = "job-1", **asked: object) -> None:
+    repository.acceptance.accept(make_job(uuid, image_url=ADDRESS, **asked))
+
+
+def test_the_jobs_that_were_requested_to_be_cancelled_are_told_from_others(
+    repository: JobRepository,
+) -> None:
+    for uuid in ("a", "b", "c"):
+        accept(repository, uuid)
+    repository.cancels.request("a")
+    repository.cancels.request("c")
+    assert repository.cancels.requested(["a", "b"]) == {"a"}
+
+
+ENDS: list[Callable[[JobRepository], object]] = [
+    lambda repository: repository.results.finish(make_result("job-1", "failed", NOON)),
+    lambda repository: repository.removal.delete("job-1"),
+]
+
+
+@pytest.mark.parametrize("end", ENDS, ids=["ended", "deleted"])
+def test_a_request_is_gone_when_the_job_is(
+    repository: JobRepository, end: Callable[[JobRepository], object]
+) -> None:
+    accept(repository)
+    repository.cancels.request("job-1")
+    end(repository)
+    assert repository.store.list(keys.CANCELS) == []
+
+
+def test_a_request_about_a_former_job_does_not_cancel_a_new_one_of_the_same_uuid(
+    repository: JobRepository,
+) -> None:
+    accept(repository)
+    repository.cancels.request("job-1")
+    late = repository.store.get(keys.cancel("job-1"))
+    repository.removal.delete("job-1")
+    accept(repository, accepted_at=NOON.replace(hour=13))
+    repository.store.put(keys.cancel("job-1"), late)
+    assert repository.cancels.requested(["job-1"]) == frozenset()
+
+
+def test_a_request_about_a_job_that_nobody_knows_is_refused(repository: JobRepository) -> None:
+    with pytest.raises(JobNotFound):
+        repository.cancels.request("job-1")
+    assert repository.store.list(keys.CANCELS) == []
+
+
+def test_without_a_request_the_store_is_called_once_whatever_the_number_of_jobs() -> None:
+    store = UnreliableStore(ObjectStore.in_memory())
+    assert JobRepository(store).cancels.requested([f"job-{n}" for n in range(32)]) == frozenset()
+    assert store.calls == {"list": 1}
