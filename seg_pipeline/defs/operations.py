@@ -88,7 +88,7 @@ def load_model(context: dg.OpExecutionContext, config: WarmConfig) -> None:
 def _failed_since(stage_context: StageContext, since: datetime, code: str | None) -> Iterator[str]:
     after: str | None = None
     while True:
-        page = stage_context.inbox.listing.page(JobStatus.FAILED, after, PAGE)
+        page = stage_context.repository.listing.page(JobStatus.FAILED, after, PAGE)
         for entry in page.jobs:
             if entry.since >= since and (code is None or _code(stage_context, entry.uuid) == code):
                 yield entry.uuid
@@ -98,7 +98,7 @@ def _failed_since(stage_context: StageContext, since: datetime, code: str | None
 
 
 def _code(stage_context: StageContext, uuid: str) -> str | None:
-    result = stage_context.inbox.result(uuid)
+    result = stage_context.repository.result(uuid)
     return result.error.code if result and result.error else None
 
 

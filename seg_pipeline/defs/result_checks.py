@@ -80,7 +80,7 @@ def result_audit(
 def callbacks_delivered(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """Judges the outbox."""
     stage_context: StageContext = context.resources.stage_context
-    late = _late_callbacks(stage_context.inbox.outbox, datetime.now(UTC))
+    late = _late_callbacks(stage_context.repository.outbox, datetime.now(UTC))
     return dg.AssetCheckResult(passed=not late, metadata={"late": len(late), **_named(late)})
 
 

@@ -152,7 +152,7 @@ def test_a_result_shows_the_picture_first_then_its_segments_and_when_it_expires(
     )
     table = str(metadata["found"].value)
     assert "[mask](https://segments.example/assets/job-1/mask_images/mask_001.png)" in table
-    result = stage_context.inbox.result("job-1")
+    result = stage_context.repository.result("job-1")
     assert result is not None
     assert metadata["expires_at"].value == pytest.approx(result.expires_at.timestamp())
     assert metadata["came_by"].value == "http"

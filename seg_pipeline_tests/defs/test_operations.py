@@ -48,7 +48,7 @@ def failed(tmp_path: Path) -> StageContext:
     }
     for uuid, error in errors.items():
         accept_upload(stage_context, uuid)
-        fail_job(stage_context.inbox, uuid, error)
+        fail_job(stage_context.repository, uuid, error)
     return stage_context
 
 
@@ -99,8 +99,8 @@ def test_parked_callbacks_are_recorded_anew(
     tmp_path: Path, instance: dg.DagsterInstance, dry_run: bool, state: DeliveryState
 ) -> None:
     stage_context = make_context(tmp_path)
-    end_queue_job(stage_context.inbox, "job-1")
-    outbox = stage_context.inbox.outbox
+    end_queue_job(stage_context.repository, "job-1")
+    outbox = stage_context.repository.outbox
     delivery = outbox.delivery("job-1")
     assert delivery is not None
     outbox.note(delivery.parked("refused", datetime.now(UTC), Policy(60, 3600)), delivery)

@@ -66,7 +66,7 @@ def test_a_callback_that_waits_for_ten_minutes_is_late(
     tmp_path: Path, instance: dg.DagsterInstance, minutes: int, passed: bool
 ) -> None:
     stage_context = make_context(tmp_path)
-    end_queue_job(stage_context.inbox, "job-1")
+    end_queue_job(stage_context.repository, "job-1")
     recorded = datetime.now(UTC) - timedelta(minutes=minutes)
-    stage_context.inbox.outbox.replay("job-1", recorded)
+    stage_context.repository.outbox.replay("job-1", recorded)
     assert run_audit(stage_context, instance)["callbacks_delivered"].passed is passed

@@ -28,7 +28,7 @@ def finished(tmp_path: Path) -> StageContext:
     """A job with two segments, as the stages leave it."""
     context = make_context(tmp_path)
     accept_upload(context, "job-1")
-    context.inbox.claim(["job-1"], "job-1:1")
+    context.repository.claims.claim(["job-1"], "job-1:1")
     run_stages(context, "job-1")
     return context
 
@@ -80,7 +80,7 @@ def test_a_box_outside_the_picture_fails(finished: StageContext) -> None:
 
 def test_a_job_that_was_deleted_meanwhile_is_not_audited(finished: StageContext) -> None:
     (result,) = newest_results(finished.store)
-    finished.inbox.delete("job-1")
+    finished.repository.removal.delete("job-1")
     assert audited(finished.store, result, PIXELS) is None
 
 
@@ -88,7 +88,7 @@ def test_the_newest_results_are_read_earliest_first(tmp_path: Path) -> None:
     context = make_context(tmp_path)
     for uuid in ("c", "a", "b"):
         accept_upload(context, uuid)
-        context.inbox.finish(make_result(uuid))
+        context.repository.results.finish(make_result(uuid))
     assert [result.uuid for result in newest_results(context.store, 2)] == ["a", "b"]
 
 
