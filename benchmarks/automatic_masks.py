@@ -27,9 +27,9 @@ from benchmarks.tables import Row, row_of
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import Box, Mask, RgbImage
 from seg_pipeline.imaging.masks import mask_iou
+from seg_pipeline.model_parameters import DEMO_PARAMETERS, Sam2Parameters
 from seg_pipeline.runtime.allocator import keep_freed_memory
 from seg_pipeline.segmenters.parity.pictures import PHOTOGRAPHS, photograph
-from seg_pipeline.segmenters.sam2.parameters import DEMO_PARAMETERS, Sam2Parameters
 from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter
 from seg_pipeline.segmenters.weights.locate import BUNDLED
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from seg_pipeline.domain import RgbImage
+from seg_pipeline.model_parameters import Sam2Parameters
 from seg_pipeline.segmenters.sam2.generator import PointBatches
-from seg_pipeline.segmenters.sam2.parameters import Sam2Parameters
 from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter, build_model
 from seg_pipeline.segmenters.sam2.upstream import UpstreamMasks
 

@@ -1,20 +1,16 @@
 """The table from a model's name to what loads it. Nothing here imports torch before that."""
 
 import re
-from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from seg_pipeline.model_parameters import configured_parameters, configured_sam2_parameters
 from seg_pipeline.segmenters import Segmenter
 from seg_pipeline.segmenters.parity import gate
 from seg_pipeline.segmenters.weights.digest import weights_sha256
 from seg_pipeline.segmenters.weights.locate import locate_weights
 from seg_pipeline.settings import InferenceMode, Settings
-
-if TYPE_CHECKING:
-    from seg_pipeline.segmenters.sam2.parameters import Sam2Parameters
 
 
 def load_segmenter(name: str, settings: Settings) -> Segmenter:
@@ -64,15 +60,12 @@ def parity_subject(name: str, settings: Settings) -> gate.Subject:
     from seg_pipeline.segmenters.devices import describe_device, pick_device
 
     sam2 = _is_sam2(name)
-    parameters = (
-        asdict(_sam2_parameters(name, settings)) if sam2 else {"confidence": settings.confidence}
-    )
     libraries = ("seg-pipeline", "torch", *(("sam2",) if sam2 else ("ultralytics", "openvino")))
     return gate.Subject(
         model=name,
         weights_sha256=weights_sha256(weights_path),
         device=describe_device(pick_device(settings.device)),
-        parameters=parameters,
+        parameters=configured_parameters(name, settings),
         versions={library: _version(library) for library in libraries},
     )
 
@@ -97,16 +90,8 @@ def _load_sam2(name: str, weights_path: Path, settings: Settings, mode: Inferenc
     from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter
 
     return Sam2Segmenter(
-        name, weights_path, settings.device, _sam2_parameters(name, settings), mode
+        name, weights_path, settings.device, configured_sam2_parameters(name, settings), mode
     )
-
-
-def _sam2_parameters(name: str, settings: Settings) -> "Sam2Parameters":
-    from seg_pipeline.segmenters.sam2.parameters import default_parameters
-
-    configured = {field: getattr(settings, f"sam2_{field}") for field in _SAM2_SETTINGS}
-    overrides = {field: value for field, value in configured.items() if value is not None}
-    return replace(default_parameters(name), **overrides)
 
 
 def _version(library: str) -> str:
@@ -114,8 +99,3 @@ def _version(library: str) -> str:
         return version(library)
     except PackageNotFoundError:
         return "none"
-
-
-_SAM2_SETTINGS = tuple(
-    field.removeprefix("sam2_") for field in Settings.model_fields if field.startswith("sam2_")
-)

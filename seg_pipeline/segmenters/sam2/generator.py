@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seg_pipeline.domain import BoolMask, Box, RgbImage
+from seg_pipeline.model_parameters import Sam2Parameters
 from seg_pipeline.segmenters.core_pool import Lanes
 from seg_pipeline.segmenters.devices import give_memory_back, is_out_of_memory
 from seg_pipeline.segmenters.mask_budget import MASK_BYTES, surest_that_fit
 from seg_pipeline.segmenters.sam2.decoder import FastMaskDecoder, ImageCache
-from seg_pipeline.segmenters.sam2.parameters import Sam2Parameters
 from seg_pipeline.segmenters.sam2.sparse_masks import FEWEST_POSITIONS, MaskSampler, Thresholds
 from seg_pipeline.segmenters.sam2.upsampling import Upsampling
 

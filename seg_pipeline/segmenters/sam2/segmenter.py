@@ -17,6 +17,11 @@ import torch
 
 from seg_pipeline.domain import BoolMask, Mask, Parameters, RgbImage, Segment
 from seg_pipeline.errors import ModelError
+from seg_pipeline.model_parameters import (
+    Sam2Parameters,
+    default_parameters,
+    merged_parameters,
+)
 from seg_pipeline.segmenters import Notes
 from seg_pipeline.segmenters.devices import (
     give_memory_back,
@@ -27,11 +32,6 @@ from seg_pipeline.segmenters.devices import (
 )
 from seg_pipeline.segmenters.sam2.decoder import FastMaskDecoder
 from seg_pipeline.segmenters.sam2.generator import AutomaticMasks, GeneratedMask, PointBatches
-from seg_pipeline.segmenters.sam2.parameters import (
-    Sam2Parameters,
-    default_parameters,
-    merged_parameters,
-)
 from seg_pipeline.segmenters.sam2.upstream import UpstreamMasks
 from seg_pipeline.segmenters.weights.digest import weights_sha256
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from seg_pipeline.domain import BoolMask, Box, RgbImage
+from seg_pipeline.model_parameters import Sam2Parameters
 from seg_pipeline.segmenters.sam2.generator import GeneratedMask, PointBatches
-from seg_pipeline.segmenters.sam2.parameters import Sam2Parameters
 
 BATCH_BYTES = 2**31
 """About the most bytes that the full-resolution logits of a batch of points may take.

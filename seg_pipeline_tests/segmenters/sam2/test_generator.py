@@ -10,10 +10,10 @@ from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import RgbImage, Segment
 from seg_pipeline.errors import ModelOutOfMemory
 from seg_pipeline.imaging.masks import mask_iou
+from seg_pipeline.model_parameters import Sam2Parameters
 from seg_pipeline.segmenters.devices import has_bf16
 from seg_pipeline.segmenters.sam2.decoder import FastMaskDecoder
 from seg_pipeline.segmenters.sam2.generator import PointBatches
-from seg_pipeline.segmenters.sam2.parameters import Sam2Parameters
 from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter
 from seg_pipeline.segmenters.weights.locate import BUNDLED
 

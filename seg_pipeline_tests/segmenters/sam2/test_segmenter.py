@@ -11,8 +11,8 @@ import torch
 
 from seg_pipeline.domain import RgbImage, Segment
 from seg_pipeline.errors import ModelError, ModelFailed, ModelOutOfMemory
+from seg_pipeline.model_parameters import Sam2Parameters, default_parameters
 from seg_pipeline.segmenters.sam2 import generator
-from seg_pipeline.segmenters.sam2.parameters import Sam2Parameters, default_parameters
 from seg_pipeline.segmenters.sam2.segmenter import (
     Sam2Segmenter,
     build_model,
