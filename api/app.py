@@ -15,7 +15,17 @@ from api.middleware.methods import Methods
 from api.middleware.observing import Observing
 from api.openapi import openapi_of
 from api.readiness import ReadinessCheck
-from api.routes import assets, documentation, exports, health, jobs, parked, segment
+from api.routes import (
+    assets,
+    documentation,
+    exports,
+    health,
+    jobs,
+    models,
+    page,
+    parked,
+    segment,
+)
 from api.service import Service
 from api.service_metrics import ServiceMetrics
 from seg_pipeline.settings import Settings, get_settings
@@ -49,7 +59,10 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.service = service
     app.state.readiness = ReadinessCheck(service)
     app.state.service_metrics = ServiceMetrics(service)
-    for routes in (segment, jobs, exports, parked, assets, health, documentation):
+    for routes in (
+        *(segment, jobs, exports, models, parked, assets, health),
+        *(documentation, page),
+    ):
         app.include_router(routes.router)
     app.add_middleware(Methods, routes=app.router.routes)
     app.add_middleware(AllowedHosts, settings=settings)

@@ -135,6 +135,12 @@ class RateLimited(RequestError):
         )
 
 
+class FileNotPublished(RequestError):
+    """The documentation or the page has no such file."""
+
+    code = "not_found"
+
+
 class InvalidHost(RequestError):
     """The request has not exactly one valid Host header (RFC 9112, section 3.2)."""
 

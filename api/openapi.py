@@ -9,6 +9,7 @@ from api.error_responses import STATUS_BY_CODE, failure_body, status_of
 from api.schemas import (
     ANSWER_EXAMPLE,
     COCO_EXAMPLE,
+    MODELS_EXAMPLE,
     PAGE_EXAMPLE,
     PARKED_PAGE_EXAMPLE,
     QUEUED_EXAMPLE,
@@ -25,6 +26,7 @@ _EXAMPLES = {
     "queued": QUEUED_EXAMPLE,
     "coco": COCO_EXAMPLE,
     "page": PAGE_EXAMPLE,
+    "models": MODELS_EXAMPLE,
     "parked": PARKED_PAGE_EXAMPLE,
 }
 """Shown by reference: FastAPI drops nulls from inline examples, and so required fields."""

@@ -260,6 +260,35 @@ class Health(BaseModel):
     status: Literal["ok", "idle"]
 
 
+class ModelParameter(BaseModel):
+    """A parameter that a job may set for a model, and what it is unless one does."""
+
+    name: str
+    type: Literal["number", "integer", "boolean"]
+    default: bool | int | float = Field(description="As configured here.")
+    minimum: float | None = Field(description="Null for true or false; so is `maximum`.")
+    maximum: float | None
+    description: str
+
+
+class OfferedModel(BaseModel):
+    """A model that a job may have."""
+
+    name: str = Field(description="What `model` takes; of a path only its last part.")
+    kind: Literal["yolo", "sam2"]
+    summary: str
+    is_default: bool = Field(description="Whether it is the one of a job that names none.")
+    is_bundled: bool = Field(description="Whether its weights come with the service.")
+    is_loaded: bool = Field(description="Whether a live worker has it in memory.")
+    parameters: list[ModelParameter]
+
+
+class ModelList(BaseModel):
+    """The models that jobs may have, the default first."""
+
+    models: list[OfferedModel]
+
+
 class ServiceCard(BaseModel):
     """The service's name, version and documentation."""
 
@@ -398,6 +427,29 @@ QUEUED_EXAMPLE: dict[str, Any] = {
     "segments": [],
     "resize": None,
     "accepted_at": "2025-01-06T12:00:00.100000+00:00",
+}
+
+MODELS_EXAMPLE: dict[str, Any] = {
+    "models": [
+        {
+            "name": "demo-yolo",
+            "kind": "yolo",
+            "summary": "Finds drawn shapes and names them; it knows no photographs.",
+            "is_default": True,
+            "is_bundled": True,
+            "is_loaded": False,
+            "parameters": [
+                {
+                    "name": "confidence",
+                    "type": "number",
+                    "default": 0.25,
+                    "minimum": 0,
+                    "maximum": 1,
+                    "description": "Detections less sure than this are dropped.",
+                }
+            ],
+        }
+    ]
 }
 
 PAGE_EXAMPLE: dict[str, Any] = {

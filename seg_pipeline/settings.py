@@ -134,6 +134,14 @@ class Settings(BaseSettings):
         None,
         description="Comma-separated addresses or networks of such proxies, besides this machine.",
     )
+    dagster_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s\"'<>]+$",
+        description=(
+            "Public address of the Dagster UI, for links to a job; unset: no link, but for this"
+            " machine's while API_HOST is this machine alone."
+        ),
+    )
     base_url: str | None = Field(
         None, description="Public address of the API, for links; from the request if unset."
     )

@@ -1,15 +1,13 @@
 """The OpenAPI page, from files of an installed package: it works without the internet."""
 
-from importlib.metadata import version
 from importlib.resources import files
 
 from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 
-from api.schemas import ServiceCard
-from api.service import ServiceDep, in_thread
-from seg_pipeline.errors import RequestError
+from api.error_responses import FileNotPublished
+from api.service import in_thread
 
 router = APIRouter(tags=["documentation"])
 
@@ -24,20 +22,6 @@ _POLICY = (
     " img-src 'self' data:"
 )
 """The page starts Swagger UI from an inline script. Nothing may come from another host."""
-
-
-@router.get("/", summary="What answers here", response_model=ServiceCard)
-async def card(request: Request, service: ServiceDep) -> Response:
-    """The service's name, and where its documentation is."""
-    links = service.links(request)
-    return JSONResponse(
-        {
-            "service": "seg-pipeline",
-            "version": version("seg-pipeline"),
-            "docs": links.to("/docs"),
-            "openapi": links.to("/openapi.json"),
-        }
-    )
 
 
 @router.get("/docs", include_in_schema=False)
@@ -64,9 +48,3 @@ async def docs_file(name: str) -> Response:
     return FileResponse(
         str(path), media_type=_FILES[name], headers={"Cache-Control": "public, max-age=86400"}
     )
-
-
-class FileNotPublished(RequestError):
-    """The documentation has no such file."""
-
-    code = "not_found"

@@ -3,6 +3,7 @@ fails on purpose."""
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -70,10 +71,11 @@ class FakeWorker:
                 finish_job(self._store, claim.uuid, *self._drawings, error=self._error)
 
 
-def heartbeat(store: Store, *uuids: str) -> None:
-    """A worker's sign of life, working on these jobs."""
+def heartbeat(store: Store, *uuids: str, models: tuple[str, ...] = ()) -> None:
+    """A worker's sign of life, working on these jobs, with these models in memory."""
     now = datetime.now(UTC)
-    write_beat(store, WorkerHeartbeat("fake", 1, "here", beat_at=now, started_at=now, uuids=uuids))
+    beat = WorkerHeartbeat("fake", 1, "here", beat_at=now, started_at=now, uuids=uuids)
+    write_beat(store, replace(beat, models=models))
 
 
 class FailingStore:

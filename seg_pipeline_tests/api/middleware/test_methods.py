@@ -11,6 +11,8 @@ PATHS = {
     "/metrics": "GET, HEAD, OPTIONS",
     "/docs": "GET, HEAD, OPTIONS",
     "/docs/swagger-ui.css": "GET, HEAD, OPTIONS",
+    "/ui/app.js": "GET, HEAD, OPTIONS",
+    "/models": "GET, HEAD, OPTIONS",
     "/openapi.json": "GET, HEAD, OPTIONS",
     "/jobs": "GET, HEAD, POST, OPTIONS",
     "/jobs/abc": "GET, HEAD, DELETE, OPTIONS",

@@ -1,0 +1,82 @@
+"""The models that jobs may have, and what a job may set for each."""
+
+from pathlib import PurePath
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse, Response
+
+from api.auth import RequireKey
+from api.openapi import EVERYWHERE, failures, shown
+from api.schemas import ModelList
+from api.service import Service, ServiceDep, in_thread
+from seg_pipeline.domain import DEMO_MODELS, Range, Switch, parameters_of, shown_model
+from seg_pipeline.model_parameters import MEANINGS, configured_parameters, is_sam2
+from seg_pipeline.settings import Settings
+
+router = APIRouter(tags=["models"], dependencies=[RequireKey])
+
+_SUMMARIES = {
+    "demo-yolo": "Finds drawn shapes and names them; it knows no photographs.",
+    "demo-sam2": "Masks everything in drawn scenes, without names; it knows no photographs.",
+}
+
+
+@router.get(
+    "/models",
+    summary="List models and their parameters",
+    response_model=ModelList,
+    responses={
+        200: {"description": "The models, the default first.", "content": shown("models")},
+        **failures(*EVERYWHERE),
+    },
+)
+async def list_models(service: ServiceDep) -> Response:
+    """The default, the others that the operator offers, and the demo models."""
+    loaded = await in_thread(_loaded_models, service)
+    names = nameable_models(service.settings)
+    return JSONResponse({"models": [describe(name, service.settings, loaded) for name in names]})
+
+
+def nameable_models(settings: Settings) -> list[str]:
+    """The default model, and the others that a job may name; paths it may not."""
+    others = [name for name in settings.offered_models if shown_model(name) == name]
+    return list(dict.fromkeys((settings.model, *others, *DEMO_MODELS)))
+
+
+def describe(name: str, settings: Settings, loaded: set[str]) -> dict[str, Any]:
+    """A model as clients see it."""
+    values = configured_parameters(name, settings)
+    return {
+        "name": shown_model(name),
+        "kind": "sam2" if is_sam2(name) else "yolo",
+        "summary": _summary(name),
+        "is_default": name == settings.model,
+        "is_bundled": name in DEMO_MODELS,
+        "is_loaded": name in loaded,
+        "parameters": [
+            {"name": key, "default": values[key], "description": MEANINGS[key], **_limits(limits)}
+            for key, limits in parameters_of(name).items()
+        ],
+    }
+
+
+def _limits(limits: Range | Switch) -> dict[str, Any]:
+    if isinstance(limits, Switch):
+        return {"type": "boolean", "minimum": None, "maximum": None}
+    kind = "integer" if limits.whole else "number"
+    return {"type": kind, "minimum": limits.least, "maximum": limits.most}
+
+
+def _summary(name: str) -> str:
+    if name in _SUMMARIES:
+        return _SUMMARIES[name]
+    if is_sam2(name):
+        return "Masks everything in the picture, without names."
+    if PurePath(name).name != name or name.endswith(".pt"):
+        return "Finds what it was trained to find, and names it."
+    return "Finds everyday objects, and names them."
+
+
+def _loaded_models(service: Service) -> set[str]:
+    return {name for beat in service.live_beats() for name in beat.models}

@@ -1,0 +1,577 @@
+// The page: from a picture to its segments.
+
+import { Refusal, address, ask, fetchFile, hasKey, notice, persist, send, sentence, sleep } from "./client.js";
+import { announce, byId, count, fillFacts, make, percent, press, seconds } from "./dom.js";
+import { colourOf } from "./masks.js";
+import { Options } from "./options.js";
+import { forget, jobs, remember, thumbnail } from "./recent.js";
+import { curl, httpx } from "./snippets.js";
+import { Viewer } from "./viewer.js";
+
+const DAGSTER = document.querySelector("meta[name=dagster-url]").content;
+const STEPS = { sending: "Send", queued: "Wait for a worker", processing: "Segment", completed: "Done" };
+const STAGES = { source_image: "Read the picture", segments: "Model", cutouts: "Masks and cut-outs", result: "Publish" };
+const TITLES = { coco: "COCO", yolo: "YOLO", labelme: "LabelMe", "label-map": "Label map", zip: "ZIP of all" };
+const FORMATS = document.querySelector("meta[name=export-formats]").content.split(" ").filter(Boolean);
+
+/** What is on the page: a source with `file` or `url`, and the job that it became. */
+const state = { source: null, job: null, uuid: null, lit: -1, picked: -1, language: "curl", abort: null, preview: null };
+const options = new Options(() => {
+  showSnippet();
+  byId("rerun").hidden = !state.source || !["done", "failed"].includes(document.body.dataset.view);
+});
+const viewer = new Viewer({ onHover: hover, onPick: pick, labelOf: titleOf });
+
+// From a picture to a job
+
+function start(source) {
+  state.source = source;
+  const uuid = newUuid();
+  history.pushState(null, "", `#${uuid}`);
+  showPreview(source);
+  follow(uuid, (signal) => submit(uuid, source, signal));
+  remember(uuid, { name: source.name ?? source.url, at: Date.now() });
+}
+
+/** Shows a job while it is worked on, and its end. `begin` sends it first, if it is new. */
+async function follow(uuid, begin) {
+  state.abort?.abort();
+  const abort = (state.abort = new AbortController());
+  Object.assign(state, { uuid, job: null, lit: -1, picked: -1 });
+  viewer.clear();
+  setView("running");
+  const clock = new Clock(begin ? "sending" : "queued");
+  try {
+    let job = begin ? await begin(abort.signal) : null;
+    job = await untilFinished(uuid, job, clock, abort.signal);
+    if (abort.signal.aborted) return;
+    if (job.status === "completed") await showResult(job);
+    else showFailure(job.error.message, job.error.code);
+  } catch (error) {
+    if (!abort.signal.aborted) showError(error);
+  } finally {
+    clock.stop();
+  }
+}
+
+function submit(uuid, source, signal) {
+  const request = { uuid, ...options.request() };
+  if (source.url) {
+    return persist(() => ask("jobs", { method: "POST", json: { image_url: source.url, ...request }, signal }), { signal });
+  }
+  const form = () => {
+    const fields = new FormData();
+    for (const [name, value] of Object.entries(request)) {
+      fields.append(name, typeof value === "object" ? JSON.stringify(value) : value);
+    }
+    fields.append("image", source.file, source.name);
+    return fields;
+  };
+  const onProgress = (share) => (byId("subline").textContent = share < 1 ? `${percent(share)} sent` : "");
+  return persist(() => send("jobs", form(), { signal, onProgress }), { signal, patience: 8 });
+}
+
+async function untilFinished(uuid, first, clock, signal) {
+  let job = first;
+  for (let pause = 100; ; pause = Math.min(pause * 1.3, 1000)) {
+    job ??= await persist(() => ask(`jobs/${uuid}`, { signal }), { signal });
+    if (signal.aborted || ["completed", "failed"].includes(job.status)) return job;
+    clock.enter(job.status);
+    await sleep(document.hidden ? 3000 : pause);
+    job = null;
+  }
+}
+
+/** Counts the seconds of each step while a job runs. */
+class Clock {
+  constructor(step) {
+    this.began = { [step]: performance.now() };
+    this.enter(step);
+    this.timer = setInterval(() => this.show(), 100);
+  }
+
+  enter(step) {
+    if (this.step !== step) {
+      this.step = step;
+      this.began[step] ??= performance.now();
+      const words = { sending: "Sending", queued: "Waiting for a worker", processing: "Segmenting" };
+      byId("headline").textContent = words[step];
+      byId("subline").textContent = options.model?.name ?? "";
+      announce(words[step]);
+    }
+    this.show();
+  }
+
+  show() {
+    const names = Object.keys(STEPS).filter((name) => name !== "sending" || this.began.sending);
+    const now = performance.now();
+    const rows = names.map((name, place) => {
+      const began = this.began[name];
+      const end = names.slice(place + 1).map((next) => this.began[next]).find(Boolean) ?? now;
+      const item = make("li", { className: name === this.step ? "now" : began ? "done" : "" }, STEPS[name]);
+      if (names.indexOf(this.step) > place) item.className = "done";
+      item.append(make("span", {}, began ? seconds((end - began) / 1000) : ""));
+      if (name === this.step) item.setAttribute("aria-current", "step");
+      return item;
+    });
+    byId("steps").replaceChildren(...rows);
+    byId("pill").textContent = `${byId("headline").textContent} · ${seconds((now - Math.min(...Object.values(this.began))) / 1000)}`;
+  }
+
+  stop() {
+    clearInterval(this.timer);
+  }
+}
+
+// What is shown
+
+function setView(view) {
+  document.body.dataset.view = view;
+  byId("drop").hidden = view !== "empty";
+  byId("view").hidden = view === "empty";
+  byId("new").hidden = view === "empty";
+  byId("progress").hidden = byId("pill").hidden = view !== "running";
+  byId("failure").hidden = view !== "failed";
+  byId("result").hidden = view !== "done";
+  byId("tools").hidden = view !== "done";
+  byId("rerun").hidden = !state.source || !["done", "failed"].includes(view);
+  byId("again").hidden = !state.source;
+  byId("everybody").hidden = view !== "empty" || !byId("everybody-list").children.length;
+  for (const link of document.querySelectorAll("[data-lineage]")) {
+    link.hidden = !DAGSTER;
+    link.href = lineage(state.uuid);
+  }
+  showRecent();
+  showSnippet();
+}
+
+const lineage = (uuid) => `${DAGSTER}/assets/result?view=partitions&partition=${encodeURIComponent(uuid)}`;
+
+function showEmpty() {
+  state.abort?.abort();
+  Object.assign(state, { source: null, job: null, uuid: null });
+  viewer.clear();
+  document.title = "seg-pipeline";
+  setView("empty");
+}
+
+function showPreview(source) {
+  if (state.preview) URL.revokeObjectURL(state.preview);
+  state.preview = source.file ? URL.createObjectURL(source.file) : null;
+  setPicture(state.preview, source.url ?? "This browser shows no such picture; wait for the result.");
+}
+
+/** Shows a picture, or a sentence where there is none. */
+function setPicture(url, otherwise) {
+  const [picture, none] = [byId("picture"), byId("no-preview")];
+  none.textContent = otherwise;
+  none.hidden = Boolean(url);
+  picture.hidden = !url;
+  picture.onerror = () => ([none.hidden, picture.hidden] = [false, true]);
+  picture.onload = () => setRatio(picture.naturalWidth, picture.naturalHeight);
+  if (url) picture.src = url;
+  else picture.removeAttribute("src");
+}
+
+const setRatio = (width, height) => document.documentElement.style.setProperty("--ratio", width / height);
+
+async function showResult(job) {
+  state.job = job;
+  setView("done");
+  setRatio(job.width, job.height);
+  const shown = count(job.segments.length, "segment");
+  const took = (Date.parse(job.completed_at) - Date.parse(job.accepted_at)) / 1000;
+  byId("found").textContent = job.segments.length ? shown : "Nothing found";
+  byId("facts").textContent = `${job.model} · ${job.width} × ${job.height} · ${seconds(took)}`;
+  byId("nothing").hidden = job.segments.length > 0;
+  byId("segments").hidden = !job.segments.length;
+  document.title = `${shown} · seg-pipeline`;
+  showList(job);
+  showTimes(job);
+  showDownloads(job);
+  unpick();
+  announce(`Done: ${shown} in ${seconds(took)}.`);
+  showOriginal(job);
+  await viewer.show(job);
+  document.body.dataset.masks = state.uuid;
+}
+
+/** The picture as the service has it, over the preview once it is there. */
+function showOriginal(job) {
+  const original = job.urls[0];
+  const image = new Image();
+  image.onload = () => {
+    if (state.job !== job) return;
+    setPicture(original, "");
+    byId("picture").alt = `The picture, with ${count(job.segments.length, "segment")}`;
+    if (state.preview) return;
+    keepThumbnail(job, image);
+  };
+  image.onerror = () => state.job === job && !state.preview && setPicture(null, "The picture has expired.");
+  image.src = original;
+  if (state.preview && byId("picture").complete && byId("picture").naturalWidth) keepThumbnail(job, byId("picture"));
+  else keepThumbnail(job, null);
+}
+
+function keepThumbnail(job, image) {
+  const thumb = image && new URL(image.src, location.href).origin === location.origin ? thumbnail(image) : null;
+  const known = jobs().find(({ uuid }) => uuid === job.uuid);
+  remember(job.uuid, { model: job.model, found: job.segments.length, at: known?.at ?? Date.parse(job.accepted_at), ...(thumb ? { thumb } : {}) });
+  showRecent();
+}
+
+function showFailure(reason, code) {
+  setView("failed");
+  byId("reason").textContent = sentence(reason);
+  byId("code").textContent = code;
+  document.title = "Failed · seg-pipeline";
+  announce(`It failed: ${reason}`);
+  remember(state.uuid, { failed: true });
+  showRecent();
+}
+
+function showError(error) {
+  if (error instanceof Refusal && error.status === 404) {
+    forget(state.uuid);
+    history.replaceState(null, "", location.pathname + location.search);
+    showEmpty();
+    notice("That job has expired, or was deleted.");
+    return;
+  }
+  showFailure(error.message, error.code ?? "");
+  if (error instanceof Refusal) forget(state.uuid), showRecent();
+}
+
+// Segments
+
+function titleOf(segment, index) {
+  const name = segment.label ?? `Segment ${index + 1}`;
+  const score = scoreOf(segment);
+  return score === null ? name : `${name}  ${percent(score)}`;
+}
+
+const scoreOf = (segment) => segment.confidence ?? (segment.predicted_iou === null ? null : Math.min(1, segment.predicted_iou));
+
+function showList(job) {
+  byId("list").replaceChildren(...job.segments.map((segment, index) => {
+    const swatch = make("i");
+    swatch.style.background = `rgb(${colourOf(index)})`;
+    const score = scoreOf(segment);
+    const scored = make("span", { title: segment.confidence === null ? "predicted IoU" : "confidence" }, score === null ? "" : percent(score));
+    const area = make("span", { title: "of the picture" }, percent(segment.area_percent / 100, 1));
+    const option = make("div", { className: "option", id: `segment-${index}` }, swatch, make("b", {}, segment.label ?? `Segment ${index + 1}`), scored, area);
+    option.setAttribute("role", "option");
+    option.setAttribute("aria-selected", "false");
+    return option;
+  }));
+}
+
+function indexOf(event) {
+  const option = event.target.closest?.(".option");
+  return option ? Number(option.id.replace("segment-", "")) : -1;
+}
+
+function hover(index) {
+  if (index === state.lit) return;
+  state.lit = index;
+  byId("list").querySelector(".lit")?.classList.remove("lit");
+  if (index >= 0) byId(`segment-${index}`).classList.add("lit");
+  viewer.light(index >= 0 ? index : state.picked);
+}
+
+function unpick() {
+  byId("list").querySelector('[aria-selected="true"]')?.setAttribute("aria-selected", "false");
+  byId("list").removeAttribute("aria-activedescendant");
+  byId("selected").hidden = true;
+  state.picked = -1;
+  viewer.light(state.lit);
+}
+
+function pick(index) {
+  if (index < 0) return unpick();
+  unpick();
+  state.picked = index;
+  const [option, segment] = [byId(`segment-${index}`), state.job.segments[index]];
+  option.setAttribute("aria-selected", "true");
+  byId("list").setAttribute("aria-activedescendant", option.id);
+  byId("selected").hidden = false;
+  byId("selected-name").textContent = segment.label ?? `Segment ${index + 1}`;
+  showSegment(segment, byId("as-mask").getAttribute("aria-pressed") === "true");
+  setDownload(byId("get-crop"), segment.crop_url, `${state.uuid}-${index}.webp`);
+  setDownload(byId("get-mask"), segment.mask_url, `${state.uuid}-${index}-mask.png`);
+  fillFacts(byId("selected-facts"), factsOf(segment));
+  option.scrollIntoView({ block: "nearest" });
+  viewer.light(index);
+}
+
+function factsOf({ bbox, area, area_percent, confidence, predicted_iou, stability_score }) {
+  const share = (value) => (value === null ? null : percent(value, 1));
+  return [
+    ["Confidence", share(confidence)], ["Predicted IoU", share(predicted_iou)], ["Stability", share(stability_score)],
+    ["Area", `${area.toLocaleString("en")} px · ${area_percent.toFixed(2)} %`],
+    ["Box", `${bbox.x}, ${bbox.y} · ${bbox.width} × ${bbox.height}`],
+  ];
+}
+
+function showSegment(segment, asMask) {
+  const image = byId("selected-image");
+  image.src = asMask ? segment.mask_url : segment.crop_url;
+  image.alt = `${asMask ? "Mask" : "Cut-out"} of ${byId("selected-name").textContent}`;
+  image.parentElement.classList.toggle("paper", asMask);
+}
+
+function walk(event) {
+  const last = state.job.segments.length - 1;
+  const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity };
+  if (event.key === "Enter" && state.picked >= 0) return byId("get-crop").focus();
+  if (!(event.key in steps)) return;
+  event.preventDefault();
+  if (state.picked < 0) pick(event.key === "End" ? last : 0);
+  else pick(Math.max(0, Math.min(last, state.picked + steps[event.key])));
+}
+
+// Files, times, code
+
+/** A link to a file; one of the service's own is fetched with the key where there is one. */
+function setDownload(link, url, name) {
+  const isOwn = new URL(url, location.href).origin === location.origin;
+  Object.assign(link, { href: url, download: name, target: isOwn ? "" : "_blank", rel: "noreferrer" });
+  link.onclick = (event) => {
+    if (!isOwn || !hasKey()) return;
+    event.preventDefault();
+    save(url, name);
+  };
+}
+
+async function save(url, name) {
+  try {
+    const fetched = await persist(() => fetchFile(url));
+    const file = URL.createObjectURL(fetched.blob);
+    make("a", { href: file, download: name || fetched.name }).click();
+    setTimeout(() => URL.revokeObjectURL(file), 60000);
+  } catch (error) {
+    notice(sentence(error.message));
+  }
+}
+
+function showDownloads(job) {
+  const files = [
+    ["JSON", address(`jobs/${job.uuid}`), `${job.uuid}.json`],
+    ...FORMATS.map((name) => [TITLES[name] ?? sentence(name), address(`jobs/${job.uuid}/export?format=${name}`), ""]),
+    ["Overlay", job.overlay_url, `${job.uuid}-overlay.webp`],
+    ["Picture", job.urls[0], `${job.uuid}.webp`],
+  ];
+  byId("downloads").replaceChildren(...files.filter(([, url]) => url).map(([title, url, name]) => {
+    const link = make("a", { className: "button small" }, title);
+    setDownload(link, url, name);
+    return link;
+  }));
+}
+
+function showTimes(job) {
+  const waited = (Date.parse(job.started_at) - Date.parse(job.accepted_at)) / 1000;
+  const rows = [["Waited", waited], ...Object.entries(job.seconds).map(([stage, value]) => [STAGES[stage] ?? stage, value])];
+  const total = rows.reduce((sum, [, value]) => sum + value, 0) || 1;
+  byId("bar").replaceChildren(...rows.map(([, value], place) => {
+    const part = make("i");
+    part.style.width = percent(value / total, 1).replace(" ", "");
+    part.style.background = `hsl(${215 + place * 42} 55% ${58 - place * 3}%)`;
+    return part;
+  }));
+  fillFacts(byId("times"), rows.map(([name, value]) => [name, seconds(value)]));
+}
+
+function showSnippet() {
+  const source = state.source ?? { name: "picture.jpg" };
+  const write = state.language === "curl" ? curl : httpx;
+  byId("snippet").textContent = write(source, options.request(), hasKey());
+}
+
+// Jobs of before
+
+function showRecent() {
+  const list = jobs();
+  byId("recent").hidden = !list.length;
+  byId("recent-list").replaceChildren(...list.map((job) => {
+    const found = job.failed ? "failed" : job.found === undefined ? "" : count(job.found, "segment");
+    const face = job.thumb ? make("img", { src: job.thumb, alt: "" }) : make("span", {}, (job.name ?? job.uuid).slice(-18));
+    const button = make("button", { type: "button", title: [job.name, found].filter(Boolean).join(", "), onclick: () => open(job.uuid) }, face);
+    button.setAttribute("aria-label", [job.name ?? job.uuid, job.model, found].filter(Boolean).join(", "));
+    if (job.uuid === state.uuid) button.setAttribute("aria-current", "true");
+    return make("li", {}, button);
+  }));
+}
+
+function open(uuid) {
+  if (location.hash !== `#${uuid}`) history.pushState(null, "", `#${uuid}`);
+  if (uuid !== state.uuid) route();
+}
+
+/** Shows what the address names: a job, or the way to a new one. */
+function route() {
+  notice("");
+  const uuid = decodeURIComponent(location.hash.slice(1));
+  if (!/^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/.test(uuid) || byId(uuid)) return showEmpty();
+  state.source = null;
+  if (state.preview) URL.revokeObjectURL(state.preview);
+  state.preview = null;
+  setPicture(null, "");
+  return follow(uuid, null);
+}
+
+async function showEverybody() {
+  const { jobs: lines } = await ask("jobs?limit=50").catch(() => ({ jobs: [] }));
+  byId("everybody-list").replaceChildren(...lines.map(({ uuid, status }) =>
+    make("li", {}, make("button", { type: "button", onclick: () => open(uuid) }, make("code", {}, uuid), make("span", { className: "muted" }, status)))));
+  byId("everybody").hidden = document.body.dataset.view !== "empty" || !lines.length;
+}
+
+// What people do
+
+function takeFiles(files) {
+  const file = [...(files ?? [])][0];
+  if (file) start({ file, name: file.name || "picture.png" });
+}
+
+function takeText(text) {
+  const url = text.trim();
+  if (/^(https?|s3):\/\/\S+$/.test(url)) start({ url });
+}
+
+async function pasteByButton() {
+  const items = await navigator.clipboard.read().catch(() => []);
+  for (const item of items) {
+    const type = item.types.find((each) => each.startsWith("image/"));
+    if (type) return takeFiles([new File([await item.getType(type)], `pasted.${type.slice(6)}`, { type })]);
+    if (item.types.includes("text/plain")) return takeText(await (await item.getType("text/plain")).text());
+  }
+  return notice("There is neither a picture nor an address to paste.");
+}
+
+async function cancel() {
+  const uuid = state.uuid;
+  state.abort.abort();
+  await ask(`jobs/${uuid}`, { method: "DELETE" }).catch(() => {});
+  forget(uuid);
+  history.pushState(null, "", location.pathname + location.search);
+  showEmpty();
+}
+
+async function remove() {
+  if (!confirm("Delete this job with its files?")) return;
+  try {
+    await persist(() => ask(`jobs/${state.uuid}`, { method: "DELETE" }));
+    forget(state.uuid);
+    history.pushState(null, "", location.pathname + location.search);
+    showEmpty();
+    announce("Deleted.");
+  } catch (error) {
+    notice(sentence(error.message));
+  }
+}
+
+function newUuid() {
+  if (crypto.randomUUID) return crypto.randomUUID();
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function listen() {
+  for (const id of ["file", "camera"]) {
+    byId(id).addEventListener("change", (event) => {
+      takeFiles(event.target.files);
+      event.target.value = "";
+    });
+  }
+  byId("paste").hidden = !navigator.clipboard?.read;
+  byId("paste").onclick = pasteByButton;
+  byId("sample").onclick = async () => takeFiles([new File([(await fetchFile("ui/sample.jpg")).blob], "sample.jpg", { type: "image/jpeg" })]);
+  byId("address").onsubmit = (event) => {
+    event.preventDefault();
+    start({ url: byId("url").value.trim() });
+  };
+  byId("new").onclick = byId("home").onclick = (event) => {
+    event.preventDefault();
+    history.pushState(null, "", location.pathname + location.search);
+    showEmpty();
+    byId("stage").focus();
+  };
+  byId("again").onclick = byId("rerun").onclick = () => start(state.source);
+  byId("cancel").onclick = cancel;
+  byId("delete").onclick = remove;
+  byId("forget").onclick = () => (forget(), showRecent());
+  listenToSegments();
+  listenToCode();
+  listenEverywhere();
+}
+
+function listenToSegments() {
+  const list = byId("list");
+  list.addEventListener("pointermove", (event) => hover(indexOf(event)));
+  list.addEventListener("pointerleave", () => hover(-1));
+  list.addEventListener("click", (event) => indexOf(event) >= 0 && pick(indexOf(event)));
+  list.addEventListener("keydown", walk);
+  byId("unselect").onclick = () => (unpick(), list.focus());
+  const [crop, mask] = [byId("as-crop"), byId("as-mask")];
+  crop.onclick = () => (press(crop, mask), showSegment(state.job.segments[state.picked], false));
+  mask.onclick = () => (press(mask, crop), showSegment(state.job.segments[state.picked], true));
+  byId("shade").onclick = (event) => {
+    const isShaded = event.currentTarget.getAttribute("aria-pressed") !== "true";
+    event.currentTarget.setAttribute("aria-pressed", String(isShaded));
+    viewer.shade(isShaded);
+  };
+}
+
+function listenToCode() {
+  const [shell, python] = [byId("in-curl"), byId("in-python")];
+  shell.onclick = () => (press(shell, python), (state.language = "curl"), showSnippet());
+  python.onclick = () => (press(python, shell), (state.language = "python"), showSnippet());
+  byId("copy").hidden = !navigator.clipboard?.writeText;
+  byId("copy").onclick = async () => {
+    await navigator.clipboard.writeText(byId("snippet").textContent);
+    announce("Copied.");
+    byId("copy").textContent = "Copied";
+    setTimeout(() => (byId("copy").textContent = "Copy"), 1500);
+  };
+}
+
+function listenEverywhere() {
+  const isPicture = (event) => [...(event.dataTransfer?.types ?? [])].some((type) => ["Files", "text/uri-list"].includes(type));
+  addEventListener("dragover", (event) => {
+    if (!isPicture(event)) return;
+    event.preventDefault();
+    byId("veil").hidden = false;
+  });
+  addEventListener("dragleave", (event) => !event.relatedTarget && (byId("veil").hidden = true));
+  addEventListener("drop", (event) => {
+    byId("veil").hidden = true;
+    if (!isPicture(event)) return;
+    event.preventDefault();
+    if (event.dataTransfer.files.length) takeFiles(event.dataTransfer.files);
+    else takeText(event.dataTransfer.getData("text/uri-list"));
+  });
+  addEventListener("paste", (event) => {
+    if (event.target.matches?.("input")) return;
+    if (event.clipboardData.files.length) takeFiles(event.clipboardData.files);
+    else takeText(event.clipboardData.getData("text/plain"));
+  });
+  addEventListener("keydown", (event) => event.key === "Escape" && state.picked >= 0 && unpick());
+  addEventListener("popstate", route);
+}
+
+async function begin() {
+  listen();
+  byId("dagster").hidden = !DAGSTER;
+  byId("dagster").href = DAGSTER || "#";
+  setView("empty");
+  try {
+    const { models } = await persist(() => ask("models"));
+    options.take(models);
+    byId("sample").hidden = !models.some(({ name, is_default }) => is_default && name.startsWith("demo-"));
+  } catch (error) {
+    notice(sentence(error.message));
+  }
+  route();
+  showEverybody();
+}
+
+begin();

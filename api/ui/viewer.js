@@ -1,0 +1,189 @@
+// The picture with its segments: tinted, and one lit while the others are dimmed.
+
+import { byId } from "./dom.js";
+import { boxRaster, colourOf, rasterOf, rasterSize } from "./masks.js";
+
+const TINT = 0.4;
+const LOADS_AT_ONCE = 6;
+
+export class Viewer {
+  /** `onHover(index)` and `onPick(index)` are told of segments by their place; -1 is none. */
+  constructor({ onHover, onPick, labelOf }) {
+    this.canvas = byId("tint");
+    this.chip = byId("chip");
+    this.labelOf = labelOf;
+    this.isShaded = true;
+    this.clear();
+    this.canvas.addEventListener("pointermove", (event) => {
+      const index = this.at(event);
+      this.moveChip(event, index);
+      onHover(index);
+    });
+    this.canvas.addEventListener("pointerleave", () => {
+      this.chip.hidden = true;
+      onHover(-1);
+    });
+    this.canvas.addEventListener("click", (event) => onPick(this.at(event)));
+  }
+
+  clear() {
+    this.segments = [];
+    this.masks = new Map();
+    this.ids = null;
+    this.base = null;
+    this.lit = -1;
+    this.generation = (this.generation ?? 0) + 1;
+    this.chip.hidden = true;
+    this.canvas.width = this.canvas.height = 1;
+  }
+
+  /** Takes a finished job; masks that must be fetched appear one by one. */
+  async show(job) {
+    this.clear();
+    const generation = this.generation;
+    this.segments = job.segments;
+    this.picture = [job.width, job.height];
+    this.size = rasterSize(...this.picture);
+    [this.canvas.width, this.canvas.height] = this.size;
+    this.ids = new Uint16Array(this.size[0] * this.size[1]);
+    const order = [...job.segments.keys()].sort((a, b) => job.segments[b].area - job.segments[a].area);
+    this.rankOf = new Uint16Array(order.length);
+    order.forEach((index, rank) => (this.rankOf[index] = rank));
+    await this.readAll(order, generation);
+  }
+
+  async readAll(order, generation) {
+    const queue = [...order];
+    const work = async () => {
+      for (let index = queue.shift(); index !== undefined; index = queue.shift()) {
+        const segment = this.segments[index];
+        const covered = await rasterOf(segment, this.size);
+        if (generation !== this.generation) return;
+        this.mark(index, covered ?? boxRaster(segment, this.picture, this.size));
+        if (!segment.rle && !queue.length) this.refresh();
+      }
+    };
+    await Promise.all(Array.from({ length: LOADS_AT_ONCE }, work));
+    if (generation === this.generation) this.refresh();
+  }
+
+  /** Writes a segment into the map of ids, over larger ones and below smaller ones. */
+  mark(index, covered) {
+    const rank = this.rankOf[index];
+    for (let i = 0; i < covered.length; i += 1) {
+      if (covered[i] && (!this.ids[i] || this.rankOf[this.ids[i] - 1] <= rank)) this.ids[i] = index + 1;
+    }
+    this.masks.set(index, this.cut(index, covered));
+  }
+
+  /** A mask as a small canvas of its own box, white inside. */
+  cut(index, covered) {
+    const [columns, rows] = this.size;
+    const { bbox } = this.segments[index];
+    const [width, height] = this.picture;
+    const left = Math.max(0, Math.floor((bbox.x * columns) / width) - 1);
+    const top = Math.max(0, Math.floor((bbox.y * rows) / height) - 1);
+    const right = Math.min(columns, Math.ceil(((bbox.x + bbox.width) * columns) / width) + 1);
+    const bottom = Math.min(rows, Math.ceil(((bbox.y + bbox.height) * rows) / height) + 1);
+    const canvas = new OffscreenCanvas(Math.max(1, right - left), Math.max(1, bottom - top));
+    const image = new ImageData(canvas.width, canvas.height);
+    for (let y = top; y < bottom; y += 1) {
+      for (let x = left; x < right; x += 1) {
+        if (covered[y * columns + x]) image.data.fill(255, ((y - top) * canvas.width + x - left) * 4, ((y - top) * canvas.width + x - left) * 4 + 4);
+      }
+    }
+    canvas.getContext("2d").putImageData(image, 0, 0);
+    return { canvas, left, top };
+  }
+
+  /** Draws the tint of all segments anew. */
+  refresh() {
+    const [columns, rows] = this.size;
+    const image = new ImageData(columns, rows);
+    const colours = this.segments.map((_, index) => colourOf(index));
+    const data = image.data;
+    for (let i = 0; i < this.ids.length; i += 1) {
+      const id = this.ids[i];
+      if (!id) continue;
+      const [red, green, blue] = colours[id - 1];
+      const isEdge = id !== this.ids[i + 1] || id !== this.ids[i - 1] || id !== this.ids[i + columns] || id !== this.ids[i - columns];
+      data.set([red, green, blue, isEdge ? 255 : 255 * TINT], i * 4);
+    }
+    this.base = new OffscreenCanvas(columns, rows);
+    this.base.getContext("2d").putImageData(image, 0, 0);
+    this.draw();
+  }
+
+  light(index) {
+    if (index === this.lit) return;
+    this.lit = index;
+    this.draw();
+  }
+
+  shade(isShaded) {
+    this.isShaded = isShaded;
+    this.draw();
+  }
+
+  draw() {
+    const context = this.canvas.getContext("2d");
+    context.globalCompositeOperation = "source-over";
+    context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    const mask = this.masks.get(this.lit);
+    if (mask) this.drawLit(context, mask);
+    else if (this.base && this.isShaded) context.drawImage(this.base, 0, 0);
+  }
+
+  drawLit(context, { canvas, left, top }) {
+    const width = Math.max(1.5, Math.max(...this.size) / 450);
+    context.fillStyle = "#000a";
+    context.fillRect(0, 0, this.canvas.width, this.canvas.height);
+    context.globalCompositeOperation = "destination-out";
+    context.drawImage(canvas, left, top);
+    context.globalCompositeOperation = "source-over";
+    context.drawImage(outline(canvas, width, `rgb(${colourOf(this.lit)})`), left - 2 * width, top - 2 * width);
+  }
+
+  /** The place of the segment under a pointer; -1 is none. */
+  at(event) {
+    if (!this.ids) return -1;
+    const box = this.canvas.getBoundingClientRect();
+    const x = Math.floor(((event.clientX - box.left) / box.width) * this.size[0]);
+    const y = Math.floor(((event.clientY - box.top) / box.height) * this.size[1]);
+    return (this.ids[y * this.size[0] + x] || 0) - 1;
+  }
+
+  moveChip(event, index) {
+    this.chip.hidden = index < 0 || event.pointerType === "touch";
+    if (this.chip.hidden) return;
+    this.chip.textContent = this.labelOf(this.segments[index], index);
+    const box = byId("view").getBoundingClientRect();
+    const x = Math.min(event.clientX - box.left + 14, box.width - this.chip.offsetWidth - 6);
+    const y = Math.min(event.clientY - box.top + 18, box.height - this.chip.offsetHeight - 6);
+    this.chip.style.transform = `translate(${x}px, ${y}px)`;
+  }
+}
+
+/** The outer edge of a mask, `width` thick, white with its colour around. */
+function outline(mask, width, colour) {
+  const pad = 2 * width;
+  const ring = (thick, paint) => {
+    const canvas = new OffscreenCanvas(Math.ceil(mask.width + 2 * pad), Math.ceil(mask.height + 2 * pad));
+    const context = canvas.getContext("2d");
+    for (let turn = 0; turn < 16; turn += 1) {
+      const angle = (turn * Math.PI) / 8;
+      context.drawImage(mask, pad + thick * Math.cos(angle), pad + thick * Math.sin(angle));
+    }
+    context.globalCompositeOperation = "source-in";
+    context.fillStyle = paint;
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    return canvas;
+  };
+  const both = ring(2 * width, colour);
+  const context = both.getContext("2d");
+  context.globalCompositeOperation = "source-over";
+  context.drawImage(ring(width, "#fff"), 0, 0);
+  context.globalCompositeOperation = "destination-out";
+  context.drawImage(mask, pad, pad);
+  return both;
+}

@@ -1,0 +1,283 @@
+"""The page at `/` as a person uses it, in a real browser with a real API; a stand-in works."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from pycocotools import mask as coco
+
+from seg_pipeline.errors import ModelFailed
+from seg_pipeline.imaging.masks import mask_to_rle
+from seg_pipeline.store import Store
+from seg_pipeline_tests.api.serving import Serve
+from seg_pipeline_tests.api.stand_ins import FakeWorker
+from seg_pipeline_tests.browser import chromium
+from seg_pipeline_tests.builders import make_picture, make_segment, picture_bytes
+
+pytestmark = pytest.mark.process
+
+WIDE = 24
+LARGE = "/".join("#" * 20 + "." * 4 for _ in range(16))
+SMALL = "/".join("." * 4 + ("#" * 6 if 4 <= row < 10 else "." * 6) + "." * 14 for row in range(16))
+PICTURE = {
+    "name": "photo.png",
+    "mimeType": "image/png",
+    "buffer": picture_bytes(make_picture(WIDE, 16)),
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A tab; a script's error or anything that the page's policy forbids fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page, errors = context.new_page(), list[str]()
+    page.set_default_timeout(20_000)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on(
+        "console",
+        lambda line: errors.append(line.text) if "Content Security" in line.text else None,
+    )
+    yield page
+    context.close()
+    assert errors == []
+
+
+def opened(page: Page, serve: Serve, path: str = "", **values: Any) -> str:
+    """Opens the page of a served API, and gives its address."""
+    url = str(serve(**values).base_url)
+    page.goto(f"{url}/{path}")
+    return url
+
+
+def segment(page: Page) -> None:
+    """Chooses a picture, and waits for its segments."""
+    page.set_input_files("#file", PICTURE)  # type: ignore[arg-type]
+    page.wait_for_selector("body[data-view=done][data-masks]")
+
+
+def lit(page: Page, x: float, y: float) -> str:
+    """The segment that lights up under a place of the picture, given as shares of its sides."""
+    box = page.locator("#tint").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    option = page.locator(".option.lit")
+    return str(option.get_attribute("id")) if option.count() else "none"
+
+
+def test_a_picture_becomes_segments_that_light_up_under_the_pointer(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    with FakeWorker(api_store, LARGE, SMALL):
+        opened(page, serve)
+        segment(page)
+    expect(page.locator("#found")).to_have_text("2 segments")
+    assert lit(page, 0.7, 0.9) == "segment-0"
+    assert lit(page, 7 / WIDE, 7 / 16) == "segment-1", "the smaller lies on top"
+    expect(page.locator("#chip")).to_have_text("disc 75 %")
+    assert lit(page, 0.95, 0.5) == "none"
+    expect(page.locator("#chip")).to_be_hidden()
+
+
+def test_a_click_opens_the_segment_with_its_files(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    with FakeWorker(api_store, LARGE, SMALL):
+        url = opened(page, serve)
+        segment(page)
+    box = page.locator("#tint").bounding_box()
+    assert box
+    page.mouse.click(box["x"] + 7 / WIDE * box["width"], box["y"] + 7 / 16 * box["height"])
+    expect(page.locator("#list").get_by_role("option", selected=True)).to_have_id("segment-1")
+    expect(page.locator("#selected-name")).to_have_text("disc")
+    assert page.locator("#selected-image").evaluate("image => image.decode().then(() => true)")
+    for link in ("#get-crop", "#get-mask"):
+        href = page.locator(link).get_attribute("href")
+        assert href
+        assert href.startswith(f"{url}/assets/")
+        assert page.request.get(href).ok
+
+
+def test_the_list_is_walked_by_keyboard_and_left_by_escape(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    with FakeWorker(api_store, LARGE, SMALL):
+        opened(page, serve)
+        segment(page)
+    page.locator("#list").focus()
+    selected = page.locator("#list").get_by_role("option", selected=True)
+    for key, index in (("ArrowDown", 0), ("ArrowDown", 1), ("Home", 0), ("End", 1)):
+        page.keyboard.press(key)
+        expect(selected).to_have_id(f"segment-{index}")
+    active = page.locator("#list").get_attribute("aria-activedescendant")
+    assert active == selected.get_attribute("id")
+    page.keyboard.press("Enter")
+    expect(page.locator("#get-crop")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator("#selected")).to_be_hidden()
+
+
+def test_run_lengths_are_read_as_pycocotools_writes_them(page: Page, serve: Serve) -> None:
+    opened(page, serve)
+    rng = np.random.default_rng(3)
+    for width, height in ((1, 1), (7, 5), (300, 200)):
+        full = rng.random((height, width)) < 0.3
+        full[: height // 2, : width // 2] = True
+        encoded = coco.encode(np.asfortranarray(full.astype(np.uint8)))
+        text = {"size": [height, width], "counts": encoded["counts"].decode()}
+        read = page.evaluate(
+            "async rle => { const m = await import('/ui/masks.js');"
+            " return [...await m.rasterOf({rle}, [rle.size[1], rle.size[0]])]; }",
+            text,
+        )
+        assert np.array_equal(np.array(read, dtype=bool).reshape(height, width), full)
+    assert mask_to_rle(make_segment(SMALL).mask)["size"] == [16, WIDE]
+
+
+def test_masks_are_read_from_their_files_where_a_job_has_no_run_lengths(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    client = serve()
+    with FakeWorker(api_store, LARGE, SMALL):
+        answer = client.post("/segment", content=PICTURE["buffer"]).json()
+    page.goto(f"{client.base_url}/#{answer['uuid']}")
+    page.wait_for_selector("body[data-masks]")
+    assert lit(page, 7 / WIDE, 7 / 16) == "segment-1"
+    assert lit(page, 0.95, 0.5) == "none"
+
+
+def test_a_failed_job_says_why_and_can_be_tried_again(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    with FakeWorker(api_store, error=ModelFailed("demo-yolo failed: no memory for it.")):
+        opened(page, serve)
+        page.set_input_files("#file", PICTURE)  # type: ignore[arg-type]
+        expect(page.locator("#reason")).to_have_text("Demo-yolo failed: no memory for it.")
+    expect(page.locator("#code")).to_have_text("model_failed")
+    with FakeWorker(api_store, LARGE):
+        page.locator("#again").click()
+        expect(page.locator("#found")).to_have_text("1 segment")
+
+
+def test_a_refusal_is_shown_in_the_services_own_sentence(page: Page, serve: Serve) -> None:
+    opened(page, serve)
+    text = {"name": "a.txt", "mimeType": "text/plain", "buffer": b"no picture"}
+    page.set_input_files("#file", text)  # type: ignore[arg-type]
+    expect(page.locator("#code")).to_have_text("not_an_image")
+    expect(page.locator("#reason")).to_contain_text("The 10 bytes are no picture of a known format")
+
+
+def test_the_key_is_asked_for_once_and_kept_by_the_tab(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    with FakeWorker(api_store, LARGE):
+        opened(page, serve, api_keys="s3cret")
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("This service needs a key")
+        page.get_by_label("API key").fill("wrong")
+        page.get_by_role("button", name="Go on").click()
+        expect(dialog).to_contain_text("That key is not one of this service's.")
+        page.get_by_label("API key").fill("s3cret")
+        page.get_by_role("button", name="Go on").click()
+        expect(page.locator("#model")).to_have_value("demo-yolo")
+        segment(page)
+    page.reload()
+    expect(page.locator("#found")).to_have_text("1 segment")
+    expect(dialog).to_be_hidden()
+    page.get_by_text("The same from code").click()
+    assert "s3cret" not in page.content()
+    expect(page.locator("#snippet")).to_contain_text("x-api-key: $API_KEY")
+
+
+def test_only_what_was_changed_is_sent(page: Page, serve: Serve, api_store: Store) -> None:
+    with FakeWorker(api_store, LARGE):
+        opened(page, serve)
+        page.locator("#model").select_option("demo-sam2")
+        page.locator("#options summary").click()
+        page.get_by_label("Points per side").fill("8")
+        expect(page.locator("#changed")).to_have_text("1 changed")
+        segment(page)
+        uuid = page.url.partition("#")[2]
+        job = page.request.get(f"{page.url.partition('#')[0]}jobs/{uuid}").json()
+    assert (job["model"], job["parameters"]) == ("demo-sam2", {"points_per_side": 8})
+    page.get_by_text("The same from code").click()
+    expect(page.locator("#snippet")).to_contain_text("""-F 'parameters={"points_per_side":8}'""")
+
+
+def test_a_job_is_found_again_among_the_recent_ones_until_it_is_gone(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    with FakeWorker(api_store, LARGE):
+        url = opened(page, serve)
+        segment(page)
+    uuid = page.url.partition("#")[2]
+    page.locator("#new").click()
+    expect(page.get_by_role("heading", name="Drop a picture")).to_be_visible()
+    page.get_by_role("button", name=re.compile("photo.png, demo-yolo, 1 segment")).click()
+    expect(page.locator("#found")).to_have_text("1 segment")
+    assert page.request.delete(f"{url}/jobs/{uuid}").ok
+    page.reload()
+    expect(page.locator("#notice")).to_have_text("That job has expired, or was deleted.")
+    expect(page.locator("#recent")).to_be_hidden()
+
+
+def test_a_service_that_is_away_is_waited_for(page: Page, serve: Serve, api_store: Store) -> None:
+    with FakeWorker(api_store, LARGE):
+        opened(page, serve)
+        expect(page.locator("#model")).to_have_value("demo-yolo")
+        page.context.set_offline(True)
+        page.set_input_files("#file", PICTURE)  # type: ignore[arg-type]
+        expect(page.locator("#notice")).to_contain_text("Trying again until it does.")
+        page.context.set_offline(False)
+        expect(page.locator("#found")).to_have_text("1 segment")
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+def test_a_rate_limit_is_waited_for_and_said(page: Page, serve: Serve, api_store: Store) -> None:
+    refused: list[str] = []
+
+    def refuse_once(route: Any) -> None:
+        if refused:
+            route.continue_()
+            return
+        refused.append(route.request.url)
+        body = {"error": "key shop has used up its requests.", "code": "rate_limited"}
+        route.fulfill(status=429, headers={"retry-after": "1"}, body=json.dumps(body))
+
+    with FakeWorker(api_store, LARGE):
+        opened(page, serve)
+        page.route(re.compile("/jobs$"), refuse_once)
+        page.set_input_files("#file", PICTURE)  # type: ignore[arg-type]
+        expect(page.locator("#notice")).to_contain_text("has used up its requests. Trying again in")
+        expect(page.locator("#found")).to_have_text("1 segment")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_has_the_contrast_of_wcag_aa(
+    browser: Browser, serve: Serve, api_store: Store, scheme: Any
+) -> None:
+    context = browser.new_context(color_scheme=scheme)
+    page = context.new_page()
+    with FakeWorker(api_store, LARGE, SMALL):
+        opened(page, serve)
+        assert page.evaluate(CONTRAST) == []
+        segment(page)
+    page.locator(".option").first.click()
+    for summary in page.locator("aside summary:visible").all():
+        summary.click()
+    assert page.evaluate(CONTRAST) == []
+    context.close()
+
+
+CONTRAST = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
+"""Lists texts that stand out too little from what is behind them."""
