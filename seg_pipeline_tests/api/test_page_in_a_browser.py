@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FilePayload, Page, expect
 from pycocotools import mask as coco
 
 from seg_pipeline.errors import ModelFailed
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.process
 WIDE = 24
 LARGE = "/".join("#" * 20 + "." * 4 for _ in range(16))
 SMALL = "/".join("." * 4 + ("#" * 6 if 4 <= row < 10 else "." * 6) + "." * 14 for row in range(16))
-PICTURE = {
+PICTURE: FilePayload = {
     "name": "photo.png",
     "mimeType": "image/png",
     "buffer": picture_bytes(make_picture(WIDE, 16)),
@@ -62,7 +62,7 @@ def opened(page: Page, serve: Serve, path: str = "", **values: Any) -> str:
 
 def segment(page: Page) -> None:
     """Chooses a picture, and waits for its segments."""
-    page.set_input_files("#file", PICTURE)  # type: ignore[arg-type]
+    page.set_input_files("#file", PICTURE)
     page.wait_for_selector("body[data-view=done][data-masks]")
 
 
@@ -161,7 +161,7 @@ def test_a_failed_job_says_why_and_can_be_tried_again(
 ) -> None:
     with FakeWorker(api_store, error=ModelFailed("demo-yolo failed: no memory for it.")):
         opened(page, serve)
-        page.set_input_files("#file", PICTURE)  # type: ignore[arg-type]
+        page.set_input_files("#file", PICTURE)
         expect(page.locator("#reason")).to_have_text("Demo-yolo failed: no memory for it.")
     expect(page.locator("#code")).to_have_text("model_failed")
     with FakeWorker(api_store, LARGE):
@@ -171,8 +171,8 @@ def test_a_failed_job_says_why_and_can_be_tried_again(
 
 def test_a_refusal_is_shown_in_the_services_own_sentence(page: Page, serve: Serve) -> None:
     opened(page, serve)
-    text = {"name": "a.txt", "mimeType": "text/plain", "buffer": b"no picture"}
-    page.set_input_files("#file", text)  # type: ignore[arg-type]
+    text: FilePayload = {"name": "a.txt", "mimeType": "text/plain", "buffer": b"no picture"}
+    page.set_input_files("#file", text)
     expect(page.locator("#code")).to_have_text("not_an_image")
     expect(page.locator("#reason")).to_contain_text("The 10 bytes are no picture of a known format")
 
@@ -236,7 +236,7 @@ def test_a_service_that_is_away_is_waited_for(page: Page, serve: Serve, api_stor
         opened(page, serve)
         expect(page.locator("#model")).to_have_value("demo-yolo")
         page.context.set_offline(True)
-        page.set_input_files("#file", PICTURE)  # type: ignore[arg-type]
+        page.set_input_files("#file", PICTURE)
         expect(page.locator("#notice")).to_contain_text("Trying again until it does.")
         page.context.set_offline(False)
         expect(page.locator("#found")).to_have_text("1 segment")
@@ -257,7 +257,7 @@ def test_a_rate_limit_is_waited_for_and_said(page: Page, serve: Serve, api_store
     with FakeWorker(api_store, LARGE):
         opened(page, serve)
         page.route(re.compile("/jobs$"), refuse_once)
-        page.set_input_files("#file", PICTURE)  # type: ignore[arg-type]
+        page.set_input_files("#file", PICTURE)
         expect(page.locator("#notice")).to_contain_text("has used up its requests. Trying again in")
         expect(page.locator("#found")).to_have_text("1 segment")
 
