@@ -36,6 +36,7 @@ from seg_pipeline.errors import (
     ModelOutOfMemory,
     NothingToTell,
     NotReplayable,
+    OutputTooLarge,
     ParkedNotFound,
     SegPipelineError,
     StoreFull,
@@ -80,6 +81,7 @@ def _of_the_request() -> Iterator[SegPipelineError]:
         f"the app server has not been told of job {JOB} yet; delete it when it has."
     )
     yield JobFailed(JOB, "not_an_image", "The bytes are not a picture of a known format.")
+    yield OutputTooLarge("a mask has more than 1000000 corners; take a format without polygons.")
     yield ParkedNotFound(f"callback-{JOB}")
     yield NotReplayable(
         f"the message {JOB} was too long to be kept whole; drop it and send another."

@@ -4,7 +4,7 @@ SegPipelineError
 ├── RequestError            the caller's to mend
 │   ├── InvalidRequest      ├── InvalidUuid  ├── InvalidResize  ├── InvalidTtl  ├── UnknownModel
 │   │                       ├── InvalidParameter  └── InvalidUrl
-│   ├── OutputTooLarge      more pixels of cut-outs than a job may make
+│   ├── OutputTooLarge      more pixels of cut-outs, or corners of a polygon, than may be made
 │   ├── JobConflict         the uuid stands for another request
 │   ├── JobNotFound
 │   ├── ParkedNotFound  ├── NotReplayable
@@ -129,7 +129,7 @@ class InvalidUrl(InvalidRequest):
 
 
 class OutputTooLarge(RequestError):
-    """The job would make cut-outs of more pixels than MAX_OUTPUT_PIXELS."""
+    """Cut-outs would have more pixels than MAX_OUTPUT_PIXELS, or a polygon too many corners."""
 
     code = "output_too_large"
 

@@ -87,7 +87,7 @@ class ExportResponse(StreamingResponse):
         304: {"description": "Unchanged since the ETag in `If-None-Match`."},
         **failures(
             *("invalid_request", "invalid_uuid", "job_not_found", "asset_not_found"),
-            *("job_in_progress", "job_failed", "busy", *EVERYWHERE),
+            *("job_in_progress", "job_failed", "busy", "output_too_large", *EVERYWHERE),
         ),
     },
 )

@@ -42,6 +42,12 @@ class MaskRows:
             raise TruncatedImage("The mask ends before its last row.")
         return np.frombuffer(data, dtype=np.uint8).reshape(count, length)[:, 1:]
 
+    def skip(self, count: int) -> None:
+        """Passes over the next `count` rows, holding few of them at a time."""
+        step = max(1, STRIP_PIXELS // self.resolution_wh[0])
+        for first in range(0, count, step):
+            self.take(min(step, count - first))
+
     def _inflated(self, size: int) -> bytes:
         try:
             data = self._inflating.decompress(self._deflated, size)
