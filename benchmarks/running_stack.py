@@ -2,25 +2,21 @@
 
 import contextlib
 import os
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import httpx
 import psutil
 
 from seg_pipeline.jobs.heartbeats import live_workers
-from seg_pipeline.local.servers import free_port, with_servers
+from seg_pipeline.local.servers import with_servers
 from seg_pipeline.local.supervisor import Supervisor
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import open_store
-
-UP_WITHIN_SECONDS = 180
+from seg_pipeline_tests.running_stack import Stack
 
 
 @dataclass(frozen=True)
@@ -67,26 +63,18 @@ class RunningStack:
 
 @contextmanager
 def running_stack(
-    folder: Path, model: str, arguments: Sequence[str] = (), **settings: object
+    folder: Path, model: str, profile: str = "embedded", **settings: Any
 ) -> Iterator[RunningStack]:
-    """Runs it with these settings while inside, `--servers` among the arguments on Redis and
-    Postgres; raises SystemExit if it does not come up."""
+    """Runs it with these settings while inside; raises StackFailed if it does not come up."""
     folder.mkdir(parents=True, exist_ok=True)
     asked = {
-        "data_dir": folder / "data", "model": model, "queue_model": model, "wait_seconds": 120,
-        "api_port": free_port(), "dagster_port": free_port(), **settings,
+        "data_dir": folder.absolute() / "data", "model": model, "queue_model": model,
+        "wait_seconds": 120, "weights_dir": Settings(_env_file=None).weights_dir.absolute(),
+        **settings,
     }  # fmt: skip
     names = {name.upper(): str(value) for name, value in asked.items()}
-    command = [sys.executable, "-m", "seg_pipeline.cli", "up", "--no-sample", *arguments]
-    with (folder / "up.log").open("wb") as log:
-        process = subprocess.Popen(command, env={**os.environ, **names}, stdout=log, stderr=log)
-        try:
-            url = f"http://127.0.0.1:{asked['api_port']}"
-            _wait_until_ready(url, process, folder / "up.log")
-            yield RunningStack(url, _settings(asked), process.pid)
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
+    with Stack(folder.absolute(), names, profile, os.environ) as stack:
+        yield RunningStack(stack.base_url, Settings(_env_file=None, **asked), stack.process.pid)
 
 
 @contextmanager
@@ -117,17 +105,3 @@ def _looked_after(supervisor: Supervisor) -> Iterator[None]:
     finally:
         is_over.set()
         thread.join()
-
-
-def _settings(asked: Mapping[str, object]) -> Settings:
-    return Settings(_env_file=None, **asked)  # type: ignore[arg-type]
-
-
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + UP_WITHIN_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        if "Everything is up" in log.read_text():
-            httpx.get(f"{url}/readyz").raise_for_status()
-            return
-        time.sleep(0.2)
-    raise SystemExit(f"the stack did not come up:\n{log.read_text()}")

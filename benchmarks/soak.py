@@ -92,13 +92,12 @@ class Load:
 def measure(options: Options) -> list[Row]:
     """A row for each process, on the profile that was asked for."""
     pictures = write_scenes(options.folder / "pictures", PICTURES, width=320, height=240)
-    arguments = ["--servers"] if options.profile == "servers" else []
     settings = {
         "asset_ttl_seconds": ASSET_TTL_SECONDS,
         "run_retention_seconds": 10 * ASSET_TTL_SECONDS,
     }
     minutes = options.scaled(options.minutes, 1)
-    with running_stack(options.folder / "stack", "demo-yolo", arguments, **settings) as stack:
+    with running_stack(options.folder / "stack", "demo-yolo", options.profile, **settings) as stack:
         marks = _soak(stack, pictures, 60 * minutes)
     what = f"{options.profile}, {minutes} minutes, {marks[-1].jobs - marks[0].jobs} jobs"
     return [_row(f"{what}: {name}", name, marks) for name in marks[-1].sizes]

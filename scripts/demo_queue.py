@@ -9,31 +9,26 @@ prints what the app server is told, and stops everything.
 
 import argparse
 import json
-import logging
 import os
-import queue
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import boto3
-from moto.server import ThreadedMotoServer
 
 from seg_pipeline.local.sample import BUNDLED, abridged
-from seg_pipeline.local.stack import free_port
+from seg_pipeline.settings import Settings
+from seg_pipeline_tests.app_servers import AppServerDouble, Told, app_server, say
+from seg_pipeline_tests.aws import REGION, aws_server
+from seg_pipeline_tests.running_stack import Stack, StackFailed
 
-REGION = "us-east-1"
 BUCKET = "pictures"
 API_KEY = "the app server's key"
 KEYS = {"aws_access_key_id": "demo", "aws_secret_access_key": "demo"}
-UP_WITHIN_SECONDS = 180.0
 TOLD_WITHIN_SECONDS = 120.0
 
 
@@ -43,17 +38,19 @@ def main() -> None:
     model = arguments.model
     with (
         tempfile.TemporaryDirectory(prefix="demo-queue-") as folder,
-        stand_ins() as aws,
-        app_server() as (url, told),
+        aws_server() as aws,
+        app_server(say(204, b"")) as server,
     ):
         queue_url = _fill(aws)
-        with service(Path(folder), model, aws, queue_url, url) as dagster_url:
+        with service(Path(folder), model, aws, queue_url, server.url) as dagster_url:
             began = time.monotonic()
             message = {"uuid": "abc123", "image_url": f"s3://{BUCKET}/sample.jpg"}
             _client("sqs", aws).send_message(QueueUrl=queue_url, MessageBody=json.dumps(message))
             print(f"Sent to the queue:\n{json.dumps(message, indent=2)}\n", flush=True)
-            path, key, document = _await(told)
-            print(f"PATCH {path} (x-api-key: {key}) after {time.monotonic() - began:.1f} s:")
+            told = _await(server)
+            seconds = time.monotonic() - began
+            document, key = told.document, told.headers["x-api-key"]
+            print(f"PATCH {told.path} (x-api-key: {key}) after {seconds:.1f} s:")
             print(json.dumps(abridged(document), indent=2), flush=True)
             if arguments.stay:
                 _stay(dagster_url, message["uuid"])
@@ -85,19 +82,6 @@ def _stay(dagster_url: str, uuid: str) -> None:
         threading.Event().wait()
 
 
-@contextmanager
-def stand_ins() -> Iterator[str]:
-    """SQS and S3 as moto speaks them, over HTTP; the address of both."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for every request otherwise
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    try:
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
-
-
 def _client(service_name: str, endpoint: str) -> Any:
     return boto3.client(service_name, endpoint_url=endpoint, region_name=REGION, **KEYS)
 
@@ -109,43 +93,15 @@ def _fill(aws: str) -> str:
     return str(_client("sqs", aws).create_queue(QueueName="jobs")["QueueUrl"])
 
 
-Told = tuple[str, str, dict[str, Any]]
-
-
-@contextmanager
-def app_server() -> Iterator[tuple[str, "queue.Queue[Told]"]]:
-    """An app server that notes each PATCH: path, key and document."""
-    told: queue.Queue[Told] = queue.Queue()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_PATCH(self) -> None:
-            document = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            told.put((self.path, self.headers["x-api-key"], document))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", told
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 @contextmanager
 def service(
     folder: Path, model: str, aws: str, queue_url: str, app_server_url: str
 ) -> Iterator[str]:
-    """The product, started as `make run` does, with its files in the bucket; the address of
-    Dagster's pages."""
+    """The product with its files in the bucket; the address of Dagster's pages."""
     settings = {
-        "DATA_DIR": str(folder / "data"), "API_PORT": str(free_port()),
-        "DAGSTER_PORT": str(free_port()),
+        "DATA_DIR": str(folder / "data"),
         "MODEL": model, "QUEUE_MODEL": model, "INBOX_POLL_SECONDS": "0.1",
+        "WEIGHTS_DIR": str(Settings().weights_dir.absolute()),
         "S3_BUCKET": BUCKET, "S3_ENDPOINT_URL": aws, "S3_ACCESS_KEY": "demo",
         "S3_SECRET_KEY": "demo",
         "S3_SOURCES": f"{BUCKET}/sample.jpg",
@@ -153,32 +109,22 @@ def service(
         "AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo",
         "APP_SERVER_URL": app_server_url, "APP_SERVER_API_KEY": API_KEY,
     }  # fmt: skip
-    command = [sys.executable, "-m", "seg_pipeline.cli", "up", "--no-sample"]
-    output = folder / "output"
-    with output.open("wb") as log:
-        process = subprocess.Popen(command, env={**os.environ, **settings}, stdout=log, stderr=log)
-        try:
-            _wait_until_up(process, output)
-            yield f"http://127.0.0.1:{settings['DAGSTER_PORT']}"
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
-
-
-def _wait_until_up(process: "subprocess.Popen[bytes]", output: Path) -> None:
     print("Starting the service on stand-ins for SQS and S3 ...", flush=True)
-    deadline = time.monotonic() + UP_WITHIN_SECONDS
-    while "Everything is up" not in output.read_text():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"demo-queue: the service did not come up:\n{output.read_text()}")
-        time.sleep(0.2)
-
-
-def _await(told: "queue.Queue[Told]") -> Told:
     try:
-        return told.get(timeout=TOLD_WITHIN_SECONDS)
-    except queue.Empty:
-        raise SystemExit(f"demo-queue: no PATCH within {TOLD_WITHIN_SECONDS:g} s.") from None
+        with Stack(folder, settings, inherited=os.environ) as stack:
+            yield stack.dagster_url
+    except StackFailed as error:
+        raise SystemExit(f"demo-queue: the service failed: {error}") from None
+
+
+def _await(server: AppServerDouble) -> Told:
+    """The first PATCH that the app server gets."""
+    give_up_at = time.monotonic() + TOLD_WITHIN_SECONDS
+    while not server.told:
+        if time.monotonic() > give_up_at:
+            raise SystemExit(f"demo-queue: no PATCH within {TOLD_WITHIN_SECONDS:g} s.")
+        time.sleep(0.01)
+    return server.told[0]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""The whole service as `make run` starts it, in a folder and on ports of its own; `conftest.py` has
-the fixture."""
+"""The whole service as `make run` starts it, in a folder and on ports of its own. Tests, chaos
+trials, benchmarks and `make demo-queue` start it so; `conftest.py` has the fixture."""
 
 import json
 import os
@@ -14,19 +14,35 @@ from typing import Any, Self
 from seg_pipeline.local.sample import BUNDLED, Sample, SampleFailed, ask, send_sample
 from seg_pipeline.local.servers import free_port
 
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 180.0
 PROFILES = ("embedded", "servers")
 """A folder and SQLite, as on a laptop; Redis, Postgres and two workers, as in production."""
 
-ENVIRONMENT_OF_TESTS = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "PYTHONPATH")
+_ENVIRONMENT_OF_TESTS = {"PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "PYTHONPATH"}
+
+
+def environment_of_tests() -> dict[str, str]:
+    """The few variables of this process that the processes of tests inherit."""
+    return {name: os.environ[name] for name in _ENVIRONMENT_OF_TESTS & os.environ.keys()}
+
+
+class StackFailed(AssertionError):
+    """The service did not come up, did not do what was waited for, or did not end as it should."""
 
 
 class Stack:
     """A running service. Addresses have no slash at the end; `pid("worker")` and the like are as
-    they are now."""
+    they are now.
+
+    It inherits the few variables of this process that tests let through, unless others are given.
+    """
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, str] | None = None, profile: str = "embedded"
+        self,
+        folder: Path,
+        settings: Mapping[str, str] | None = None,
+        profile: str = "embedded",
+        inherited: Mapping[str, str] | None = None,
     ) -> None:
         self.profile = profile
         self.folder, self.data_dir = folder, folder / "data"
@@ -35,7 +51,8 @@ class Stack:
             f"http://127.0.0.1:{api_port}",
             f"http://127.0.0.1:{dagster_port}",
         )
-        inherited = {name: os.environ[name] for name in ENVIRONMENT_OF_TESTS if name in os.environ}
+        if inherited is None:
+            inherited = environment_of_tests()
         ports = {"API_PORT": str(api_port), "DAGSTER_PORT": str(dagster_port)}
         self._environment = {**inherited, **ports, **(settings or {})}
 
@@ -44,17 +61,23 @@ class Stack:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self.stop() == 0, self.output()
+        if self.stop() != 0:
+            raise StackFailed(self.output())
 
     def start(self) -> None:
-        """Starts it and waits until it is ready."""
+        """Starts it and waits until it is ready; if it does not come up, it is ended."""
         seen = len(self.output())
         with (self.folder / "output").open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "seg_pipeline.cli", "up", "--no-sample", *self._options()],
                 cwd=self.folder, env=self._environment, stdout=output, stderr=output,
             )  # fmt: skip
-        self.wait_for(lambda: "Ctrl-C stops everything." in self.output()[seen:], "being up")
+        try:
+            self.wait_for(lambda: "Ctrl-C stops everything." in self.output()[seen:], "being up")
+        except BaseException:
+            self.process.terminate()
+            self.process.wait(60)
+            raise
 
     @property
     def is_up(self) -> bool:
@@ -160,10 +183,10 @@ class Stack:
         instead."""
         give_up_at = time.monotonic() + seconds
         while not happened():
-            assert self.process.poll() is None, f"it ended before {what}:\n{self.output()}"
-            assert time.monotonic() < give_up_at, (
-                f"no {what} within {seconds:g} s:\n{self.output()}"
-            )
+            if self.process.poll() is not None:
+                raise StackFailed(f"it ended before {what}:\n{self.output()}")
+            if time.monotonic() >= give_up_at:
+                raise StackFailed(f"no {what} within {seconds:g} s:\n{self.output()}")
             time.sleep(0.1)
 
 

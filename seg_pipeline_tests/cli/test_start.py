@@ -1,7 +1,6 @@
 """Every process started by its name, with nothing else prepared, and what it says where something
 is missing."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from seg_pipeline.local.sample import BUNDLED, ask, send_sample
-from seg_pipeline_tests.running_stack import ENVIRONMENT_OF_TESTS, free_ports
+from seg_pipeline_tests.running_stack import environment_of_tests, free_ports
 
 pytestmark = pytest.mark.process
 
@@ -23,14 +22,19 @@ NAMES = ("api", "worker", "fetcher", "code-server", "daemon", "webserver")
 def environment(folder: Path, **settings: str) -> dict[str, str]:
     """No DAGSTER_HOME, and ports of its own."""
     api, dagster, code = map(str, free_ports(3))
-    inherited = {name: os.environ[name] for name in ENVIRONMENT_OF_TESTS if name in os.environ}
     own = {
         "API_PORT": api,
         "DAGSTER_PORT": dagster,
         "CODE_SERVER": f"127.0.0.1:{code}",
         "DATA_DIR": str(folder),
     }
-    return {**inherited, **own, "MODEL": "demo-yolo", "QUEUE_MODEL": "demo-yolo", **settings}
+    return {
+        **environment_of_tests(),
+        **own,
+        "MODEL": "demo-yolo",
+        "QUEUE_MODEL": "demo-yolo",
+        **settings,
+    }
 
 
 def command(name: str) -> list[str]:

@@ -2,7 +2,6 @@
 real UI."""
 
 import base64
-import os
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from websockets.sync.client import connect
 
 from seg_pipeline.runtime.ui_guard import Authority, UiRequest, UiRules
 from seg_pipeline_tests.conftest import make_settings
-from seg_pipeline_tests.running_stack import ENVIRONMENT_OF_TESTS, free_ports
+from seg_pipeline_tests.running_stack import environment_of_tests, free_ports
 
 GRAPHQL = [Subprotocol("graphql-ws")]
 QUERY = {"query": "{ version }"}
@@ -45,9 +44,13 @@ REPORT = "/report_asset_materialization/result"
 def ui(folder: Path, *options: str, **settings: str) -> Iterator[httpx.Client]:
     """The real UI, of an empty workspace, started as a user would."""
     (port,) = free_ports(1)
-    inherited = {name: os.environ[name] for name in ENVIRONMENT_OF_TESTS if name in os.environ}
     (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    environment = {**inherited, "DAGSTER_HOME": str(folder), "DAGSTER_PORT": str(port), **settings}
+    environment = {
+        **environment_of_tests(),
+        "DAGSTER_HOME": str(folder),
+        "DAGSTER_PORT": str(port),
+        **settings,
+    }
     command = [
         sys.executable,
         "-m",
