@@ -22,6 +22,7 @@ import dagster as dg
 from seg_pipeline.defs.asset_specs import ARRIVALS, from_graph_arguments
 from seg_pipeline.defs.partitions import job_partitions
 from seg_pipeline.defs.run_config import FIRST_OP, GRAPH, RUN_KEY_TAG, uuids_in_config
+from seg_pipeline.defs.run_tags import tags_of_failure
 from seg_pipeline.defs.shown_metadata import shown_metadata
 from seg_pipeline.errors import SegPipelineError
 from seg_pipeline.jobs.claims import Claim
@@ -175,8 +176,23 @@ def _settle_errors(
     final = stages.record_failure(
         stage_context, uuid, error, _claim_of_this_run(stage_context, uuid)
     )
+    _show_failure(context, uuid, error)
     raise dg.Failure(
         description=str(error), metadata=_failure_metadata(uuid, error, final), allow_retries=False
+    )
+
+
+def _show_failure(context: dg.OpExecutionContext, uuid: str, error: SegPipelineError) -> None:
+    """Tags the run with the reason, and has the job's partition show it.
+
+    The partition of `result` is where an operator looks, whatever stage failed.
+    """
+    context.instance.add_run_tags(context.run_id, tags_of_failure(error))
+    metadata = {"why": str(error), "code": error.code, "fault": str(error.fault)}
+    context.log_event(
+        dg.AssetObservation(
+            StageName.RESULT.value, description=str(error), partition=uuid, metadata=metadata
+        )
     )
 
 

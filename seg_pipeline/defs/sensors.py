@@ -15,6 +15,7 @@ from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, job_partitions
 from seg_pipeline.defs.recovery import RecoveryReport, recover
 from seg_pipeline.defs.run_config import run_config_for
+from seg_pipeline.defs.run_tags import tags_of_run
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.jobs.claims import Claim, new_run_key
 from seg_pipeline.jobs.heartbeats import live_workers
@@ -157,13 +158,12 @@ def _claim(stage_context: StageContext, uuids: list[str]) -> list[Claim]:
 
 def request_run(claims: list[Claim]) -> dg.RunRequest:
     """A run over the claimed jobs: one partition, or the range that this tick registers."""
-    uuids = [claim.uuid for claim in claims]
+    uuids, run_key, tags = [claim.uuid for claim in claims], claims[0].run_key, tags_of_run(claims)
+    run_config = run_config_for(uuids)
     if len(uuids) == 1:
-        return dg.RunRequest(
-            run_key=claims[0].run_key, partition_key=uuids[0], run_config=run_config_for(uuids)
-        )
-    tags = {RANGE_START_TAG: uuids[0], RANGE_END_TAG: uuids[-1]}
-    return dg.RunRequest(run_key=claims[0].run_key, run_config=run_config_for(uuids), tags=tags)
+        return dg.RunRequest(run_key, run_config, tags=tags, partition_key=uuids[0])
+    a_range = {RANGE_START_TAG: uuids[0], RANGE_END_TAG: uuids[-1]}
+    return dg.RunRequest(run_key, run_config, tags={**tags, **a_range})
 
 
 @dg.sensor(

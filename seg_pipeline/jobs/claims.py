@@ -25,7 +25,8 @@ class Claim:
     """A job that a run was requested for, in a run of `batch` jobs.
 
     `attempt` counts from 1 the runs that the job is to blame for, this one included. `losses`
-    counts the earlier runs that were lost through nobody's fault.
+    counts the earlier runs that were lost through nobody's fault. `model` and `came_by` are the
+    job's, for the run's tags; a claim of an older version has neither.
     """
 
     uuid: str
@@ -34,6 +35,8 @@ class Claim:
     claimed_at: Moment
     batch: int = 1
     losses: int = 0
+    model: str = ""
+    came_by: str = ""
 
     def next_attempt(self, now: datetime) -> Self:
         """The claim of a run of its own, after one that the job was to blame for."""
@@ -87,9 +90,7 @@ class Claims:
         """
         now = datetime.now(UTC)
         claims = [Claim(uuid, attempt, run_key, now, len(uuids)) for uuid in uuids]
-        return [
-            claim for claim, mine in zip(claims, _at_once(self._claim, claims), strict=True) if mine
-        ]
+        return [claim for claim in _at_once(self._claim, claims) if claim]
 
     def inflight(self) -> list[Claim]:
         """Every claimed job that is not finished, by uuid."""
@@ -127,15 +128,17 @@ class Claims:
     def _oldest_markers(self) -> list[ObjectInfo]:
         return sorted(self._store.list(keys.INBOX), key=lambda info: (info.last_modified, info.key))
 
-    def _claim(self, claim: Claim) -> bool:
+    def _claim(self, claim: Claim) -> Claim | None:
+        """The claim with what is known of its job; None if the job is not this call's."""
         uuid = claim.uuid
         job = read_job(self._store, uuid)
         if job is None:
             self._park(uuid, claim.claimed_at)
-            return False
-        mine = not self._results.settle(uuid) and self._is_fetched(job) and self._create(claim)
+            return None
+        whole = replace(claim, model=job.model, came_by=job.via)
+        mine = not self._results.settle(uuid) and self._is_fetched(job) and self._create(whole)
         self._store.delete(keys.inbox(uuid))
-        return mine
+        return whole if mine else None
 
     def _is_fetched(self, job: Job) -> bool:
         """Whether the job's picture is there; if not, the job goes to be fetched."""

@@ -219,6 +219,22 @@ def test_a_picture_that_could_not_be_had_fails_its_own_run_at_the_first_attempt(
     assert stage_context.repository.claims.inflight() == []
 
 
+def test_a_failed_run_and_its_partition_say_why(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    stage_context = make_context(tmp_path)
+    accept_upload(stage_context, "bad", picture_bytes(make_scene_picture())[:-40])
+    result = run_job(stage_context, instance, "bad")
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert (run.tags["seg/code"], run.tags["seg/fault"]) == ("truncated_image", "client")
+    (record,) = instance.fetch_observations(dg.AssetKey("result"), limit=1).records
+    observation = record.asset_observation
+    assert observation is not None
+    assert observation.partition == "bad"
+    assert observation.metadata["why"].value == sentence_of(result, "source_image")
+
+
 def test_a_run_without_its_picture_sends_the_job_to_be_fetched(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

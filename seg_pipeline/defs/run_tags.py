@@ -1,0 +1,44 @@
+"""The tags of runs, by which the UI's list of runs is read and searched.
+
+A run has the first of its jobs, how many there are, and what they have in common. A run that failed
+says with which code, and whose fault that is.
+"""
+
+from collections.abc import Sequence
+
+from seg_pipeline.domain import shown_model
+from seg_pipeline.errors import SegPipelineError
+from seg_pipeline.jobs.claims import Claim
+
+JOB = "seg/job"
+JOBS = "seg/jobs"
+MODEL = "seg/model"
+CAME_BY = "seg/came_by"
+ATTEMPT = "seg/attempt"
+CODE = "seg/code"
+FAULT = "seg/fault"
+
+SEVERAL = "several"
+
+
+def tags_of_run(claims: Sequence[Claim]) -> dict[str, str]:
+    """Tags of a run over these jobs, of which there is at least one."""
+    known = {
+        JOB: claims[0].uuid,
+        JOBS: str(len(claims)),
+        ATTEMPT: _shared([str(claim.attempt) for claim in claims]),
+        MODEL: _shared([shown_model(claim.model) for claim in claims if claim.model]),
+        CAME_BY: _shared([claim.came_by for claim in claims]),
+    }
+    return {tag: value for tag, value in known.items() if value}
+
+
+def tags_of_failure(error: SegPipelineError) -> dict[str, str]:
+    """Tags of a run that failed so."""
+    return {CODE: error.code, FAULT: str(error.fault)}
+
+
+def _shared(values: Sequence[str]) -> str:
+    """The value that all have; `several` if they differ, and nothing if there is none."""
+    different = set(values)
+    return SEVERAL if len(different) > 1 else next(iter(different), "")
