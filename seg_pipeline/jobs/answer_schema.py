@@ -120,14 +120,14 @@ _CALLBACK = (
 
 
 class _Generator(GenerateJsonSchema):
-    """Writes what is served: every key is there unless it is optional, and no other is."""
+    """Describes what is served: all keys but the optional ones, and no others."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
-        """No titles: the keys say it."""
+        """No titles: the keys say the same."""
         return False
 
     def default_schema(self, schema: Any) -> JsonSchemaValue:
-        """No defaults: what is served has its values."""
+        """No defaults: all values are served."""
         return self.generate_inner(schema["schema"])
 
     def field_is_required(self, field: Any, total: bool) -> bool:
@@ -135,7 +135,7 @@ class _Generator(GenerateJsonSchema):
         return "serialization_exclude_if" not in field
 
     def dataclass_field_schema(self, schema: Any) -> JsonSchemaValue:
-        """An optional key is left out, and never null."""
+        """An optional key is left out, and is never null."""
         document = super().dataclass_field_schema(schema)
         if self.field_is_required(schema, True) or "anyOf" not in document:
             return document

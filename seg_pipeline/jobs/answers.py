@@ -1,5 +1,8 @@
-"""What clients and the app server are told of a job. `docs/job-result.schema.json` is made from
-these records (see `answer_schema`); their fields are in the order of the keys."""
+"""What clients and the app server are told of a job.
+
+`answer_schema` makes `docs/job-result.schema.json` from these records. Their fields are in the
+order of the keys.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -180,8 +183,7 @@ class Callback:
 
 
 def finished_job(result: Result, links: FileLinks, base_url: str) -> FinishedJob:
-    """What clients get for a finished job; `base_url` is the API's address, for links that lead to
-    it."""
+    """What clients get for a finished job; `base_url` is the API's address, for links to it."""
     crops = [segment.crop_key for segment in result.segments]
     files = [result.original_key, *crops] if result.original_key else []
     return FinishedJob(
@@ -219,7 +221,7 @@ def unfinished_job(job: Job, status: JobStatus) -> UnfinishedJob:
 
 
 def callback(result: Result, links: FileLinks, base_url: str, uuid: str | None = None) -> Callback:
-    """What the app server gets; `uuid` is what it knows the job by, if that is not its own."""
+    """What the app server gets; `uuid` is its name for the job, if that is not the job's own."""
     return Callback(
         uuid=uuid or result.uuid,
         status=result.status,
@@ -233,7 +235,7 @@ def _public_segments(result: Result, links: FileLinks, base_url: str) -> tuple[P
 
 
 def _public_segment(segment: SegmentRecord, links: FileLinks, base_url: str) -> PublicSegment:
-    """The segment with addresses in the place of keys."""
+    """The segment with addresses instead of keys."""
     return PublicSegment(
         segment_id=segment.segment_id,
         mask_url=links.url(segment.mask_key, base_url),

@@ -1,5 +1,6 @@
-"""A delivery: what came of telling the app server about a job, and what is to be done next. Pure
-policy.
+"""A delivery: what came of telling the app server about a job, and what to do next.
+
+All of it is pure policy.
 
 pending ──2xx──▶ delivered
    │ ├──4xx, but not 408, 409, 425, 429──▶ parked
@@ -31,8 +32,10 @@ class DeliveryState(StrEnum):
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of one PATCH. Without an answer `status` is None, and `problem` says why there was
-    none."""
+    """What came of one PATCH.
+
+    Without an answer, `status` is None, and `problem` says why.
+    """
 
     seconds: float
     status: int | None = None
@@ -46,10 +49,10 @@ class Reply:
 
     @property
     def is_final(self) -> bool:
-        """The app server will not have it, however often it is sent.
+        """The app server will not accept it, however often it is sent.
 
-        A redirect is not followed, since the API key would go along, but it is not final either:
-        the address is a setting, and can be mended.
+        A redirect is not followed, since the API key would go along. It is not final either: the
+        address is a setting, which an operator can correct.
         """
         return (
             self.status is not None
@@ -60,7 +63,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One PATCH of the past; `problem` is None if it was the one that arrived."""
+    """One PATCH of the past; `problem` is None if it arrived."""
 
     at: Moment
     seconds: float
@@ -70,8 +73,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Policy:
-    """When to try again, when to give up, and how long to keep a job's files for what has not
-    arrived."""
+    """When to try again, when to give up, and how long to keep the files of a parked delivery."""
 
     give_up_seconds: float
     parked_ttl_seconds: float
@@ -79,20 +81,22 @@ class Policy:
     longest_retry_after_seconds: float = 3600
 
     def pause_seconds(self, failures: int, reply: Reply, jitter: Jitter) -> float:
-        """After the so-manieth failed attempt: what the server asked for, within reason, or
-        longer."""
+        """The pause after that many failed attempts.
+
+        It is at least what the server asked for, up to `longest_retry_after_seconds`.
+        """
         asked = min(reply.retry_after_seconds, self.longest_retry_after_seconds)
         return max(asked, growing_pause(failures, self.longest_pause_seconds, jitter))
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """`delivery.json`. `result_sha256` says which ending of the job it tells of: a job that is run
-    again has another.
+    """`delivery.json`.
 
-    `due_at` is when the outbox looks at it again: for the next attempt or, once it has ended, to
-    let go of the job's files, which it keeps from being pruned until then; None if there is nothing
-    to keep. Of many attempts the first and the last are kept.
+    `result_sha256` names the result that it tells of: a job that is run again has another result.
+    `due_at` is when the outbox looks at it again. While it is pending, that is the next attempt.
+    Once it has ended, the job's files are kept from the prune until then; None if they need not be
+    kept. Of many attempts, the first and the last are kept.
     """
 
     uuid: str
@@ -106,7 +110,7 @@ class Delivery:
 
     @classmethod
     def begin(cls, uuid: str, result_sha256: str, now: datetime) -> Self:
-        """One that is due at once."""
+        """A delivery that is due at once."""
         return cls(uuid, result_sha256, created_at=now, due_at=now)
 
     @property
@@ -124,16 +128,18 @@ class Delivery:
         return self.created_at + timedelta(seconds=policy.give_up_seconds)
 
     def begun_since(self, moment: datetime) -> bool:
-        """Whether it was tried, and for the first time at or after the moment."""
+        """Whether its first attempt was at or after the moment."""
         return bool(self.attempts) and self.attempts[0].at >= moment
 
     def hurried(self) -> Self:
-        """The same, due as if it had never failed: it takes its place among those that have waited
-        as long."""
+        """The delivery, due as if it had never failed.
+
+        It takes its place among those that have waited as long.
+        """
         return replace(self, due_at=self.created_at)
 
     def parked(self, reason: str, now: datetime, policy: Policy) -> Self:
-        """Given up, but kept for a while, with the job's files, so that it can be replayed."""
+        """The delivery, given up; it is kept for a while with the job's files, to be replayed."""
         keep_until = now + timedelta(seconds=policy.parked_ttl_seconds)
         return replace(self, state=DeliveryState.PARKED, reason=reason, due_at=keep_until)
 
@@ -145,8 +151,10 @@ class Delivery:
         keep_until: datetime | None,
         jitter: Jitter = random.random,
     ) -> Self:
-        """What the delivery is after an attempt. One that arrived keeps the job's files until
-        `keep_until`."""
+        """The delivery after an attempt.
+
+        A delivery that arrived keeps the job's files until `keep_until`.
+        """
         tried = self._with_attempt(
             Attempt(now, round(reply.seconds, 3), reply.status, reply.problem)
         )

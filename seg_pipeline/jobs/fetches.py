@@ -1,14 +1,13 @@
-"""Pictures that are to be fetched, in the store: each job's marker, its tries so far, and what came
-in the end.
+"""Pictures to fetch, in the store: a job's marker, its tries so far, and what came in the end.
 
     accept    request.json → fetching/{uuid}                 see `repository`
     retry     source.fetch-….json                            tries, and when the next one is due
     end       source.fetched-… → source.fetch-….json → inbox/{uuid} → no fetching/{uuid}
     run       source.<ext> → source.json → no source.fetched-…               see `stages`
 
-The record is the truth. It and the bytes are named by their request, so that nothing of a deleted
-job is taken for its successor's. A fetcher may die between any two writes, and several may do the
-same at once: the worst that comes of it is a picture that is fetched twice.
+The record is the truth. Record and bytes are named by their request: so nothing of a deleted job is
+taken for its successor's. A fetcher may die between any two writes. Several fetchers may do the
+same at once. At worst, a picture is fetched twice.
 """
 
 import hashlib
@@ -46,8 +45,10 @@ class FetchState(StrEnum):
 
 @dataclass(frozen=True)
 class FetchRecord:
-    """What came of fetching a picture so far. `address` has no query; `code` and `message` are the
-    last failure's."""
+    """What came of fetching a picture so far.
+
+    `address` has no query. `code` and `message` are those of the last failure.
+    """
 
     state: FetchState = FetchState.PENDING
     attempts: int = 0
@@ -62,16 +63,16 @@ class FetchRecord:
     message: str = ""
 
     def error(self) -> SegPipelineError:
-        """Why there is no picture, as the error that it was; for good."""
+        """Why there will be no picture, as the error that was raised."""
         kinds = {kind.code: kind for kind in _FINAL}
         return kinds.get(self.code, FetchError)(self.message)
 
     def failed(self, error: SegPipelineError) -> Self:
-        """The record once there is no hope for the picture."""
+        """The record of a picture that cannot be fetched, for good."""
         return replace(self, state=FetchState.FAILED, code=error.code, message=str(error))
 
     def facts(self) -> dict[str, Any]:
-        """What an operator wants to know of a fetch."""
+        """What an operator is shown of a fetch."""
         return {
             "fetch_seconds": round(self.seconds, 3),
             "fetched_from": self.host,
@@ -89,10 +90,10 @@ class PendingFetch:
 
 
 class FetchQueue:
-    """The fetches of a store. Safe to use from several threads and processes; all methods may be
-    called again.
+    """The fetches of a store.
 
-    Raises StoreUnavailable when the store does not do its part.
+    It is safe to use from several threads and processes. All methods may be called again. They
+    raise StoreUnavailable when the store fails.
     """
 
     def __init__(self, store: Store) -> None:
@@ -103,19 +104,19 @@ class FetchQueue:
         self.store.create(keys.fetching(uuid), b"")
 
     def add_again(self, job: Job) -> None:
-        """The same from the beginning, whatever came of it before."""
+        """Has the picture fetched from the beginning, whatever came of it before."""
         self.store.delete(_record_key(job))
         self.add(job.uuid)
 
     def uuids(self) -> list[str]:
-        """The jobs whose pictures are to be fetched; none is read for it."""
+        """The jobs whose pictures are to be fetched; no job is read."""
         return [info.key.removeprefix(keys.FETCHING) for info in self.store.list(keys.FETCHING)]
 
     def take(self, uuid: str) -> PendingFetch | None:
-        """What is to be fetched. None if nothing is: then the marker had served its time."""
+        """What is to be fetched; None if the marker had served its time."""
         job = read_job(self.store, uuid)
         if job is None or job.image_url is None:
-            self._hand_on(uuid, b"")  # what is to become of it, its claim decides
+            self._hand_on(uuid, b"")  # the claim decides what becomes of it
             return None
         record = self.record_of(job) or FetchRecord()
         if record.state is not FetchState.PENDING and self._is_complete(job, record):
@@ -124,7 +125,7 @@ class FetchQueue:
         return PendingFetch(job, record if record.state is FetchState.PENDING else FetchRecord())
 
     def record_of(self, job: Job) -> FetchRecord | None:
-        """What came of the job's fetch so far; None if nothing did, or after a power cut."""
+        """What came of the job's fetch so far; None if there is no record that can be read."""
         return load(self.store, FetchRecord, _record_key(job))
 
     def retry(self, job: Job, record: FetchRecord) -> None:
@@ -140,8 +141,10 @@ class FetchQueue:
             self._pass_on(job, record)
 
     def failed(self, job: Job, record: FetchRecord) -> None:
-        """Records that the picture cannot be had, and lets the job go on to the run that fails with
-        the reason."""
+        """Records that the picture cannot be fetched, and lets the job go on.
+
+        Its run then fails with the reason.
+        """
         if self._is_wanted(job):
             self._put_record(job, record)
             self._pass_on(job, record)
@@ -158,8 +161,10 @@ class FetchQueue:
         )
 
     def picture(self, job: Job, record: FetchRecord) -> bytes:
-        """The bytes that came. ObjectNotFound if they are gone, or were cut short by a power
-        cut."""
+        """The bytes that came.
+
+        Raises ObjectNotFound if they are gone, or if a power cut cut them short.
+        """
         key = keys.fetched(job.uuid, _request_id(job))
         data = self.store.get(key)
         if len(data) != record.size:
@@ -167,11 +172,11 @@ class FetchQueue:
         return data
 
     def drop_bytes(self, job: Job) -> None:
-        """Removes the bytes that came, once they are the job's source."""
+        """Removes the bytes that came; to be called once they are the job's source."""
         self.store.delete(keys.fetched(job.uuid, _request_id(job)))
 
     def _is_complete(self, job: Job, record: FetchRecord) -> bool:
-        """Whether what the record tells of is there."""
+        """Whether the bytes that the record names are there."""
         if record.state is FetchState.FAILED or self.store.head(keys.source_info(job.uuid)):
             return True
         info = self.store.head(keys.fetched(job.uuid, _request_id(job)))
@@ -181,44 +186,48 @@ class FetchQueue:
         self.store.put(_record_key(job), write(record))
 
     def _is_wanted(self, job: Job) -> bool:
-        """Whether the job is still this one, and waits for its picture."""
+        """Whether the uuid still stands for this job, and the job waits for its picture."""
         if self.store.head(keys.fetching(job.uuid)) is None:
             return False
         now = read_job(self.store, job.uuid)
         return now is not None and _request_id(now) == _request_id(job)
 
     def _pass_on(self, job: Job, record: FetchRecord) -> None:
-        """Lets the job go on to its run. One that has ended already was fetched again for an
-        operator."""
+        """Lets the job go on to its run.
+
+        A job that has ended does not go on: it was fetched again for an operator.
+        """
         if read_result(self.store, job.uuid):
             self._remove_marker(job.uuid)
         else:
             self._hand_on(job.uuid, _FAILED_MARKER if record.state is FetchState.FAILED else b"")
 
     def _hand_on(self, uuid: str, marker: bytes) -> None:
-        """Moves the job to the inbox, unless somebody else has, or has deleted it."""
+        """Moves the job to the inbox, unless somebody else has moved or deleted it."""
         if self.store.head(keys.fetching(uuid)):
             self.store.create(keys.inbox(uuid), marker)
             self._remove_marker(uuid)
 
     def _remove_marker(self, uuid: str) -> None:
-        """Removes what leads to the fetch once something else leads to the job. If nothing does,
-        the job was deleted, and the marker was that of another under the same uuid: then it is put
-        back."""
+        """Removes the marker, once something else leads to the job.
+
+        If nothing else does, the job was deleted. The marker was that of another job under the
+        same uuid, and is put back.
+        """
         self.store.delete(keys.fetching(uuid))
-        # In the order in which a job passes them, so that none slips through between two looks.
+        # In the order in which a job passes them: so none is missed between two looks.
         others = (keys.inbox(uuid), keys.inflight(uuid), keys.result(uuid))
         if not any(self.store.head(key) for key in others) and self.store.head(keys.request(uuid)):
             self.add(uuid)
 
 
 def is_failed_marker(size: int) -> bool:
-    """Whether an inbox marker of so many bytes is that of a job whose picture could not be had."""
+    """Whether an inbox marker of so many bytes says that the picture could not be fetched."""
     return size == len(_FAILED_MARKER)
 
 
 def _request_id(job: Job) -> str:
-    """Tells this job's request from another under the same uuid, earlier or later."""
+    """A name that tells this job's request from another one under the same uuid."""
     said = f"{job.accepted_at.isoformat()}\n{job.image_url}"
     return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 

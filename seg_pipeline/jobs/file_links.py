@@ -1,8 +1,8 @@
-"""Addresses of jobs' files: open ones, or signed ones that expire, where ASSET_LINK_SECRET is set.
+"""Addresses of jobs' files: open ones, or signed ones that expire if ASSET_LINK_SECRET is set.
 
     {base}/assets/{uuid}/{name}?expires={epoch seconds}&signature={hex HMAC-SHA256}
 
-Signed links lead to this service also where there is a bucket, which may then be closed to all.
+Signed links lead to this service even if the files are in a bucket. Then it may be closed to all.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from seg_pipeline.store.objects import Store
 
 
 class FileLinks(Protocol):
-    """What documents need to name a job's files; every store has it."""
+    """The addresses and names of a job's files; every store has them."""
 
     def url(self, key: str, base_url: str) -> str:
         """Where a client finds the file, if this service is at `base_url`."""
@@ -36,7 +36,7 @@ def file_links(store: Store, settings: Settings) -> FileLinks:
 
 
 class SignedLinks:
-    """Links that hold for `ttl_seconds` from when they are made."""
+    """Links that hold for `ttl_seconds` after they are made."""
 
     def __init__(
         self, store: Store, secret: str, ttl_seconds: int, clock: Callable[[], float] = time.time
@@ -58,7 +58,7 @@ class SignedLinks:
 
 
 def sign(secret: str, key: str, expires: str) -> str:
-    """The hex HMAC-SHA256 under the secret of the file's key, a line feed and the link's end."""
+    """The hex HMAC-SHA256 of the file's key, a line feed and the time when the link expires."""
     return hmac.new(secret.encode(), f"{key}\n{expires}".encode(), hashlib.sha256).hexdigest()
 
 

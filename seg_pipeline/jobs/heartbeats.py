@@ -1,5 +1,4 @@
-"""Workers say in the store that they live, so that the API and the sweeper see it without Dagster
-or the broker."""
+"""Heartbeats in the store: the API and recovery need no Dagster and no broker to see who lives."""
 
 import os
 import socket
@@ -13,10 +12,10 @@ from seg_pipeline.store.serialization import load, write
 
 @dataclass(frozen=True)
 class WorkerHeartbeat:
-    """What a worker was doing at `beat_at`: the run and the jobs it works on, and the models it
-    holds in memory.
+    """What a worker was doing at `beat_at`.
 
-    `problem` is a sentence that says why it can do nothing; such a worker is not idle.
+    It names the run and the jobs that the worker works on, and the models in its memory. `problem`
+    is a sentence that says why it can do nothing: such a worker is not idle.
     """
 
     name: str
@@ -31,8 +30,10 @@ class WorkerHeartbeat:
     problem: str | None = None
 
     def is_live(self, now: datetime, stale_seconds: float) -> bool:
-        """Whether it was heard of within `stale_seconds`; a clock that runs ahead of ours does not
-        count against it."""
+        """Whether it beat within `stale_seconds`.
+
+        A clock that runs ahead of ours does not count against it.
+        """
         return now - self.beat_at <= timedelta(seconds=stale_seconds)
 
 
@@ -42,13 +43,12 @@ def write_beat(store: Store, heartbeat: WorkerHeartbeat) -> None:
 
 
 def remove_beat(store: Store, name: str) -> None:
-    """For a worker that ends in good order: it is not live from now on."""
+    """Ends the worker's heartbeat; for a worker that ends in good order."""
     store.delete(keys.worker(name))
 
 
 def all_workers(store: Store) -> list[WorkerHeartbeat]:
-    """Every worker that has not said goodbye, dead ones too, by name; what cannot be read is left
-    out."""
+    """Every worker with a heartbeat, dead ones too, by name; unreadable ones are left out."""
     heartbeats = (load(store, WorkerHeartbeat, info.key) for info in store.list(keys.WORKERS))
     return [heartbeat for heartbeat in heartbeats if heartbeat]
 
@@ -56,7 +56,7 @@ def all_workers(store: Store) -> list[WorkerHeartbeat]:
 def live_workers(
     store: Store, now: datetime | None = None, stale_seconds: float = 15
 ) -> list[WorkerHeartbeat]:
-    """The workers heard of within `stale_seconds`, by name."""
+    """The workers that beat within `stale_seconds`, by name."""
     moment = now or datetime.now(UTC)
     return [
         heartbeat for heartbeat in all_workers(store) if heartbeat.is_live(moment, stale_seconds)
@@ -65,7 +65,7 @@ def live_workers(
 
 @dataclass(frozen=True)
 class FetcherHeartbeat:
-    """A fetcher's sign of life, and how many pictures it had in hand then."""
+    """A fetcher's heartbeat, with the number of pictures that it was fetching."""
 
     name: str
     pid: int
@@ -80,12 +80,12 @@ def write_fetcher_beat(store: Store, heartbeat: FetcherHeartbeat) -> None:
 
 
 def remove_fetcher_beat(store: Store, name: str) -> None:
-    """For a fetcher that ends in good order, or is dead for long."""
+    """Ends the fetcher's heartbeat; for one that ends in good order, or has long been dead."""
     store.delete(keys.fetcher(name))
 
 
 def all_fetchers(store: Store) -> list[FetcherHeartbeat]:
-    """Every fetcher that has not said goodbye, dead ones too, by name."""
+    """Every fetcher with a heartbeat, dead ones too, by name."""
     heartbeats = (load(store, FetcherHeartbeat, info.key) for info in store.list(keys.FETCHERS))
     return [heartbeat for heartbeat in heartbeats if heartbeat]
 
@@ -93,14 +93,13 @@ def all_fetchers(store: Store) -> list[FetcherHeartbeat]:
 def live_fetchers(
     store: Store, now: datetime | None = None, stale_seconds: float = 15
 ) -> list[FetcherHeartbeat]:
-    """The fetchers heard of within `stale_seconds`, by name."""
+    """The fetchers that beat within `stale_seconds`, by name."""
     oldest = (now or datetime.now(UTC)) - timedelta(seconds=stale_seconds)
     return [heartbeat for heartbeat in all_fetchers(store) if heartbeat.beat_at >= oldest]
 
 
 def died_here(heartbeat: WorkerHeartbeat | FetcherHeartbeat) -> bool:
-    """Whether it is of a process of this host that is gone, so that nobody need wait for it to grow
-    stale."""
+    """Whether its process was on this host and is gone: then nobody need wait until it is stale."""
     return heartbeat.host == socket.gethostname() and not is_alive(heartbeat.pid)
 
 

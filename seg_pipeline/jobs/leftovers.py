@@ -1,8 +1,8 @@
-"""The search for leftovers: what no marker leads to, so that it would never expire.
+"""The search for leftovers: files that no marker leads to, which would never expire.
 
-An acceptance or a deletion that died half way leaves some. To find them all that is kept must be
-looked at, and to do so at once would cost more with every job that lives. So the search goes round:
-each prune looks at the next names, a fixed number of them, and the store remembers where it stands.
+An acceptance or a deletion that died half way leaves some. To find them, everything in the store
+must be looked at. All at once, this would cost more with every job that lives. So the search goes
+round: each prune looks at a fixed number of names. The store remembers how far it came.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +21,11 @@ Part = tuple[Sequence[str], str | None]
 
 @dataclass(frozen=True)
 class Place:
-    """Where to search. `part(cursor, limit)` gives names in an order that stays, from the first
-    where the cursor is None, and fewer than `limit` at the end alone; `leftovers` picks from
-    them."""
+    """Where to search.
+
+    `part(cursor, limit)` gives names in an order that stays; without a cursor, from the first on.
+    Only at the end does it give fewer than `limit`. `leftovers` picks from the names.
+    """
 
     name: str
     part: Callable[[str | None, int], Part]
@@ -32,7 +34,7 @@ class Place:
 
 @dataclass(frozen=True)
 class SearchRound:
-    """How far a round has come: through all places before `place`, and there up to `cursor`."""
+    """How far a round has come: through all places before `place`, in it up to `cursor`."""
 
     began_at: Moment
     place: str | None = None
@@ -43,7 +45,7 @@ class SearchRound:
 
 @dataclass(frozen=True)
 class Found:
-    """What a part of a round found, by place; how many names it looked at; where it ended."""
+    """What a part of a round found by place, how many names it looked at, and where it ended."""
 
     leftovers: Mapping[str, list[str]]
     searched: int
@@ -68,13 +70,13 @@ def search(places: Sequence[Place], begun: SearchRound, limit: int, now: datetim
 
 
 def _rest(places: Sequence[Place], begun: SearchRound) -> Sequence[Place]:
-    """The places from that on where the round stands; all if it is none of them."""
+    """The places from the round's on; all of them if its place is unknown."""
     names = [place.name for place in places]
     return places[names.index(begun.place) if begun.place in names else 0 :]
 
 
 def places_of(repository: JobRepository, older_than: datetime) -> list[Place]:
-    """A job's files, and the marks of its end; what was touched since `older_than` is left."""
+    """Jobs' files, and the markers of their ends; those touched since `older_than` are left."""
 
     def orphans(uuids: Sequence[str]) -> list[str]:
         calls = [partial(repository.expiry.is_orphan, uuid, older_than) for uuid in uuids]
@@ -100,10 +102,10 @@ def _names(store: Store, prefix: str, cursor: str | None, limit: int) -> Part:
 
 
 def read_round(store: Store, now: datetime) -> SearchRound:
-    """Where the search stands; at its beginning if nothing is known of it."""
+    """Where the search stands; at its beginning if no state can be read."""
     return load(store, SearchRound, keys.LEFTOVERS_STATE) or SearchRound(now)
 
 
 def note_round(store: Store, stands: SearchRound) -> None:
-    """Has the next search go on from there; call it once that is removed which was found before."""
+    """Has the next search go on from there; call it once the found leftovers are removed."""
     store.put(keys.LEFTOVERS_STATE, write(stands))

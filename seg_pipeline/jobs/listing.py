@@ -1,4 +1,4 @@
-"""Jobs as a list, by where they stand; no job is read for it."""
+"""A list of jobs, by where they stand; no job is read."""
 
 import base64
 from collections.abc import Collection, Iterable, Iterator
@@ -24,7 +24,7 @@ _GROUPS = (
 
 @dataclass(frozen=True)
 class JobEntry:
-    """A line of a listing: where the job stood when it was listed, and since when."""
+    """A line of a listing: where the job stood at that time, and since when."""
 
     uuid: str
     status: JobStatus
@@ -59,12 +59,12 @@ class _Cursor:
             return cls(range(len(_GROUPS)).index(int(group)), check_uuid(uuid))
         except (ValueError, InvalidUuid) as error:
             raise InvalidRequest(
-                "after is no token of a former page; leave it out to start again."
+                "after is not the token of a former page; leave it out to start again."
             ) from error
 
 
 class JobListing:
-    """The jobs of a store. Raises StoreUnavailable when the store does not do its part."""
+    """The list of a store's jobs. Raises StoreUnavailable when the store fails."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -78,8 +78,8 @@ class JobListing:
     ) -> Page:
         """Jobs with a status, or all: queued, processing, failed, completed; each group by uuid.
 
-        `after` is the former page's `next`; InvalidRequest if it is not. A job that moves on while
-        one pages may be seen twice or not at all.
+        `after` is the former page's `next`; any other token raises InvalidRequest. A job that moves
+        on between two pages may be listed twice or not at all.
         """
         live = {uuid for heartbeat in live_beats for uuid in heartbeat.uuids}
         found = [*islice(self._entries(status, _Cursor.parse(after), live), limit + 1)]
@@ -90,7 +90,7 @@ class JobListing:
         self, wanted: JobStatus | None, cursor: "_Cursor", live: Collection[str]
     ) -> "Iterator[tuple[JobEntry, _Cursor]]":
         claimed = {marker_name(info) for info in each_marker(self._store, keys.INFLIGHT)}
-        # By group: a job between two steps has both markers; one marker stands for two statuses.
+        # By group: a job between two steps has both markers. An inflight marker has two statuses.
         skipped = {
             0: lambda uuid: uuid in claimed or self._store.head(keys.inbox(uuid)) is not None,
             1: claimed.__contains__,

@@ -1,5 +1,4 @@
-"""What a model found in a picture. `segments.json` holds it without the pixels, which are in the
-mask PNGs."""
+"""What a model found in a picture: `segments.json`, and the mask PNGs with the pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from seg_pipeline.domain import Box, Mask, Segment
 
 @dataclass(frozen=True, eq=False)
 class ModelOutput:
-    """What a model found in a picture of `resolution_wh`, and how long that took it."""
+    """What a model found in a picture of `resolution_wh`, and how many seconds it took."""
 
     model: str
     weights_sha256: str
@@ -20,7 +19,7 @@ class ModelOutput:
 
 @dataclass(frozen=True)
 class FoundSegment:
-    """A segment without its pixels; box and area tell whether a mask is the one that it had."""
+    """A segment without its pixels; a mask is its own if box and area agree."""
 
     label: str | None
     confidence: float | None
@@ -36,7 +35,7 @@ class FoundSegment:
         return cls(segment.label, *scores, segment.mask.box, segment.mask.area)
 
     def with_mask(self, mask: Mask) -> Segment:
-        """The segment again. ValueError if the mask is another's."""
+        """The segment with its mask. Raises ValueError if the mask is another segment's."""
         if (self.bbox, self.area) != (mask.box, mask.area):
             raise ValueError("it is not the one that segments.json describes")
         return Segment(mask, self.label, self.confidence, self.predicted_iou, self.stability_score)
@@ -59,7 +58,7 @@ class StoredOutput:
         return cls(found.model, found.weights_sha256, found.resolution_wh, found.seconds, segments)
 
     def with_masks(self, masks: Sequence[Mask]) -> ModelOutput:
-        """The output again, with its masks in their order. ValueError if they are others."""
+        """The output with its masks, in their order. Raises ValueError if they are other masks."""
         if len(self.segments) != len(masks):
             raise ValueError(
                 f"segments.json names {len(self.segments)} segments,"

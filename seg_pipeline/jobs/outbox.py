@@ -1,14 +1,15 @@
-"""What the app server is still to be told, in the store: recorded before it is tried, found without
-asking every job.
+"""What the app server is still to be told, in the store.
+
+A delivery is recorded before it is tried. It is found without a look at every job.
 
     record    delivery.json → outbox/{due}-{uuid}           with the job's end, see `repository`
     attempt   delivery.json → outbox/{next due}-… → no outbox/{due}-…
     deliver   delivery.json → no outbox/{due}-…             or one that keeps the files for a while
     park      delivery.json → parked/callback-{uuid} → outbox/{kept until}-… → no outbox/{due}-…
 
-`delivery.json` is the truth; a marker whose time is another than the delivery's is a dead process'
-leaving, and is put right when its time comes. Between a PATCH and its record a process may die too:
-then it is sent once more.
+`delivery.json` is the truth. A dead process may leave a marker whose time is not the delivery's.
+Such a marker is put right when its time comes. A process may also die between a PATCH and its
+record. Then the PATCH is sent once more.
 """
 
 import re
@@ -29,7 +30,7 @@ _MARKER = re.compile(rf"{keys.OUTBOX}([0-9]{{17}})-(.+)")
 
 @dataclass(frozen=True)
 class Marker:
-    """A job that the outbox has something to do for, from `due_at` on."""
+    """A job for which the outbox has something to do, from `due_at` on."""
 
     key: str
     uuid: str
@@ -38,65 +39,67 @@ class Marker:
 
 @dataclass(frozen=True)
 class DueDelivery:
-    """A delivery that is due, and what it is about."""
+    """A delivery that is due, with its job and result."""
 
     delivery: Delivery
     job: Job
     result: Result
 
     def keep_until(self, now: datetime) -> datetime | None:
-        """How long the job's files must stay if it is delivered now: whoever is told late has the
-        time to fetch them too. None if at least half of their time is left anyway."""
+        """Until when the job's files must stay if it is delivered now.
+
+        An app server that is told late has the time to fetch them too. None if at least half of
+        their time is left anyway.
+        """
         ttl = timedelta(seconds=self.job.ttl_seconds)
         left = self.result.expires_at - now
         return now + ttl if left < ttl / 2 else None
 
 
 class Outbox:
-    """The deliveries of a store. Safe to use from several threads and processes; all methods may be
-    called again.
+    """The deliveries of a store.
 
-    Raises StoreUnavailable when the store does not do its part.
+    It is safe to use from several threads and processes. All methods may be called again. They
+    raise StoreUnavailable when the store fails.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
     def record(self, stored: StoredResult, now: datetime | None = None) -> None:
-        """Makes sure that the app server will be told of this result; once it returns, that cannot
-        get lost."""
+        """Makes sure that the app server will be told of this result.
+
+        Once it returns, the delivery cannot get lost.
+        """
         uuid, sha256 = stored.result.uuid, stored.sha256
         former = self.delivery(uuid)
         if former is None or former.result_sha256 != sha256:
             self._replace(former, Delivery.begin(uuid, sha256, now or datetime.now(UTC)))
         elif former.due_at:
-            self.store.put(
-                _key(former.due_at, uuid), b""
-            )  # the recorder may have died before it came to this
+            # The process that recorded it may have died before it made the marker.
+            self.store.put(_key(former.due_at, uuid), b"")
 
     def delivery(self, uuid: str) -> Delivery | None:
-        """What came of it so far; None if nothing is recorded, or after a power cut."""
+        """What came of telling about the job; None if there is no record that can be read."""
         return load(self.store, Delivery, keys.delivery(uuid))
 
     def waiting(self, now: datetime, limit: int) -> list[Marker]:
-        """What is due, the longest first; no job is read for it."""
+        """What is due, the longest first; no job is read."""
         markers = (_marker(info.key) for info in self.store.list(keys.OUTBOX, limit=limit))
         return [marker for marker in markers if marker and marker.due_at <= now]
 
     def take(self, marker: Marker, now: datetime | None = None) -> DueDelivery | None:
-        """What is to be sent. None if nothing is: then the marker had served its time, or was wrong
-        and is mended."""
+        """What is to be sent.
+
+        None if the marker had served its time, or if it was wrong: then it is put right.
+        """
         uuid, moment = marker.uuid, now or datetime.now(UTC)
         job, stored = read_job(self.store, uuid), read_result(self.store, uuid)
         delivery = self.delivery(uuid)
         if job is None or not job.callback:
             self.store.delete(marker.key)
-        elif (
-            stored is None
-        ):  # it was there when the marker was made: a power cut took it, so the job is done again
-            if self.store.head(marker.key):  # else it is being deleted, the result after the marker
-                self.store.create(keys.inbox(uuid), b"")
-            self.store.delete(marker.key)
+        elif stored is None:
+            self._do_again(marker)
         elif delivery is None or delivery.result_sha256 != stored.sha256:
             self._replace(delivery, Delivery.begin(uuid, stored.sha256, moment))
             self.store.delete(marker.key)
@@ -115,8 +118,10 @@ class Outbox:
             self._replace(former, delivery)
 
     def replay(self, uuid: str, now: datetime | None = None) -> Delivery:
-        """Has the app server told again, from the beginning. Raises JobNotFound, and NothingToTell
-        where the job has not ended or was never to be told of."""
+        """Has the app server told again, from the beginning.
+
+        Raises JobNotFound. Raises NothingToTell if the job has not ended, or has no callback.
+        """
         job, stored = read_job(self.store, uuid), read_result(self.store, uuid)
         if job is None:
             raise JobNotFound(uuid)
@@ -133,23 +138,37 @@ class Outbox:
         return delivery
 
     def release(self, uuid: str) -> None:
-        """Lets a parked delivery go: it holds the job's files no longer, and nobody is to look at
-        it."""
+        """Lets a parked delivery go.
+
+        It no longer keeps the job's files, and nobody is to look at it.
+        """
         delivery = self.delivery(uuid)
         if delivery and delivery.state is DeliveryState.PARKED:
-            if delivery.due_at:  # first: without that, nobody would know the marker's name
+            if delivery.due_at:  # first: the delivery alone knows its name
                 self.store.delete(_key(delivery.due_at, uuid))
             self.store.put(keys.delivery(uuid), write(replace(delivery, due_at=None)))
 
     def uuids(self) -> set[str]:
-        """Jobs whose files must stay: not delivered yet, or delivered late or parked not long
-        ago."""
+        """Jobs whose files must stay.
+
+        They are not delivered yet, or were delivered late or parked not long ago.
+        """
         markers = (_marker(info.key) for info in self.store.list(keys.OUTBOX))
         return {marker.uuid for marker in markers if marker}
 
     def markers_of(self, uuid: str) -> list[str]:
-        """The keys outside the job's own folder that go when the job goes."""
+        """The delivery's keys outside the job's own folder, which go with the job."""
         return _markers(self.delivery(uuid))
+
+    def _do_again(self, marker: Marker) -> None:
+        """Has a job run again whose result is gone.
+
+        The result was there when the marker was made: so a power cut took it. Without the marker,
+        the job is being deleted: a deletion removes the marker first, and then the result.
+        """
+        if self.store.head(marker.key):
+            self.store.create(keys.inbox(marker.uuid), b"")
+        self.store.delete(marker.key)
 
     def _replace(self, former: Delivery | None, delivery: Delivery) -> None:
         uuid = delivery.uuid
@@ -165,7 +184,7 @@ class Outbox:
 
 
 def _key(due_at: datetime, uuid: str) -> str:
-    """The marker of a delivery; whole microseconds, in integers, since a float would round them."""
+    """The marker of a delivery; integers, since a float would round the microseconds."""
     since_epoch = due_at - datetime.fromtimestamp(0, UTC)
     return keys.outbox(since_epoch // timedelta(microseconds=1), uuid)
 
@@ -184,7 +203,7 @@ def _markers(delivery: Delivery | None) -> list[str]:
 
 
 def _marker(key: str) -> Marker | None:
-    """What a marker's name says; None for a stranger's."""
+    """What a marker's name says; None for a name that is not ours."""
     name = _MARKER.fullmatch(key)
     if name is None:
         return None

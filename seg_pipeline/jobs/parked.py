@@ -1,10 +1,9 @@
-"""What could not become a job or be delivered, and waits for a person: listed, tried again, or
-dropped.
+"""What could not become a job or be delivered: a person lists it, replays it or drops it.
 
     replay   (the job or the delivery anew) → no parked/{name}
     drop     (the delivery lets go of its job's files) → no parked/{name}
 
-The note goes last: whoever dies half way leaves it, and doing it again leads to the same end.
+The note goes last. A process that dies half way leaves it, and doing it again completes it.
 """
 
 from dataclasses import dataclass
@@ -24,8 +23,7 @@ from seg_pipeline.store.serialization import OPTIONAL, UnreadableRecord, read
 
 
 class ParkedKind(StrEnum):
-    """What is parked: a message of the queue, a callback, or a marker of the inbox that no request
-    goes with."""
+    """What is parked: a message of the queue, a callback, or an inbox marker without a request."""
 
     MESSAGE = "message"
     CALLBACK = "callback"
@@ -34,8 +32,10 @@ class ParkedKind(StrEnum):
 
 @dataclass(frozen=True)
 class Parked:
-    """One of them; `name` is what it is known by. A message has its `body`, the others their job's
-    `uuid`."""
+    """A parked item, known by its `name`.
+
+    A message has its `body`, the others have their job's `uuid`.
+    """
 
     name: str
     kind: ParkedKind
@@ -56,22 +56,21 @@ class ParkedList:
 
 
 class ParkedItems:
-    """Everything that is parked in a store. Raises StoreUnavailable when the store does not do its
-    part."""
+    """Everything that is parked in a store. Raises StoreUnavailable when the store fails."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._outbox = Outbox(store)
 
     def page(self, after: str | None, limit: int) -> ParkedList:
-        """Those whose names come after `after`, by name."""
+        """The items whose names come after `after`, by name."""
         infos = self._store.list(keys.PARKED, keys.parked(after) if after else None, limit + 1)
         found = self._store.at_once([partial(self._read, info) for info in infos[:limit]])
         following = _name(infos[limit - 1].key) if len(infos) > limit else None
         return ParkedList(tuple(each for each in found if each), following)
 
     def get(self, name: str) -> Parked:
-        """One of them; raises ParkedNotFound."""
+        """The item of that name; raises ParkedNotFound."""
         info = (
             self._store.head(keys.parked(name)) if keys.is_key(name) and "/" not in name else None
         )
@@ -81,18 +80,16 @@ class ParkedItems:
         return parked
 
     def replay_callback(self, parked: Parked) -> None:
-        """Has the app server told again. Raises JobNotFound or NothingToTell where there is nothing
-        to tell."""
+        """Has the app server told again. Raises JobNotFound or NothingToTell."""
         uuid = parked.uuid or ""
         self._outbox.replay(uuid)
         delivery = self._outbox.delivery(uuid)
-        if (
-            delivery is None or delivery.state is not DeliveryState.PARKED
-        ):  # it may have been parked again by now
+        is_parked_again = delivery is not None and delivery.state is DeliveryState.PARKED
+        if not is_parked_again:
             self.forget(parked)
 
     def message_of(self, parked: Parked) -> str:
-        """The message as it came; raises NotReplayable if it is none, or is not here whole."""
+        """The message as it came; raises NotReplayable if it is no message, or was cut."""
         if parked.kind is ParkedKind.MARKER:
             raise NotReplayable(
                 f"{parked.name} is a marker without a request: there is nothing to replay; drop it."
@@ -105,14 +102,16 @@ class ParkedItems:
         return parked.body
 
     def drop(self, parked: Parked) -> None:
-        """Nobody will care for it any more; a callback's job keeps its files no longer than others
-        do."""
+        """Takes the item away for good.
+
+        A callback's job then keeps its files no longer than other jobs do.
+        """
         if parked.kind is ParkedKind.CALLBACK and parked.uuid:
             self._outbox.release(parked.uuid)
         self.forget(parked)
 
     def forget(self, parked: Parked) -> None:
-        """Takes the note away: to be called once what it stands for is dealt with."""
+        """Takes the note away; to be called once its item is dealt with."""
         self._store.delete(keys.parked(parked.name))
 
     def _read(self, info: ObjectInfo) -> Parked | None:
@@ -144,7 +143,7 @@ def _is_cut(note: ParkedNote) -> bool:
 
 
 OLD_BODY_CHARACTERS = 8192
-"""Notes of earlier releases were cut here, and did not say so."""
+"""Earlier releases cut a body to this length, and did not say so."""
 
 
 def _kind(key: str, note: ParkedNote) -> ParkedKind:

@@ -1,4 +1,4 @@
-"""The note that is left where something is parked; `parked` reads them and acts on them."""
+"""The notes on what is parked; `parked` reads them and acts on them."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,8 +10,10 @@ from seg_pipeline.store.serialization import OPTIONAL, write
 
 @dataclass(frozen=True, kw_only=True)
 class ParkedNote:
-    """Why something is parked. A message has its `body`, whole unless `is_cut`; the others have
-    their job's `uuid`."""
+    """Why something is parked.
+
+    A message has its `body`, which is whole unless `is_cut`. The others have their job's `uuid`.
+    """
 
     uuid: Annotated[str | None, OPTIONAL] = None
     message_id: Annotated[str | None, OPTIONAL] = None
@@ -23,5 +25,5 @@ class ParkedNote:
 
 
 def park(store: Store, name: str, note: ParkedNote) -> None:
-    """Leaves the note, under the name that it is then known by."""
+    """Leaves the note under a name."""
     store.put(keys.parked(name), write(note))

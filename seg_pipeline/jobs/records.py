@@ -1,5 +1,7 @@
-"""What is kept of a job that has ended: `result.json`. It names files by their keys; keys become
-addresses when somebody asks, since the address depends on who asks (see `answers`)."""
+"""What is kept of a job that has ended: `result.json`.
+
+It names files by their keys. `answers` turns keys into addresses: these depend on who asks.
+"""
 
 import hashlib
 import json
@@ -34,8 +36,11 @@ OUTCOMES = (JobStatus.COMPLETED, JobStatus.FAILED)
 
 
 def _told(text: str, **limits: Any) -> Any:
-    """What clients are told of a field. The limits hold for what is written, not for what is read:
-    a result must be readable whatever it says."""
+    """What clients are told of a field.
+
+    The limits hold for what is written, and not for what is read: every stored result must stay
+    readable.
+    """
     return Field(description=text, json_schema_extra=limits)
 
 
@@ -76,8 +81,11 @@ class FailureReason:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentRecord:
-    """One thing found, with the keys of its files. `interior_point` is there only where the centre
-    is not in the mask, `rle` only if the job asked for it."""
+    """One thing found, with the keys of its files.
+
+    `interior_point` is there only if the centre is not in the mask. `rle` is there only if the job
+    requested it.
+    """
 
     segment_id: int
     mask_key: str
@@ -122,7 +130,7 @@ class Result:
 
     @property
     def expiry_key(self) -> str:
-        """The marker of its expiry; rounded up, so that nothing is deleted early."""
+        """The marker of its expiry; the time is rounded up, so that nothing is deleted early."""
         return keys.expiry(math.ceil(self.expires_at.timestamp()), self.uuid)
 
     @property
@@ -140,19 +148,22 @@ class StoredResult:
 
     @classmethod
     def of(cls, result: Result) -> Self:
-        """One that is yet to be stored."""
+        """A result that is yet to be stored."""
         return cls(result, write(result))
 
     @property
     def sha256(self) -> str:
-        """What a delivery knows the result by. Of the keys that were written, not of those that
-        this version knows: else a newer version would have everybody told again."""
+        """What a delivery knows the result by.
+
+        It covers the keys that were written, known to this version or not. Otherwise a newer
+        version would have every result told again.
+        """
         document = json.loads(self.data)
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def completed_result(job: Job, found: ModelOutput, timing: Timing) -> Result:
-    """The result of a completed job; the files it names are in the store before it is."""
+    """The result of a completed job; its files must be stored before it is."""
     width, height = found.resolution_wh
     return Result(
         uuid=job.uuid,
@@ -219,7 +230,7 @@ def _run_lengths(mask: Mask) -> RunLengths:
 
 
 def _interior_point(mask: Mask) -> Point | None:
-    """A pixel in the mask, where the centre of its box is none."""
+    """A pixel in the mask; None if the centre of its box is in the mask."""
     return None if contains(mask, center_point(mask)) else Point(*interior_point(mask))
 
 

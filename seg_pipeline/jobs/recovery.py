@@ -1,14 +1,14 @@
-"""What becomes of a job that was asked for: the pure verdict of recovery, the net under everything.
+"""What becomes of a job whose run was requested: the pure verdict of recovery.
 
-A run can fail, vanish, never be launched, lose its message in the broker or its worker. Each ends
-the same way: the run is closed, and each of its jobs is asked for again, alone. Who is to blame
-decides how often:
+A run can fail, vanish or never be launched. It can lose its worker, or its message in the broker.
+Each case ends the same way: the run is closed, and a run of its own is requested for each of its
+jobs. Who is to blame decides how often:
 
-- The job, if it was alone in its run and being decoded, segmented or encoded when the worker died,
-  or if its own error ended the run. `Evidence` says so. Such an attempt counts, and after
-  `max_attempts` the job is given up.
-- Nobody, in every other case: a batch, a model that loads, the broker, the database, the store. The
-  job is never given up for that, but the pauses between its runs grow to a minute.
+- The job is to blame if its own error ended the run. It is also to blame if it was alone in its run
+  and was being decoded, segmented or encoded when the worker died. `Evidence` says so. Such an
+  attempt counts. After `max_attempts` the job is given up.
+- Nobody is to blame in every other case: a batch, a model that loads, the broker, the database, the
+  store. The job is never given up for that. The pauses between its runs grow to a minute.
 """
 
 import math
@@ -29,14 +29,13 @@ BROKER_GRACE = timedelta(seconds=10)
 """How long an idle worker may leave a message in the broker."""
 
 OVERTAKEN_GRACE = timedelta(seconds=60)
-"""How much younger a run must be that began before this one, for this one's message to count as
-lost."""
+"""A run's message counts as lost if a run that is younger by more than this began before it."""
 
 RETRY_SECONDS = 5.0
-"""Pause before the third attempt of a job that is to blame; it doubles with each."""
+"""Pause before the third attempt of a job that is to blame; it doubles with each attempt."""
 
 LOSS_SECONDS = 1.0
-"""Pause after the second run that was lost without anybody to blame; it doubles with each."""
+"""Pause after the second run that was lost through nobody's fault; it doubles with each."""
 
 LONGEST_LOSS_SECONDS = 60.0
 
@@ -54,7 +53,7 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True)
 class RunView:
-    """What is known of a run. `ended_at` is None until it has ended."""
+    """What is known of a run; `ended_at` is None until it has ended."""
 
     run_id: str
     state: RunState
@@ -63,12 +62,12 @@ class RunView:
 
 
 class RecoveryVerdict(StrEnum):
-    """What to do about a run that was asked for."""
+    """What to do about a run that was requested."""
 
     WAIT = "wait"
-    CLOSE = "close"  # the run is dead: report it failed, then judge it as a failed one
+    CLOSE = "close"  # the run is dead: report it failed, then judge it again
     CLOSE_AND_CANCEL = "close and cancel"
-    ASK_AGAIN = "ask again"  # no run was made of it: the same once more
+    ASK_AGAIN = "ask again"  # no run was made of the claim: request the same once more
     RETRY = "retry"  # another run; nobody is to blame for the last
     NEXT_ATTEMPT = "next attempt"  # another run; the job is to blame for the last
     GIVE_UP = "give up"  # the job was to blame for the last of its attempts
@@ -77,8 +76,11 @@ class RecoveryVerdict(StrEnum):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a run is judged by: the live workers' heartbeats, when the youngest run that began was
-    created, and how many attempts a job has."""
+    """What a run is judged by.
+
+    These are the live workers' heartbeats, and the number of attempts that a job has.
+    `youngest_begun` is when the youngest run was created that has begun.
+    """
 
     now: datetime
     heartbeats: Collection[WorkerHeartbeat]
@@ -90,12 +92,11 @@ class Surroundings:
         return {heartbeat.run_id for heartbeat in self.heartbeats if heartbeat.run_id}
 
     def lost_its_message(self, run: RunView) -> bool:
-        """Whether a run that nobody has begun is no longer in the broker either."""
+        """Whether a run that has not begun is no longer in the broker."""
         return self._an_idle_worker_passed_over(run) or self._was_overtaken(run)
 
     def _an_idle_worker_passed_over(self, run: RunView) -> bool:
-        """Whether a worker has been idle for long enough to have taken the run, were it still in
-        the broker."""
+        """Whether a worker was idle long enough to take the run, had it been in the broker."""
         idle_since = [
             heartbeat.idle_since
             for heartbeat in self.heartbeats
@@ -114,9 +115,9 @@ class Surroundings:
 def judge(
     claim: Claim, run: RunView | None, around: Surroundings, evidence: Evidence | None = None
 ) -> RecoveryVerdict:
-    """What to do about the run that a claim asked for, given that the job has no result.
+    """What to do about the run of a claim whose job has no result.
 
-    `evidence` is what is known of the claim's job, if it was alone in its run.
+    `evidence` is the note on the job, if the job was alone in its run.
     """
     if run is None:
         return (
@@ -162,13 +163,17 @@ def _judge_ended(
 
 
 def retry_pause(attempt: int) -> timedelta:
-    """How long to wait after an attempt that counted: not at all after the first, then longer each
-    time."""
+    """How long to wait after an attempt that counted.
+
+    There is no pause after the first attempt. Then it grows each time.
+    """
     return timedelta(seconds=doubling_pause(attempt - 1, RETRY_SECONDS, math.inf))
 
 
 def loss_pause(losses: int) -> timedelta:
-    """How long to wait after a run that was lost through nobody's fault, when `losses` of the job's
-    runs had been lost so before: not at all after the first, then longer each time, up to a
-    minute."""
+    """How long to wait after a run that was lost through nobody's fault.
+
+    `losses` counts the runs of the job that were lost so before. There is no pause after the first
+    loss. Then it grows each time, up to a minute.
+    """
     return timedelta(seconds=doubling_pause(losses, LOSS_SECONDS, LONGEST_LOSS_SECONDS))
