@@ -289,7 +289,7 @@ def test_an_acceptance_that_is_taken_back_leaves_what_others_made_of_it_meanwhil
         between = Meanwhile(
             store,
             moment,
-            lambda store=store: JobRepository(store).acceptance.accept(make_job("job-1"), PICTURE),
+            partial(JobRepository(store).acceptance.accept, make_job("job-1"), PICTURE),
         )
         with suppress(StoreFull):
             JobRepository(FullStore(between, keys.INBOX)).acceptance.accept(

@@ -211,9 +211,7 @@ def test_a_fetcher_killed_at_any_write_loses_no_job(
     for lives in range(20):
         repository, uuid = JobRepository(store), f"job-{lives}"
         accept(repository, uuid)
-        was_killed = until_killed(
-            store, lives, lambda dying, uuid=uuid: bring_picture(dying, uuid, error=outcome)
-        )
+        was_killed = until_killed(store, lives, partial(bring_picture, uuid=uuid, error=outcome))
         if repository.fetches.take(uuid):  # the next fetcher completes it, or begins anew
             bring_picture(repository, uuid, error=outcome)
         assert repository.fetches.uuids() == []
@@ -228,7 +226,7 @@ def test_a_fetcher_killed_at_any_write_loses_no_job(
 def test_an_acceptance_killed_at_any_write_is_completed_by_asking_again(store: Store) -> None:
     for lives in range(5):
         uuid = f"job-{lives}"
-        was_killed = until_killed(store, lives, lambda dying, uuid=uuid: accept(dying, uuid))
+        was_killed = until_killed(store, lives, partial(accept, uuid=uuid))
         accept(JobRepository(store), uuid)
         assert uuid in JobRepository(store).fetches.uuids()
         if not was_killed:

@@ -90,7 +90,7 @@ def test_a_message_that_is_not_here_whole_is_not_replayed(
     memory: Store, fields: dict[str, object]
 ) -> None:
     """Earlier releases cut bodies without saying so."""
-    park_message(memory, **fields)
+    park_message(memory, "m-1", **fields)
     note = json.loads(memory.get(keys.parked("m-1")))
     memory.put(
         keys.parked("m-1"), json.dumps({k: v for k, v in note.items() if v is not None}).encode()

@@ -116,12 +116,14 @@ class Poster:
             assert self._repository.result("a") is None
 
 
+def expire_all(repository: JobRepository) -> None:
+    for job in JobRepository(repository.store).expiry.expired(LATER, 10):
+        repository.expiry.expire(job)
+
+
 DELETIONS: list[Callable[[JobRepository], object]] = [
     lambda repository: repository.removal.delete("a"),
-    lambda repository: [
-        repository.expiry.expire(job)
-        for job in JobRepository(repository.store).expiry.expired(LATER, 10)
-    ],
+    expire_all,
 ]
 
 
