@@ -7,6 +7,7 @@ whether a picture is one) makes valid requests be refused, so that is not checke
 
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -27,6 +28,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from api.app import create_app
+from seg_pipeline.jobs.heartbeats import FetcherHeartbeat, write_fetcher_beat
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import open_store
 from seg_pipeline_tests.api.serving import api_settings, serving
@@ -62,6 +64,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     )
     store = open_store(settings)
     heartbeat(store)
+    now = datetime.now(UTC)
+    write_fetcher_beat(store, FetcherHeartbeat("fake", 1, "here", now))  # some jobs name a URL
     with serving(settings, store) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client
 
