@@ -10,7 +10,7 @@ import { Viewer } from "./viewer.js";
 
 const DAGSTER = document.querySelector("meta[name=dagster-url]").content;
 const STEPS = { sending: "Send", queued: "Wait for a worker", processing: "Segment", completed: "Done" };
-const STAGES = { source_image: "Read the picture", segments: "Model", cutouts: "Masks and cut-outs", result: "Publish" };
+const STAGES = { source_image: "Read the picture", segments: "Model", masks: "Masks", cutouts: "Cut-outs", result: "Publish" };
 const TITLES = { coco: "COCO", yolo: "YOLO", labelme: "LabelMe", "label-map": "Label map", zip: "ZIP of all" };
 const FORMATS = document.querySelector("meta[name=export-formats]").content.split(" ").filter(Boolean);
 
@@ -18,7 +18,7 @@ const FORMATS = document.querySelector("meta[name=export-formats]").content.spli
 const state = { source: null, job: null, uuid: null, lit: -1, picked: -1, language: "curl", abort: null, preview: null };
 const options = new Options(() => {
   showSnippet();
-  byId("rerun").hidden = !state.source || !["done", "failed"].includes(document.body.dataset.view);
+  byId("rerun").hidden = !state.source || document.body.dataset.view !== "done";
 });
 const viewer = new Viewer({ onHover: hover, onPick: pick, labelOf: titleOf });
 
@@ -134,7 +134,7 @@ function setView(view) {
   byId("failure").hidden = view !== "failed";
   byId("result").hidden = view !== "done";
   byId("tools").hidden = view !== "done";
-  byId("rerun").hidden = !state.source || !["done", "failed"].includes(view);
+  byId("rerun").hidden = !state.source || view !== "done";
   byId("again").hidden = !state.source;
   byId("everybody").hidden = view !== "empty" || !byId("everybody-list").children.length;
   for (const link of document.querySelectorAll("[data-lineage]")) {
@@ -482,6 +482,7 @@ function listen() {
       event.target.value = "";
     });
   }
+  byId("photograph").hidden = !navigator.maxTouchPoints;
   byId("paste").hidden = !navigator.clipboard?.read;
   byId("paste").onclick = pasteByButton;
   byId("sample").onclick = async () => takeFiles([new File([(await fetchFile("ui/sample.jpg")).blob], "sample.jpg", { type: "image/jpeg" })]);

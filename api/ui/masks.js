@@ -41,33 +41,36 @@ export function paintRuns({ size: [height, width], counts }, [columns, rows], pu
   });
 }
 
-/** Which pixels of the raster a segment covers, `Uint8Array` of rows. */
-export async function rasterOf(segment, size) {
-  const [columns, rows] = size;
-  const covered = new Uint8Array(columns * rows);
-  if (segment.rle) {
-    paintRuns(segment.rle, size, (x, top, bottom) => {
-      for (let y = top; y < bottom; y += 1) covered[y * columns + x] = 1;
-    });
-    return covered;
-  }
-  try {
-    const image = await load(segment.mask_url);
-    const alpha = pixels(image, size);
-    for (let i = 0; i < covered.length; i += 1) covered[i] = alpha[i * 4 + 3] > 127 ? 1 : 0;
-  } catch {
-    return null; // another host's file, which a page may show but not read
-  }
-  return covered;
+/** The part of the raster in which a segment lies. */
+function windowOf({ bbox }, [width, height], [columns, rows]) {
+  const left = Math.max(0, Math.floor((bbox.x * columns) / width) - 1);
+  const top = Math.max(0, Math.floor((bbox.y * rows) / height) - 1);
+  const right = Math.min(columns, Math.ceil(((bbox.x + bbox.width) * columns) / width) + 1);
+  const bottom = Math.min(rows, Math.ceil(((bbox.y + bbox.height) * rows) / height) + 1);
+  return { left, top, wide: Math.max(1, right - left), high: Math.max(1, bottom - top) };
 }
 
-/** The box of a segment as a raster: what is left where its mask cannot be read. */
-export function boxRaster({ bbox }, [width, height], [columns, rows]) {
-  const covered = new Uint8Array(columns * rows);
-  const [left, right] = [bbox.x, bbox.x + bbox.width].map((x) => Math.round((x * columns) / width));
-  const [top, bottom] = [bbox.y, bbox.y + bbox.height].map((y) => Math.round((y * rows) / height));
-  for (let y = top; y < bottom; y += 1) covered.fill(1, y * columns + left, y * columns + right);
-  return covered;
+/**
+ * Which pixels of its part of the raster a segment covers. `picture` and `size` are the widths and
+ * heights of picture and raster; `covered` has a byte for each pixel of the part, in rows.
+ */
+export async function rasterOf(segment, picture, size) {
+  const part = windowOf(segment, picture, size);
+  const { left, top, wide, high } = part;
+  const covered = new Uint8Array(wide * high);
+  if (segment.rle) {
+    paintRuns(segment.rle, size, (x, first, end) => {
+      for (let y = first; y < end; y += 1) covered[(y - top) * wide + x - left] = 1;
+    });
+    return { ...part, covered };
+  }
+  try {
+    const alpha = pixels(await load(segment.mask_url), part, size);
+    for (let i = 0; i < covered.length; i += 1) covered[i] = alpha[i * 4 + 3] > 127 ? 1 : 0;
+  } catch {
+    covered.fill(1); // another host's file, which a page may show but not read: its box is left
+  }
+  return { ...part, covered };
 }
 
 function load(url) {
@@ -80,11 +83,10 @@ function load(url) {
   });
 }
 
-function pixels(image, [columns, rows]) {
-  const canvas = new OffscreenCanvas(columns, rows);
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.drawImage(image, 0, 0, columns, rows);
-  return context.getImageData(0, 0, columns, rows).data;
+function pixels(image, { left, top, wide, high }, [columns, rows]) {
+  const context = new OffscreenCanvas(wide, high).getContext("2d", { willReadFrequently: true });
+  context.drawImage(image, -left, -top, columns, rows);
+  return context.getImageData(0, 0, wide, high).data;
 }
 
 /** The colour of a segment, as the service's overlay has it: the golden ratio around the wheel. */

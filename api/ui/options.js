@@ -97,7 +97,8 @@ export class Options {
 
 const round = (value) => Number(Number(value).toFixed(4));
 const titled = (name) => {
-  const words = name.replaceAll("_", " ").replace("iou", "IoU").replace("nms", "NMS").replace("m2m", "mask to mask");
+  const words = name.replaceAll("_", " ").replace(/^pred /, "predicted ").replace(/thresh$/, "threshold")
+    .replace("iou", "IoU").replace("nms", "NMS").replace("m2m", "mask to mask").replace(" n ", " ").replace(/^min /, "smallest ");
   return words.charAt(0).toUpperCase() + words.slice(1);
 };
 

@@ -3,7 +3,7 @@
 import { address } from "./client.js";
 
 /** A text as one word of a shell. */
-const quoted = (text) => `'${String(text).replaceAll("'", "'\\''")}'`;
+const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? String(text) : `'${String(text).replaceAll("'", "'\\''")}'`);
 const python = (value) => JSON.stringify(value).replace(/^true$/, "True");
 
 function fields(request) {

@@ -1,9 +1,9 @@
 // The picture with its segments: tinted, and one lit while the others are dimmed.
 
 import { byId } from "./dom.js";
-import { boxRaster, colourOf, rasterOf, rasterSize } from "./masks.js";
+import { colourOf, rasterOf, rasterSize } from "./masks.js";
 
-const TINT = 0.4;
+const TINT = 0x66000000; // 40 % of alpha, the highest byte of a pixel's word
 const LOADS_AT_ONCE = 6;
 
 export class Viewer {
@@ -57,10 +57,10 @@ export class Viewer {
     const work = async () => {
       for (let index = queue.shift(); index !== undefined; index = queue.shift()) {
         const segment = this.segments[index];
-        const covered = await rasterOf(segment, this.size);
+        const raster = await rasterOf(segment, this.picture, this.size);
         if (generation !== this.generation) return;
-        this.mark(index, covered ?? boxRaster(segment, this.picture, this.size));
-        if (!segment.rle && !queue.length) this.refresh();
+        this.mark(index, raster);
+        if (!segment.rle && queue.length % 32 === 0) this.refresh();
       }
     };
     await Promise.all(Array.from({ length: LOADS_AT_ONCE }, work));
@@ -68,46 +68,34 @@ export class Viewer {
   }
 
   /** Writes a segment into the map of ids, over larger ones and below smaller ones. */
-  mark(index, covered) {
+  mark(index, { left, top, wide, high, covered }) {
     const rank = this.rankOf[index];
-    for (let i = 0; i < covered.length; i += 1) {
-      if (covered[i] && (!this.ids[i] || this.rankOf[this.ids[i] - 1] <= rank)) this.ids[i] = index + 1;
-    }
-    this.masks.set(index, this.cut(index, covered));
-  }
-
-  /** A mask as a small canvas of its own box, white inside. */
-  cut(index, covered) {
-    const [columns, rows] = this.size;
-    const { bbox } = this.segments[index];
-    const [width, height] = this.picture;
-    const left = Math.max(0, Math.floor((bbox.x * columns) / width) - 1);
-    const top = Math.max(0, Math.floor((bbox.y * rows) / height) - 1);
-    const right = Math.min(columns, Math.ceil(((bbox.x + bbox.width) * columns) / width) + 1);
-    const bottom = Math.min(rows, Math.ceil(((bbox.y + bbox.height) * rows) / height) + 1);
-    const canvas = new OffscreenCanvas(Math.max(1, right - left), Math.max(1, bottom - top));
-    const image = new ImageData(canvas.width, canvas.height);
-    for (let y = top; y < bottom; y += 1) {
-      for (let x = left; x < right; x += 1) {
-        if (covered[y * columns + x]) image.data.fill(255, ((y - top) * canvas.width + x - left) * 4, ((y - top) * canvas.width + x - left) * 4 + 4);
+    const image = new ImageData(wide, high);
+    const words = new Uint32Array(image.data.buffer);
+    for (let y = 0, from = 0; y < high; y += 1) {
+      let at = (top + y) * this.size[0] + left;
+      for (let x = 0; x < wide; x += 1, from += 1, at += 1) {
+        if (!covered[from]) continue;
+        words[from] = 0xffffffff;
+        if (!this.ids[at] || this.rankOf[this.ids[at] - 1] <= rank) this.ids[at] = index + 1;
       }
     }
+    const canvas = new OffscreenCanvas(wide, high);
     canvas.getContext("2d").putImageData(image, 0, 0);
-    return { canvas, left, top };
+    this.masks.set(index, { canvas, left, top });
   }
 
   /** Draws the tint of all segments anew. */
   refresh() {
     const [columns, rows] = this.size;
     const image = new ImageData(columns, rows);
-    const colours = this.segments.map((_, index) => colourOf(index));
-    const data = image.data;
+    const words = new Uint32Array(image.data.buffer); // alpha, blue, green, red: browsers run on little-endian machines
+    const colours = this.segments.map((_, index) => colourOf(index)).map(([red, green, blue]) => (blue << 16) | (green << 8) | red);
     for (let i = 0; i < this.ids.length; i += 1) {
       const id = this.ids[i];
       if (!id) continue;
-      const [red, green, blue] = colours[id - 1];
       const isEdge = id !== this.ids[i + 1] || id !== this.ids[i - 1] || id !== this.ids[i + columns] || id !== this.ids[i - columns];
-      data.set([red, green, blue, isEdge ? 255 : 255 * TINT], i * 4);
+      words[i] = ((isEdge ? 0xff000000 : TINT) | colours[id - 1]) >>> 0;
     }
     this.base = new OffscreenCanvas(columns, rows);
     this.base.getContext("2d").putImageData(image, 0, 0);

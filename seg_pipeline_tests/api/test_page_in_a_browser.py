@@ -137,7 +137,9 @@ def test_run_lengths_are_read_as_pycocotools_writes_them(page: Page, serve: Serv
         text = {"size": [height, width], "counts": encoded["counts"].decode()}
         read = page.evaluate(
             "async rle => { const m = await import('/ui/masks.js');"
-            " return [...await m.rasterOf({rle}, [rle.size[1], rle.size[0]])]; }",
+            " const [height, width] = rle.size, bbox = {x: 0, y: 0, width, height};"
+            " const size = [width, height];"
+            " return [...(await m.rasterOf({rle, bbox}, size, size)).covered]; }",
             text,
         )
         assert np.array_equal(np.array(read, dtype=bool).reshape(height, width), full)
