@@ -103,32 +103,29 @@ def hang(wire: socket.socket) -> None:
 
 def trickle_head(wire: socket.socket) -> None:
     """Sends one header after the other, for ever."""
-    wire.recv(65536)
-    wire.sendall(b"HTTP/1.1 200 OK\r\n")
-    while True:
-        wire.sendall(b"x-slow: 1\r\n")
-        time.sleep(0.1)
+    _drip(wire, b"HTTP/1.1 200 OK\r\n", b"x-slow: 1\r\n")
 
 
 def trickle_body(wire: socket.socket) -> None:
     """Sends a whole head as S3 and SQS do, then a byte of its body now and then, for ever."""
-    wire.recv(65536)
-    wire.sendall(
+    head = (
         b'HTTP/1.1 200 OK\r\nETag: "a"\r\nLast-Modified: Fri, 02 Jan 2026 12:01:00 GMT\r\n'
         b"Content-Type: application/x-amz-json-1.0\r\nContent-Length: 100000\r\n\r\n"
     )
-    while True:
-        wire.sendall(b" ")
-        time.sleep(0.1)
+    _drip(wire, head, b" ")
 
 
 def trickle(wire: socket.socket) -> None:
     """Begins an answer, and sends a byte now and then, for ever."""
+    _drip(wire, b"HTTP/1.1 200 OK\r\n\r\n", b"x", pause_seconds=0.5)
+
+
+def _drip(wire: socket.socket, head: bytes, piece: bytes, pause_seconds: float = 0.1) -> None:
     wire.recv(65536)
-    wire.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    wire.sendall(head)
     while True:
-        wire.sendall(b"x")
-        time.sleep(0.5)
+        wire.sendall(piece)
+        time.sleep(pause_seconds)
 
 
 HOLDING = (hang, trickle_head, trickle_body)

@@ -1,35 +1,21 @@
 """The past that `history_servers` measures with must be one that Dagster could have written."""
 
-import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
-import sqlalchemy as db
-from dagster._core.instance.ref import InstanceRef
 
 from benchmarks.past_jobs import ORIGINAL, age_runs, copy_run, keep_alive, prefix_of, register
 from seg_pipeline.domain import JobStatus
-from seg_pipeline.runtime import dagster_storage
 from seg_pipeline.runtime.dagster_storage import postgres_engine, postgres_url
 from seg_pipeline.store import keys
 from seg_pipeline_tests.builders import accept_upload, make_context, make_result
-from seg_pipeline_tests.conftest import make_settings
+from seg_pipeline_tests.dagster_instances import configured_instance, make_database
 
 pytestmark = pytest.mark.process
 
-CONFIG = {
-    "storage": {
-        "custom": {
-            "module": "seg_pipeline.runtime.dagster_storage",
-            "class": "SegPipelineStorage",
-            "config": {},
-        }
-    },
-    "telemetry": {"enabled": False},
-}
 COPIES = 3
 
 
@@ -48,14 +34,7 @@ def segment() -> None:
 @pytest.fixture
 def url(postgres_server_url: str) -> str:
     """The URL of an empty database."""
-    name = f"past_{secrets.token_hex(4)}"
-    engine = db.create_engine(
-        postgres_url(f"{postgres_server_url}postgres"), isolation_level="AUTOCOMMIT"
-    )
-    with engine.connect() as connection:
-        connection.execute(db.text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return f"{postgres_server_url}{name}"
+    return make_database(postgres_server_url)
 
 
 @pytest.fixture
@@ -63,14 +42,8 @@ def instance(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dg.DagsterInstance]:
     """A Dagster instance on that database."""
-    settings = make_settings(tmp_path, database_url=url)
-    monkeypatch.setattr(dagster_storage, "get_settings", lambda: settings)
-    (tmp_path / "home").mkdir()
-    with dg.DagsterInstance.from_ref(
-        InstanceRef.from_dir(str(tmp_path / "home"), overrides=CONFIG)
-    ) as instance:
-        yield instance
-    dagster_storage.postgres_engine.cache_clear()
+    with configured_instance(tmp_path, monkeypatch, url) as configured:
+        yield configured
 
 
 def test_a_copied_run_is_one_of_its_own_with_its_own_jobs(

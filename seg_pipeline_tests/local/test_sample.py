@@ -1,9 +1,7 @@
 """The sample of `make run`, sent to a small API of our own that dies, refuses or answers."""
 
 import json
-import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,18 +41,6 @@ FOUND = json.dumps(
 )
 NOTHING = '{"error": "No masks found"}'
 REFUSED = '{"error": "The disk is full.", "code": "store_full"}'
-
-
-@pytest.fixture(autouse=True)
-def signal_handlers() -> Iterator[None]:
-    """A supervisor takes the signals of its process; pytest wants them back."""
-    before = {
-        number: signal.getsignal(number)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture

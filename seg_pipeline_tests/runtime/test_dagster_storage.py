@@ -2,7 +2,6 @@
 started."""
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,7 +11,6 @@ from typing import Any
 import dagster as dg
 import pytest
 import sqlalchemy as db
-from dagster._core.instance.ref import InstanceRef
 
 from seg_pipeline.runtime import dagster_storage
 from seg_pipeline.runtime.dagster_storage import (
@@ -23,20 +21,9 @@ from seg_pipeline.runtime.dagster_storage import (
     postgres_url,
     runless_events,
 )
-from seg_pipeline_tests.conftest import make_settings
+from seg_pipeline_tests.dagster_instances import configured_instance, make_database
 
 pytestmark = pytest.mark.process
-
-CONFIG = {
-    "storage": {
-        "custom": {
-            "module": "seg_pipeline.runtime.dagster_storage",
-            "class": "SegPipelineStorage",
-            "config": {},
-        }
-    },
-    "telemetry": {"enabled": False},
-}
 
 
 @dg.op
@@ -54,30 +41,17 @@ def greetings() -> None:
 @pytest.fixture
 def postgres(postgres_server_url: str) -> str:
     """The URL of an empty database."""
-    name = f"test_{secrets.token_hex(4)}"
-    engine = db.create_engine(
-        postgres_url(f"{postgres_server_url}postgres"), isolation_level="AUTOCOMMIT"
-    )
-    with engine.connect() as connection:
-        connection.execute(db.text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return f"{postgres_server_url}{name}"
+    return make_database(postgres_server_url)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def instance(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance as dagster.yaml configures it."""
+    """A Dagster instance on each database."""
     url = request.getfixturevalue("postgres") if request.param == "postgres" else None
-    settings = make_settings(tmp_path, database_url=url)
-    monkeypatch.setattr(dagster_storage, "get_settings", lambda: settings)
-    home = tmp_path / "home"
-    home.mkdir()
-    with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=CONFIG)) as instance:
-        yield instance
-    for engine in (dagster_storage.sqlite_engine, dagster_storage.postgres_engine):
-        engine.cache_clear()
+    with configured_instance(tmp_path, monkeypatch, url) as configured:
+        yield configured
 
 
 def test_runs_events_and_partitions_are_kept(instance: dg.DagsterInstance) -> None:
