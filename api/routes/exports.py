@@ -123,7 +123,7 @@ async def get_export(
     if knows(request.headers.get("if-none-match", ""), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     if request.method == "HEAD":
-        return Response(headers=headers, media_type=chosen.media_type)
+        return _without_length(Response(headers=headers, media_type=chosen.media_type))
     return await _response(service, export, chosen, headers)
 
 
@@ -139,6 +139,12 @@ async def _response(
         return ExportResponse(
             pieces, stack.pop_all(), headers=headers, media_type=chosen.media_type
         )
+
+
+def _without_length(response: Response) -> Response:
+    """The answer without its own length of 0: the file's is not known before it is made."""
+    del response.headers["content-length"]
+    return response
 
 
 def _export(

@@ -12,7 +12,7 @@ from seg_pipeline.exports.zip_pieces import Entry, zip_pieces
 
 _README = """Job {uuid}, segmented by {model}: {count} segments in a picture of {width} x {height}.
 
-images/{file_name}  the picture
+images/             the picture, {file_name}
 overlay.webp        the picture with its segments drawn on it
 result.json         the answer of GET /jobs/{uuid}: boxes, areas, labels, scores
 masks/              a mask for each segment, grey: 255 inside, 0 outside
