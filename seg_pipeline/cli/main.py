@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from seg_pipeline.cli.masking import shown
 from seg_pipeline.cli.start import ABOUT, ListenOn, start
+from seg_pipeline.domain import MAX_RESIZE
 from seg_pipeline.local.supervisor import NO_RESTART, StopRequested, SupervisorError
 from seg_pipeline.settings import Settings, listed, unknown_names_in_env_file
 
@@ -202,6 +204,74 @@ def show_parity(
         raise typer.Exit(1)
 
 
+@app.command(
+    "segment",
+    epilog=example(
+        "seg-pipeline segment photo.jpg",
+        "seg-pipeline segment photos --format coco,yolo --out found",
+        "curl -s https://example.com/a.jpg | seg-pipeline segment - --alone --json",
+    ),
+)
+def segment_pictures(  # noqa: PLR0913, PLR0917  a command's options are its arguments
+    pictures: Annotated[
+        list[str], typer.Argument(help="Files, folders, addresses, or - for standard input.")
+    ],
+    server: Annotated[
+        str | None,
+        typer.Option(help="Address of a service. Without it: the one on API_PORT, if it runs."),
+    ] = None,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Load the model here, even if a service runs.")
+    ] = False,
+    api_key: Annotated[str | None, typer.Option(help="A key of that service.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the files; by default segments, or none with --json."),
+    ] = None,
+    format: Annotated[
+        str, typer.Option(help="Which files, with commas, such as masks,coco,json; ? lists all.")
+    ] = "masks",
+    model: Annotated[str | None, typer.Option(help="A model; MODEL if absent.")] = None,
+    resize: Annotated[
+        int | None, typer.Option(min=1, max=MAX_RESIZE, help="Longer side of cut-outs in pixels.")
+    ] = None,
+    parameters: Annotated[
+        str | None, typer.Option(help="The model's, as JSON, such as '{\"confidence\": 0.5}'.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print a line of JSON for each picture.")
+    ] = False,
+    parallel: Annotated[
+        int,
+        typer.Option(min=1, max=64, help="Pictures under way at once; a model here takes one."),
+    ] = 4,
+    again: Annotated[
+        bool, typer.Option("--again", help="Do not skip pictures that have their files.")
+    ] = False,
+) -> None:
+    """Segment pictures into files.
+
+    Pictures that have their files are skipped, so the same command goes on where it ended. Exit
+    code 0 if all went well, 1 if a picture failed, 2 if the command is wrong, 130 after Ctrl-C.
+    """
+    from seg_pipeline.cli.pictures import NoPicture, pictures_of
+    from seg_pipeline.cli.segment import Output, Segmentation, UnknownFormat, formats_of
+    from seg_pipeline.cli.segmenting import Wish, WrongUsage, open_service
+    from seg_pipeline.errors import ModelError
+
+    folder = out or (None if json else Path("segments"))
+    wish = Wish(server, alone, api_key, model, resize, parameters)
+    try:
+        output = Output(folder, formats_of(format), lines=json, again=again)
+        named = pictures_of(pictures, folder or Path("segments"))
+        service = open_service(wish, read_settings(), complain)
+    except (NoPicture, UnknownFormat, WrongUsage) as error:
+        fail(str(error), exit_code=2)
+    except ModelError as error:
+        fail(str(error))
+    raise typer.Exit(Segmentation(service, output, parallel, say, complain).run(named))
+
+
 def read_settings() -> Settings:
     """The settings; what is wrong with them is one line, and the end. A name in `.env` that is no
     setting is a warning."""
@@ -228,11 +298,16 @@ def say(line: str) -> None:
         print(line, flush=True)
 
 
-def fail(message: str) -> NoReturn:
-    """Prints the reason on standard error, and ends with exit code 1."""
+def complain(line: str) -> None:
+    """Prints a line on standard error, and goes on if nobody reads it any more."""
     with contextlib.suppress(OSError):
-        print(f"seg-pipeline: {message}", file=sys.stderr, flush=True)
-    raise typer.Exit(1)
+        print(line, file=sys.stderr, flush=True)
+
+
+def fail(message: str, exit_code: int = 1) -> NoReturn:
+    """Prints the reason on standard error, and ends."""
+    complain(f"seg-pipeline: {message}")
+    raise typer.Exit(exit_code)
 
 
 def _setting_of(location: tuple[int | str, ...]) -> str:

@@ -1,5 +1,7 @@
 """The command: what it says of itself, and of settings that are none."""
 
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -53,3 +55,14 @@ def test_the_settings_say_what_up_takes_instead(
     assert "takes the demo models" in say("settings")
     monkeypatch.setenv("MODEL", "demo-yolo")
     assert "takes the demo models" not in say("settings")
+
+
+@pytest.mark.process
+def test_a_quick_command_loads_no_model_library() -> None:
+    code = (
+        "import sys, seg_pipeline.cli.main;"
+        "print([each for each in ('torch', 'ultralytics', 'dagster', 'httpx', 'cv2')"
+        " if each in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

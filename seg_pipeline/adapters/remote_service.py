@@ -1,0 +1,129 @@
+"""A running service, as a client segments pictures with it."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from seg_pipeline.domain import Parameters
+
+TRIES = 5
+POLL_SECONDS = (0.1, 2.0)
+"""The first pause between two looks at a job, and the longest."""
+LONGEST_WAIT_SECONDS = 30.0
+_TIMEOUT = httpx.Timeout(60, connect=5)
+_TRY_AGAIN = (429, 502, 503, 504)
+
+
+class ServiceRefused(Exception):
+    """The service did not segment the picture; the message says why, `code` is its word for it."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class SegmentedThere:
+    """A picture that the service segmented."""
+
+    answer: Mapping[str, Any]
+    service: "RemoteService"
+
+    def export(self, name: str) -> Iterator[bytes]:
+        """The picture in a format of exports."""
+        path = f"/jobs/{self.answer['uuid']}/export"
+        yield self.service.ask("GET", path, params={"format": name}).content
+
+
+class RemoteService:
+    """A service at an address. `wanted` are options of its jobs. Threads may share it."""
+
+    def __init__(
+        self, url: str, api_key: str | None = None, wanted: Mapping[str, Any] | None = None
+    ) -> None:
+        self._url = url.rstrip("/")
+        headers = {"x-api-key": api_key} if api_key else {}
+        self._http = httpx.Client(headers=headers, timeout=_TIMEOUT)
+        self._wanted = {name: value for name, value in (wanted or {}).items() if value}
+
+    @contextmanager
+    def segment(
+        self, name: str, picture: bytes | None, url: str | None
+    ) -> Iterator[SegmentedThere]:
+        """The picture's segments, of its bytes or its address. Raises ServiceRefused.
+
+        It is sent under a uuid of its own, so sending it once more does not double the job.
+        """
+        options = {"uuid": uuid4().hex, **self._wanted}
+        if picture is None:
+            sent = self.ask("POST", "/jobs", json={**options, "image_url": url})
+        else:
+            files = {"image": (name, picture)}
+            sent = self.ask("POST", "/jobs", data=_form(options), files=files)
+        yield SegmentedThere(self._finished(sent.json()), self)
+
+    def ask(self, method: str, path: str, **sent: Any) -> httpx.Response:
+        """The answer to a request that is tried again where that may help.
+
+        Raises ServiceRefused.
+        """
+        for turn in range(TRIES):
+            try:
+                answer = self._http.request(method, f"{self._url}{path}", **sent)
+            except httpx.HTTPError as error:
+                failure = ServiceRefused("no_answer", _unanswered(self._url, error))
+                pause = 2.0**turn / 4
+            else:
+                if answer.is_success:
+                    return answer
+                failure = _refusal(answer)
+                if answer.status_code not in _TRY_AGAIN:
+                    raise failure
+                pause = _asked_pause(answer)
+            if turn < TRIES - 1:
+                time.sleep(pause)
+        raise failure
+
+    def _finished(self, job: dict[str, Any]) -> dict[str, Any]:
+        pause, longest = POLL_SECONDS
+        while job["status"] in ("queued", "processing"):
+            time.sleep(pause)
+            pause = min(longest, pause * 1.3)
+            job = self.ask("GET", f"/jobs/{job['uuid']}").json()
+        if reason := job["error"]:
+            raise ServiceRefused(reason["code"], reason["message"])
+        return job
+
+
+def _form(options: Mapping[str, str | int | Parameters]) -> dict[str, str]:
+    return {
+        name: json.dumps(value) if isinstance(value, dict) else str(value)
+        for name, value in options.items()
+    }
+
+
+def _unanswered(url: str, error: httpx.HTTPError) -> str:
+    return f"the service at {url} did not answer: {error or type(error).__name__}."
+
+
+def _refusal(answer: httpx.Response) -> ServiceRefused:
+    """The service's own sentence, if it has one."""
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    if isinstance(body, dict) and isinstance(body.get("error"), str):
+        return ServiceRefused(str(body.get("code", "error")), body["error"])
+    told = f"{answer.url.host} answered {answer.status_code}, which is no answer of this service."
+    return ServiceRefused("no_answer", told)
+
+
+def _asked_pause(answer: httpx.Response) -> float:
+    asked = answer.headers.get("retry-after", "1")
+    return min(float(asked), LONGEST_WAIT_SECONDS) if asked.isdecimal() else 1.0

@@ -1,0 +1,108 @@
+"""Chooses what segments the pictures of a command: a running service, or this process."""
+
+import http.client
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from seg_pipeline.domain import check_parameters
+from seg_pipeline.errors import InvalidParameter
+from seg_pipeline.local.sample import ask
+from seg_pipeline.local.stack import base_url
+from seg_pipeline.settings import Settings, listed
+
+if TYPE_CHECKING:
+    from seg_pipeline.cli.segment import Service
+
+Say = Callable[[str], None]
+
+
+class WrongUsage(Exception):
+    """The command's options are wrong; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How the pictures shall be segmented. `parameters` are JSON's text."""
+
+    server: str | None = None
+    alone: bool = False
+    api_key: str | None = None
+    model: str | None = None
+    resize: int | None = None
+    parameters: str | None = None
+
+
+def open_service(wish: Wish, settings: Settings, say: Say) -> "Service":
+    """The service asked for, else the one of this machine if it runs, else this process.
+
+    Raises WrongUsage, or ModelError if the model cannot be had here.
+    """
+    if wish.alone and wish.server:
+        raise WrongUsage("--alone and --server exclude each other; leave one out.")
+    parameters = read_parameters(wish.parameters)
+    local = base_url(settings)
+    if wish.server:
+        return _remote(_checked(wish.server), wish.api_key, wish, parameters)
+    if not wish.alone and _is_there(local):
+        say(f"The service at {local} segments; --alone does without it.")
+        return _remote(local, wish.api_key or _first_key(settings), wish, parameters)
+    return _alone(wish, settings, parameters, say)
+
+
+def read_parameters(text: str | None) -> dict[str, Any]:
+    """The parameters of their JSON; none without a text. Raises WrongUsage."""
+    try:
+        read = json.loads(text) if text is not None else {}
+    except ValueError as error:
+        raise WrongUsage(f"--parameters is no JSON ({error}).") from error
+    if not isinstance(read, dict):
+        raise WrongUsage('--parameters must be an object of JSON, such as {"confidence": 0.5}.')
+    return read
+
+
+def _remote(url: str, api_key: str | None, wish: Wish, parameters: dict[str, Any]) -> "Service":
+    from seg_pipeline.adapters.remote_service import RemoteService
+
+    wanted = {"model": wish.model, "resize": wish.resize, "parameters": parameters}
+    return RemoteService(url, api_key, wanted)
+
+
+def _alone(wish: Wish, settings: Settings, parameters: dict[str, Any], say: Say) -> "Service":
+    from seg_pipeline.cli.download_progress import shown_progress
+    from seg_pipeline.pipeline.alone import Alone
+    from seg_pipeline.segmenters.weights.locate import find_weights
+    from seg_pipeline.telemetry.logs import configure_logging
+
+    # What failed is told by picture.
+    configure_logging("segment", level=logging.CRITICAL)
+    model = wish.model or settings.model
+    try:
+        numbers = check_parameters(model, parameters)
+    except InvalidParameter as error:
+        raise WrongUsage(str(error)) from error
+    here = settings.model_copy(update={"model": model})
+    with shown_progress(say) as progress:
+        find_weights(model, here, progress)
+    say(f"{model} segments on this machine, without a service.")
+    return Alone(here, numbers, wish.resize)
+
+
+def _checked(server: str) -> str:
+    if not server.startswith(("http://", "https://")):
+        raise WrongUsage(f"--server {server} is no address; it begins with http:// or https://.")
+    return server
+
+
+def _is_there(url: str) -> bool:
+    """Whether a service of ours lives there."""
+    try:
+        return ask("GET", f"{url}/livez", timeout_seconds=1).status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def _first_key(settings: Settings) -> str | None:
+    return listed(settings.api_keys.get_secret_value())[0] if settings.api_keys else None
