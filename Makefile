@@ -45,6 +45,7 @@ lint: env ## Check style, types, who imports whom, and that what is imported is 
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-logo
 	@.venv/bin/deptry seg_pipeline api
+	@cd client && ../.venv/bin/deptry src
 	@.venv/bin/deptry benchmarks docker scripts seg_pipeline_tests --ignore DEP002,DEP004
 
 format: env ## Mend what the linter can mend.

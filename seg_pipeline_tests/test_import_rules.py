@@ -16,7 +16,7 @@ ORCHESTRATION = "defs and runtime alone know Dagster and Celery"
 MODELS = "segmenters alone know model libraries"
 WEB = "api alone knows its web framework"
 SERVING = "api and the operator's UI alone are served by uvicorn"
-OUTSIDE = "adapters, store and weights alone reach outside"
+OUTSIDE = "adapters, store, weights and the client alone reach outside"
 API = "api reaches no model and no orchestration, not even through others"
 IMAGING = "domain, errors and imaging need nothing but libraries of the field"
 EXPORTS = "exports need records and imaging alone"
@@ -25,6 +25,8 @@ STORE = "store and jobs know no model, no orchestration and no web framework"
 ADAPTERS = "adapters know no model, no orchestration and no web framework"
 PIPELINE = "pipeline knows no orchestration and no web framework"
 LOCAL = "local loads nothing that the processes load"
+CLIENT = "the client and the service know nothing of each other"
+API_CLIENT = "api knows nothing of its client, nor the client of it"
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder / package,
             ignore=shutil.ignore_patterns("__pycache__", "*.pt", "*.jpg"),
         )
+    shutil.copytree(ROOT / "client" / "src" / "seg_client", folder / "seg_client")
     return folder
 
 
@@ -117,6 +120,8 @@ def test_the_rules_hold(copied: Path) -> None:
             "from seg_pipeline.segmenters.weights import locate",
             {LOCAL},
         ),
+        ("seg_client/answers.py", "from seg_pipeline.errors import Fault", {CLIENT}),
+        ("api/links.py", "from seg_client import Client", {API_CLIENT}),
     ],
 )
 def test_a_line_that_breaks_a_rule_is_named(

@@ -32,6 +32,12 @@ ELSEWHERE = {
     "seg_pipeline/jobs/stored_jobs.py": "store/test_serialization.py",
     "seg_pipeline/segmenters/__init__.py": "segmenters/test_registry.py",
     "seg_pipeline/store/objects.py": "store/test_store_contract.py",
+    # The client: what it does is what both of its faces are tested by
+    "client/src/seg_client/__init__.py": "client/test_package.py",
+    "client/src/seg_client/addresses.py": "client/test_flows.py",
+    "client/src/seg_client/answers.py": "client/test_synchronous.py",
+    "client/src/seg_client/options.py": "client/test_synchronous.py",
+    "client/src/seg_client/saving.py": "client/test_synchronous.py",
     # The formats: tested by the route that offers them all
     "seg_pipeline/exports/registry.py": "api/routes/test_exports.py",
     # Changes to processes of Dagster and Celery: tested where such a process runs
@@ -51,7 +57,8 @@ ELSEWHERE = {
 
 def modules() -> list[Path]:
     """The modules that need a test file, relative to the repository."""
-    found = [path for package in ("api", "seg_pipeline") for path in (ROOT / package).rglob("*.py")]
+    packages = ("api", "client/src/seg_client", "seg_pipeline")
+    found = [path for package in packages for path in (ROOT / package).rglob("*.py")]
     return sorted(
         path.relative_to(ROOT)
         for path in found
@@ -60,7 +67,10 @@ def modules() -> list[Path]:
 
 
 def place_of_tests(module: Path) -> Path:
-    """`seg_pipeline/X/y.py` has `seg_pipeline_tests/X/test_y.py`; `api` has a folder of its own."""
+    """`seg_pipeline/X/y.py` has `seg_pipeline_tests/X/test_y.py`; `api` and `client` have a folder
+    of their own."""
+    if module.parts[0] == "client":
+        return Path("seg_pipeline_tests", "client", f"test_{module.name}")
     inside = module if module.parts[0] == "api" else module.relative_to("seg_pipeline")
     return Path("seg_pipeline_tests") / inside.with_name(f"test_{module.name}")
 

@@ -1,0 +1,42 @@
+"""A client of seg-pipeline: `Client(url).segment(picture)` gives the picture's segments."""
+
+from seg_client.asynchronous import AsyncClient, AsyncJob, AsyncResult, AsyncSegment
+from seg_client.callbacks import is_genuine
+from seg_client.errors import (
+    ApiError,
+    ConnectionFailed,
+    FetchError,
+    ImageError,
+    PictureUnreadable,
+    RequestError,
+    SegClientError,
+    ServiceError,
+    UnexpectedAnswer,
+    WaitTimeout,
+)
+from seg_client.options import JobOptions, Options
+from seg_client.synchronous import Client, Job, Result, Segment
+
+__all__ = [
+    "ApiError",
+    "AsyncClient",
+    "AsyncJob",
+    "AsyncResult",
+    "AsyncSegment",
+    "Client",
+    "ConnectionFailed",
+    "FetchError",
+    "ImageError",
+    "Job",
+    "JobOptions",
+    "Options",
+    "PictureUnreadable",
+    "RequestError",
+    "Result",
+    "SegClientError",
+    "Segment",
+    "ServiceError",
+    "UnexpectedAnswer",
+    "WaitTimeout",
+    "is_genuine",
+]

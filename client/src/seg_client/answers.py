@@ -1,0 +1,90 @@
+"""What the service answers. Keys that are newer than this client are kept, and not checked."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Answer(BaseModel):
+    """A part of an answer."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+
+class Bbox(Answer):
+    """A rectangle in pixels of the picture."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class Point(Answer):
+    """A pixel of the picture."""
+
+    x: int
+    y: int
+
+
+class RunLengths(Answer):
+    """A mask as COCO's compressed run lengths; `size` is height and width."""
+
+    size: tuple[int, int]
+    counts: str
+
+
+class SegmentAnswer(Answer):
+    """One thing found. Scores that the model does not give are None."""
+
+    segment_id: int
+    mask_url: str
+    crop_url: str
+    bbox: Bbox
+    area: int
+    area_percent: float
+    center_point: Point
+    interior_point: Point | None = None
+    label: str | None = None
+    confidence: float | None = None
+    predicted_iou: float | None = None
+    stability_score: float | None = None
+    rle: RunLengths | None = None
+
+
+class FailureReason(Answer):
+    """Why a job failed."""
+
+    code: str
+    message: str
+
+
+class JobAnswer(Answer):
+    """A job as it stands. What only a finished job has is None before."""
+
+    uuid: str
+    status: str
+    model: str
+    file_names: tuple[str, ...] = ()
+    urls: tuple[str, ...] = ()
+    segments: tuple[SegmentAnswer, ...] = ()
+    overlay_url: str | None = None
+    weights_sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    resize: int | None = None
+    parameters: dict[str, float] | None = None
+    accepted_at: datetime
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    expires_at: datetime | None = None
+    seconds: dict[str, float] = {}
+    error: FailureReason | None = None
+
+
+class Failure(Answer):
+    """Every error of the service, whatever its status."""
+
+    error: str
+    code: str | None = None
+    uuid: str | None = None
