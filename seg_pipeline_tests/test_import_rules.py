@@ -108,7 +108,7 @@ def test_the_rules_hold(copied: Path) -> None:
         (
             "seg_pipeline/imaging/masks.py",
             "from seg_pipeline.settings import get_settings",
-            {IMAGING},
+            {IMAGING, EXPORTS},
         ),
         (
             "seg_pipeline/exports/coco.py",
