@@ -251,11 +251,19 @@ def segment_pictures(  # noqa: PLR0913, PLR0917  a command's options are its arg
 ) -> None:
     """Segment pictures into files.
 
-    Pictures that have their files are skipped, so the same command goes on where it ended. Exit
-    code 0 if all went well, 1 if a picture failed, 2 if the command is wrong, 130 after Ctrl-C.
+    Pictures that have their files are skipped. So the same command goes on where it ended.
+
+    Exit code 0 if all went well, 1 if a picture failed, 2 if the command is wrong.
     """
     from seg_pipeline.cli.pictures import NoPicture, pictures_of
-    from seg_pipeline.cli.segment import Output, Segmentation, UnknownFormat, formats_of
+    from seg_pipeline.cli.segment import (
+        NoFolder,
+        Output,
+        Segmentation,
+        UnknownFormat,
+        formats_of,
+        made_folder,
+    )
     from seg_pipeline.cli.segmenting import Wish, WrongUsage, open_service
     from seg_pipeline.errors import ModelError
 
@@ -265,7 +273,9 @@ def segment_pictures(  # noqa: PLR0913, PLR0917  a command's options are its arg
         output = Output(folder, formats_of(format), lines=json, again=again)
         named = pictures_of(pictures, folder or Path("segments"))
         service = open_service(wish, read_settings(), complain)
-    except (NoPicture, UnknownFormat, WrongUsage) as error:
+        if folder:
+            made_folder(folder)
+    except (NoFolder, NoPicture, UnknownFormat, WrongUsage) as error:
         fail(str(error), exit_code=2)
     except ModelError as error:
         fail(str(error))

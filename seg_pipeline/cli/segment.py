@@ -29,6 +29,21 @@ class UnknownFormat(Exception):
     """There is no such format; the message lists all."""
 
 
+class NoFolder(Exception):
+    """The files cannot be written to their folder; the message says why."""
+
+
+def made_folder(path: Path) -> Path:
+    """The folder, made if it was missing. Raises NoFolder."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NoFolder(f"--out {path} is no folder that can be made: {error.strerror}.") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise NoFolder(f"--out {path} cannot be written to; name another folder.")
+    return path
+
+
 def formats_of(text: str) -> list[str]:
     """The formats of a list with commas, each once. Raises UnknownFormat."""
     names = list(dict.fromkeys(name.strip() for name in text.split(",")))
@@ -121,12 +136,17 @@ class Segmentation:
         """The exit code: 0, or 1 if a picture failed, or 130 after Ctrl-C."""
         todo = [each for each in pictures if not self.output.has(each)]
         self.counts = Counts(len(pictures), skipped=len(pictures) - len(todo))
+        if self.counts.skipped:
+            self.complain(
+                f"Skipped, since their files are there: {self.counts.skipped}. --again"
+                " segments them anew."
+            )
         pool = ThreadPoolExecutor(self.parallel)
         futures = {pool.submit(self._segment, each): each for each in todo}
         try:
             with _progress(len(todo)) as advance:
-                for future in as_completed(futures):
-                    self._report(futures[future], future)
+                for future in as_completed(list(futures)):
+                    self._report(futures.pop(future), future)
                     advance()
             pool.shutdown()
         except KeyboardInterrupt:
@@ -143,8 +163,9 @@ class Segmentation:
         except KeyboardInterrupt:
             self.complain("Ended at once. The same command goes on where this ended.")
             os._exit(INTERRUPTED)
-        finished = sum(each.done() and not each.cancelled() for each in futures)
-        self.counts.segmented = finished - self.counts.failed
+        for future, picture in futures.items():
+            if not future.cancelled():
+                self._report(picture, future)
         self.complain(f"Interrupted; {self.counts}. The same command goes on from here.")
 
     def _segment(self, picture: Picture) -> dict[str, Any]:

@@ -61,6 +61,7 @@ def test_a_folder_is_segmented_alone_and_goes_on_where_it_ended(tmp_path: Path) 
     (photos / "broken.jpg").unlink()
     second = segment(tmp_path, *command)
     assert second.returncode == 0
+    assert "--again segments them anew" in second.stderr.decode()
     assert (
         second.stderr.decode().splitlines()[-1] == "2 pictures: 0 segmented, 2 skipped, 0 failed."
     )
@@ -83,6 +84,7 @@ def test_a_picture_comes_by_a_pipe(tmp_path: Path) -> None:
         ([BUNDLED, *ALONE, "--parameters", "{"], "--parameters is no JSON"),
         ([BUNDLED, *ALONE, "--parameters", '{"x": 1}'], "parameter 'x' is unknown"),
         ([BUNDLED, *ALONE, "--server", "http://x"], "exclude each other"),
+        ([BUNDLED, *ALONE, "--out", BUNDLED], "is no folder that can be made: File exists."),
         ([BUNDLED, "--server", "localhost"], "begins with http:// or https://"),
     ],
 )
@@ -104,16 +106,18 @@ def test_ctrl_c_ends_it_with_whole_files_and_a_count(tmp_path: Path) -> None:
         shutil.copy(BUNDLED, tmp_path / f"{number:03d}.jpg")
     out = tmp_path / "out"
     process = subprocess.Popen(
-        [*COMMAND, str(tmp_path), *ALONE, "--out", str(out)], stderr=subprocess.PIPE, text=True
-    )
+        [*COMMAND, str(tmp_path), *ALONE, "--out", str(out), "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     while not list(out.rglob("*.zip")):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in stderr
     written = list(out.rglob("*.zip"))
+    assert len(stdout.splitlines()) == len(written)
     assert f"Interrupted; 300 pictures: {len(written)} segmented, 0 skipped, 0 failed" in stderr
     assert list(out.rglob("*.part")) == []
 
