@@ -1,6 +1,6 @@
 # `make` lists the targets. Only Python 3.11 or later and make are needed; everything else lands in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help env run run-servers demo-queue check test chaos fuzz bench lint format lock schema clean
+.PHONY: help env run run-servers demo-queue check coverage test chaos fuzz bench lint format lock schema clean
 
 # The first that fits; wheels for macOS are complete up to 3.13, so a newer one comes last.
 FIND_PYTHON = for newest in 13 14; do for python in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -26,6 +26,11 @@ demo-queue: env ## Send a job through a local queue and bucket, and print the PA
 
 check: lint ## Check style, types and imports, and run the tests that start no process: a minute.
 	@.venv/bin/python -m pytest -q -n auto --maxprocesses 4 -m "not slow and not process" $(ARGS)
+
+coverage: env ## Measure what the tests that start no process run of the code; fails below the floor.
+	@.venv/bin/python -m pytest -q -n auto --maxprocesses 4 -m "not slow and not process" \
+		--cov --cov-report=term --cov-fail-under=$(FLOOR) $(ARGS)
+FLOOR = 80
 
 test: env ## Run every test, on all cores; ARGS="-k supervisor" for some, ARGS="-n 0" in one process.
 	@.venv/bin/python -m pytest -n auto --maxprocesses 4 $(ARGS)

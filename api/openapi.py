@@ -1,5 +1,6 @@
 """The answers of routes in OpenAPI. The statuses come from the table in `error_responses`."""
 
+import json
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,9 +15,8 @@ from api.schemas import (
     PARKED_PAGE_EXAMPLE,
     QUEUED_EXAMPLE,
     Failure,
-    FinishedJob,
-    UnfinishedJob,
 )
+from seg_pipeline.jobs.answer_schema import make_schema
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -68,19 +68,31 @@ def shown(*names: str) -> dict[str, Any]:
 
 def finished(description: str) -> dict[str, Any]:
     """An answer that is a finished job."""
-    return {
-        "model": FinishedJob,
-        "description": description,
-        "content": shown("finished"),
+    content = _one_of("finished", "CompletedJob", "FailedJob")
+    return {"description": description, "content": content}
+
+
+def finished_or_not(description: str) -> dict[str, Any]:
+    """An answer that is a job, wherever it stands."""
+    content = _one_of("finished", "CompletedJob", "FailedJob", "UnfinishedJob")
+    content["application/json"]["examples"] |= shown("queued")["application/json"]["examples"]
+    return {"description": description, "content": content}
+
+
+def _one_of(example: str, *schemas: str) -> dict[str, Any]:
+    """The content of an answer that has one of these schemas."""
+    content = shown(example)
+    content["application/json"]["schema"] = {
+        "oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in schemas]
     }
+    return content
 
 
 def unfinished(description: str) -> dict[str, Any]:
     """An answer that is an unfinished job, with the URL to ask for it."""
     return {
-        "model": UnfinishedJob,
         "description": description,
-        "content": shown("queued"),
+        "content": _one_of("queued", "UnfinishedJob"),
         "headers": {
             "Location": {"description": "Where to ask for it.", "schema": {"type": "string"}}
         },
@@ -97,11 +109,34 @@ def openapi_of(app: FastAPI) -> dict[str, Any]:
                     del operation["responses"]["422"]
         for name in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(name, None)
+        document["components"]["schemas"] |= _job_schemas()
         document["components"]["examples"] = {
             name: {"value": value} for name, value in _EXAMPLES.items()
         }
     assert app.openapi_schema
     return app.openapi_schema
+
+
+_JOB_SCHEMAS = {
+    "completed": "CompletedJob",
+    "failed": "FailedJob",
+    "unfinished": "UnfinishedJob",
+    "segment": "Segment",
+    "error": "FailureReason",
+    "rle": "RunLengths",
+    "point": "Point",
+    "box": "Box",
+}
+"""Names of `docs/job-result.schema.json`, and what OpenAPI's clients call them."""
+
+
+def _job_schemas() -> dict[str, Any]:
+    """What a job answers, from the records that are served."""
+    text = json.dumps({name: make_schema()["$defs"][name] for name in _JOB_SCHEMAS})
+    for name, ours in _JOB_SCHEMAS.items():
+        text = text.replace(f'"#/$defs/{name}"', f'"#/components/schemas/{ours}"')
+    schemas = json.loads(text)
+    return {ours: schemas[name] for name, ours in _JOB_SCHEMAS.items()}
 
 
 def _example(code: str) -> dict[str, Any]:

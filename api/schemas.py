@@ -1,4 +1,7 @@
-"""The form of requests, which are checked, and of answers, which are documented by it."""
+"""The form of requests, which are checked, and of answers, which are documented by it.
+
+What a job answers is documented by its records, see `seg_pipeline.jobs.answer_schema`.
+"""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -120,97 +123,6 @@ class JobRequest(JobOptions):
     parameters: dict[str, Any] | None = Field(
         None, description=PARAMETERS_ARE, examples=[{"points_per_side": 64}]
     )
-
-
-class Bbox(BaseModel):
-    """A rectangle in pixels of the original."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-
-class Point(BaseModel):
-    """A pixel of the original."""
-
-    x: int
-    y: int
-
-
-class RunLengths(BaseModel):
-    """A mask as pycocotools reads it."""
-
-    size: tuple[int, int] = Field(description="Height and width of the picture.")
-    counts: str = Field(description="COCO's compressed run lengths, down the columns.")
-
-
-class SegmentView(BaseModel):
-    """One segment, largest first. A model fills the scores that it has."""
-
-    segment_id: int
-    mask_url: str = Field(description="Full-frame PNG: opaque black inside, transparent outside.")
-    bbox: Bbox
-    area: int = Field(description="Pixels.")
-    stability_score: float | None
-    predicted_iou: float | None
-    center_point: Point = Field(description="Centre of bbox; it may lie beside the mask.")
-    interior_point: Point | None = Field(
-        None, description="A pixel inside the mask, where the centre is outside it."
-    )
-    area_percent: float = Field(description="Of the picture.")
-    label: str | None
-    confidence: float | None
-    crop_url: str = Field(description="WEBP, tight around the segment, transparent outside it.")
-    rle: RunLengths | None = Field(None, description="Only if the job asked for it.")
-
-
-class FailureReason(BaseModel):
-    """Why a job failed."""
-
-    code: str
-    message: str
-
-
-class FinishedJob(BaseModel):
-    """A job that has ended: its files and segments, or the reason why there are none."""
-
-    uuid: str
-    status: Literal[JobStatus.COMPLETED, JobStatus.FAILED]
-    model: str
-    file_names: list[str] = Field(description="The original first, then one cut-out a segment.")
-    urls: list[str] = Field(description="Where those files are.")
-    segments: list[SegmentView]
-    overlay_url: str | None
-    weights_sha256: str | None
-    width: int | None
-    height: int | None
-    resize: int | None
-    parameters: dict[str, float] | None = Field(
-        None, description="What the job set; absent if it set nothing."
-    )
-    accepted_at: datetime
-    started_at: datetime
-    completed_at: datetime
-    expires_at: datetime = Field(description="The files may be gone from then on.")
-    seconds: dict[str, float] = Field(description="Time spent in each stage.")
-    error: FailureReason | None
-
-
-class UnfinishedJob(BaseModel):
-    """A job that waits or is being processed."""
-
-    uuid: str
-    status: Literal[JobStatus.QUEUED, JobStatus.PROCESSING]
-    model: str
-    file_names: list[str]
-    urls: list[str]
-    segments: list[SegmentView]
-    resize: int | None
-    parameters: dict[str, float] | None = Field(
-        None, description="What the job set; absent if it set nothing."
-    )
-    accepted_at: datetime
 
 
 class CallbackRecorded(BaseModel):

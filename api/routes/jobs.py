@@ -8,15 +8,13 @@ from starlette.responses import JSONResponse, Response
 from api.auth import RequireKey
 from api.error_responses import JobInProgress
 from api.job_intake import accept_job
-from api.openapi import EVERYWHERE, UPLOADING, failures, shown, unfinished
+from api.openapi import EVERYWHERE, UPLOADING, failures, finished_or_not, shown, unfinished
 from api.schemas import (
     CallbackRecorded,
-    FinishedJob,
     JobOptions,
     JobPage,
     JobRequest,
     PageSize,
-    UnfinishedJob,
 )
 from api.service import Service, ServiceDep, about_job, in_thread
 from api.views import (
@@ -40,11 +38,7 @@ Uuid = Annotated[
     ),
 ]
 
-_ONE_JOB: dict[str, Any] = {
-    "model": FinishedJob | UnfinishedJob,
-    "description": "The job as it stands.",
-    "content": shown("finished", "queued"),
-}
+_ONE_JOB = finished_or_not("The job as it stands.")
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
