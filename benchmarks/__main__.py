@@ -38,7 +38,7 @@ PARTS: dict[str, Measure] = {
     "throughput": _by("throughput"),
     "queue": _by("queueing"),
     "starvation": _by("starvation"),
-    "seeds_way": _by("seeds_way"),
+    "replaced_way": _by("replaced_way"),
     "orchestration": _by("orchestration"),
     "overload": _by("overload"),
     "memory": _by("memory"),
@@ -127,10 +127,11 @@ def _arguments() -> argparse.Namespace:
 _DEFAULTS = Options(Path())
 _OPTIONS = {
     "model": (
-        "a YOLO-seg name or a path to weights, for footprint, latency, queue, seeds_way and memory"
+        "a YOLO-seg name or a path to weights, for footprint, latency, queue, replaced_way and"
+        " memory"
     ),
     "pictures": "queued at once in throughput",
-    "rounds": "times that each side of a ratio is measured in throughput and seeds_way",
+    "rounds": "times that each side of a ratio is measured in throughput and replaced_way",
     "past_jobs": "how far history goes",
     "past_batch": "how many jobs share a run in history; 1 makes it last much longer",
     "minutes": "how long soak lasts, once it is warm",

@@ -1,5 +1,5 @@
-"""Masks, cut-outs and originals as files: ours against the seeds' way, in seconds and in bytes, one
-by one in turn."""
+"""Masks, cut-outs and originals as files: ours against the replaced services' way, in seconds and
+in bytes, one by one in turn."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import seeds_way
+from benchmarks import replaced_way
 from benchmarks.options import Options
 from benchmarks.pictures import FIRST_SEED
 from benchmarks.tables import Row, row_of
@@ -43,11 +43,11 @@ def measure(options: Options) -> list[Row]:
     pictures = [(picture,) for group in parity_pictures("yolov8n-seg") for picture in group]
     pngs = _ratios(
         lambda _, mask: encode_mask_png(mask),
-        lambda _, mask: seeds_way.mask_png(mask.full()),
+        lambda _, mask: replaced_way.mask_png(mask.full()),
         masks,
     )
-    crops = _ratios(cut_out, lambda image, mask: seeds_way.cut_out(image, mask.full()), masks)
-    originals = _ratios(encode_original, seeds_way.original, pictures)
+    crops = _ratios(cut_out, lambda image, mask: replaced_way.cut_out(image, mask.full()), masks)
+    originals = _ratios(encode_original, replaced_way.original, pictures)
     return [
         *_rows("a mask's PNG", pngs),
         *_rows("a cut-out's WEBP", crops),
@@ -59,9 +59,13 @@ def _rows(name: str, ratios: list[Ratio]) -> list[Row]:
     sizes = [ratio.our_bytes / ratio.their_bytes for ratio in ratios]
     together = sum(ratio.our_bytes for ratio in ratios) / sum(ratio.their_bytes for ratio in ratios)
     return [
-        row_of(f"{name}: seconds over the seeds'", [ratio.seconds for ratio in ratios], target="1"),
         row_of(
-            f"{name}: bytes over the seeds'",
+            f"{name}: seconds over the replaced services'",
+            [ratio.seconds for ratio in ratios],
+            target="1",
+        ),
+        row_of(
+            f"{name}: bytes over the replaced services'",
             sizes,
             note=f"of all together {together:.2f}",
             target="1",

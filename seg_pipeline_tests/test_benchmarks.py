@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import encoding, queueing, seeds_way
+from benchmarks import encoding, queueing, replaced_way
 from benchmarks.__main__ import PARTS, REPORT
 from benchmarks.bare_loop import run_bare_loop
 from benchmarks.options import Options
@@ -60,7 +60,7 @@ def test_the_seeds_masks_are_the_pixels_of_ours() -> None:
     mask = make_mask("..../.##./..#.")
     ours, theirs = (
         np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
-        for png in (encode_mask_png(mask), seeds_way.mask_png(mask.full()))
+        for png in (encode_mask_png(mask), replaced_way.mask_png(mask.full()))
     )
     assert np.array_equal(ours, theirs)
 
@@ -72,14 +72,14 @@ def test_encoding_is_measured_against_the_seeds(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_bare_loop_and_the_seeds_way_find_something(tmp_path: Path) -> None:
+def test_the_bare_loop_and_the_replaced_way_find_something(tmp_path: Path) -> None:
     pictures = write_scenes(tmp_path / "pictures", 2, width=256, height=192)
     loop = run_bare_loop("demo-yolo", tmp_path / "bare", pictures)
     assert loop.segments > 0
     assert min(loop.seconds, loop.cpu_seconds) > 0
     options = Options(tmp_path)
-    assert len(seeds_way.run_seeds_way(options.model, tmp_path / "seeds", pictures)) == 2
-    assert [*(tmp_path / "seeds" / "scene_0000").glob("mask_*.png")] != []
+    assert len(replaced_way.run_replaced_way(options.model, tmp_path / "replaced", pictures)) == 2
+    assert [*(tmp_path / "replaced" / "scene_0000").glob("mask_*.png")] != []
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The first seed's health check, by a clock of our own."""
+"""The replaced service's health check, by a clock of our own."""
 
 from api.idle_health import Activity
 

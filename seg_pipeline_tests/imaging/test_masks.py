@@ -50,7 +50,7 @@ def rgba(png: bytes) -> np.ndarray:
     return np.array(Image.open(BytesIO(png)).convert("RGBA"))
 
 
-def seeds_png(mask: Mask) -> bytes:
+def replaced_png(mask: Mask) -> bytes:
     """As the service that this one replaces wrote it: RGBA, optimised."""
     pixels = np.zeros((*mask.full().shape, 4), np.uint8)
     pixels[..., 3] = mask.full() * 255
@@ -108,12 +108,12 @@ class TestPng:
     @pytest.mark.process
     def test_it_is_no_larger_than_the_seeds(self, size: tuple[int, int]) -> None:
         mask = blob(size[0], size[1], seed=1)
-        assert np.array_equal(rgba(encode_mask_png(mask)), rgba(seeds_png(mask)))
-        assert len(encode_mask_png(mask)) <= len(seeds_png(mask))
+        assert np.array_equal(rgba(encode_mask_png(mask)), rgba(replaced_png(mask)))
+        assert len(encode_mask_png(mask)) <= len(replaced_png(mask))
 
     def test_a_mask_of_the_seed_is_read_too(self) -> None:
         mask = blob(50, 40, seed=2)
-        assert drawn(decode_mask_png(seeds_png(mask), LIMIT)) == drawn(mask)
+        assert drawn(decode_mask_png(replaced_png(mask), LIMIT)) == drawn(mask)
 
     @given(full_frames)
     def test_it_is_read_as_pillow_reads_it(self, full: BoolMask) -> None:

@@ -50,7 +50,7 @@ SQUARE = "..../.##./.##./...."
 RING = "####/#..#/#..#/####"
 BASE_URL = "http://api.example"
 
-SEED_FIELDS = [
+REPLACED_FIELDS = [
     "segment_id",
     "mask_url",
     "bbox",
@@ -125,7 +125,7 @@ class TestCompleted:
         segment = make_segment(SQUARE, predicted_iou=0.88, stability_score=0.92)
         result = completed_result(make_job(), make_found(segments=[segment]), make_timing())
         (public,) = answer_document(result, store, BASE_URL)["segments"]
-        assert list(public)[: len(SEED_FIELDS)] == SEED_FIELDS
+        assert list(public)[: len(REPLACED_FIELDS)] == REPLACED_FIELDS
         assert public["segment_id"] == 0
         assert public["bbox"] == {"x": 1, "y": 1, "width": 2, "height": 2}
         assert (public["area"], public["area_percent"]) == (4, 25.0)
@@ -161,11 +161,11 @@ class TestCompleted:
         assert document["seconds"] == {"segments": 0.3333}
 
     def test_what_nobody_asked_for_is_not_there(self, store: Store) -> None:
-        """The seeds' clients get what they always got, to the letter."""
+        """Clients of the replaced services get what they always got, to the letter."""
         answer = answer_document(completed(SQUARE), store, BASE_URL)
         assert "parameters" not in answer
         assert list(answer["segments"][0]) == [
-            *SEED_FIELDS, "area_percent", "label", "confidence", "crop_url"
+            *REPLACED_FIELDS, "area_percent", "label", "confidence", "crop_url"
         ]  # fmt: skip
 
     def test_parameters_are_shown_where_the_job_set_some(self, store: Store) -> None:
@@ -205,7 +205,7 @@ class TestCallback:
         payload = callback_document(completed(SQUARE), store, BASE_URL)
         assert list(payload) == ["uuid", "status", "segments"]
         assert (payload["uuid"], payload["status"]) == ("job-1", "completed")
-        assert list(payload["segments"][0])[: len(SEED_FIELDS)] == SEED_FIELDS
+        assert list(payload["segments"][0])[: len(REPLACED_FIELDS)] == REPLACED_FIELDS
 
     def test_a_failed_job_says_why(self, store: Store) -> None:
         result = failed_result(make_job(), NotAnImage("The bytes are no picture."), make_timing())

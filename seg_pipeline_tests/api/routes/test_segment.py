@@ -1,4 +1,4 @@
-"""`POST /segment`: the first seed's service, with everything that can be sent to it."""
+"""`POST /segment`: the replaced image service, with everything that can be sent to it."""
 
 import errno
 import io
@@ -388,7 +388,7 @@ def test_links_begin_with_the_public_address_where_one_is_set(
 def test_in_a_bucket_the_urls_are_the_buckets(
     serve: Serve, bucket_store: Store, bucket_settings: Any
 ) -> None:
-    """The first seed's `S3_ENDPOINT_URL/S3_BUCKET/key`."""
+    """The replaced image service's `S3_ENDPOINT_URL/S3_BUCKET/key`."""
     client = serve(bucket_store)
     with FakeWorker(bucket_store, DRAWING):
         answer = client.post("/segment", content=PICTURE).json()

@@ -2,7 +2,7 @@
 the model built for every request, every mask a full-frame RGBA PNG with `optimize`, every cut-out
 made from the whole picture, one file after the other.
 
-`python -m benchmarks.seeds_way WEIGHTS OUT PICTURE…` prints the seconds of each picture; the
+`python -m benchmarks.replaced_way WEIGHTS OUT PICTURE…` prints the seconds of each picture; the
 imports are not in them.
 """
 
@@ -41,12 +41,12 @@ def measure(options: Options) -> list[Row]:
     with running_stack(options.folder / "stack", options.model) as stack:
         queue_all(stack, pictures)
         for _ in range(options.scaled(options.rounds, 1)):
-            ratios.append(_round(stack, options.folder / "seed", pictures))
-            say("seeds_way: {:.1f} times in a burst, {:.1f} times alone".format(*ratios[-1]))
+            ratios.append(_round(stack, options.folder / "replaced", pictures))
+            say("replaced_way: {:.1f} times in a burst, {:.1f} times alone".format(*ratios[-1]))
     in_bursts, alone = zip(*ratios, strict=True)
     return [
         row_of(
-            f"{len(pictures)} pictures queued at once: times as quick as the seeds' way",
+            f"{len(pictures)} pictures queued at once: times as quick as the replaced services",
             in_bursts,
             target="3",
         ),
@@ -55,20 +55,20 @@ def measure(options: Options) -> list[Row]:
 
 
 def _round(stack: RunningStack, out: Path, pictures: Sequence[Path]) -> tuple[float, float]:
-    seeds = run_seeds_way(stack.settings.model, out, pictures)
+    theirs = run_replaced_way(stack.settings.model, out, pictures)
     burst = queue_all(stack, pictures)
     with httpx.Client(base_url=stack.url, timeout=180) as client:
         alone = [send_one(client, picture)[0] for picture in pictures[:LONE]]
-    return sum(seeds) / burst.seconds, sum(seeds[:LONE]) / sum(alone)
+    return sum(theirs) / burst.seconds, sum(theirs[:LONE]) / sum(alone)
 
 
-def run_seeds_way(model: str, out: Path, pictures: Sequence[Path]) -> list[float]:
+def run_replaced_way(model: str, out: Path, pictures: Sequence[Path]) -> list[float]:
     """Seconds of each picture, in a process of its own."""
     weights = find_weights(model, Settings(_env_file=None, model=model))
     command = [
         sys.executable,
         "-m",
-        "benchmarks.seeds_way",
+        "benchmarks.replaced_way",
         str(weights),
         str(out),
         *map(str, pictures),
