@@ -47,6 +47,7 @@ ELSEWHERE = {
     "seg_pipeline/runtime/process_logs.py": "runtime/test_run_logs.py",
     "seg_pipeline/runtime/upkeep.py": "runtime/test_launcher.py",
     "seg_pipeline/runtime/webserver.py": "runtime/test_ui_guard.py",
+    "seg_pipeline/runtime/reaching.py": "cli/test_checks_outside.py",
     # Networks: tested by what they find in pictures
     "seg_pipeline/segmenters/parity/pictures.py": "segmenters/parity/test_gate.py",
     "seg_pipeline/segmenters/sam2/upstream.py": "segmenters/sam2/test_segmenter.py",

@@ -185,6 +185,20 @@ class Session:
         return await self.server.send(self.client, self.server.patch(uuid, document))
 
 
+def status_of(url: str, timeout_seconds: float) -> int:
+    """The HTTP status with which a server answers GET, without a key. Raises OSError."""
+    try:
+        return httpx.get(
+            url,
+            verify=_ssl_context(),
+            timeout=timeout_seconds,
+            trust_env=False,
+            follow_redirects=False,
+        ).status_code
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise OSError(_reason(error)) from error
+
+
 def _problem(response: httpx.Response, text: str) -> str:
     """One line about an answer that is not a success."""
     quote = "".join(letter if letter.isprintable() else " " for letter in text).strip()[

@@ -195,6 +195,15 @@ class SqsConsumer:
         self._answer_seconds = answer_seconds
         self._queue_url = settings.sqs_queue_url or ""
 
+    def waiting(self) -> int:
+        """About how many messages wait. It takes none. Raises QueueUnavailable."""
+        attribute = "ApproximateNumberOfMessages"
+        with _queue_errors(self._queue_url):
+            answer = self._ask(
+                "get_queue_attributes", QueueUrl=self._queue_url, AttributeNames=[attribute]
+            )
+        return int(answer.get("Attributes", {}).get(attribute, 0))
+
     def pull(self, wait_seconds: float = MAX_WAIT_SECONDS) -> Pulled:
         """Waits for messages, at most 20 s, and accepts up to ten. Raises QueueUnavailable."""
         with _queue_errors(self._queue_url):

@@ -282,6 +282,30 @@ def segment_pictures(  # noqa: PLR0913, PLR0917  a command's options are its arg
     raise typer.Exit(Segmentation(service, output, parallel, say, complain).run(named))
 
 
+@app.command("doctor", epilog=example("seg-pipeline doctor", "seg-pipeline doctor --json"))
+def diagnose(
+    json: Annotated[bool, typer.Option("--json", help="Print one object of JSON.")] = False,
+) -> None:
+    """Check this machine and everything that the settings name: a line for each.
+
+    Nothing is downloaded, no message is taken, and no job is touched. Exit code 1 if something is
+    wrong.
+    """
+    from seg_pipeline.cli.doctor import Finding, examine_all, examine_settings, report
+    from seg_pipeline.telemetry.logs import configure_logging
+
+    # What is wrong is told by check.
+    configure_logging("doctor", level=logging.CRITICAL)
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        findings = [Finding("settings", False, f"{_told(error)}; correct it, and ask again.")]
+    else:
+        findings = [examine_settings(unknown_names_in_env_file()), *examine_all(settings)]
+    if not report(findings, json, say):
+        raise typer.Exit(1)
+
+
 def read_settings() -> Settings:
     """The settings; what is wrong with them is one line, and the end. A name in `.env` that is no
     setting is a warning."""
@@ -290,7 +314,7 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        fail("; ".join(f"{_setting_of(each['loc'])}: {each['msg']}" for each in error.errors()))
+        fail(_told(error))
 
 
 @contextlib.contextmanager
@@ -318,6 +342,10 @@ def fail(message: str, exit_code: int = 1) -> NoReturn:
     """Prints the reason on standard error, and ends."""
     complain(f"seg-pipeline: {message}")
     raise typer.Exit(exit_code)
+
+
+def _told(error: ValidationError) -> str:
+    return "; ".join(f"{_setting_of(each['loc'])}: {each['msg']}" for each in error.errors())
 
 
 def _setting_of(location: tuple[int | str, ...]) -> str:

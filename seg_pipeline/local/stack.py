@@ -149,11 +149,12 @@ def check_ports(settings: Settings) -> None:
         raise SupervisorError(
             f"API_PORT and DAGSTER_PORT are both {settings.api_port}; change one of them."
         )
-    _check_port("API_PORT", settings.api_host, settings.api_port)
-    _check_port("DAGSTER_PORT", settings.dagster_host, settings.dagster_port)
+    check_port("API_PORT", settings.api_host, settings.api_port)
+    check_port("DAGSTER_PORT", settings.dagster_host, settings.dagster_port)
 
 
-def _check_port(name: str, host: str, port: int) -> None:
+def check_port(name: str, host: str, port: int) -> None:
+    """Raises SupervisorError if the setting's port cannot be listened on."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM

@@ -67,6 +67,13 @@ def check_broker(settings: Settings) -> None:
             ) from error
 
 
+def check_database(settings: Settings) -> None:
+    """Logs in to the database once. Raises NotReady."""
+    if settings.database_url is not None:
+        with _postgres(settings.database_url) as connection:
+            connection.execute(db.text("select 1"))
+
+
 def check_store(settings: Settings) -> None:
     """Checks that this version can read the store.
 
@@ -135,13 +142,20 @@ def _folder_lock(data_dir: Path) -> Iterator[None]:
 @contextmanager
 def _postgres_lock(url: str) -> Iterator[None]:
     """Held by a connection of its own, so that it ends with this process."""
+    with _postgres(url) as connection:
+        connection.execute(db.text("select pg_advisory_lock(:number)"), {"number": TABLES_LOCK})
+        yield
+
+
+@contextmanager
+def _postgres(url: str) -> Iterator[db.Connection]:
+    """A connection. Raises NotReady, or Unusable for an address that is none."""
     try:
         engine = db.create_engine(
             postgres_url(url), connect_args={"connect_timeout": int(TRY_SECONDS)}
         )
         with engine.connect() as connection:
-            connection.execute(db.text("select pg_advisory_lock(:number)"), {"number": TABLES_LOCK})
-            yield
+            yield connection
     except db.exc.ArgumentError as error:
         raise Unusable(
             "DATABASE_URL is no database; write postgresql://user:password@host/name."

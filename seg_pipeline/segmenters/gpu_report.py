@@ -1,0 +1,28 @@
+"""`python -m seg_pipeline.segmenters.gpu_report`: what torch sees of CUDA, as a line of JSON."""
+
+import json
+import warnings
+from typing import Any
+
+import torch
+
+
+def gpu_report() -> dict[str, Any]:
+    """torch's version, the CUDA it was built for (None: none), its devices, and what it complains
+    of."""
+    with warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always")
+        devices = [
+            torch.cuda.get_device_name(number)
+            for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+        ]
+    return {
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "devices": devices,
+        "complaint": " ".join(str(complaints[0].message).split()) if complaints else None,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(gpu_report()))
