@@ -1,6 +1,6 @@
 # `make` lists the targets. Only Python 3.11 or later and make are needed; everything else lands in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help env run run-servers demo-queue check coverage test chaos fuzz bench lint format lock schema clean
+.PHONY: help env run run-servers demo-queue check coverage test chaos fuzz bench lint format lock schema docs clean
 
 # The first that fits; wheels for macOS are complete up to 3.13, so a newer one comes last.
 FIND_PYTHON = for newest in 13 14; do for python in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -68,6 +68,9 @@ COMPILE = SAM2_BUILD_CUDA=0 .venv/bin/uv pip compile pyproject.toml --quiet --un
 schema: env ## Write docs/job-result.schema.json from the records that are served.
 	@.venv/bin/python -m seg_pipeline.jobs.answer_schema
 
+docs: env ## Build the documentation into site/; ARGS=serve shows it on port 8001, anew after each change.
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs $(or $(ARGS),build) --strict
+
 clean: ## Remove the environment and caches; data/ and models/ stay.
-	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	@rm -rf .venv site .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
 	@find api seg_pipeline seg_pipeline_tests -name __pycache__ -prune -exec rm -rf {} +

@@ -52,6 +52,10 @@ class Metrics:
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)
 
+    def families(self) -> Iterator[Metric]:
+        """This process's metrics of the API."""
+        return (each for each in self._registry.collect() if each.name.startswith("seg_"))
+
     def exposition(self, of_service: Sequence[Metric] = ()) -> bytes:
         """What Prometheus scrapes: this process's metrics, and those of the whole service."""
         return generate_latest(self._registry) + generate_latest(_Collected(of_service))

@@ -114,17 +114,17 @@ class ServiceMetrics:
             self._begun, self._good_for = time.monotonic(), CACHE_SECONDS
             self._task = asyncio.create_task(in_probe_thread(self._read))
         done, _ = await asyncio.wait({self._task}, timeout=PATIENCE_SECONDS)
-        return self._task.result() if done else [_store_up(False), *self._counts()]
+        return self._task.result() if done else [store_up(False), *self._counts()]
 
     def _read(self) -> list[Metric]:
         try:
             gauges = [
-                _store_up(True),
+                store_up(True),
                 *gauges_of(read_service_state(self._store, self._stale_seconds)),
             ]
             self._others = MetricSnapshots(self._store).total(but=self.reporter.process)
         except StoreError:
-            gauges = [_store_up(False)]
+            gauges = [store_up(False)]
         self._good_for = max(CACHE_SECONDS, (time.monotonic() - self._begun) / SHARE_OF_TIME)
         return [*gauges, *self._counts()]
 
@@ -141,7 +141,8 @@ def _by_label(name: str, about: str, label: str, values: dict[str, float]) -> Me
     return family
 
 
-def _store_up(is_up: bool) -> Metric:
+def store_up(is_up: bool) -> Metric:
+    """Whether the store can be read, as a gauge."""
     return GaugeMetricFamily(
         "seg_store_up", "1 if the store can be read, else 0.", value=float(is_up)
     )

@@ -22,7 +22,7 @@ DOCUMENTS = {
 }
 EVERYTHING = "\n".join(DOCUMENTS.values())
 
-MADE_AT_RUN_TIME = ("data", "models", ".venv", ".env")
+MADE_AT_RUN_TIME = ("data", "models", "site", ".venv", ".env")
 SHELLS = ("sh", "bash", "shell", "console")
 SOURCE_FILE = re.compile(r"[\w./-]+\.(?:py|md|toml|lock|ya?ml)")
 
