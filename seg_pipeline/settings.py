@@ -1,5 +1,7 @@
 """Every setting, its default and its meaning. Only this module reads the environment and `.env`."""
 
+import os
+import sys
 from collections.abc import Collection
 from difflib import get_close_matches
 from functools import lru_cache
@@ -434,6 +436,14 @@ def _about_unknown(name: str, path: Path, known: Collection[str]) -> str:
 def listed(text: str | None) -> list[str]:
     """The entries of a comma-separated setting."""
     return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
+def has_display() -> bool:
+    """Whether a program that this process starts can open a window."""
+    return sys.platform in ("darwin", "win32") or any(
+        os.environ.get(name)  # noqa: TID251  names of the desktop's, not settings
+        for name in ("DISPLAY", "WAYLAND_DISPLAY")
+    )
 
 
 @lru_cache(maxsize=1)

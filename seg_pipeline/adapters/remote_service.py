@@ -45,12 +45,21 @@ class RemoteService:
     """A service at an address. `wanted` are options of its jobs. Threads may share it."""
 
     def __init__(
-        self, url: str, api_key: str | None = None, wanted: Mapping[str, Any] | None = None
+        self,
+        url: str,
+        api_key: str | None = None,
+        wanted: Mapping[str, Any] | None = None,
+        tries: int = TRIES,
     ) -> None:
+        self._tries = tries
         self._url = url.rstrip("/")
         headers = {"x-api-key": api_key} if api_key else {}
         self._http = httpx.Client(headers=headers, timeout=_TIMEOUT)
         self._wanted = {name: value for name, value in (wanted or {}).items() if value}
+
+    def close(self) -> None:
+        """Closes its connections."""
+        self._http.close()
 
     @contextmanager
     def segment(
@@ -73,7 +82,7 @@ class RemoteService:
 
         Raises ServiceRefused.
         """
-        for turn in range(TRIES):
+        for turn in range(self._tries):
             try:
                 answer = self._http.request(method, f"{self._url}{path}", **sent)
             except httpx.HTTPError as error:
@@ -86,7 +95,7 @@ class RemoteService:
                 if answer.status_code not in _TRY_AGAIN:
                     raise failure
                 pause = _asked_pause(answer)
-            if turn < TRIES - 1:
+            if turn < self._tries - 1:
                 time.sleep(pause)
         raise failure
 

@@ -6,16 +6,19 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
 
 from seg_pipeline.cli.masking import shown
 from seg_pipeline.cli.start import ABOUT, ListenOn, start
-from seg_pipeline.domain import MAX_RESIZE
+from seg_pipeline.domain import MAX_RESIZE, JobStatus
 from seg_pipeline.local.supervisor import NO_RESTART, StopRequested, SupervisorError
 from seg_pipeline.settings import Settings, listed, unknown_names_in_env_file
+
+if TYPE_CHECKING:
+    from seg_pipeline.cli.jobs import AskedService
 
 DEMO_MODELS_OF_UP = "the demo models, which need no download and know only drawn shapes"
 
@@ -25,6 +28,15 @@ def _print_version(wanted: bool) -> None:
         typer.echo(version("seg-pipeline"))
         raise typer.Exit
 
+
+Server = Annotated[
+    str | None,
+    typer.Option("--server", help="Address of a service; the one on API_PORT if absent."),
+]
+ApiKey = Annotated[str | None, typer.Option("--api-key", help="A key of that service.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")]
+JobUuid = Annotated[str, typer.Argument(metavar="UUID", help="The job's.")]
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 weights_app = typer.Typer(no_args_is_help=True, help="The models' weights.")
@@ -304,6 +316,75 @@ def diagnose(
         findings = [examine_settings(unknown_names_in_env_file()), *examine_all(settings)]
     if not report(findings, json, say):
         raise typer.Exit(1)
+
+
+@app.command("jobs", epilog=example("seg-pipeline jobs", "seg-pipeline jobs --status failed"))
+def list_jobs(
+    status: Annotated[JobStatus | None, typer.Option(help="Only these.")] = None,
+    limit: Limit = 50,
+    server: Server = None,
+    api_key: ApiKey = None,
+    json: AsJson = False,
+) -> None:
+    """List a service's jobs: queued, processing, failed, completed."""
+    from seg_pipeline.cli.jobs import print_jobs
+
+    with asked_service(server, api_key) as service:
+        print_jobs(service, {"status": status, "limit": limit}, json, say, complain)
+
+
+@app.command("show", epilog=example("seg-pipeline show 0193…", "seg-pipeline show 0193… --json"))
+def show_job(
+    uuid: JobUuid, server: Server = None, api_key: ApiKey = None, json: AsJson = False
+) -> None:
+    """Show a job: its status, its segments, its times, or why it failed."""
+    from seg_pipeline.cli.jobs import print_job
+
+    with asked_service(server, api_key) as service:
+        print_job(service, uuid, json, say)
+
+
+@app.command("parked", epilog=example("seg-pipeline parked", "seg-pipeline parked --json"))
+def list_parked(
+    limit: Limit = 50, server: Server = None, api_key: ApiKey = None, json: AsJson = False
+) -> None:
+    """List the messages and callbacks that wait for a person, with their reasons."""
+    from seg_pipeline.cli.jobs import print_parked
+
+    with asked_service(server, api_key) as service:
+        print_parked(service, limit, json, say, complain)
+
+
+@app.command("open", epilog=example("seg-pipeline open 0193…"))
+def open_job(uuid: JobUuid, server: Server = None, api_key: ApiKey = None) -> None:
+    """Print the addresses of a job's overlay, page and Dagster page, and open the first.
+
+    A browser is opened only where there is a display.
+    """
+    from seg_pipeline.cli.jobs import open_in_browser, pages_of
+
+    with asked_service(server, api_key) as service:
+        pages = pages_of(service, uuid)
+        for name, address in pages.items():
+            say(f"{name:8} {address}")
+        open_in_browser(next(iter(pages.values())))
+
+
+@contextlib.contextmanager
+def asked_service(server: str | None, api_key: str | None) -> Iterator["AskedService"]:
+    """The service that a command asks. What it refuses is one line, and exit code 1."""
+    from seg_pipeline.adapters.remote_service import ServiceRefused
+    from seg_pipeline.cli.jobs import open_asked
+    from seg_pipeline.cli.segmenting import WrongUsage
+    from seg_pipeline.errors import InvalidUuid
+
+    try:
+        with open_asked(server, api_key, read_settings()) as service:
+            yield service
+    except (WrongUsage, InvalidUuid) as error:
+        fail(str(error), exit_code=2)
+    except ServiceRefused as error:
+        fail(str(error))
 
 
 def read_settings() -> Settings:

@@ -44,12 +44,24 @@ def open_service(wish: Wish, settings: Settings, say: Say) -> "Service":
         raise WrongUsage("--alone and --server exclude each other; leave one out.")
     parameters = read_parameters(wish.parameters)
     local = base_url(settings)
-    if wish.server:
-        return _remote(_checked(wish.server), wish.api_key, wish, parameters)
-    if not wish.alone and _is_there(local):
-        say(f"The service at {local} segments; --alone does without it.")
-        return _remote(local, wish.api_key or _first_key(settings), wish, parameters)
+    if wish.server or (not wish.alone and _is_there(local)):
+        url, api_key = address_of(wish.server, wish.api_key, settings)
+        if not wish.server:
+            say(f"The service at {local} segments; --alone does without it.")
+        return _remote(url, api_key, wish, parameters)
     return _alone(wish, settings, parameters, say)
+
+
+def address_of(
+    server: str | None, api_key: str | None, settings: Settings
+) -> tuple[str, str | None]:
+    """A service's address and the key for it: of the server named, else of this machine's.
+
+    Only this machine's service gets a key of API_KEYS. Raises WrongUsage.
+    """
+    if server:
+        return _checked(server), api_key
+    return base_url(settings), api_key or _first_key(settings)
 
 
 def read_parameters(text: str | None) -> dict[str, Any]:
