@@ -52,10 +52,15 @@ def linked_files(*sources: str) -> list[str]:
     found: set[str] = set()
     waiting = [*sources]
     while waiting:
-        new = {each for each in targets_of(waiting.pop()) if not each.startswith("docs/")} - found
+        new = {each for each in targets_of(waiting.pop()) if is_outside(each)} - found
         found |= new
         waiting.extend(new)
     return sorted(found)
+
+
+def is_outside(path: str) -> bool:
+    """Whether a file lies outside docs/. Of one that does not exist MkDocs warns."""
+    return not path.startswith("docs/") and (ROOT / path).is_file()
 
 
 def targets_of(source: str) -> Iterator[str]:
