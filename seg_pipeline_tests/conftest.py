@@ -1,5 +1,6 @@
 """Real stores for every test: a folder, memory, and S3 as a moto server speaks it over HTTP."""
 
+import logging
 import secrets
 from collections.abc import Generator, Iterator
 from functools import cache
@@ -13,9 +14,23 @@ from xdist.scheduler import LoadScopeScheduling
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, open_store
 from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline.telemetry.logs import HEARD
 from seg_pipeline_tests.aws import REGION, aws_server
 from seg_pipeline_tests.running_stack import PROFILES, Stack
 from seg_pipeline_tests.servers import postgres_server, redis_server, require_servers
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Takes back what a command that ran in this process has set: the next test reads its log."""
+    loggers = [logging.getLogger(name) for name in (None, *HEARD)]
+    before, levels = [*logging.root.handlers], [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+    for handler in [*logging.root.handlers]:
+        if type(handler) is logging.StreamHandler and handler not in before:
+            logging.root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

@@ -173,10 +173,10 @@ def _settle_errors(
     if len(uuids) > 1 or not report.errors:
         return
     ((uuid, error),) = report.errors.items()
+    _show_failure(context, uuid, error)  # first: with the record, the client gets its answer
     final = stages.record_failure(
         stage_context, uuid, error, _claim_of_this_run(stage_context, uuid)
     )
-    _show_failure(context, uuid, error)
     raise dg.Failure(
         description=str(error), metadata=_failure_metadata(uuid, error, final), allow_retries=False
     )

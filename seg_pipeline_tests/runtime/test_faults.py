@@ -231,7 +231,8 @@ def test_a_bad_picture_fails_alone_with_its_reason_and_can_be_mended_and_run_on(
     failure"."""
     answer = post(stack, BUNDLED.read_bytes()[:4000], "bad")
     assert (answer.status_code, answer.json()["code"]) == (400, "truncated_image")
-    (failed,) = [run for run in runs(stack, dagster__partition="bad") if run["status"] == "FAILURE"]
+    (failed,) = runs(stack, dagster__partition="bad")
+    assert wait_for_end(stack, failed["runId"]) == "FAILURE"
     (stack.data_dir / "assets" / "bad" / "source.jpg").write_bytes(BUNDLED.read_bytes())
     assert wait_for_end(stack, reexecute(stack, failed["runId"], "FROM_FAILURE")) == "SUCCESS"
     assert job(stack, "bad")["status"] == "completed"
