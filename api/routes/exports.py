@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import version
 from itertools import chain
@@ -25,7 +24,7 @@ from seg_pipeline.domain import check_uuid
 from seg_pipeline.errors import InvalidRequest, ObjectNotFound
 from seg_pipeline.exports import FORMATS, Export, ExportedPicture, ExportFormat
 from seg_pipeline.jobs.answers import FinishedJob, UnfinishedJob
-from seg_pipeline.store import Store, keys
+from seg_pipeline.jobs.job_files import JobFiles
 from seg_pipeline.store.serialization import to_document
 
 router = APIRouter(tags=["files"], dependencies=[RequireKey])
@@ -42,22 +41,6 @@ _CONTENT: dict[str, Any] = {
 } | {"application/json": {"schema": {"type": "object"}, **shown("coco")["application/json"]}}
 
 _DESCRIPTION = "\n".join(f"- `{each.name}`: {each.description}" for each in FORMATS.values())
-
-
-@dataclass(frozen=True)
-class JobFiles:
-    """The files of one job in the store."""
-
-    store: Store
-    uuid: str
-
-    def get(self, name: str) -> bytes:
-        """See `Files`."""
-        return self.store.get(keys.asset(self.uuid, name))
-
-    def stream(self, name: str) -> Iterator[bytes]:
-        """See `Files`."""
-        return self.store.stream(keys.asset(self.uuid, name))
 
 
 class ExportResponse(StreamingResponse):

@@ -17,11 +17,11 @@ from seg_pipeline.exports import FORMATS, Export, ExportedPicture
 from seg_pipeline.imaging.headers import scan_header
 from seg_pipeline.jobs.acceptance import fingerprint
 from seg_pipeline.jobs.answers import finished_job
+from seg_pipeline.jobs.job_files import JobFiles
 from seg_pipeline.pipeline import stages
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
-from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline.store.serialization import to_document
 
@@ -33,22 +33,6 @@ _STAGES = (
 )
 _ADDRESSES = ("file_names", "urls", "overlay_url", "expires_at")
 _ADDRESSES_OF_SEGMENT = ("mask_url", "crop_url")
-
-
-@dataclass(frozen=True)
-class JobFiles:
-    """The files of one job in the store."""
-
-    store: Store
-    uuid: str
-
-    def get(self, name: str) -> bytes:
-        """See `Files`."""
-        return self.store.get(keys.asset(self.uuid, name))
-
-    def stream(self, name: str) -> Iterator[bytes]:
-        """See `Files`."""
-        return self.store.stream(keys.asset(self.uuid, name))
 
 
 @dataclass(frozen=True)
