@@ -132,7 +132,8 @@ _JOB_SCHEMAS = {
 
 def _job_schemas() -> dict[str, Any]:
     """What a job answers, from the records that are served."""
-    text = json.dumps({name: make_schema()["$defs"][name] for name in _JOB_SCHEMAS})
+    definitions = make_schema()["$defs"]
+    text = json.dumps({name: definitions[name] for name in _JOB_SCHEMAS})
     for name, ours in _JOB_SCHEMAS.items():
         text = text.replace(f'"#/$defs/{name}"', f'"#/components/schemas/{ours}"')
     schemas = json.loads(text)
