@@ -39,16 +39,15 @@ def overlay(image: RgbImage, segments: Sequence[Segment]) -> Overlay:
     Each mask is tinted, outlined and named by its index and label; later ones lie on top. The same
     input gives the same bytes.
     """
-    picture = Image.fromarray(_drawn(image, segments))
-    thumbnail = picture.copy()
-    thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX, reducing_gap=2.0)
+    drawn = _drawn(image, segments)
+    picture, thumbnail = Image.fromarray(drawn), Image.fromarray(_canvas(drawn, THUMBNAIL_SIDE))
     return Overlay(
         encode_webp(picture, quality=80, method=1), encode_webp(thumbnail, quality=75, method=1)
     )
 
 
 def _drawn(image: RgbImage, segments: Sequence[Segment]) -> RgbImage:
-    canvas = _canvas(image)
+    canvas = _canvas(image, MAX_SIDE)
     corners = [
         _draw(canvas, segment.mask, colour_of(index)) for index, segment in enumerate(segments)
     ]
@@ -63,13 +62,14 @@ def colour_of(index: int) -> Colour:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _canvas(image: RgbImage) -> RgbImage:
+def _canvas(image: RgbImage, max_side: int) -> RgbImage:
+    """A copy, scaled down where its longer side is more than `max_side`."""
     import cv2
 
     height, width = image.shape[:2]
-    if max(width, height) <= MAX_SIDE:
+    if max(width, height) <= max_side:
         return image.copy()
-    size = scaled_size((width, height), MAX_SIDE)
+    size = scaled_size((width, height), max_side)
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
