@@ -3,10 +3,10 @@
 Each may be launched at any time, from the UI or by `dagster job launch`, and may be repeated.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 
@@ -14,7 +14,8 @@ from seg_pipeline.defs.assets import segmentation_assets
 from seg_pipeline.defs.partitions import job_partitions
 from seg_pipeline.domain import JobStatus, check_model
 from seg_pipeline.errors import SegPipelineError
-from seg_pipeline.jobs.parked import Parked, ParkedItems, ParkedKind
+from seg_pipeline.jobs.listing import Page
+from seg_pipeline.jobs.parked import Parked, ParkedItems, ParkedKind, ParkedList
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.runtime.backfills import request_backfill
 from seg_pipeline.runtime.upkeep import UPKEEP_TAG
@@ -86,15 +87,11 @@ def load_model(context: dg.OpExecutionContext, config: WarmConfig) -> None:
 
 
 def _failed_since(stage_context: StageContext, since: datetime, code: str | None) -> Iterator[str]:
-    after: str | None = None
-    while True:
-        page = stage_context.repository.listing.page(JobStatus.FAILED, after, PAGE)
+    listing = stage_context.repository.listing
+    for page in _pages(lambda after: listing.page(JobStatus.FAILED, after, PAGE)):
         for entry in page.jobs:
             if entry.since >= since and (code is None or _code(stage_context, entry.uuid) == code):
                 yield entry.uuid
-        if page.next is None:
-            return
-        after = page.next
 
 
 def _code(stage_context: StageContext, uuid: str) -> str | None:
@@ -115,13 +112,20 @@ def _request_backfill(context: dg.OpExecutionContext, uuids: list[str]) -> str:
 
 
 def _parked_callbacks(items: ParkedItems) -> Iterator[Parked]:
-    after: str | None = None
-    while True:
-        page = items.page(after, PAGE)
+    for page in _pages(lambda after: items.page(after, PAGE)):
         yield from (each for each in page.parked if each.kind is ParkedKind.CALLBACK)
-        if page.next is None:
-            return
-        after = page.next
+
+
+AnyPage = TypeVar("AnyPage", Page, ParkedList)
+
+
+def _pages(read: Callable[[str | None], AnyPage]) -> Iterator[AnyPage]:
+    """All pages of a listing; `read` gets where the one before ended."""
+    page = read(None)
+    yield page
+    while page.next is not None:
+        page = read(page.next)
+        yield page
 
 
 def _replay(items: ParkedItems, parked: Parked) -> str | None:

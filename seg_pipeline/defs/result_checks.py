@@ -6,6 +6,7 @@ of it: they would repeat what the run has just computed, and every picture would
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
 
 import dagster as dg
@@ -103,7 +104,8 @@ audit_schedule = dg.ScheduleDefinition(
 
 def _late_callbacks(outbox: Outbox, now: datetime) -> dict[str, str]:
     """Of the first deliveries by uuid, those that wait for too long; with what came of them."""
-    deliveries = (outbox.delivery(uuid) for uuid in islice(sorted(outbox.uuids()), LOOKED_AT))
+    uuids = islice(sorted(outbox.uuids()), LOOKED_AT)
+    deliveries = outbox.store.at_once([partial(outbox.delivery, uuid) for uuid in uuids])
     return {
         delivery.uuid: f"recorded at {delivery.created_at:%H:%M} UTC,"
         f" tried {delivery.attempt_count} times"

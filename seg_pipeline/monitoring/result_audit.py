@@ -68,12 +68,12 @@ def audited(store: Store, result: Result, max_pixels: int) -> AuditedResult | No
     if keys.request(result.uuid) not in stored:
         return None
     named = {*result.files_of_segments, result.original_key or "", result.overlay_key or ""}
-    masks = tuple(
-        (segment, _mask(store, segment.mask_key, max_pixels))
-        for segment in result.segments[:MASKS_A_RESULT]
-        if segment.mask_key in stored
+    largest = [each for each in result.segments[:MASKS_A_RESULT] if each.mask_key in stored]
+    masks = store.at_once(
+        [partial(_mask, store, segment.mask_key, max_pixels) for segment in largest]
     )
-    return AuditedResult(result, masks, tuple(sorted(named - stored - {""})))
+    missing = tuple(sorted(named - stored - {""}))
+    return AuditedResult(result, tuple(zip(largest, masks, strict=True)), missing)
 
 
 def _mask(store: Store, key: str, max_pixels: int) -> Mask | None:
