@@ -1,6 +1,6 @@
 # `make` lists the targets. Only Python 3.11 or later and make are needed; everything else lands in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help env run run-servers demo-queue check coverage test chaos fuzz bench lint format lock schema docs clean
+.PHONY: help env run run-servers demo-queue check coverage test chaos fuzz bench bench-gpu lint format lock schema docs clean
 
 # The first that fits; wheels for macOS are complete up to 3.13, so a newer one comes last.
 FIND_PYTHON = for newest in 13 14; do for python in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -43,6 +43,9 @@ fuzz: env ## Send 3,000 hostile pictures through the whole service; ARGS="--seed
 
 bench: env ## Measure what the product costs, in two hours; ARGS="history --write" for a part, into docs/benchmarks.md.
 	@.venv/bin/python -m benchmarks $(ARGS)
+
+bench-gpu: env ## Measure it on this machine's GPU, in eight minutes and without a network, into docs/benchmarks.md.
+	@.venv/bin/python -m benchmarks.gpu $(ARGS)
 
 lint: env ## Check style, types, who imports whom, and that what is imported is declared.
 	@.venv/bin/ruff check .

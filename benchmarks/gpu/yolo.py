@@ -1,0 +1,89 @@
+"""YOLO-seg on the device: a large network of random weights, and fifty masks a picture."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+from benchmarks.gpu.findings import Agreement, Asked, Finding
+from benchmarks.gpu.models import confidence_for, random_yolo
+from benchmarks.gpu.timing import in_turns, peak_mb, ratios
+from benchmarks.pictures import FIRST_SEED
+from benchmarks.tables import Row, row_of
+from seg_pipeline.demo.scenes import make_scene
+from seg_pipeline.domain import RgbImage, Segment
+from seg_pipeline.segmenters.parity.gate import LEAST_MEAN_IOU, judge
+from seg_pipeline.segmenters.weights.locate import BUNDLED
+from seg_pipeline.segmenters.yolo.segmenter import YoloSegmenter
+from seg_pipeline.settings import InferenceMode
+
+SEGMENTS = 51
+PICTURES_AT_ONCE = (1, 8, 16)
+TARGET_MS = 8.0
+
+
+def measure(asked: Asked) -> Iterator[Finding]:
+    """Seconds a picture of both modes, alone and together, and how alike their masks are."""
+    architecture = "yolov8n-seg.yaml" if asked.short else "yolov8x-seg.yaml"
+    weights = random_yolo(asked.folder, architecture)
+    pictures = _pictures(max(PICTURES_AT_ONCE[: asked.scaled(3, 2)]))
+    sides = {mode: _load(weights, asked.device, mode) for mode in ("exact", "turbo")}
+    confidence = confidence_for(sides["exact"], pictures[0], SEGMENTS)
+    yield Row("turbo", ", ".join(f"{name} {note}" for name, note in sides["turbo"].notes.items()))
+    for count in PICTURES_AT_ONCE[: asked.scaled(3, 2)]:
+        yield from _timed(asked, sides, pictures[:count], confidence)
+    yield from _demo_agrees(asked)
+
+
+def _pictures(count: int) -> list[RgbImage]:
+    return [make_scene(FIRST_SEED, width=1280, height=720).image for _ in range(count)]
+
+
+def _load(weights: Path, device: str, mode: str) -> YoloSegmenter:
+    chosen: InferenceMode = "exact" if mode == "exact" else "turbo"
+    return YoloSegmenter(weights.stem, weights, device, mode=chosen)
+
+
+def _timed(
+    asked: Asked, sides: dict[str, YoloSegmenter], pictures: Sequence[RgbImage], confidence: float
+) -> Iterator[Finding]:
+    calls = {
+        mode: partial(each.segment, pictures, {"confidence": confidence})
+        for mode, each in sides.items()
+    }
+    found = {mode: call() for mode, call in calls.items()}
+    spent = in_turns(calls, asked.device, asked.scaled(15, 2))
+    alone = f"{len(pictures)} at once"
+    for mode, each in spent.items():
+        counts = fmean(map(len, found[mode]))
+        target = f"at most {TARGET_MS:g} ms" if mode == "turbo" else ""
+        values = [one / len(pictures) for one in each]
+        yield row_of(
+            f"{mode}, {alone}: a picture", values, "ms", target, f"{counts:.1f} segments a picture"
+        )
+    yield row_of(f"exact's time over turbo's, {alone}", ratios(spent["exact"], spent["turbo"]))
+    if peak := peak_mb(calls["turbo"], asked.device):
+        yield Row(f"turbo's peak of device memory, {alone}", f"{peak:.0f} MB")
+
+
+def _demo_agrees(asked: Asked) -> Iterator[Finding]:
+    """A trained model, whose masks mean something: both modes, and the CPU's exact masks."""
+    weights = BUNDLED / "demo-yolo.pt"
+    scenes = [make_scene(seed, width=640, height=480).image for seed in range(asked.scaled(8, 2))]
+    exact = _load(weights, asked.device, "exact").segment(scenes)
+    yield _alike("demo-yolo, exact here and exact on the CPU", exact, _on_cpu(weights, scenes))
+    turbo = _load(weights, asked.device, "turbo").segment(scenes)
+    yield _alike("demo-yolo, exact and turbo", exact, turbo)
+
+
+def _on_cpu(weights: Path, scenes: Sequence[RgbImage]) -> list[list[Segment]]:
+    return _load(weights, "cpu", "exact").segment(scenes)
+
+
+def _alike(
+    what: str, ours: Sequence[Sequence[Segment]], theirs: Sequence[Sequence[Segment]]
+) -> Agreement:
+    verdict = judge(ours, theirs)
+    holds = verdict.pairs > 0 and verdict.mean_iou >= LEAST_MEAN_IOU and not verdict.others
+    seen = f"mean IoU {verdict.mean_iou:.5f} of {verdict.pairs} masks, {verdict.others} of"
+    return Agreement(what, holds, f"{seen} {verdict.pictures} pictures with others")
