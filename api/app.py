@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 
 from api.error_responses import install_failure_handlers
+from api.middleware.cross_origin import CrossOrigin
 from api.middleware.hosts import AllowedHosts
 from api.middleware.lingering import LingeringClose
 from api.middleware.methods import Methods
@@ -65,6 +66,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     ):
         app.include_router(routes.router)
     app.add_middleware(Methods, routes=app.router.routes)
+    if settings.cors_origins:
+        app.add_middleware(CrossOrigin, origins=settings.cors_origins)
     app.add_middleware(AllowedHosts, settings=settings)
     app.add_middleware(LingeringClose)
     app.add_middleware(Observing, service=service)

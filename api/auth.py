@@ -20,10 +20,12 @@ HeaderKey = Annotated[str | None, Security(_header)]
 BearerKey = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 
 
-async def require_key(service: ServiceDep, key: HeaderKey, bearer: BearerKey) -> None:
+async def require_key(
+    request: Request, service: ServiceDep, key: HeaderKey, bearer: BearerKey
+) -> None:
     """Passes if API_KEYS is not set, or with one of them; else Unauthorized or RateLimited."""
     if service.api_keys.are_set and not _is_client(
-        service, key or (bearer.credentials if bearer else "")
+        request, service, key or (bearer.credentials if bearer else "")
     ):
         raise Unauthorized(
             "this service needs a key: send it as x-api-key or as Authorization: Bearer."
@@ -38,19 +40,22 @@ async def require_link_or_key(
         return
     if not (
         service.api_keys.are_set
-        and _is_client(service, key or (bearer.credentials if bearer else ""))
+        and _is_client(request, service, key or (bearer.credentials if bearer else ""))
     ):
         raise LinkRefused
 
 
-def _is_client(service: Service, given: str) -> bool:
+def _is_client(request: Request, service: Service, given: str) -> bool:
     """Whether this is a client's key. All later log lines of the request then name the client.
+
+    So does its state.
 
     Raises RateLimited.
     """
     client = service.api_keys.find(given)
     if client is None:
         return False
+    request.state.client = client.name
     structlog.contextvars.bind_contextvars(client=client.name)
     wait_seconds = service.api_keys.wait_seconds(client)
     if wait_seconds:

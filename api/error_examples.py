@@ -24,6 +24,7 @@ from seg_pipeline.domain import (
 )
 from seg_pipeline.errors import (
     AnimatedImage,
+    IdempotencyKeyReused,
     ImageTooCostly,
     ImageTooLarge,
     InvalidRequest,
@@ -76,6 +77,7 @@ def _of_the_request() -> Iterator[SegPipelineError]:
         "image_url 'ftp://example.com/a.png' must begin with http://, https:// or s3:// and a host."
     )
     yield JobConflict(JOB)
+    yield IdempotencyKeyReused()
     yield JobNotFound(JOB)
     yield JobInProgress(
         f"the app server has not been told of job {JOB} yet; delete it when it has."

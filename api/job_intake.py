@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from api.admission import client_of
 from api.error_responses import UnsupportedBody, request_error
+from api.idempotency import job_of_key, read_idempotency_key
 from api.schemas import JobOptions, JobRequest, UploadOptions
 from api.service import Service, about_job, in_thread
 from api.spool import Spool
@@ -133,7 +134,12 @@ async def _receiving(request: Request, service: Service) -> AsyncIterator[tuple[
 async def _accept(
     request: Request, service: Service, options: JobOptions, picture: Spool | None
 ) -> Accepted:
+    key = read_idempotency_key(request)
+    if key and options.uuid:
+        raise InvalidRequest("send either a uuid or an Idempotency-Key: each names the job.")
     job = await in_thread(make_job, service, options, picture)
+    if key:
+        job = await in_thread(job_of_key, service.repository, key, options, job)
     about_job(request, job.uuid)
     accepted = await in_thread(
         service.repository.acceptance.accept, job, picture.file if picture else None

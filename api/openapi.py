@@ -43,7 +43,8 @@ UPLOADING = (
         "unknown_model",
         "invalid_parameter",
     ),
-    *("body_too_slow", "job_conflict", "too_many_requests", "busy", "store_full"),
+    *("body_too_slow", "job_conflict", "idempotency_key_reused"),
+    *("too_many_requests", "busy", "store_full"),
 )
 
 
@@ -94,9 +95,38 @@ def unfinished(description: str) -> dict[str, Any]:
         "description": description,
         "content": _one_of("queued", "UnfinishedJob"),
         "headers": {
-            "Location": {"description": "Where to ask for it.", "schema": {"type": "string"}}
+            "Location": {"description": "Where to ask for it.", "schema": {"type": "string"}},
+            "Retry-After": {
+                "description": "Seconds until it is worth asking.",
+                "schema": {"type": "integer"},
+            },
         },
     }
+
+
+def header(name: str, description: str) -> dict[str, Any]:
+    """A parameter that a request may have as a header."""
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": {"type": "string"},
+    }
+
+
+PREFERENCE_APPLIED = {
+    "Preference-Applied": {
+        "description": "Which of the preferences was granted.",
+        "schema": {"type": "string"},
+    }
+}
+
+IDEMPOTENCY_KEY = header(
+    "Idempotency-Key",
+    "1 to 255 printable characters of ASCII, in quotes or without: sent again with the same"
+    " request, it is the same job.",
+)
 
 
 def openapi_of(app: FastAPI) -> dict[str, Any]:

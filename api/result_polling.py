@@ -24,8 +24,10 @@ class Preference:
     applied: str | None
 
 
-def read_preference(request: Request, wait_seconds: float) -> Preference:
-    """Reads the `Prefer` header.
+def read_preference(
+    request: Request, wait_seconds: float, usual_seconds: float | None = None
+) -> Preference:
+    """Reads the `Prefer` header. Without it the wait is `usual_seconds`, else `wait_seconds`.
 
     `respond-async` alone does not wait. `wait=N` waits at most N seconds, within the service's own
     limit. Both together wait N and then answer 202, as in section 4.3.
@@ -41,7 +43,7 @@ def read_preference(request: Request, wait_seconds: float) -> Preference:
         return Preference(seconds, f"wait={seconds:g}")
     if "respond-async" in wishes:
         return Preference(0, "respond-async")
-    return Preference(wait_seconds, None)
+    return Preference(wait_seconds if usual_seconds is None else usual_seconds, None)
 
 
 async def wait_for_result(

@@ -15,6 +15,9 @@ from seg_pipeline.store.serialization import write
 
 FINISHED = (JobStatus.COMPLETED, JobStatus.FAILED)
 
+ASK_AGAIN_SECONDS = 1
+"""The `Retry-After` of a job that has not finished."""
+
 
 @dataclass(frozen=True)
 class JobView:
@@ -60,8 +63,11 @@ def record_response(
 
 
 def accepted_response(view: JobView, links: Links, status: int) -> Response:
-    """A job, and where to ask for it."""
-    return record_response(view.job, status, {"Location": links.job(view.job.uuid)})
+    """A job, where to ask for it, and with 202 also when."""
+    headers = {"Location": links.job(view.job.uuid)}
+    if status == 202:
+        headers["Retry-After"] = str(ASK_AGAIN_SECONDS)
+    return record_response(view.job, status, headers)
 
 
 def page_response(links: Links, path: str, body: dict[str, Any], **query: Any) -> JSONResponse:

@@ -6,6 +6,7 @@ SegPipelineError
 │   │                       ├── InvalidParameter  └── InvalidUrl
 │   ├── OutputTooLarge      more pixels of cut-outs, or corners of a polygon, than may be made
 │   ├── JobConflict         the uuid stands for another request
+│   ├── IdempotencyKeyReused
 │   ├── JobNotFound
 │   ├── ParkedNotFound  ├── NotReplayable
 │   └── NothingToTell       the app server is not to be told of the job, or not yet
@@ -142,6 +143,18 @@ class JobConflict(RequestError):
     def __init__(self, uuid: str) -> None:
         super().__init__(
             f"job {uuid} exists with a different request; send another uuid or the same request."
+        )
+
+
+class IdempotencyKeyReused(RequestError):
+    """The idempotency key was sent before with a different request."""
+
+    code = "idempotency_key_reused"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this Idempotency-Key was sent before with a different request; send a new key, or the"
+            " same request."
         )
 
 

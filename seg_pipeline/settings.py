@@ -185,6 +185,17 @@ class Settings(BaseSettings):
     upload_stall_seconds: float = Field(
         60, gt=0, description="An upload that stalls for so long is refused."
     )
+    idempotency_key_seconds: int = Field(
+        86_400, ge=1, description="An Idempotency-Key is known for at least so long."
+    )
+    cors_origins: str | None = Field(
+        None,
+        pattern=r"^\s*((\*|https?://[^\s/,*]+/?)\s*(,\s*|$))+$",
+        description=(
+            "Comma-separated origins whose web pages may use the API, such as"
+            " https://shop.example; * is all of them; unset: none."
+        ),
+    )
     max_connections: int = Field(
         2000, ge=16, description="Beyond, the connections longest silent are closed."
     )

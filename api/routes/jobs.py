@@ -8,7 +8,18 @@ from starlette.responses import JSONResponse, Response
 from api.auth import RequireKey
 from api.error_responses import JobInProgress
 from api.job_intake import accept_job
-from api.openapi import EVERYWHERE, UPLOADING, failures, finished_or_not, shown, unfinished
+from api.openapi import (
+    EVERYWHERE,
+    IDEMPOTENCY_KEY,
+    PREFERENCE_APPLIED,
+    UPLOADING,
+    failures,
+    finished_or_not,
+    header,
+    shown,
+    unfinished,
+)
+from api.result_polling import read_preference, wait_for_result
 from api.schemas import (
     CallbackRecorded,
     JobOptions,
@@ -40,6 +51,7 @@ Uuid = Annotated[
 
 _ONE_JOB = finished_or_not("The job as it stands.")
 _BODY: dict[str, Any] = {
+    "parameters": [IDEMPOTENCY_KEY],
     "requestBody": {
         "required": True,
         "content": {
@@ -58,7 +70,7 @@ _BODY: dict[str, Any] = {
                 }
             },
         },
-    }
+    },
 }
 
 
@@ -128,13 +140,30 @@ async def list_jobs(
 @router.get(
     "/{uuid}",
     summary="One job",
-    responses={200: _ONE_JOB, **failures("invalid_uuid", "job_not_found", *EVERYWHERE)},
+    responses={
+        200: _ONE_JOB | {"headers": PREFERENCE_APPLIED},
+        **failures("invalid_uuid", "job_not_found", *EVERYWHERE),
+    },
+    openapi_extra={
+        "parameters": [header("Prefer", "`wait=N`: answer when the job ends, or after N seconds.")]
+    },
 )
 async def get_job(request: Request, service: ServiceDep, uuid: Uuid) -> Response:
-    """Queued, processing, completed with its segments, or failed with its reason; always 200."""
+    """Queued, processing, completed with its segments, or failed with its reason; always 200.
+
+    With `Prefer: wait=N` the answer comes when the job ends, after N seconds, or after
+    `WAIT_SECONDS`.
+    """
     about_job(request, check_uuid(uuid))
+    preference = read_preference(request, service.settings.wait_seconds, usual_seconds=0)
     view = await in_thread(view_job, service, uuid, service.base_url(request))
-    return record_response(view.job, headers={"Cache-Control": "no-store"})
+    if not view.is_finished and preference.seconds > 0:
+        await wait_for_result(request, service, uuid, preference.seconds)
+        view = await in_thread(view_job, service, uuid, service.base_url(request))
+    headers = {"Cache-Control": "no-store"}
+    if preference.applied:
+        headers["Preference-Applied"] = preference.applied
+    return record_response(view.job, headers=headers)
 
 
 @router.delete(

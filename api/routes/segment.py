@@ -7,7 +7,15 @@ from starlette.responses import Response
 
 from api.auth import RequireKey
 from api.job_intake import accept_upload
-from api.openapi import EVERYWHERE, UPLOADING, failures, finished, unfinished
+from api.openapi import (
+    EVERYWHERE,
+    IDEMPOTENCY_KEY,
+    UPLOADING,
+    failures,
+    finished,
+    header,
+    unfinished,
+)
 from api.result_polling import read_preference, wait_for_result
 from api.schemas import Resize, UploadOptions
 from api.service import Service, ServiceDep, in_thread
@@ -49,13 +57,8 @@ _BODY: dict[str, Any] = {
         },
     },
     "parameters": [
-        {
-            "name": "Prefer",
-            "in": "header",
-            "required": False,
-            "description": "`respond-async`: answer 202 at once; `wait=N`: wait at most N seconds.",
-            "schema": {"type": "string"},
-        }
+        header("Prefer", "`respond-async`: answer 202 at once; `wait=N`: wait at most N seconds."),
+        IDEMPOTENCY_KEY,
     ],
 }
 

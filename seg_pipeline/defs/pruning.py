@@ -93,6 +93,7 @@ class Pruned:
     run_logs: int = 0
     events: int = 0
     parked: int = 0
+    idempotency_keys: int = 0
     broker_messages: int = 0
     heartbeats: int = 0
     metric_folds: int = 0
@@ -204,6 +205,7 @@ def _due(
     yield "runs", (partial(instance.delete_run, run_id) for run_id in runs), 1
     yield "events", _events(stage_context, instance, now), 1
     yield "parked", _parked(stage_context, now), AT_ONCE
+    yield "idempotency_keys", _idempotency_keys(stage_context, now), AT_ONCE
     yield "broker_messages", _broker_messages(stage_context.settings, now), 1
     yield "heartbeats", _heartbeats(stage_context, now), 1
     yield "metric_folds", _metric_folds(stage_context, now), 1
@@ -364,6 +366,13 @@ def _parked(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
     for info in stage_context.store.list(keys.PARKED):
         if info.last_modified < before:
             yield partial(stage_context.store.delete, info.key)
+
+
+def _idempotency_keys(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
+    """Idempotency keys that were sent first before their time began."""
+    before = now - timedelta(seconds=stage_context.settings.idempotency_key_seconds)
+    for key in stage_context.repository.idempotency.older_than(before):
+        yield partial(stage_context.store.delete, key)
 
 
 def _broker_messages(settings: Settings, now: datetime) -> Iterator[Removal]:

@@ -27,6 +27,7 @@ from seg_pipeline.jobs.claims import Claims
 from seg_pipeline.jobs.expiry import Expiry
 from seg_pipeline.jobs.fetches import FetchQueue
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat
+from seg_pipeline.jobs.idempotency import IdempotencyKeys
 from seg_pipeline.jobs.listing import JobListing
 from seg_pipeline.jobs.outbox import Outbox
 from seg_pipeline.jobs.records import Result
@@ -49,6 +50,7 @@ class JobRepository:
         self.fetches = FetchQueue(store)
         self.listing = JobListing(store)
         self.cancels = Cancels(store)
+        self.idempotency = IdempotencyKeys(store)
         self.removal = Removal(store, self.outbox)
         self.acceptance = Acceptance(store, self.outbox, self.removal)
         self.results = Results(store, self.outbox, self.removal)

@@ -37,9 +37,9 @@ class FolderStore:
     hard links. Writes survive a killed process.
 
     Some writes must survive a power cut, because only the client could send the data again:
-    requests, sources, inbox and parked markers. They are synced to the disk before a call returns,
-    in some 8 ms. Results and pictures are not synced, since a job can be run again. Those of the
-    last half minute before the cut may be gone or empty.
+    requests, sources, idempotency keys, inbox and parked markers. They are synced to the disk
+    before a call returns, in some 8 ms. Results and pictures are not synced, since a job can be run
+    again. Those of the last half minute before the cut may be gone or empty.
 
     Symbolic links below the two folders are not followed: to every call they are no objects. The
     folders themselves may be links. Any number of processes may share the folders, forked ones too.
@@ -216,7 +216,7 @@ class _Pieces:
 
 def _is_only_copy(key: str) -> bool:
     name = key.rpartition("/")[2]
-    markers = (keys.FETCHING, keys.INBOX, keys.PARKED)
+    markers = (keys.FETCHING, keys.INBOX, keys.PARKED, keys.IDEMPOTENCY)
     is_source = name.startswith("source.") and not keys.is_fetched(key)
     return key.startswith(markers) or name == "request.json" or is_source
 

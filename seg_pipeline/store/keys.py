@@ -30,13 +30,14 @@ LEFTOVERS_STATE = "state/leftovers"
 ALARMS_STATE = "state/alarms"
 CANCELS = "cancels/"
 CHECKS = "checks/"
+IDEMPOTENCY = "idempotency/"
 RUN_LOGS = "run-logs/"
 FORMAT = "format.json"
 """The format of the store's keys and documents; see `format.py`."""
 
 PREFIXES = (
     *(ASSETS, FETCHING, INBOX, INFLIGHT, DONE, EXPIRY, WORKERS, FETCHERS, PARKED, OUTBOX),
-    *(CANCELS, METRICS, METRICS_PAST, "state/", CHECKS, RUN_LOGS),
+    *(CANCELS, IDEMPOTENCY, METRICS, METRICS_PAST, "state/", CHECKS, RUN_LOGS),
 )
 """All prefixes of the service's own keys, in a bucket that may hold other files."""
 
@@ -194,6 +195,11 @@ def inflight(uuid: str) -> str:
 def cancel(uuid: str) -> str:
     """A cancelled job in flight; holds the time of the job's acceptance."""
     return f"{CANCELS}{uuid}"
+
+
+def idempotency(name: str) -> str:
+    """The job that an idempotency key stands for; `name` is the key's hash."""
+    return f"{IDEMPOTENCY}{name}"
 
 
 def done(status: str, uuid: str) -> str:

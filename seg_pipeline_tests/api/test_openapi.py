@@ -124,7 +124,7 @@ def test_uploads_are_documented_raw_and_as_a_form(openapi: dict[str, Any]) -> No
         names = {parameter["name"] for parameter in operation["parameters"]}
         assert {"uuid", "model", "ttl_seconds", "parameters", "rle", "Prefer"} <= names
         fields = operation["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
-        assert fields.keys() == (names | {"image"}) - {"Prefer", "resize"}
+        assert fields.keys() == (names | {"image"}) - {"Prefer", "Idempotency-Key", "resize"}
     assert {"application/json", "multipart/form-data"} <= set(
         operations(openapi)["post", "/jobs"]["requestBody"]["content"]
     )

@@ -35,3 +35,8 @@ def test_the_prefer_header_is_read_as_the_rfc_has_it(
     headers: tuple[str, ...], expected: Preference
 ) -> None:
     assert read_preference(prefer(*headers), 60) == expected
+
+
+def test_who_prefers_nothing_waits_as_is_usual_at_that_address() -> None:
+    assert read_preference(prefer(), 60, usual_seconds=0) == Preference(0, None)
+    assert read_preference(prefer("wait=5"), 60, usual_seconds=0) == Preference(5, "wait=5")

@@ -6,10 +6,11 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from seg_client import Client, ConnectionFailed, UnexpectedAnswer
+from seg_client import ApiError, Client, ConnectionFailed, UnexpectedAnswer
 from seg_client.addresses import Address
 from seg_client.errors import Busy, InternalError
-from seg_client.flows import Send, file
+from seg_client.flows import Send, file, wait
+from seg_client.retries import Deadline
 from seg_pipeline_tests.builders import picture_bytes
 from seg_pipeline_tests.running_stack import free_ports
 from seg_pipeline_tests.serving import http_server
@@ -123,3 +124,25 @@ def test_an_address_without_a_scheme_is_refused_in_a_sentence() -> None:
 def test_a_file_is_its_bytes() -> None:
     with answering((200, {}, "bytes")) as (url, _), Client(url) as client:
         assert client.run(file(f"{url}/a.png", 5)) == b"bytes"
+
+
+def test_a_service_that_does_not_wait_is_asked_after_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As an older one does."""
+    pauses: list[float] = []
+    monkeypatch.setattr("seg_client.synchronous.time.sleep", pauses.append)
+    failed = '{"uuid": "job-1", "status": "failed", "model": "m", '
+    failed += '"accepted_at": "2026-01-02T12:00:00Z", "error": {"code": "x", "message": "No."}}'
+    answers: tuple[Answer, ...] = (GOES_ON, GOES_ON, (200, {}, failed))
+    with answering(*answers) as (url, asked), Client(url) as client, pytest.raises(ApiError):
+        client.job("job-1").wait(5)
+    assert len(asked) == 3
+    assert 0 < pauses[0] < pauses[1]
+
+
+def test_waiting_is_asked_for_in_the_request() -> None:
+    flow = wait("job-1", Deadline(100), 5)
+    send = next(flow)
+    assert isinstance(send, Send)
+    assert send.headers == {"prefer": "wait=30"}

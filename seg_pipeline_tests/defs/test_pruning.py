@@ -447,3 +447,13 @@ def test_the_asset_reports_what_went(stage_context: StageContext) -> None:
     assert (metadata["dry_run"].value, metadata["jobs"].value) == (True, 0)
     assert metadata["searched"].value == 4  # three jobs' files and the mark of one's end
     assert metadata["search_stands_at"].value == "the beginning"
+
+
+def test_an_idempotency_key_goes_after_its_time(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    stage_context = make_context(tmp_path, idempotency_key_seconds=60)
+    stage_context.repository.idempotency.uuid_of("key", "asked", "job-1")
+    assert prune(stage_context, instance, later(seconds=59)) == Pruned()
+    assert prune(stage_context, instance, later(seconds=61)).idempotency_keys == 1
+    assert stage_context.store.list(keys.IDEMPOTENCY) == []

@@ -89,3 +89,15 @@ def work_for_ever(settings: Settings, prefix: str, ready: Event) -> None:
                 make_result(claim.uuid, "completed", datetime(2026, 1, 2, 13, tzinfo=UTC))
             )
         ready.set()
+
+
+def use_keys_at_once(
+    settings: Settings, names: list[str], start: Barrier, found: dict[str, int], process: int
+) -> None:
+    """Uses each key at the moment when all other processes do, and notes the job it stands for, as
+    `key/uuid`: one for each key, if all find the same."""
+    repository = JobRepository(open_store(settings))
+    for name in names:
+        start.wait(60)
+        uuid = repository.idempotency.uuid_of(name, "asked", f"job-{process}")
+        found[f"{name}/{uuid}"] = process

@@ -127,6 +127,12 @@ class InvalidUrl(RequestError):
     code, status = "invalid_url", 422
 
 
+class IdempotencyKeyReused(RequestError):
+    """The idempotency key was sent before with a different request."""
+
+    code, status = "idempotency_key_reused", 422
+
+
 class UnknownModel(RequestError):
     """The service offers no such model."""
 

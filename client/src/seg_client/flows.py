@@ -115,21 +115,29 @@ def submit(picture: str | bytes, options: JobOptions, retry_seconds: float) -> F
 
 
 def wait(uuid: str, deadline: Deadline, retry_seconds: float) -> Flow[dict[str, Any]]:
-    """The completed job. Raises what it failed with, or WaitTimeout."""
+    """The completed job. Raises what it failed with, or WaitTimeout.
+
+    Each request waits at the service. One that was answered sooner is followed by a pause.
+    """
     pause = _FIRST_POLL_SECONDS
     while True:
-        job = yield from job_of(uuid, retry_seconds)
+        asked = Deadline(max(0.0, min(deadline.left, _LONGEST_WAIT_SECONDS)))
+        job = yield from job_of(uuid, retry_seconds, asked.seconds)
         if job.get("status") in FINISHED:
             return completed(job)
         if deadline.left <= 0:
             raise WaitTimeout(uuid, deadline.seconds)
-        yield Pause(min(pause, max(0.0, deadline.left)))
-        pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
+        if asked.left > asked.seconds / 2:
+            yield Pause(min(pause, max(0.0, deadline.left)))
+            pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
+        else:
+            pause = _FIRST_POLL_SECONDS
 
 
-def job_of(uuid: str, retry_seconds: float) -> Flow[dict[str, Any]]:
-    """The job as it stands."""
-    return document((yield from exchange(Send("GET", job_path(uuid)), retry_seconds)))
+def job_of(uuid: str, retry_seconds: float, wait_seconds: float = 0) -> Flow[dict[str, Any]]:
+    """The job as it stands, at its end or when so many seconds have passed."""
+    send = Send("GET", job_path(uuid), headers=_preference(wait_seconds))
+    return document((yield from exchange(send, retry_seconds)))
 
 
 def delete(uuid: str, retry_seconds: float) -> Flow[bool]:
@@ -215,6 +223,10 @@ def _post(
             content=picture,
         )
     return (yield from exchange(send, retry_seconds))
+
+
+def _preference(wait_seconds: float) -> dict[str, str]:
+    return {"prefer": f"wait={int(wait_seconds)}"} if wait_seconds >= 1 else {}
 
 
 def _passes(answer: httpx.Response) -> bool:

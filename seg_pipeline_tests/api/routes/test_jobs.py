@@ -1,6 +1,7 @@
 """`/jobs`: sent now, asked for later."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,8 +16,8 @@ from seg_pipeline.imaging.masks import mask_to_rle
 from seg_pipeline.jobs.deliveries import Policy, Reply
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store, keys
-from seg_pipeline_tests.api.serving import Serve
-from seg_pipeline_tests.api.stand_ins import DRAWING, finish_job, heartbeat
+from seg_pipeline_tests.api.serving import Serve, eventually
+from seg_pipeline_tests.api.stand_ins import DRAWING, FakeWorker, finish_job, heartbeat
 from seg_pipeline_tests.builders import (
     NOON,
     end_queue_job,
@@ -366,3 +367,59 @@ def test_a_job_that_the_app_server_waits_for_cannot_be_deleted_before_it_is_told
     told = delivery.after(Reply(0.1, status=204), now, Policy(60, 60), None, lambda: 0.5)
     repository.outbox.note(told, delivery)
     assert client.delete("/jobs/job-1").status_code == 204
+
+
+def test_a_job_that_is_waited_for_is_answered_at_its_end(serve: Serve, api_store: Store) -> None:
+    client = serve()
+    uuid = client.post("/jobs", files={"image": PICTURE}).json()["uuid"]
+    with FakeWorker(api_store, DRAWING):
+        answer = client.get(f"/jobs/{uuid}", headers={"Prefer": "wait=20"})
+    assert answer.json()["status"] == "completed"
+    assert answer.headers["preference-applied"] == "wait=20"
+
+
+def test_a_wait_ends_with_the_job_as_it_stands_and_has_a_limit(serve: Serve) -> None:
+    client = serve(wait_seconds=0.1)
+    uuid = client.post("/jobs", files={"image": PICTURE}).json()["uuid"]
+    answer = client.get(f"/jobs/{uuid}", headers={"Prefer": "wait=3600"})
+    assert (answer.status_code, answer.json()["status"]) == (200, "queued")
+    assert answer.headers["preference-applied"] == "wait=0.1"
+
+
+def test_a_job_that_is_deleted_while_it_is_waited_for_is_not_found(serve: Serve) -> None:
+    client = serve(wait_seconds=1)
+    uuid = client.post("/jobs", files={"image": PICTURE}).json()["uuid"]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.get, f"/jobs/{uuid}", headers={"Prefer": "wait=1"})
+        client.delete(f"/jobs/{uuid}")
+        assert waiting.result().status_code == 404
+
+
+def test_those_who_wait_for_jobs_hold_no_thread_of_the_pool(serve: Serve) -> None:
+    """The pool has 40 threads; three times as many wait, and others are served."""
+    client = serve(wait_seconds=3)
+    uuid = client.post("/jobs", files={"image": PICTURE}).json()["uuid"]
+    url, headers = client.base_url.join(f"/jobs/{uuid}"), {"Prefer": "wait=3"}
+    with ThreadPoolExecutor(120) as pool:
+        waiting = [pool.submit(httpx.get, url, headers=headers, timeout=30) for _ in range(120)]
+        eventually(lambda: _waiting(client) == 120)
+        assert client.get(f"/jobs/{uuid}").json()["status"] == "queued"
+        assert {each.result().json()["status"] for each in waiting} == {"queued"}
+
+
+def _waiting(client: httpx.Client) -> float:
+    (line,) = (
+        line
+        for line in client.get("/metrics").text.splitlines()
+        if line.startswith("seg_api_requests_waiting ")
+    )
+    return float(line.split()[1])
+
+
+def test_what_is_accepted_says_when_to_ask(serve: Serve) -> None:
+    client = serve(wait_seconds=0)
+    for answer in (
+        client.post("/segment", content=PICTURE),
+        client.post("/jobs", files={"image": PICTURE}),
+    ):
+        assert (answer.status_code, answer.headers["retry-after"]) == (202, "1")
