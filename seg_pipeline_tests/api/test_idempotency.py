@@ -112,13 +112,11 @@ def test_an_api_that_dies_between_any_two_writes_makes_one_job_of_the_retry(
     assert waiting_uuids(JobRepository(api_store)) == [again.json()["uuid"]]
 
 
-@pytest.mark.parametrize(
-    "value", ["", '""', "a b", "a" * 256, '"a', '"ä"'.encode(), "a, b", '"a"b"']
-)
-def test_what_is_no_key_is_refused_with_what_is_one(
-    doorman: httpx.Client, value: str | bytes
-) -> None:
-    refused = doorman.post("/segment", content=PICTURE, headers={"Idempotency-Key": value})
+@pytest.mark.parametrize("value", ["", '""', "a b", "a" * 256, '"a', '"ä"', "a, b", '"a"b"'])
+def test_what_is_no_key_is_refused_with_what_is_one(doorman: httpx.Client, value: str) -> None:
+    refused = doorman.post(
+        "/segment", content=PICTURE, headers={b"Idempotency-Key": value.encode()}
+    )
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
     assert "Idempotency-Key" in refused.json()["error"]
 
