@@ -35,6 +35,7 @@ from seg_pipeline.errors import (
     JobNotFound,
     ModelFailed,
     ModelOutOfMemory,
+    NotFailed,
     NothingToTell,
     NotReplayable,
     OutputTooLarge,
@@ -85,6 +86,7 @@ def _of_the_request() -> Iterator[SegPipelineError]:
     yield JobFailed(JOB, "not_an_image", "The bytes are not a picture of a known format.")
     yield OutputTooLarge("a mask has more than 1000000 corners; take a format without polygons.")
     yield ParkedNotFound(f"callback-{JOB}")
+    yield NotFailed(JOB, "is completed")
     yield NotReplayable(
         f"the message {JOB} was too long to be kept whole; drop it and send another."
     )

@@ -54,6 +54,7 @@ STATUS_BY_CODE = {
     "job_conflict": 409,
     "job_failed": 409,
     "job_in_progress": 409,
+    "not_failed": 409,
     "not_replayable": 409,
     "nothing_to_tell": 409,
     "body_too_large": 413,

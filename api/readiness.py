@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from api.service import Service, in_probe_thread
 from seg_pipeline.errors import StoreError
+from seg_pipeline.jobs.drain import read_drain
 from seg_pipeline.jobs.heartbeats import all_workers, live_fetchers
 from seg_pipeline.store import keys
 
@@ -44,6 +45,7 @@ def check_all(service: Service) -> dict[str, str]:
     return {
         "store": "ok",
         "inbox": _check_inbox(service),
+        "runs": _check_runs(service),
         "worker": _check_worker(service),
         "fetcher": _check_fetcher(service),
     }
@@ -55,6 +57,16 @@ def _check_inbox(service: Service) -> str:
     except StoreError as error:
         return f"the inbox cannot be listed: {error}"
     return "ok"
+
+
+def _check_runs(service: Service) -> str:
+    try:
+        drain = read_drain(service.store, datetime.now(UTC))
+    except StoreError as error:
+        return f"whether the service is drained cannot be read: {error}"
+    if drain is None:
+        return "ok"
+    return f"drained by an operator until {drain.until:%H:%M} UTC; jobs are accepted and wait."
 
 
 def _check_worker(service: Service) -> str:
@@ -93,5 +105,7 @@ def _check_fetcher(service: Service) -> str:
 
 
 def _unanswered(sentence: str) -> dict[str, str]:
-    unknown = dict.fromkeys(("inbox", "worker", "fetcher"), "not checked without the store.")
+    unknown = dict.fromkeys(
+        ("inbox", "runs", "worker", "fetcher"), "not checked without the store."
+    )
     return {"store": sentence, **unknown}

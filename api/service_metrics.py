@@ -44,6 +44,11 @@ _PLAIN: Sequence[Gauge] = (
         "How long the app server has been down; 0 if it answers or was not asked.",
         lambda state: state.app_server_down_seconds,
     ),
+    (
+        "seg_drained",
+        "1 while an operator has drained the service, else 0.",
+        lambda state: float(state.drain is not None),
+    ),
 )
 
 

@@ -8,7 +8,7 @@ SegPipelineError
 │   ├── JobConflict         the uuid stands for another request
 │   ├── IdempotencyKeyReused
 │   ├── JobNotFound
-│   ├── ParkedNotFound  ├── NotReplayable
+│   ├── ParkedNotFound  ├── NotReplayable  ├── NotFailed
 │   └── NothingToTell       the app server is not to be told of the job, or not yet
 ├── ImageError              the picture's fault
 │   ├── EmptyImage  ├── NotAnImage  ├── UnsupportedImage  ├── TruncatedImage  ├── AnimatedImage
@@ -182,6 +182,15 @@ class NotReplayable(RequestError):
     """The parked item was not kept whole, or has nothing to try again."""
 
     code = "not_replayable"
+
+
+class NotFailed(RequestError):
+    """Only a job that has failed can be run again."""
+
+    code = "not_failed"
+
+    def __init__(self, uuid: str, stands: str) -> None:
+        super().__init__(f"job {uuid} {stands}; only a failed job can be run again.")
 
 
 class NothingToTell(RequestError):

@@ -1,5 +1,4 @@
-"""What the README and the other documents name exists, and what the README tells people to type
-works."""
+"""What the README and the other documents name exists, and the requests that they show work."""
 
 import re
 import shutil
@@ -15,11 +14,13 @@ from seg_pipeline.settings import Settings
 from seg_pipeline_tests.running_stack import Stack
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md"))
 }
+FOR_USERS = "\n".join(
+    DOCUMENTS[name] for name in ("README.md", "docs/http.md", "docs/terminal.md", "docs/models.md")
+)
 EVERYTHING = "\n".join(DOCUMENTS.values())
 
 MADE_AT_RUN_TIME = ("data", "models", "site", ".venv", ".env")
@@ -87,7 +88,7 @@ def matches(pattern: str, text: str) -> list[str]:
 
 def curl_commands() -> list[str]:
     """The requests, to be sent to a running service."""
-    return [command for command in commands(README) if command.startswith("curl ")]
+    return [command for command in commands(FOR_USERS) if command.startswith("curl ")]
 
 
 @pytest.mark.parametrize(
@@ -126,6 +127,10 @@ def test_prose_keeps_within_100_characters(document: str) -> None:
     )
     lines = [line for line in written.splitlines() if not line.startswith(("|", "!["))]
     assert [line for line in lines if len(line) > 100 and "](" not in line] == []
+
+
+def test_the_readme_stays_within_two_screens() -> None:
+    assert len(DOCUMENTS["README.md"].splitlines()) <= 120
 
 
 def test_every_decision_is_in_the_index_and_fits_a_screen() -> None:
@@ -177,9 +182,11 @@ def test_a_command_that_is_named_exists(command: str) -> None:
     assert command in names | {each.name for each in app.registered_groups}
 
 
-@pytest.mark.parametrize("name", matches(r"\b([A-Z][A-Z0-9]*_[A-Z0-9_]+)\b(?=$|=|[^/.])", README))
+@pytest.mark.parametrize(
+    "name", matches(r"\b([A-Z][A-Z0-9]*_[A-Z0-9_]+)\b(?=$|=|[^/.])", FOR_USERS)
+)
 def test_a_setting_that_is_named_exists(name: str) -> None:
-    assert name.lower() in Settings.model_fields, f"README.md names {name}, which is no setting"
+    assert name.lower() in Settings.model_fields, f"{name} is no setting"
 
 
 @pytest.mark.slow

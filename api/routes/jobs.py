@@ -193,6 +193,26 @@ async def delete_job(request: Request, service: ServiceDep, uuid: Uuid) -> Respo
 
 
 @router.post(
+    "/{uuid}/retry",
+    summary="Run a failed job again",
+    status_code=202,
+    responses={
+        202: unfinished("It waits again, and cannot get lost."),
+        **failures("invalid_uuid", "job_not_found", "not_failed", "store_full", *EVERYWHERE),
+    },
+)
+async def retry_job(request: Request, service: ServiceDep, uuid: Uuid) -> Response:
+    """As if it had just come: with its options, under its uuid, and attempts counted anew.
+
+    An app server that waits for the job is told again when it ends.
+    """
+    about_job(request, check_uuid(uuid))
+    await in_thread(service.repository.retries.request, uuid)
+    view = await in_thread(view_job, service, uuid, service.base_url(request))
+    return accepted_response(view, service.links(request), 202)
+
+
+@router.post(
     "/{uuid}/callback",
     summary="Tell the app server again",
     status_code=202,

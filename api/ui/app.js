@@ -33,6 +33,11 @@ function start(source) {
   remember(uuid, { name: source.name ?? source.url, at: Date.now() });
 }
 
+/** Has a failed job run again whose picture this page does not have. */
+function retry(uuid) {
+  follow(uuid, (signal) => persist(() => ask(`jobs/${uuid}/retry`, { method: "POST", signal }), { signal, patience: 8 }));
+}
+
 /** Shows a job while it is worked on, and its end. `begin` sends it first, if it is new. */
 async function follow(uuid, begin) {
   state.abort?.abort();
@@ -135,7 +140,7 @@ function setView(view) {
   byId("result").hidden = view !== "done";
   byId("tools").hidden = view !== "done";
   byId("rerun").hidden = !state.source || view !== "done";
-  byId("again").hidden = !state.source;
+  byId("again").hidden = !state.uuid;
   byId("everybody").hidden = view !== "empty" || !byId("everybody-list").children.length;
   for (const link of document.querySelectorAll("[data-lineage]")) {
     link.hidden = !DAGSTER;
@@ -496,7 +501,8 @@ function listen() {
     showEmpty();
     byId("stage").focus();
   };
-  byId("again").onclick = byId("rerun").onclick = () => start(state.source);
+  byId("rerun").onclick = () => start(state.source);
+  byId("again").onclick = () => (state.source ? start(state.source) : retry(state.uuid));
   byId("cancel").onclick = cancel;
   byId("delete").onclick = remove;
   byId("forget").onclick = () => (forget(), showRecent());

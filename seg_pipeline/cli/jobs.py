@@ -1,4 +1,4 @@
-"""`seg-pipeline jobs`, `show`, `parked` and `open`: what a running service knows, on a terminal."""
+"""What a running service knows, on a terminal: `jobs`, `show`, `retry`, `parked` and `open`."""
 
 import json
 import webbrowser
@@ -72,6 +72,19 @@ def print_job(service: AskedService, uuid: str, as_json: bool, say: Say) -> None
     job = service.job(uuid)
     for line in [json.dumps(job)] if as_json else aligned(facts(job).items()):
         say(line)
+
+
+def retry_all(service: AskedService, uuids: Iterable[str], say: Say, complain: Say) -> int:
+    """Has failed jobs run again; says how many were refused. Raises InvalidUuid."""
+    refused = 0
+    for uuid in [check_uuid(uuid) for uuid in uuids]:
+        try:
+            service.remote.ask("POST", f"/jobs/{uuid}/retry")
+            say(f"{uuid}  queued")
+        except ServiceRefused as error:
+            complain(f"{uuid}  {error}")
+            refused += 1
+    return refused
 
 
 def pages_of(service: AskedService, uuid: str) -> dict[str, str]:

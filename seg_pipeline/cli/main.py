@@ -344,6 +344,21 @@ def show_job(
         print_job(service, uuid, json, say)
 
 
+@app.command("retry", epilog=example("seg-pipeline retry 0193…"))
+def retry_jobs(
+    uuids: Annotated[list[str], typer.Argument(metavar="UUID...", help="Failed jobs.")],
+    server: Server = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Run failed jobs again, as if they had just come. Exit code 1 if one could not be."""
+    from seg_pipeline.cli.jobs import retry_all
+
+    with asked_service(server, api_key) as service:
+        refused = retry_all(service, uuids, say, complain)
+    if refused:
+        raise typer.Exit(1)
+
+
 @app.command("parked", epilog=example("seg-pipeline parked", "seg-pipeline parked --json"))
 def list_parked(
     limit: Limit = 50, server: Server = None, api_key: ApiKey = None, json: AsJson = False

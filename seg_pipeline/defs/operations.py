@@ -1,4 +1,5 @@
-"""Jobs for operators: what failed again, what is parked again, a model before its first picture.
+"""Jobs for operators: what failed again, what is parked again, a pause, a model
+before its first picture.
 
 Each may be launched at any time, from the UI or by `dagster job launch`, and may be repeated.
 """
@@ -9,11 +10,13 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import dagster as dg
+from pydantic import Field
 
 from seg_pipeline.defs.assets import segmentation_assets
 from seg_pipeline.defs.partitions import job_partitions
 from seg_pipeline.domain import JobStatus, check_model
 from seg_pipeline.errors import SegPipelineError
+from seg_pipeline.jobs.drain import Drain, begin_drain, end_drain
 from seg_pipeline.jobs.listing import Page
 from seg_pipeline.jobs.parked import Parked, ParkedItems, ParkedKind, ParkedList
 from seg_pipeline.pipeline.stages import StageContext
@@ -40,6 +43,12 @@ class ReplayConfig(dg.Config):
 
     limit: int = 1000
     dry_run: bool = True
+
+
+class DrainConfig(dg.Config):
+    """For how long no waiting job gets a run; 0 ends a drain."""
+
+    minutes: float = Field(default=60.0, ge=0, le=24 * 60)
 
 
 class WarmConfig(dg.Config):
@@ -74,6 +83,22 @@ def replay_parked_callbacks(context: dg.OpExecutionContext, config: ReplayConfig
         context.log.warning(problem)
     context.add_output_metadata(
         {"parked": len(parked), "dry_run": config.dry_run, "not_replayable": len(problems)}
+    )
+
+
+@dg.op(required_resource_keys={"stage_context"})
+def drain_runs(context: dg.OpExecutionContext, config: DrainConfig) -> None:
+    """Begins a drain, or ends the one that is on."""
+    stage_context: StageContext = context.resources.stage_context
+    now = datetime.now(UTC)
+    until = now + timedelta(minutes=config.minutes)
+    if config.minutes:
+        begin_drain(stage_context.store, Drain(now, until))
+    else:
+        end_drain(stage_context.store)
+    jobs = len(stage_context.repository.claims.inflight())
+    context.add_output_metadata(
+        {"drained_until": dg.MetadataValue.timestamp(until), "jobs_under_way": jobs}
     )
 
 
@@ -162,9 +187,16 @@ replay_callbacks = _job(
     "Tells the app server again of every parked callback. Lists only, unless `dry_run` is false.",
     **_PROCESS,
 )
+drain = _job(
+    "drain",
+    drain_runs,
+    "Starts no further runs for some minutes, so that what is under way ends. Jobs are accepted and"
+    " wait. `minutes: 0` ends it.",
+    **_PROCESS,
+)
 warm_model = _job(
     "warm_model",
     load_model,
     "Loads a model on a worker, before the first picture needs it.",
 )
-operator_jobs = [rerun_failed, replay_callbacks, warm_model]
+operator_jobs = [rerun_failed, replay_callbacks, drain, warm_model]

@@ -18,12 +18,14 @@ from seg_pipeline.defs.run_config import run_config_for
 from seg_pipeline.defs.run_tags import tags_of_run
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.jobs.claims import Claim, new_run_key
+from seg_pipeline.jobs.drain import read_drain
 from seg_pipeline.jobs.heartbeats import live_workers
 from seg_pipeline.pipeline.stages import StageContext
 
 JOBS_PER_TICK = 512
 SWEEP_SECONDS = 2.0
 STORE_PAUSE_SECONDS = 1.0
+DRAIN_PAUSE_SECONDS = 2.0
 ROOM_PAUSE_SECONDS = 0.1
 FAILED_RUN_PACE = FailedRunPace()
 HEARTBEATS_MISSED = 2
@@ -65,6 +67,11 @@ def inbox_sensor(
 def _ask_for_runs(
     stage_context: StageContext, instance: dg.DagsterInstance
 ) -> dg.SensorResult | dg.SkipReason:
+    if drain := read_drain(stage_context.store, datetime.now(UTC)):
+        time.sleep(min(DRAIN_PAUSE_SECONDS, stage_context.settings.tick_seconds))
+        return dg.SkipReason(
+            f"Drained by the job `drain`: waiting jobs get runs from {drain.until:%H:%M} UTC on."
+        )
     batches = _wait_for_batches(stage_context, instance)
     if not batches:
         return dg.SkipReason(
@@ -91,6 +98,8 @@ def _wait_for_batches(stage_context: StageContext, instance: dg.DagsterInstance)
     )
     while time.monotonic() < deadline:
         if _has_work(stage_context):
+            if read_drain(stage_context.store, datetime.now(UTC)):
+                return []
             heartbeats = live_workers(
                 stage_context.store, datetime.now(UTC), settings.worker_stale_seconds
             )
@@ -177,11 +186,12 @@ def request_run(claims: list[Claim]) -> dg.RunRequest:
 def sweeper(
     context: dg.SensorEvaluationContext, stage_context: dg.ResourceParam[StageContext]
 ) -> dg.SensorResult | dg.SkipReason:
-    """One tick: list the jobs in flight, judge them, and request runs for lost ones.
+    """One tick: complete retries, list the jobs in flight, judge them, request runs for lost ones.
 
     It looks several times, since each tick is a row in the database.
     """
     try:
+        stage_context.repository.retries.complete()
         report = _recover_until_something_is_lost(stage_context, context.instance)
     except StoreUnavailable as error:
         time.sleep(HEARTBEATS_MISSED * stage_context.settings.heartbeat_seconds)

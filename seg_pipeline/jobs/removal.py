@@ -26,7 +26,10 @@ class Removal:
 
         A job that is accepted under the uuid meanwhile stays.
         """
-        markers = (keys.fetching(uuid), keys.inbox(uuid), keys.cancel(uuid))
+        markers = (
+            *(keys.retry(uuid), keys.fetching(uuid), keys.inbox(uuid)),
+            keys.cancel(uuid),
+        )
         return self._delete(uuid, self._sources(uuid), *markers)
 
     def remove_leftovers(self, uuid: str) -> None:

@@ -5,6 +5,7 @@
     claim    inflight/{uuid} → no inbox/{uuid}
     finish   result.json → its delivery, if the app server waits for it (see `outbox`)
              → done/{status}/{uuid} → expiry/{time}-{uuid} → no inflight/{uuid}
+    retry    retries/{uuid} → no indexes → no result.json → inbox/{uuid}    see `retries`
     delete   no source.<ext> → no fetching/{uuid}, no inbox/{uuid}, no inflight/{uuid}
              → no result.json, no request.json → no other files → no indexes
 
@@ -33,6 +34,7 @@ from seg_pipeline.jobs.outbox import Outbox
 from seg_pipeline.jobs.records import Result
 from seg_pipeline.jobs.removal import Removal
 from seg_pipeline.jobs.results import Results
+from seg_pipeline.jobs.retries import Retries
 from seg_pipeline.jobs.stored_jobs import get_job, has_marker, read_result
 from seg_pipeline.store import Store, keys
 
@@ -54,6 +56,7 @@ class JobRepository:
         self.removal = Removal(store, self.outbox)
         self.acceptance = Acceptance(store, self.outbox, self.removal)
         self.results = Results(store, self.outbox, self.removal)
+        self.retries = Retries(store, self.fetches)
         self.claims = Claims(store, self.fetches, self.results)
         self.expiry = Expiry(store, self.results, self.removal)
 

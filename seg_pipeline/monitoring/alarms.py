@@ -84,9 +84,26 @@ def prune_is_on_time(state: ServiceState, _: Settings) -> AlarmVerdict:
     )
 
 
+def not_drained(state: ServiceState, _: Settings) -> AlarmVerdict:
+    """No operator has drained the service."""
+    sentence, left = "Waiting jobs get runs.", 0.0
+    if state.drain:
+        left = (state.drain.until - state.at).total_seconds()
+        sentence = (
+            f"An operator drained the service: {state.waiting.count} jobs wait, and get runs in"
+            f" {left / 60:.0f} minutes. The job `drain` with `minutes: 0` ends it."
+        )
+    return AlarmVerdict(
+        "not_drained", state.drain is None, sentence, {"seconds_left": round(left, 1)}
+    )
+
+
 CHECKS: dict[str, Callable[[ServiceState, Settings], AlarmVerdict]] = {
     check.__name__: check
-    for check in (nothing_parked, app_server_answers, oldest_job_is_young, prune_is_on_time)
+    for check in (
+        *(nothing_parked, app_server_answers, oldest_job_is_young, prune_is_on_time),
+        not_drained,
+    )
 }
 """Every alarm, by name."""
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from seg_pipeline.domain import Moment
+from seg_pipeline.jobs.drain import Drain, read_drain
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, live_workers
 from seg_pipeline.store import ObjectInfo, Store, keys
 from seg_pipeline.store.serialization import load, write
@@ -63,6 +64,7 @@ class ServiceState:
     parked_callbacks: int
     app_server: AppServerState
     prune: PruneState | None
+    drain: Drain | None = None
 
     @property
     def oldest_job_seconds(self) -> float:
@@ -105,6 +107,7 @@ def read_service_state(
         parked_callbacks=callbacks,
         app_server=read_app_server_state(store),
         prune=read_prune_state(store),
+        drain=read_drain(store, moment),
     )
 
 

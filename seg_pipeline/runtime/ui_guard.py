@@ -20,6 +20,7 @@ from urllib.parse import parse_qs
 
 from graphql import GraphQLError, OperationDefinitionNode, OperationType, parse
 
+from seg_pipeline.domain import UUID_PATTERN
 from seg_pipeline.settings import Settings, listed
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ OPEN_PATH = "/server_info"
 _READS = ("GET", "HEAD", "OPTIONS")
 _ANY_ADDRESS = ("0.0.0.0", "::", "")
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^\s:@/?#\[\]]+)(:(?P<port>[0-9]{1,5}))?")
+_JOB_PATH = re.compile(rf"/job/(?P<uuid>{UUID_PATTERN})")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _NO_FRAMES = [
     (b"x-frame-options", b"DENY"),
@@ -221,6 +223,9 @@ class UiGuard:
             return
         request = UiRequest(scope)
         refusal = self._rules.refusal(request)
+        if refusal is None and (page := _page_of_job(request)):
+            await _send_elsewhere(page, send)
+            return
         if refusal is None:
             await self._app(scope, receive, _without_frames(send))
             return
@@ -228,6 +233,15 @@ class UiGuard:
             "the UI refused %s %.200r: %s", request.method, request.path, refusal.sentence
         )
         await _refuse(request, refusal, send)
+
+
+def _page_of_job(request: UiRequest) -> str | None:
+    """Where the UI shows the job that `/job/{uuid}` names; None for any other path."""
+    match = _JOB_PATH.fullmatch(request.path)
+    if match is None:
+        return None
+    root = request.scope.get("root_path", "")
+    return f"{root}/assets/result?view=partitions&partition={match['uuid']}"
 
 
 def _foreign_page(request: UiRequest) -> Refusal | None:
@@ -315,6 +329,12 @@ def _without_frames(send: Send) -> Send:
         await send(message)
 
     return send_with_headers
+
+
+async def _send_elsewhere(path: str, send: Send) -> None:
+    headers = [(b"location", path.encode()), (b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": 307, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _refuse(request: UiRequest, refusal: Refusal, send: Send) -> None:

@@ -28,7 +28,9 @@ APP_SERVER_STATE = "state/app-server"
 PRUNE_STATE = "state/prune"
 LEFTOVERS_STATE = "state/leftovers"
 ALARMS_STATE = "state/alarms"
+DRAIN_STATE = "state/drain"
 CANCELS = "cancels/"
+RETRIES = "retries/"
 CHECKS = "checks/"
 IDEMPOTENCY = "idempotency/"
 RUN_LOGS = "run-logs/"
@@ -37,7 +39,7 @@ FORMAT = "format.json"
 
 PREFIXES = (
     *(ASSETS, FETCHING, INBOX, INFLIGHT, DONE, EXPIRY, WORKERS, FETCHERS, PARKED, OUTBOX),
-    *(CANCELS, IDEMPOTENCY, METRICS, METRICS_PAST, "state/", CHECKS, RUN_LOGS),
+    *(CANCELS, RETRIES, IDEMPOTENCY, METRICS, METRICS_PAST, "state/", CHECKS, RUN_LOGS),
 )
 """All prefixes of the service's own keys, in a bucket that may hold other files."""
 
@@ -200,6 +202,11 @@ def cancel(uuid: str) -> str:
 def idempotency(name: str) -> str:
     """The job that an idempotency key stands for; `name` is the key's hash."""
     return f"{IDEMPOTENCY}{name}"
+
+
+def retry(uuid: str) -> str:
+    """A failed job that is to run again; holds the fingerprint of the result that it had."""
+    return f"{RETRIES}{uuid}"
 
 
 def done(status: str, uuid: str) -> str:

@@ -171,6 +171,19 @@ def test_a_failed_job_says_why_and_can_be_tried_again(
         expect(page.locator("#found")).to_have_text("1 segment")
 
 
+def test_a_failed_job_that_is_looked_up_can_be_run_again(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    client = serve()
+    with FakeWorker(api_store, error=ModelFailed("demo-yolo failed: no memory for it.")):
+        client.post("/segment?uuid=mine", content=PICTURE["buffer"])
+    page.goto(f"{client.base_url}/#mine")
+    expect(page.locator("#code")).to_have_text("model_failed")
+    with FakeWorker(api_store, LARGE):
+        page.locator("#again").click()
+        expect(page.locator("#found")).to_have_text("1 segment")
+
+
 def test_a_refusal_is_shown_in_the_services_own_sentence(page: Page, serve: Serve) -> None:
     opened(page, serve)
     text: FilePayload = {"name": "a.txt", "mimeType": "text/plain", "buffer": b"no picture"}

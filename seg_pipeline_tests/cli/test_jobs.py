@@ -79,6 +79,16 @@ def test_the_service_of_this_machine_is_asked_with_its_own_key(tmp_path: Path, u
     assert "segments" in command(tmp_path, "show", "done", **here).stdout
 
 
+def test_failed_jobs_are_run_again_and_others_refused(tmp_path: Path, url: str) -> None:
+    where = ("--server", url, "--api-key", "key")
+    done = command(tmp_path, "retry", "broken", "done", *where)
+    assert done.returncode == 1
+    assert done.stdout == "broken  queued\n"
+    assert done.stderr == "done  job done is completed; only a failed job can be run again.\n"
+    assert "queued" in command(tmp_path, "show", "broken", *where).stdout
+    assert command(tmp_path, "retry", "../x", *where).returncode == 2
+
+
 def test_open_opens_the_overlay_where_there_is_a_display(tmp_path: Path, url: str) -> None:
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')

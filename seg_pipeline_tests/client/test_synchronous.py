@@ -15,6 +15,7 @@ from seg_client.errors import (
     JobConflict,
     JobNotFound,
     NotAnImage,
+    NotFailed,
     RateLimited,
     Unauthorized,
     UnknownModel,
@@ -52,6 +53,18 @@ def test_options_reach_the_service(client: Client) -> None:
     )
     assert (result.uuid, result.resize, result.parameters) == ("mine", 8, {"confidence": 0.5})
     assert max(result.segments[0].crop().size) == 8
+
+
+def test_a_failed_job_is_run_again(served: Served) -> None:
+    client = served.start()
+    job = client.submit(picture_bytes())
+    with pytest.raises(NotFailed):
+        job.retry()
+    finish_job(served.store, job.uuid, error=MissingInWorker("demo-yolo has no weights."))
+    job.retry()
+    assert job.status() == "queued"
+    served.work(DRAWING)
+    assert len(job.wait().segments) == 1
 
 
 def test_a_saved_result_is_files_and_its_answer(client: Client, tmp_path: Path) -> None:

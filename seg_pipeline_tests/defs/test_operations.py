@@ -1,6 +1,6 @@
 """The operators' jobs: listing by default, doing it where they are told to."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from seg_pipeline.defs.operations import operator_jobs
 from seg_pipeline.defs.resources import PassedJobs
 from seg_pipeline.errors import FetchGivenUp, UnexpectedError, UnknownModel
 from seg_pipeline.jobs.deliveries import DeliveryState, Policy
+from seg_pipeline.jobs.drain import read_drain
 from seg_pipeline.pipeline.stages import StageContext, fail_job
 from seg_pipeline_tests.builders import accept_upload, end_queue_job, make_context
 
@@ -111,6 +112,16 @@ def test_parked_callbacks_are_recorded_anew(
     now = outbox.delivery("job-1")
     assert now is not None
     assert now.state is state
+
+
+def test_a_drain_is_begun_and_ended(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    stage_context = make_context(tmp_path)
+    shown = run(stage_context, instance, "drain", {"minutes": 5}, "drain_runs")
+    drain = read_drain(stage_context.store, datetime.now(UTC))
+    assert drain
+    assert (drain.until - drain.since, shown["jobs_under_way"]) == (timedelta(minutes=5), 0)
+    run(stage_context, instance, "drain", {"minutes": 0}, "drain_runs")
+    assert read_drain(stage_context.store, datetime.now(UTC)) is None
 
 
 def test_a_model_is_loaded_and_stays(tmp_path: Path, instance: dg.DagsterInstance) -> None:

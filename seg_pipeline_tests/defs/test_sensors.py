@@ -14,9 +14,12 @@ from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from seg_pipeline.defs.run_config import uuids_in_config
 from seg_pipeline.defs.sensors import inbox_sensor, sweeper
 from seg_pipeline.errors import StoreUnavailable
+from seg_pipeline.jobs import retries
 from seg_pipeline.jobs.claims import Claim, new_run_key
+from seg_pipeline.jobs.drain import Drain, begin_drain, end_drain
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, write_beat
 from seg_pipeline.pipeline.stages import StageContext
+from seg_pipeline.store import keys
 from seg_pipeline_tests.builders import NOON, accept_upload, make_result, waiting_uuids
 from seg_pipeline_tests.defs.runs import job_definition, make_quick_context, make_run
 
@@ -58,6 +61,45 @@ def test_a_lone_job_gets_a_run_of_its_partition(tmp_path: Path, tick: Tick) -> N
     assert [keys.partition_keys for keys in result.dynamic_partitions_requests or []] == [["job-1"]]
     assert [claim.uuid for claim in stage_context.repository.claims.inflight()] == ["job-1"]
     assert waiting_uuids(stage_context.repository, 10) == []
+
+
+def test_while_the_service_is_drained_no_job_gets_a_run(tmp_path: Path, tick: Tick) -> None:
+    stage_context = make_quick_context(tmp_path)
+    accept_upload(stage_context, "job-1")
+    now = datetime.now(UTC)
+    begin_drain(stage_context.store, Drain(now, now + timedelta(hours=1)))
+    skipped = tick(inbox_sensor, stage_context)
+    assert isinstance(skipped, dg.SkipReason)
+    assert "Drained by the job `drain`" in (skipped.skip_message or "")
+    assert waiting_uuids(stage_context.repository, 10) == ["job-1"]
+    end_drain(stage_context.store)
+    assert isinstance(tick(inbox_sensor, stage_context), dg.SensorResult)
+
+
+def test_a_drain_that_begins_during_a_tick_holds_for_it(
+    tmp_path: Path, tick: Tick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage_context = make_quick_context(tmp_path)
+    accept_upload(stage_context, "job-1")
+    now = datetime.now(UTC)
+    answers = [None, Drain(now, now + timedelta(hours=1))]
+    monkeypatch.setattr(sensors, "read_drain", lambda *_: answers.pop(0))
+    assert isinstance(tick(inbox_sensor, stage_context), dg.SkipReason)
+    assert waiting_uuids(stage_context.repository, 10) == ["job-1"]
+
+
+def test_a_retry_that_came_to_nothing_is_completed_by_the_sweeper(
+    tmp_path: Path, tick: Tick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage_context = make_quick_context(tmp_path)
+    accept_upload(stage_context, "job-1")
+    repository = stage_context.repository
+    repository.results.finish(make_result("job-1", "failed", NOON))
+    repository.retries.request("job-1")
+    stage_context.store.delete(keys.inbox("job-1"))
+    monkeypatch.setattr(retries, "_STARTED_WITHIN", timedelta(0))
+    tick(sweeper, stage_context)
+    assert waiting_uuids(repository, 10) == ["job-1"]
 
 
 def test_a_backlog_gets_runs_over_ranges(tmp_path: Path, tick: Tick) -> None:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seg_pipeline.errors import FetchGivenUp, JobConflict, JobNotFound
+from seg_pipeline.errors import FetchGivenUp, JobConflict, JobNotFound, NotFailed
 from seg_pipeline.jobs.fetches import FetchState
+from seg_pipeline.jobs.markers import marker_name
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import keys
 from seg_pipeline.store.object_store import ObjectStore
@@ -102,6 +103,17 @@ class History:
             if finished:
                 self.ended[uuid] = status
 
+    def retry(self, uuid: str, number: int, lives: int | None) -> None:
+        """A client who wants a failed job again, and the sweeper that completes it."""
+        with suppress(Killed, JobNotFound, NotFailed):
+            if self.repository.job(uuid):
+                self.ended.pop(uuid, None)
+                self.claimed.discard(uuid)
+            self.until_killed(lives).retries.request(uuid)
+        with suppress(Killed):
+            if number % 2:
+                self.until_killed(lives).retries.complete(datetime.now(UTC) + timedelta(minutes=1))
+
     def delete(self, uuid: str, number: int, lives: int | None) -> None:
         self.promised.discard(uuid)
         self.claimed.discard(uuid)
@@ -126,12 +138,13 @@ class History:
             set(waiting_uuids(self.repository, 10)),
             {claim.uuid for claim in self.repository.claims.inflight()},
         )
+        inflight |= {marker_name(info) for info in self.store.list(keys.RETRIES)}
         listed = {entry.uuid for entry in self.repository.listing.page(None, None, 100).jobs}
         for uuid in self.promised:
             status = self.repository.status(uuid)
             assert uuid in waiting | inflight | fetching or self.repository.result(uuid), status
             assert uuid in ADDRESSES or self.store.get(keys.source(uuid, "png")) == b"picture"
-            assert uuid in listed or status in ("completed", "failed")
+            assert uuid in listed | inflight or status in ("completed", "failed")
 
     def what_ended_stays_so(self) -> None:
         for uuid, status in self.ended.items():
@@ -147,6 +160,7 @@ class History:
     def ends_well(self) -> None:
         """In the end fetcher, sweeper and worker finish every job, and then the prune leaves
         nothing of it."""
+        self.repository.retries.complete(datetime.now(UTC) + timedelta(hours=1))
         for _ in range(2):  # one whose picture had gone is fetched once more
             self.fetch("", 2, None)
             self.claim("", 10, None)
@@ -185,6 +199,7 @@ STEPS = st.tuples(
         + ["fetch"] * 3
         + ["claim"] * 3
         + ["finish"] * 3
+        + ["retry"] * 2
         + ["remove_leftovers", "delete", "prune", "send_back"]
     ),
     st.sampled_from(["a", "b-1", *ADDRESSES]),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from seg_pipeline.jobs.drain import Drain
 from seg_pipeline.monitoring.alarms import (
     CHECKS,
     PRUNE_LATE_AFTER,
@@ -56,6 +57,7 @@ def test_a_quiet_service_has_no_alarm(settings: Settings) -> None:
         ({"in_flight": Waiting(1, 601)}, "oldest_job_is_young"),
         ({"prune": PruneState(NOON - PRUNE_LATE_AFTER - timedelta(seconds=1))}, "prune_is_on_time"),
         ({"prune": PruneState(NOON, failures=1)}, "prune_is_on_time"),
+        ({"drain": Drain(NOON, NOON + timedelta(minutes=1))}, "not_drained"),
     ],
 )
 def test_each_trouble_has_its_alarm(

@@ -149,6 +149,14 @@ def test_a_link_from_elsewhere_opens_a_page_of_the_ui(open_ui: httpx.Client) -> 
 
 
 @pytest.mark.slow
+def test_a_uuid_leads_to_the_jobs_page(open_ui: httpx.Client) -> None:
+    answer = open_ui.get("/job/0193-abc")
+    page = "/assets/result?view=partitions&partition=0193-abc"
+    assert (answer.status_code, answer.headers["location"]) == (307, page)
+    assert open_ui.get(page).status_code == 200
+    assert open_ui.get("/job/..%2Fx").status_code == 200  # the UI's own page, which says so
+
+
 def test_subscriptions_of_the_uis_own_pages_work(open_ui: httpx.Client) -> None:
     address = own_origin(open_ui).replace("http", "ws") + "/graphql"
     origin = Origin(own_origin(open_ui))
@@ -326,6 +334,10 @@ def test_a_proxy_on_this_machine_says_who_somebody_is(locked_ui: httpx.Client) -
 
 
 @pytest.mark.slow
+def test_the_way_to_a_jobs_page_asks_for_the_password_too(locked_ui: httpx.Client) -> None:
+    assert locked_ui.get("/job/abc").status_code == 401
+
+
 def test_a_health_check_needs_no_password(locked_ui: httpx.Client) -> None:
     assert locked_ui.get("/server_info").status_code == 200
     assert locked_ui.get("/server_info", headers={"host": "evil.example"}).status_code == 403

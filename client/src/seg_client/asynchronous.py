@@ -145,6 +145,10 @@ class AsyncJob:
         job = await self._client.run(flows.job_of(self.uuid, self._client.retry_seconds))
         return flows.read(JobAnswer, job).status
 
+    async def retry(self) -> None:
+        """Has the service run it again, if it has failed. Raises NotFailed."""
+        await self._client.run(flows.retry(self.uuid, self._client.retry_seconds))
+
     async def delete(self) -> bool:
         """Deletes the job and its files; False if it is only being cancelled yet."""
         return await self._client.run(flows.delete(self.uuid, self._client.retry_seconds))

@@ -211,6 +211,12 @@ class JobInProgress(RequestError):
     code, status = "job_in_progress", 409
 
 
+class NotFailed(RequestError):
+    """Only a job that has failed can be run again."""
+
+    code, status = "not_failed", 409
+
+
 class NotReplayable(RequestError):
     """The parked item was not kept whole, or has nothing to try again."""
 

@@ -149,6 +149,11 @@ def delete(uuid: str, retry_seconds: float) -> Flow[bool]:
     return answer.status_code != 202
 
 
+def retry(uuid: str, retry_seconds: float) -> Flow[None]:
+    """Has a failed job run again."""
+    checked((yield from exchange(Send("POST", f"{job_path(uuid)}/retry"), retry_seconds)))
+
+
 def export(uuid: str, format: str, retry_seconds: float) -> Flow[httpx.Response]:
     """A completed job's segments in another format."""
     send = Send("GET", f"{job_path(uuid)}/export", params={"format": format})

@@ -140,6 +140,10 @@ class Job:
         job = self._client.run(flows.job_of(self.uuid, self._client.retry_seconds))
         return flows.read(JobAnswer, job).status
 
+    def retry(self) -> None:
+        """Has the service run it again, if it has failed. Raises NotFailed."""
+        self._client.run(flows.retry(self.uuid, self._client.retry_seconds))
+
     def delete(self) -> bool:
         """Deletes the job and its files; False if it is only being cancelled yet."""
         return self._client.run(flows.delete(self.uuid, self._client.retry_seconds))

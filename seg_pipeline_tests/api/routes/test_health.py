@@ -2,12 +2,13 @@
 
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from seg_pipeline.errors import StoreUnavailable
+from seg_pipeline.jobs.drain import Drain, begin_drain
 from seg_pipeline.jobs.heartbeats import FetcherHeartbeat, write_beat, write_fetcher_beat
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.api.serving import Serve, eventually
@@ -45,8 +46,17 @@ def test_it_is_ready_when_store_inbox_and_a_worker_are_there(
     heartbeat(api_store)
     response = serve().get("/readyz")
     assert response.status_code == 200
-    checks = {"store": "ok", "inbox": "ok", "worker": "ok", "fetcher": "ok"}
+    checks = {"store": "ok", "inbox": "ok", "runs": "ok", "worker": "ok", "fetcher": "ok"}
     assert response.json() == {"status": "ready", "checks": checks}
+
+
+def test_while_it_is_drained_it_is_not_ready(serve: Serve, api_store: Store) -> None:
+    heartbeat(api_store)
+    now = datetime.now(UTC)
+    begin_drain(api_store, Drain(now, now + timedelta(hours=1)))
+    response = serve().get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["checks"]["runs"].startswith("drained by an operator until ")
 
 
 def test_without_a_fetcher_it_is_not_ready_while_there_is_a_picture_to_fetch(

@@ -328,6 +328,30 @@ def test_what_cannot_be_replayed_says_why(serve: Serve, api_store: Store) -> Non
     assert "has not ended yet" in answers[1].json()["error"]
 
 
+def test_a_failed_job_is_run_again_under_its_uuid(serve: Serve, api_store: Store) -> None:
+    client = serve()
+    client.post("/jobs", files={"image": ("a.png", PICTURE)}, data={"uuid": "mine"})
+    finish_job(api_store, "mine", error=FetchRejected("It is away."))
+    response = client.post("/jobs/mine/retry")
+    assert (response.status_code, response.json()["status"]) == (202, "queued")
+    assert response.headers["location"] == "/jobs/mine"
+    finish_job(api_store, "mine", DRAWING)
+    assert client.get("/jobs/mine").json()["status"] == "completed"
+
+
+def test_a_job_that_has_not_failed_is_not_run_again(serve: Serve, api_store: Store) -> None:
+    client = serve()
+    for uuid in ("waits", "done"):
+        client.post("/jobs", files={"image": ("a.png", PICTURE)}, data={"uuid": uuid})
+    finish_job(api_store, "done", DRAWING)
+    answers = [client.post(f"/jobs/{uuid}/retry") for uuid in ("waits", "done", "nobody")]
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [
+        (409, "not_failed"),
+        (409, "not_failed"),
+        (404, "job_not_found"),
+    ]
+
+
 def test_without_an_app_server_there_is_nobody_to_tell(serve: Serve, api_store: Store) -> None:
     end_queue_job(JobRepository(api_store), "mine")
     answer = serve().post("/jobs/mine/callback")
