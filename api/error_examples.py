@@ -63,6 +63,7 @@ def error_examples() -> dict[str, SegPipelineError]:
 
 def _errors() -> Iterator[SegPipelineError]:
     yield from _of_the_request()
+    yield from _of_what_is_named()
     yield from _of_the_picture()
     yield from _of_the_service()
 
@@ -77,21 +78,6 @@ def _of_the_request() -> Iterator[SegPipelineError]:
     yield InvalidUrl(
         "image_url 'ftp://example.com/a.png' must begin with http://, https:// or s3:// and a host."
     )
-    yield JobConflict(JOB)
-    yield IdempotencyKeyReused()
-    yield JobNotFound(JOB)
-    yield JobInProgress(
-        f"the app server has not been told of job {JOB} yet; delete it when it has."
-    )
-    yield JobFailed(JOB, "not_an_image", "The bytes are not a picture of a known format.")
-    yield OutputTooLarge("a mask has more than 1000000 corners; take a format without polygons.")
-    yield ParkedNotFound(f"callback-{JOB}")
-    yield NotFailed(JOB, "is completed")
-    yield NotReplayable(
-        f"the message {JOB} was too long to be kept whole; drop it and send another."
-    )
-    yield NothingToTell(f"job {JOB} has not ended yet; the app server will be told when it has.")
-    yield AssetNotFound(f"job {JOB} has no file crops/x.webp, or it has expired.")
     yield LinkRefused()
     yield Unauthorized(
         "this service needs a key: send it as x-api-key or as Authorization: Bearer."
@@ -108,6 +94,24 @@ def _of_the_request() -> Iterator[SegPipelineError]:
         "intranet.example is not a public address of the internet; send a URL that anybody could"
         " fetch."
     )
+
+
+def _of_what_is_named() -> Iterator[SegPipelineError]:
+    yield JobConflict(JOB)
+    yield IdempotencyKeyReused()
+    yield JobNotFound(JOB)
+    yield JobInProgress(
+        f"the app server has not been told of job {JOB} yet; delete it when it has."
+    )
+    yield JobFailed(JOB, "not_an_image", "The bytes are not a picture of a known format.")
+    yield OutputTooLarge("a mask has more than 1000000 corners; take a format without polygons.")
+    yield ParkedNotFound(f"callback-{JOB}")
+    yield NotFailed(JOB, "is completed")
+    yield NotReplayable(
+        f"the message {JOB} was too long to be kept whole; drop it and send another."
+    )
+    yield NothingToTell(f"job {JOB} has not ended yet; the app server will be told when it has.")
+    yield AssetNotFound(f"job {JOB} has no file crops/x.webp, or it has expired.")
 
 
 def _of_the_picture() -> Iterator[SegPipelineError]:
