@@ -8,6 +8,7 @@ from api.error_responses import (
     BodyTooSlow,
     Busy,
     JobFailed,
+    JobFinished,
     JobInProgress,
     LinkRefused,
     RateLimited,
@@ -106,6 +107,7 @@ def _of_what_is_named() -> Iterator[SegPipelineError]:
     yield JobFailed(JOB, "not_an_image", "The bytes are not a picture of a known format.")
     yield OutputTooLarge("a mask has more than 1000000 corners; take a format without polygons.")
     yield ParkedNotFound(f"callback-{JOB}")
+    yield JobFinished(JOB, "completed")
     yield NotFailed(JOB, "is completed")
     yield NotReplayable(
         f"the message {JOB} was too long to be kept whole; drop it and send another."

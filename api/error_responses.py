@@ -53,6 +53,7 @@ STATUS_BY_CODE = {
     "cancelled": 409,
     "job_conflict": 409,
     "job_failed": 409,
+    "job_finished": 409,
     "job_in_progress": 409,
     "not_failed": 409,
     "not_replayable": 409,
@@ -216,6 +217,15 @@ class JobFailed(RequestError):
 
     def __init__(self, uuid: str, code: str, message: str) -> None:
         super().__init__(f"job {uuid} has failed ({code}): {message}")
+
+
+class JobFinished(RequestError):
+    """The job has ended, so there is nothing to cancel."""
+
+    code = "job_finished"
+
+    def __init__(self, uuid: str, status: str) -> None:
+        super().__init__(f"job {uuid} has {status} already; there is nothing to cancel.")
 
 
 class Busy(SegPipelineError):

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from api.auth import RequireKey
-from api.error_responses import JobInProgress
+from api.error_responses import JobFinished, JobInProgress
 from api.job_intake import accept_job
 from api.openapi import (
     EVERYWHERE,
@@ -14,6 +14,7 @@ from api.openapi import (
     PREFERENCE_APPLIED,
     UPLOADING,
     failures,
+    finished,
     finished_or_not,
     header,
     shown,
@@ -29,6 +30,7 @@ from api.schemas import (
 )
 from api.service import Service, ServiceDep, about_job, in_thread
 from api.views import (
+    JobView,
     accepted_response,
     page_response,
     record_response,
@@ -36,7 +38,7 @@ from api.views import (
     view_job,
 )
 from seg_pipeline.domain import UUID_PATTERN, JobStatus, check_uuid
-from seg_pipeline.errors import JobNotFound, NothingToTell
+from seg_pipeline.errors import JobCancelled, JobNotFound, NothingToTell
 from seg_pipeline.jobs.listing import Page
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], dependencies=[RequireKey])
@@ -213,6 +215,29 @@ async def retry_job(request: Request, service: ServiceDep, uuid: Uuid) -> Respon
 
 
 @router.post(
+    "/{uuid}/cancel",
+    summary="Cancel a job",
+    status_code=200,
+    response_class=Response,
+    responses={
+        200: finished("It has ended as a failed job, `cancelled`, now or by a former request."),
+        202: unfinished("A worker has it, and stops within seconds; it then has ended so."),
+        **failures("invalid_uuid", "job_not_found", "job_finished", "store_full", *EVERYWHERE),
+    },
+)
+async def cancel_job(request: Request, service: ServiceDep, uuid: Uuid) -> Response:
+    """Ends a job that no worker has at once, whether it waits for its picture or for its run.
+
+    A worker stops between two stages, or between two batches of points. The job and its reason can
+    be asked for until it expires, and an app server that waits for it is told. A job that has ended
+    otherwise is a 409.
+    """
+    about_job(request, check_uuid(uuid))
+    view = await in_thread(_cancel, service, uuid, service.base_url(request))
+    return accepted_response(view, service.links(request), 200 if view.is_finished else 202)
+
+
+@router.post(
     "/{uuid}/callback",
     summary="Tell the app server again",
     status_code=202,
@@ -262,6 +287,19 @@ def _delete(service: Service, uuid: str) -> bool:
         return False
     service.repository.removal.delete(uuid)
     return True
+
+
+def _cancel(service: Service, uuid: str, base_url: str) -> JobView:
+    """Cancels the job. Raises JobFinished if it has ended for another reason."""
+    status = service.repository.status(uuid, service.live_beats())
+    if status is JobStatus.PROCESSING:
+        service.repository.cancels.request(uuid)
+    elif status is JobStatus.QUEUED:
+        service.repository.cancels.end(uuid)
+    result = service.repository.result(uuid)
+    if result and not (result.error and result.error.code == JobCancelled.code):
+        raise JobFinished(uuid, result.status)
+    return view_job(service, uuid, base_url)
 
 
 def _is_awaited(service: Service, uuid: str) -> bool:

@@ -87,6 +87,13 @@ def retry_all(service: AskedService, uuids: Iterable[str], say: Say, complain: S
     return refused
 
 
+def print_cancelled(service: AskedService, uuid: str, say: Say) -> None:
+    """Cancels a job, and says what became of it. Raises InvalidUuid or ServiceRefused."""
+    answer = service.remote.ask("POST", f"/jobs/{check_uuid(uuid)}/cancel")
+    ended = answer.status_code != 202
+    say(f"{uuid} is cancelled." if ended else f"{uuid} is with a worker, and stops within seconds.")
+
+
 def pages_of(service: AskedService, uuid: str) -> dict[str, str]:
     """Where a browser shows the job, the overlay first. Raises InvalidUuid or ServiceRefused."""
     overlay = printable(service.job(uuid).get("overlay_url") or "")

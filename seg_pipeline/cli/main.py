@@ -359,6 +359,15 @@ def retry_jobs(
         raise typer.Exit(1)
 
 
+@app.command("cancel", epilog=example("seg-pipeline cancel 0193…"))
+def cancel_job(uuid: JobUuid, server: Server = None, api_key: ApiKey = None) -> None:
+    """Cancel a job, wherever it stands. Exit code 1 if it has ended already."""
+    from seg_pipeline.cli.jobs import print_cancelled
+
+    with asked_service(server, api_key) as service:
+        print_cancelled(service, uuid, say)
+
+
 @app.command("parked", epilog=example("seg-pipeline parked", "seg-pipeline parked --json"))
 def list_parked(
     limit: Limit = 50, server: Server = None, api_key: ApiKey = None, json: AsJson = False

@@ -24,7 +24,7 @@ from seg_pipeline.defs.partitions import job_partitions
 from seg_pipeline.defs.run_config import FIRST_OP, GRAPH, RUN_KEY_TAG, uuids_in_config
 from seg_pipeline.defs.run_tags import tags_of_failure
 from seg_pipeline.defs.shown_metadata import shown_metadata
-from seg_pipeline.errors import SegPipelineError
+from seg_pipeline.errors import JobCancelled, SegPipelineError
 from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.file_links import file_links
 from seg_pipeline.pipeline import stages
@@ -167,9 +167,11 @@ def _settle_errors(
 ) -> None:
     """Ends a lone job's run as failed.
 
-    In a batch, recovery retries each bad job in a run of its own.
+    In a batch, recovery retries each bad job in a run of its own. One that was cancelled is not.
     """
     _log_errors(report)
+    if len(uuids) > 1:
+        _end_cancelled(stage_context, report)
     if len(uuids) > 1 or not report.errors:
         return
     ((uuid, error),) = report.errors.items()
@@ -180,6 +182,13 @@ def _settle_errors(
     raise dg.Failure(
         description=str(error), metadata=_failure_metadata(uuid, error, final), allow_retries=False
     )
+
+
+def _end_cancelled(stage_context: StageContext, report: StageReport) -> None:
+    for uuid, error in report.errors.items():
+        if isinstance(error, JobCancelled):
+            claim = _claim_of_this_run(stage_context, uuid)
+            stages.record_failure(stage_context, uuid, error, claim)
 
 
 def _show_failure(context: dg.OpExecutionContext, uuid: str, error: SegPipelineError) -> None:

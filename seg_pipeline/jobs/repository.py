@@ -51,12 +51,12 @@ class JobRepository:
         self.outbox = Outbox(store)
         self.fetches = FetchQueue(store)
         self.listing = JobListing(store)
-        self.cancels = Cancels(store)
         self.idempotency = IdempotencyKeys(store)
         self.removal = Removal(store, self.outbox)
         self.acceptance = Acceptance(store, self.outbox, self.removal)
         self.results = Results(store, self.outbox, self.removal)
         self.retries = Retries(store, self.fetches)
+        self.cancels = Cancels(store, self.results)
         self.claims = Claims(store, self.fetches, self.results)
         self.expiry = Expiry(store, self.results, self.removal)
 

@@ -257,16 +257,18 @@ def record_callbacks(context: StageContext, uuids: Sequence[str]) -> StageReport
 
 
 def jobs_of_this_run(context: StageContext, uuids: Sequence[str]) -> list[str]:
-    """The jobs of the run that still wait for it.
+    """The jobs of the run that still wait for it. Those that were cancelled fail its first stage.
 
     A late run gets none that another run has claimed or finished. An operator's run gets all.
     """
     run_key = context.run.identity.run_key
     if run_key is None:
         return list(uuids)
-    claimed = context.store.at_once(
-        [partial(context.repository.claims.is_claimed_for, uuid, run_key) for uuid in uuids]
-    )
+    calls: list[Callable[[], Any]] = [
+        partial(context.repository.cancels.requested, uuids),
+        *(partial(context.repository.claims.is_claimed_for, uuid, run_key) for uuid in uuids),
+    ]
+    context.run.cancelled, *claimed = context.store.at_once(calls)
     return [uuid for uuid, is_ours in zip(uuids, claimed, strict=True) if is_ours]
 
 
@@ -275,8 +277,8 @@ def record_failure(
 ) -> bool:
     """Finishes a job as failed if no further attempt can help or none is left.
 
-    Returns whether it did. An operator's rerun (no claim) that fails leaves an earlier good result
-    as it is.
+    Returns whether it did. An operator's rerun that fails leaves an earlier good result as it is. A
+    run that was requested leaves any earlier end, such as a cancel's.
     """
     if isinstance(error, PictureOnItsWay):
         return False
@@ -286,14 +288,10 @@ def record_failure(
             write_evidence(context.store, uuid, Evidence(run_id, "failed", error.code))
         return False
     earlier = context.repository.result(uuid)
-    if claim is not None or not earlier or earlier.status is not JobStatus.COMPLETED:
-        fail_job(
-            context.repository,
-            uuid,
-            error,
-            context.run.timing(uuid),
-            keep_earlier=claim is not None,
-        )
+    is_operators = claim is None and context.run.identity.run_key is None
+    if not (is_operators and earlier and earlier.status is JobStatus.COMPLETED):
+        timing = context.run.timing(uuid)
+        fail_job(context.repository, uuid, error, timing, keep_earlier=not is_operators)
     return True
 
 

@@ -165,3 +165,12 @@ def test_columns_stand_below_one_another() -> None:
     segments = [{"label": "circle"}, {"label": "square"}, {"label": "circle"}]
     assert counted(segments) == "3 (2 circle, 1 square)"
     assert counted([{"label": None}]) == "1"
+
+
+def test_a_job_is_cancelled_and_one_that_has_ended_is_not(tmp_path: Path, url: str) -> None:
+    where = ("--server", url, "--api-key", "key")
+    cancelled = command(tmp_path, "cancel", "waiting", *where)
+    ended = command(tmp_path, "cancel", "done", *where)
+    assert (cancelled.returncode, cancelled.stdout) == (0, "waiting is cancelled.\n")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "job done has completed already" in ended.stderr

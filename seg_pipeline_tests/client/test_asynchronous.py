@@ -10,7 +10,7 @@ import pytest
 
 import seg_client
 from seg_client import AsyncClient, AsyncResult
-from seg_client.errors import JobNotFound, NotAnImage
+from seg_client.errors import JobFinished, JobNotFound, NotAnImage
 from seg_pipeline_tests.api.stand_ins import DRAWING
 from seg_pipeline_tests.builders import bits, make_picture, picture_bytes
 
@@ -57,6 +57,8 @@ def test_a_job_is_sent_waited_for_and_deleted(service: str) -> None:
         job = await client.submit(picture_bytes())
         result = await job.wait(20)
         assert (result.uuid, await job.status()) == (job.uuid, "completed")
+        with pytest.raises(JobFinished):
+            await job.cancel()
         assert await job.delete()
         with pytest.raises(JobNotFound):
             await job.status()

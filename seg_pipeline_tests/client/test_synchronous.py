@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seg_client import Client, PictureUnreadable, Result, SegClientError, WaitTimeout
+from seg_client import ApiError, Client, PictureUnreadable, Result, SegClientError, WaitTimeout
 from seg_client.answers import JobAnswer
 from seg_client.errors import (
     JobConflict,
+    JobFinished,
     JobNotFound,
     NotAnImage,
     NotFailed,
@@ -208,3 +209,15 @@ def test_keys_that_are_newer_than_the_client_are_kept(client: Client) -> None:
     answer = client.segment(picture_bytes()).model_dump()
     newer = JobAnswer.model_validate({**answer, "depth_url": "http://localhost/depth.png"})
     assert newer.model_dump()["depth_url"] == "http://localhost/depth.png"
+
+
+def test_a_job_is_cancelled_once_and_a_finished_one_is_not(served: Served) -> None:
+    client = served.start()
+    job, done = client.submit(picture_bytes()), client.submit(picture_bytes())
+    assert job.cancel()
+    assert job.cancel()
+    with pytest.raises(ApiError, match="was cancelled"):
+        job.wait(5)
+    finish_job(served.store, done.uuid, DRAWING)
+    with pytest.raises(JobFinished):
+        done.cancel()

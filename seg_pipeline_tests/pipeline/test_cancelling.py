@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from seg_pipeline.domain import RgbImage
+from seg_pipeline.errors import TruncatedImage
 from seg_pipeline.pipeline import stages
+from seg_pipeline.pipeline.run_context import RunIdentity
 from seg_pipeline.store import keys
 from seg_pipeline_tests.builders import (
     BarSegmenter,
@@ -115,3 +117,28 @@ def test_the_segmenter_of_the_builders_is_called_for_what_is_wanted_alone(tmp_pa
     context.look_for_cancels(["job-1"])
     assert stages.find_segments(context, ["job-1"]).errors["job-1"].code == "cancelled"
     assert segmenter.calls == []
+
+
+def test_a_run_that_begins_after_the_cancel_does_nothing_for_the_job(tmp_path: Path) -> None:
+    """Its worker need not have had a heartbeat since."""
+    context = make_context(tmp_path, segmenter=(segmenter := BarSegmenter()))
+    accept_upload(context, "job-1")
+    context.repository.claims.claim(["job-1"], "run-1")
+    context.repository.cancels.request("job-1")
+    context.run.begin({"source_image", "segments"}, RunIdentity("id", "run-1", 1))
+    uuids = stages.jobs_of_this_run(context, ["job-1"])
+    report = stages.prepare_sources(context, uuids)
+    assert report.errors["job-1"].code == "cancelled"
+    assert segmenter.calls == []
+
+
+def test_a_late_failure_of_a_run_leaves_the_end_that_a_cancel_wrote(tmp_path: Path) -> None:
+    """The app server would hear of a second one."""
+    context = make_context(tmp_path)
+    accept_upload(context, "job-1")
+    context.repository.claims.claim(["job-1"], "run-1")
+    context.run.begin((), RunIdentity("id", "run-1", 1))
+    context.repository.cancels.end("job-1")
+    before = context.repository.result("job-1")
+    assert stages.record_failure(context, "job-1", TruncatedImage("It ends too early."), None)
+    assert context.repository.result("job-1") == before

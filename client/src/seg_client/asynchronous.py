@@ -149,6 +149,13 @@ class AsyncJob:
         """Has the service run it again, if it has failed. Raises NotFailed."""
         await self._client.run(flows.retry(self.uuid, self._client.retry_seconds))
 
+    async def cancel(self) -> bool:
+        """Ends the job as `cancelled`; False if a worker has it, and stops in seconds.
+
+        Raises JobFinished if it has ended already.
+        """
+        return await self._client.run(flows.cancel(self.uuid, self._client.retry_seconds))
+
     async def delete(self) -> bool:
         """Deletes the job and its files; False if it is only being cancelled yet."""
         return await self._client.run(flows.delete(self.uuid, self._client.retry_seconds))

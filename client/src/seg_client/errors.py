@@ -205,6 +205,12 @@ class JobFailed(RequestError):
     code, status = "job_failed", 409
 
 
+class JobFinished(RequestError):
+    """The job has ended, so there is nothing to cancel."""
+
+    code, status = "job_finished", 409
+
+
 class JobInProgress(RequestError):
     """The job has not ended, or the app server waits for it: what is asked must wait too."""
 

@@ -154,6 +154,12 @@ def retry(uuid: str, retry_seconds: float) -> Flow[None]:
     checked((yield from exchange(Send("POST", f"{job_path(uuid)}/retry"), retry_seconds)))
 
 
+def cancel(uuid: str, retry_seconds: float) -> Flow[bool]:
+    """Cancels the job; False if a worker has it, and stops in seconds."""
+    send = Send("POST", f"{job_path(uuid)}/cancel")
+    return checked((yield from exchange(send, retry_seconds))).status_code != 202
+
+
 def export(uuid: str, format: str, retry_seconds: float) -> Flow[httpx.Response]:
     """A completed job's segments in another format."""
     send = Send("GET", f"{job_path(uuid)}/export", params={"format": format})

@@ -144,6 +144,13 @@ class Job:
         """Has the service run it again, if it has failed. Raises NotFailed."""
         self._client.run(flows.retry(self.uuid, self._client.retry_seconds))
 
+    def cancel(self) -> bool:
+        """Ends the job as `cancelled`; False if a worker has it, and stops in seconds.
+
+        Raises JobFinished if it has ended already.
+        """
+        return self._client.run(flows.cancel(self.uuid, self._client.retry_seconds))
+
     def delete(self) -> bool:
         """Deletes the job and its files; False if it is only being cancelled yet."""
         return self._client.run(flows.delete(self.uuid, self._client.retry_seconds))

@@ -17,6 +17,7 @@ PATHS = {
     "/jobs": "GET, HEAD, POST, OPTIONS",
     "/jobs/abc": "GET, HEAD, DELETE, OPTIONS",
     "/jobs/abc/callback": "POST, OPTIONS",
+    "/jobs/abc/cancel": "POST, OPTIONS",
     "/assets/abc/original.webp": "GET, HEAD, OPTIONS",
     "/segment": "POST, OPTIONS",
     "/segment/256": "POST, OPTIONS",

@@ -449,3 +449,48 @@ def test_what_is_accepted_says_when_to_ask(serve: Serve) -> None:
         client.post("/jobs", files={"image": PICTURE}),
     ):
         assert (answer.status_code, answer.headers["retry-after"]) == (202, "1")
+
+
+def test_a_job_is_cancelled_in_every_state_and_the_answer_says_what_happened(
+    serve: Serve, api_store: Store
+) -> None:
+    client = serve()
+    for uuid in ("waits", "claimed", "with-a-worker", "done", "broken"):
+        client.post("/jobs", files={"image": PICTURE}, data={"uuid": uuid})
+    client.post("/jobs", json={"uuid": "fetching", "image_url": URL})
+    JobRepository(api_store).claims.claim(["claimed", "with-a-worker"], "claimed:1")
+    heartbeat(api_store, "with-a-worker")
+    finish_job(api_store, "done", DRAWING)
+    finish_job(api_store, "broken", error=FetchRejected("No."))
+    for uuid in ("fetching", "waits", "claimed"):
+        for _ in ("now", "once more"):
+            answer = client.post(f"/jobs/{uuid}/cancel")
+            job = answer.json()
+            assert (answer.status_code, job["error"]["code"]) == (200, "cancelled")
+            assert job == client.get(f"/jobs/{uuid}").json()
+    for uuid in ("done", "broken"):
+        answer = client.post(f"/jobs/{uuid}/cancel")
+        assert (answer.status_code, answer.json()["code"]) == (409, "job_finished")
+    answer = client.post("/jobs/with-a-worker/cancel")
+    assert (answer.status_code, answer.json()["status"]) == (202, "processing")
+    assert answer.headers["location"] == "/jobs/with-a-worker"
+    assert JobRepository(api_store).cancels.requested(["with-a-worker"]) == {"with-a-worker"}
+    assert client.post("/jobs/unknown/cancel").status_code == 404
+
+
+def test_a_cancelled_job_of_the_queue_is_told_to_the_app_server(
+    serve: Serve, api_store: Store
+) -> None:
+    JobRepository(api_store).acceptance.accept(make_queue_job("job-1"))
+    client = serve(app_server_url="https://app.example")
+    assert client.post("/jobs/job-1/cancel").status_code == 200
+    assert JobRepository(api_store).outbox.uuids() == {"job-1"}
+
+
+def test_who_waits_for_a_job_is_answered_when_it_is_cancelled(serve: Serve) -> None:
+    client = serve()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.post, "/segment?uuid=mine", content=PICTURE)
+        eventually(lambda: client.get("/jobs/mine").status_code == 200)
+        client.post("/jobs/mine/cancel")
+        assert (waiting.result().status_code, waiting.result().json()["code"]) == (409, "cancelled")
