@@ -1,6 +1,7 @@
 """Jobs that are cancelled by the API while the whole service works on them, on each profile."""
 
 import json
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -19,7 +20,7 @@ def test_a_job_stops_while_the_model_works_on_it_and_the_next_one_is_served(stac
     stack.wait_for(lambda: _job(stack, uuid)["status"] == "processing", "a worker at work")
     answer = ask("POST", f"{stack.base_url}/jobs/{uuid}/cancel")
     assert (answer.status, answer.body["status"]) == (202, "processing")
-    stack.wait_for(lambda: _job(stack, uuid)["status"] == "failed", "its end")
+    _wait_until_failed(stack, uuid)
     assert _job(stack, uuid)["error"]["code"] == "cancelled"
     again = ask("POST", f"{stack.base_url}/jobs/{uuid}/cancel")
     assert (again.status, again.body["error"]["code"]) == (200, "cancelled")
@@ -33,7 +34,7 @@ def test_jobs_behind_it_are_cancelled_before_a_worker_has_them(stack: Stack) -> 
     for uuid in (*behind[:-1], ahead):
         ask("POST", f"{stack.base_url}/jobs/{uuid}/cancel")
     for uuid in (ahead, *behind):
-        stack.wait_for(lambda uuid=uuid: _job(stack, uuid)["status"] == "failed", "its end")
+        _wait_until_failed(stack, uuid)
         assert _job(stack, uuid)["error"]["code"] == "cancelled"
     stack.send_sample()
 
@@ -47,6 +48,10 @@ def _send_long_job(stack: Stack) -> str:
     return uuid
 
 
-def _job(stack: Stack, uuid: str) -> dict[str, object]:
-    body: dict[str, object] = ask("GET", f"{stack.base_url}/jobs/{uuid}").body
+def _wait_until_failed(stack: Stack, uuid: str) -> None:
+    stack.wait_for(lambda: _job(stack, uuid)["status"] == "failed", "its end")
+
+
+def _job(stack: Stack, uuid: str) -> dict[str, Any]:
+    body: dict[str, Any] = ask("GET", f"{stack.base_url}/jobs/{uuid}").body
     return body
