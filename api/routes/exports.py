@@ -1,7 +1,7 @@
 """A finished job's segments in the forms that other programs read."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from enum import StrEnum
 from importlib.metadata import version
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import anyio
 from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
@@ -41,6 +42,30 @@ _CONTENT: dict[str, Any] = {
 } | {"application/json": {"schema": {"type": "object"}, **shown("coco")["application/json"]}}
 
 _DESCRIPTION = "\n".join(f"- `{each.name}`: {each.description}" for each in FORMATS.values())
+
+
+class ExportQuery(BaseModel):
+    """Which export, and how it is made."""
+
+    format: FormatName = Field(description="What to make of it.")
+    segment: int | None = Field(
+        None, ge=0, description="`mask`: which segment, by its `segment_id`."
+    )
+    tolerance: float | None = Field(
+        None,
+        ge=0,
+        le=16,
+        allow_inf_nan=False,
+        description="Formats of polygons: how far they may lie from the mask's edge, in pixels; 0"
+        " is exact.",
+    )
+    file_name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=255,
+        description="`coco`, `polygons`, `labelme`: what the picture is called in the document;"
+        " `{uuid}.webp` if absent.",
+    )
 
 
 class ExportResponse(StreamingResponse):
@@ -78,20 +103,7 @@ async def get_export(
     request: Request,
     service: ServiceDep,
     uuid: Uuid,
-    format: Annotated[FormatName, Query(description="What to make of it.")],
-    segment: Annotated[
-        int | None, Query(ge=0, description="`mask`: which segment, by its `segment_id`.")
-    ] = None,
-    tolerance: Annotated[
-        float | None,
-        Query(
-            ge=0,
-            le=16,
-            allow_inf_nan=False,
-            description="Formats of polygons: how far they may lie from the mask's edge, in"
-            " pixels; 0 is exact.",
-        ),
-    ] = None,
+    query: Annotated[ExportQuery, Query()],
 ) -> Response:
     """COCO, YOLO, polygons, labelme, label map, grey masks, or all of it as a ZIP.
 
@@ -99,9 +111,11 @@ async def get_export(
     with 409.
     """
     about_job(request, check_uuid(uuid))
-    chosen = FORMATS[format]
-    _check_options(chosen, segment=segment, tolerance=tolerance)
-    export = await in_thread(_export, request, service, uuid, segment, tolerance)
+    chosen = FORMATS[query.format]
+    _check_options(chosen, query.model_dump(exclude={"format"}))
+    picture = await in_thread(_picture, request, service, uuid, query.file_name)
+    segment = _segment_of(picture, query.segment)
+    export = Export(picture, JobFiles(service.store, uuid), query.tolerance, segment)
     headers = _headers(export, chosen)
     if knows(request.headers.get("if-none-match", ""), headers["ETag"]):
         return Response(status_code=304, headers=headers)
@@ -130,17 +144,22 @@ def _without_length(response: Response) -> Response:
     return response
 
 
-def _export(
-    request: Request, service: Service, uuid: str, segment: int | None, tolerance: float | None
-) -> Export:
-    """What is asked for, of a completed job; blocking. Raises what stands in the way."""
+def _picture(
+    request: Request, service: Service, uuid: str, file_name: str | None
+) -> ExportedPicture:
+    """The picture of a completed job; blocking. Raises what stands in the way."""
     job = _completed(view_job(service, uuid, service.base_url(request)).job)
-    picture = ExportedPicture.of(to_document(job))
+    return ExportedPicture.of(to_document(job), file_name)
+
+
+def _segment_of(picture: ExportedPicture, segment: int | None) -> int:
+    """The segment asked for. Raises AssetNotFound if the picture has none such."""
     if segment is not None and segment >= len(picture.segments):
         raise AssetNotFound(
-            f"job {uuid} has no segment {segment}; it has {len(picture.segments)}, numbered from 0."
+            f"job {picture.uuid} has no segment {segment}; it has {len(picture.segments)}, numbered"
+            " from 0."
         )
-    return Export(picture, JobFiles(service.store, uuid), tolerance, segment or 0)
+    return segment or 0
 
 
 def _completed(job: FinishedJob | UnfinishedJob) -> FinishedJob:
@@ -151,7 +170,7 @@ def _completed(job: FinishedJob | UnfinishedJob) -> FinishedJob:
     return job
 
 
-def _check_options(chosen: ExportFormat, **options: float | None) -> None:
+def _check_options(chosen: ExportFormat, options: Mapping[str, Any]) -> None:
     """Refuses options that the format does not take, and a mask of no segment."""
     for name, value in options.items():
         if value is not None and name not in chosen.options:
@@ -165,7 +184,7 @@ def _headers(export: Export, chosen: ExportFormat) -> dict[str, str]:
     """A weak tag, since a file made again may differ in what does not matter."""
     picture = export.picture
     made_of = (picture.uuid, picture.completed_at.isoformat(), version("seg-pipeline"))
-    asked = (chosen.name, export.tolerance, export.segment_id)
+    asked = (chosen.name, export.tolerance, export.segment_id, picture.name)
     tag = hashlib.sha256(repr((made_of, asked)).encode()).hexdigest()[:32]
     number = f"-{export.segment_id:03d}" if "segment" in chosen.options else ""
     name = f"{picture.uuid}{number}{chosen.suffix}"

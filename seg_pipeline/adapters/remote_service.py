@@ -11,6 +11,7 @@ from uuid import uuid4
 import httpx
 
 from seg_pipeline.domain import Parameters
+from seg_pipeline.exports import FORMATS
 
 TRIES = 5
 POLL_SECONDS = (0.1, 2.0)
@@ -30,15 +31,18 @@ class ServiceRefused(Exception):
 
 @dataclass(frozen=True)
 class SegmentedThere:
-    """A picture that the service segmented."""
+    """A picture that the service segmented, and its name."""
 
+    name: str
     answer: Mapping[str, Any]
     service: "RemoteService"
 
     def export(self, name: str) -> Iterator[bytes]:
         """The picture in a format of exports."""
         path = f"/jobs/{self.answer['uuid']}/export"
-        yield self.service.ask("GET", path, params={"format": name}).content
+        named = "file_name" in FORMATS[name].options
+        asked = {"format": name, **({"file_name": self.name} if named else {})}
+        yield self.service.ask("GET", path, params=asked).content
 
 
 class RemoteService:
@@ -75,7 +79,7 @@ class RemoteService:
         else:
             files = {"image": (name, picture)}
             sent = self.ask("POST", "/jobs", data=_form(options), files=files)
-        yield SegmentedThere(self._finished(sent.json()), self)
+        yield SegmentedThere(name, self._finished(sent.json()), self)
 
     def ask(self, method: str, path: str, **sent: Any) -> httpx.Response:
         """The answer to a request that is tried again where that may help.

@@ -260,6 +260,10 @@ def segment_pictures(  # noqa: PLR0913, PLR0917  a command's options are its arg
     again: Annotated[
         bool, typer.Option("--again", help="Do not skip pictures that have their files.")
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Go on with what comes into the folders, until Ctrl-C."),
+    ] = False,
 ) -> None:
     """Segment pictures into files.
 
@@ -267,7 +271,7 @@ def segment_pictures(  # noqa: PLR0913, PLR0917  a command's options are its arg
 
     Exit code 0 if all went well, 1 if a picture failed, 2 if the command is wrong.
     """
-    from seg_pipeline.cli.pictures import NoPicture, pictures_of
+    from seg_pipeline.cli.pictures import NoPicture, pictures_of, watched_pictures
     from seg_pipeline.cli.segment import (
         NoFolder,
         Output,
@@ -283,7 +287,9 @@ def segment_pictures(  # noqa: PLR0913, PLR0917  a command's options are its arg
     wish = Wish(server, alone, api_key, model, resize, parameters)
     try:
         output = Output(folder, formats_of(format), lines=json, again=again)
-        named = pictures_of(pictures, folder or Path("segments"))
+        written = folder or Path("segments")
+        look = watched_pictures(pictures, written) if watch else None
+        named = [] if look else pictures_of(pictures, written)
         service = open_service(wish, read_settings(), complain)
         if folder:
             made_folder(folder)
@@ -291,7 +297,11 @@ def segment_pictures(  # noqa: PLR0913, PLR0917  a command's options are its arg
         fail(str(error), exit_code=2)
     except ModelError as error:
         fail(str(error))
-    raise typer.Exit(Segmentation(service, output, parallel, say, complain).run(named))
+    segmentation = Segmentation(service, output, parallel, say, complain)
+    try:
+        raise typer.Exit(segmentation.watch(look) if look else segmentation.run(named))
+    except NoPicture as error:
+        fail(str(error), exit_code=2)
 
 
 @app.command("doctor", epilog=example("seg-pipeline doctor", "seg-pipeline doctor --json"))

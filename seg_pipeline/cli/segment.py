@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, contextmanager
@@ -21,6 +22,10 @@ SUFFIXES = {"json": ".result.json"} | {
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
+
+LOOK_SECONDS = 1.0
+SETTLED_SECONDS = 2.0
+"""A file that was changed a shorter while ago may still be on its way."""
 
 Say = Callable[[str], None]
 
@@ -155,6 +160,25 @@ class Segmentation:
         self.complain(f"{self.counts}.")
         return 1 if self.counts.failed else 0
 
+    def watch(self, look: Callable[[], Sequence[Picture]]) -> int:
+        """Segments what `look` finds, and then what is new or changed, until Ctrl-C.
+
+        The exit code: 0, or 1 if a picture failed, or 130 if Ctrl-C left some undone.
+        """
+        tried: dict[Picture, float] = {}
+        failed = False
+        try:
+            while True:
+                todo = [each for each in look() if tried.get(each) != each.changed_at]
+                whole = [each for each in todo if time.time() - each.changed_at > SETTLED_SECONDS]
+                tried |= {each: each.changed_at for each in whole}
+                if whole and (code := self.run(whole)) == INTERRUPTED:
+                    return code
+                failed |= bool(self.counts.failed)
+                time.sleep(LOOK_SECONDS)
+        except KeyboardInterrupt:
+            return int(failed)
+
     def _end(self, pool: ThreadPoolExecutor, futures: dict[Future[Any], Picture]) -> None:
         """Ends after the pictures under way; at once after another Ctrl-C."""
         self.complain("Finishing what is under way; Ctrl-C again ends at once.")
@@ -169,7 +193,7 @@ class Segmentation:
         self.complain(f"Interrupted; {self.counts}. The same command goes on from here.")
 
     def _segment(self, picture: Picture) -> dict[str, Any]:
-        with self.service.segment(picture.name, picture.read(), picture.url) as segmented:
+        with self.service.segment(picture.told_name, picture.read(), picture.url) as segmented:
             files = self.output.files(picture)
             for name, path in files.items():
                 write_whole(path, _pieces(segmented, name))

@@ -49,7 +49,7 @@ def _image(picture: ExportedPicture) -> dict[str, Any]:
     width, height = picture.resolution_wh
     return {
         "id": _IMAGE_ID,
-        "file_name": picture.file_name,
+        "file_name": picture.shown_name,
         "width": width,
         "height": height,
         "date_captured": f"{picture.completed_at:%Y-%m-%d %H:%M:%S}",

@@ -23,7 +23,7 @@ def labelme_document(export: Export) -> Iterator[bytes]:
     head: dict[str, Any] = {
         "version": _VERSION,
         "flags": {},
-        "imagePath": picture.file_name,
+        "imagePath": picture.shown_name,
         "imageData": None,
         "imageWidth": picture.resolution_wh[0],
         "imageHeight": picture.resolution_wh[1],

@@ -70,9 +70,11 @@ class ExportedPicture:
     segments: tuple[ExportedSegment, ...]
     answer: Mapping[str, Any]
     """The answer itself, as JSON's own types."""
+    name: str | None = None
+    """What whoever sent the picture calls it."""
 
     @classmethod
-    def of(cls, answer: Mapping[str, Any]) -> Self:
+    def of(cls, answer: Mapping[str, Any], name: str | None = None) -> Self:
         """The picture of a completed job's answer."""
         return cls(
             uuid=answer["uuid"],
@@ -81,12 +83,18 @@ class ExportedPicture:
             completed_at=datetime.fromisoformat(answer["completed_at"]),
             segments=tuple(_segment(answer["uuid"], each) for each in answer["segments"]),
             answer=answer,
+            name=name,
         )
 
     @property
     def file_name(self) -> str:
         """The name of the original in datasets, which no other job's has."""
         return f"{self.uuid}.webp"
+
+    @property
+    def shown_name(self) -> str:
+        """The picture's name in documents that come without it."""
+        return self.name or self.file_name
 
     @property
     def labels(self) -> list[str]:

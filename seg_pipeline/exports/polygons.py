@@ -18,7 +18,7 @@ def polygon_document(export: Export) -> Iterator[bytes]:
     head = {
         "type": "FeatureCollection",
         "picture": {
-            "file_name": picture.file_name,
+            "file_name": picture.shown_name,
             "width": picture.resolution_wh[0],
             "height": picture.resolution_wh[1],
         },

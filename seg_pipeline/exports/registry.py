@@ -25,7 +25,7 @@ class ExportFormat:
     write: Callable[[Export], Iterator[bytes]]
     """The file in pieces. What goes wrong is raised as they are taken."""
     options: tuple[str, ...] = ()
-    """What it takes besides: `segment`, `tolerance`."""
+    """What it takes besides: `segment`, `tolerance`, `file_name`."""
 
 
 _JSON, _PNG, _ZIP = "application/json", "image/png", "application/zip"
@@ -44,11 +44,12 @@ _EVERYTHING = "All files of the job, with COCO's document, YOLO's labels, grey m
 FORMATS = {
     each.name: each
     for each in (
-        ExportFormat("coco", _JSON, ".coco.json", _COCO, coco_document),
+        ExportFormat("coco", _JSON, ".coco.json", _COCO, coco_document, ("file_name",)),
         ExportFormat("yolo", _ZIP, ".yolo.zip", _YOLO, yolo_dataset, ("tolerance",)),
         ExportFormat("polygons", _JSON, ".polygons.json", _POLYGONS, polygon_document,
-                     ("tolerance",)),
-        ExportFormat("labelme", _JSON, ".json", _LABELME, labelme_document, ("tolerance",)),
+                     ("tolerance", "file_name")),
+        ExportFormat("labelme", _JSON, ".json", _LABELME, labelme_document,
+                     ("tolerance", "file_name")),
         ExportFormat("label-map", _PNG, ".label-map.png", _LABEL_MAP, label_map),
         ExportFormat("masks", _ZIP, ".masks.zip", _MASKS, grey_masks),
         ExportFormat("mask", _PNG, ".mask.png", _MASK, grey_mask, ("segment",)),

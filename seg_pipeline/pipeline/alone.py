@@ -39,6 +39,7 @@ _ADDRESSES_OF_SEGMENT = ("mask_url", "crop_url")
 class SegmentedAlone:
     """A picture that was segmented here. It is gone when its block ends."""
 
+    name: str
     full_answer: Mapping[str, Any]
     files: JobFiles
 
@@ -50,7 +51,8 @@ class SegmentedAlone:
 
     def export(self, name: str) -> Iterator[bytes]:
         """The picture in a format of exports, in pieces."""
-        return FORMATS[name].write(Export(ExportedPicture.of(self.full_answer), self.files))
+        picture = ExportedPicture.of(self.full_answer, self.name)
+        return FORMATS[name].write(Export(picture, self.files))
 
 
 class Alone:
@@ -78,7 +80,7 @@ class Alone:
         try:
             with self._turn:
                 _run_stages(self._context, job.uuid)
-            yield _segmented(self._context, job.uuid)
+            yield _segmented(self._context, job.uuid, name)
         finally:
             repository.removal.delete(job.uuid)
 
@@ -114,11 +116,11 @@ def _run_stages(context: StageContext, uuid: str) -> None:
                 raise error
 
 
-def _segmented(context: StageContext, uuid: str) -> SegmentedAlone:
+def _segmented(context: StageContext, uuid: str, name: str) -> SegmentedAlone:
     result = context.repository.result(uuid)
     assert result is not None, "the last stage writes it"
     answer = to_document(finished_job(result, context.store, ""))
-    return SegmentedAlone(answer, JobFiles(context.store, uuid))
+    return SegmentedAlone(name, answer, JobFiles(context.store, uuid))
 
 
 def _without(document: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

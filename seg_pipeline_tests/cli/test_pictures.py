@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from seg_pipeline.cli.pictures import NoPicture, pictures_of
+from seg_pipeline.cli.pictures import NoPicture, Picture, pictures_of, watched_pictures
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -58,6 +58,26 @@ def test_what_is_no_picture_is_said(tmp_path: Path) -> None:
         names_of(tmp_path / "missing.jpg")
     with pytest.raises(NoPicture, match="has no picture"):
         names_of(tmp_path)
+
+
+def test_a_folder_that_is_watched_may_be_empty_and_its_pictures_come_later(
+    tmp_path: Path,
+) -> None:
+    look = watched_pictures([str(tmp_path)], tmp_path / "segments")
+    assert look() == []
+    (tmp_path / "a.jpg").touch()
+    assert [picture.name for picture in look()] == ["a.jpg"]
+
+
+def test_what_is_no_folder_is_not_watched(tmp_path: Path) -> None:
+    with pytest.raises(NoPicture, match="--watch needs a folder"):
+        watched_pictures([str(tmp_path / "nowhere")], tmp_path)
+
+
+def test_a_name_that_is_no_text_is_told_as_one(tmp_path: Path) -> None:
+    picture = Picture("x", "caf\udce9.jpg", tmp_path)
+    assert picture.told_name == "caf?.jpg"
+    assert len(Picture("x", "a" * 300, tmp_path).told_name) == 255
 
 
 def test_standard_input_is_a_picture() -> None:

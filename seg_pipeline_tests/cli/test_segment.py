@@ -85,6 +85,7 @@ def test_a_picture_comes_by_a_pipe(tmp_path: Path) -> None:
         ([BUNDLED, *ALONE, "--parameters", '{"x": 1}'], "parameter 'x' is unknown"),
         ([BUNDLED, *ALONE, "--server", "http://x"], "exclude each other"),
         ([BUNDLED, *ALONE, "--out", BUNDLED], "is no folder that can be made: File exists."),
+        ([BUNDLED, *ALONE, "--watch"], "--watch needs a folder"),
         ([BUNDLED, "--server", "localhost"], "begins with http:// or https://"),
     ],
 )
@@ -120,6 +121,40 @@ def test_ctrl_c_ends_it_with_whole_files_and_a_count(tmp_path: Path) -> None:
     assert len(stdout.splitlines()) == len(written)
     assert f"Interrupted; 300 pictures: {len(written)} segmented, 0 skipped, 0 failed" in stderr
     assert list(out.rglob("*.part")) == []
+
+
+def test_a_watched_folder_is_segmented_as_pictures_come(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
+    command = [*COMMAND, "photos", *ALONE, "--out", str(out), "--format", "coco", "--watch"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            for name in ("first.jpg", "second.jpg"):
+                shutil.copy(BUNDLED, photos / name)
+                wait_for(out / f"{name}.coco.json", process)
+            (photos / "broken.jpg").write_bytes(BUNDLED.read_bytes()[:2000])
+            assert process.stderr
+            complaints = iter(process.stderr.readline, "")
+            assert any("broken.jpg" in line for line in complaints)
+            process.send_signal(signal.SIGINT)
+            rest = process.stderr.read()
+            assert process.wait(60) == 1, rest
+        finally:
+            process.kill()
+    document = json.loads((out / "second.jpg.coco.json").read_text())
+    assert document["images"][0]["file_name"] == "second.jpg"
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    """Waits until the process has written the file."""
+    give_up_at = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None
+        assert time.monotonic() < give_up_at
+        time.sleep(0.1)
 
 
 def test_a_file_that_cannot_be_finished_is_not_begun(tmp_path: Path) -> None:

@@ -95,6 +95,23 @@ def test_the_document_has_an_annotation_for_each_segment(client: httpx.Client) -
     assert document["images"][0]["file_name"] == "done.webp"
 
 
+@pytest.mark.parametrize("name", ["coco", "polygons", "labelme"])
+def test_a_document_calls_the_picture_what_its_sender_calls_it(
+    client: httpx.Client, name: str
+) -> None:
+    named = client.get(
+        "/jobs/done/export", params={"format": name, "file_name": 'f\u00fcr/"a".jpg'}
+    )
+    document = named.json()
+    place = {"coco": lambda: document["images"][0]["file_name"],
+             "polygons": lambda: document["picture"]["file_name"],
+             "labelme": lambda: document["imagePath"]}  # fmt: skip
+    assert place[name]() == 'f\u00fcr/"a".jpg'
+    plain = client.get("/jobs/done/export", params={"format": name})
+    assert plain.headers["etag"] != named.headers["etag"]
+    assert plain.headers["content-disposition"] == named.headers["content-disposition"]
+
+
 @pytest.mark.parametrize(
     ("path", "status", "code", "words"),
     [
@@ -103,6 +120,8 @@ def test_the_document_has_an_annotation_for_each_segment(client: httpx.Client) -
         ("/jobs/done/export?format=mask", 422, "invalid_request", "segment=0"),
         ("/jobs/done/export?format=coco&segment=0", 422, "invalid_request", "mask alone"),
         ("/jobs/done/export?format=coco&tolerance=1", 422, "invalid_request", "tolerance"),
+        ("/jobs/done/export?format=yolo&file_name=a", 422, "invalid_request", "coco"),
+        ("/jobs/done/export?format=coco&file_name=", 422, "invalid_request", "file_name"),
         ("/jobs/done/export?format=mask&segment=-1", 422, "invalid_request", "segment"),
         ("/jobs/done/export?format=mask&segment=2", 404, "asset_not_found", "it has 2"),
         ("/jobs/queued/export?format=coco", 409, "job_in_progress", "queued"),
