@@ -20,7 +20,9 @@ from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import RgbImage
 from seg_pipeline.segmenters.weights.locate import BUNDLED
 from seg_pipeline.segmenters.yolo import networks
-from seg_pipeline.segmenters.yolo.segmenter import Letterbox, YoloSegmenter, decode_mask
+from seg_pipeline.segmenters.yolo.letterbox import Letterbox
+from seg_pipeline.segmenters.yolo.masks import decode_mask
+from seg_pipeline.segmenters.yolo.segmenter import YoloSegmenter
 from seg_pipeline.settings import InferenceMode
 
 PICTURES_AT_ONCE = (1, 8)

@@ -51,6 +51,8 @@ ELSEWHERE = {
     # Networks: tested by what they find in pictures
     "seg_pipeline/segmenters/parity/pictures.py": "segmenters/parity/test_gate.py",
     "seg_pipeline/segmenters/sam2/upstream.py": "segmenters/sam2/test_segmenter.py",
+    "seg_pipeline/segmenters/yolo/letterbox.py": "segmenters/yolo/test_segmenter.py",
+    "seg_pipeline/segmenters/yolo/masks.py": "segmenters/yolo/test_segmenter.py",
     "seg_pipeline/segmenters/yolo/networks.py": "segmenters/yolo/test_turbo.py",
 }
 """Modules whose tests stand elsewhere, by kind with the reason, and where."""

@@ -13,6 +13,7 @@ class Part:
 
 PARTS = {
     "card": Part("benchmarks.gpu.card", 90),
+    "yolo_masks": Part("benchmarks.gpu.yolo_masks", 60),
     "yolo": Part("benchmarks.gpu.yolo", 150),
     "service": Part("benchmarks.gpu.service", 150),
 }

@@ -1,9 +1,11 @@
 """YOLO-seg on the device: a large network of random weights, and fifty masks a picture."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+
+import torch
 
 from benchmarks.gpu.findings import Agreement, Asked, Finding
 from benchmarks.gpu.models import confidence_for, random_yolo
@@ -14,6 +16,7 @@ from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import RgbImage, Segment
 from seg_pipeline.segmenters.parity.gate import LEAST_MEAN_IOU, judge
 from seg_pipeline.segmenters.weights.locate import BUNDLED
+from seg_pipeline.segmenters.yolo.letterbox import Letterbox
 from seg_pipeline.segmenters.yolo.segmenter import YoloSegmenter
 from seg_pipeline.settings import InferenceMode
 
@@ -32,6 +35,8 @@ def measure(asked: Asked) -> Iterator[Finding]:
     yield Row("turbo", ", ".join(f"{name} {note}" for name, note in sides["turbo"].notes.items()))
     for count in PICTURES_AT_ONCE[: asked.scaled(3, 2)]:
         yield from _timed(asked, sides, pictures[:count], confidence)
+        yield from _pieces(asked, sides["turbo"], pictures[:count], confidence)
+    yield Row("turbo, at the end", str(sides["turbo"].notes))
     yield from _demo_agrees(asked)
 
 
@@ -64,6 +69,31 @@ def _timed(
     yield row_of(f"exact's time over turbo's, {alone}", ratios(spent["exact"], spent["turbo"]))
     if peak := peak_mb(calls["turbo"], asked.device):
         yield Row(f"turbo's peak of device memory, {alone}", f"{peak:.0f} MB")
+
+
+def _pieces(
+    asked: Asked, segmenter: YoloSegmenter, pictures: Sequence[RgbImage], confidence: float
+) -> Iterator[Finding]:
+    """Where turbo's time goes, each piece until the device is done with it."""
+    width, height = pictures[0].shape[1::-1]
+    letterbox = Letterbox.of((width, height), segmenter._input_size, segmenter._stride)
+    group = [(letterbox, picture) for picture in pictures]
+    with torch.inference_mode():
+        predictions, prototypes = (each.clone() for each in segmenter._run(group))
+        ones = predictions.split(1)
+        detections = [segmenter._suppress(each, confidence) for each in ones]
+        calls: dict[str, Callable[[], object]] = {
+            "the network, from pixels on the host": partial(segmenter._run, group),
+            "non-maximum suppression": lambda: [
+                segmenter._suppress(each.clone(), confidence) for each in ones
+            ],
+            "boxes to the host, and masks": partial(
+                segmenter._decode, detections, prototypes, [letterbox] * len(pictures)
+            ),
+        }
+        for name, spent in in_turns(calls, asked.device, asked.scaled(10, 2)).items():
+            values = [each / len(pictures) for each in spent]
+            yield row_of(f"turbo, {len(pictures)} at once, of it {name}: a picture", values, "ms")
 
 
 def _demo_agrees(asked: Asked) -> Iterator[Finding]:

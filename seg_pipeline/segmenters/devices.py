@@ -91,15 +91,33 @@ def loading_errors(weights_path: Path, kind: str, device: str) -> Iterator[None]
         ) from error
 
 
+_OF_THE_DEVICE = ("CUDA error", "Triton Error [CUDA]", "CUDNN_STATUS_EXECUTION_FAILED")
+"""Errors of the device begin so, or name this."""
+
+_PASSING = (
+    "capturing",
+    "during capture",
+    "invalid argument",
+    "invalid configuration",
+    "invalid device function",
+    "no kernel image",
+    "kernel image is invalid",
+    "too many resources",
+)
+"""Of these the one call fails. After any other, CUDA refuses all that the process asks of it."""
+
+
 def raise_if_broken(error: Exception) -> None:
     """Raises DeviceBroken after an error that breaks CUDA for the rest of the process."""
-    if "CUDA error" in str(error):
+    text = str(error)
+    of_the_device = any(words in text for words in _OF_THE_DEVICE)
+    if of_the_device and not any(words in text for words in _PASSING):
         raise DeviceBroken(f"this process can use the GPU no more: {first_line(error)}") from error
 
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out, on the device or the host. Torch reports it in several ways."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
+    words = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
     )

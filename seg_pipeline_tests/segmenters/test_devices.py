@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from seg_pipeline.errors import (
     DeviceBroken,
@@ -19,6 +20,30 @@ ILLEGAL = RuntimeError(
     "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be reported"
     " late"
 )
+BREAKING = [
+    torch.AcceleratorError(f"CUDA error: {words}\nSearch for `cudaError` in CUDA's documentation")
+    for words in (
+        "an illegal memory access was encountered",
+        "device-side assert triggered",
+        "unspecified launch failure",
+        "uncorrectable ECC error encountered",
+        "misaligned address",
+        "the launch timed out and was terminated",
+        "CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`",
+    )
+] + [
+    RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+]
+"""As torch and Triton word them; torch's class is a RuntimeError."""
+
+PASSING = [
+    torch.AcceleratorError("CUDA error: operation not permitted when stream is capturing"),
+    torch.AcceleratorError("CUDA error: invalid configuration argument"),
+    RuntimeError("Triton Error [CUDA]: device kernel image is invalid"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"),
+]
+
 OUT_OF_MEMORY = RuntimeError("CUDA error: out of memory")
 
 
@@ -26,8 +51,14 @@ OUT_OF_MEMORY = RuntimeError("CUDA error: out of memory")
     ("raised", "expected"),
     [
         (ILLEGAL, DeviceBroken),
-        (RuntimeError("CUDA error: device-side assert triggered"), DeviceBroken),
+        *((error, DeviceBroken) for error in BREAKING),
+        *((error, ModelFailed) for error in PASSING),
         (OUT_OF_MEMORY, ModelOutOfMemory),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), ModelOutOfMemory),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+            ModelOutOfMemory,
+        ),
         (MemoryError(), ModelOutOfMemory),
         (ValueError("shapes differ"), ModelFailed),
     ],

@@ -127,6 +127,8 @@ class LastSteps:
     def __init__(self, model: Any) -> None:
         head = self._head = model.model[-1]
         self._decode, self._select = head._inference, head.postprocess
+        # As numbers of the host: asking a GPU for them would wait for it at every picture.
+        head.stride = head.stride.float().cpu()
         head.export = True  # no raw predictions beside the decoded ones
         head._inference = _join
         head.postprocess = _unchanged

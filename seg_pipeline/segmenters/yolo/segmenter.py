@@ -14,13 +14,11 @@ import sys
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -36,17 +34,15 @@ from seg_pipeline.segmenters.devices import (
     running_errors,
 )
 from seg_pipeline.segmenters.weights.digest import weights_sha256
+from seg_pipeline.segmenters.yolo.device_masks import DeviceMasks, empty_on_host, to_host
+from seg_pipeline.segmenters.yolo.graphs import CudaCapture, GraphedNetwork
+from seg_pipeline.segmenters.yolo.letterbox import Letterbox
+from seg_pipeline.segmenters.yolo.masks import MaskMaker, host_masks
 from seg_pipeline.segmenters.yolo.networks import Network, PlainNetwork, fast_network
 from seg_pipeline.settings import InferenceMode
 
-PROTO_STRIDE = 4
-"""Mask prototypes have a quarter of the network's input resolution."""
-
-Positions = NDArray[np.floating[Any]]
-
 NMS_IOU = 0.7
 MAX_DETECTIONS = 300
-PADDING_GREY = 114
 
 CPU_BATCH = 4
 CUDA_BATCH = 16
@@ -80,6 +76,8 @@ class YoloSegmenter:
         self.weights_sha256 = weights_sha256(weights_path)
         self._confidence = confidence
         self._lock = threading.Lock()
+        self._steps: tuple[GraphedNetwork | DeviceMasks, ...] = ()
+        self._masks: MaskMaker = host_masks
         import_ultralytics()
         model = _load_model(weights_path, self.device)
         self._labels: dict[int, str] = dict(model.names)
@@ -94,6 +92,17 @@ class YoloSegmenter:
                 self._network = fast_network(model, self.device, self.weights_sha256)
         self.notes: Notes = {"inference_mode": mode, "batch_size": self._batch_size}
         self.notes |= {"precision": self._network.precision, "engine": self._network.engine}
+        if self.device.startswith("cuda"):
+            self._go_without_the_host(model.model[-1])
+
+    def _go_without_the_host(self, head: Any) -> None:
+        """Has the GPU do what the host would wait for: its kernels' launches, NMS and the masks."""
+        import torchvision  # noqa: F401  ultralytics' own NMS asks the host about each box
+
+        assert self._network is not None
+        self._network = GraphedNetwork(self._network, CudaCapture(head))
+        self._masks = DeviceMasks(self.device)
+        self._steps = (self._network, self._masks)
 
     def segment(
         self, images: Sequence[RgbImage], parameters: Parameters | None = None
@@ -105,12 +114,15 @@ class YoloSegmenter:
         """
         confidence = float((parameters or {}).get("confidence", self._confidence))
         with self._lock, running_errors(self.name), torch.inference_mode():
-            return self._segment_all(images, confidence)
+            found = self._segment_all(images, confidence)
+            for step in self._steps:
+                self.notes |= step.notes
+            return found
 
     def close(self) -> None:
         """Drops the model and frees its memory, on the device and in the system."""
         with self._lock:
-            self._network = None
+            self._network, self._masks, self._steps = None, host_masks, ()
         give_memory_back()
 
     def _segment_all(self, images: Sequence[RgbImage], confidence: float) -> list[list[Segment]]:
@@ -154,24 +166,23 @@ class YoloSegmenter:
         )
 
     def _segment_group(self, group: Sequence["Fitted"], confidence: float) -> list[list[Segment]]:
-        predictions, prototypes = self._run(
-            np.stack([letterbox.apply(image) for letterbox, image in group])
-        )
+        predictions, prototypes = self._run(group)
         detections = [
             self._suppress(predictions[index : index + 1], confidence)
             for index in range(len(group))
         ]
-        return [
-            self._decode(found, each, letterbox)
-            for found, each, (letterbox, _) in zip(detections, prototypes, group, strict=True)
-        ]
+        return self._decode(detections, prototypes, [letterbox for letterbox, _ in group])
 
-    def _run(self, pixels: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Predictions and prototypes of `(n, h, w, 3)` pixels."""
+    def _run(self, group: Sequence["Fitted"]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predictions and prototypes of the pictures, whose letterboxes have one shape."""
         network: Any = self._network
-        return network(
-            torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float().div_(255)
-        )
+        width, height = group[0][0].outer_wh
+        device = torch.device(self.device)
+        pixels = empty_on_host((len(group), height, width, 3), torch.uint8, device)
+        for outer, (letterbox, image) in zip(pixels.numpy(), group, strict=True):
+            letterbox.apply(image, outer)
+        batch = pixels.to(device, non_blocking=True)
+        return network(batch.permute(0, 3, 1, 2).float().div_(255))
 
     def _suppress(self, predictions: torch.Tensor, confidence: float) -> torch.Tensor:
         """Detections `(n, 6 + c)` of one picture.
@@ -192,84 +203,28 @@ class YoloSegmenter:
         return detections
 
     def _decode(
-        self, detections: torch.Tensor, prototypes: torch.Tensor, letterbox: "Letterbox"
-    ) -> list[Segment]:
-        scores = detections[:, 4:6].cpu().numpy()
-        boxes = letterbox.boxes_to_picture(detections[:, :4].cpu().numpy())
-        logits = _mask_logits(detections[:, 6:], prototypes)
-        masks = [decode_mask(each, box, letterbox) for each, box in zip(logits, boxes, strict=True)]
+        self,
+        detections: Sequence[torch.Tensor],
+        prototypes: torch.Tensor,
+        letterboxes: Sequence[Letterbox],
+    ) -> list[list[Segment]]:
+        counts = [len(each) for each in detections]
+        on_host = to_host(torch.cat([each[:, :6] for each in detections]))
+        found = np.split(on_host, np.cumsum(counts)[:-1])
+        boxes = [
+            letterbox.boxes_to_picture(each[:, :4])
+            for letterbox, each in zip(letterboxes, found, strict=True)
+        ]
+        coefficients = [each[:, 6:] for each in detections]
+        masks = self._masks(boxes, coefficients, prototypes, letterboxes)
+        return [self._segments(each[:, 4:], made) for each, made in zip(found, masks, strict=True)]
+
+    def _segments(self, scores: NDArray[np.float32], masks: Sequence[Mask | None]) -> list[Segment]:
         return [
             Segment(mask, label=self._labels[int(label)], confidence=float(score))
             for mask, (score, label) in zip(masks, scores, strict=True)
             if mask is not None
         ]
-
-
-@dataclass(frozen=True)
-class Letterbox:
-    """How a picture is fitted into the network's input: scaled to `inner_wh`, grey around.
-
-    Its corner is at `left`, `top`. The geometry is that of ultralytics' `LetterBox(auto=True)`: the
-    smallest rectangle of whole strides.
-    """
-
-    picture_wh: tuple[int, int]
-    inner_wh: tuple[int, int]
-    outer_wh: tuple[int, int]
-    left: int
-    top: int
-
-    @classmethod
-    def of(cls, picture_wh: tuple[int, int], size: int, stride: int) -> "Letterbox":
-        """The letterbox whose longer inner side is `size`."""
-        scale = size / max(picture_wh)
-        inner_width, inner_height = (max(round(side * scale), 1) for side in picture_wh)
-        pad_x, pad_y = (size - inner_width) % stride, (size - inner_height) % stride
-        return cls(
-            picture_wh,
-            (inner_width, inner_height),
-            (inner_width + pad_x, inner_height + pad_y),
-            left=round(pad_x / 2 - 0.1),
-            top=round(pad_y / 2 - 0.1),
-        )
-
-    @property
-    def scale_xy(self) -> tuple[float, float]:
-        """Input pixels for one pixel of the picture."""
-        return self.inner_wh[0] / self.picture_wh[0], self.inner_wh[1] / self.picture_wh[1]
-
-    def apply(self, image: RgbImage) -> RgbImage:
-        """The picture as the network sees it, `(outer height, outer width, 3) uint8`."""
-        width, height = self.inner_wh
-        outer = np.full((self.outer_wh[1], self.outer_wh[0], 3), PADDING_GREY, dtype=np.uint8)
-        inner = image if image.shape[:2] == (height, width) else cv2.resize(image, self.inner_wh)
-        outer[self.top : self.top + height, self.left : self.left + width] = inner
-        return outer
-
-    def boxes_to_picture(self, xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Boxes `(n, 4)` of the network's input in pixels of the picture, clipped to it."""
-        corner = np.array([self.left, self.top] * 2, dtype=np.float32)
-        scale = np.array(self.scale_xy * 2, dtype=np.float32)
-        return np.clip((xyxy - corner) / scale, 0, np.array(self.picture_wh * 2, dtype=np.float32))
-
-    def prototype_positions(
-        self, columns: Positions, rows: Positions
-    ) -> tuple[Positions, Positions]:
-        """Where these positions of the picture lie on the grid of the prototypes.
-
-        They stay within the centres of the outermost prototypes inside the picture. Those in the
-        grey say that nothing is there, and would cut a rim off every object at the picture's edge.
-        """
-        return (
-            self._along(columns, self.picture_wh[0], self.inner_wh[0], self.left),
-            self._along(rows, self.picture_wh[1], self.inner_wh[1], self.top),
-        )
-
-    @staticmethod
-    def _along(centres: Positions, picture_side: int, inner_side: int, start: int) -> Positions:
-        inset = min(PROTO_STRIDE / 2, inner_side / 2)
-        inside = np.clip(centres * inner_side / picture_side, inset, inner_side - inset)
-        return (inside + start) / PROTO_STRIDE - 0.5
 
 
 Fitted = tuple[Letterbox, RgbImage]
@@ -282,52 +237,6 @@ def _with_one_shape(fitted: Sequence[Fitted]) -> list[list[int]]:
     for index, (letterbox, _) in enumerate(fitted):
         alike[letterbox.outer_wh].append(index)
     return list(alike.values())
-
-
-def decode_mask(
-    logits: NDArray[np.float32], xyxy: NDArray[np.float32], letterbox: Letterbox
-) -> Mask | None:
-    """The mask of one detection at full resolution; None if no pixel in its box is set.
-
-    `logits` is `(h, w)` at the prototypes' resolution. It is interpolated (bilinear) at the centre
-    of every pixel of the box, so the cost is the box's area and not the picture's.
-    """
-    x1, y1, x2, y2 = (int(side) for side in np.ceil(xyxy))
-    if x1 >= x2 or y1 >= y2:
-        return None
-    columns, rows = letterbox.prototype_positions(np.arange(x1, x2) + 0.5, np.arange(y1, y2) + 0.5)
-    across = _interpolate_axis(logits, columns, axis=1)
-    bits = np.empty((y2 - y1, x2 - x1), dtype=np.bool_)
-    for strip in _strips(y2 - y1, x2 - x1):
-        np.greater(_interpolate_axis(across, rows[strip], axis=0), 0, out=bits[strip])
-    return Mask.from_window(bits, (x1, y1), letterbox.picture_wh)
-
-
-def _strips(height: int, width: int) -> Iterator[slice]:
-    """Groups of rows of some 64k pixels each: they stay in the cache, and need few large floats."""
-    step = max(1, 2**16 // width)
-    return (slice(start, start + step) for start in range(0, height, step))
-
-
-def _interpolate_axis(values: NDArray[np.float32], at: Positions, axis: int) -> NDArray[np.float32]:
-    """`values` sampled linearly along one axis at fractional positions, with the edge continued."""
-    at = np.clip(at, 0, values.shape[axis] - 1)
-    below = at.astype(np.intp)
-    above = np.minimum(below + 1, values.shape[axis] - 1)
-    weight = (at - below).astype(np.float32)
-    weight = weight[:, None] if axis == 0 else weight[None, :]
-    low, high = values.take(below, axis), values.take(above, axis)
-    high -= low
-    high *= weight
-    high += low
-    return high
-
-
-def _mask_logits(coefficients: torch.Tensor, prototypes: torch.Tensor) -> NDArray[np.float32]:
-    """Logits `(n, h, w)` of each detection at the prototypes' resolution."""
-    channels, height, width = prototypes.shape
-    logits = coefficients @ prototypes.float().view(channels, -1)
-    return logits.view(-1, height, width).cpu().numpy()
 
 
 def import_ultralytics(config_dir: Path | None = None) -> None:

@@ -13,7 +13,9 @@ import torch
 from seg_pipeline.domain import Mask, RgbImage
 from seg_pipeline.errors import ModelError, ModelFailed, ModelOutOfMemory
 from seg_pipeline.segmenters import Segmenter
-from seg_pipeline.segmenters.yolo.segmenter import Letterbox, YoloSegmenter, decode_mask
+from seg_pipeline.segmenters.yolo.letterbox import Letterbox
+from seg_pipeline.segmenters.yolo.masks import decode_mask
+from seg_pipeline.segmenters.yolo.segmenter import YoloSegmenter
 from seg_pipeline_tests.odd_names import ODD_NAMES
 from seg_pipeline_tests.segmenters.models import save_untrained_yolo
 
