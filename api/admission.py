@@ -1,5 +1,6 @@
 """Limits on concurrent work. A request beyond them gets a time to try again; a probe never does."""
 
+import asyncio
 import ipaddress
 import shutil
 import time
@@ -20,6 +21,8 @@ from seg_pipeline.store import Store, keys
 
 READERS = 32
 """The most bodies that are read from the network at the same moment."""
+
+LISTS_AT_ONCE = 2
 
 SLOW_TURNS = 8
 SLOW_BYTES = 1024
@@ -188,6 +191,8 @@ class Admission:
     backlog: Backlog
     exports: ExportTurns
     turns: ReadTurns = field(default_factory=lambda: ReadTurns(READERS))
+    lists: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LISTS_AT_ONCE))
+    """A turn to read a batch's list, which is in memory meanwhile."""
 
     @classmethod
     def build(cls, settings: Settings, store: Store) -> "Admission":

@@ -25,6 +25,9 @@ from seg_pipeline.domain import (
 )
 from seg_pipeline.errors import (
     AnimatedImage,
+    BatchConflict,
+    BatchNotFound,
+    BatchTooLarge,
     IdempotencyKeyReused,
     ImageTooCostly,
     ImageTooLarge,
@@ -55,6 +58,7 @@ from seg_pipeline.errors import (
 from seg_pipeline.imaging.images import identify
 
 JOB = "abc123"
+BATCH = "summer"
 
 
 def error_examples() -> dict[str, SegPipelineError]:
@@ -65,6 +69,7 @@ def error_examples() -> dict[str, SegPipelineError]:
 def _errors() -> Iterator[SegPipelineError]:
     yield from _of_the_request()
     yield from _of_what_is_named()
+    yield from _of_batches()
     yield from _of_the_picture()
     yield from _of_the_service()
 
@@ -114,6 +119,14 @@ def _of_what_is_named() -> Iterator[SegPipelineError]:
     )
     yield NothingToTell(f"job {JOB} has not ended yet; the app server will be told when it has.")
     yield AssetNotFound(f"job {JOB} has no file crops/x.webp, or it has expired.")
+
+
+def _of_batches() -> Iterator[SegPipelineError]:
+    yield BatchConflict(BATCH)
+    yield BatchNotFound(BATCH)
+    yield BatchTooLarge(
+        "the batch has more than MAX_BATCH_JOBS = 10000 pictures; send it in parts."
+    )
 
 
 def _of_the_picture() -> Iterator[SegPipelineError]:

@@ -42,7 +42,7 @@ async def accept_upload(
     request: Request, service: Service, options: UploadOptions, resize: int | None
 ) -> Accepted:
     """Reads a picture (raw or in a form) and accepts its job. `resize` is the path's."""
-    async with _receiving(request, service) as (reader, spool):
+    async with receiving(request, service) as (reader, spool):
         if not is_multipart(request):
             await reader.image(spool)
             return await _accept(request, service, _resized(options, resize), spool)
@@ -54,7 +54,7 @@ async def accept_upload(
 
 async def accept_job(request: Request, service: Service, options: JobOptions) -> Accepted:
     """Reads a job (JSON, or a form with a picture or a URL) and accepts it."""
-    async with _receiving(request, service) as (reader, spool):
+    async with receiving(request, service) as (reader, spool):
         if is_multipart(request):
             form = await reader.form(spool, JobOptions.model_fields)
             picture = spool if form.has_picture else None
@@ -118,7 +118,7 @@ def _given(options: UploadOptions) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _receiving(request: Request, service: Service) -> AsyncIterator[tuple[BodyReader, Spool]]:
+async def receiving(request: Request, service: Service) -> AsyncIterator[tuple[BodyReader, Spool]]:
     """A reader of the body, and the spool of its picture.
 
     Raises TooManyRequests or Busy before anything is read.

@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from api.batch_schemas import BATCH_EXAMPLE, BATCH_JOBS_EXAMPLE, BATCHES_EXAMPLE
 from api.error_examples import error_examples
 from api.error_responses import STATUS_BY_CODE, failure_body, status_of
 from api.schemas import (
@@ -28,6 +29,9 @@ _EXAMPLES = {
     "page": PAGE_EXAMPLE,
     "models": MODELS_EXAMPLE,
     "parked": PARKED_PAGE_EXAMPLE,
+    "batch": BATCH_EXAMPLE,
+    "batch_jobs": BATCH_JOBS_EXAMPLE,
+    "batches": BATCHES_EXAMPLE,
 }
 """Shown by reference: FastAPI drops nulls from inline examples, and so required fields."""
 

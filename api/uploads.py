@@ -34,6 +34,10 @@ class BodyReader:
         """Reads the body as the picture's bytes. Raises ImageTooLarge as soon as that is known."""
         await self._read(spool.write, self.max_image_bytes, self._image_too_large())
 
+    async def whole(self, spool: Spool, limit_bytes: int, error: Exception) -> None:
+        """Reads a body of any kind into the spool; raises `error` above the limit."""
+        await self._read(spool.write, limit_bytes, error)
+
     async def json_bytes(self, limit_bytes: int) -> bytes:
         """The whole body; BodyTooLarge above the limit."""
         pieces: list[bytes] = []

@@ -11,6 +11,7 @@ from seg_pipeline.defs.alarms import (
 )
 from seg_pipeline.defs.asset_specs import ARRIVALS
 from seg_pipeline.defs.assets import segmentation_assets
+from seg_pipeline.defs.batch_sensors import batches_sensor
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.operations import operator_jobs
 from seg_pipeline.defs.pruning import prune_job, prune_schedule, pruned
@@ -39,6 +40,7 @@ defs = dg.Definitions(
     jobs=[segment_images, prune_job, check_job, audit_job, *operator_jobs],
     sensors=[
         build_queue_sensor(get_settings()),
+        batches_sensor,
         inbox_sensor,
         sweeper,
         build_courier_sensor(get_settings()),

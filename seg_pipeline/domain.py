@@ -29,6 +29,11 @@ UUID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 _UUID = re.compile(UUID_PATTERN)
 _NUMBER = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _QUEUES = "queue-"
+_OF_BATCH = re.compile(r"batch-([A-Za-z0-9][A-Za-z0-9_-]{0,50})-([0-9]{6})")
+BATCH_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,50}"
+MAX_BATCH_JOBS = 1_000_000
+"""What the number in a job's uuid can count."""
+
 DEMO_MODELS = ("demo-yolo", "demo-sam2")
 
 MAX_RESIZE = 8192
@@ -93,9 +98,32 @@ def queue_uuid(uuid: str) -> str:
 
 def check_client_uuid(uuid: str) -> str:
     """The uuid, if a client may give it to a job; else InvalidUuid."""
-    if re.fullmatch(rf"{_QUEUES}[0-9a-f]{{40}}", check_uuid(uuid)):
+    if re.fullmatch(rf"{_QUEUES}[0-9a-f]{{40}}", check_uuid(uuid)) or batch_of(uuid):
         raise InvalidUuid(uuid)
     return uuid
+
+
+def check_batch_id(batch_id: str) -> str:
+    """The id, if it can name a batch: a uuid of at most 51 characters; else InvalidUuid."""
+    if not re.fullmatch(BATCH_ID_PATTERN, batch_id):
+        raise InvalidUuid(batch_id)
+    return batch_id
+
+
+def batch_uuid(batch_id: str, index: int) -> str:
+    """The uuid of a batch's job, by its place from 0. Clients may send none like it."""
+    return f"batch-{batch_id}-{index:06d}"
+
+
+def batch_of(uuid: str) -> str | None:
+    """The batch that the job belongs to; None for a job of its own."""
+    found = _OF_BATCH.fullmatch(uuid)
+    return found[1] if found else None
+
+
+def index_in_batch(uuid: str) -> int:
+    """The place of a batch's job in the batch, from 0."""
+    return int(uuid.rpartition("-")[2])
 
 
 def check_resize(resize: int | None) -> int | None:

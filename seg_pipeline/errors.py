@@ -5,9 +5,10 @@ SegPipelineError
 │   ├── InvalidRequest      ├── InvalidUuid  ├── InvalidResize  ├── InvalidTtl  ├── UnknownModel
 │   │                       ├── InvalidParameter  └── InvalidUrl
 │   ├── OutputTooLarge      more pixels of cut-outs, or corners of a polygon, than may be made
-│   ├── JobConflict         the uuid stands for another request
+│   ├── JobConflict  ├── BatchConflict         the uuid stands for another request
 │   ├── IdempotencyKeyReused
-│   ├── JobNotFound
+│   ├── JobNotFound  ├── BatchNotFound
+│   ├── BatchTooLarge       more pictures or bytes than a batch may have
 │   ├── ParkedNotFound  ├── NotReplayable  ├── NotFailed
 │   └── NothingToTell       the app server is not to be told of the job, or not yet
 ├── ImageError              the picture's fault
@@ -165,6 +166,33 @@ class JobNotFound(RequestError):
 
     def __init__(self, uuid: str) -> None:
         super().__init__(f"job {uuid} does not exist or has expired.")
+
+
+class BatchConflict(RequestError):
+    """The uuid is taken by a batch with a different request."""
+
+    code = "batch_conflict"
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(
+            f"batch {batch_id} exists with a different request; send another uuid or the same"
+            " request."
+        )
+
+
+class BatchNotFound(RequestError):
+    """No such batch, or it has expired."""
+
+    code = "batch_not_found"
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(f"batch {batch_id} does not exist or has expired.")
+
+
+class BatchTooLarge(RequestError):
+    """A batch has more pictures or bytes than MAX_BATCH_JOBS and the like allow."""
+
+    code = "batch_too_large"
 
 
 class ParkedNotFound(RequestError):

@@ -13,7 +13,7 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from seg_pipeline.domain import MAX_TTL_SECONDS
+from seg_pipeline.domain import MAX_BATCH_JOBS, MAX_TTL_SECONDS
 
 InferenceMode = Literal["exact", "turbo"]
 """How models run: in full precision, or in the fastest form with the same segments."""
@@ -213,6 +213,12 @@ class Settings(BaseSettings):
         50_000, ge=1, description="With so many jobs unfinished, new ones get 503."
     )
     max_exports: int = Field(2, ge=1, description="Exports made at once; more wait, then get 503.")
+    max_batch_jobs: int = Field(
+        10_000, ge=1, le=MAX_BATCH_JOBS, description="Pictures of a batch, at most."
+    )
+    max_batch_list_bytes: int = Field(
+        16 * 2**20, ge=1, description="Larger lists of a batch's addresses are refused."
+    )
     min_free_bytes: int = Field(
         256 * 2**20, ge=0, description="Uploads that would leave less disk free get 503."
     )

@@ -18,6 +18,7 @@ ELSEWHERE = {
     # What answers look like: tested by the requests that get them
     "api/error_examples.py": "api/test_openapi_examples.py",
     "api/schemas.py": "api/routes/test_jobs.py",
+    "api/batch_schemas.py": "api/routes/test_batches.py",
     "api/views.py": "api/routes/test_jobs.py",
     "api/readiness.py": "api/routes/test_health.py",
     "api/routes/documentation.py": "api/test_openapi.py",

@@ -13,6 +13,7 @@ import dagster as dg
 
 from seg_pipeline.defs.asset_specs import OPERATORS
 from seg_pipeline.defs.partitions import job_partitions
+from seg_pipeline.domain import batch_of
 from seg_pipeline.jobs.heartbeats import (
     all_fetchers,
     all_workers,
@@ -87,6 +88,7 @@ class Pruned:
     """
 
     jobs: int = 0
+    batches: int = 0
     orphans: int = 0
     partitions: int = 0
     runs: int = 0
@@ -198,6 +200,7 @@ def _due(
     stage_context: StageContext, instance: dg.DagsterInstance, now: datetime
 ) -> Iterator[Step]:
     expired: list[str] = []
+    yield "batches", _expired_batches(stage_context, now), 1
     yield "jobs", _expired_jobs(stage_context, now, expired), AT_ONCE
     yield "partitions", _partitions(stage_context, instance, expired), 1
     runs = _old_runs(stage_context, instance, now)
@@ -269,6 +272,13 @@ prune_schedule = dg.ScheduleDefinition(
 )
 
 
+def _expired_batches(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
+    """Batches whose time is over; their jobs then expire as others do."""
+    batches = stage_context.repository.batches
+    for batch_id in batches.expired(now, LEFTOVER_GRACE):
+        yield partial(batches.forget, batch_id)
+
+
 def _expired_jobs(
     stage_context: StageContext, now: datetime, expired: list[str]
 ) -> Iterator[Removal]:
@@ -281,7 +291,10 @@ def _expired_jobs(
     busy = {uuid for heartbeat in heartbeats for uuid in heartbeat.uuids}
     if stage_context.settings.app_server_url:
         busy |= stage_context.repository.outbox.uuids()
+    batches = set(stage_context.repository.batches.ids())
     for job in stage_context.repository.expiry.expired(now, PER_PRUNE, busy):
+        if batch_of(job.uuid) in batches:  # kept as long as its batch
+            continue
         expired.append(job.uuid)
         yield partial(stage_context.repository.expiry.expire, job)
 

@@ -6,7 +6,7 @@ says with which code, and whose fault that is.
 
 from collections.abc import Sequence
 
-from seg_pipeline.domain import shown_model
+from seg_pipeline.domain import batch_of, shown_model
 from seg_pipeline.errors import SegPipelineError
 from seg_pipeline.jobs.claims import Claim
 
@@ -15,6 +15,7 @@ JOBS = "seg/jobs"
 MODEL = "seg/model"
 CAME_BY = "seg/came_by"
 ATTEMPT = "seg/attempt"
+BATCH = "seg/batch"
 CODE = "seg/code"
 FAULT = "seg/fault"
 
@@ -29,6 +30,7 @@ def tags_of_run(claims: Sequence[Claim]) -> dict[str, str]:
         ATTEMPT: _shared([str(claim.attempt) for claim in claims]),
         MODEL: _shared([shown_model(claim.model) for claim in claims if claim.model]),
         CAME_BY: _shared([claim.came_by for claim in claims]),
+        BATCH: _shared([batch_of(claim.uuid) or "" for claim in claims]),
     }
     return {tag: value for tag, value in known.items() if value}
 

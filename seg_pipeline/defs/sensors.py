@@ -1,7 +1,9 @@
 """The sensors that turn waiting jobs into runs, and lost jobs into new runs."""
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import chain
 
 import dagster as dg
 
@@ -16,6 +18,7 @@ from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, job_par
 from seg_pipeline.defs.recovery import RecoveryReport, recover
 from seg_pipeline.defs.run_config import run_config_for
 from seg_pipeline.defs.run_tags import tags_of_run
+from seg_pipeline.domain import batch_of
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.jobs.claims import Claim, new_run_key
 from seg_pipeline.jobs.drain import read_drain
@@ -123,11 +126,7 @@ def _batches(stage_context: StageContext, room: int, workers: int) -> list[list[
     A failed fetch fails its run, which should delay no other job.
     """
     ready, failed = stage_context.repository.claims.waiting_by_picture(JOBS_PER_TICK)
-    batches = split_into_batches(
-        ready[: room * stage_context.settings.batch_size],
-        workers,
-        stage_context.settings.batch_size,
-    )
+    batches = _split(ready, room, workers, stage_context.settings.batch_size)
     now = time.monotonic()
     if ready:
         FAILED_RUN_PACE.note_ready(now)
@@ -135,6 +134,15 @@ def _batches(stage_context: StageContext, room: int, workers: int) -> list[list[
         return batches
     FAILED_RUN_PACE.note_asked(now)
     return batches + [[uuid] for uuid in failed[: min(room, max(1, workers))]]
+
+
+def _split(ready: Sequence[str], room: int, workers: int, batch_size: int) -> list[list[str]]:
+    """The first jobs in runs; a job of its own waits for none that is part of a client's batch."""
+    chosen = ready[: room * batch_size]
+    lone = [uuid for uuid in chosen if batch_of(uuid) is None]
+    others = [uuid for uuid in chosen if batch_of(uuid) is not None]
+    runs = (split_into_batches(uuids, workers, batch_size) for uuids in (lone, others))
+    return [*chain.from_iterable(runs)][:room]
 
 
 def _wait_for_room(instance: dg.DagsterInstance, workers: int, deadline: float) -> int:

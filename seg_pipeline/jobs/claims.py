@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Self, TypeVar
 
-from seg_pipeline.domain import Job, Moment
+from seg_pipeline.domain import Job, Moment, batch_of
 from seg_pipeline.errors import ObjectNotFound
 from seg_pipeline.jobs.fetches import FetchQueue, is_failed_marker
 from seg_pipeline.jobs.markers import marker_name
@@ -18,6 +18,9 @@ from seg_pipeline.store.serialization import UnreadableRecord, load, read, write
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_BATCH_YIELDS = timedelta(hours=1)
+"""So long a batch's job lets jobs of their own go first."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class Claims:
         return True
 
     def _oldest_markers(self) -> list[ObjectInfo]:
-        return sorted(self._store.list(keys.INBOX), key=lambda info: (info.last_modified, info.key))
+        return sorted(self._store.list(keys.INBOX), key=_turn)
 
     def _claim(self, claim: Claim) -> Claim | None:
         """The claim with what is known of its job; None if the job is not this call's."""
@@ -172,6 +175,12 @@ class Claims:
             return None
         except UnreadableRecord:
             return Claim(marker_name(info), 1, "", info.last_modified)
+
+
+def _turn(info: ObjectInfo) -> tuple[datetime, str]:
+    """When the job's turn is: a batch's job lets others go first, but not for ever."""
+    yields = _BATCH_YIELDS if batch_of(marker_name(info)) else timedelta()
+    return info.last_modified + yields, info.key
 
 
 def _at_once(function: Callable[[T], R], items: Sequence[T]) -> list[R]:

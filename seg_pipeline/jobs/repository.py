@@ -23,6 +23,8 @@ from collections.abc import Iterable
 from seg_pipeline.domain import Job, JobStatus
 from seg_pipeline.errors import JobNotFound
 from seg_pipeline.jobs.acceptance import Acceptance
+from seg_pipeline.jobs.batch_work import BatchWork
+from seg_pipeline.jobs.batches import Batches
 from seg_pipeline.jobs.cancels import Cancels
 from seg_pipeline.jobs.claims import Claims
 from seg_pipeline.jobs.expiry import Expiry
@@ -59,6 +61,10 @@ class JobRepository:
         self.cancels = Cancels(store, self.results)
         self.claims = Claims(store, self.fetches, self.results)
         self.expiry = Expiry(store, self.results, self.removal)
+        self.batches = Batches(store, self.removal)
+        self.batch_work = BatchWork(
+            store, self.batches, self.acceptance, self.results, self.cancels
+        )
 
     def job(self, uuid: str) -> Job:
         """The job as it was requested; raises JobNotFound."""

@@ -1,10 +1,11 @@
 """The ends of jobs: a result is written, its delivery recorded, its indexes made."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from seg_pipeline.domain import Job
+from seg_pipeline.domain import Job, batch_of
 from seg_pipeline.errors import Fault, fault_of
 from seg_pipeline.jobs.outbox import Outbox
 from seg_pipeline.jobs.records import OUTCOMES, Result, StoredResult
@@ -82,6 +83,7 @@ class Results:
             partial(self._store.put, keys.done(done, uuid), b""),
             *(partial(self._store.delete, keys.done(other, uuid)) for other in others),
             partial(self._store.put, result.expiry_key, b""),
+            *(partial(self._store.put, key, b"") for key in _news_for_its_batch(result)),
             partial(read_job, self._store, uuid),
         ]
         *_, now = self._store.at_once(calls)
@@ -92,6 +94,14 @@ class Results:
         fetching = [keys.fetching(uuid)] if now is None or now.image_url else []
         markers = [keys.inflight(uuid), keys.inbox(uuid), keys.cancel(uuid), *fetching]
         self._store.at_once([partial(self._store.delete, key) for key in markers])
+
+
+def _news_for_its_batch(result: Result) -> list[str]:
+    """The marker by which the batch of the job counts this end."""
+    if batch_of(result.uuid) is None:
+        return []
+    since_epoch = result.completed_at - datetime.fromtimestamp(0, UTC)
+    return [keys.batch_news(result.uuid, since_epoch // timedelta(microseconds=1))]
 
 
 def count_end(result: Result, via: str) -> None:

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Annotated, Any, NamedTuple, Self
 
 from seg_pipeline.adapters.image_fetch import public_address
-from seg_pipeline.domain import Job, JobStatus, RgbImage, Segment
+from seg_pipeline.domain import Job, JobStatus, RgbImage, Segment, batch_of
 from seg_pipeline.errors import (
     DeviceBroken,
     JobCancelled,
@@ -728,6 +728,7 @@ def _result_metadata(job: Job, result: Result) -> Metadata:
         "found": result.segments,
         "model": result.model,
         "came_by": job.via,
+        **({"batch": batch} if (batch := batch_of(job.uuid)) else {}),
         "waited_seconds": _seconds_between(job.accepted_at, result.started_at),
         "total_seconds": _seconds_between(job.accepted_at, result.completed_at),
         "expires_at": result.expires_at,

@@ -218,7 +218,16 @@ def _is_only_copy(key: str) -> bool:
     name = key.rpartition("/")[2]
     markers = (keys.FETCHING, keys.INBOX, keys.PARKED, keys.IDEMPOTENCY)
     is_source = name.startswith("source.") and not keys.is_fetched(key)
-    return key.startswith(markers) or name == "request.json" or is_source
+    is_client_s = is_source or name == "request.json" or _is_of_a_batch_s_client(key)
+    return key.startswith(markers) or is_client_s
+
+
+def _is_of_a_batch_s_client(key: str) -> bool:
+    """Whether it is what a client sent as a batch, or the marker that leads to it."""
+    if key.startswith(keys.BATCH_WORK):
+        return "@" not in key
+    name = key.rpartition("/")[2]
+    return key.startswith(keys.BATCHES) and name not in ("progress.json", "delivery.json")
 
 
 def _info(key: str, status: os.stat_result) -> ObjectInfo:

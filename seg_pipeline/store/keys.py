@@ -31,6 +31,8 @@ ALARMS_STATE = "state/alarms"
 DRAIN_STATE = "state/drain"
 CANCELS = "cancels/"
 RETRIES = "retries/"
+BATCHES = "batches/"
+BATCH_WORK = "batch-work/"
 CHECKS = "checks/"
 IDEMPOTENCY = "idempotency/"
 RUN_LOGS = "run-logs/"
@@ -40,6 +42,7 @@ FORMAT = "format.json"
 PREFIXES = (
     *(ASSETS, FETCHING, INBOX, INFLIGHT, DONE, EXPIRY, WORKERS, FETCHERS, PARKED, OUTBOX),
     *(CANCELS, RETRIES, IDEMPOTENCY, METRICS, METRICS_PAST, "state/", CHECKS, RUN_LOGS),
+    *(BATCHES, BATCH_WORK),
 )
 """All prefixes of the service's own keys, in a bucket that may hold other files."""
 
@@ -252,6 +255,41 @@ def metrics(process: str) -> str:
 def metrics_past(generation: int) -> str:
     """The sum of the ended processes' metrics; the last generation counts."""
     return f"{METRICS_PAST}{generation:012d}"
+
+
+def batch_file(batch_id: str, name: str) -> str:
+    """A file of a batch: `batches/{id}/{name}`."""
+    return f"{BATCHES}{batch_id}/{name}"
+
+
+def batch_request(batch_id: str) -> str:
+    """The batch as requested."""
+    return batch_file(batch_id, "batch.json")
+
+
+def batch_portion(batch_id: str, number: int) -> str:
+    """Some of the batch's entries, in order; numbered from 0."""
+    return batch_file(batch_id, f"entries/{number:04d}.json")
+
+
+def batch_picture(batch_id: str, index: int, sha256: str) -> str:
+    """A picture that came with the batch, until its job has it."""
+    return batch_file(batch_id, f"pictures/{index:06d}-{sha256}")
+
+
+def batch_progress(batch_id: str) -> str:
+    """How far the batch has come."""
+    return batch_file(batch_id, "progress.json")
+
+
+def batch_work(batch_id: str) -> str:
+    """A batch that has not ended, or whose end is to be told; it holds a word if cancelled."""
+    return f"{BATCH_WORK}{batch_id}"
+
+
+def batch_news(uuid: str, ended_at_microseconds: int) -> str:
+    """One end of a batch's job, yet to be counted. No uuid and no id holds an `@`."""
+    return f"{BATCH_WORK}{uuid}@{ended_at_microseconds}"
 
 
 def run_logs(run_id: str) -> str:

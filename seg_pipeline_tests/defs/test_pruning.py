@@ -34,6 +34,7 @@ from seg_pipeline_tests.builders import (
     make_job,
     make_result,
 )
+from seg_pipeline_tests.jobs.batches_in_store import accept_batch, advance, finish_waiting
 from seg_pipeline_tests.pipeline.test_stages import run_stages
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
@@ -457,3 +458,19 @@ def test_an_idempotency_key_goes_after_its_time(
     assert prune(stage_context, instance, later(seconds=59)) == Pruned()
     assert prune(stage_context, instance, later(seconds=61)).idempotency_keys == 1
     assert stage_context.store.list(keys.IDEMPOTENCY) == []
+
+
+def test_a_batch_s_jobs_stay_as_long_as_the_batch(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """Its first jobs are over long before its last ones are, and one file shall hold all."""
+    stage_context = make_context(tmp_path)
+    repository = stage_context.repository
+    batch = accept_batch(repository, ttl_seconds=7200)
+    advance(repository)
+    finish_waiting(repository)
+    advance(repository)
+    assert prune(stage_context, instance, NOON + timedelta(hours=1.5)).jobs == 0
+    counts = prune(stage_context, instance, NOON + timedelta(hours=2))
+    assert (counts.batches, counts.jobs) == (1, 3)
+    assert repository.batches.find(batch.id) is None

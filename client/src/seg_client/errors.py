@@ -193,6 +193,24 @@ class JobCancelled(RequestError):
     code, status = "cancelled", 409
 
 
+class BatchNotFound(RequestError):
+    """No such batch, or it has expired."""
+
+    code, status = "batch_not_found", 404
+
+
+class BatchConflict(RequestError):
+    """The uuid is taken by a batch with a different request."""
+
+    code, status = "batch_conflict", 409
+
+
+class BatchTooLarge(RequestError):
+    """A batch has more pictures or bytes than MAX_BATCH_JOBS and the like allow."""
+
+    code, status = "batch_too_large", 413
+
+
 class JobConflict(RequestError):
     """The uuid is taken by a job with a different request."""
 

@@ -1,0 +1,266 @@
+"""The work on batches: entries become jobs in portions, ends are counted, the end is told.
+
+One process at a time does it, and may die at any write: what it did not record is done again.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
+
+from seg_pipeline.domain import batch_of, index_in_batch
+from seg_pipeline.errors import (
+    BatchNotFound,
+    JobCancelled,
+    ObjectNotFound,
+    SegPipelineError,
+    StoreUnavailable,
+)
+from seg_pipeline.jobs.acceptance import Acceptance
+from seg_pipeline.jobs.batch_records import Batch, Entry, EntryState, Progress, state_of
+from seg_pipeline.jobs.batches import CANCEL, Batches
+from seg_pipeline.jobs.cancels import Cancels
+from seg_pipeline.jobs.markers import each_marker, marker_name
+from seg_pipeline.jobs.records import FailureReason, Timing, failed_result
+from seg_pipeline.jobs.results import Results
+from seg_pipeline.jobs.stored_jobs import read_job, read_result
+from seg_pipeline.store import ObjectInfo, Store, keys
+from seg_pipeline.store.serialization import write
+
+LEAST_WINDOW = 8
+"""Jobs that a batch may have under way, however many batches there are."""
+
+PER_PASS = 64
+PICTURES_PER_PASS = 8
+"""Jobs of a batch that one pass accepts; fewer with pictures, which are in memory meanwhile."""
+
+QUIET = timedelta(seconds=10)
+"""A batch that changes after its end, since jobs were run again, is told of when it rests."""
+
+
+@dataclass
+class WorkReport:
+    """What passes did; `batches` are under way after the last."""
+
+    batches: int = 0
+    accepted: int = 0
+    counted: int = 0
+    ended: list[str] = field(default_factory=list)
+
+    def add(self, later: "WorkReport") -> None:
+        """Adds what a later pass did."""
+        self.batches = later.batches
+        self.accepted += later.accepted
+        self.counted += later.counted
+        self.ended += later.ended
+
+    def summary(self) -> str:
+        """One sentence for the tick."""
+        return (
+            f"{self.batches} batches under way: {self.accepted} jobs accepted,"
+            f" {self.counted} ends counted, {len(self.ended)} batches ended."
+        )
+
+
+@dataclass
+class _Todo:
+    """What the markers say of a batch: its own marker, and its jobs' ends, places by keys."""
+
+    marker: ObjectInfo | None = None
+    news: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self.marker is not None and self.marker.size == len(CANCEL)
+
+
+@dataclass
+class _Pass:
+    """What holds for all batches of a pass, and what the pass did."""
+
+    now: datetime
+    share: int
+    look: bool
+    report: WorkReport
+
+
+class BatchWork:
+    """Advances the batches of a store."""
+
+    def __init__(
+        self,
+        store: Store,
+        batches: Batches,
+        acceptance: Acceptance,
+        results: Results,
+        cancels: Cancels,
+    ) -> None:
+        self._store = store
+        self._batches = batches
+        self._acceptance = acceptance
+        self._results = results
+        self._cancels = cancels
+
+    def advance(self, window: int, now: datetime, look: bool = False) -> WorkReport:
+        """One pass over all batches, which together have some `window` jobs under way at most.
+
+        With `look`, every job under way is looked at, also without news of it: so a marker that
+        got lost holds up no batch. Raises StoreUnavailable.
+        """
+        todo = self._todo()
+        batches = sum(each.marker is not None for each in todo.values())
+        report = WorkReport(batches)
+        passing = _Pass(now, max(LEAST_WINDOW, window // max(1, batches)), look, report)
+        for batch_id, each in sorted(todo.items()):
+            try:
+                self._advance(self._batches.get(batch_id), each, passing)
+            except BatchNotFound:  # deleted
+                self._drop([*each.news, keys.batch_work(batch_id)])
+        return report
+
+    def _todo(self) -> dict[str, _Todo]:
+        todo: dict[str, _Todo] = defaultdict(_Todo)
+        for info in each_marker(self._store, keys.BATCH_WORK):
+            uuid, at, _ = marker_name(info).partition("@")
+            if not at:
+                todo[uuid].marker = info
+            elif batch_id := batch_of(uuid):
+                todo[batch_id].news[info.key] = index_in_batch(uuid)
+        return todo
+
+    def _advance(self, batch: Batch, todo: _Todo, passing: _Pass) -> None:
+        """The progress is written before the markers go that it counts."""
+        before = self._batches.progress(batch)
+        progress = self._counted(batch, before, todo, passing)
+        if progress is not before and todo.marker is None:  # its new end is to be told
+            self._store.create(keys.batch_work(batch.id), b"")
+        if todo.is_cancelled:
+            progress = self._cancelled(batch, progress, passing.now)
+        accepted: Mapping[int, Entry] = {}
+        if todo.marker is not None:
+            progress, accepted = self._expanded(batch, progress, passing)
+        progress = _ended(progress, passing.now).sampled(passing.now)
+        if progress != before:
+            self._store.put(keys.batch_progress(batch.id), write(progress))
+        self._drop([*todo.news, *_pictures(batch, accepted)])
+        if todo.marker is not None and progress.is_over:
+            self._end(batch, before, progress, passing)
+
+    def _counted(self, batch: Batch, progress: Progress, todo: _Todo, passing: _Pass) -> Progress:
+        looked = progress.indices(EntryState.OPEN) if passing.look else []
+        ends = self._ends(batch, progress, {*todo.news.values(), *looked})
+        after = progress.with_states(ends, passing.now)
+        passing.report.counted += after.ended - progress.ended
+        return after
+
+    def _ends(
+        self, batch: Batch, progress: Progress, indices: Collection[int]
+    ) -> dict[int, EntryState]:
+        """The states of those entries whose jobs have ended, or are gone."""
+        known = sorted(index for index in indices if index < batch.total)
+        reads = [partial(read_result, self._store, batch.uuid(index)) for index in known]
+        ends: dict[int, EntryState] = {}
+        for index, stored in zip(known, self._store.at_once(reads), strict=True):
+            if stored is not None:
+                ends[index] = state_of(stored.result)
+            elif progress.states[index] == EntryState.OPEN and self._is_gone(batch.uuid(index)):
+                ends[index] = EntryState.CANCELLED
+        return ends
+
+    def _is_gone(self, uuid: str) -> bool:
+        return self._store.head(keys.request(uuid)) is None
+
+    def _expanded(
+        self, batch: Batch, progress: Progress, passing: _Pass
+    ) -> tuple[Progress, Mapping[int, Entry]]:
+        """The progress after the acceptance of the next entries, and these."""
+        room = min(PER_PASS, passing.share - progress.count(EntryState.OPEN))
+        indices = progress.indices(EntryState.WAITING, limit=max(0, room))
+        entries = _affordable(self._batches.chosen(batch, indices))
+        calls = [
+            partial(self._accept, batch, index, entry, passing.now)
+            for index, entry in entries.items()
+        ]
+        refused = {
+            index: reason
+            for index, reason in zip(entries, self._store.at_once(calls), strict=True)
+            if reason is not None
+        }
+        passing.report.accepted += len(entries) - len(refused)
+        states = {i: EntryState.FAILED if i in refused else EntryState.OPEN for i in entries}
+        after = progress.with_states(states, passing.now)
+        if refused:
+            after = replace(after, refused={**progress.refused, **refused})
+        return after, entries
+
+    def _accept(
+        self, batch: Batch, index: int, entry: Entry, now: datetime
+    ) -> FailureReason | None:
+        """Accepts an entry's job, perhaps again. Gives the reason why there can be none."""
+        try:
+            job = batch.job(index, entry, now)
+            self._acceptance.accept(job, self._picture(batch, index, entry))
+        except StoreUnavailable:
+            raise
+        except ObjectNotFound:
+            if read_job(self._store, batch.uuid(index)):  # it was accepted, and has its picture
+                return None
+            return FailureReason("object_not_found", "its picture is gone from the store.")
+        except SegPipelineError as error:
+            return FailureReason(error.code, str(error))
+        return None
+
+    def _picture(self, batch: Batch, index: int, entry: Entry) -> bytes | None:
+        if entry.sha256 is None:
+            return None
+        return self._store.get(keys.batch_picture(batch.id, index, entry.sha256))
+
+    def _cancelled(self, batch: Batch, progress: Progress, now: datetime) -> Progress:
+        """Ends what waits, and has stopped what a worker has."""
+        for index in progress.indices(EntryState.OPEN):
+            self._cancel_job(batch.uuid(index), now)
+        waiting = progress.indices(EntryState.WAITING)
+        return progress.with_states(dict.fromkeys(waiting, EntryState.CANCELLED), now)
+
+    def _cancel_job(self, uuid: str, now: datetime) -> None:
+        job = read_job(self._store, uuid)
+        if job is None:
+            return
+        if self._store.head(keys.inflight(uuid)):
+            self._cancels.request(uuid)
+        else:
+            result = failed_result(job, JobCancelled(uuid), Timing(now, now))
+            self._results.finish(result, keep_earlier=True)
+
+    def _end(self, batch: Batch, before: Progress, progress: Progress, passing: _Pass) -> None:
+        """Takes the batch from the list of work, once it rests."""
+        if before.ended_at is not None and passing.now - progress.changed_at < QUIET:
+            return
+        self._store.delete(keys.batch_work(batch.id))
+        passing.report.ended.append(batch.id)
+
+    def _drop(self, markers: Sequence[str]) -> None:
+        self._store.at_once([partial(self._store.delete, key) for key in markers])
+
+
+def _affordable(entries: Mapping[int, Entry]) -> dict[int, Entry]:
+    """The first of them, fewer if they have pictures."""
+    has_pictures = any(entry.sha256 for entry in entries.values())
+    limit = PICTURES_PER_PASS if has_pictures else PER_PASS
+    return dict([*entries.items()][:limit])
+
+
+def _pictures(batch: Batch, accepted: Mapping[int, Entry]) -> list[str]:
+    """The keys of pictures that are their jobs' own now."""
+    return [
+        keys.batch_picture(batch.id, index, entry.sha256)
+        for index, entry in accepted.items()
+        if entry.sha256
+    ]
+
+
+def _ended(progress: Progress, now: datetime) -> Progress:
+    if progress.ended_at is None and progress.is_over:
+        return replace(progress, ended_at=now, samples=())
+    return progress
