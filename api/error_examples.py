@@ -52,6 +52,7 @@ from seg_pipeline.errors import (
     UnexpectedError,
     UnsupportedImage,
     UrlRefused,
+    WebhookRefused,
     WeightsMissing,
     WorkerLost,
 )
@@ -104,6 +105,7 @@ def _of_the_request() -> Iterator[SegPipelineError]:
 
 def _of_what_is_named() -> Iterator[SegPipelineError]:
     yield JobConflict(JOB)
+    yield WebhookRefused("webhook: WEBHOOK_HOSTS does not name evil.example.")
     yield IdempotencyKeyReused()
     yield JobNotFound(JOB)
     yield JobInProgress(

@@ -40,6 +40,7 @@ STATUS_BY_CODE = {
     "invalid_ttl": 422,
     "invalid_parameter": 422,
     "invalid_url": 422,
+    "webhook_refused": 422,
     "idempotency_key_reused": 422,
     "unknown_model": 422,
     "unauthorized": 401,

@@ -96,7 +96,12 @@ def make_job(service: Service, options: JobOptions, picture: Spool | None) -> Jo
         "ttl_seconds": options.ttl_seconds or settings.asset_ttl_seconds,
         "parameters": options.parameters or {},
         "rle": options.rle or False,
+        "webhook": options.webhook,
     }
+    if options.webhook is not None:
+        from seg_pipeline.adapters.webhooks import check_webhook
+
+        check_webhook(options.webhook, settings)
     if (picture is None) == (options.image_url is None):
         raise InvalidRequest("send either a picture or an image_url, and not both.")
     if picture is None:

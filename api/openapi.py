@@ -46,6 +46,7 @@ UPLOADING = (
         "invalid_resize",
         "unknown_model",
         "invalid_parameter",
+        "webhook_refused",
     ),
     *("body_too_slow", "job_conflict", "idempotency_key_reused"),
     *("too_many_requests", "busy", "store_full"),

@@ -21,6 +21,7 @@ from seg_pipeline.domain import (
     MAX_RESIZE,
     MAX_TTL_SECONDS,
     MAX_URL_LENGTH,
+    MAX_WEBHOOK_LENGTH,
     UUID_PATTERN,
     JobStatus,
     number_in_text,
@@ -84,6 +85,13 @@ class UploadOptions(BaseModel):
         None, description=f"{PARAMETERS_ARE} A JSON object.", examples=['{"confidence": 0.5}']
     )
     rle: bool | None = Field(None, description=RLE_IS)
+    webhook: Annotated[str, Field(min_length=1, max_length=MAX_WEBHOOK_LENGTH)] | None = Field(
+        None,
+        description=(
+            "An address that gets a signed POST when the job has ended; its host must be one of"
+            " WEBHOOK_HOSTS."
+        ),
+    )
 
 
 class JobOptions(UploadOptions):

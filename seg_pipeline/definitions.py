@@ -15,12 +15,17 @@ from seg_pipeline.defs.batch_sensors import batches_sensor
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.operations import operator_jobs
 from seg_pipeline.defs.pruning import prune_job, prune_schedule, pruned
-from seg_pipeline.defs.queue_sensors import build_courier_sensor, build_queue_sensor
+from seg_pipeline.defs.queue_sensors import (
+    build_courier_sensor,
+    build_queue_sensor,
+    build_webhooks_sensor,
+)
 from seg_pipeline.defs.resources import (
     passed_jobs_io_manager,
     poller_resource,
     relay_resource,
     stage_context_resource,
+    webhook_relays_resource,
 )
 from seg_pipeline.defs.result_checks import (
     audit_job,
@@ -44,6 +49,7 @@ defs = dg.Definitions(
         inbox_sensor,
         sweeper,
         build_courier_sensor(get_settings()),
+        build_webhooks_sensor(get_settings()),
         alarms_sensor,
         build_failure_alerts_sensor(get_settings()),
     ],
@@ -53,6 +59,7 @@ defs = dg.Definitions(
         "passed_jobs": passed_jobs_io_manager,
         "poller": poller_resource,
         "relay": relay_resource,
+        "webhook_relays": webhook_relays_resource,
     },
     executor=dg.in_process_executor,
 )

@@ -41,6 +41,9 @@ MAX_TTL_SECONDS = 30 * 24 * 3600
 MAX_URL_LENGTH = 8192
 """Characters of an image_url, by whichever way it comes."""
 
+MAX_WEBHOOK_LENGTH = 2048
+"""Characters of a webhook's address."""
+
 RgbImage = NDArray[np.uint8]
 """A picture as `(H, W, 3) uint8`, red first, upright."""
 
@@ -407,7 +410,7 @@ class Job:
 
     `parameters` override the configured ones of its model. With `rle` its segments carry their run
     lengths. `told_as` is the uuid that the app server knows it by, if a client had taken that for
-    another job.
+    another job. `webhook` is the address that is told of its end in the app server's place.
     """
 
     uuid: str
@@ -422,6 +425,7 @@ class Job:
     parameters: Parameters = field(default_factory=dict)
     rle: bool = False
     told_as: str | None = None
+    webhook: str | None = None
     accepted_at: Moment = field(default_factory=lambda: datetime.now(UTC))
 
     def __post_init__(self) -> None:
@@ -442,6 +446,11 @@ class Job:
         """Whether a message asked for it, whoever did first."""
         return self.via == "sqs" or self.callback
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody is to be told of its end: the app server or a webhook."""
+        return self.callback or self.webhook is not None
+
     def asks_the_same_as(self, other: "Job") -> bool:
         """Whether both would give the same answer, so that one uuid can stand for them."""
         return self._asked() == other._asked()
@@ -456,6 +465,7 @@ class Job:
             self.ttl_seconds,
             self.parameters,
             self.rle,
+            self.webhook,
         )
 
     def expires_at(self, finished_at: datetime) -> datetime:

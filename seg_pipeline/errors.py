@@ -3,7 +3,7 @@
 SegPipelineError
 ├── RequestError            the caller's to mend
 │   ├── InvalidRequest      ├── InvalidUuid  ├── InvalidResize  ├── InvalidTtl  ├── UnknownModel
-│   │                       ├── InvalidParameter  └── InvalidUrl
+│   │                       ├── InvalidParameter  ├── InvalidUrl  └── WebhookRefused
 │   ├── OutputTooLarge      more pixels of cut-outs, or corners of a polygon, than may be made
 │   ├── JobConflict  ├── BatchConflict         the uuid stands for another request
 │   ├── IdempotencyKeyReused
@@ -128,6 +128,12 @@ class InvalidUrl(InvalidRequest):
     """The image_url is not an http, https or s3 address."""
 
     code = "invalid_url"
+
+
+class WebhookRefused(InvalidRequest):
+    """The webhook is no address, or none that WEBHOOK_HOSTS allows."""
+
+    code = "webhook_refused"
 
 
 class OutputTooLarge(RequestError):

@@ -1,6 +1,7 @@
 """Every setting, its default and its meaning. Only this module reads the environment and `.env`."""
 
 import os
+import re
 import sys
 from collections.abc import Collection
 from difflib import get_close_matches
@@ -14,6 +15,10 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from seg_pipeline.domain import MAX_BATCH_JOBS, MAX_TTL_SECONDS
+
+_HOST_OR_NETWORK = re.compile(
+    r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9a-fA-F:.]+(/[0-9]{1,3})?"
+)
 
 InferenceMode = Literal["exact", "turbo"]
 """How models run: in full precision, or in the fastest form with the same segments."""
@@ -252,6 +257,17 @@ class Settings(BaseSettings):
         description="What could not be delivered or understood is kept for so long.",
     )
 
+    webhook_hosts: str | None = Field(
+        None,
+        description=(
+            "Comma-separated hosts that a job's webhook may be at: names, *.name, or * for all at"
+            " public addresses; and private addresses or networks that these may have. Unset: none."
+        ),
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, description="Signs what webhooks get, as CALLBACK_SECRET does callbacks."
+    )
+
     # Pictures that jobs name by their addresses
     allow_private_urls: bool = Field(
         False, description="Fetch from private addresses too; development only."
@@ -364,6 +380,17 @@ class Settings(BaseSettings):
                 " APP_SERVER_API_KEY is sent as x-api-key."
             )
         return url
+
+    @field_validator("webhook_hosts")
+    @classmethod
+    def _webhook_hosts_are_names_and_networks(cls, text: str | None) -> str | None:
+        for word in listed(text):
+            if not _HOST_OR_NETWORK.fullmatch(word):
+                raise ValueError(
+                    f"WEBHOOK_HOSTS names {word[:80]!r}, which is no name such as"
+                    " hooks.example.com or *.example.com, no address and no network."
+                )
+        return text
 
     @field_validator("dagster_proxies")
     @classmethod

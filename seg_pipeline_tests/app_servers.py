@@ -122,6 +122,9 @@ def app_server(*answers: Answer) -> Iterator[AppServerDouble]:
             with double.counted():
                 double.note(self)(self, double)
 
+        def do_POST(self) -> None:  # as a webhook gets it
+            self.do_PATCH()
+
     with http_server(Handler) as port:
         double.url = f"http://127.0.0.1:{port}"
         try:

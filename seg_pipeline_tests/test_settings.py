@@ -30,6 +30,8 @@ def make(**values: Any) -> Settings:
         ({"max_connections": 1512}, "MAX_CONNECTIONS = 1512 must be more than"),
         ({"app_server_url": "https://app.example/?tenant=1"}, "APP_SERVER_URL must have no query"),
         ({"app_server_url": "https://app.example/seg#here"}, "APP_SERVER_URL must have no query"),
+        ({"webhook_hosts": "a.example, https://b.example"}, "names 'https://b.example', which"),
+        ({"webhook_hosts": "b.example/hooks"}, "WEBHOOK_HOSTS names 'b.example/hooks'"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(
@@ -46,6 +48,7 @@ def test_settings_that_contradict_each_other_are_refused(
         {"api_rates": "shop=60,key-2=5,*=6", "api_keys": "shop:a,b"},
         {"dagster_proxies": "10.0.0.0/8", "dagster_identity_header": "X-User"},
         {"app_server_url": "https://app.example/seg/"},
+        {"webhook_hosts": "*.a.example, b, 10.0.0.0/8, fd00::/8, *"},
     ],
 )
 def test_settings_that_go_together_are_taken(values: dict[str, Any]) -> None:

@@ -261,7 +261,7 @@ async def replay_callback(request: Request, service: ServiceDep, uuid: Uuid) -> 
 
 
 def _replay(service: Service, uuid: str) -> str:
-    if service.settings.app_server_url is None:
+    if service.settings.app_server_url is None and service.repository.job(uuid).webhook is None:
         raise NothingToTell("APP_SERVER_URL is not set: there is nobody to tell.")
     return str(service.repository.outbox.replay(uuid).state)
 

@@ -16,7 +16,8 @@ from api.views import page_response
 from seg_pipeline.adapters.sqs_consumer import accept_message
 from seg_pipeline.errors import NothingToTell
 from seg_pipeline.jobs import parked as parking
-from seg_pipeline.jobs.parked import ParkedItems, ParkedKind
+from seg_pipeline.jobs.parked import Parked, ParkedItems, ParkedKind
+from seg_pipeline.jobs.stored_jobs import read_job
 from seg_pipeline.store.serialization import to_document
 
 router = APIRouter(prefix="/parked", tags=["parked"], dependencies=[RequireKey])
@@ -104,13 +105,18 @@ def _replay(service: Service, name: str) -> str:
     items = ParkedItems(service.store)
     parked = items.get(name)
     if parked.kind is ParkedKind.CALLBACK:
-        if service.settings.app_server_url is None:
+        if service.settings.app_server_url is None and not _has_webhook(service, parked):
             raise NothingToTell("APP_SERVER_URL is not set: there is nobody to tell.")
         items.replay_callback(parked)
         return parked.uuid or ""
     uuid = accept_message(items.message_of(parked), service.settings, service.repository)
     items.forget(parked)
     return uuid
+
+
+def _has_webhook(service: Service, parked: Parked) -> bool:
+    job = read_job(service.store, parked.uuid or "")
+    return job is not None and job.webhook is not None
 
 
 def _drop(service: Service, name: str) -> None:

@@ -21,6 +21,8 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
+from seg_pipeline.domain import Job
+from seg_pipeline.errors import SegPipelineError, UrlRefused
 from seg_pipeline.jobs.deliveries import Reply
 from seg_pipeline.settings import Settings
 
@@ -76,6 +78,9 @@ def verify(
 class AppServer:
     """Where results go: APP_SERVER_URL, with APP_SERVER_API_KEY and CALLBACK_SECRET."""
 
+    called = "the app server"
+    method = "PATCH"
+
     def __init__(
         self,
         settings: Settings,
@@ -83,10 +88,14 @@ class AppServer:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._base_url = (settings.app_server_url or "").rstrip("/")
-        self._api_key = _text(settings.app_server_api_key)
-        self._secret = _text(settings.callback_secret)
+        self._api_key = text_of(settings.app_server_api_key)
+        self._secret = text_of(settings.callback_secret)
         self._limits = limits
         self._clock = clock
+
+    def name_of(self, job: Job) -> str:
+        """What `url` needs to know of a job."""
+        return job.callback_uuid
 
     def url(self, uuid: str) -> str:
         """Where the job's PATCH goes."""
@@ -115,7 +124,7 @@ class AppServer:
         """Connections that are kept for several PATCHes."""
         # httpx's own time-outs count from read to read, and would contradict `DeliveryLimits`.
         async with httpx.AsyncClient(
-            verify=_ssl_context(), timeout=None, trust_env=False, follow_redirects=False
+            verify=ssl_context(), timeout=None, trust_env=False, follow_redirects=False
         ) as client:
             yield Session(client, self)
 
@@ -125,7 +134,7 @@ class AppServer:
         try:
             async with asyncio.timeout(self._limits.total_seconds) as limit:
                 async with client.stream(
-                    "PATCH", patch.url, content=patch.body, headers=patch.headers
+                    self.method, patch.url, content=patch.body, headers=patch.headers
                 ) as response:
                     # From here on the answer is known, whatever becomes of its body.
                     limit.reschedule(None)
@@ -140,9 +149,13 @@ class AppServer:
         ):
             # Their texts quote the header, which may be the key.
             return Reply(_since(begin), problem=_UNSENDABLE)
+        except UrlRefused as error:
+            return Reply(_since(begin), problem=str(error), is_refused=True)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             return Reply(_since(begin), problem=self._without_secrets(_reason(error)))
-        problem = None if response.is_success else self._without_secrets(_problem(response, text))
+        problem = None
+        if not response.is_success:
+            problem = self._without_secrets(_problem(self.called, response, text))
         return Reply(
             _since(begin),
             response.status_code,
@@ -180,9 +193,13 @@ class Session:
     client: httpx.AsyncClient
     server: AppServer
 
-    async def tell(self, uuid: str, document: dict[str, Any]) -> Reply:
-        """Sends one PATCH and returns the reply."""
-        return await self.server.send(self.client, self.server.patch(uuid, document))
+    async def tell(self, name: str, document: dict[str, Any]) -> Reply:
+        """Sends one request, to the address of that name, and returns the reply."""
+        try:
+            patch = self.server.patch(name, document)
+        except SegPipelineError as error:
+            return Reply(0.0, problem=str(error), is_refused=True)
+        return await self.server.send(self.client, patch)
 
 
 def status_of(url: str, timeout_seconds: float) -> int:
@@ -190,7 +207,7 @@ def status_of(url: str, timeout_seconds: float) -> int:
     try:
         return httpx.get(
             url,
-            verify=_ssl_context(),
+            verify=ssl_context(),
             timeout=timeout_seconds,
             trust_env=False,
             follow_redirects=False,
@@ -199,12 +216,12 @@ def status_of(url: str, timeout_seconds: float) -> int:
         raise OSError(_reason(error)) from error
 
 
-def _problem(response: httpx.Response, text: str) -> str:
+def _problem(called: str, response: httpx.Response, text: str) -> str:
     """One line about an answer that is not a success."""
     quote = "".join(letter if letter.isprintable() else " " for letter in text).strip()[
         :_QUOTED_CHARACTERS
     ]
-    line = f"the app server answered {response.status_code} {response.reason_phrase}".rstrip()
+    line = f"{called} answered {response.status_code} {response.reason_phrase}".rstrip()
     if response.is_redirect:
         line += f" to {response.headers.get('location', '')[:200]!r}, which is not followed"
     return f"{line}: {quote}" if quote else f"{line}."
@@ -228,7 +245,7 @@ def _retry_after_seconds(response: httpx.Response, now: float) -> float:
     return max(0.0, (aware - datetime.fromtimestamp(now, UTC)).total_seconds())
 
 
-def _text(secret: SecretStr | None) -> str:
+def text_of(secret: SecretStr | None) -> str:
     """The secret without the line end that files and shells leave at its end."""
     return secret.get_secret_value().strip() if secret else ""
 
@@ -238,5 +255,6 @@ def _since(begin: float) -> float:
 
 
 @lru_cache(maxsize=1)
-def _ssl_context() -> ssl.SSLContext:
+def ssl_context() -> ssl.SSLContext:
+    """The process's own, since it takes a while to make."""
     return httpx.create_ssl_context()

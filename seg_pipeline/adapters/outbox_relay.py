@@ -1,4 +1,4 @@
-"""Delivers the outbox to the app server: oldest first, a few at a time, gently in an outage."""
+"""Delivers the outbox to a server: oldest first, a few at a time, gently in an outage."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ from seg_pipeline.monitoring.service_state import (
     read_app_server_state,
 )
 from seg_pipeline.settings import Settings
-from seg_pipeline.store import Store
+from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import to_document
 from seg_pipeline.telemetry import metrics
 from seg_pipeline.telemetry.logs import about
@@ -54,6 +54,19 @@ class RelayReport:
 
 
 @dataclass(frozen=True)
+class Destination:
+    """A server, and the queue of the outbox with what it is to be told."""
+
+    server: AppServer
+    queue: str
+
+    @property
+    def is_app_server(self) -> bool:
+        """Whether it is the app server, whose outages are noted for the operator."""
+        return self.queue == keys.OUTBOX
+
+
+@dataclass(frozen=True)
 class _Failed:
     """A delivery that failed, and the earliest retry that its Retry-After allows."""
 
@@ -62,7 +75,9 @@ class _Failed:
 
 
 class OutboxRelay:
-    """Sends due deliveries, `AT_ONCE` at a time; one per process.
+    """Sends due deliveries, `AT_ONCE` at a time; one for each destination in a process.
+
+    Without a destination it is the app server's.
 
     After a few failures in a row the app server counts as down. One delivery at a time is then
     tried, with growing pauses, and the others wait untouched. Any answer ends the outage, whatever
@@ -77,11 +92,12 @@ class OutboxRelay:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         jitter: Jitter = random.random,
         limits: DeliveryLimits = LIMITS,
+        destination: Destination | None = None,
     ) -> None:
         self.outbox = Outbox(store)
         self._links = file_links(store, settings)
         self._base_url = settings.public_url
-        self._app_server = AppServer(settings, limits)
+        self._to = destination or Destination(AppServer(settings, limits), keys.OUTBOX)
         self._policy = Policy(settings.callback_give_up_seconds, settings.parked_ttl_seconds)
         self._clock = clock
         self._jitter = jitter
@@ -117,7 +133,7 @@ class OutboxRelay:
             run_promptly(self._send_all(markers, may_start, done))
         if markers and self.thinks_it_is_down:
             self._park_overdue(done)
-        if markers:
+        if markers and self._to.is_app_server:
             with suppress(StoreError):  # the next round notes it
                 self._note_state()
         return done
@@ -150,13 +166,14 @@ class OutboxRelay:
     def _due(self) -> list[Marker]:
         if self.wait_seconds() > 0:
             return []
-        return self.outbox.waiting(self._clock(), 1 if self.thinks_it_is_down else PER_ROUND)
+        limit = 1 if self.thinks_it_is_down else PER_ROUND
+        return self.outbox.waiting(self._clock(), limit, self._to.queue)
 
     async def _send_all(
         self, markers: Sequence[Marker], may_start: Callable[[], bool], done: RelayReport
     ) -> None:
         waiting = iter(markers)
-        async with self._app_server.session() as session:
+        async with self._to.server.session() as session:
             carriers = (
                 self._deliver(waiting, session, may_start, done)
                 for _ in range(min(AT_ONCE, len(markers)))
@@ -208,7 +225,8 @@ class OutboxRelay:
 
     async def _reply(self, due_delivery: DueDelivery, session: Session) -> Reply:
         try:
-            return await session.tell(due_delivery.job.callback_uuid, self._document(due_delivery))
+            name = self._to.server.name_of(due_delivery.job)
+            return await session.tell(name, self._document(due_delivery))
         except Exception as error:  # whatever is wrong with one must not hold up the others
             logger.exception(
                 "job %s: its callback failed in a way nobody foresaw", due_delivery.job.uuid
@@ -249,12 +267,12 @@ class OutboxRelay:
     def _park_overdue(self, done: RelayReport) -> None:
         """Parks, untried, what has waited too long for an app server that is down."""
         now = self._clock()
-        for marker in self.outbox.waiting(now, PER_ROUND):
+        for marker in self.outbox.waiting(now, PER_ROUND, self._to.queue):
             due_delivery = self.outbox.take(marker, now)
             if due_delivery and now >= due_delivery.delivery.gives_up_at(self._policy):
                 reason = (
-                    f"given up after {self._policy.give_up_seconds:g} s; the app server is down:"
-                    f" {self._problem}"
+                    f"given up after {self._policy.give_up_seconds:g} s; {self._to.server.called}"
+                    f" is down: {self._problem}"
                 )
                 parked = due_delivery.delivery.parked(reason, now, self._policy)
                 self.outbox.note(parked, due_delivery.delivery)
@@ -276,4 +294,5 @@ def _log(delivery: Delivery) -> None:
             delivery.last_problem,
         )
     else:
-        logger.info("job %s: the app server has been told", delivery.uuid)
+        told = "the webhook" if delivery.host_id else "the app server"
+        logger.info("job %s: %s has been told", delivery.uuid, told)

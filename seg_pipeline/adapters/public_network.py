@@ -37,6 +37,8 @@ _NOT_FOR_US = tuple(
 NAMES_AT_ONCE = 512
 """So many names are looked up at once. An unanswered one holds a thread for up to a minute."""
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 Resolve = Callable[[str, int], Sequence[str]]
 """The addresses of a host for a port, best first; OSError if there are none."""
 
@@ -57,6 +59,12 @@ def is_public(address: str) -> bool:
     if any(ip in network for network in _NOT_FOR_US if network.version == ip.version):
         return False
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def is_in(address: str, networks: Iterable[Network]) -> bool:
+    """Whether the address is in one of the networks."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    return any(ip in network for network in networks if network.version == ip.version)
 
 
 def resolve_host(host: str, port: int) -> list[str]:
@@ -124,7 +132,7 @@ def _admit_all(_address: str, _port: int) -> None:
 
 @dataclass(frozen=True)
 class PublicNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to public addresses only, unless private ones are allowed.
+    """Connects to public addresses only, unless private ones are allowed, all or some networks.
 
     Raises UrlRefused for a host with any other address. The caller limits the whole of a fetch.
     """
@@ -132,6 +140,7 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
     resolver: Resolver
     allow_private: bool = False
     admit: Admit = _admit_all
+    networks: Sequence[Network] = ()
 
     async def connect_tcp(
         self,
@@ -168,9 +177,12 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
             addresses = await self.resolver.addresses(host, port, timeout)
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"{host} cannot be resolved") from error
-        if not self.allow_private and not all(is_public(address) for address in addresses):
+        if not self.allow_private and not all(map(self._may_be_asked, addresses)):
             raise UrlRefused(
                 f"{host} is not a public address of the internet; send a URL that anybody could"
                 " fetch."
             )
         return addresses
+
+    def _may_be_asked(self, address: str) -> bool:
+        return is_public(address) or is_in(address, self.networks)

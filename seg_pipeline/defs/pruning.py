@@ -291,6 +291,8 @@ def _expired_jobs(
     busy = {uuid for heartbeat in heartbeats for uuid in heartbeat.uuids}
     if stage_context.settings.app_server_url:
         busy |= stage_context.repository.outbox.uuids()
+    if stage_context.settings.webhook_hosts:
+        busy |= stage_context.repository.outbox.uuids(keys.WEBHOOKS)
     batches = set(stage_context.repository.batches.ids())
     for job in stage_context.repository.expiry.expired(now, PER_PRUNE, busy):
         if batch_of(job.uuid) in batches:  # kept as long as its batch

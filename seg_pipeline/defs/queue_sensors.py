@@ -1,7 +1,8 @@
-"""The sensors at the service's two ends: SQS at one, the app server at the other.
+"""The sensors at the service's two ends: SQS at one, the app server and webhooks at the other.
 
-`queue` accepts jobs from SQS, and `courier` delivers results to the app server. Each runs where its
-setting is set. Elsewhere it is listed as stopped, and costs nothing.
+`queue` accepts jobs from SQS, `courier` delivers results to the app server, and `webhooks` delivers
+those of jobs with a webhook. Each runs where its setting is set. Elsewhere it is listed as stopped,
+and costs nothing.
 """
 
 import time
@@ -12,6 +13,7 @@ import dagster as dg
 
 from seg_pipeline.adapters.outbox_relay import OutboxRelay
 from seg_pipeline.adapters.sqs_polling import SqsPoller
+from seg_pipeline.adapters.webhook_relays import WebhookRelays
 from seg_pipeline.defs.assets import CALLBACK
 from seg_pipeline.errors import StoreError
 from seg_pipeline.jobs.deliveries import Delivery, DeliveryState
@@ -74,6 +76,31 @@ def build_courier_sensor(settings: Settings) -> dg.SensorDefinition:
     return courier
 
 
+def build_webhooks_sensor(settings: Settings) -> dg.SensorDefinition:
+    """The sensor that tells webhooks, and reports each delivery as `callback`."""
+
+    @dg.sensor(
+        name="webhooks",
+        asset_selection=dg.AssetSelection.assets(CALLBACK),
+        minimum_interval_seconds=1,
+        default_status=running_if(settings.webhook_hosts),
+        description=(
+            "Tells the webhooks of jobs that have one, each host beside the others. Runs where"
+            " WEBHOOK_HOSTS is set."
+        ),
+    )
+    def webhooks(
+        context: dg.SensorEvaluationContext, webhook_relays: dg.ResourceParam[WebhookRelays]
+    ) -> dg.SensorResult | dg.SkipReason:
+        if settings.webhook_hosts is None:
+            return dg.SkipReason("WEBHOOK_HOSTS is not set: there are no webhooks.")
+        ended = _deliver(webhook_relays, settings)
+        events = [event_of(delivery) for delivery in ended]
+        return dg.SensorResult(asset_events=events, skip_reason=" ".join(_counts(ended)))
+
+    return webhooks
+
+
 def event_of(delivery: Delivery) -> dg.AssetMaterialization | dg.AssetObservation:
     """What Dagster shows of a delivery that has ended.
 
@@ -102,7 +129,7 @@ def running_if(setting: object) -> dg.DefaultSensorStatus:
     return dg.DefaultSensorStatus.RUNNING if setting else dg.DefaultSensorStatus.STOPPED
 
 
-def _deliver(relay: OutboxRelay, settings: Settings) -> list[Delivery]:
+def _deliver(relay: OutboxRelay | WebhookRelays, settings: Settings) -> list[Delivery]:
     """Delivers until the tick is over, or until soon after some deliveries have ended.
 
     Deliveries that end within the same half second are reported together. The next ones so need not
@@ -133,13 +160,17 @@ def _deliver(relay: OutboxRelay, settings: Settings) -> list[Delivery]:
 
 
 def _summary(relay: OutboxRelay, ended: list[Delivery]) -> str:
-    parked = sum(delivery.state is DeliveryState.PARKED for delivery in ended)
-    sentences = [f"{len(ended) - parked} delivered, {parked} parked."]
+    sentences = _counts(ended)
     if relay.problem:
         sentences.append(f"The last attempt failed: {relay.problem}")
     if wait := relay.wait_seconds():
         sentences.append(f"The app server counts as down; the next try is in {wait:.0f} s.")
     return " ".join(sentences)
+
+
+def _counts(ended: list[Delivery]) -> list[str]:
+    parked = sum(delivery.state is DeliveryState.PARKED for delivery in ended)
+    return [f"{len(ended) - parked} delivered, {parked} parked."]
 
 
 def _tick_seconds(settings: Settings) -> float:

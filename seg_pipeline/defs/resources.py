@@ -10,6 +10,7 @@ import dagster as dg
 from seg_pipeline.adapters.outbox_relay import OutboxRelay
 from seg_pipeline.adapters.sqs_consumer import SqsConsumer
 from seg_pipeline.adapters.sqs_polling import SqsPoller
+from seg_pipeline.adapters.webhook_relays import WebhookRelays
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import get_settings
@@ -39,6 +40,18 @@ def relay() -> OutboxRelay:
 def relay_resource(_: dg.InitResourceContext) -> OutboxRelay:
     """The process's relay, as a resource."""
     return relay()
+
+
+@lru_cache(maxsize=1)
+def webhook_relays() -> WebhookRelays:
+    """This process's relays of webhooks, which remember which hosts answer."""
+    return WebhookRelays(shared_stage_context().store, get_settings())
+
+
+@dg.resource(description="Tells webhooks.")
+def webhook_relays_resource(_: dg.InitResourceContext) -> WebhookRelays:
+    """The process's relays of webhooks, as a resource."""
+    return webhook_relays()
 
 
 @lru_cache(maxsize=1)

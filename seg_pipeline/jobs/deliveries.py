@@ -1,9 +1,9 @@
-"""A delivery: what came of telling the app server about a job, and what to do next.
+"""A delivery: what came of telling somebody about a job, and what to do next.
 
 All of it is pure policy.
 
 pending ──2xx──▶ delivered
-   │ ├──4xx, but not 408, 409, 425, 429──▶ parked
+   │ ├──4xx, but not 408, 409, 425, 429; an address that is not allowed──▶ parked
    │ └──older than CALLBACK_GIVE_UP_SECONDS──▶ parked
    └──anything else──▶ pending, after a pause that grows
 """
@@ -32,15 +32,17 @@ class DeliveryState(StrEnum):
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of one PATCH.
+    """What came of one request.
 
-    Without an answer, `status` is None, and `problem` says why.
+    Without an answer, `status` is None, and `problem` says why. `is_refused` says that it was not
+    sent, since its address is not allowed.
     """
 
     seconds: float
     status: int | None = None
     problem: str | None = None
     retry_after_seconds: float = 0
+    is_refused: bool = False
 
     @property
     def is_delivered(self) -> bool:
@@ -54,7 +56,7 @@ class Reply:
         A redirect is not followed, since the API key would go along. It is not final either: the
         address is a setting, which an operator can correct.
         """
-        return (
+        return self.is_refused or (
             self.status is not None
             and 400 <= self.status < 500
             and self.status not in _WORTH_A_RETRY
@@ -96,7 +98,8 @@ class Delivery:
     `result_sha256` names the result that it tells of: a job that is run again has another result.
     `due_at` is when the outbox looks at it again. While it is pending, that is the next attempt.
     Once it has ended, the job's files are kept from the prune until then; None if they need not be
-    kept. Of many attempts, the first and the last are kept.
+    kept. Of many attempts, the first and the last are kept. `host_id` stands for a webhook's host;
+    None is the app server.
     """
 
     uuid: str
@@ -107,11 +110,14 @@ class Delivery:
     attempts: tuple[Attempt, ...] = ()
     attempt_count: int = 0
     reason: str | None = None
+    host_id: str | None = None
 
     @classmethod
-    def begin(cls, uuid: str, result_sha256: str, now: datetime) -> Self:
+    def begin(
+        cls, uuid: str, result_sha256: str, now: datetime, host_id: str | None = None
+    ) -> Self:
         """A delivery that is due at once."""
-        return cls(uuid, result_sha256, created_at=now, due_at=now)
+        return cls(uuid, result_sha256, created_at=now, due_at=now, host_id=host_id)
 
     @property
     def is_pending(self) -> bool:

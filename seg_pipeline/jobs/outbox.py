@@ -1,4 +1,4 @@
-"""What the app server is still to be told, in the store.
+"""What the app server and webhooks are still to be told, in the store.
 
 A delivery is recorded before it is tried. It is found without a look at every job.
 
@@ -10,9 +10,13 @@ A delivery is recorded before it is tried. It is found without a look at every j
 `delivery.json` is the truth. A dead process may leave a marker whose time is not the delivery's.
 Such a marker is put right when its time comes. A process may also die between a PATCH and its
 record. Then the PATCH is sent once more.
+
+A webhook's marker is `webhooks/{host}/{due}-{uuid}`. Each host so has a queue of its own.
 """
 
+import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -25,7 +29,7 @@ from seg_pipeline.jobs.stored_jobs import read_job, read_result
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import load, write
 
-_MARKER = re.compile(rf"{keys.OUTBOX}([0-9]{{17}})-(.+)")
+_MARKER = re.compile(rf"(?:{keys.OUTBOX}|{keys.WEBHOOKS}[0-9a-f]+/)([0-9]{{17}})-(.+)")
 
 
 @dataclass(frozen=True)
@@ -66,26 +70,33 @@ class Outbox:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def record(self, stored: StoredResult, now: datetime | None = None) -> None:
-        """Makes sure that the app server will be told of this result.
+    def record(
+        self, stored: StoredResult, now: datetime | None = None, host_id: str | None = None
+    ) -> None:
+        """Makes sure that the app server, or the webhook's host, will be told of this result.
 
         Once it returns, the delivery cannot get lost.
         """
         uuid, sha256 = stored.result.uuid, stored.sha256
         former = self.delivery(uuid)
         if former is None or former.result_sha256 != sha256:
-            self._replace(former, Delivery.begin(uuid, sha256, now or datetime.now(UTC)))
+            moment = now or datetime.now(UTC)
+            self._replace(former, Delivery.begin(uuid, sha256, moment, host_id))
         elif former.due_at:
             # The process that recorded it may have died before it made the marker.
-            self.store.put(_key(former.due_at, uuid), b"")
+            self.store.put(_key(former.due_at, former), b"")
 
     def delivery(self, uuid: str) -> Delivery | None:
         """What came of telling about the job; None if there is no record that can be read."""
         return load(self.store, Delivery, keys.delivery(uuid))
 
-    def waiting(self, now: datetime, limit: int) -> list[Marker]:
-        """What is due, the longest first; no job is read."""
-        markers = (_marker(info.key) for info in self.store.list(keys.OUTBOX, limit=limit))
+    def webhook_queues(self) -> Sequence[str]:
+        """The prefixes of webhooks' hosts for which there is something to do, now or later."""
+        return [keys.webhooks(name) for name in self.store.list_folders(keys.WEBHOOKS)]
+
+    def waiting(self, now: datetime, limit: int, queue: str = keys.OUTBOX) -> list[Marker]:
+        """What is due in a queue, the longest first; no job is read."""
+        markers = (_marker(info.key) for info in self.store.list(queue, limit=limit))
         return [marker for marker in markers if marker and marker.due_at <= now]
 
     def take(self, marker: Marker, now: datetime | None = None) -> DueDelivery | None:
@@ -96,15 +107,16 @@ class Outbox:
         uuid, moment = marker.uuid, now or datetime.now(UTC)
         job, stored = read_job(self.store, uuid), read_result(self.store, uuid)
         delivery = self.delivery(uuid)
-        if job is None or not job.callback:
+        if job is None or not job.is_awaited:
             self.store.delete(marker.key)
         elif stored is None:
             self._do_again(marker)
         elif delivery is None or delivery.result_sha256 != stored.sha256:
-            self._replace(delivery, Delivery.begin(uuid, stored.sha256, moment))
+            again = Delivery.begin(uuid, stored.sha256, moment, host_id_of(job))
+            self._replace(delivery, again)
             self.store.delete(marker.key)
-        elif delivery.due_at is None or _key(delivery.due_at, uuid) != marker.key:
-            self.record(stored)
+        elif delivery.due_at is None or _key(delivery.due_at, delivery) != marker.key:
+            self.record(stored, host_id=host_id_of(job))
             self.store.delete(marker.key)
         elif not delivery.is_pending:
             self.store.delete(marker.key)
@@ -125,7 +137,7 @@ class Outbox:
         job, stored = read_job(self.store, uuid), read_result(self.store, uuid)
         if job is None:
             raise JobNotFound(uuid)
-        if not job.callback:
+        if not job.is_awaited:
             raise NothingToTell(
                 f"job {uuid} did not come by the queue; the app server does not wait for it."
             )
@@ -133,7 +145,8 @@ class Outbox:
             raise NothingToTell(
                 f"job {uuid} has not ended yet; the app server will be told when it has."
             )
-        delivery = Delivery.begin(uuid, stored.sha256, now or datetime.now(UTC))
+        moment = now or datetime.now(UTC)
+        delivery = Delivery.begin(uuid, stored.sha256, moment, host_id_of(job))
         self._replace(self.delivery(uuid), delivery)
         return delivery
 
@@ -145,15 +158,15 @@ class Outbox:
         delivery = self.delivery(uuid)
         if delivery and delivery.state is DeliveryState.PARKED:
             if delivery.due_at:  # first: the delivery alone knows its name
-                self.store.delete(_key(delivery.due_at, uuid))
+                self.store.delete(_key(delivery.due_at, delivery))
             self.store.put(keys.delivery(uuid), write(replace(delivery, due_at=None)))
 
-    def uuids(self) -> set[str]:
-        """Jobs whose files must stay.
+    def uuids(self, queue: str = keys.OUTBOX) -> set[str]:
+        """Jobs whose files must stay; of all webhooks with `keys.WEBHOOKS`.
 
         They are not delivered yet, or were delivered late or parked not long ago.
         """
-        markers = (_marker(info.key) for info in self.store.list(keys.OUTBOX))
+        markers = (_marker(info.key) for info in self.store.list(queue))
         return {marker.uuid for marker in markers if marker}
 
     def markers_of(self, uuid: str) -> list[str]:
@@ -178,15 +191,25 @@ class Outbox:
             note = ParkedNote(uuid=uuid, reason=reason, parked_at=datetime.now(UTC))
             park(self.store, _parked_name(uuid), note)
         if delivery.due_at:
-            self.store.put(_key(delivery.due_at, uuid), b"")
+            self.store.put(_key(delivery.due_at, delivery), b"")
         for key in set(_markers(former)) - set(_markers(delivery)):
             self.store.delete(key)
 
 
-def _key(due_at: datetime, uuid: str) -> str:
+def host_id_of(job: Job) -> str | None:
+    """A name for the host and port of the job's webhook, as the store's keys may hold it."""
+    if job.webhook is None:
+        return None
+    origin = "/".join(job.webhook.lower().split("/", 3)[:3])
+    return hashlib.sha256(origin.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _key(due_at: datetime, delivery: Delivery) -> str:
     """The marker of a delivery; integers, since a float would round the microseconds."""
-    since_epoch = due_at - datetime.fromtimestamp(0, UTC)
-    return keys.outbox(since_epoch // timedelta(microseconds=1), uuid)
+    microseconds = (due_at - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
+    if delivery.host_id:
+        return keys.webhook(delivery.host_id, microseconds, delivery.uuid)
+    return keys.outbox(microseconds, delivery.uuid)
 
 
 def _parked_name(uuid: str) -> str:
@@ -199,7 +222,7 @@ def _markers(delivery: Delivery | None) -> list[str]:
     parked = (
         [keys.parked(_parked_name(delivery.uuid))] if delivery.state is DeliveryState.PARKED else []
     )
-    return [*parked, *([_key(delivery.due_at, delivery.uuid)] if delivery.due_at else [])]
+    return [*parked, *([_key(delivery.due_at, delivery)] if delivery.due_at else [])]
 
 
 def _marker(key: str) -> Marker | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from seg_pipeline.domain import Job, batch_of
 from seg_pipeline.errors import Fault, fault_of
-from seg_pipeline.jobs.outbox import Outbox
+from seg_pipeline.jobs.outbox import Outbox, host_id_of
 from seg_pipeline.jobs.records import OUTCOMES, Result, StoredResult
 from seg_pipeline.jobs.removal import Removal
 from seg_pipeline.jobs.stored_jobs import read_job, read_result
@@ -75,9 +75,8 @@ class Results:
         `job` may have been read before the result was stored.
         """
         result, uuid = stored.result, stored.result.uuid
-        is_awaited = bool(job and job.callback)
-        if is_awaited:
-            self._outbox.record(stored)
+        if job and job.is_awaited:
+            self._outbox.record(stored, host_id=host_id_of(job))
         done, *others = sorted(OUTCOMES, key=lambda outcome: outcome != result.status)
         calls: list[Callable[[], Any]] = [
             partial(self._store.put, keys.done(done, uuid), b""),
@@ -88,8 +87,8 @@ class Results:
         ]
         *_, now = self._store.at_once(calls)
         # A callback may have been promised since `job` was read, before there was a result.
-        if not is_awaited and now and now.callback:
-            self._outbox.record(stored)
+        if not (job and job.is_awaited) and now and now.is_awaited:
+            self._outbox.record(stored, host_id=host_id_of(now))
         # Only once the indexes are there: until then, these markers alone lead to the job.
         fetching = [keys.fetching(uuid)] if now is None or now.image_url else []
         markers = [keys.inflight(uuid), keys.inbox(uuid), keys.cancel(uuid), *fetching]

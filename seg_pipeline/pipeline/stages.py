@@ -240,7 +240,8 @@ def cut_segments(context: StageContext, uuids: Sequence[str]) -> StageReport:
 def publish_results(context: StageContext, uuids: Sequence[str]) -> StageReport:
     """Writes each job's result, which finishes the job.
 
-    From then on clients get their answer. Only the jobs that the app server waits for go on.
+    From then on clients get their answer. Only the jobs that the app server or a webhook waits for
+    go on.
     """
     awaited: set[str] = set()
     report = _each(context, uuids, lambda run, uuid: _publish_result(context, run, uuid, awaited))
@@ -249,7 +250,7 @@ def publish_results(context: StageContext, uuids: Sequence[str]) -> StageReport:
 
 
 def record_callbacks(context: StageContext, uuids: Sequence[str]) -> StageReport:
-    """Records that the app server is to be told of each job. The outbox relay tells it.
+    """Records that the app server, or a webhook, is to be told of each job. A relay tells it.
 
     A result of this run was recorded when it was published. An older one is told once more.
     """
@@ -715,7 +716,7 @@ def _publish_result(
     if context.repository.results.finish(result, keep_earlier=run.identity.run_key is not None):
         _remove_surplus(context, result)
     run.slot(uuid).published = True
-    if job.callback and context.settings.app_server_url:
+    if job.webhook or (job.callback and context.settings.app_server_url):
         awaited.add(uuid)
     return _result_metadata(job, result)
 
@@ -758,7 +759,7 @@ def _remove_surplus(context: StageContext, result: Result) -> None:
 
 
 def _record_callback(context: StageContext, run: RunContext, uuid: str) -> Metadata:
-    if context.settings.app_server_url is None:
+    if context.settings.app_server_url is None and context.job(run, uuid).webhook is None:
         raise NothingToTell("APP_SERVER_URL is not set: there is nobody to tell.")
     if not run.slot(uuid).published:
         context.repository.outbox.replay(uuid)

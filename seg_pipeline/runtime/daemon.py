@@ -14,7 +14,7 @@ from seg_pipeline.runtime.literal_paths import take_paths_literally
 from seg_pipeline.runtime.process_logs import take_over_logs
 
 SENSOR_LOOP_SECONDS = 0.2
-WAITS_INSIDE = ("inbox_sensor", "courier")
+WAITS_INSIDE = ("inbox_sensor", "courier", "webhooks")
 """Sensors whose next tick may begin as soon as the last one has ended and the loop has paused."""
 
 _upstream_is_under_min_interval = sensor.is_under_min_interval

@@ -22,6 +22,7 @@ WORKERS = "workers/"
 FETCHERS = "fetchers/"
 PARKED = "parked/"
 OUTBOX = "outbox/"
+WEBHOOKS = "webhooks/"
 METRICS = "metrics/"
 METRICS_PAST = "metrics-past/"
 APP_SERVER_STATE = "state/app-server"
@@ -42,7 +43,7 @@ FORMAT = "format.json"
 PREFIXES = (
     *(ASSETS, FETCHING, INBOX, INFLIGHT, DONE, EXPIRY, WORKERS, FETCHERS, PARKED, OUTBOX),
     *(CANCELS, RETRIES, IDEMPOTENCY, METRICS, METRICS_PAST, "state/", CHECKS, RUN_LOGS),
-    *(BATCHES, BATCH_WORK),
+    *(BATCHES, BATCH_WORK, WEBHOOKS),
 )
 """All prefixes of the service's own keys, in a bucket that may hold other files."""
 
@@ -225,6 +226,16 @@ def expiry(expires_at_epoch: int, uuid: str) -> str:
 def outbox(due_at_microseconds: int, uuid: str) -> str:
     """A delivery and when it is due; sorted by name is sorted by time."""
     return f"{OUTBOX}{due_at_microseconds:017d}-{uuid}"
+
+
+def webhooks(host_id: str) -> str:
+    """The prefix of the deliveries to one host."""
+    return f"{WEBHOOKS}{host_id}/"
+
+
+def webhook(host_id: str, due_at_microseconds: int, uuid: str) -> str:
+    """A delivery to a webhook and when it is due; by host, so that none waits behind another."""
+    return f"{webhooks(host_id)}{due_at_microseconds:017d}-{uuid}"
 
 
 def worker(name: str) -> str:

@@ -225,7 +225,7 @@ def test_an_app_server_down_for_ten_minutes_gets_every_result_in_order(
 
 def make_courier_again(relay: OutboxRelay, url: str) -> OutboxRelay:
     """The same courier, whose server is back at its address, and need not be quick."""
-    relay._app_server._base_url, relay._app_server._limits = url, DeliveryLimits()
+    relay._to.server._base_url, relay._to.server._limits = url, DeliveryLimits()
     return relay
 
 

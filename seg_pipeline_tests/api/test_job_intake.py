@@ -3,10 +3,13 @@
 from itertools import pairwise
 from uuid import RFC_4122, UUID
 
+import pytest
+
 from api.job_intake import uuid7
 from seg_pipeline.domain import check_uuid
 from seg_pipeline.errors import WeightsMissing
-from seg_pipeline.store import Store
+from seg_pipeline.jobs.repository import JobRepository
+from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.api.stand_ins import FakeWorker
 from seg_pipeline_tests.builders import picture_bytes
@@ -60,3 +63,41 @@ def test_weights_that_are_not_there_are_no_fault_of_the_server(
         response = client.post("/segment", params={"model": "yolov8n-seg"}, content=picture_bytes())
     assert (response.status_code, response.json()["code"]) == (503, "weights_missing")
     assert response.headers["retry-after"]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "url", "sentence"),
+    [
+        (None, "https://hooks.example.com/", "WEBHOOK_HOSTS is not set"),
+        ("hooks.example.com", "https://evil.example/", "WEBHOOK_HOSTS does not name evil.example"),
+        ("*", "http://127.0.0.1:8000/jobs", "WEBHOOK_HOSTS does not name 127.0.0.1"),
+        ("*", "http://[::1]/", "WEBHOOK_HOSTS does not name ::1"),
+        ("*", "file:///etc/passwd", "begins with http:// or https://"),
+    ],
+)
+def test_a_webhook_that_is_not_allowed_is_refused_and_the_job_with_it(
+    serve: Serve, api_store: Store, hosts: str | None, url: str, sentence: str
+) -> None:
+    client = serve(webhook_hosts=hosts)
+    refused = [
+        client.post("/segment", params={"webhook": url}, content=picture_bytes()),
+        client.post("/jobs", data={"webhook": url}, files={"image": picture_bytes()}),
+        client.post("/jobs", json={"webhook": url, "image_url": "https://cdn.example.com/a.png"}),
+    ]
+    for response in refused:
+        assert (response.status_code, response.json()["code"]) == (422, "webhook_refused")
+        assert sentence in response.json()["error"]
+    assert api_store.list(keys.ASSETS) == []
+
+
+def test_a_webhook_is_kept_with_the_job_and_another_one_is_another_request(
+    serve: Serve, api_store: Store
+) -> None:
+    client = serve(webhook_hosts="hooks.example.com", wait_seconds=0)
+    url = "https://hooks.example.com/a?token=b"
+    asked = {"uuid": "mine", "webhook": url}
+    first = client.post("/segment", params=asked, content=picture_bytes())
+    other = client.post("/segment", params={**asked, "webhook": f"{url}c"}, content=picture_bytes())
+    assert (first.status_code, other.status_code) == (202, 409)
+    assert JobRepository(api_store).job("mine").webhook == url
+    assert "webhook" not in client.get("/jobs/mine").json()

@@ -474,3 +474,15 @@ def test_a_batch_s_jobs_stay_as_long_as_the_batch(
     counts = prune(stage_context, instance, NOON + timedelta(hours=2))
     assert (counts.batches, counts.jobs) == (1, 3)
     assert repository.batches.find(batch.id) is None
+
+
+def test_what_a_webhook_does_not_know_yet_is_kept_while_there_are_webhooks(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    for hosts, removed in (("hooks.example.com", 0), (None, 1)):
+        stage_context = make_context(tmp_path, webhook_hosts=hosts)
+        job = make_job(webhook="https://hooks.example.com/", ttl_seconds=60)
+        stage_context.repository.acceptance.accept(job, b"picture")
+        stage_context.repository.results.finish(make_result(expires_at=NOON))
+        assert prune(stage_context, instance, NOON + timedelta(days=1)).jobs == removed
+    assert stage_context.store.list(keys.WEBHOOKS) == []

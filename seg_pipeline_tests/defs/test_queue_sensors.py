@@ -13,13 +13,18 @@ import pytest
 from seg_pipeline.adapters.outbox_relay import OutboxRelay
 from seg_pipeline.adapters.sqs_consumer import SqsConsumer
 from seg_pipeline.adapters.sqs_polling import SqsPoller
-from seg_pipeline.defs.queue_sensors import build_courier_sensor, build_queue_sensor
+from seg_pipeline.adapters.webhook_relays import WebhookRelays
+from seg_pipeline.defs.queue_sensors import (
+    build_courier_sensor,
+    build_queue_sensor,
+    build_webhooks_sensor,
+)
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.settings import Settings
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.app_servers import app_server, say
-from seg_pipeline_tests.builders import end_queue_job
+from seg_pipeline_tests.builders import end_queue_job, make_job, make_result
 from seg_pipeline_tests.conftest import REGION, make_settings
 
 
@@ -226,9 +231,30 @@ def test_without_a_queue_nothing_runs(
     )
 
 
-@pytest.mark.parametrize("build", [build_courier_sensor, build_queue_sensor])
+@pytest.mark.parametrize("build", [build_courier_sensor, build_queue_sensor, build_webhooks_sensor])
 def test_where_it_is_set_it_runs_from_the_start(build: Any) -> None:
     settings = make_quick_settings(
-        app_server_url="https://app.example", sqs_queue_url="https://sqs.example/q"
+        app_server_url="https://app.example",
+        sqs_queue_url="https://sqs.example/q",
+        webhook_hosts="hooks.example.com",
     )
     assert build(settings).default_status is dg.DefaultSensorStatus.RUNNING
+
+
+def test_a_partition_turns_green_when_a_webhook_knows(
+    repository: JobRepository, instance: dg.DagsterInstance
+) -> None:
+    settings = make_quick_settings(webhook_hosts="127.0.0.1")
+    with app_server() as server:
+        repository.acceptance.accept(make_job(webhook=server.url), b"picture")
+        repository.results.finish(make_result())
+        context = dg.build_sensor_context(
+            instance=instance,
+            resources={"webhook_relays": WebhookRelays(repository.store, settings)},
+        )
+        result = build_webhooks_sensor(settings)(context)
+    assert isinstance(result, dg.SensorResult)
+    (event,) = result.asset_events
+    assert (event.partition, skip_message(result)) == ("job-1", "1 delivered, 0 parked.")
+    assert isinstance(event, dg.AssetMaterialization)
+    assert len(server.told) == 1

@@ -127,6 +127,12 @@ class InvalidUrl(RequestError):
     code, status = "invalid_url", 422
 
 
+class WebhookRefused(RequestError):
+    """The webhook is no address, or none that the service may tell."""
+
+    code, status = "webhook_refused", 422
+
+
 class IdempotencyKeyReused(RequestError):
     """The idempotency key was sent before with a different request."""
 

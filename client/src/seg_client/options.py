@@ -13,6 +13,7 @@ class Options(TypedDict, total=False):
     parameters: Mapping[str, Any] | None
     rle: bool | None
     ttl_seconds: int | None
+    webhook: str | None
 
 
 class JobOptions(Options, total=False):
