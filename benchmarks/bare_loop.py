@@ -17,7 +17,7 @@ from seg_pipeline.imaging.cutouts import crop_name, cut_out
 from seg_pipeline.imaging.images import decode, encode_original
 from seg_pipeline.imaging.masks import encode_mask_png, order_by_area
 from seg_pipeline.imaging.overlays import overlay
-from seg_pipeline.local.stack import usable_cores
+from seg_pipeline.local.processes import usable_cores
 from seg_pipeline.segmenters import Segmenter
 from seg_pipeline.segmenters.registry import load_segmenter
 from seg_pipeline.settings import Settings

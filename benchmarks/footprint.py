@@ -14,7 +14,7 @@ from benchmarks.options import Options
 from benchmarks.pictures import write_scenes
 from benchmarks.running_stack import RunningStack, running_stack
 from benchmarks.tables import Row, row_of
-from seg_pipeline.local.stack import free_port
+from seg_pipeline.local.servers import free_port
 
 
 def measure(options: Options) -> list[Row]:

@@ -30,7 +30,7 @@ from benchmarks.plots import plot_queue
 from benchmarks.progress import say
 from benchmarks.running_stack import running_stack
 from benchmarks.tables import Findings, Row, row_of
-from seg_pipeline.local.stack import free_port
+from seg_pipeline.local.servers import free_port
 from seg_pipeline_tests.serving import http_server
 
 ROUNDS = {1: 20, 10: 5, 100: 3, 1_000: 2}

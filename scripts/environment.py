@@ -12,7 +12,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -76,7 +78,7 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
-def _hatch(project: dict) -> object:
+def _hatch(project: "dict[str, Any]") -> object:
     """How the project itself is built; what the linters are told changes no environment."""
     return project.get("tool", {}).get("hatch")
 
@@ -109,8 +111,8 @@ def install_packages(lock: Path) -> None:
         "uv could not be installed",
     )
     shown = [] if sys.stderr.isatty() else ["--quiet"]  # uv's progress is for people
-    hashed = [*shown, "--require-hashes", "--python", PYTHON]
-    builder = ["--constraints", LOCK, locked_version("setuptools")]
+    hashed: list[str | Path] = [*shown, "--require-hashes", "--python", PYTHON]
+    builder: list[str | Path] = ["--constraints", LOCK, locked_version("setuptools")]
     run(
         [*uv_pip(), "install", *hashed, *builder],
         "setuptools, which builds sam2, could not be installed",
@@ -163,7 +165,7 @@ def has_pip(python: Path) -> bool:
     return answer_of([python, "-m", "pip", "--version"]) is not None
 
 
-def answer_of(command: list) -> "str | None":
+def answer_of(command: "Sequence[str | Path]") -> "str | None":
     """What a command prints, or None if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -172,7 +174,7 @@ def answer_of(command: list) -> "str | None":
     return done.stdout.strip()
 
 
-def run(command: list, failure: str) -> None:
+def run(command: "Sequence[str | Path]", failure: str) -> None:
     """Runs a step in the project's folder; its own messages are shown."""
     if subprocess.run(command, cwd=ROOT, env=step_environment(), check=False).returncode:
         raise InstallFailed(f"make: {failure}; the lines above say why.")

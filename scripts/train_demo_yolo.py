@@ -269,7 +269,7 @@ class Learner:
         return [float(part) for part in parts.values()]
 
 
-def _parameter_groups(model: torch.nn.Module) -> list[dict]:
+def _parameter_groups(model: torch.nn.Module) -> list[dict[str, Any]]:
     """Weight decay on the kernels alone."""
     kernels = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]

@@ -122,7 +122,7 @@ def _asks_for_a_server(item: pytest.Item) -> bool:
     return is_on_s3 or bool(SERVERS & set(getattr(item, "fixturenames", ())))
 
 
-class SlowFilesWhole(LoadScopeScheduling):
+class SlowFilesWhole(LoadScopeScheduling):  # type: ignore[misc]
     """The tests of a file with slow ones run in one process, since they share a running service;
     other tests go to whichever process is free. (xdist's own groups do not work with pytest 9: it
     changes a name that pytest no longer reads.)"""

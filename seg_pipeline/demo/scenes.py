@@ -218,7 +218,8 @@ def _plain(rng: np.random.Generator, shape_hw: tuple[int, int]) -> np.ndarray:
 
 def _gradient(rng: np.random.Generator, shape_hw: tuple[int, int]) -> np.ndarray:
     ramp = _ramp(rng, shape_hw)
-    return (ramp - ramp.min()) / max(np.ptp(ramp), 1e-6)
+    slope: np.ndarray = (ramp - ramp.min()) / max(np.ptp(ramp), 1e-6)
+    return slope
 
 
 def _stripes(rng: np.random.Generator, shape_hw: tuple[int, int]) -> np.ndarray:
@@ -250,7 +251,8 @@ def _ramp(rng: np.random.Generator, shape_hw: tuple[int, int]) -> np.ndarray:
 def _mix(first: np.ndarray, second: np.ndarray, pattern: np.ndarray) -> np.ndarray:
     """Two colours mixed by a pattern, (H, W, 3) float32."""
     first, second = first.astype(np.float32), second.astype(np.float32)
-    return first + (second - first) * pattern[..., None].astype(np.float32)
+    mixed: np.ndarray = first + (second - first) * pattern[..., None].astype(np.float32)
+    return mixed
 
 
 def _random_colour(rng: np.random.Generator) -> np.ndarray:

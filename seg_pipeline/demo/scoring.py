@@ -38,7 +38,8 @@ def mask_iou_matrix(predicted: Sequence[np.ndarray], truth: Sequence[np.ndarray]
     )
     shared = (ours @ theirs.T).astype(np.float64)
     union = ours.sum(1)[:, None] + theirs.sum(1)[None, :] - shared
-    return shared / np.maximum(union, 1.0)
+    iou: np.ndarray = shared / np.maximum(union, 1.0)
+    return iou
 
 
 def match_masks(

@@ -37,7 +37,8 @@ def _label_strips(export: Export) -> Iterator[NDArray[np.uint16]]:
 
 
 def _reaches(segment: ExportedSegment, strip: slice) -> bool:
-    return segment.box.y < strip.stop and strip.start < segment.box.y + segment.box.height
+    last = segment.box.y + segment.box.height
+    return bool(segment.box.y < strip.stop and strip.start < last)
 
 
 def _draw(labels: NDArray[np.uint16], rows: MaskRows, segment: ExportedSegment) -> None:

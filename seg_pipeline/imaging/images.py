@@ -316,7 +316,8 @@ def _plugin(format_: str) -> Callable[..., ImageFile.ImageFile]:
         from pi_heif import HeifImageFile, options
 
         options.DECODE_THREADS = 1
-        return HeifImageFile
+        opener: Callable[..., ImageFile.ImageFile] = HeifImageFile
+        return opener
     if format_ == "JXL":
         from pillow_jxl import JpegXLImagePlugin
 

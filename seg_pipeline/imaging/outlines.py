@@ -111,7 +111,8 @@ def _codes(window: NDArray[np.uint8], first: int, last: int) -> NDArray[np.uint8
         window[rows], 8 * window.shape[1]
     )
     above = block[:-1, :-1] | block[:-1, 1:] << 1
-    return above | block[1:, :-1] << 2 | block[1:, 1:] << 3
+    codes: NDArray[np.uint8] = above | block[1:, :-1] << 2 | block[1:, 1:] << 3
+    return codes
 
 
 def _rings(points: Points, codes: NDArray[np.uint8]) -> Iterator[Ring]:

@@ -38,4 +38,4 @@ def request_backfill(
         run_config=None,
     )
     instance.add_backfill(backfill)
-    return backfill.backfill_id
+    return str(backfill.backfill_id)

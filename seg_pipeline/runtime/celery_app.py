@@ -69,7 +69,7 @@ class FolderTransport(filesystem.Transport):
         )
 
 
-class ReconnectAfterFailedAck(bootsteps.StartStopStep):
+class ReconnectAfterFailedAck(bootsteps.StartStopStep):  # type: ignore[misc]
     """Reconnects an idle worker that may take no message.
 
     A message whose acknowledgement failed with the connection counts as in hand for ever. Since one

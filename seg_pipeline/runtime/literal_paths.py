@@ -30,10 +30,10 @@ class _LiteralParser(ConfigParser):
 
 def take_paths_literally() -> None:
     """Replaces upstream's ways of reading a path. Call it before the first instance is made."""
-    instance_config.load_yaml_from_globs = _load_yaml  # type: ignore[assignment]
+    instance_config.load_yaml_from_globs = _load_yaml  # type: ignore[assignment, attr-defined]
     for module in _SQLITE_STORAGES:
         module.create_db_conn_string = sqlite_url  # type: ignore[attr-defined]
-    alembic_config.ConfigParser = _LiteralParser  # type: ignore[assignment, misc]
+    alembic_config.ConfigParser = _LiteralParser  # type: ignore[assignment, attr-defined]
 
 
 def sqlite_url(folder: str, name: str) -> str:

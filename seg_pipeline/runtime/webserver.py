@@ -4,6 +4,8 @@ It takes the options of `dagster-webserver`. By default it listens at DAGSTER_HO
 `ui_guard.py` decides what may reach it.
 """
 
+from typing import Any
+
 import uvicorn
 from dagster._core.workspace.context import IWorkspaceProcessContext
 from dagster_webserver import cli
@@ -28,7 +30,7 @@ def main() -> None:
 
 
 def serve(
-    workspace_process_context: IWorkspaceProcessContext,
+    workspace_process_context: IWorkspaceProcessContext[Any],
     host: str | None,
     port: int | None,
     path_prefix: str,

@@ -13,7 +13,7 @@ import pytest
 from seg_pipeline.adapters.app_server import verify
 from seg_pipeline.local.sample import BUNDLED, ask
 from seg_pipeline_tests.app_servers import AppServerDouble, Told, app_server, say
-from seg_pipeline_tests.conftest import REGION
+from seg_pipeline_tests.aws import REGION
 from seg_pipeline_tests.running_stack import Stack
 from seg_pipeline_tests.serving import serving
 

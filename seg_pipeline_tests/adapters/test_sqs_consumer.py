@@ -22,8 +22,9 @@ from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline_tests.aws import REGION
 from seg_pipeline_tests.builders import end_queue_job, make_job, waiting_uuids
-from seg_pipeline_tests.conftest import REGION, make_settings
+from seg_pipeline_tests.conftest import make_settings
 from seg_pipeline_tests.serving import HOLDING, Talk, wire_server
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 

@@ -85,7 +85,7 @@ def test_answers_are_those_that_the_document_names(
         suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate],
     )  # fmt: skip
     @given(case=operation.as_strategy(generation_mode=mode))
-    def ask(case: Case) -> None:
+    def ask(case: Case[Any]) -> None:
         response = case.call(base_url=url, headers=KEY)
         case.validate_response(response, checks=CHECKS)
 

@@ -35,7 +35,7 @@ from seg_pipeline_tests.builders import (
     make_result,
 )
 from seg_pipeline_tests.jobs.batches_in_store import accept_batch, advance, finish_waiting
-from seg_pipeline_tests.pipeline.test_stages import run_stages
+from seg_pipeline_tests.stage_runs import run_stages
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
 

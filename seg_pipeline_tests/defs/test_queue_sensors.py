@@ -24,8 +24,9 @@ from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.settings import Settings
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.app_servers import app_server, say
+from seg_pipeline_tests.aws import REGION
 from seg_pipeline_tests.builders import end_queue_job, make_job, make_result
-from seg_pipeline_tests.conftest import REGION, make_settings
+from seg_pipeline_tests.conftest import make_settings
 
 
 @pytest.fixture

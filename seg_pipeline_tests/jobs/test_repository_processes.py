@@ -52,9 +52,9 @@ def race(
 @pytest.fixture(params=["folder", "s3"])
 def shared(request: pytest.FixtureRequest) -> Settings:
     """Settings of a store that several processes can share."""
-    return request.getfixturevalue(
-        "bucket_settings" if request.param == "s3" else "folder_settings"
-    )
+    name = "bucket_settings" if request.param == "s3" else "folder_settings"
+    settings: Settings = request.getfixturevalue(name)
+    return settings
 
 
 @pytest.mark.slow

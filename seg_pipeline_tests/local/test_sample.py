@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seg_pipeline.local import stack
+from seg_pipeline.local import servers, stack
 from seg_pipeline.local.sample import BUNDLED, SampleFailed, send_sample
 from seg_pipeline.local.supervisor import Program, Supervisor, SupervisorError
 from seg_pipeline.settings import Settings
@@ -53,7 +53,7 @@ def make_api(
     settings: Settings, folder: Path, deaths: int = 0, status: int = 200, answer: str = FOUND
 ) -> Program:
     arguments = [str(settings.api_port), str(folder), str(deaths), str(status), answer]
-    is_ready = lambda: stack.listens("127.0.0.1", settings.api_port)  # noqa: E731
+    is_ready = lambda: servers.listens("127.0.0.1", settings.api_port)  # noqa: E731
     return Program("api", [sys.executable, "-c", API, *arguments], is_ready=is_ready)
 
 

@@ -1,5 +1,6 @@
 """Servers of this machine: what is missing is one sentence, and what is there is used."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from seg_pipeline_tests.conftest import make_settings
 def test_servers_that_are_not_installed_are_named_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(servers.shutil, "which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr(servers, "DEBIAN_POSTGRES", tmp_path)
     with pytest.raises(SupervisorError, match=r"redis-server .* and postgresql .* apt-get install"):
         with_servers(make_settings(tmp_path))
@@ -48,6 +49,6 @@ def test_the_newest_postgres_is_taken(tmp_path: Path, monkeypatch: pytest.Monkey
     for version in ("9.6", "15", "16"):
         (tmp_path / version / "bin").mkdir(parents=True)
         (tmp_path / version / "bin" / "initdb").touch()
-    monkeypatch.setattr(servers.shutil, "which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr(servers, "DEBIAN_POSTGRES", tmp_path)
     assert servers.postgres_programs() == tmp_path / "16" / "bin"

@@ -9,7 +9,7 @@ import pytest
 from seg_pipeline.local.sample import BUNDLED
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import open_store
-from seg_pipeline_tests.conftest import REGION
+from seg_pipeline_tests.aws import REGION
 from seg_pipeline_tests.running_stack import Stack
 
 ANY_KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}

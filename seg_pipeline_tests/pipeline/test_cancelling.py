@@ -9,6 +9,7 @@ import pytest
 
 from seg_pipeline.domain import RgbImage
 from seg_pipeline.errors import TruncatedImage
+from seg_pipeline.imaging.cutouts import cut_out
 from seg_pipeline.pipeline import stages
 from seg_pipeline.pipeline.run_context import RunIdentity
 from seg_pipeline.store import keys
@@ -60,12 +61,10 @@ class TestAJobOfABatch:
     def test_between_two_cut_outs(
         self, context: stages.StageContext, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        cut = stages.cut_out
-
         def cancel_and_cut(picture: RgbImage, *rest: Any) -> bytes:
             if picture.shape[1] == WIDE:
                 self.cancel(context)
-            return cut(picture, *rest)
+            return cut_out(picture, *rest)
 
         monkeypatch.setattr(stages, "cut_out", cancel_and_cut)
         reports = run_stages(context, "unwanted", "wanted")

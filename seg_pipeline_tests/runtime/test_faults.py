@@ -45,7 +45,8 @@ def runs(stack: Stack, **tags: str) -> list[dict[str, Any]]:
     filters = {
         "tags": [{"key": key.replace("__", "/"), "value": value} for key, value in tags.items()]
     }
-    return stack.graphql(query, filter=filters)["runsOrError"]["results"]
+    runs: list[dict[str, Any]] = stack.graphql(query, filter=filters)["runsOrError"]["results"]
+    return runs
 
 
 def wait_for_end(stack: Stack, run_id: str) -> str:
@@ -75,7 +76,8 @@ def queue(stack: Stack, picture: bytes, uuid: str) -> None:
 
 def job(stack: Stack, uuid: str) -> dict[str, Any]:
     """The job as a client sees it."""
-    return httpx.get(f"{stack.base_url}/jobs/{uuid}", timeout=30).json()
+    job: dict[str, Any] = httpx.get(f"{stack.base_url}/jobs/{uuid}", timeout=30).json()
+    return job
 
 
 def statuses(stack: Stack, uuids: list[str]) -> set[str]:
@@ -174,7 +176,7 @@ def finished(stack: Stack) -> str:
     """A job that is completed."""
     answer = post(stack, BUNDLED.read_bytes(), "finished")
     assert answer.status_code == 200
-    return answer.json()["uuid"]
+    return str(answer.json()["uuid"])
 
 
 def files(stack: Stack, uuid: str) -> dict[str, bytes]:
@@ -202,7 +204,7 @@ def launch(stack: Stack, uuid: str, *assets: str) -> str:
         "executionMetadata": {"tags": [{"key": "dagster/partition", "value": uuid}]},
     }  # fmt: skip
     launched = stack.graphql(query, parameters=parameters)["launchPipelineExecution"]
-    return launched["run"]["runId"]
+    return str(launched["run"]["runId"])
 
 
 @pytest.mark.parametrize(
@@ -221,7 +223,8 @@ def reexecute(stack: Stack, run_id: str, strategy: str) -> str:
         launchRunReexecution(reexecutionParams: $parameters) {
         __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
     parameters = {"parentRunId": run_id, "strategy": strategy}
-    return stack.graphql(query, parameters=parameters)["launchRunReexecution"]["run"]["runId"]
+    launched = stack.graphql(query, parameters=parameters)["launchRunReexecution"]
+    return str(launched["run"]["runId"])
 
 
 def test_a_bad_picture_fails_alone_with_its_reason_and_can_be_mended_and_run_on(

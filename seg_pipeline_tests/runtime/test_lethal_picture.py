@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -91,7 +92,7 @@ def test_a_picture_that_kills_its_workers_is_given_up_and_no_other(lethal_stack:
     assert lethal_stack.send_sample().found > 0
 
 
-def job(stack: Stack, uuid: str) -> dict:
+def job(stack: Stack, uuid: str) -> dict[str, Any]:
     """The job as a client sees it."""
-    document: dict = httpx.get(f"{stack.base_url}/jobs/{uuid}", timeout=30).json()
+    document: dict[str, Any] = httpx.get(f"{stack.base_url}/jobs/{uuid}", timeout=30).json()
     return document

@@ -160,7 +160,7 @@ def test_logs_that_come_quicker_than_they_are_uploaded_are_left_out(
     manager = BucketRunLogs(bucket_settings)
     monkeypatch.setattr(bucket_run_logs, "WAITING_UPLOADS", 1)
     uploads = bucket_run_logs._Uploads(lambda _: None, lambda: iter(()))
-    monkeypatch.setattr(bucket_run_logs.Thread, "start", lambda _: None)
+    monkeypatch.setattr(threading.Thread, "start", lambda _: None)
     monkeypatch.setattr(manager, "_uploads", uploads)
     for run_id in ("first", "second"):
         with manager.capture_logs([run_id, *KEY[1:]]):

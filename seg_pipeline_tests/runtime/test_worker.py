@@ -164,7 +164,8 @@ def test_a_worker_waits_for_dagsters_storage_with_its_run_in_hand(
         worker, "child", SimpleNamespace(instance=Storage(3), heartbeat_thread=heartbeat_thread)
     )
     monkeypatch.setattr("time.sleep", lambda _: slept.append(heartbeat_thread.problem))
-    assert worker._look_up("run-1") == "the run run-1"
+    found: object = worker._look_up("run-1")
+    assert found == "the run run-1"
     assert slept == 3 * ["Dagster's storage does not answer: connection refused"]
     assert heartbeat_thread.problem is None
 

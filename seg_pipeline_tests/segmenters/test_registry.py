@@ -9,8 +9,9 @@ import pytest
 
 from seg_pipeline.domain import RgbImage
 from seg_pipeline.errors import WeightsMissing
+from seg_pipeline.model_parameters import default_parameters
 from seg_pipeline.segmenters.registry import load_segmenter
-from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter, default_parameters
+from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter
 from seg_pipeline.settings import Settings
 from seg_pipeline_tests.segmenters.models import save_untrained_sam2
 

@@ -53,7 +53,7 @@ def _to_generated_mask(record: dict[str, Any], box: Box) -> GeneratedMask:
 def _make_generator(model: Any) -> Any:
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
-    class Generator(SAM2AutomaticMaskGenerator):
+    class Generator(SAM2AutomaticMaskGenerator):  # type: ignore[misc]
         """Upstream's generator, fixed for crops without any mask, whose boxes lose their shape."""
 
         def _process_crop(self, *args: Any) -> Any:

@@ -16,7 +16,8 @@ PREFLIGHT = {
 
 
 def allowed(response: httpx.Response) -> str | None:
-    return response.headers.get("access-control-allow-origin")
+    origin: str | None = response.headers.get("access-control-allow-origin")
+    return origin
 
 
 def test_by_default_no_page_of_another_origin_is_let_in(doorman: httpx.Client) -> None:

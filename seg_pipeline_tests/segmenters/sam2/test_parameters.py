@@ -7,7 +7,8 @@ import pytest
 
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import SAM2_PARAMETERS, Range, check_parameters
-from seg_pipeline.segmenters.sam2.segmenter import Sam2Parameters, Sam2Segmenter
+from seg_pipeline.model_parameters import Sam2Parameters
+from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter
 from seg_pipeline.segmenters.weights.locate import BUNDLED
 
 pytestmark = pytest.mark.process
