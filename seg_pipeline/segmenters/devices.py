@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import platform
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,9 @@ from seg_pipeline.errors import (
     ModelOutOfMemory,
     without_folders,
 )
+
+capturing = threading.Lock()
+"""Held while a CUDA graph is captured. Until then no thread may give memory back to the device."""
 
 
 def pick_device(device: str) -> str:
@@ -132,7 +136,8 @@ def give_memory_back() -> None:
     """Returns freed memory to the device and to the system."""
     gc.collect()
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        with capturing:
+            torch.cuda.empty_cache()
     # glibc keeps freed memory; others have no such call.
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:

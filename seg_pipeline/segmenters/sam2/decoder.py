@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import layer_norm, scaled_dot_product_attention
+from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 
 POSITIONS_AT_ONCE = 4096
 """Positions of the picture, times points, in one step on a CPU: they should stay in its cache."""
@@ -158,6 +158,10 @@ class Attended:
 
     queries: Tensor  # (p, 1 + masks, c) float32: of the predicted IoU's token and of the masks'
     features: Features
+
+    def part(self, points: slice) -> "Attended":
+        """A few of the points."""
+        return Attended(self.queries[points], self.features.part(points))
 
 
 @dataclass(frozen=True)
@@ -338,15 +342,15 @@ class FastMaskDecoder:
         second = Tokens(
             self._second_to_tokens.keys(queries + tokens), self._second_to_tokens.values(queries)
         )
-        needed = self._needed(multimask)
-        final_queries = self._final_to_image.queries((queries + tokens)[:, needed])
+        needed = partial(self._needed, multimask=multimask)
+        final_queries = self._final_to_image.queries(needed(queries + tokens))
         attended_values = self._by_parts(
             final_queries,
             lambda i: self._change_second(
                 cache, features.part(i), first.part(i), second.part(i), final_queries[i]
             ),
         )
-        queries = queries[:, needed] + self._final_to_image.out(attended_values)
+        queries = needed(queries) + self._final_to_image.out(attended_values)
         return Attended(self._decoder.transformer.norm_final_attn(queries), features)
 
     def predicted_iou(self, attended: Attended) -> Tensor:
@@ -365,11 +369,7 @@ class FastMaskDecoder:
 
     def point_masks(self, attended: Attended, wanted: Tensor) -> Iterator[PointMasks]:
         """The wanted masks `(p, m) bool` of each point that has any, not computed yet."""
-        networks = self._decoder.output_hypernetworks_mlps[self._mask_tokens(attended)]
-        weights = torch.stack(
-            [network(attended.queries[:, 1 + i]) for i, network in enumerate(networks)], 1
-        )
-        features = attended.features
+        weights, features = self._networks(attended), attended.features
         for point in torch.nonzero(wanted.any(1)).flatten().tolist():
             yield PointMasks(
                 point=point,
@@ -402,6 +402,33 @@ class FastMaskDecoder:
         fine = torch.ops.aten.gelu_(fine).view(-1, masks.networks.shape[1])
         return (masks.networks.to(self._dtype) @ fine.T).float().unflatten(1, (-1, 16))
 
+    def upscale_all(self, cache: ImageCache, attended: Attended) -> Tensor:
+        """The logits `(p, m, 4 h, 4 w)` of all masks of some points, in the decoder's dtype.
+
+        It is `upscale` and `arrange` in products over all points, without a step for each point.
+        """
+        features, upscaled = attended.features, cache.upscaled
+        rows = (features.rows @ self._coarse_weights).to(self._dtype)
+        last_scale = features.last_scale.to(self._dtype)
+        scale = (features.scale * features.last_scale).to(self._dtype).transpose(1, 2)
+        coarse = upscaled.coarse_constant + upscaled.coarse * scale
+        coarse = coarse + (features.weights * last_scale).transpose(1, 2) @ rows
+        coarse = coarse.unflatten(2, (4, -1))
+        coarse = layer_norm(coarse, self._norm.weight.shape, *self._norm_weights, self._norm.eps)
+        constant = upscaled.fine_constant.unflatten(1, (4, -1))
+        fine = gelu(gelu(coarse) @ self._fine_weights + constant)
+        networks = self._networks(attended).to(self._dtype)
+        fine = fine.reshape(len(networks), -1, networks.shape[2])
+        logits = (networks @ fine.transpose(1, 2)).unflatten(2, (*self.size, 2, 2, 2, 2))
+        return logits.permute(0, 1, 2, 4, 6, 3, 5, 7).flatten(5).flatten(2, 4)
+
+    def _networks(self, attended: Attended) -> Tensor:
+        """What the upscaled features are multiplied with, `(p, m, c / 8)` float32."""
+        networks = self._decoder.output_hypernetworks_mlps[self._mask_tokens(attended)]
+        return torch.stack(
+            [network(attended.queries[:, 1 + i]) for i, network in enumerate(networks)], 1
+        )
+
     def arrange(self, logits: Tensor) -> Tensor:
         """The logits `(k, n, 16)` float32 of all positions as pictures `(k, 4 h, 4 w)`."""
         height, width = self._prompts.image_embedding_size
@@ -413,11 +440,14 @@ class FastMaskDecoder:
     def _mask_tokens(self, attended: Attended) -> slice:
         return slice(0, 1) if attended.queries.shape[1] == 2 else slice(1, None)
 
-    def _needed(self, multimask: bool) -> list[int]:
-        """The tokens that the end needs: the one of the predicted IoU and those of the masks."""
+    def _needed(self, queries: Tensor, multimask: bool) -> Tensor:
+        """What the end needs of `(p, t, c)`: the predicted IoU's token and those of the masks.
+
+        An index in a list would be copied to the device at every call.
+        """
         iou = self._fixed_tokens.shape[0] - self._decoder.num_mask_tokens - 1
-        masks = range(iou + 2, iou + 1 + self._decoder.num_mask_tokens) if multimask else (iou + 1,)
-        return [iou, *masks]
+        first, count = (iou + 2, self._decoder.num_mask_tokens - 1) if multimask else (iou + 1, 1)
+        return torch.cat([queries[:, iou : iou + 1], queries[:, first : first + count]], 1)
 
     def _embed(self, coordinates: Tensor) -> Tensor:
         """The tokens of points, `(p, t, c)`: upstream's fixed ones and the prompt's."""
@@ -483,7 +513,7 @@ class FastMaskDecoder:
         cross = (first.values.to(self._dtype) @ cache.first_cross).flatten(1, 2)
         length = cache.first_length + _quadratic(rows, weights, cross)
         features.scale.copy_(_norm_scale(length, self._first.norm4))
-        torch.mul(weights, features.scale.to(self._dtype), out=features.weights[:, :half])
+        _multiply(weights, features.scale.to(self._dtype), features.weights[:, :half])
         view = AttentionView(
             features.weights[:, :half], rows * self._first.norm4.weight, features.scale
         )
@@ -584,6 +614,17 @@ class FastMaskDecoder:
 def _everywhere(x: Tensor, dim: int) -> Tensor:
     """`x` itself, in place of a selection along `dim`."""
     return x
+
+
+def _multiply(x: Tensor, by: Tensor, out: Tensor) -> None:
+    """Writes the product where it is to be. The compiler writes nothing twice in any case.
+
+    It breaks off at an `out` with gaps.
+    """
+    if torch.compiler.is_compiling():
+        out.copy_(x * by)
+    else:
+        torch.mul(x, by, out=out)
 
 
 def _fixed_tokens(decoder: Any) -> Tensor:

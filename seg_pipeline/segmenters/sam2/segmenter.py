@@ -30,6 +30,7 @@ from seg_pipeline.segmenters.devices import (
     pick_device,
     running_errors,
 )
+from seg_pipeline.segmenters.sam2.batched.generator import BatchedMasks
 from seg_pipeline.segmenters.sam2.decoder import FastMaskDecoder
 from seg_pipeline.segmenters.sam2.generator import AutomaticMasks, GeneratedMask, PointBatches
 from seg_pipeline.segmenters.sam2.upstream import UpstreamMasks
@@ -54,7 +55,8 @@ class Sam2Segmenter:
 
     `exact` gives upstream's masks, in float32. `turbo` calculates in bfloat16 where the device
     does, and on a CPU computes masks only where they are in doubt. `upstream` is the package's own
-    generator, for comparison.
+    generator, for comparison. On CUDA, or where `batched` says so, masks are made as
+    `batched/generator.py` does it. On CUDA the model also becomes quicker in the background.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Sam2Segmenter:
         device: str = "auto",
         parameters: Sam2Parameters | None = None,
         mode: Mode = "exact",
+        batched: bool | None = None,
     ) -> None:
         self.name = name
         self.device = pick_device(device)
@@ -79,9 +82,11 @@ class Sam2Segmenter:
             self._upstream: UpstreamMasks | None = UpstreamMasks(
                 _load_model(name, weights_path, self.device), self._batches
             )
-            self._ours = _own_masks(self._upstream, self._batches, mode)
+            self._ours = _own_masks(self._upstream, self._batches, mode, batched)
         if self._ours and mode == "turbo":
             self.notes |= {"precision": self._ours.precision, "masks_sampled": self._ours.sampled}
+        if torch.device(self.device).type == "cuda":
+            self.quicken()
 
     def segment(
         self, images: Sequence[RgbImage], parameters: Parameters | None = None
@@ -98,9 +103,24 @@ class Sam2Segmenter:
             self._note_batches(merged)
             return segments
 
+    def quicken(self) -> None:
+        """Begins to make a batched model quicker (see `batched/steps.py`). Others stay as they are.
+
+        Masks are made meanwhile, only slower.
+        """
+        if isinstance(self._ours, BatchedMasks):
+            self._ours.quicken(self.name, self._lock)
+
+    def settle(self) -> None:
+        """Waits until the model is as quick as it gets: seconds to minutes on CUDA."""
+        if isinstance(self._ours, BatchedMasks):
+            self._ours.settle()
+
     def close(self) -> None:
         """Drops the model and frees its memory, on the device and in the system."""
         with self._lock:
+            if isinstance(self._ours, BatchedMasks):
+                self._ours.stop()
             self._upstream = self._ours = None
         give_memory_back()
 
@@ -118,23 +138,31 @@ class Sam2Segmenter:
         return [segment for segment in segments if segment is not None]
 
     def _note_batches(self, parameters: Sam2Parameters) -> None:
-        self.notes["points_per_batch"] = self._batches.size(parameters.points_per_batch)
+        asked = parameters.points_per_batch
+        if isinstance(self._ours, BatchedMasks):
+            self.notes["forms"] = self._ours.forms
+            asked = asked if parameters.use_m2m else self._ours.points
+        self.notes["points_per_batch"] = self._batches.size(asked)
         if self._batches.halvings:
             self.notes["halved_after_out_of_memory"] = self._batches.halvings
 
 
-def _own_masks(upstream: UpstreamMasks, batches: PointBatches, mode: Mode) -> AutomaticMasks | None:
+def _own_masks(
+    upstream: UpstreamMasks, batches: PointBatches, mode: Mode, batched: bool | None
+) -> AutomaticMasks | BatchedMasks | None:
     """Our own generator, or None where upstream's must do.
 
     That is in the mode `upstream`, and for a model that is built unlike the published ones.
     """
-    if mode == "upstream" or not FastMaskDecoder.fits(upstream.predictor.model):
+    predictor = upstream.predictor
+    if mode == "upstream" or not FastMaskDecoder.fits(predictor.model):
         return None
-    if mode == "exact":
-        return AutomaticMasks(upstream.predictor, batches)
-    on_cpu = torch.device(upstream.predictor.device).type == "cpu"
-    dtype = torch.bfloat16 if has_bf16() or not on_cpu else torch.float32
-    return AutomaticMasks(upstream.predictor, batches, dtype, sampled=on_cpu)
+    on_cpu = torch.device(predictor.device).type == "cpu"
+    half = mode == "turbo" and (has_bf16() or not on_cpu)
+    dtype = torch.bfloat16 if half else torch.float32
+    if batched or (batched is None and not on_cpu):
+        return BatchedMasks(predictor, batches, dtype)
+    return AutomaticMasks(predictor, batches, dtype, sampled=mode == "turbo" and on_cpu)
 
 
 def _to_segment(

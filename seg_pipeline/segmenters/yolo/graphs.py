@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from seg_pipeline.segmenters import Notes
-from seg_pipeline.segmenters.devices import first_line, raise_if_broken
+from seg_pipeline.segmenters.devices import capturing, first_line, raise_if_broken
 from seg_pipeline.segmenters.yolo.networks import Network, Output
 
 SIGHTINGS = 3
@@ -121,7 +121,10 @@ class CudaCapture:
         torch.cuda.current_stream(batch.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # Other threads may free memory meanwhile, which only this mode allows.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with (
+            capturing,
+            torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
+        ):
             output = network(given)
         self._pool = graph.pool()
         return Graph(given, output, graph.replay, (self._head.anchors, self._head.strides))
