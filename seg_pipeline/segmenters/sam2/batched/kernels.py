@@ -4,7 +4,7 @@ Pixels are interpolated as `torch.nn.functional.interpolate(mode="bilinear", ali
 does it. The module needs Triton; `measures.py` and `packing.py` do without.
 """
 
-# mypy: allow-untyped-defs
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 
 import torch
 import triton

@@ -15,6 +15,7 @@ from seg_pipeline.model_parameters import Sam2Parameters
 from seg_pipeline.segmenters.sam2.batched import generator
 from seg_pipeline.segmenters.sam2.batched.generator import BatchedMasks, Frame
 from seg_pipeline.segmenters.sam2.batched.network import BatchedNetwork
+from seg_pipeline.segmenters.sam2.generator import PointBatches
 from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter
 from seg_pipeline_tests.segmenters.sam2.batched.models import (
     FEW,
@@ -192,7 +193,7 @@ def test_the_notes_say_how_it_ran(batched: Sam2Segmenter) -> None:
 @pytest.mark.slow
 def test_compiled_it_finds_the_same(upstream: Sam2Segmenter) -> None:
     """On a GPU it is captured as well, which takes one."""
-    masks = BatchedMasks(make_predictor(), generator.PointBatches(), points=8)
+    masks = BatchedMasks(make_predictor(), PointBatches(), points=8)
     segmenter = make_batched()
     segmenter._ours = masks
     segmenter.quicken()
