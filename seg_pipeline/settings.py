@@ -85,6 +85,12 @@ class Settings(BaseSettings):
     idle_unload_seconds: int = Field(
         600, ge=0, description="A model unused for so long is unloaded; 0: never."
     )
+    warm_models: str | None = Field(
+        None,
+        description=(
+            "Comma-separated models that a worker loads as it starts, and keeps while idle."
+        ),
+    )
 
     # Where things live
     data_dir: Path = Field(
@@ -302,7 +308,10 @@ class Settings(BaseSettings):
 
     # How it runs
     workers: int = Field(
-        1, ge=1, le=64, description="Workers that `make run` starts on this machine."
+        1,
+        ge=1,
+        le=64,
+        description="Workers that `make run` starts here; unset on several GPUs: one for each.",
     )
     batch_size: int = Field(
         32, ge=1, le=256, description="At most so many pictures in one run under load."

@@ -20,6 +20,7 @@ from typing import IO, Any
 from urllib.parse import quote
 
 from seg_pipeline.errors import StoreError
+from seg_pipeline.local.gpus import MOST_WORKERS, usable_gpus
 from seg_pipeline.local.processes import (
     CodeServer,
     environment_of,
@@ -76,7 +77,7 @@ def run(
     for the user.
     """
     began = time.monotonic()
-    settings, is_demo = with_demo_models(settings)
+    settings, is_demo = with_demo_models(with_a_worker_for_each_gpu(settings))
     with only_one(settings.data_dir):
         check_store(settings)
         check_ports(settings)
@@ -96,6 +97,17 @@ def run(
                 _serve(settings, supervisor, with_sample, exit_after_sample, say)
             finally:
                 say("Stopping ...")
+
+
+def with_a_worker_for_each_gpu(settings: Settings) -> Settings:
+    """The settings with as many workers as there are GPUs, unless the user set a number.
+
+    Each worker takes a GPU of its own (see `gpus`). One GPU changes nothing.
+    """
+    gpus = usable_gpus(settings.device) if "workers" not in settings.model_fields_set else []
+    if len(gpus) < 2:
+        return settings
+    return settings.model_copy(update={"workers": min(len(gpus), MOST_WORKERS)})
 
 
 def _servers(settings: Settings) -> tuple[Settings, list[Program]]:

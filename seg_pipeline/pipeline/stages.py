@@ -565,7 +565,8 @@ def _call_model(
         for uuid in pictures:
             _record_work(context, run, uuid, StageName.SEGMENTS)
         begin = time.perf_counter()
-        answers = segmenter.segment(list(pictures.values()), dict(call.parameters))
+        segment = partial(segmenter.segment, list(pictures.values()), dict(call.parameters))
+        answers = context.models.with_more_memory(call.model, segment)
         seconds = (time.perf_counter() - begin) / len(pictures)
         weights_sha256, notes = segmenter.weights_sha256, dict(segmenter.notes)
     outputs = {}

@@ -31,7 +31,7 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
 from seg_pipeline.defs.resources import shared_stage_context
 from seg_pipeline.defs.run_config import uuids_of_run
-from seg_pipeline.errors import StoreError
+from seg_pipeline.errors import DeviceBroken, StoreError
 from seg_pipeline.jobs.backoff import growing_pause
 from seg_pipeline.jobs.heartbeats import (
     WorkerHeartbeat,
@@ -41,6 +41,7 @@ from seg_pipeline.jobs.heartbeats import (
     remove_beat,
     write_beat,
 )
+from seg_pipeline.local.gpus import Claim, take_gpu
 from seg_pipeline.runtime.allocator import keep_freed_memory
 from seg_pipeline.runtime.celery_app import EXECUTE_RUN_TASK, make_celery
 from seg_pipeline.runtime.dagster_home import make_dagster_home_ready
@@ -184,6 +185,8 @@ class PoolChild:
     """What the executing process keeps from run to run."""
 
     unbegun_runs = 0
+    gpu: Claim | None = None
+    """Held for the life of the process."""
 
     @cached_property
     def instance(self) -> DagsterInstance:
@@ -315,13 +318,23 @@ def _begin_child(lifeline: tuple[int, int], **_: Any) -> None:
         _free_locks_of_the_dead()
         keep_freed_memory()
         _forget_dead_neighbours()
+        child.gpu = take_gpu(get_settings().device, get_settings().data_dir / "gpus")
         child.heartbeat_thread.start()
         child.reporter.start()
+        threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
     except Exception:
         logger.critical(
             "the worker cannot start, because its child cannot be prepared", exc_info=True
         )
         _fail_parent()
+
+
+def _warm_up() -> None:
+    """Loads the models of WARM_MODELS while the child already takes runs of other models."""
+    try:
+        shared_stage_context().models.warm_up()
+    except DeviceBroken as error:
+        _take_out(str(error))
 
 
 def _fail_parent() -> None:

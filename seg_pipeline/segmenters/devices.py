@@ -132,6 +132,19 @@ def first_line(error: Exception) -> str:
     return without_folders(next(iter(str(error).splitlines()), "no message"))[:200]
 
 
+def free_memory(device: str) -> int | None:
+    """The bytes of the GPU that this process could take; None for a CPU, or if it does not say."""
+    if not device.startswith("cuda"):
+        return None
+    try:
+        free, _ = torch.cuda.mem_get_info(device)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    except RuntimeError as error:
+        raise_if_broken(error)
+        return None
+    return int(free + kept)
+
+
 def give_memory_back() -> None:
     """Returns freed memory to the device and to the system."""
     gc.collect()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from seg_pipeline.domain import Parameters, RgbImage, Segment
-from seg_pipeline.errors import ModelOutOfMemory
+from seg_pipeline.errors import DeviceBroken, ModelOutOfMemory, WeightsMissing
 from seg_pipeline.segmenters import Notes, Segmenter
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
@@ -42,11 +42,19 @@ class CountingSegmenter:
 class Shelf:
     """Warm models whose loads are counted and whose clock stands until it is set."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, gpu_bytes: int | None = None, **settings: Any) -> None:
         self.loads: list[str] = []
         self.now = 0.0
         self.failures: list[Exception] = []
-        self.models = WarmModels(Settings(_env_file=None, **settings), self._load, lambda: self.now)
+        self.gpu_bytes = gpu_bytes
+        self.models = WarmModels(
+            Settings(_env_file=None, **settings), self._load, lambda: self.now, self._free_memory
+        )
+
+    def _free_memory(self, _: str) -> int | None:
+        """What a GPU of `gpu_bytes` has left beside models of 5 GiB each; None without a GPU."""
+        used = len(self.models.loaded()) * 5 * 2**30
+        return None if self.gpu_bytes is None else self.gpu_bytes - used
 
     def _load(self, name: str, _: Settings) -> Segmenter:
         self.loads.append(name)
@@ -160,6 +168,76 @@ def test_closing_unloads_all() -> None:
         isinstance(segmenter, CountingSegmenter) and segmenter.closed for segmenter in segmenters
     )
     assert shelf.models.loaded() == []
+
+
+def test_a_gpu_keeps_as_many_models_as_its_memory_holds_and_the_last_used_stay() -> None:
+    shelf = Shelf(gpu_bytes=24 * 2**30)
+    for at, name in enumerate(["one", "two", "three", "four", "one"]):
+        shelf.use(name, at=at)
+    assert shelf.models.loaded() == ["four", "one", "three", "two"]
+    shelf.use("five", at=9)
+    assert shelf.models.loaded() == ["five", "four", "one", "three"]
+
+
+def test_a_small_gpu_gives_its_memory_to_the_model_that_is_wanted() -> None:
+    shelf = Shelf(gpu_bytes=4 * 2**30)
+    shelf.use("one")
+    shelf.use("two")
+    assert shelf.models.loaded() == ["two"]
+
+
+def test_a_load_that_runs_out_of_memory_is_tried_again_without_the_other_models() -> None:
+    shelf = Shelf(gpu_bytes=80 * 2**30)
+    shelf.use("one", at=1)
+    shelf.use("two", at=2)
+    shelf.failures.append(ModelOutOfMemory("no memory"))
+    shelf.use("three", at=3)
+    assert shelf.models.loaded() == ["three"]
+    assert shelf.loads == ["one", "two", "three", "three"]
+
+
+def test_work_that_runs_out_of_memory_is_done_again_once() -> None:
+    shelf = Shelf(gpu_bytes=80 * 2**30)
+    shelf.use("one")
+    failures: list[Exception] = [ModelOutOfMemory("no memory")]
+
+    def work() -> str:
+        if failures:
+            raise failures.pop()
+        return "done"
+
+    with shelf.models.borrow("two"):
+        assert shelf.models.with_more_memory("two", work) == "done"
+        assert shelf.models.loaded() == ["two"]
+        failures += [ModelOutOfMemory("a first time"), ModelOutOfMemory("never tried")]
+        with pytest.raises(ModelOutOfMemory, match="never tried"):
+            shelf.models.with_more_memory("two", work)
+    assert len(failures) == 1
+
+
+def test_models_are_loaded_ahead_and_stay_while_idle() -> None:
+    shelf = Shelf(gpu_bytes=80 * 2**30, warm_models="one, two", idle_unload_seconds=60)
+    shelf.models.warm_up()
+    shelf.use("three")
+    assert shelf.loads == ["one", "two", "three"]
+    assert shelf.models.unload_idle(1e9) == ["three"]
+
+
+def test_a_model_that_cannot_be_loaded_ahead_keeps_no_other_from_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shelf = Shelf(warm_models="one,two")
+    shelf.failures.append(WeightsMissing("no weights"))
+    shelf.models.warm_up()
+    assert shelf.models.loaded() == ["two"]
+    assert "one is not loaded ahead: no weights" in caplog.text
+
+
+def test_a_gpu_that_is_broken_ends_the_loading_ahead() -> None:
+    shelf = Shelf(warm_models="one,two")
+    shelf.failures.append(DeviceBroken("no GPU"))
+    with pytest.raises(DeviceBroken):
+        shelf.models.warm_up()
 
 
 MEMORY_SCRIPT = """
