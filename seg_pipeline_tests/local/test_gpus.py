@@ -16,7 +16,7 @@ from seg_pipeline.settings import Settings
 
 @pytest.fixture(autouse=True)
 def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder at the front of PATH; nothing is named, and there is no GPU unless `gpus` says so."""
+    """A folder at the front of PATH; there is no GPU unless `gpus` says so."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path}:/nowhere")
     return tmp_path
