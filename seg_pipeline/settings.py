@@ -452,8 +452,9 @@ class Settings(BaseSettings):
 
     @property
     def wanted_models(self) -> list[str]:
-        """The models that jobs here use unless they name one."""
-        return [self.model, self.queue_model] if self.sqs_queue_url else [self.model]
+        """The models that jobs here use unless they name one, and those to load ahead."""
+        queued = [self.queue_model] if self.sqs_queue_url else []
+        return list(dict.fromkeys([self.model, *queued, *listed(self.warm_models)]))
 
 
 def _key_names(keys: list[str]) -> set[str]:

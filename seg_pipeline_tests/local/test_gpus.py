@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,7 +123,7 @@ def test_a_folder_that_cannot_be_used_costs_the_choice_alone(
     ("given", "workers"), [({}, 3), ({"workers": 2}, 2), ({"device": "cuda:0"}, 1)]
 )
 def test_a_machine_gets_a_worker_for_each_gpu_unless_told_otherwise(
-    driver: Path, given: dict, workers: int
+    driver: Path, given: dict[str, Any], workers: int
 ) -> None:
     gpus(driver, "GPU-a1", "GPU-b2", "GPU-c3")
     assert with_a_worker_for_each_gpu(Settings(_env_file=None, **given)).workers == workers
