@@ -7,6 +7,9 @@ FIND_PYTHON = for newest in 13 14; do for python in python3 python3.13 python3.1
 	"$$python" -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $$newest))" >/dev/null 2>&1 \
 	&& echo "$$python" && exit; done; done
 
+# Compiled files are kept whatever is set elsewhere: else each process compiles all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 

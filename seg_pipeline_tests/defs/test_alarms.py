@@ -108,6 +108,7 @@ def test_a_check_can_be_executed_by_hand(
         "app_server_answers": True,
         "oldest_job_is_young": True,
         "prune_is_on_time": True,
+        "not_drained": True,
     }
 
 

@@ -20,6 +20,8 @@ from seg_pipeline.runtime.ui_guard import Authority, UiRequest, UiRules
 from seg_pipeline_tests.conftest import make_settings
 from seg_pipeline_tests.running_stack import environment_of_tests, free_ports
 
+pytestmark = pytest.mark.process
+
 GRAPHQL = [Subprotocol("graphql-ws")]
 QUERY = {"query": "{ version }"}
 MUTATIONS = {
