@@ -18,6 +18,7 @@ from api.openapi import openapi_of
 from api.readiness import ReadinessCheck
 from api.routes import (
     assets,
+    batch_exports,
     batches,
     documentation,
     exports,
@@ -62,7 +63,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.readiness = ReadinessCheck(service)
     app.state.service_metrics = ServiceMetrics(service)
     for routes in (
-        *(segment, jobs, batches, exports, models, parked, assets, health),
+        *(segment, jobs, batches, batch_exports, exports, models, parked, assets, health),
         *(documentation, page),
     ):
         app.include_router(routes.router)

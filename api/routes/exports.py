@@ -120,7 +120,7 @@ async def get_export(
     if knows(request.headers.get("if-none-match", ""), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     if request.method == "HEAD":
-        return _without_length(Response(headers=headers, media_type=chosen.media_type))
+        return without_length(Response(headers=headers, media_type=chosen.media_type))
     return await _response(service, export, chosen, headers)
 
 
@@ -138,7 +138,7 @@ async def _response(
         )
 
 
-def _without_length(response: Response) -> Response:
+def without_length(response: Response) -> Response:
     """The answer without its own length of 0: the file's is not known before it is made."""
     del response.headers["content-length"]
     return response
@@ -198,7 +198,7 @@ def _headers(export: Export, chosen: ExportFormat) -> dict[str, str]:
 
 def _begun(chosen: ExportFormat, export: Export) -> Iterator[bytes]:
     """The file, of which the first piece is made: what is wrong with that is answered."""
-    pieces = _gathered(chosen.write(export))
+    pieces = gathered(chosen.write(export))
     try:
         return chain([next(pieces)], pieces)
     except ObjectNotFound as error:
@@ -207,7 +207,7 @@ def _begun(chosen: ExportFormat, export: Export) -> Iterator[bytes]:
         ) from error
 
 
-def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """The same bytes in pieces of some 64 KiB, since each takes a thread for a while."""
     gathered = bytearray()
     for piece in pieces:

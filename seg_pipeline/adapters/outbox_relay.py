@@ -14,9 +14,10 @@ from seg_pipeline.adapters.deadlines import run_promptly
 from seg_pipeline.errors import StoreError
 from seg_pipeline.jobs.answers import callback
 from seg_pipeline.jobs.backoff import Backoff, Jitter
+from seg_pipeline.jobs.batch_answers import batch_end
 from seg_pipeline.jobs.deliveries import Delivery, Policy, Reply
 from seg_pipeline.jobs.file_links import file_links
-from seg_pipeline.jobs.outbox import DueDelivery, Marker, Outbox
+from seg_pipeline.jobs.outbox import DueBatch, DueDelivery, Marker, Outbox
 from seg_pipeline.monitoring.service_state import (
     AppServerState,
     note_app_server_state,
@@ -29,6 +30,9 @@ from seg_pipeline.telemetry import metrics
 from seg_pipeline.telemetry.logs import about
 
 logger = logging.getLogger(__name__)
+
+BATCHES = "batches/"
+"""What comes before the id of a batch in the path of its PATCH."""
 
 AT_ONCE = 4
 PER_ROUND = 64
@@ -203,11 +207,17 @@ class OutboxRelay:
                 return
 
     async def _take_and_tell(self, marker: Marker, session: Session, done: RelayReport) -> None:
-        due_delivery = await asyncio.to_thread(self.outbox.take, marker, self._clock())
+        due_delivery = await asyncio.to_thread(self._take, marker, self._clock())
         if due_delivery:
             await self._tell(due_delivery, session, done)
 
-    async def _tell(self, due_delivery: DueDelivery, session: Session, done: RelayReport) -> None:
+    def _take(self, marker: Marker, now: datetime) -> DueDelivery | DueBatch | None:
+        is_batch = keys.batch_told(marker.uuid) is not None
+        return self.outbox.take_batch(marker, now) if is_batch else self.outbox.take(marker, now)
+
+    async def _tell(
+        self, due_delivery: DueDelivery | DueBatch, session: Session, done: RelayReport
+    ) -> None:
         reply = await self._reply(due_delivery, session)
         metrics.CALLBACK_SECONDS.observe(reply.seconds)
         now = self._clock()
@@ -223,13 +233,16 @@ class OutboxRelay:
         else:
             self._note_failure(after, reply, now)
 
-    async def _reply(self, due_delivery: DueDelivery, session: Session) -> Reply:
+    async def _reply(self, due_delivery: DueDelivery | DueBatch, session: Session) -> Reply:
         try:
+            if isinstance(due_delivery, DueBatch):
+                name = f"{BATCHES}{due_delivery.batch.id}"
+                return await session.tell(name, self._end_of_batch(due_delivery))
             name = self._to.server.name_of(due_delivery.job)
             return await session.tell(name, self._document(due_delivery))
         except Exception as error:  # whatever is wrong with one must not hold up the others
             logger.exception(
-                "job %s: its callback failed in a way nobody foresaw", due_delivery.job.uuid
+                "job %s: its callback failed in a way nobody foresaw", due_delivery.delivery.uuid
             )
             return Reply(
                 0.0,
@@ -241,6 +254,9 @@ class OutboxRelay:
             due_delivery.result, self._links, self._base_url, due_delivery.job.callback_uuid
         )
         return to_document(told)
+
+    def _end_of_batch(self, due: DueBatch) -> dict[str, Any]:
+        return to_document(batch_end(due.batch, due.progress, self._base_url))
 
     def _note_failure(self, after: Delivery, reply: Reply, now: datetime) -> None:
         self._down_since = self._down_since or now
@@ -268,7 +284,7 @@ class OutboxRelay:
         """Parks, untried, what has waited too long for an app server that is down."""
         now = self._clock()
         for marker in self.outbox.waiting(now, PER_ROUND, self._to.queue):
-            due_delivery = self.outbox.take(marker, now)
+            due_delivery = self._take(marker, now)
             if due_delivery and now >= due_delivery.delivery.gives_up_at(self._policy):
                 reason = (
                     f"given up after {self._policy.give_up_seconds:g} s; {self._to.server.called}"

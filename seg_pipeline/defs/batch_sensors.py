@@ -1,7 +1,9 @@
 """The sensor that advances batches: their entries become jobs in portions, and ends are counted."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 import dagster as dg
 
@@ -9,6 +11,7 @@ from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.jobs.batch_work import WorkReport
 from seg_pipeline.jobs.heartbeats import live_workers
 from seg_pipeline.pipeline.stages import StageContext
+from seg_pipeline.runtime.backfills import is_backfill_over
 
 RUNS_AHEAD = 4
 """Full runs that each worker's share of the window makes: two that it has, and two to be fetched.
@@ -34,21 +37,22 @@ def batches_sensor(
 ) -> dg.SkipReason:
     """One tick: passes over all batches until its time is over."""
     try:
-        return dg.SkipReason(_advance(stage_context).summary())
+        is_over = partial(is_backfill_over, context.instance)
+        return dg.SkipReason(_advance(stage_context, is_over).summary())
     except StoreUnavailable as error:
         time.sleep(min(STORE_PAUSE_SECONDS, stage_context.settings.tick_seconds))
         return dg.SkipReason(f"The store is unavailable, and nothing is lost: {error}")
 
 
-def _advance(stage_context: StageContext) -> WorkReport:
+def _advance(stage_context: StageContext, is_over: Callable[[str], bool]) -> WorkReport:
     settings, work = stage_context.settings, stage_context.repository.batch_work
     deadline, report = time.monotonic() + settings.tick_seconds, WorkReport()
     window = _window(stage_context)
-    report.add(work.advance(window, datetime.now(UTC), look=True))
+    report.add(work.advance(window, datetime.now(UTC), True, is_over))
     while time.monotonic() < deadline:
         pause = settings.inbox_pause_seconds if report.batches else IDLE_PAUSE_SECONDS
         time.sleep(min(max(settings.inbox_pause_seconds, pause), settings.tick_seconds))
-        report.add(work.advance(window, datetime.now(UTC)))
+        report.add(work.advance(window, datetime.now(UTC), False, is_over))
     return report
 
 

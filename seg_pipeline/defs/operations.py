@@ -4,7 +4,7 @@ before its first picture.
 Each may be launched at any time, from the UI or by `dagster job launch`, and may be repeated.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, TypeVar
@@ -14,8 +14,10 @@ from pydantic import Field
 
 from seg_pipeline.defs.assets import segmentation_assets
 from seg_pipeline.defs.partitions import job_partitions
+from seg_pipeline.defs.run_tags import BATCH
 from seg_pipeline.domain import JobStatus, check_model
 from seg_pipeline.errors import SegPipelineError
+from seg_pipeline.jobs.batch_records import Batch, EntryState
 from seg_pipeline.jobs.drain import Drain, begin_drain, end_drain
 from seg_pipeline.jobs.listing import Page
 from seg_pipeline.jobs.parked import Parked, ParkedItems, ParkedKind, ParkedList
@@ -35,6 +37,18 @@ class RerunConfig(dg.Config):
     hours: float = 1.0
     code: str | None = None
     limit: int = 1000
+    dry_run: bool = True
+
+
+class RerunBatchConfig(dg.Config):
+    """The batch of which what failed is run again, at most `limit` of it.
+
+    `code` chooses the jobs with that error. `dry_run` only lists them.
+    """
+
+    batch: str
+    code: str | None = None
+    limit: int = 10_000
     dry_run: bool = True
 
 
@@ -66,6 +80,22 @@ def rerun_failed_jobs(context: dg.OpExecutionContext, config: RerunConfig) -> No
     backfill = None
     if uuids and not config.dry_run:
         backfill = _request_backfill(context, uuids)
+    context.log.info(f"{len(uuids)} failed jobs: {', '.join(uuids[:20])}")
+    context.add_output_metadata(
+        {"failed": len(uuids), "dry_run": config.dry_run, "backfill": backfill or "none"}
+    )
+
+
+@dg.op(required_resource_keys={"stage_context"})
+def rerun_failed_of_batch(context: dg.OpExecutionContext, config: RerunBatchConfig) -> None:
+    """Finds what failed of the batch, and requests one backfill of it."""
+    stage_context: StageContext = context.resources.stage_context
+    batch = stage_context.repository.batches.get(config.batch)
+    uuids = [*islice(_failed_of(stage_context, batch, config.code), config.limit)]
+    backfill = None
+    if uuids and not config.dry_run:
+        backfill = _request_backfill(context, uuids, {BATCH: batch.id})
+        stage_context.repository.batches.note_rerun(batch, backfill)
     context.log.info(f"{len(uuids)} failed jobs: {', '.join(uuids[:20])}")
     context.add_output_metadata(
         {"failed": len(uuids), "dry_run": config.dry_run, "backfill": backfill or "none"}
@@ -119,12 +149,23 @@ def _failed_since(stage_context: StageContext, since: datetime, code: str | None
                 yield entry.uuid
 
 
+def _failed_of(stage_context: StageContext, batch: Batch, code: str | None) -> Iterator[str]:
+    """The failed jobs of a batch, without entries that could not become jobs."""
+    progress = stage_context.repository.batches.progress(batch)
+    for index in progress.indices(EntryState.FAILED):
+        uuid = batch.uuid(index)
+        if index not in progress.refused and code in (None, _code(stage_context, uuid)):
+            yield uuid
+
+
 def _code(stage_context: StageContext, uuid: str) -> str | None:
     result = stage_context.repository.result(uuid)
     return result.error.code if result and result.error else None
 
 
-def _request_backfill(context: dg.OpExecutionContext, uuids: list[str]) -> str:
+def _request_backfill(
+    context: dg.OpExecutionContext, uuids: list[str], tags: Mapping[str, str] | None = None
+) -> str:
     """A backfill as the UI's *Materialize* makes it, of the jobs' partitions. Returns its id."""
     context.instance.add_dynamic_partitions(job_partitions.name or "", uuids)
     return request_backfill(
@@ -133,6 +174,7 @@ def _request_backfill(context: dg.OpExecutionContext, uuids: list[str]) -> str:
         uuids,
         title="Failed jobs again",
         description=f"Requested by run {context.run_id}.",
+        tags=tags,
     )
 
 
@@ -181,6 +223,13 @@ rerun_failed = _job(
     " false.",
     **_PROCESS,
 )
+rerun_batch = _job(
+    "rerun_batch",
+    rerun_failed_of_batch,
+    "Runs again what failed of a batch of clients, as a backfill; name its id as `batch`. Lists"
+    " only, unless `dry_run` is false.",
+    **_PROCESS,
+)
 replay_callbacks = _job(
     "replay_callbacks",
     replay_parked_callbacks,
@@ -199,4 +248,4 @@ warm_model = _job(
     load_model,
     "Loads a model on a worker, before the first picture needs it.",
 )
-operator_jobs = [rerun_failed, replay_callbacks, drain, warm_model]
+operator_jobs = [rerun_failed, rerun_batch, replay_callbacks, drain, warm_model]

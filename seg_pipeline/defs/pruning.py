@@ -274,9 +274,11 @@ prune_schedule = dg.ScheduleDefinition(
 
 def _expired_batches(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
     """Batches whose time is over; their jobs then expire as others do."""
-    batches = stage_context.repository.batches
+    batches, told = stage_context.repository.batches, stage_context.settings.app_server_url
+    untold = stage_context.repository.outbox.uuids() if told else set[str]()
     for batch_id in batches.expired(now, LEFTOVER_GRACE):
-        yield partial(batches.forget, batch_id)
+        if keys.told_batch(batch_id) not in untold:
+            yield partial(batches.forget, batch_id)
 
 
 def _expired_jobs(

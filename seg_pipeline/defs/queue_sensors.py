@@ -18,6 +18,7 @@ from seg_pipeline.defs.assets import CALLBACK
 from seg_pipeline.errors import StoreError
 from seg_pipeline.jobs.deliveries import Delivery, DeliveryState
 from seg_pipeline.settings import Settings
+from seg_pipeline.store import keys
 
 LONGEST_TICK_SECONDS = 20.0
 """The last call may take as long again, and Dagster cuts a tick off after a minute."""
@@ -70,7 +71,7 @@ def build_courier_sensor(settings: Settings) -> dg.SensorDefinition:
         if settings.app_server_url is None:
             return dg.SkipReason("APP_SERVER_URL is not set: there is nobody to tell.")
         ended = _deliver(relay, settings)
-        events = [event_of(delivery) for delivery in ended]
+        events = [event_of(each) for each in ended if not keys.batch_told(each.uuid)]
         return dg.SensorResult(asset_events=events, skip_reason=_summary(relay, ended))
 
     return courier

@@ -4,7 +4,16 @@
 mask at a time. Nothing here knows where the files are.
 """
 
+from seg_pipeline.exports.coco import PictureSet, coco_of_many
 from seg_pipeline.exports.pictures import Export, ExportedPicture, Files
 from seg_pipeline.exports.registry import FORMATS, ExportFormat
 
-__all__ = ["FORMATS", "Export", "ExportFormat", "ExportedPicture", "Files"]
+__all__ = [
+    "FORMATS",
+    "Export",
+    "ExportFormat",
+    "ExportedPicture",
+    "Files",
+    "PictureSet",
+    "coco_of_many",
+]

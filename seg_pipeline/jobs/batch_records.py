@@ -1,5 +1,6 @@
 """What is kept of a batch: its request, its entries in portions, and how far it has come."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -129,6 +130,11 @@ class Progress:
     def begin(cls, batch: Batch) -> Self:
         """Of a batch of which nothing has become a job."""
         return cls(EntryState.WAITING * batch.total, batch.accepted_at)
+
+    @property
+    def sha256(self) -> str:
+        """What a delivery knows this end of the batch by."""
+        return hashlib.sha256(f"{self.ended_at}{self.states}".encode()).hexdigest()
 
     @property
     def is_over(self) -> bool:

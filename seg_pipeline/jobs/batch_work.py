@@ -4,7 +4,7 @@ One process at a time does it, and may die at any write: what it did not record 
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -22,6 +22,7 @@ from seg_pipeline.jobs.batch_records import Batch, Entry, EntryState, Progress, 
 from seg_pipeline.jobs.batches import CANCEL, Batches
 from seg_pipeline.jobs.cancels import Cancels
 from seg_pipeline.jobs.markers import each_marker, marker_name
+from seg_pipeline.jobs.outbox import Outbox
 from seg_pipeline.jobs.records import FailureReason, Timing, failed_result
 from seg_pipeline.jobs.results import Results
 from seg_pipeline.jobs.stored_jobs import read_job, read_result
@@ -83,6 +84,7 @@ class _Pass:
     share: int
     look: bool
     report: WorkReport
+    is_backfill_over: Callable[[str], bool]
 
 
 class BatchWork:
@@ -95,23 +97,33 @@ class BatchWork:
         acceptance: Acceptance,
         results: Results,
         cancels: Cancels,
+        outbox: Outbox,
     ) -> None:
         self._store = store
         self._batches = batches
         self._acceptance = acceptance
         self._results = results
         self._cancels = cancels
+        self._outbox = outbox
 
-    def advance(self, window: int, now: datetime, look: bool = False) -> WorkReport:
+    def advance(
+        self,
+        window: int,
+        now: datetime,
+        look: bool = False,
+        is_backfill_over: Callable[[str], bool] = lambda _: True,
+    ) -> WorkReport:
         """One pass over all batches, which together have some `window` jobs under way at most.
 
         With `look`, every job under way is looked at, also without news of it: so a marker that
-        got lost holds up no batch. Raises StoreUnavailable.
+        got lost holds up no batch. An end after a rerun is told of when its backfill is over.
+        Raises StoreUnavailable.
         """
         todo = self._todo()
         batches = sum(each.marker is not None for each in todo.values())
         report = WorkReport(batches)
-        passing = _Pass(now, max(LEAST_WINDOW, window // max(1, batches)), look, report)
+        share = max(LEAST_WINDOW, window // max(1, batches))
+        passing = _Pass(now, share, look, report, is_backfill_over)
         for batch_id, each in sorted(todo.items()):
             try:
                 self._advance(self._batches.get(batch_id), each, passing)
@@ -234,11 +246,22 @@ class BatchWork:
             self._results.finish(result, keep_earlier=True)
 
     def _end(self, batch: Batch, before: Progress, progress: Progress, passing: _Pass) -> None:
-        """Takes the batch from the list of work, once it rests."""
-        if before.ended_at is not None and passing.now - progress.changed_at < QUIET:
+        """Has the app server told, and takes the batch from the list of work, once it rests."""
+        if before.ended_at is not None and not self._rests(batch, progress, passing):
             return
+        if batch.callback:
+            self._outbox.record_batch(batch.id, progress.sha256, passing.now)
         self._store.delete(keys.batch_work(batch.id))
         passing.report.ended.append(batch.id)
+
+    def _rests(self, batch: Batch, progress: Progress, passing: _Pass) -> bool:
+        """Whether nothing of a batch that had ended is run again."""
+        backfill_id = self._batches.rerun(batch)
+        if backfill_id is not None:
+            if passing.is_backfill_over(backfill_id):
+                self._batches.end_rerun(batch)  # the next pass sees what it did last
+            return False
+        return passing.now - progress.changed_at >= QUIET
 
     def _drop(self, markers: Sequence[str]) -> None:
         self._store.at_once([partial(self._store.delete, key) for key in markers])

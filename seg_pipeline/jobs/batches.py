@@ -12,12 +12,14 @@ done again, by whoever finds it half done.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from seg_pipeline.errors import BatchConflict, BatchNotFound
+from seg_pipeline.errors import BatchConflict, BatchNotFound, ObjectNotFound
 from seg_pipeline.jobs.batch_records import PORTION, Batch, Entry, Portion, Progress
+from seg_pipeline.jobs.outbox import Outbox
 from seg_pipeline.jobs.removal import Removal
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import load, write
@@ -40,9 +42,10 @@ class AcceptedBatch:
 class Batches:
     """The batches of a store. Raises StoreUnavailable when the store fails."""
 
-    def __init__(self, store: Store, removal: Removal) -> None:
+    def __init__(self, store: Store, removal: Removal, outbox: Outbox) -> None:
         self._store = store
         self._removal = removal
+        self._outbox = outbox
 
     def accept(self, batch: Batch, entries: Sequence[Entry]) -> AcceptedBatch:
         """Makes the batch durable and visible to the sensor. Its pictures must be stored before.
@@ -106,6 +109,21 @@ class Batches:
         """Has the sensor end what has not ended."""
         self._store.put(keys.batch_work(batch.id), CANCEL)
 
+    def note_rerun(self, batch: Batch, backfill_id: str) -> None:
+        """Has the sensor wait for a backfill of jobs that failed before it tells of the new end."""
+        self._store.put(keys.batch_rerun(batch.id), backfill_id.encode())
+        self._store.create(keys.batch_work(batch.id), b"")
+
+    def rerun(self, batch: Batch) -> str | None:
+        """The backfill that is to be waited for, if there is one."""
+        with suppress(ObjectNotFound):
+            return self._store.get(keys.batch_rerun(batch.id)).decode()
+        return None
+
+    def end_rerun(self, batch: Batch) -> None:
+        """There is no backfill to be waited for any more."""
+        self._store.delete(keys.batch_rerun(batch.id))
+
     def delete(self, batch: Batch) -> None:
         """Removes the batch with its jobs and all their files. To be done again if it dies."""
         uuids = [batch.uuid(index) for index in range(batch.total)]
@@ -116,7 +134,9 @@ class Batches:
 
     def forget(self, batch_id: str) -> None:
         """Removes the batch alone: its jobs then expire as others do."""
-        self._store.delete(keys.batch_work(batch_id))
+        markers = self._outbox.markers_of(keys.told_batch(batch_id))
+        for key in (*markers, keys.batch_work(batch_id)):
+            self._store.delete(key)
         self._store.delete_folder(f"{keys.BATCHES}{batch_id}/", keep=_is_request)
         self._store.delete_folder(f"{keys.BATCHES}{batch_id}/")
 

@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 
 from seg_pipeline.domain import Job
 from seg_pipeline.errors import JobNotFound, NothingToTell
+from seg_pipeline.jobs.batch_records import Batch, Progress
 from seg_pipeline.jobs.deliveries import Delivery, DeliveryState
 from seg_pipeline.jobs.parked_notes import ParkedNote, park
 from seg_pipeline.jobs.records import Result, StoredResult
@@ -60,6 +61,21 @@ class DueDelivery:
         return now + ttl if left < ttl / 2 else None
 
 
+@dataclass(frozen=True)
+class DueBatch:
+    """A delivery that is due, with its batch and how that ended."""
+
+    delivery: Delivery
+    batch: Batch
+    progress: Progress
+
+    def keep_until(self, now: datetime) -> datetime | None:
+        """See DueDelivery."""
+        ttl = timedelta(seconds=self.batch.ttl_seconds)
+        left = (self.progress.ended_at or now) + ttl - now
+        return now + ttl if left < ttl / 2 else None
+
+
 class Outbox:
     """The deliveries of a store.
 
@@ -77,7 +93,15 @@ class Outbox:
 
         Once it returns, the delivery cannot get lost.
         """
-        uuid, sha256 = stored.result.uuid, stored.sha256
+        self._record(stored.result.uuid, stored.sha256, now, host_id)
+
+    def record_batch(self, batch_id: str, sha256: str, now: datetime) -> None:
+        """The same of a batch that has ended; `sha256` tells this end from another."""
+        self._record(keys.told_batch(batch_id), sha256, now)
+
+    def _record(
+        self, uuid: str, sha256: str, now: datetime | None, host_id: str | None = None
+    ) -> None:
         former = self.delivery(uuid)
         if former is None or former.result_sha256 != sha256:
             moment = now or datetime.now(UTC)
@@ -124,9 +148,23 @@ class Outbox:
             return DueDelivery(delivery, job, stored.result)
         return None
 
+    def take_batch(self, marker: Marker, now: datetime) -> DueBatch | None:
+        """The same as `take`, of a marker that stands for a batch."""
+        due, delivery = self._ended_batch(marker.uuid), self.delivery(marker.uuid)
+        if due is None or delivery is None:
+            self.store.delete(marker.key)
+        elif delivery.due_at is None or _key(delivery.due_at, delivery) != marker.key:
+            self._record(marker.uuid, delivery.result_sha256, now)
+            self.store.delete(marker.key)
+        elif not delivery.is_pending:
+            self.store.delete(marker.key)
+        else:
+            return DueBatch(delivery, *due)
+        return None
+
     def note(self, delivery: Delivery, former: Delivery) -> None:
         """Records what became of a delivery, unless its job has been deleted meanwhile."""
-        if self.store.head(keys.request(delivery.uuid)):
+        if self.store.head(keys.told_of(delivery.uuid)):
             self._replace(former, delivery)
 
     def replay(self, uuid: str, now: datetime | None = None) -> Delivery:
@@ -134,6 +172,8 @@ class Outbox:
 
         Raises JobNotFound. Raises NothingToTell if the job has not ended, or has no callback.
         """
+        if batch_id := keys.batch_told(uuid):
+            return self._replay_batch(batch_id, now or datetime.now(UTC))
         job, stored = read_job(self.store, uuid), read_result(self.store, uuid)
         if job is None:
             raise JobNotFound(uuid)
@@ -172,6 +212,24 @@ class Outbox:
     def markers_of(self, uuid: str) -> list[str]:
         """The delivery's keys outside the job's own folder, which go with the job."""
         return _markers(self.delivery(uuid))
+
+    def _replay_batch(self, batch_id: str, now: datetime) -> Delivery:
+        name = keys.told_batch(batch_id)
+        due = self._ended_batch(name)
+        if due is None:
+            raise NothingToTell(f"batch {batch_id} has not ended, or nobody is to be told of it.")
+        delivery = Delivery.begin(name, due[1].sha256, now)
+        self._replace(self.delivery(name), delivery)
+        return delivery
+
+    def _ended_batch(self, name: str) -> tuple[Batch, Progress] | None:
+        """A batch that has ended and is to be told of."""
+        batch_id = keys.batch_told(name) or ""
+        batch = load(self.store, Batch, keys.batch_request(batch_id))
+        progress = load(self.store, Progress, keys.batch_progress(batch_id))
+        if batch is None or not batch.callback or progress is None or not progress.ended_at:
+            return None
+        return batch, progress
 
     def _do_again(self, marker: Marker) -> None:
         """Has a job run again whose result is gone.

@@ -61,9 +61,9 @@ class JobRepository:
         self.cancels = Cancels(store, self.results)
         self.claims = Claims(store, self.fetches, self.results)
         self.expiry = Expiry(store, self.results, self.removal)
-        self.batches = Batches(store, self.removal)
+        self.batches = Batches(store, self.removal, self.outbox)
         self.batch_work = BatchWork(
-            store, self.batches, self.acceptance, self.results, self.cancels
+            store, self.batches, self.acceptance, self.results, self.cancels, self.outbox
         )
 
     def job(self, uuid: str) -> Job:

@@ -34,6 +34,7 @@ CANCELS = "cancels/"
 RETRIES = "retries/"
 BATCHES = "batches/"
 BATCH_WORK = "batch-work/"
+_TOLD_BATCH = "batch."
 CHECKS = "checks/"
 IDEMPOTENCY = "idempotency/"
 RUN_LOGS = "run-logs/"
@@ -155,9 +156,26 @@ def result(uuid: str) -> str:
     return asset(uuid, "result.json")
 
 
-def delivery(uuid: str) -> str:
-    """The state of telling the app server."""
-    return asset(uuid, "delivery.json")
+def delivery(name: str) -> str:
+    """The state of telling the app server of a job, or of a batch by its `told_batch`."""
+    batch_id = batch_told(name)
+    return batch_file(batch_id, "delivery.json") if batch_id else asset(name, "delivery.json")
+
+
+def told_batch(batch_id: str) -> str:
+    """The name of a batch in the outbox. No uuid holds a dot."""
+    return f"{_TOLD_BATCH}{batch_id}"
+
+
+def batch_told(name: str) -> str | None:
+    """The batch that a name in the outbox stands for; None if it is a job's uuid."""
+    return name.removeprefix(_TOLD_BATCH) if name.startswith(_TOLD_BATCH) else None
+
+
+def told_of(name: str) -> str:
+    """The request of the job or the batch that a name in the outbox stands for."""
+    batch_id = batch_told(name)
+    return batch_request(batch_id) if batch_id else request(name)
 
 
 def evidence(uuid: str) -> str:
@@ -291,6 +309,11 @@ def batch_picture(batch_id: str, index: int, sha256: str) -> str:
 def batch_progress(batch_id: str) -> str:
     """How far the batch has come."""
     return batch_file(batch_id, "progress.json")
+
+
+def batch_rerun(batch_id: str) -> str:
+    """The id of the backfill that runs again what failed of the batch."""
+    return batch_file(batch_id, "rerun")
 
 
 def batch_work(batch_id: str) -> str:

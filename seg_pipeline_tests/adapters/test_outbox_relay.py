@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from seg_client import is_genuine
 from seg_pipeline.adapters.app_server import DeliveryLimits
 from seg_pipeline.adapters.outbox_relay import AT_ONCE, OutboxRelay, RelayReport
 from seg_pipeline.jobs.repository import JobRepository
@@ -22,6 +23,7 @@ from seg_pipeline.telemetry.snapshots import current_samples
 from seg_pipeline_tests.app_servers import Answer, AppServerDouble, app_server, hang, hang_up, say
 from seg_pipeline_tests.builders import end_queue_job, waiting_uuids
 from seg_pipeline_tests.conftest import make_settings
+from seg_pipeline_tests.jobs.batches_in_store import accept_batch, advance, finish_waiting
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
 IMPATIENT = DeliveryLimits(total_seconds=0.3)
@@ -466,3 +468,29 @@ def test_what_became_of_callbacks_is_counted(repository: JobRepository, clock: C
         end_jobs(repository, 2, clock)
         deliver_for(make_courier(repository.store, server.url, clock), clock, 100, 10)
     assert [now - then for now, then in zip(counts(), before, strict=True)] == [1, 1, 1]
+
+
+def test_the_end_of_a_batch_is_told_once_and_signed(
+    repository: JobRepository, server: AppServerDouble, tmp_path: Path
+) -> None:
+    settings = make_settings(
+        tmp_path,
+        app_server_url=server.url,
+        callback_secret="s3cret",
+        base_url="https://seg.example",
+    )
+    accept_batch(repository, callback=True)
+    advance(repository)
+    finish_waiting(repository, failing=("batch-summer-000001",))
+    advance(repository)
+    relay = OutboxRelay(repository.store, settings)
+    (ended,) = relay.deliver().ended
+    assert relay.deliver().ended == []
+    (told,) = server.told
+    assert told.path == "/api/v1/re-imagine/auto-mask/batches/summer"
+    assert is_genuine("s3cret", told.headers, told.body)
+    document = told.document
+    counts = {name: document[name] for name in ("total", "completed", "failed", "cancelled")}
+    assert counts == {"total": 3, "completed": 2, "failed": 1, "cancelled": 0}
+    assert document["export_url"] == "https://seg.example/batches/summer/export?format=coco"
+    assert (ended.uuid, ended.state) == ("batch.summer", "delivered")

@@ -10,11 +10,13 @@ import pytest
 from seg_pipeline.defs.assets import segmentation_assets
 from seg_pipeline.defs.operations import operator_jobs
 from seg_pipeline.defs.resources import PassedJobs
-from seg_pipeline.errors import FetchGivenUp, UnexpectedError, UnknownModel
+from seg_pipeline.errors import BatchNotFound, FetchGivenUp, UnexpectedError, UnknownModel
 from seg_pipeline.jobs.deliveries import DeliveryState, Policy
 from seg_pipeline.jobs.drain import read_drain
 from seg_pipeline.pipeline.stages import StageContext, fail_job
+from seg_pipeline.runtime.backfills import is_backfill_over
 from seg_pipeline_tests.builders import accept_upload, end_queue_job, make_context
+from seg_pipeline_tests.jobs.batches_in_store import ID, accept_batch, advance, finish_waiting
 
 pytestmark = pytest.mark.process
 
@@ -136,3 +138,57 @@ def test_a_model_that_is_not_offered_is_refused(
 ) -> None:
     with pytest.raises(UnknownModel, match="not offered here"):
         run(make_context(tmp_path), instance, "warm_model", {"model": "other"}, "load_model")
+
+
+def failed_batch(tmp_path: Path) -> StageContext:
+    """A batch that has ended, two of its three jobs failed."""
+    stage_context = make_context(tmp_path)
+    batch = accept_batch(stage_context.repository)
+    advance(stage_context.repository)
+    finish_waiting(stage_context.repository, failing=(batch.uuid(0), batch.uuid(2)))
+    advance(stage_context.repository)
+    return stage_context
+
+
+def rerun_batch(stage_context: StageContext, instance: dg.DagsterInstance, **config: Any) -> Any:
+    """The figures of `rerun_batch`."""
+    given = {"batch": ID, **config}
+    return run(stage_context, instance, "rerun_batch", given, "rerun_failed_of_batch")
+
+
+def test_what_failed_of_a_batch_is_only_counted_unless_told_otherwise(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    shown = rerun_batch(failed_batch(tmp_path), instance)
+    assert shown == {"failed": 2, "dry_run": True, "backfill": "none"}
+    assert not instance.get_backfills()
+
+
+def test_what_failed_of_a_batch_becomes_a_backfill_that_its_end_waits_for(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    stage_context = failed_batch(tmp_path)
+    shown = rerun_batch(stage_context, instance, dry_run=False, code="not_an_image")
+    (backfill,) = instance.get_backfills()
+    assert (shown["failed"], shown["backfill"]) == (2, backfill.backfill_id)
+    assert backfill.tags["seg/batch"] == ID
+    assert set(instance.get_dynamic_partitions("jobs")) == {
+        f"batch-{ID}-000000",
+        f"batch-{ID}-000002",
+    }
+    batches = stage_context.repository.batches
+    assert batches.rerun(batches.get(ID)) == backfill.backfill_id
+    assert not is_backfill_over(instance, backfill.backfill_id)
+
+
+def test_a_code_chooses_among_what_failed_of_a_batch(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    assert rerun_batch(failed_batch(tmp_path), instance, code="fetch_failed")["failed"] == 0
+
+
+def test_a_batch_that_is_not_there_cannot_be_run_again(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    with pytest.raises(BatchNotFound):
+        rerun_batch(make_context(tmp_path), instance)

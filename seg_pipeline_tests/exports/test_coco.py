@@ -1,6 +1,9 @@
 """COCO's document, as pycocotools reads it."""
 
 import json
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,8 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from seg_pipeline.exports import Export
+from seg_pipeline.exports import Export, PictureSet, coco_of_many
+from seg_pipeline_tests.builders import NOON
 from seg_pipeline_tests.exports.exporting import blobs, export_of, exported, mask_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
@@ -77,3 +81,54 @@ def test_a_picture_in_which_nothing_was_found_is_a_document_too(tmp_path: Path) 
 def document_of(export: Export) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(exported("coco", export))
     return document
+
+
+def many(*exports: Export) -> PictureSet:
+    return PictureSet("Batch summer", NOON, lambda: enumerate(exports, 1))
+
+
+def test_pycocotools_reads_the_masks_of_many_pictures(tmp_path: Path) -> None:
+    exports = [export_of(*blobs(2), labels="cat dog"), export_of(*blobs(1), labels="bird")]
+    named = [
+        replace(each, picture=replace(each.picture, name=f"s3://p/{index}.png"))
+        for index, each in enumerate(exports)
+    ]
+    (tmp_path / "coco.json").write_bytes(b"".join(coco_of_many(many(*named))))
+    coco = COCO(tmp_path / "coco.json")
+    assert [image["file_name"] for image in coco.loadImgs([1, 2])] == [
+        "s3://p/0.png",
+        "s3://p/1.png",
+    ]
+    assert [coco.cats[number]["name"] for number in sorted(coco.cats)] == ["bird", "cat", "dog"]
+    assert sorted(coco.getAnnIds()) == [1, 2, 3]
+    for image_id, export in ((1, exports[0]), (2, exports[1])):
+        for index, each in enumerate(coco.loadAnns(coco.getAnnIds(imgIds=[image_id]))):
+            assert np.array_equal(coco.annToMask(each).astype(np.bool_), mask_of(export, index))
+
+
+def test_of_no_picture_there_is_a_document_too(tmp_path: Path) -> None:
+    (tmp_path / "coco.json").write_bytes(b"".join(coco_of_many(many())))
+    assert COCO(tmp_path / "coco.json").getImgIds() == []
+
+
+def test_a_picture_that_goes_meanwhile_leaves_no_annotations() -> None:
+    """It was among the images; what came meanwhile was not, and has none either."""
+    first, second = (export_of(*blobs(1)), export_of(*blobs(1)))
+    reads = iter([[(1, first)], [(2, second)]])
+    document = json.loads(b"".join(coco_of_many(PictureSet("t", NOON, lambda: iter(next(reads))))))
+    assert [image["id"] for image in document["images"]] == [1]
+    assert document["annotations"] == []
+
+
+def test_the_document_of_many_holds_one_picture_at_a_time() -> None:
+    alive: list[int] = []
+
+    def pictures() -> Iterator[tuple[int, Export]]:
+        for number in range(1, 50):
+            export = export_of("#.../..../..../....")
+            alive.append(number)
+            weakref.finalize(export.files, alive.remove, number)
+            yield number, export
+            assert len(alive) <= 2
+
+    assert b"annotations" in b"".join(coco_of_many(PictureSet("t", NOON, pictures)))

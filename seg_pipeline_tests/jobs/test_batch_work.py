@@ -185,3 +185,34 @@ def test_a_failure_of_ours_is_no_cancellation(repository: JobRepository) -> None
     advance(repository)
     fail_job(repository, batch.uuid(0), UnexpectedError("x"))
     assert advance(repository).states == "f"
+
+
+def test_an_end_after_a_rerun_is_told_of_when_its_backfill_is_over(
+    repository: JobRepository,
+) -> None:
+    batch = accept_batch(repository, callback=True)
+    advance(repository)
+    finish_waiting(repository, failing=(batch.uuid(0), batch.uuid(1)))
+    advance(repository)
+    first = repository.outbox.delivery(keys.told_batch(ID))
+    repository.batches.note_rerun(batch, "backfill-1")
+    for minute, uuid in enumerate((batch.uuid(0), batch.uuid(1)), 1):
+        finish_again(repository, uuid, NOON + minute * MINUTE)
+        advance(repository, after=minute * MINUTE, is_backfill_over=lambda _: False)
+        advance(repository, after=minute * MINUTE + MINUTE / 2, is_backfill_over=lambda _: False)
+        assert repository.outbox.delivery(keys.told_batch(ID)) == first
+    advance(repository, after=4 * MINUTE)
+    assert advance(repository, after=4 * MINUTE).states == "ccc"
+    second = repository.outbox.delivery(keys.told_batch(ID))
+    assert first is not None
+    assert second is not None
+    assert second.result_sha256 != first.result_sha256
+    assert news(repository) == []
+
+
+def test_a_batch_that_nobody_is_told_of_has_no_delivery(repository: JobRepository) -> None:
+    accept_batch(repository)
+    advance(repository)
+    finish_waiting(repository)
+    advance(repository)
+    assert repository.store.list(keys.OUTBOX) == []

@@ -8,7 +8,7 @@ import pytest
 
 from seg_pipeline.errors import JobNotFound, NothingToTell
 from seg_pipeline.jobs.deliveries import Delivery, Policy, Reply
-from seg_pipeline.jobs.outbox import DueDelivery, Outbox
+from seg_pipeline.jobs.outbox import DueBatch, DueDelivery, Marker, Outbox
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
@@ -21,6 +21,7 @@ from seg_pipeline_tests.builders import (
     make_result,
     waiting_uuids,
 )
+from seg_pipeline_tests.jobs.batches_in_store import accept_batch, advance, finish_waiting
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
 POLICY = Policy(give_up_seconds=3600, parked_ttl_seconds=7 * 86_400)
@@ -357,3 +358,49 @@ def test_a_job_that_is_deleted_while_its_delivery_is_taken_is_not_done_again(
     repository.store.delete(keys.result("job-1"))
     assert repository.outbox.take(marker) is None
     assert waiting_uuids(repository, 10) == []
+
+
+def ended_batch(repository: JobRepository) -> Marker:
+    """The marker of a batch that has ended."""
+    accept_batch(repository, callback=True)
+    advance(repository)
+    finish_waiting(repository)
+    advance(repository)
+    (marker,) = repository.outbox.waiting(NOON, 10)
+    return marker
+
+
+def test_the_end_of_a_batch_is_due_with_the_batch(repository: JobRepository) -> None:
+    marker = ended_batch(repository)
+    due = repository.outbox.take_batch(marker, NOON)
+    assert isinstance(due, DueBatch)
+    assert (marker.uuid, due.batch.id, due.progress.states) == ("batch.summer", "summer", "ccc")
+
+
+def test_the_end_of_a_batch_that_is_told_of_is_due_no_more(repository: JobRepository) -> None:
+    marker = ended_batch(repository)
+    due = repository.outbox.take_batch(marker, NOON)
+    assert due is not None
+    told = due.delivery.after(Reply(0.1, 200), NOON, Policy(60, 60), None)
+    repository.outbox.note(told, due.delivery)
+    assert repository.outbox.waiting(NOON, 10) == []
+    repository.outbox.record_batch("summer", due.delivery.result_sha256, NOON)
+    assert repository.outbox.waiting(NOON, 10) == []
+
+
+def test_a_batch_that_is_gone_is_told_of_no_more(repository: JobRepository) -> None:
+    marker = ended_batch(repository)
+    repository.store.delete(keys.batch_request("summer"))
+    assert repository.outbox.take_batch(marker, NOON) is None
+    assert repository.outbox.waiting(NOON, 10) == []
+
+
+def test_the_end_of_a_batch_can_be_told_again(repository: JobRepository) -> None:
+    marker = ended_batch(repository)
+    due = repository.outbox.take_batch(marker, NOON)
+    assert due is not None
+    repository.outbox.note(due.delivery.parked("refused", NOON, Policy(60, 60)), due.delivery)
+    repository.outbox.replay("batch.summer", NOON)
+    assert [each.uuid for each in repository.outbox.waiting(NOON, 10)] == ["batch.summer"]
+    with pytest.raises(NothingToTell):
+        repository.outbox.replay("batch.winter", NOON)

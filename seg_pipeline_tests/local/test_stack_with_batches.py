@@ -1,0 +1,150 @@
+"""A batch on the whole service: killed half way, run again from Dagster, told of once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pycocotools.coco import COCO
+
+from seg_client import is_genuine
+from seg_pipeline.local.sample import BUNDLED
+from seg_pipeline_tests.app_servers import AppServerDouble, app_server
+from seg_pipeline_tests.running_stack import Stack
+from seg_pipeline_tests.serving import serving
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
+
+TOTAL, MISSING = 40, (3, 17)
+SECRET = "s3cret"
+
+LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
+    __typename ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message } } }"""
+
+
+@dataclass
+class Host:
+    """A host of pictures, of which some are not there at first."""
+
+    url: str = ""
+    missing: set[str] = field(default_factory=lambda: {f"/{index}.jpg" for index in MISSING})
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        """Answers a request."""
+        if environ["PATH_INFO"] in self.missing:
+            start_response("404 Not Found", [("Content-Length", "0")])
+            return []
+        body = BUNDLED.read_bytes()
+        size = ("Content-Length", str(len(body)))
+        start_response("200 OK", [("Content-Type", "image/jpeg"), size])
+        return [body]
+
+
+@dataclass
+class World:
+    """The service, a host of pictures and an app server."""
+
+    stack: Stack
+    host: Host
+    told: AppServerDouble
+
+    def batch(self) -> dict[str, Any]:
+        """The batch as the service tells of it."""
+        address = f"{self.stack.base_url}/batches/summer"
+        batch: dict[str, Any] = httpx.get(address, timeout=30).json()
+        return batch
+
+    def ended(self) -> int:
+        """How many of its pictures have ended."""
+        try:
+            counts = self.batch()["counts"]
+        except httpx.HTTPError:
+            return 0
+        return int(counts["completed"]) + int(counts["failed"])
+
+    def wait_for_ends(self, least: int) -> None:
+        """Returns once so many pictures have ended."""
+        self.stack.wait_for(lambda: self.ended() >= least, f"{least} ends")
+
+    def launch(self, job: str, op: str, config: dict[str, Any]) -> None:
+        """Launches an operator's job, as the UI does."""
+        selector = {
+            "repositoryLocationName": "seg_pipeline.definitions",
+            "repositoryName": "__repository__",
+            "jobName": job,
+        }
+        params = {"selector": selector, "runConfigData": {"ops": {op: {"config": config}}}}
+        launched = self.stack.graphql(LAUNCH, params=params)["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+
+
+@contextmanager
+def world(folder: Path, profile: str) -> Iterator[World]:
+    """Everything, while the block runs."""
+    host = Host()
+    with serving(host) as url, app_server() as told:
+        host.url = url
+        settings = {
+            "MODEL": "demo-yolo",
+            "ALLOW_PRIVATE_URLS": "true",
+            "APP_SERVER_URL": told.url,
+            "CALLBACK_SECRET": SECRET,
+            "HEALTH_IDLE_SECONDS": "0",
+            "BATCH_SIZE": "4",
+        }
+        with Stack(folder, settings, profile) as stack:
+            yield World(stack, host, told)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_batch_outlives_every_process_and_what_failed_runs_again_from_dagster(
+    tmp_path: Path, profile: str
+) -> None:
+    with world(tmp_path, profile) as here:
+        addresses = [f"{here.host.url}/{index}.jpg" for index in range(TOTAL)]
+        body = {"uuid": "summer", "image_urls": addresses}
+        answer = httpx.post(f"{here.stack.base_url}/batches", json=body, timeout=30)
+        assert answer.status_code == 202
+        kill_all_in_turn(here)
+        here.stack.wait_for(lambda: here.told.told != [], "telling the app server")
+        look_at_the_end(here)
+        here.host.missing.clear()
+        here.launch("rerun_batch", "rerun_failed_of_batch", {"batch": "summer", "dry_run": False})
+        here.stack.wait_for(lambda: len(here.told.told) == 2, "telling of the new end")
+        assert here.told.told[1].document["completed"] == TOTAL
+        assert here.batch()["counts"]["completed"] == TOTAL
+        assert names_in_coco(here, tmp_path / "coco.json") == addresses
+
+
+def kill_all_in_turn(here: World) -> None:
+    """Kills each process after some more pictures, and waits for the end of the batch."""
+    least = 0
+    for name in ("code-server", "worker", "daemon", "fetcher", "api"):
+        least += 3
+        here.wait_for_ends(least)
+        here.stack.kill(name)
+    here.wait_for_ends(TOTAL)
+
+
+def look_at_the_end(here: World) -> None:
+    """Each picture has one job, all are counted, and the app server was told once."""
+    counts = here.batch()["counts"]
+    assert (counts["completed"], counts["failed"]) == (TOTAL - len(MISSING), len(MISSING))
+    assert len([*(here.stack.data_dir / "assets").glob("batch-summer-*")]) == TOTAL
+    (told,) = here.told.told
+    assert is_genuine(SECRET, told.headers, told.body)
+    assert told.document["failed"] == len(MISSING)
+
+
+def names_in_coco(here: World, path: Path) -> list[str]:
+    """The pictures of the batch's file, as pycocotools reads it; each has segments."""
+    export = httpx.get(f"{here.stack.base_url}/batches/summer/export?format=coco", timeout=60)
+    path.write_bytes(export.content)
+    coco = COCO(path)
+    assert all(coco.getAnnIds(imgIds=[number]) for number in coco.getImgIds())
+    return [image["file_name"] for image in coco.loadImgs(coco.getImgIds())]
