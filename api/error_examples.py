@@ -44,6 +44,8 @@ from seg_pipeline.errors import (
     NotReplayable,
     OutputTooLarge,
     ParkedNotFound,
+    PictureNotKept,
+    PromptOutside,
     SegPipelineError,
     StoreFull,
     StoreUnavailable,
@@ -71,6 +73,7 @@ def _errors() -> Iterator[SegPipelineError]:
     yield from _of_the_request()
     yield from _of_what_is_named()
     yield from _of_batches()
+    yield from _of_prompts()
     yield from _of_the_picture()
     yield from _of_the_service()
 
@@ -129,6 +132,12 @@ def _of_batches() -> Iterator[SegPipelineError]:
     yield BatchTooLarge(
         "the batch has more than MAX_BATCH_JOBS = 10000 pictures; send it in parts."
     )
+
+
+def _of_prompts() -> Iterator[SegPipelineError]:
+    yield _raised(lambda: check_parameters("demo-yolo", {"points": [[320, 240, 1]]}))
+    yield PromptOutside("point (700, 20)", (640, 480))
+    yield PictureNotKept(JOB)
 
 
 def _of_the_picture() -> Iterator[SegPipelineError]:

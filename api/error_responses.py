@@ -39,6 +39,8 @@ STATUS_BY_CODE = {
     "invalid_resize": 422,
     "invalid_ttl": 422,
     "invalid_parameter": 422,
+    "invalid_prompt": 422,
+    "prompt_outside": 422,
     "invalid_url": 422,
     "webhook_refused": 422,
     "idempotency_key_reused": 422,
@@ -47,6 +49,7 @@ STATUS_BY_CODE = {
     "link_refused": 403,
     "job_not_found": 404,
     "batch_not_found": 404,
+    "picture_not_kept": 404,
     "asset_not_found": 404,
     "not_found": 404,
     "parked_not_found": 404,
@@ -120,6 +123,7 @@ _FIELD_ERRORS: dict[str, Callable[[Any], InvalidRequest]] = {
     "parameters": lambda value: InvalidParameter(
         f"parameters {str(value)[:80]!r} must be a JSON object."
     ),
+    "image_of": InvalidUuid,
     "rle": lambda value: InvalidRequest(f"rle {str(value)[:40]!r} must be true or false."),
 }
 

@@ -22,6 +22,8 @@ from seg_pipeline.domain import Job, check_client_uuid, check_model
 from seg_pipeline.errors import InvalidRequest
 from seg_pipeline.imaging.headers import scan_header
 from seg_pipeline.jobs.acceptance import Accepted
+from seg_pipeline.jobs.kept_pictures import kept_picture
+from seg_pipeline.prompts import check_inside_either_way
 
 MAX_JSON_BYTES = 64 * 2**10
 
@@ -41,15 +43,20 @@ def uuid7() -> str:
 async def accept_upload(
     request: Request, service: Service, options: UploadOptions, resize: int | None
 ) -> Accepted:
-    """Reads a picture (raw or in a form) and accepts its job. `resize` is the path's."""
+    """Reads a picture (raw or in a form) and accepts its job. `resize` is the path's.
+
+    With `image_of` there is none to read.
+    """
     async with receiving(request, service) as (reader, spool):
-        if not is_multipart(request):
+        if is_multipart(request):
+            form = await reader.form(spool, UploadOptions.model_fields)
+            sent = _resized(merge_fields(options, form.fields), resize)
+            has_picture = form.has_picture
+        else:
             await reader.image(spool)
-            return await _accept(request, service, _resized(options, resize), spool)
-        form = await reader.form(spool, UploadOptions.model_fields)
-        return await _accept(
-            request, service, _resized(merge_fields(options, form.fields), resize), spool
-        )
+            sent, has_picture = _resized(options, resize), spool.size > 0
+        picture = spool if has_picture or sent.image_of is None else None
+        return await _accept(request, service, sent, picture, spool)
 
 
 async def accept_job(request: Request, service: Service, options: JobOptions) -> Accepted:
@@ -58,14 +65,15 @@ async def accept_job(request: Request, service: Service, options: JobOptions) ->
         if is_multipart(request):
             form = await reader.form(spool, JobOptions.model_fields)
             picture = spool if form.has_picture else None
-            return await _accept(request, service, merge_fields(options, form.fields), picture)
+            sent = merge_fields(options, form.fields)
+            return await _accept(request, service, sent, picture, spool)
         if media_type(request) != "application/json":
             raise UnsupportedBody(
                 "POST /jobs reads application/json with an image_url, or multipart/form-data with a"
                 " picture; a bare picture goes to POST /segment."
             )
         sent = merge_json(options, await reader.json_bytes(MAX_JSON_BYTES))
-        return await _accept(request, service, sent, None)
+        return await _accept(request, service, sent, None, spool)
 
 
 def merge_fields(options: Options, fields: dict[str, str]) -> Options:
@@ -87,7 +95,10 @@ def merge_json(options: JobOptions, body: bytes) -> JobOptions:
 
 
 def make_job(service: Service, options: JobOptions, picture: Spool | None) -> Job:
-    """The job, checked without decoding or fetching. Raises RequestError or ImageError."""
+    """The job, checked without decoding or fetching. Raises RequestError or ImageError.
+
+    The picture of `image_of` must be in the spool already.
+    """
     settings = service.settings
     common: dict[str, Any] = {
         "uuid": check_client_uuid(options.uuid) if options.uuid else uuid7(),
@@ -110,7 +121,15 @@ def make_job(service: Service, options: JobOptions, picture: Spool | None) -> Jo
         check_image_url(str(options.image_url))
         return Job(image_url=options.image_url, **common)
     header = scan_header(picture.file, settings.max_image_pixels)
-    return Job(source_sha256=picture.sha256, source_extension=header.extension, **common)
+    job = Job(source_sha256=picture.sha256, source_extension=header.extension, **common)
+    if header.size_wh:
+        check_inside_either_way(job.parameters, header.size_wh)
+    return job
+
+
+def _copy_picture(service: Service, uuid: str, spool: Spool) -> None:
+    for piece in kept_picture(service.store, uuid):
+        spool.write(piece)
 
 
 def _resized(options: UploadOptions, resize: int | None) -> JobOptions:
@@ -137,11 +156,21 @@ async def receiving(request: Request, service: Service) -> AsyncIterator[tuple[B
 
 
 async def _accept(
-    request: Request, service: Service, options: JobOptions, picture: Spool | None
+    request: Request,
+    service: Service,
+    options: JobOptions,
+    picture: Spool | None,
+    spool: Spool,
 ) -> Accepted:
+    """Accepts the job of a picture, or of an address. A kept picture goes to the spool first."""
     key = read_idempotency_key(request)
     if key and options.uuid:
         raise InvalidRequest("send either a uuid or an Idempotency-Key: each names the job.")
+    if options.image_of is not None:
+        if picture is not None or options.image_url is not None:
+            raise InvalidRequest("send one of a picture, an image_url and an image_of.")
+        await in_thread(_copy_picture, service, options.image_of, spool)
+        picture = spool
     job = await in_thread(make_job, service, options, picture)
     if key:
         job = await in_thread(job_of_key, service.repository, key, options, job)

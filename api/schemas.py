@@ -31,7 +31,8 @@ from seg_pipeline.domain import (
 PARAMETERS_ARE = (
     "What the model shall run with instead of what is configured: of a SAM-2 points_per_side,"
     " pred_iou_thresh, stability_score_thresh, crop_n_layers and the others of its automatic masks,"
-    " of a YOLO confidence."
+    " of a YOLO confidence. Or prompts for a SAM-2, in pixels of the picture: points"
+    " [[x, y, 1 on the object or 0 beside it], …], box [x0, y0, x1, y1], boxes, multimask."
 )
 RLE_IS = "Whether each segment carries its mask as COCO's compressed run lengths too."
 
@@ -92,6 +93,9 @@ class UploadOptions(BaseModel):
             " WEBHOOK_HOSTS."
         ),
     )
+    image_of: Annotated[str, Field(pattern=f"^{UUID_PATTERN}$")] | None = Field(
+        None, description="A job whose picture this one shall have, instead of an upload."
+    )
 
 
 class JobOptions(UploadOptions):
@@ -104,7 +108,7 @@ class JobOptions(UploadOptions):
 
 
 class JobRequest(JobOptions):
-    """A job by JSON, whose picture we fetch."""
+    """A job by JSON, whose picture we fetch or have."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -121,15 +125,23 @@ class JobRequest(JobOptions):
                     "parameters": {"points_per_side": 64, "pred_iou_thresh": 0.7},
                     "rle": True,
                 },
+                {
+                    "image_of": "abc123",
+                    "model": "sam2.1_hiera_large",
+                    "parameters": {"points": [[320, 240, 1], [40, 40, 0]]},
+                },
             ]
         },
     )
 
-    image_url: Annotated[str, Field(min_length=1, max_length=MAX_URL_LENGTH)] = Field(
-        description="Where the picture is: http(s):// or s3://."
+    image_url: Annotated[str, Field(min_length=1, max_length=MAX_URL_LENGTH)] | None = Field(
+        None,
+        description="Where the picture is: http(s):// or s3://; this or image_of is needed.",
     )
     parameters: dict[str, Any] | None = Field(
-        None, description=PARAMETERS_ARE, examples=[{"points_per_side": 64}]
+        None,
+        description=PARAMETERS_ARE,
+        examples=[{"points_per_side": 64}, {"points": [[320, 240, 1]]}],
     )
 
 
@@ -200,6 +212,7 @@ class OfferedModel(BaseModel):
     is_default: bool = Field(description="Whether it is the one of a job that names none.")
     is_bundled: bool = Field(description="Whether its weights come with the service.")
     is_loaded: bool = Field(description="Whether a live worker has it in memory.")
+    takes_prompts: bool = Field(description="Whether `parameters` may have points and boxes.")
     parameters: list[ModelParameter]
 
 
@@ -358,6 +371,7 @@ MODELS_EXAMPLE: dict[str, Any] = {
             "is_default": True,
             "is_bundled": True,
             "is_loaded": False,
+            "takes_prompts": False,
             "parameters": [
                 {
                     "name": "confidence",

@@ -44,6 +44,7 @@ PARTS: dict[str, Measure] = {
     "memory": _by("memory"),
     "encoding": _by("encoding"),
     "automatic_masks": _by("automatic_masks"),
+    "prompts": _by("prompts"),
     "yolo": _by("yolo"),
     "large_pictures": (
         lambda options: import_module("benchmarks.large_pictures").measure(options.folder)

@@ -19,11 +19,13 @@ from pydantic import AfterValidator, Field, PlainSerializer
 
 from seg_pipeline.errors import (
     InvalidParameter,
+    InvalidPrompt,
     InvalidResize,
     InvalidTtl,
     InvalidUuid,
     UnknownModel,
 )
+from seg_pipeline.prompts import BESIDE_PROMPTS, Values, check_prompts, has_prompts
 
 UUID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 _UUID = re.compile(UUID_PATTERN)
@@ -50,10 +52,11 @@ RgbImage = NDArray[np.uint8]
 BoolMask = NDArray[np.bool_]
 """A mask as `(H, W) bool`."""
 
-Parameters = Mapping[str, int | float]
+Parameters = Mapping[str, Any]
 """A job's values in place of the configured ones, by name.
 
-These are `confidence` of a YOLO, or the fields of `Sam2Parameters`.
+These are `confidence` of a YOLO, the fields of `Sam2Parameters`, or prompts for a SAM-2 (see
+`prompts`).
 """
 
 
@@ -248,18 +251,36 @@ def parameters_of(model: str) -> Mapping[str, Range | Switch]:
 
 
 def check_parameters(model: str, parameters: Mapping[str, Any]) -> Parameters:
-    """The parameters as plain numbers, checked; else InvalidParameter.
+    """The parameters as plain numbers and prompts, checked; else InvalidParameter or InvalidPrompt.
 
     The model must have each of them, and each must be within its limits. Together they must not
     keep a worker busy for too long.
     """
-    known = parameters_of(model)
+    known, prompts = parameters_of(model), _prompts(model, parameters)
     numbers = {
-        name: _read_parameter(model, name, value, known) for name, value in parameters.items()
+        name: _read_parameter(model, name, value, known)
+        for name, value in parameters.items()
+        if name not in prompts
     }
-    if known is SAM2_PARAMETERS:
-        _check_prompts(numbers)
-    return numbers
+    if "points_per_side" in known:
+        _check_grid(numbers)
+    return {**numbers, **prompts}
+
+
+def _prompts(model: str, parameters: Mapping[str, Any]) -> dict[str, Values]:
+    """The prompts among the parameters, which must suit the model and what else is set."""
+    if not has_prompts(parameters):
+        return {}
+    if parameters_of(model) is not SAM2_PARAMETERS:
+        raise InvalidPrompt(
+            f"{shown_model(model)[:80]} takes no prompts; name a SAM-2 for points and boxes."
+        )
+    for name in parameters:
+        if name in SAM2_PARAMETERS and name not in BESIDE_PROMPTS:
+            raise InvalidPrompt(
+                f"parameter {name} is for automatic masks; leave it out with points or boxes."
+            )
+    return check_prompts(parameters)
 
 
 def _read_parameter(
@@ -276,8 +297,8 @@ def _read_parameter(
     return number
 
 
-def _check_prompts(parameters: Parameters) -> None:
-    """Checks the number of prompts.
+def _check_grid(parameters: Mapping[str, int | float]) -> None:
+    """Checks the number of prompts of the grid.
 
     Each layer of crops has four times the crops of the layer before, and in each a thinner grid if
     a factor is set.
@@ -389,7 +410,9 @@ class Segment:
     Scores are plain floats of about 0 to 1; a model fills those it has.
 
     YOLO gives `label` and `confidence`. SAM-2 gives `predicted_iou` (its guess, which may exceed 1
-    slightly) and `stability_score`.
+    slightly) and `stability_score`. `prompt` is the place of the box that it was asked for by.
+    Named masks have a `name` that no other of the picture has, and a `parent`, the smallest segment
+    around it.
     """
 
     mask: Mask
@@ -397,6 +420,9 @@ class Segment:
     confidence: float | None = None
     predicted_iou: float | None = None
     stability_score: float | None = None
+    prompt: int | None = None
+    name: str | None = None
+    parent: "Segment | None" = None
 
     def __post_init__(self) -> None:
         for score in (self.confidence, self.predicted_iou, self.stability_score):

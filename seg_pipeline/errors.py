@@ -3,11 +3,12 @@
 SegPipelineError
 ├── RequestError            the caller's to mend
 │   ├── InvalidRequest      ├── InvalidUuid  ├── InvalidResize  ├── InvalidTtl  ├── UnknownModel
-│   │                       ├── InvalidParameter  ├── InvalidUrl  └── WebhookRefused
+│   │                       ├── InvalidParameter  ├── InvalidUrl  ├── WebhookRefused
+│   │                       └── InvalidPrompt  └── PromptOutside
 │   ├── OutputTooLarge      more pixels of cut-outs, or corners of a polygon, than may be made
 │   ├── JobConflict  ├── BatchConflict         the uuid stands for another request
 │   ├── IdempotencyKeyReused
-│   ├── JobNotFound  ├── BatchNotFound
+│   ├── JobNotFound  ├── PictureNotKept  ├── BatchNotFound
 │   ├── BatchTooLarge       more pictures or bytes than a batch may have
 │   ├── ParkedNotFound  ├── NotReplayable  ├── NotFailed
 │   └── NothingToTell       the app server is not to be told of the job, or not yet
@@ -124,6 +125,25 @@ class InvalidParameter(InvalidRequest):
     code = "invalid_parameter"
 
 
+class InvalidPrompt(InvalidRequest):
+    """The points or boxes cannot be a prompt, or the model takes none."""
+
+    code = "invalid_prompt"
+
+
+class PromptOutside(InvalidPrompt):
+    """A point or a box lies outside the picture."""
+
+    code = "prompt_outside"
+
+    def __init__(self, what: str, resolution_wh: tuple[int, int]) -> None:
+        width, height = resolution_wh
+        super().__init__(
+            f"{what} lies outside the picture, which is {width} pixels wide and {height} high;"
+            " give pixels of the upright picture."
+        )
+
+
 class InvalidUrl(InvalidRequest):
     """The image_url is not an http, https or s3 address."""
 
@@ -199,6 +219,18 @@ class BatchTooLarge(RequestError):
     """A batch has more pictures or bytes than MAX_BATCH_JOBS and the like allow."""
 
     code = "batch_too_large"
+
+
+class PictureNotKept(RequestError):
+    """The job that `image_of` names has no picture yet, or none any more."""
+
+    code = "picture_not_kept"
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(
+            f"the picture of job {uuid} is not kept: the job has expired, was deleted, or has none"
+            " yet; send the picture itself."
+        )
 
 
 class ParkedNotFound(RequestError):

@@ -82,6 +82,14 @@ class Settings(BaseSettings):
         50_000_000, ge=0, description="Pictures of more pixels go in tiles; 0: none do."
     )
     tile_side: int = Field(2048, ge=256, le=8192, description="Side of a tile in pixels.")
+    embedding_bytes: int = Field(
+        512 * 2**20,
+        ge=0,
+        description="What SAM-2 keeps of pictures for further prompts, in DATA_DIR; 0: nothing.",
+    )
+    embedding_seconds: int = Field(
+        900, ge=1, description="How long after its last prompt a picture's share of that is kept."
+    )
     idle_unload_seconds: int = Field(
         600, ge=0, description="A model unused for so long is unloaded; 0: never."
     )

@@ -150,7 +150,7 @@ class TestParameters:
         mine, other = SAM2_PARAMETERS, YOLO_PARAMETERS
         if "yolo" in model:
             mine, other = other, mine
-        for name in (*other, "points", ""):
+        for name in (*other, "pointers", ""):
             with pytest.raises(
                 InvalidParameter, match=f"unknown to {model}, which has {', '.join(mine)}"
             ):

@@ -54,6 +54,7 @@ def describe(name: str, settings: Settings, loaded: set[str]) -> dict[str, Any]:
         "is_default": name == settings.model,
         "is_bundled": name in DEMO_MODELS,
         "is_loaded": name in loaded,
+        "takes_prompts": is_sam2(name),
         "parameters": [
             {"name": key, "default": values[key], "description": MEANINGS[key], **_limits(limits)}
             for key, limits in parameters_of(name).items()

@@ -27,6 +27,7 @@ from seg_pipeline.adapters.image_fetch import check_image_url
 from seg_pipeline.domain import Job, check_model, check_uuid, queue_uuid, whole_number
 from seg_pipeline.errors import (
     InvalidParameter,
+    InvalidPrompt,
     InvalidRequest,
     JobConflict,
     JobNotFound,
@@ -169,7 +170,7 @@ def _accept(message: JobMessage, repository: JobRepository) -> str:
         accepted = repository.acceptance.accept(job)
     except JobConflict:
         # The latter: its parameters are not of the first's model.
-        with suppress(JobNotFound, InvalidParameter):
+        with suppress(JobNotFound, InvalidParameter, InvalidPrompt):
             job = message.beside(repository.job(job.uuid))
         accepted = repository.acceptance.accept(job)
     logger.info(

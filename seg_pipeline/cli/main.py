@@ -221,6 +221,7 @@ def show_parity(
     epilog=example(
         "seg-pipeline segment photo.jpg",
         "seg-pipeline segment photos --format coco,yolo --out found",
+        "seg-pipeline segment a.jpg --model demo-sam2 --point 320,240 --point 40,40,0",
         "curl -s https://example.com/a.jpg | seg-pipeline segment - --alone --json",
     ),
 )
@@ -250,6 +251,14 @@ def segment_pictures(  # noqa: PLR0913, PLR0917  a command's options are its arg
     parameters: Annotated[
         str | None, typer.Option(help="The model's, as JSON, such as '{\"confidence\": 0.5}'.")
     ] = None,
+    point: Annotated[
+        list[str] | None,
+        typer.Option(help="For a SAM-2: x,y on what to mask, or x,y,0 beside it. Repeatable."),
+    ] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(help="For a SAM-2: x0,y0,x1,y1 around what to mask. Several: a mask each."),
+    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print a line of JSON for each picture.")
     ] = False,
@@ -267,7 +276,8 @@ def segment_pictures(  # noqa: PLR0913, PLR0917  a command's options are its arg
 ) -> None:
     """Segment pictures into files.
 
-    Pictures that have their files are skipped. So the same command goes on where it ended.
+    Pictures that have their files are skipped. So the same command goes on where it ended. With
+    points or boxes none are skipped.
 
     Exit code 0 if all went well, 1 if a picture failed, 2 if the command is wrong.
     """
@@ -284,9 +294,9 @@ def segment_pictures(  # noqa: PLR0913, PLR0917  a command's options are its arg
     from seg_pipeline.errors import ModelError
 
     folder = out or (None if json else Path("segments"))
-    wish = Wish(server, alone, api_key, model, resize, parameters)
+    wish = Wish(server, alone, api_key, model, resize, parameters, point or (), box or ())
     try:
-        output = Output(folder, formats_of(format), lines=json, again=again)
+        output = Output(folder, formats_of(format), lines=json, again=again or wish.has_prompts)
         written = folder or Path("segments")
         look = watched_pictures(pictures, written) if watch else None
         named = [] if look else pictures_of(pictures, written)

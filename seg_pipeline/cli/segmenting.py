@@ -3,12 +3,12 @@
 import http.client
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from seg_pipeline.domain import check_parameters
-from seg_pipeline.errors import InvalidParameter
+from seg_pipeline.domain import check_parameters, number_in_text
+from seg_pipeline.errors import InvalidParameter, InvalidPrompt
 from seg_pipeline.local.sample import ask
 from seg_pipeline.local.stack import base_url
 from seg_pipeline.settings import Settings, listed
@@ -33,6 +33,13 @@ class Wish:
     model: str | None = None
     resize: int | None = None
     parameters: str | None = None
+    points: Sequence[str] = ()
+    boxes: Sequence[str] = ()
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether what a point or a box shows is asked for."""
+        return bool(self.points or self.boxes)
 
 
 def open_service(wish: Wish, settings: Settings, say: Say) -> "Service":
@@ -42,7 +49,7 @@ def open_service(wish: Wish, settings: Settings, say: Say) -> "Service":
     """
     if wish.alone and wish.server:
         raise WrongUsage("--alone and --server exclude each other; leave one out.")
-    parameters = read_parameters(wish.parameters)
+    parameters = {**read_parameters(wish.parameters), **read_prompts(wish.points, wish.boxes)}
     local = base_url(settings)
     if wish.server or (not wish.alone and _is_there(local)):
         url, api_key = address_of(wish.server, wish.api_key, settings)
@@ -75,6 +82,24 @@ def read_parameters(text: str | None) -> dict[str, Any]:
     return read
 
 
+def read_prompts(points: Sequence[str], boxes: Sequence[str]) -> dict[str, Any]:
+    """The parameters of `x,y`, `x,y,0` and `x0,y0,x1,y1`. Raises WrongUsage."""
+    found: dict[str, Any] = {}
+    if points:
+        found["points"] = [_numbers("--point", text, (2, 3), "x,y or x,y,0") for text in points]
+    if boxes:
+        corners = [_numbers("--box", text, (4,), "x0,y0,x1,y1") for text in boxes]
+        found |= {"box": corners[0]} if len(corners) == 1 else {"boxes": corners}
+    return found
+
+
+def _numbers(option: str, text: str, counts: tuple[int, ...], form: str) -> list[int | float]:
+    numbers = [number_in_text(each) for each in text.split(",")]
+    if len(numbers) not in counts or any(isinstance(each, str) for each in numbers):
+        raise WrongUsage(f"{option} {text[:40]} must be {form}, in pixels of the picture.")
+    return [each for each in numbers if isinstance(each, int | float)]
+
+
 def _remote(url: str, api_key: str | None, wish: Wish, parameters: dict[str, Any]) -> "Service":
     from seg_pipeline.adapters.remote_service import RemoteService
 
@@ -93,7 +118,7 @@ def _alone(wish: Wish, settings: Settings, parameters: dict[str, Any], say: Say)
     model = wish.model or settings.model
     try:
         numbers = check_parameters(model, parameters)
-    except InvalidParameter as error:
+    except (InvalidParameter, InvalidPrompt) as error:
         raise WrongUsage(str(error)) from error
     here = settings.model_copy(update={"model": model})
     with shown_progress(say) as progress:

@@ -40,8 +40,6 @@ Models work at a lower resolution and seldom draw to the last pixel.
 
 OVERVIEW = -1
 
-_SCORES = ("confidence", "predicted_iou", "stability_score")
-
 
 @dataclass(frozen=True, eq=False)
 class TileView:
@@ -383,8 +381,13 @@ def _merge_fragments(group: Sequence[_Fragment], tiles: Sequence[TileView]) -> S
     """
     if len(group) == 1 and not group[0].is_rough:
         return group[0].segment
-    scores = {name: _mean_score(group, name) for name in _SCORES}
-    return Segment(_merged_mask(group, tiles), label=group[0].segment.label, **scores)
+    return Segment(
+        _merged_mask(group, tiles),
+        label=group[0].segment.label,
+        confidence=_mean_score(group, "confidence"),
+        predicted_iou=_mean_score(group, "predicted_iou"),
+        stability_score=_mean_score(group, "stability_score"),
+    )
 
 
 def _mean_score(group: Sequence[_Fragment], name: str) -> float | None:

@@ -17,11 +17,11 @@ from seg_pipeline.domain import (
     Job,
     JobStatus,
     Moment,
-    Parameters,
     shown_model,
 )
 from seg_pipeline.jobs.file_links import FileLinks
 from seg_pipeline.jobs.records import FailureReason, Point, Result, RunLengths, SegmentRecord
+from seg_pipeline.prompts import Values
 from seg_pipeline.store.serialization import OPTIONAL
 
 
@@ -51,10 +51,10 @@ Resize = Annotated[
     _told("The longer side of the cut-outs in pixels, if one was asked for."),
 ]
 ParametersSet = Annotated[
-    Parameters,
+    Mapping[str, Values],
     _told(
         "Only if the job set some: what the model ran with instead of what is configured;"
-        " switches are 1 or 0.",
+        " switches are 1 or 0. Or the prompts that it was asked for.",
         min_length=1,
     ),
     OPTIONAL,
@@ -115,6 +115,24 @@ class PublicSegment:
             "Only if the job asked for it: the mask once more, as COCO's compressed run lengths,"
             " which pycocotools reads."
         ),
+        OPTIONAL,
+    ]
+    prompt: Annotated[
+        int | None,
+        _told("Only if the job had `boxes`: the place of the one that this is of.", ge=0),
+        OPTIONAL,
+    ]
+    name: Annotated[
+        str | None,
+        _told("Only of named masks: what tells it from others of its label.", min_length=1),
+        OPTIONAL,
+    ]
+    category: Annotated[
+        str | None, _told("Only of named masks: the label that both models agree on."), OPTIONAL
+    ]
+    parent: Annotated[
+        int | None,
+        _told("Only of named masks: the segment_id of the smallest segment around it.", ge=0),
         OPTIONAL,
     ]
 
@@ -250,4 +268,8 @@ def _public_segment(segment: SegmentRecord, links: FileLinks, base_url: str) -> 
         confidence=segment.confidence,
         crop_url=links.url(segment.crop_key, base_url),
         rle=segment.rle,
+        prompt=segment.prompt,
+        name=segment.name,
+        category=segment.category,
+        parent=segment.parent,
     )

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from seg_pipeline.domain import Box, Mask, Segment
+from seg_pipeline.store.serialization import OPTIONAL
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,18 +29,37 @@ class FoundSegment:
     stability_score: float | None
     bbox: Box
     area: int
+    prompt: Annotated[int | None, OPTIONAL] = None
+    name: Annotated[str | None, OPTIONAL] = None
+    parent: Annotated[int | None, OPTIONAL] = None
 
     @classmethod
-    def of(cls, segment: Segment) -> "FoundSegment":
+    def of(cls, segment: Segment, parent: int | None = None) -> "FoundSegment":
         """What is kept of a segment."""
-        scores = (segment.confidence, segment.predicted_iou, segment.stability_score)
-        return cls(segment.label, *scores, segment.mask.box, segment.mask.area)
+        return cls(
+            segment.label,
+            segment.confidence,
+            segment.predicted_iou,
+            segment.stability_score,
+            segment.mask.box,
+            segment.mask.area,
+            prompt=segment.prompt,
+            name=segment.name,
+            parent=parent,
+        )
 
-    def with_mask(self, mask: Mask) -> Segment:
-        """The segment with its mask. Raises ValueError if the mask is another segment's."""
+    def with_mask(self, mask: Mask, before: Sequence[Segment] = ()) -> Segment:
+        """The segment with its mask, its parent among those before it.
+
+        Raises ValueError if the mask is another segment's.
+        """
         if (self.bbox, self.area) != (mask.box, mask.area):
             raise ValueError("it is not the one that segments.json describes")
-        return Segment(mask, self.label, self.confidence, self.predicted_iou, self.stability_score)
+        if self.parent is not None and not 0 <= self.parent < len(before):
+            raise ValueError(f"no larger segment has the place {self.parent} of its parent")
+        scores = (self.confidence, self.predicted_iou, self.stability_score)
+        parent = None if self.parent is None else before[self.parent]
+        return Segment(mask, self.label, *scores, self.prompt, self.name, parent)
 
 
 @dataclass(frozen=True)
@@ -54,7 +75,7 @@ class StoredOutput:
     @classmethod
     def of(cls, found: ModelOutput) -> "StoredOutput":
         """What is kept of a model's output."""
-        segments = tuple(FoundSegment.of(segment) for segment in found.segments)
+        segments = tuple(map(FoundSegment.of, found.segments, parent_places(found.segments)))
         return cls(found.model, found.weights_sha256, found.resolution_wh, found.seconds, segments)
 
     def with_masks(self, masks: Sequence[Mask]) -> ModelOutput:
@@ -64,17 +85,29 @@ class StoredOutput:
                 f"segments.json names {len(self.segments)} segments,"
                 f" but there are {len(masks)} masks"
             )
-        segments = [
-            _restored(index, segment, mask)
-            for index, (segment, mask) in enumerate(zip(self.segments, masks, strict=True))
-        ]
+        segments: list[Segment] = []
+        for segment, mask in zip(self.segments, masks, strict=True):
+            segments.append(_restored(segments, segment, mask))
         return ModelOutput(
             self.model, self.weights_sha256, self.resolution_wh, self.seconds, segments
         )
 
 
-def _restored(index: int, segment: FoundSegment, mask: Mask) -> Segment:
+def parent_places(segments: Sequence[Segment]) -> list[int | None]:
+    """The place of each segment's parent; of one that is missing its own parent's, and so on."""
+    places = {id(segment): place for place, segment in enumerate(segments)}
+    return [_parent_place(segment, places) for segment in segments]
+
+
+def _parent_place(segment: Segment, places: dict[int, int]) -> int | None:
+    parent = segment.parent
+    while parent is not None and id(parent) not in places:
+        parent = parent.parent
+    return None if parent is None else places[id(parent)]
+
+
+def _restored(before: Sequence[Segment], segment: FoundSegment, mask: Mask) -> Segment:
     try:
-        return segment.with_mask(mask)
+        return segment.with_mask(mask, before)
     except ValueError as error:
-        raise ValueError(f"mask {index} is wrong: {error}") from error
+        raise ValueError(f"mask {len(before)} is wrong: {error}") from error

@@ -20,14 +20,14 @@ from seg_pipeline.domain import (
     Mask,
     Moment,
     NotNegative,
-    Parameters,
     Positive,
     Segment,
 )
 from seg_pipeline.errors import SegPipelineError
 from seg_pipeline.imaging.cutouts import crop_name
 from seg_pipeline.imaging.masks import center_point, contains, interior_point, mask_to_rle
-from seg_pipeline.jobs.model_output import ModelOutput
+from seg_pipeline.jobs.model_output import ModelOutput, parent_places
+from seg_pipeline.prompts import Values
 from seg_pipeline.store import keys
 from seg_pipeline.store.serialization import OPTIONAL, write
 
@@ -84,7 +84,7 @@ class SegmentRecord:
     """One thing found, with the keys of its files.
 
     `interior_point` is there only if the centre is not in the mask. `rle` is there only if the job
-    requested it.
+    requested it. `name`, `category` and `parent` are of named masks, `prompt` of prompts' boxes.
     """
 
     segment_id: int
@@ -100,6 +100,10 @@ class SegmentRecord:
     confidence: float | None = None
     crop_key: str
     rle: Annotated[RunLengths | None, OPTIONAL] = None
+    prompt: Annotated[int | None, OPTIONAL] = None
+    name: Annotated[str | None, OPTIONAL] = None
+    category: Annotated[str | None, OPTIONAL] = None
+    parent: Annotated[int | None, OPTIONAL] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +117,7 @@ class Result:
     width: int | None = None
     height: int | None = None
     resize: int | None = None
-    parameters: Annotated[Parameters, OPTIONAL] = field(default_factory=dict)
+    parameters: Annotated[Mapping[str, Values], OPTIONAL] = field(default_factory=dict)
     original_key: str | None = None
     overlay_key: str | None = None
     segments: tuple[SegmentRecord, ...] = ()
@@ -177,7 +181,10 @@ def completed_result(job: Job, found: ModelOutput, timing: Timing) -> Result:
         original_key=keys.original(job.uuid),
         overlay_key=keys.overlay(job.uuid),
         segments=tuple(
-            _segment_record(job, index, segment) for index, segment in enumerate(found.segments)
+            _segment_record(job, index, segment, parent)
+            for index, (segment, parent) in enumerate(
+                zip(found.segments, parent_places(found.segments), strict=True)
+            )
         ),
         accepted_at=job.accepted_at,
         started_at=timing.started_at,
@@ -204,7 +211,9 @@ def failed_result(job: Job, error: SegPipelineError, timing: Timing) -> Result:
     )
 
 
-def _segment_record(job: Job, index: int, segment: Segment) -> SegmentRecord:
+def _segment_record(
+    job: Job, index: int, segment: Segment, parent: int | None = None
+) -> SegmentRecord:
     mask = segment.mask
     width, height = mask.resolution_wh
     return SegmentRecord(
@@ -221,6 +230,10 @@ def _segment_record(job: Job, index: int, segment: Segment) -> SegmentRecord:
         confidence=_rounded(segment.confidence),
         crop_key=keys.crop(job.uuid, crop_name(job.uuid, index)),
         rle=_run_lengths(mask) if job.rle else None,
+        prompt=segment.prompt,
+        name=segment.name,
+        category=segment.label if segment.name else None,
+        parent=parent,
     )
 
 

@@ -49,6 +49,7 @@ from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.pipeline.output_budget import check_output, surest
 from seg_pipeline.pipeline.run_context import Outcome, RunContext, make_encoders, mask_bytes
 from seg_pipeline.pipeline.stage_names import StageName
+from seg_pipeline.prompts import Values, check_inside
 from seg_pipeline.segmenters import Notes
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
@@ -329,6 +330,7 @@ def _prepare_source(context: StageContext, run: RunContext, uuid: str) -> Metada
     with run.holding(uuid, _decoded_bytes(header)) as slot, run.timed(uuid, StageName.SOURCE_IMAGE):
         with _on_record(context, run, uuid, StageName.SOURCE_IMAGE):
             slot.picture, notes = context.decode(data, header)
+        check_inside(job.parameters, slot.picture.shape[1::-1])
         info = _store_source(context, job, data, header, notes)
     if StageName.SEGMENTS not in run.planned:
         run.release(uuid)
@@ -520,7 +522,7 @@ class SegmentationCall(NamedTuple):
     """What jobs must have in common to share a call of a model."""
 
     model: str
-    parameters: tuple[tuple[str, int | float], ...]
+    parameters: tuple[tuple[str, Values], ...]
 
     @classmethod
     def of(cls, job: Job) -> Self:

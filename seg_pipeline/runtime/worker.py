@@ -53,6 +53,7 @@ from seg_pipeline.runtime.execution import (
     why_it_failed,
 )
 from seg_pipeline.runtime.process_logs import take_over_logs
+from seg_pipeline.segmenters.kept_files import prune_embeddings
 from seg_pipeline.settings import get_settings
 from seg_pipeline.telemetry.logs import about
 from seg_pipeline.telemetry.snapshots import Reporter
@@ -106,7 +107,7 @@ class HeartbeatThread(threading.Thread):
             self._stopping.wait(self._settings.heartbeat_seconds)
 
     def _look_after_the_run(self) -> None:
-        """Stops a cancelled run and unloads idle models.
+        """Stops a cancelled run, unloads idle models and removes old embeddings.
 
         No error may end the thread, least of all an unavailable database. The worker would count as
         dead, and its jobs would be done twice.
@@ -114,6 +115,7 @@ class HeartbeatThread(threading.Thread):
         run_id = self._run_id
         try:
             self._stage_context.models.unload_idle()
+            prune_embeddings(self._settings)
             if run_id and (
                 is_cancelled(child.instance, run_id)
                 or self._stage_context.look_for_cancels(self._uuids)

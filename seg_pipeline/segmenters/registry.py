@@ -7,6 +7,7 @@ from pathlib import Path
 
 from seg_pipeline.model_parameters import configured_parameters, configured_sam2_parameters
 from seg_pipeline.segmenters import Segmenter
+from seg_pipeline.segmenters.kept_files import embeddings_path
 from seg_pipeline.segmenters.parity import gate
 from seg_pipeline.segmenters.weights.digest import weights_sha256
 from seg_pipeline.segmenters.weights.locate import locate_weights
@@ -87,11 +88,16 @@ def _load_yolo(name: str, weights_path: Path, settings: Settings, mode: Inferenc
 
 
 def _load_sam2(name: str, weights_path: Path, settings: Settings, mode: InferenceMode) -> Segmenter:
+    from seg_pipeline.segmenters.sam2.embeddings import EmbeddingFolder
     from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter
 
-    return Sam2Segmenter(
-        name, weights_path, settings.device, configured_sam2_parameters(name, settings), mode
+    parameters = configured_sam2_parameters(name, settings)
+    kept = EmbeddingFolder(
+        embeddings_path(settings), settings.embedding_bytes, settings.embedding_seconds
     )
+    segmenter = Sam2Segmenter(name, weights_path, settings.device, parameters, mode)
+    segmenter.keep_embeddings(kept)
+    return segmenter
 
 
 def _version(library: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from seg_pipeline.domain import Box, Mask, Parameters, RgbImage, Segment
 from seg_pipeline.imaging.images import scaled_size
 from seg_pipeline.imaging.tile_merging import TileView, merge
+from seg_pipeline.prompts import has_prompts
 from seg_pipeline.segmenters import Notes, Segmenter
 from seg_pipeline.segmenters.mask_budget import MASK_BYTES, surest_that_fit
 from seg_pipeline.segmenters.registry import load_segmenter
@@ -61,9 +62,12 @@ class TiledSegmenter:
     ) -> list[list[Segment]]:
         """The segments of each picture.
 
-        Those of a large one are in the order of `tile_merging.merge`.
+        Those of a large one are in the order of `tile_merging.merge`. A prompt is asked of the
+        whole picture.
         """
         self._tiles = 0
+        if has_prompts(parameters):
+            return self._whole(images, parameters)
         small = [image for image in images if not self._is_large(image)]
         answers = iter(self._segmenter.segment(small, parameters) if small else [])
         found = [
@@ -77,6 +81,13 @@ class TiledSegmenter:
     def close(self) -> None:
         """Closes the model."""
         self._segmenter.close()
+
+    def _whole(
+        self, images: Sequence[RgbImage], parameters: Parameters | None
+    ) -> list[list[Segment]]:
+        found = self._segmenter.segment(images, parameters)
+        self.notes = dict(self._segmenter.notes)
+        return found
 
     def _is_large(self, image: RgbImage) -> bool:
         height, width = image.shape[:2]

@@ -1,6 +1,8 @@
 """What a model found is read back exactly as it was stored."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +54,31 @@ def test_masks_and_document_restore_what_was_found_exactly(segments: Sequence[Se
             before.predicted_iou,
             before.stability_score,
         )
+
+
+def test_the_tree_and_names_of_named_masks_are_restored() -> None:
+    outer = Segment(make_mask("####/####/####/####"), "dog", 0.9, name="dog 1")
+    missing = Segment(make_mask("####/####/####/...."), parent=outer)
+    inner = Segment(make_mask(SQUARE), name="eye 1", label="eye", parent=missing, prompt=2)
+    found = make_found()
+    found = ModelOutput(found.model, found.weights_sha256, (4, 4), 0.1, [outer, inner])
+    stored = read(StoredOutput, write(StoredOutput.of(found)))
+    assert [each.parent for each in stored.segments] == [None, 0], "the next one that is there"
+    restored = stored.with_masks([outer.mask, inner.mask]).segments
+    assert restored[1].parent is restored[0]
+    assert [(each.name, each.prompt) for each in restored] == [("dog 1", None), ("eye 1", 2)]
+
+
+def test_what_has_neither_names_nor_prompts_is_stored_as_before() -> None:
+    document = json.loads(write(StoredOutput.of(make_found(SQUARE))))
+    assert not {"name", "parent", "prompt"} & document["segments"][0].keys()
+
+
+def test_a_parent_that_is_not_before_its_child_is_noticed() -> None:
+    stored = StoredOutput.of(make_found(SQUARE, SQUARE))
+    wrong = replace(stored, segments=(replace(stored.segments[0], parent=1), stored.segments[1]))
+    with pytest.raises(ValueError, match="mask 0 is wrong: no larger segment has the place 1"):
+        wrong.with_masks([make_mask(SQUARE), make_mask(SQUARE)])
 
 
 def test_too_few_masks_are_noticed() -> None:

@@ -15,6 +15,7 @@ from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import Mask, Parameters, RgbImage, Segment
 from seg_pipeline.errors import (
     DeviceBroken,
+    Fault,
     FetchGivenUp,
     FetchUnavailable,
     ModelFailed,
@@ -292,6 +293,36 @@ def test_fewer_points_find_fewer_things(tmp_path: Path) -> None:
     assert [mask_to_rle(mask) for mask in stored_masks(context, "few")] == [
         to_document(segment.rle) for segment in few.segments if segment.rle
     ]
+
+
+@pytest.mark.process
+def test_prompts_reach_the_network_and_their_segments_say_of_which_box(tmp_path: Path) -> None:
+    context = make_context(tmp_path)
+    context.models._load = load_segmenter
+    scene = picture_bytes(make_scene(seed=3).image)
+    boxes = [[100, 100, 200, 220], [200, 20, 310, 120]]
+    accept_upload(context, "boxes", scene, model="demo-sam2", parameters={"boxes": boxes})
+    accept_upload(context, "box", scene, model="demo-sam2", parameters={"box": boxes[1]})
+    assert not run_stages(context, "boxes", "box")[1].errors
+    both, alone = (result_of(context.repository, uuid) for uuid in ("boxes", "box"))
+    assert {segment.prompt for segment in both.segments} == {0, 1}
+    assert [segment.prompt for segment in alone.segments] == [None]
+    (same,) = [segment for segment in both.segments if segment.prompt == 1]
+    assert (same.bbox, same.area) == (alone.segments[0].bbox, alone.segments[0].area)
+    assert to_document(both)["parameters"] == {"boxes": boxes}
+    assert context.stored_output("boxes").segments[0].prompt == both.segments[0].prompt
+
+
+def test_a_prompt_outside_the_picture_fails_its_job_alone_and_for_good(tmp_path: Path) -> None:
+    context = make_context(tmp_path)
+    accept_upload(context, "outside", model="demo-sam2", parameters={"points": [[64, 3]]})
+    accept_upload(context, "inside", model="demo-sam2", parameters={"points": [[63, 3]]})
+    reports = run_stages(context, "outside", "inside")
+    error = reports[0].errors["outside"]
+    assert (error.code, error.permanent, error.fault) == ("prompt_outside", True, Fault.CLIENT)
+    assert "64 pixels wide and 48 high" in str(error)
+    assert set(reports[-1].metadata) == {"inside"}
+    assert context.run.budget.held_bytes == 0
 
 
 def stored_masks(context: StageContext, uuid: str) -> list[Mask]:

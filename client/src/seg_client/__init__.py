@@ -1,6 +1,6 @@
 """A client of seg-pipeline: `Client(url).segment(picture)` gives the picture's segments."""
 
-from seg_client.asynchronous import AsyncClient, AsyncJob, AsyncResult, AsyncSegment
+from seg_client.asynchronous import AsyncClient, AsyncJob, AsyncResult, AsyncSegment, AsyncSession
 from seg_client.callbacks import is_genuine
 from seg_client.errors import (
     ApiError,
@@ -15,7 +15,8 @@ from seg_client.errors import (
     WaitTimeout,
 )
 from seg_client.options import JobOptions, Options
-from seg_client.synchronous import Client, Job, Result, Segment
+from seg_client.prompts import Prompts
+from seg_client.synchronous import Client, Job, Result, Segment, Session
 
 __all__ = [
     "ApiError",
@@ -23,6 +24,7 @@ __all__ = [
     "AsyncJob",
     "AsyncResult",
     "AsyncSegment",
+    "AsyncSession",
     "Client",
     "ConnectionFailed",
     "FetchError",
@@ -31,11 +33,13 @@ __all__ = [
     "JobOptions",
     "Options",
     "PictureUnreadable",
+    "Prompts",
     "RequestError",
     "Result",
     "SegClientError",
     "Segment",
     "ServiceError",
+    "Session",
     "UnexpectedAnswer",
     "WaitTimeout",
     "is_genuine",

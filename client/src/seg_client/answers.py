@@ -1,6 +1,7 @@
 """What the service answers. Keys that are newer than this client are kept, and not checked."""
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -35,7 +36,10 @@ class RunLengths(Answer):
 
 
 class SegmentAnswer(Answer):
-    """One thing found. Scores that the model does not give are None."""
+    """One thing found. Scores that the model does not give are None.
+
+    `name`, `category` and `parent` are of named masks, `prompt` is the place of the job's box.
+    """
 
     segment_id: int
     mask_url: str
@@ -50,6 +54,10 @@ class SegmentAnswer(Answer):
     predicted_iou: float | None = None
     stability_score: float | None = None
     rle: RunLengths | None = None
+    prompt: int | None = None
+    name: str | None = None
+    category: str | None = None
+    parent: int | None = None
 
 
 class FailureReason(Answer):
@@ -73,7 +81,7 @@ class JobAnswer(Answer):
     width: int | None = None
     height: int | None = None
     resize: int | None = None
-    parameters: dict[str, float] | None = None
+    parameters: dict[str, Any] | None = None
     accepted_at: datetime
     started_at: datetime | None = None
     completed_at: datetime | None = None

@@ -19,6 +19,7 @@ from seg_client.images import image_of
 from seg_client.masks import BoolMask, mask_of_png, mask_of_run_lengths
 from seg_client.options import JobOptions, Options
 from seg_client.pictures import Picture, sendable
+from seg_client.prompts import Asked, Prompts
 from seg_client.retries import Deadline
 from seg_client.saving import result_files, segment_files, write_file, write_result
 
@@ -63,10 +64,13 @@ class AsyncClient:
         """Closes the connections."""
         await self._http.aclose()
 
-    async def segment(self, picture: Picture, **options: Unpack[JobOptions]) -> "AsyncResult":
+    async def segment(
+        self, picture: "Picture | None", **options: Unpack[JobOptions]
+    ) -> "AsyncResult":
         """The segments of a picture. Raises SegClientError.
 
-        A picture in which nothing is found has a result without segments.
+        A picture in which nothing is found has a result without segments. With `image_of` the
+        picture is None.
         """
         flow = flows.segment(sendable(picture), options, self.timeout, self.retry_seconds)
         return self._result(await self.run(flow))
@@ -92,7 +96,16 @@ class AsyncClient:
             for task in tasks:
                 task.cancel()
 
-    async def submit(self, picture: Picture, **options: Unpack[JobOptions]) -> "AsyncJob":
+    def session(self, picture: Picture, **options: Unpack[Options]) -> "AsyncSession":
+        """A picture to be asked about more than once, by a SAM-2. It is sent once."""
+        return AsyncSession(self, Asked(sendable(picture), options))
+
+    async def prompted(self, asked: Asked, prompts: Prompts) -> "AsyncResult":
+        """See `AsyncSession.segment`."""
+        flow = asked.ask(prompts, self.timeout, self.retry_seconds)
+        return self._result(await self.run(flow))
+
+    async def submit(self, picture: "Picture | None", **options: Unpack[JobOptions]) -> "AsyncJob":
         """Sends a picture without waiting for its segments."""
         flow = flows.submit(sendable(picture), options, self.retry_seconds)
         return self.job(await self.run(flow))
@@ -159,6 +172,20 @@ class AsyncJob:
     async def delete(self) -> bool:
         """Deletes the job and its files; False if it is only being cancelled yet."""
         return await self._client.run(flows.delete(self.uuid, self._client.retry_seconds))
+
+
+class AsyncSession:
+    """A picture that the service keeps for further prompts. For one caller at a time."""
+
+    def __init__(self, client: AsyncClient, asked: Asked) -> None:
+        self._client, self._asked = client, asked
+
+    async def segment(self, **prompts: Unpack[Prompts]) -> "AsyncResult":
+        """What the prompts ask for. The second one takes a fraction of the first one's time.
+
+        The picture is sent again only if the service has it no more. Raises SegClientError.
+        """
+        return await self._client.prompted(self._asked, prompts)
 
 
 class AsyncSegment(SegmentAnswer):

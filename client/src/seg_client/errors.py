@@ -121,6 +121,24 @@ class InvalidParameter(RequestError):
     code, status = "invalid_parameter", 422
 
 
+class InvalidPrompt(RequestError):
+    """The points or boxes cannot be a prompt, or the model takes none."""
+
+    code, status = "invalid_prompt", 422
+
+
+class PromptOutside(RequestError):
+    """A point or a box lies outside the picture."""
+
+    code, status = "prompt_outside", 422
+
+
+class PictureNotKept(RequestError):
+    """The job that `image_of` names has no picture yet, or none any more."""
+
+    code, status = "picture_not_kept", 404
+
+
 class InvalidUrl(RequestError):
     """The image_url is not an http, https or s3 address."""
 

@@ -20,8 +20,10 @@ _ADDRESSES = ("http://", "https://", "s3://")
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 
-def sendable(picture: Picture) -> str | bytes:
-    """The address as it is, or a file's bytes. Raises PictureUnreadable."""
+def sendable(picture: "Picture | None") -> str | bytes:
+    """The address as it is, or a file's bytes; none of None. Raises PictureUnreadable."""
+    if picture is None:
+        return b""
     if isinstance(picture, str) and picture.startswith(_ADDRESSES):
         return picture
     if isinstance(picture, str | PathLike):

@@ -20,6 +20,7 @@ from seg_client.images import image_of
 from seg_client.masks import BoolMask, mask_of_png, mask_of_run_lengths
 from seg_client.options import JobOptions, Options
 from seg_client.pictures import Picture, sendable
+from seg_client.prompts import Asked, Prompts
 from seg_client.retries import Deadline
 from seg_client.saving import result_files, segment_files, write_file, write_result
 
@@ -64,10 +65,11 @@ class Client:
         """Closes the connections."""
         self._http.close()
 
-    def segment(self, picture: Picture, **options: Unpack[JobOptions]) -> "Result":
+    def segment(self, picture: "Picture | None", **options: Unpack[JobOptions]) -> "Result":
         """The segments of a picture. Raises SegClientError.
 
-        A picture in which nothing is found has a result without segments.
+        A picture in which nothing is found has a result without segments. With `image_of` the
+        picture is None.
         """
         flow = flows.segment(sendable(picture), options, self.timeout, self.retry_seconds)
         return self._result(self.run(flow))
@@ -89,7 +91,16 @@ class Client:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def submit(self, picture: Picture, **options: Unpack[JobOptions]) -> "Job":
+    def session(self, picture: Picture, **options: Unpack[Options]) -> "Session":
+        """A picture to be asked about more than once, by a SAM-2. It is sent once."""
+        return Session(self, Asked(sendable(picture), options))
+
+    def prompted(self, asked: Asked, prompts: Prompts) -> "Result":
+        """See `Session.segment`."""
+        flow = asked.ask(prompts, self.timeout, self.retry_seconds)
+        return self._result(self.run(flow))
+
+    def submit(self, picture: "Picture | None", **options: Unpack[JobOptions]) -> "Job":
         """Sends a picture without waiting for its segments."""
         return self.job(self.run(flows.submit(sendable(picture), options, self.retry_seconds)))
 
@@ -154,6 +165,20 @@ class Job:
     def delete(self) -> bool:
         """Deletes the job and its files; False if it is only being cancelled yet."""
         return self._client.run(flows.delete(self.uuid, self._client.retry_seconds))
+
+
+class Session:
+    """A picture that the service keeps for further prompts. For one caller at a time."""
+
+    def __init__(self, client: Client, asked: Asked) -> None:
+        self._client, self._asked = client, asked
+
+    def segment(self, **prompts: Unpack[Prompts]) -> "Result":
+        """What the prompts ask for. The second one takes a fraction of the first one's time.
+
+        The picture is sent again only if the service has it no more. Raises SegClientError.
+        """
+        return self._client.prompted(self._asked, prompts)
 
 
 class Segment(SegmentAnswer):

@@ -22,6 +22,7 @@ from seg_pipeline.model_parameters import (
     default_parameters,
     merged_parameters,
 )
+from seg_pipeline.prompts import Prompt, prompts_of
 from seg_pipeline.segmenters import Notes
 from seg_pipeline.segmenters.devices import (
     give_memory_back,
@@ -32,7 +33,9 @@ from seg_pipeline.segmenters.devices import (
 )
 from seg_pipeline.segmenters.sam2.batched.generator import BatchedMasks
 from seg_pipeline.segmenters.sam2.decoder import FastMaskDecoder
+from seg_pipeline.segmenters.sam2.embeddings import EmbeddingCache, EmbeddingFolder
 from seg_pipeline.segmenters.sam2.generator import AutomaticMasks, GeneratedMask, PointBatches
+from seg_pipeline.segmenters.sam2.prompting import PromptedMasks
 from seg_pipeline.segmenters.sam2.upstream import UpstreamMasks
 from seg_pipeline.segmenters.weights.digest import weights_sha256
 
@@ -83,6 +86,11 @@ class Sam2Segmenter:
                 _load_model(name, weights_path, self.device), self._batches
             )
             self._ours = _own_masks(self._upstream, self._batches, mode, batched)
+            self._prompted: PromptedMasks | None = PromptedMasks(
+                self._upstream.predictor,
+                (name, self.weights_sha256),
+                torch.bfloat16 if self._ours and self._ours.precision == "bf16" else torch.float32,
+            )
         if self._ours and mode == "turbo":
             self.notes |= {"precision": self._ours.precision, "masks_sampled": self._ours.sampled}
         if torch.device(self.device).type == "cuda":
@@ -95,13 +103,24 @@ class Sam2Segmenter:
 
         Each picture goes through the network alone, so no other affects it. `parameters` override
         fields of the configured `Sam2Parameters`. An object that no grid point finds well enough
-        has no segment. Objects may lie within one another.
+        has no segment. Objects may lie within one another. With prompts among the parameters the
+        segments are those of the prompts instead.
         """
         merged = merged_parameters(self.parameters, parameters or {})
+        prompts = prompts_of(parameters or {})
+        self.notes.pop("embedding_from", None)
         with self._lock, running_errors(self.name), torch.inference_mode():
+            if prompts:
+                all_masks = bool((parameters or {}).get("multimask"))
+                return [self._prompt(image, prompts, merged, all_masks) for image in images]
             segments = [self._segment_one(image, merged) for image in images]
             self._note_batches(merged)
             return segments
+
+    def keep_embeddings(self, folder: EmbeddingFolder) -> None:
+        """Shares what the encoder makes for prompts with other workers, by a folder."""
+        if self._prompted:
+            self._prompted.cache = EmbeddingCache(folder)
 
     def quicken(self) -> None:
         """Begins to make a batched model quicker (see `batched/steps.py`). Others stay as they are.
@@ -121,7 +140,7 @@ class Sam2Segmenter:
         with self._lock:
             if isinstance(self._ours, BatchedMasks):
                 self._ours.stop()
-            self._upstream = self._ours = None
+            self._upstream = self._ours = self._prompted = None
         give_memory_back()
 
     def _segment_one(self, image: RgbImage, parameters: Sam2Parameters) -> list[Segment]:
@@ -136,6 +155,20 @@ class Sam2Segmenter:
             for each in generator.generate(image, parameters)
         ]
         return [segment for segment in segments if segment is not None]
+
+    def _prompt(
+        self, image: RgbImage, prompts: list[Prompt], parameters: Sam2Parameters, multimask: bool
+    ) -> list[Segment]:
+        if self._prompted is None:
+            raise ModelError(f"{self.name} is closed.")
+        resolution_wh = (image.shape[1], image.shape[0])
+        found = []
+        for prompt in prompts:
+            masks = self._prompted.generate(image, prompt, parameters, multimask)
+            self.notes.setdefault("embedding_from", self._prompted.embedding_from)
+            segments = [_to_segment(mask, resolution_wh, parameters) for mask in masks]
+            found += [replace(each, prompt=prompt.number) for each in segments if each is not None]
+        return found
 
     def _note_batches(self, parameters: Sam2Parameters) -> None:
         asked = parameters.points_per_batch

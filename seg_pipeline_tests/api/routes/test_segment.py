@@ -102,7 +102,7 @@ def test_parameters_and_rle_come_in_the_query_or_as_fields(serve: Serve, api_sto
         ("[8]", "must be a JSON object."),
         ('{"confidence": NaN}', "parameter confidence nan must be a number from 0 to 1."),
         ('{"confidence": true}', "parameter confidence True must be a number from 0 to 1."),
-        ('{"points": 8}', "parameter 'points' is unknown to demo-yolo, which has confidence."),
+        ('{"colour": 8}', "parameter 'colour' is unknown to demo-yolo, which has confidence."),
     ],
 )
 @pytest.mark.parametrize("as_form", [False, True])

@@ -1,0 +1,37 @@
+"""The pictures of jobs, as long as they are kept, for further jobs on them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from seg_pipeline.domain import Job
+from seg_pipeline.errors import ObjectNotFound, PictureNotKept
+from seg_pipeline.jobs.stored_jobs import read_job
+from seg_pipeline.store import Store, keys
+from seg_pipeline.store.serialization import load
+
+
+@dataclass(frozen=True)
+class _SourceName:
+    """What of `source.json` says how the picture's file ends."""
+
+    extension: str
+
+
+def kept_picture(store: Store, uuid: str) -> Iterator[bytes]:
+    """A job's picture as received, in pieces. Raises PictureNotKept at the call."""
+    job = read_job(store, uuid)
+    extension = _extension(store, job) if job else None
+    if extension is None:
+        raise PictureNotKept(uuid)
+    try:
+        return store.stream(keys.source(uuid, extension))
+    except ObjectNotFound:
+        raise PictureNotKept(uuid) from None
+
+
+def _extension(store: Store, job: Job) -> str | None:
+    """How the picture's file ends; None while the picture is not in the store."""
+    if job.source_extension is not None:
+        return job.source_extension
+    name = load(store, _SourceName, keys.source_info(job.uuid))
+    return name.extension if name else None
