@@ -231,25 +231,6 @@ class ServiceCard(BaseModel):
     openapi: str
 
 
-class ParkedItem(BaseModel):
-    """A parked item: a message with its `body`, or a callback or marker with its job's `uuid`."""
-
-    name: str
-    kind: Literal["message", "callback", "marker"]
-    reason: str
-    parked_at: datetime
-    code: str | None = Field(None, description="Why a message cannot be a job.")
-    uuid: str | None = None
-    body: str | None = None
-
-
-class ParkedPage(BaseModel):
-    """A page of parked items; `next` goes into `after`."""
-
-    parked: list[ParkedItem]
-    next: str | None
-
-
 class Replayed(BaseModel):
     """The item that was tried again, and its job."""
 

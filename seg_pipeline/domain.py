@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field, PlainSerializer
+from pydantic import AfterValidator, Field, PlainSerializer, WithJsonSchema
 
 from seg_pipeline.errors import (
     InvalidParameter,
@@ -69,7 +69,10 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 Moment = Annotated[
-    datetime, AfterValidator(_in_utc), PlainSerializer(datetime.isoformat, return_type=str)
+    datetime,
+    AfterValidator(_in_utc),
+    PlainSerializer(datetime.isoformat, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """A time as records keep it: in UTC, written as `2026-01-02T12:00:00+00:00`."""
 

@@ -10,13 +10,12 @@ from starlette.responses import JSONResponse, Response
 
 from api.auth import RequireKey
 from api.openapi import EVERYWHERE, failures, shown
-from api.schemas import PageSize, ParkedPage, Replayed
+from api.schemas import PageSize, Replayed
 from api.service import Service, ServiceDep, in_thread
 from api.views import page_response
 from seg_pipeline.adapters.sqs_consumer import accept_message
 from seg_pipeline.errors import NothingToTell
-from seg_pipeline.jobs import parked as parking
-from seg_pipeline.jobs.parked import Parked, ParkedItems, ParkedKind
+from seg_pipeline.jobs.parked import Parked, ParkedItems, ParkedKind, ParkedList
 from seg_pipeline.jobs.stored_jobs import read_job
 from seg_pipeline.store.serialization import to_document
 
@@ -28,7 +27,7 @@ Name = Annotated[str, Path(description="The `name` in the listing.")]
 @router.get(
     "",
     summary="List what is parked",
-    response_model=ParkedPage,
+    response_model=ParkedList,
     responses={
         200: {"description": "A page.", "content": shown("parked")},
         **failures("invalid_request", *EVERYWHERE),
@@ -97,7 +96,7 @@ async def drop(service: ServiceDep, name: Name) -> Response:
     return Response(status_code=204)
 
 
-def _page(service: Service, after: str | None, limit: int) -> parking.ParkedList:
+def _page(service: Service, after: str | None, limit: int) -> ParkedList:
     return ParkedItems(service.store).page(after, limit)
 
 

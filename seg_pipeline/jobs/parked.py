@@ -32,16 +32,13 @@ class ParkedKind(StrEnum):
 
 @dataclass(frozen=True)
 class Parked:
-    """A parked item, known by its `name`.
-
-    A message has its `body`, the others have their job's `uuid`.
-    """
+    """A parked item: a message with its `body`, or a callback or marker with its job's `uuid`."""
 
     name: str
     kind: ParkedKind
     reason: str
     parked_at: Moment
-    code: Annotated[str | None, OPTIONAL] = None
+    code: Annotated[str | None, OPTIONAL, Field(description="Why it cannot be a job.")] = None
     uuid: Annotated[str | None, OPTIONAL] = None
     body: Annotated[str | None, OPTIONAL] = None
     is_cut: Annotated[bool, Field(exclude=True)] = False
@@ -49,7 +46,7 @@ class Parked:
 
 @dataclass(frozen=True)
 class ParkedList:
-    """Part of a listing; `next` is the name to go on after, None at the end."""
+    """A page of parked items; `next` goes into `after`, and is null at the end."""
 
     parked: tuple[Parked, ...] = ()
     next: str | None = None
