@@ -25,7 +25,10 @@ _PUBLISHED = {
     "icon.svg": "image/svg+xml",
     **{
         f"{name}.js": "text/javascript; charset=utf-8"
-        for name in ("app", "client", "dom", "masks", "options", "recent", "snippets", "viewer")
+        for name in (
+            *("app", "client", "dom", "masks", "options", "prompts", "recent", "snippets"),
+            "viewer",
+        )
     },
     "sample.jpg": "image/jpeg",
 }

@@ -5,6 +5,7 @@ import { announce, byId, count, fillFacts, make, percent, press, seconds } from 
 import { colourOf } from "./masks.js";
 import { Options } from "./options.js";
 import { forget, jobs, remember, thumbnail } from "./recent.js";
+import { Prompts } from "./prompts.js";
 import { curl, httpx } from "./snippets.js";
 import { Viewer } from "./viewer.js";
 
@@ -15,17 +16,19 @@ const TITLES = { coco: "COCO", yolo: "YOLO", labelme: "LabelMe", "label-map": "L
 const FORMATS = document.querySelector("meta[name=export-formats]").content.split(" ").filter(Boolean);
 
 /** What is on the page: a source with `file` or `url`, and the job that it became. */
-const state = { source: null, job: null, uuid: null, lit: -1, picked: -1, language: "curl", abort: null, preview: null };
+const state = { source: null, job: null, uuid: null, lit: -1, picked: -1, language: "curl", abort: null, preview: null, keeper: null };
 const options = new Options(() => {
   showSnippet();
   byId("rerun").hidden = !state.source || document.body.dataset.view !== "done";
-});
+}, showAsking);
+const prompts = new Prompts({ onAsk: askPrompt, onClear: clearAnswer });
 const viewer = new Viewer({ onHover: hover, onPick: pick, labelOf: titleOf });
 
 // From a picture to a job
 
 function start(source) {
   state.source = source;
+  if (options.isAsking) return beginAsking(source);
   const uuid = newUuid();
   history.pushState(null, "", `#${uuid}`);
   showPreview(source);
@@ -59,8 +62,8 @@ async function follow(uuid, begin) {
   }
 }
 
-function submit(uuid, source, signal) {
-  const request = { uuid, ...options.request() };
+function submit(uuid, source, signal, asked = options.request()) {
+  const request = { uuid, ...asked };
   if (source.url) {
     return persist(() => ask("jobs", { method: "POST", json: { image_url: source.url, ...request }, signal }), { signal });
   }
@@ -85,6 +88,99 @@ async function untilFinished(uuid, first, clock, signal) {
     await sleep(document.hidden ? 3000 : pause);
     job = null;
   }
+}
+
+// Points and boxes, and the answers to them
+
+/** Shows a picture, and waits for somebody to point at something in it. `keeper` is the job that the service has it by. */
+function beginAsking(source, keeper = null) {
+  state.abort?.abort();
+  Object.assign(state, { source, keeper, job: null, uuid: null, lit: -1, picked: -1 });
+  viewer.clear();
+  prompts.reset();
+  byId("asked-list").replaceChildren();
+  if (source?.file) {
+    showPreview(source);
+    byId("picture").addEventListener("error", () => state.source === source && !state.keeper && fetchFirst(source), { once: true });
+  } else if (source?.url && !keeper) {
+    showPreview(source);
+    return fetchFirst(source);
+  }
+  return setView("asking");
+}
+
+/** A picture that the browser cannot show before the service has it: by the least work that a SAM-2 can be given. */
+async function fetchFirst(source) {
+  const uuid = newUuid();
+  history.pushState(null, "", `#${uuid}`);
+  remember(uuid, { name: source.name ?? source.url, at: Date.now() });
+  await follow(uuid, (signal) => submit(uuid, source, signal, options.prompted({ points_per_side: 1 })));
+  if (state.keeper === uuid) clearAnswer();
+}
+
+/** Asks for what the prompts show; an answer that a later click has overtaken is dropped. */
+async function askPrompt() {
+  state.abort?.abort();
+  const abort = (state.abort = new AbortController());
+  const [uuid, asked, began] = [newUuid(), options.prompted(prompts.parameters()), performance.now()];
+  const line = make("li", { className: "now" }, "…");
+  byId("asked-list").append(line);
+  line.scrollIntoView({ block: "nearest" });
+  showSnippet();
+  try {
+    let job = await submitPrompt(uuid, asked, abort.signal);
+    job = await untilFinished(uuid, job, { enter() {} }, abort.signal);
+    if (abort.signal.aborted) return line.remove();
+    if (job.status === "failed") throw new Error(job.error.message);
+    line.className = "";
+    line.textContent = answered(job, (performance.now() - began) / 1000);
+    await showAnswer(uuid, job);
+  } catch (error) {
+    if (abort.signal.aborted) return line.remove();
+    line.className = "bad";
+    line.textContent = sentence(error.message);
+    announce(line.textContent);
+  }
+  return null;
+}
+
+async function submitPrompt(uuid, asked, signal) {
+  if (state.keeper) {
+    const json = { uuid, image_of: state.keeper, ...asked };
+    try {
+      return await persist(() => ask("jobs", { method: "POST", json, signal }), { signal });
+    } catch (error) {
+      if (error.code !== "picture_not_kept" || !state.source) throw error;
+    }
+  }
+  remember(uuid, { name: state.source.name ?? state.source.url, at: Date.now() });
+  return submit(uuid, state.source, signal, asked);
+}
+
+const answered = (job, took) =>
+  `${job.segments.length ? `${percent(job.segments[0].area_percent / 100, 1)} of the picture` : "nothing"} · model ${seconds(job.seconds.segments ?? 0)} · in all ${seconds(took)}`;
+
+async function showAnswer(uuid, job) {
+  state.keeper = state.uuid = uuid;
+  history.replaceState(null, "", `#${uuid}`);
+  await showResult(job);
+}
+
+/** Nothing is asked any more: the last mask goes. */
+function clearAnswer() {
+  state.abort?.abort();
+  viewer.clear();
+  state.job = null;
+  setView("asking");
+}
+
+/** Goes over to points and boxes on the picture that is shown, or back. */
+function showAsking() {
+  const view = document.body.dataset.view;
+  if (options.isAsking && view === "done") beginAsking(state.source, state.uuid);
+  else if (!options.isAsking && view === "asking") setView(state.job ? "done" : "asking");
+  else if (options.isAsking && view === "running" && state.source) beginAsking(state.source);
+  showSnippet();
 }
 
 /** Counts the seconds of each step while a job runs. */
@@ -137,8 +233,11 @@ function setView(view) {
   byId("new").hidden = view === "empty";
   byId("progress").hidden = byId("pill").hidden = view !== "running";
   byId("failure").hidden = view !== "failed";
-  byId("result").hidden = view !== "done";
-  byId("tools").hidden = view !== "done";
+  const isAsking = view === "asking";
+  byId("result").hidden = view !== "done" && !(isAsking && state.job);
+  byId("tools").hidden = view !== "done" && !isAsking;
+  byId("asked").hidden = byId("marks").hidden = byId("asking-tools").hidden = !isAsking;
+  byId("shade").hidden = isAsking && !state.job;
   byId("rerun").hidden = !state.source || view !== "done";
   byId("again").hidden = !state.uuid;
   byId("everybody").hidden = view !== "empty" || !byId("everybody-list").children.length;
@@ -154,7 +253,7 @@ const lineage = (uuid) => `${DAGSTER}/assets/result?view=partitions&partition=${
 
 function showEmpty() {
   state.abort?.abort();
-  Object.assign(state, { source: null, job: null, uuid: null });
+  Object.assign(state, { source: null, job: null, uuid: null, keeper: null });
   viewer.clear();
   document.title = "seg-pipeline";
   setView("empty");
@@ -173,7 +272,10 @@ function setPicture(url, otherwise) {
   none.hidden = Boolean(url);
   picture.hidden = !url;
   picture.onerror = () => ([none.hidden, picture.hidden] = [false, true]);
-  picture.onload = () => setRatio(picture.naturalWidth, picture.naturalHeight);
+  picture.onload = () => {
+    setRatio(picture.naturalWidth, picture.naturalHeight);
+    if (!state.job) prompts.of(picture.naturalWidth, picture.naturalHeight);
+  };
   if (url) picture.src = url;
   else picture.removeAttribute("src");
 }
@@ -182,8 +284,11 @@ const setRatio = (width, height) => document.documentElement.style.setProperty("
 
 async function showResult(job) {
   state.job = job;
-  setView("done");
+  setView(options.isAsking ? "asking" : "done");
   setRatio(job.width, job.height);
+  prompts.of(job.width, job.height);
+  if (options.isAsking && !state.keeper) prompts.take(job.parameters ?? {});
+  if (options.isAsking) state.keeper = job.uuid;
   const shown = count(job.segments.length, "segment");
   const took = (Date.parse(job.completed_at) - Date.parse(job.accepted_at)) / 1000;
   byId("found").textContent = job.segments.length ? shown : "Nothing found";
@@ -206,7 +311,7 @@ function showOriginal(job) {
   const original = job.urls[0];
   const image = new Image();
   image.onload = () => {
-    if (state.job !== job) return;
+    if (state.job !== job && state.keeper !== job.uuid) return;
     setPicture(original, "");
     byId("picture").alt = `The picture, with ${count(job.segments.length, "segment")}`;
     if (state.preview) return;
@@ -389,7 +494,8 @@ function showTimes(job) {
 function showSnippet() {
   const source = state.source ?? { name: "picture.jpg" };
   const write = state.language === "curl" ? curl : httpx;
-  byId("snippet").textContent = write(source, options.request(), hasKey());
+  const request = options.isAsking && !prompts.isEmpty ? options.prompted(prompts.parameters()) : options.request();
+  byId("snippet").textContent = write(source, request, hasKey());
 }
 
 // Jobs of before
@@ -417,7 +523,9 @@ function route() {
   notice("");
   const uuid = decodeURIComponent(location.hash.slice(1));
   if (!/^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/.test(uuid) || byId(uuid)) return showEmpty();
-  state.source = null;
+  Object.assign(state, { source: null, keeper: null });
+  prompts.reset();
+  byId("asked-list").replaceChildren();
   if (state.preview) URL.revokeObjectURL(state.preview);
   state.preview = null;
   setPicture(null, "");

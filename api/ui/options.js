@@ -3,21 +3,31 @@
 import { byId, make } from "./dom.js";
 
 const CHOSEN = "seg-pipeline-model";
+const ASKING = "seg-pipeline-asking";
 const RESIZE = {
   name: "resize", type: "integer", minimum: 1, maximum: 8192, default: null,
   description: "The longer side of the cut-outs in pixels; their own size if empty.",
 };
 
 export class Options {
-  constructor(onChange) {
+  /** `onChange()` is told of every change, `onAsking()` when prompts begin or end. */
+  constructor(onChange, onAsking) {
+    this.onAsking = onAsking;
     this.models = [];
     this.values = {};
     this.onChange = onChange;
     byId("model").addEventListener("change", (event) => {
       localStorage.setItem(CHOSEN, event.target.value);
+      const wasAsking = this.isAsking;
       this.choose(event.target.value);
+      if (wasAsking !== this.isAsking) this.onAsking();
     });
     byId("reset").addEventListener("click", () => this.choose(this.model.name));
+    byId("asking").checked = localStorage.getItem(ASKING) === "yes";
+    byId("asking").addEventListener("change", (event) => {
+      localStorage.setItem(ASKING, event.target.checked ? "yes" : "no");
+      this.onAsking();
+    });
   }
 
   /** Takes the models, and chooses the one of last time or the default. */
@@ -33,8 +43,19 @@ export class Options {
     this.values = {};
     byId("model").value = this.model.name;
     byId("summary").textContent = this.model.summary;
+    byId("asking-row").hidden = !this.model.takes_prompts;
     byId("parameters").replaceChildren(...[...this.model.parameters, RESIZE].map((each) => this.row(each)));
     this.changed();
+  }
+
+  /** Whether what a person points at is to be masked, instead of everything. */
+  get isAsking() {
+    return Boolean(this.model?.takes_prompts) && byId("asking").checked;
+  }
+
+  /** What a request for a prompt must say. */
+  prompted(parameters) {
+    return { rle: true, ...(this.model.is_default ? {} : { model: this.model.name }), parameters };
   }
 
   /** What a request must say: the model unless it is the default, and what was changed. */

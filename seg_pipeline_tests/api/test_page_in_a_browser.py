@@ -13,6 +13,7 @@ from pycocotools import mask as coco
 
 from seg_pipeline.errors import ModelFailed
 from seg_pipeline.imaging.masks import mask_to_rle
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.api.stand_ins import FakeWorker
@@ -275,6 +276,141 @@ def test_a_rate_limit_is_waited_for_and_said(page: Page, serve: Serve, api_store
         page.set_input_files("#file", PICTURE)
         expect(page.locator("#notice")).to_contain_text("has used up its requests. Trying again in")
         expect(page.locator("#found")).to_have_text("1 segment")
+
+
+def ask_by_pointing(page: Page, serve: Serve, **values: Any) -> str:
+    """Opens the page with a picture and a SAM-2 that masks what is pointed at."""
+    url = opened(page, serve, **values)
+    page.locator("#model").select_option("demo-sam2")
+    page.get_by_label("Mask what I point at").check()
+    page.set_input_files("#file", PICTURE)
+    expect(page.locator("#asked")).to_be_visible()
+    page.wait_for_function("document.getElementById('picture').naturalWidth > 0")
+    return url
+
+
+def place(page: Page, x: float, y: float) -> tuple[float, float]:
+    """A pixel of the picture on the screen."""
+    box = page.locator("#marks").bounding_box()
+    assert box
+    return box["x"] + (x + 0.5) / WIDE * box["width"], box["y"] + (y + 0.5) / 16 * box["height"]
+
+
+def asked(store: Store, uuid: str) -> dict[str, Any]:
+    """The prompt of a job, as JSON has it."""
+    job = JobRepository(store).job(uuid)
+    parameters: dict[str, Any] = json.loads(json.dumps(job.parameters))
+    return parameters
+
+
+def job_shown(page: Page) -> str:
+    return page.url.partition("#")[2]
+
+
+def test_clicks_make_a_mask_better_and_send_the_picture_once(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    with FakeWorker(api_store, LARGE):
+        url = ask_by_pointing(page, serve)
+        uploads: list[str] = []
+        page.on(
+            "request",
+            lambda request: (
+                uploads.append(request.headers.get("content-type", ""))
+                if request.method == "POST"
+                else None
+            ),
+        )
+        page.mouse.click(*place(page, 7, 5))
+        answers = page.locator("#asked-list li")
+        expect(answers).to_have_text([re.compile(r"of the picture · model .* s · in all .* s")])
+        first = job_shown(page)
+        assert asked(api_store, first) == {"points": [[7, 5, 1]]}
+        page.keyboard.down("Shift")
+        page.mouse.click(*place(page, 20, 12))
+        page.keyboard.up("Shift")
+        expect(answers).to_have_count(2)
+        expect(answers.nth(1)).to_contain_text("in all")
+        second = job_shown(page)
+        assert asked(api_store, second) == {"points": [[7, 5, 1], [20, 12, 0]]}
+        page.get_by_role("button", name="Undo").click()
+        expect(answers.nth(2)).to_contain_text("in all")
+        assert asked(api_store, job_shown(page)) == {"points": [[7, 5, 1]]}
+    assert [kind.partition(";")[0] for kind in uploads] == [
+        "multipart/form-data",
+        "application/json",
+        "application/json",
+    ]
+    assert JobRepository(api_store).job(second).model == "demo-sam2"
+    assert page.request.get(f"{url}/assets/{second}/original.webp").ok
+    expect(page.locator("#found")).to_have_text("1 segment")
+
+
+def test_a_box_is_dragged_and_the_toggle_sets_points_beside(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    with FakeWorker(api_store, SMALL):
+        ask_by_pointing(page, serve)
+        page.mouse.move(*place(page, 4, 3))
+        page.mouse.down()
+        page.mouse.move(*place(page, 12, 9), steps=4)
+        page.mouse.up()
+        answers = page.locator("#asked-list li")
+        expect(answers.first).to_contain_text("in all")
+        assert asked(api_store, job_shown(page)) == {"box": [4, 3, 13, 10]}
+        page.get_by_role("button", name="Beside it").click()
+        page.mouse.click(*place(page, 11, 8))
+        expect(answers.nth(1)).to_contain_text("in all")
+        assert asked(api_store, job_shown(page)) == {
+            "points": [[11, 8, 0]],
+            "box": [4, 3, 13, 10],
+        }
+    expect(page.locator("#marks b")).to_have_count(1)
+    expect(page.locator("#marks i.beside")).to_have_count(1)
+
+
+def test_the_keyboard_points_undoes_and_draws_a_box(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    with FakeWorker(api_store, SMALL):
+        ask_by_pointing(page, serve)
+        answers = page.locator("#asked-list li")
+        page.locator("#marks").focus()
+        page.keyboard.press("Enter")
+        expect(answers.first).to_contain_text("in all")
+        assert asked(api_store, job_shown(page)) == {"points": [[12, 8, 1]]}
+        page.keyboard.press("Backspace")
+        expect(page.locator("#result")).to_be_hidden()
+        page.keyboard.press("b")
+        for _ in range(10):
+            page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("b")
+        expect(answers.nth(1)).to_contain_text("in all")
+        assert asked(api_store, job_shown(page)) == {"box": [12, 8, 17, 9]}
+
+
+def test_a_refused_prompt_is_a_line_and_the_next_one_goes_on(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    with FakeWorker(api_store, SMALL):
+        ask_by_pointing(page, serve)
+        answers = page.locator("#asked-list li")
+        page.mouse.click(*place(page, 7, 5))
+        expect(answers.first).to_contain_text("in all")
+        JobRepository(api_store).removal.delete(job_shown(page))
+        page.mouse.click(*place(page, 8, 5))
+        expect(answers.nth(1)).to_contain_text("in all")
+    with FakeWorker(api_store, error=ModelFailed("demo-sam2 failed: no memory for it.")):
+        page.mouse.click(*place(page, 9, 5))
+        expect(answers.nth(2)).to_have_text("Demo-sam2 failed: no memory for it.")
+
+
+def test_a_model_without_prompts_has_no_points(page: Page, serve: Serve) -> None:
+    opened(page, serve)
+    expect(page.locator("#asking-row")).to_be_hidden()
+    page.locator("#model").select_option("demo-sam2")
+    expect(page.locator("#asking-row")).to_be_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
