@@ -193,6 +193,8 @@ class Admission:
     turns: ReadTurns = field(default_factory=lambda: ReadTurns(READERS))
     lists: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LISTS_AT_ONCE))
     """A turn to read a batch's list, which is in memory meanwhile."""
+    zips: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LISTS_AT_ONCE))
+    """A turn to unpack a batch's ZIP, which takes a while."""
 
     @classmethod
     def build(cls, settings: Settings, store: Store) -> "Admission":

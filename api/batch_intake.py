@@ -12,30 +12,35 @@ from pydantic import ValidationError
 
 from api.batch_lists import JSON, JSON_LINES, PLAIN, Listing, read_json, read_lines
 from api.batch_schemas import BatchOptions, BatchRequest
+from api.batch_zips import MEDIA_TYPES as ZIPS
+from api.batch_zips import Keep, ZipLimits, read_zip
 from api.error_responses import UnsupportedBody, request_error
 from api.job_intake import receiving, uuid7
 from api.service import Service, about_job, in_thread
 from api.spool import Spool
 from api.uploads import media_type
 from seg_pipeline.domain import check_batch_id, check_model
-from seg_pipeline.errors import BatchTooLarge
+from seg_pipeline.errors import BatchTooLarge, InvalidRequest
 from seg_pipeline.jobs.batch_records import Batch
 from seg_pipeline.jobs.batches import AcceptedBatch
+from seg_pipeline.settings import Settings
+from seg_pipeline.store import keys
 
-KINDS = (JSON, *JSON_LINES, PLAIN)
+KINDS = (JSON, *JSON_LINES, PLAIN, *ZIPS)
 
 
 async def accept_batch(request: Request, service: Service, options: BatchOptions) -> AcceptedBatch:
-    """Reads a list of addresses and accepts its batch."""
+    """Reads a list of addresses, or a ZIP of pictures, and accepts its batch."""
     kind = media_type(request)
     if kind not in KINDS:
         raise UnsupportedBody(
-            f"POST /batches reads {JSON}, {JSON_LINES[0]} and {PLAIN}: a list of addresses."
+            f"POST /batches reads addresses as {JSON}, {JSON_LINES[0]} or {PLAIN}, and pictures as"
+            f" {ZIPS[0]}."
         )
     async with receiving(request, service) as (reader, spool):
-        limit = service.settings.max_batch_list_bytes
-        await reader.whole(spool, limit, _too_many_bytes(limit))
-        async with service.admission.lists:
+        await reader.whole(spool, *_limit(service.settings, kind))
+        turns = service.admission.zips if kind in ZIPS else service.admission.lists
+        async with turns:
             accepted = await in_thread(_accept, service, options, spool, kind)
     about_job(request, accepted.batch.id)
     structlog.get_logger(__name__).info(
@@ -46,39 +51,101 @@ async def accept_batch(request: Request, service: Service, options: BatchOptions
     return accepted
 
 
-def _too_many_bytes(limit: int) -> BatchTooLarge:
-    return BatchTooLarge(
-        f"the list has more than MAX_BATCH_LIST_BYTES = {limit} bytes; send it in parts."
+def _limit(settings: Settings, kind: str) -> tuple[int, BatchTooLarge]:
+    """How many bytes a body may have, and what is raised above."""
+    is_zip = kind in ZIPS
+    what, name, limit = (
+        ("ZIP", "MAX_BATCH_ZIP_BYTES", settings.max_batch_zip_bytes)
+        if is_zip
+        else ("list", "MAX_BATCH_LIST_BYTES", settings.max_batch_list_bytes)
+    )
+    return limit, BatchTooLarge(
+        f"the {what} has more than {name} = {limit} bytes; send it in parts."
     )
 
 
 def _accept(service: Service, options: BatchOptions, spool: Spool, kind: str) -> AcceptedBatch:
-    listing = Listing(service.settings.max_batch_jobs)
+    body = None
     if kind == JSON:
-        options = _read_json(options, spool, listing)
-    else:
-        read_lines(spool.file, kind, listing)
+        body = _read_json(spool)
+        options = _merged(options, body)
     fingerprint = _fingerprint(options, spool.sha256)
     batch_id = check_batch_id(options.uuid) if options.uuid else uuid7()
     known = service.repository.batches.known(batch_id, fingerprint)
     if known is not None:
         return AcceptedBatch(known, created=False)
+    listing = _listing(service, body, spool, kind, batch_id)
     batch = make_batch(service, options, listing.checked(), batch_id, fingerprint)
     return service.repository.batches.accept(batch, listing.entries)
 
 
-def _read_json(options: BatchOptions, spool: Spool, listing: Listing) -> BatchOptions:
-    """Adds the addresses of a JSON body. Gives the options, the body's over the query's."""
+def _listing(
+    service: Service, body: BatchRequest | None, spool: Spool, kind: str, batch_id: str
+) -> Listing:
+    """What was sent; the pictures of a ZIP are in the store then."""
+    listing = Listing(service.settings.max_batch_jobs)
+    if body is not None:
+        _add_all(service.settings, body, listing)
+    elif kind in ZIPS:
+        read_zip(spool.file, _zip_limits(service), listing, _keeper(service, batch_id))
+    else:
+        read_lines(spool.file, kind, listing)
+    return listing
+
+
+def _zip_limits(service: Service) -> ZipLimits:
+    settings = service.settings
+    return ZipLimits(
+        settings.max_batch_zip_bytes,
+        settings.max_image_bytes,
+        settings.max_image_pixels,
+        lambda: Spool(settings.uploads_path, service.admission.space.check),
+    )
+
+
+def _keeper(service: Service, batch_id: str) -> Keep:
+    def keep(index: int, picture: Spool) -> None:
+        key = keys.batch_picture(batch_id, index, picture.sha256)
+        service.store.put_file(key, picture.file)
+
+    return keep
+
+
+def _read_json(spool: Spool) -> BatchRequest:
     spool.file.seek(0)
     body = read_json(spool.file.read())
     try:
-        sent = BatchRequest.model_validate(body)
+        return BatchRequest.model_validate(body)
     except ValidationError as error:
         raise request_error(error) from error
-    for index, value in enumerate(sent.image_urls):
-        listing.add(f"image_urls[{index}]", value)
-    given = {name: value for name, value in sent if value is not None and name != "image_urls"}
+
+
+def _merged(options: BatchOptions, body: BatchRequest) -> BatchOptions:
+    """The options, the body's over the query's."""
+    names = BatchOptions.model_fields
+    given = {name: value for name, value in body if value is not None and name in names}
     return options.model_copy(update=given)
+
+
+def _add_all(settings: Settings, body: BatchRequest, listing: Listing) -> None:
+    """Adds the addresses of a JSON body, or those that its prefix stands for."""
+    if (body.image_urls is None) == (body.prefix is None):
+        raise InvalidRequest("send either image_urls or a prefix, and not both.")
+    for index, value in enumerate(body.image_urls or ()):
+        listing.add(f"image_urls[{index}]", value)
+    if body.prefix is not None:
+        add_below(body.prefix, settings, listing)
+
+
+def add_below(prefix: str, settings: Settings, listing: Listing) -> None:
+    """Adds the pictures of a bucket whose keys begin with the prefix. Raises FetchError."""
+    from seg_pipeline.adapters.s3_listing import objects_below
+
+    for found in objects_below(prefix, settings):
+        if found.is_picture_by_name:
+            listing.add(found.object.key, found.object.url)
+        else:
+            listing.reject(found.object.key, "not_a_picture", "its name is not that of a picture.")
 
 
 def make_batch(

@@ -42,12 +42,16 @@ class Listing:
         except SegPipelineError as error:
             self.reject(where, error.code, str(error))
             return
-        address = entry.address or ""
-        if first := self._places.get(address):
+        if first := self.claim(entry.address or "", where):
             self.reject(where, "duplicate", f"the same address is at {first}; it is one job.")
             return
-        self._places[address] = where
         self.append(entry)
+
+    def claim(self, what: str, where: str) -> str | None:
+        """Notes an address or a name; gives the place where it was before, if it was."""
+        first = self._places.get(what)
+        self._places.setdefault(what, where)
+        return first
 
     def append(self, entry: Entry) -> None:
         """Adds an entry. Raises BatchTooLarge."""

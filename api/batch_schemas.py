@@ -65,9 +65,15 @@ class BatchRequest(BatchOptions):
         },
     )
 
-    image_urls: list[Any] = Field(
+    image_urls: list[Any] | None = Field(
+        None,
         description="Addresses, or objects with an `image_url` and a `name`.",
         json_schema_extra={"items": {"anyOf": [{"type": "string"}, BatchLine.model_json_schema()]}},
+    )
+    prefix: Annotated[str, Field(min_length=1, max_length=2048)] | None = Field(
+        None,
+        description="Instead of `image_urls`: s3://bucket/prefix, for all pictures whose keys begin"
+        " so.",
     )
     parameters: dict[str, Any] | None = Field(None, description=PARAMETERS_ARE)
 

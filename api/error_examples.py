@@ -28,6 +28,8 @@ from seg_pipeline.errors import (
     BatchConflict,
     BatchNotFound,
     BatchTooLarge,
+    FetchRejected,
+    FetchUnavailable,
     IdempotencyKeyReused,
     ImageTooCostly,
     ImageTooLarge,
@@ -132,6 +134,8 @@ def _of_batches() -> Iterator[SegPipelineError]:
     yield BatchTooLarge(
         "the batch has more than MAX_BATCH_JOBS = 10000 pictures; send it in parts."
     )
+    yield FetchRejected("'s3://pictures/summer/' answered 403 instead of a list.")
+    yield FetchUnavailable("'s3://pictures/summer/' answered 503; it may be back later.")
 
 
 def _of_prompts() -> Iterator[SegPipelineError]:

@@ -238,6 +238,11 @@ class Settings(BaseSettings):
     max_batch_list_bytes: int = Field(
         16 * 2**20, ge=1, description="Larger lists of a batch's addresses are refused."
     )
+    max_batch_zip_bytes: int = Field(
+        2 * 2**30,
+        ge=1,
+        description="Larger ZIPs of a batch's pictures are refused; unpacked, too.",
+    )
     min_free_bytes: int = Field(
         256 * 2**20, ge=0, description="Uploads that would leave less disk free get 503."
     )

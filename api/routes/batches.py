@@ -84,11 +84,13 @@ _LINES: dict[str, Any] = {
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "Addresses: as JSON, as JSON Lines, or as plain text with one a line.",
+        "description": "Addresses as JSON, as JSON Lines, or as plain text with one a line; or a"
+        " ZIP of pictures.",
         "content": {
             "application/json": {"schema": BatchRequest.model_json_schema()},
             "application/x-ndjson": _LINES,
             "text/plain": _LINES,
+            "application/zip": {"schema": {"type": "string", "format": "binary"}},
         },
     }
 }
@@ -106,7 +108,9 @@ _BATCH = {"model": BatchAnswer, "content": shown("batch")}
         **failures(
             *("invalid_request", "invalid_uuid", "invalid_ttl", "invalid_resize"),
             *("unknown_model", "invalid_parameter", "batch_conflict", "batch_too_large"),
-            *("body_too_slow", "unsupported_body", "too_many_requests", "busy", "store_full"),
+            *("body_too_slow", "unsupported_body", "invalid_url", "url_refused"),
+            *("fetch_rejected", "fetch_unavailable"),
+            *("too_many_requests", "busy", "store_full"),
             *EVERYWHERE,
         ),
     },
@@ -114,7 +118,9 @@ _BATCH = {"model": BatchAnswer, "content": shown("batch")}
 async def post_batch(
     request: Request, service: ServiceDep, options: Annotated[BatchOptions, Query()]
 ) -> Response:
-    """A list of addresses. Lines that are none are reported by their places; the others go on.
+    """A list of addresses, a prefix of a bucket, or a ZIP of pictures.
+
+    Lines and files that are no pictures are reported by their places; the others go on.
 
     Its pictures become jobs in portions, so that other jobs need not wait for all of them.
     """

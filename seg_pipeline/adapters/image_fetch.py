@@ -154,6 +154,17 @@ def _parse_s3(url: str) -> S3Object:
     return S3Object(bucket, key)
 
 
+def parse_s3_prefix(prefix: str) -> S3Object:
+    """Bucket and beginning of keys, which may be empty; InvalidUrl if it is no s3:// address."""
+    bucket, _, key = prefix[5:].partition("/")
+    is_key = not key or (0 < _utf8_length(key) <= 1024 and not _has_controls(key))
+    if not (_is_s3(prefix) and _BUCKET.fullmatch(bucket) and is_key):
+        raise InvalidUrl(
+            f"prefix {_masked(prefix)} must be s3://bucket/prefix, without control characters."
+        )
+    return S3Object(bucket, key)
+
+
 def _utf8_length(text: str) -> int:
     """The bytes in UTF-8; 0 for text that UTF-8 cannot encode, such as half a surrogate pair."""
     try:
@@ -257,7 +268,7 @@ async def _get(
             if response.status in _REDIRECTS:
                 return _redirected(url, fields.first(b"location"))
             if not _is_whole(response.status, fields):
-                raise _status_error(url, response.status, fields.text(b"retry-after"))
+                raise status_error(url, response.status, fields.text(b"retry-after"))
             writer = _BodyWriter(url, body, max_bytes, fields.all(b"content-encoding"))
             writer.expect(fields.text(b"content-length"))
             async for chunk in response.aiter_stream():
@@ -304,13 +315,16 @@ def _redirected(url: httpx.URL, location: bytes | None) -> httpx.URL:
         ) from error
 
 
-def _status_error(url: object, status: int, retry_after: str = "") -> FetchError:
+def status_error(
+    url: object, status: int, retry_after: str = "", wanted: str = "the picture"
+) -> FetchError:
+    """What an answer with this status means, which is not what was wanted."""
     error: FetchError
     if status in _BUSY or status >= 500:
         error = FetchUnavailable(f"{_masked(url)} answered {status}; it may be back later.")
         error.retry_after_seconds = _seconds(retry_after)
     else:
-        error = FetchRejected(f"{_masked(url)} answered {status} instead of the picture.")
+        error = FetchRejected(f"{_masked(url)} answered {status} instead of {wanted}.")
     error.status = status
     return error
 
@@ -397,7 +411,7 @@ async def _fetch_s3(
     url: str, body: BinaryIO, settings: Settings, limits: FetchLimits
 ) -> FetchedBody:
     source = _parse_s3(url)
-    _check_s3_allowed(source, settings)
+    check_s3_allowed(source, settings)
     give_up_at = time.monotonic() + limits.total_seconds
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(
@@ -405,7 +419,7 @@ async def _fetch_s3(
     )
 
 
-def _check_s3_allowed(source: S3Object, settings: Settings) -> None:
+def check_s3_allowed(source: S3Object, settings: Settings) -> None:
     """Raises UrlRefused unless the operator lets clients name this object.
 
     The service's own files are always refused. Without S3_SOURCES, other files of S3_BUCKET are
@@ -467,7 +481,7 @@ def _get_s3(
         return writer.end(f"s3://{source.bucket}", 200)
     except ClientError as error:
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
-        raise _status_error(url, status) from error
+        raise status_error(url, status) from error
     except BotoCoreError as error:
         raise FetchUnavailable(
             f"{_masked(url)} could not be fetched: {type(error).__name__}"

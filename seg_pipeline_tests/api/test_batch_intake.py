@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import boto3
 import httpx
 import pytest
 
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.api.serving import Serve
+from seg_pipeline_tests.aws import REGION
 
 A, B = "https://pictures.example/a.png", "https://pictures.example/b.png"
 
@@ -88,3 +90,31 @@ def test_the_app_server_is_told_where_there_is_one_unless_it_is_not_to(
         client.post("/batches", json={"image_urls": [A], "uuid": uuid, **options})
     assert b'"callback":true' in api_store.get(keys.batch_request("told"))
     assert b'"callback":false' in api_store.get(keys.batch_request("untold"))
+
+
+def test_a_prefix_of_a_bucket_becomes_a_batch(serve: Serve, aws_endpoint: str) -> None:
+    names = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": REGION}
+    s3 = boto3.client("s3", endpoint_url=aws_endpoint, **names)
+    s3.create_bucket(Bucket="batched")
+    for key in ("summer/1.jpg", "summer/2.jpg", "summer/notes.txt"):
+        s3.put_object(Bucket="batched", Key=key, Body=b"x")
+    keys_of_s3 = {"s3_access_key": "test", "s3_secret_key": "test"}
+    client = serve(s3_endpoint_url=aws_endpoint, s3_sources="batched/summer/", **keys_of_s3)
+    batch = client.post("/batches", json={"prefix": "s3://batched/summer/"}).json()
+    assert (batch["total"], batch["rejected"]) == (2, 1)
+    assert batch["problems"][0]["where"] == "summer/notes.txt"
+    page = client.get(f"/batches/{batch['uuid']}/jobs").json()
+    assert [job["name"] for job in page["jobs"]] == [
+        "s3://batched/summer/1.jpg",
+        "s3://batched/summer/2.jpg",
+    ]
+    refused = client.post("/batches", json={"prefix": "s3://batched/winter/"})
+    assert (refused.status_code, refused.json()["code"]) == (400, "url_refused")
+
+
+@pytest.mark.parametrize("body", [{}, {"image_urls": [A], "prefix": "s3://b/"}])
+def test_a_batch_is_a_list_or_a_prefix_and_not_both(
+    doorman: httpx.Client, body: dict[str, Any]
+) -> None:
+    answer = doorman.post("/batches", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")

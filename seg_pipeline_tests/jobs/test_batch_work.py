@@ -5,11 +5,19 @@ from datetime import timedelta
 import pytest
 
 from seg_pipeline.errors import UnexpectedError
-from seg_pipeline.jobs.batch_records import BatchStatus
+from seg_pipeline.jobs.acceptance import fingerprint
+from seg_pipeline.jobs.batch_records import BatchStatus, Entry
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.pipeline.stages import fail_job
 from seg_pipeline.store import Store, keys
-from seg_pipeline_tests.builders import NOON, error_of, make_job, waiting_uuids
+from seg_pipeline_tests.builders import (
+    NOON,
+    error_of,
+    make_job,
+    make_picture,
+    picture_bytes,
+    waiting_uuids,
+)
 from seg_pipeline_tests.jobs.batches_in_store import (
     ID,
     accept_batch,
@@ -178,6 +186,26 @@ def test_work_killed_at_any_write_loses_and_doubles_nothing(store: Store) -> Non
         if is_over:
             return
     pytest.fail("it never got through")
+
+
+def test_pictures_of_a_zip_become_their_jobs_sources_and_go(repository: JobRepository) -> None:
+    pictures = [picture_bytes(make_picture(seed=seed)) for seed in range(10)]
+    entries = []
+    for index, data in enumerate(pictures):
+        sha256 = fingerprint(data)
+        entries.append(Entry(f"{index}.png", sha256=sha256, extension="png"))
+        repository.store.put(keys.batch_picture(ID, index, sha256), data)
+    batch = repository.batches.accept(make_batch(10), entries).batch
+    assert advance(repository).states == "o" * 8 + ".."
+    assert advance(repository).states == "o" * 10
+    assert repository.store.get(keys.source(batch.uuid(9), "png")) == pictures[9]
+    assert repository.store.list(f"{keys.BATCHES}{ID}/pictures/") == []
+
+
+def test_a_picture_that_is_gone_is_a_failure_with_its_reason(repository: JobRepository) -> None:
+    repository.batches.accept(make_batch(1), [Entry("a.png", sha256="ab" * 32, extension="png")])
+    progress = advance(repository)
+    assert (progress.states, progress.refused[0].code) == ("f", "object_not_found")
 
 
 def test_a_failure_of_ours_is_no_cancellation(repository: JobRepository) -> None:
