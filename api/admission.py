@@ -190,6 +190,7 @@ class Admission:
     space: FreeSpace
     backlog: Backlog
     exports: ExportTurns
+    listeners: Slots
     turns: ReadTurns = field(default_factory=lambda: ReadTurns(READERS))
     lists: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LISTS_AT_ONCE))
     """A turn to read a batch's list, which is in memory meanwhile."""
@@ -206,6 +207,7 @@ class Admission:
             FreeSpace(folders, settings.min_free_bytes),
             Backlog(store, settings.max_queued_jobs),
             ExportTurns(settings.max_exports),
+            Slots("listeners", settings.max_listeners, settings.max_listeners_per_client),
         )
 
     def check(self, announced_bytes: int) -> None:

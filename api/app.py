@@ -21,6 +21,7 @@ from api.routes import (
     batch_exports,
     batches,
     documentation,
+    events,
     exports,
     health,
     jobs,
@@ -63,7 +64,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.readiness = ReadinessCheck(service)
     app.state.service_metrics = ServiceMetrics(service)
     for routes in (
-        *(segment, jobs, batches, batch_exports, exports, models, parked, assets, health),
+        *(segment, jobs, events, batches, batch_exports, exports, models, parked),
+        *(assets, health),
         *(documentation, page),
     ):
         app.include_router(routes.router)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -95,6 +96,13 @@ class GuardedProtocol(HttpToolsProtocol):
     def rest(self) -> None:
         """Marks the connection as silent, so that it may be closed for another."""
         self._connections.silent(self, self._client_key)
+
+    def limit_buffers(self, size: int) -> None:
+        """Keeps little of an answer that is not read, here and in the system."""
+        self.transport.set_write_buffer_limits(high=size)
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
     def hang_up(self, reason: str) -> None:
         """Closes the connection at once."""

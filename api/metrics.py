@@ -47,6 +47,10 @@ class Metrics:
             "seg_api_requests_waiting", "Requests waiting for a result.", registry=self._registry
         )
 
+        self.listeners = Gauge(
+            "seg_api_listeners", "Listeners to jobs' events.", registry=self._registry
+        )
+
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Counts an answered request; `route` is the route's template, never the path."""
         self._requests.labels(method, route, str(status)).inc()

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 
 from api.admission import Admission
 from api.api_keys import ApiKeys
+from api.events import EventHub
 from api.idle_health import Activity
 from api.links import Links
 from api.metrics import Metrics
@@ -23,6 +24,10 @@ from seg_pipeline.store import Store
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+LOOKS_INTO_FOLDER = 1000
+LOOKS_INTO_BUCKET = 32
+"""So many jobs without progress are looked up at once for those who listen: each is a request."""
 
 
 @dataclass
@@ -37,20 +42,25 @@ class Service:
     metrics: Metrics
     api_keys: ApiKeys
     files: FileLinks
+    events: EventHub
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
     def build(cls, settings: Settings, store: Store) -> "Service":
         """A service over a store."""
+        repository, closing = JobRepository(store), asyncio.Event()
+        looks = LOOKS_INTO_BUCKET if settings.s3_bucket else LOOKS_INTO_FOLDER
         return cls(
             settings,
             store,
-            JobRepository(store),
+            repository,
             Activity(settings.health_idle_seconds),
             Admission.build(settings, store),
             Metrics(),
             ApiKeys(settings),
             file_links(store, settings),
+            EventHub(repository, closing, looks),
+            closing,
         )
 
     def links(self, request: Request) -> Links:

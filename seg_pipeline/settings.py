@@ -228,6 +228,12 @@ class Settings(BaseSettings):
     max_waiting_per_client: int = Field(
         256, ge=0, description="Requests waiting at once from one address; more get 202."
     )
+    max_listeners: int = Field(
+        400, ge=0, description="Listeners to jobs' events at once; more get 503."
+    )
+    max_listeners_per_client: int = Field(
+        256, ge=0, description="Listeners at once from one address; more get 429."
+    )
     max_queued_jobs: int = Field(
         50_000, ge=1, description="With so many jobs unfinished, new ones get 503."
     )

@@ -69,5 +69,6 @@ async def readyz(request: Request) -> Response:
 async def prometheus(request: Request, service: ServiceDep) -> Response:
     """The metrics of all processes, and this API's own requests. `docs/operating.md` lists them."""
     service.metrics.waiting.set(service.admission.waits.taken)
+    service.metrics.listeners.set(service.admission.listeners.taken)
     families = await request.app.state.service_metrics.families()
     return Response(service.metrics.exposition(families), media_type=metrics.CONTENT_TYPE)

@@ -29,6 +29,7 @@ class Removal:
         markers = (
             *(keys.retry(uuid), keys.fetching(uuid), keys.inbox(uuid)),
             keys.cancel(uuid),
+            keys.progress(uuid),
         )
         return self._delete(uuid, self._sources(uuid), *markers)
 

@@ -91,7 +91,13 @@ class Results:
             self._outbox.record(stored, host_id=host_id_of(now))
         # Only once the indexes are there: until then, these markers alone lead to the job.
         fetching = [keys.fetching(uuid)] if now is None or now.image_url else []
-        markers = [keys.inflight(uuid), keys.inbox(uuid), keys.cancel(uuid), *fetching]
+        markers = [
+            keys.inflight(uuid),
+            keys.inbox(uuid),
+            keys.cancel(uuid),
+            *fetching,
+            keys.progress(uuid),
+        ]
         self._store.at_once([partial(self._store.delete, key) for key in markers])
 
 

@@ -47,10 +47,12 @@ from seg_pipeline.jobs.model_output import ModelOutput, StoredOutput
 from seg_pipeline.jobs.records import Result, Timing, completed_result, failed_result
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.pipeline.output_budget import check_output, surest
+from seg_pipeline.pipeline.progress_writer import ProgressWriter
 from seg_pipeline.pipeline.run_context import Outcome, RunContext, make_encoders, mask_bytes
 from seg_pipeline.pipeline.stage_names import StageName
 from seg_pipeline.prompts import Values, check_inside
 from seg_pipeline.segmenters import Notes
+from seg_pipeline.segmenters.progress import reported_to
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys
@@ -113,6 +115,7 @@ class StageContext:
 
     def __post_init__(self) -> None:
         self.repository = JobRepository(self.store)
+        self.progress = ProgressWriter(self.store)
         self._encoders = make_encoders()
         self._run: RunContext | None = None
 
@@ -140,6 +143,7 @@ class StageContext:
             run, self._run = self._run, None
             if run:
                 run.end()
+            self.progress.end_all()
 
     @contextmanager
     def at_work(self) -> Iterator[RunContext]:
@@ -205,6 +209,8 @@ def prepare_sources(context: StageContext, uuids: Sequence[str]) -> StageReport:
 
     The model begins with the pictures that have arrived.
     """
+    for uuid in uuids:
+        context.progress.note(uuid, StageName.SOURCE_IMAGE)
     with context.at_work() as run:
         sources = {uuid: run.prepare(uuid, _prepare_source, context, run, uuid) for uuid in uuids}
         if StageName.SEGMENTS in run.planned:
@@ -289,6 +295,7 @@ def record_failure(
             run_id = context.run.identity.run_id
             write_evidence(context.store, uuid, Evidence(run_id, "failed", error.code))
         return False
+    context.progress.end(uuid)
     earlier = context.repository.result(uuid)
     is_operators = claim is None and context.run.identity.run_key is None
     if not (is_operators and earlier and earlier.status is JobStatus.COMPLETED):
@@ -563,9 +570,14 @@ def _call_model(
     context: StageContext, run: RunContext, call: SegmentationCall, uuids: Sequence[str]
 ) -> tuple[dict[str, ModelOutput], Notes]:
     pictures = {uuid: picture for uuid in uuids if (picture := run.slot(uuid).picture) is not None}
-    with context.models.borrow(call.model) as segmenter:
+    with (
+        context.models.borrow(call.model) as segmenter,
+        reported_to(partial(_note_points, context, run, pictures)),
+    ):
         for uuid in pictures:
+            run.check(uuid)
             _record_work(context, run, uuid, StageName.SEGMENTS)
+            context.progress.note(uuid, StageName.SEGMENTS)
         begin = time.perf_counter()
         segment = partial(segmenter.segment, list(pictures.values()), dict(call.parameters))
         answers = context.models.with_more_memory(call.model, segment)
@@ -579,6 +591,22 @@ def _call_model(
         outputs[uuid] = _model_output(call.model, weights_sha256, picture, seconds, kept)
         run.slot(uuid).left_out = len(segments) - len(kept)
     return outputs, notes
+
+
+def _note_points(
+    context: StageContext,
+    run: RunContext,
+    pictures: Mapping[str, RgbImage],
+    image: RgbImage,
+    done: int,
+    total: int,
+) -> None:
+    """Notes how far the model is with a picture, or with a tile of it. Raises JobCancelled."""
+    for uuid, picture in pictures.items():
+        if image is picture:
+            context.progress.note(uuid, StageName.SEGMENTS, done, total)
+        if image is picture or image.base is picture:
+            run.check(uuid)
 
 
 def _model_output(
@@ -645,6 +673,7 @@ def _cut(context: StageContext, run: RunContext, uuid: str, output: ModelOutput)
         run.record(StageName.CUTOUTS, uuid, _raising(error))
         _release(context, run, uuid)
         return
+    context.progress.note(uuid, StageName.CUTOUTS)
     parts = _pictures_of(run, job, picture, output)
     run.retain(uuid, len(parts))
     written = [run.encode(uuid, _write_part, context, run, uuid, part) for part in parts]
@@ -716,6 +745,7 @@ def _publish_result(
 ) -> Metadata:
     output, job = run.slot(uuid).output or context.stored_output(uuid), context.job(run, uuid)
     result = completed_result(job, output, run.timing(uuid))
+    context.progress.end(uuid)
     if context.repository.results.finish(result, keep_earlier=run.identity.run_key is not None):
         _remove_surplus(context, result)
     run.slot(uuid).published = True

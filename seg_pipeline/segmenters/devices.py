@@ -12,6 +12,7 @@ import torch
 
 from seg_pipeline.errors import (
     DeviceBroken,
+    JobCancelled,
     ModelError,
     ModelFailed,
     ModelOutOfMemory,
@@ -57,10 +58,12 @@ def has_bf16() -> bool:
 def running_errors(name: str) -> Iterator[None]:
     """Turns errors of torch and a model's library into ours.
 
-    Raises ModelOutOfMemory, DeviceBroken or ModelFailed.
+    Raises ModelOutOfMemory, DeviceBroken or ModelFailed. A cancel is no error of theirs.
     """
     try:
         yield
+    except JobCancelled:
+        raise
     except Exception as error:
         if is_out_of_memory(error):
             give_memory_back()

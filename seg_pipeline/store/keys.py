@@ -31,6 +31,7 @@ LEFTOVERS_STATE = "state/leftovers"
 ALARMS_STATE = "state/alarms"
 DRAIN_STATE = "state/drain"
 CANCELS = "cancels/"
+PROGRESS = "progress/"
 RETRIES = "retries/"
 BATCHES = "batches/"
 BATCH_WORK = "batch-work/"
@@ -44,7 +45,7 @@ FORMAT = "format.json"
 PREFIXES = (
     *(ASSETS, FETCHING, INBOX, INFLIGHT, DONE, EXPIRY, WORKERS, FETCHERS, PARKED, OUTBOX),
     *(CANCELS, RETRIES, IDEMPOTENCY, METRICS, METRICS_PAST, "state/", CHECKS, RUN_LOGS),
-    *(BATCHES, BATCH_WORK, WEBHOOKS),
+    *(BATCHES, BATCH_WORK, WEBHOOKS, PROGRESS),
 )
 """All prefixes of the service's own keys, in a bucket that may hold other files."""
 
@@ -229,6 +230,11 @@ def idempotency(name: str) -> str:
 def retry(uuid: str) -> str:
     """A failed job that is to run again; holds the fingerprint of the result that it had."""
     return f"{RETRIES}{uuid}"
+
+
+def progress(uuid: str) -> str:
+    """How far a worker has come with a job."""
+    return f"{PROGRESS}{uuid}"
 
 
 def done(status: str, uuid: str) -> str:

@@ -21,6 +21,7 @@ from seg_pipeline.model_parameters import Sam2Parameters
 from seg_pipeline.segmenters.core_pool import Lanes
 from seg_pipeline.segmenters.devices import give_memory_back, is_out_of_memory
 from seg_pipeline.segmenters.mask_budget import MASK_BYTES, surest_that_fit
+from seg_pipeline.segmenters.progress import PointsDone
 from seg_pipeline.segmenters.sam2.decoder import FastMaskDecoder, ImageCache
 from seg_pipeline.segmenters.sam2.sparse_masks import FEWEST_POSITIONS, MaskSampler, Thresholds
 from seg_pipeline.segmenters.sam2.upsampling import Upsampling
@@ -143,6 +144,7 @@ class AutomaticMasks:
         self.precision = "fp32" if dtype == torch.float32 else "bf16"
         self.sampled = sampled and self._decoder.positions >= FEWEST_POSITIONS
         self._lanes = Lanes(predictor.device)
+        self._points: PointsDone | None = None
 
     def generate(self, image: RgbImage, parameters: Sam2Parameters) -> list[GeneratedMask]:
         """Upstream's `generate`: the masks in its order."""
@@ -156,6 +158,7 @@ class AutomaticMasks:
         boxes, layers = generate_crop_boxes(
             image.shape[:2], parameters.crop_n_layers, parameters.crop_overlap_ratio
         )
+        self._points = PointsDone(image, sum(len(grids[layer]) for layer in layers))
         crops = [
             self._crop(image, box, grids[layer], parameters)
             for box, layer in zip(boxes, layers, strict=True)
@@ -242,6 +245,8 @@ class AutomaticMasks:
                 self._batches.halve_or_raise(min(size, len(coordinates) - start), error)
                 continue
             yield candidates
+            if self._points:
+                self._points.advance(min(size, len(coordinates) - start))
             start += size
 
     def _batch(

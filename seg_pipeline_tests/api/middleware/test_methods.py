@@ -18,6 +18,7 @@ PATHS = {
     "/jobs/abc": "GET, HEAD, DELETE, OPTIONS",
     "/jobs/abc/callback": "POST, OPTIONS",
     "/jobs/abc/cancel": "POST, OPTIONS",
+    "/jobs/abc/events": "GET, HEAD, OPTIONS",
     "/assets/abc/original.webp": "GET, HEAD, OPTIONS",
     "/segment": "POST, OPTIONS",
     "/segment/256": "POST, OPTIONS",
