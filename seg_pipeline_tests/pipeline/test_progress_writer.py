@@ -16,7 +16,7 @@ from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline.store.serialization import load
 from seg_pipeline_tests.api.stand_ins import FailingStore
 from seg_pipeline_tests.builders import accept_upload, make_context
-from seg_pipeline_tests.pipeline.test_stages import run_stages
+from seg_pipeline_tests.pipeline.test_overlap import run_stages
 from seg_pipeline_tests.unreliable import UnreliableStore
 
 
