@@ -51,11 +51,11 @@ async def get_events(request: Request, service: ServiceDep, uuid: Uuid) -> Respo
     the one of `Last-Event-ID`.
     """
     about_job(request, check_uuid(uuid))
-    if request.method == "HEAD":
-        return Response(media_type=EventStream.media_type)
     async with AsyncExitStack() as stack:
         stack.enter_context(service.admission.listeners.hold(client_of(request)))
         listener = await stack.enter_async_context(service.events.listen(uuid))
+        if request.method == "HEAD":
+            return Response(media_type=EventStream.media_type)
         last_id = request.headers.get("last-event-id", "")
         if listener.has_only(last_id):
             return Response(status_code=204)

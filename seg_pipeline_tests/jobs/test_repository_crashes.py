@@ -107,7 +107,7 @@ def test_a_finish_killed_at_any_write_is_completed_by_finishing_again(store: Sto
         _claimed,
         lambda repository, uuid: repository.results.finish(make_result(uuid, "completed", LATER)),
     )
-    assert writes == 7
+    assert writes == 8
 
 
 def test_a_finish_killed_after_the_result_is_completed_by_settling(store: Store) -> None:
