@@ -53,6 +53,9 @@ class Settings(BaseSettings):
         "exact",
         description="exact, or turbo: quicker, if it finds the same on the bundled pictures.",
     )
+    compile_models: bool = Field(
+        True, description="Compile SAM-2 for a GPU in the background; false: run it as it is."
+    )
     confidence: float = Field(
         0.25, ge=0, le=1, description="YOLO detections below this are dropped."
     )

@@ -13,9 +13,11 @@ class Part:
 
 PARTS = {
     "card": Part("benchmarks.gpu.card", 90),
+    "sam2": Part("benchmarks.gpu.sam2", 220),
     "yolo_masks": Part("benchmarks.gpu.yolo_masks", 60),
     "yolo": Part("benchmarks.gpu.yolo", 150),
     "service": Part("benchmarks.gpu.service", 150),
+    "sam2_tiny": Part("benchmarks.gpu.sam2_tiny", 180),
 }
 
 ALL_SECONDS = 460.0

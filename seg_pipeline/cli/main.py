@@ -195,6 +195,10 @@ def show_parity(
     again: Annotated[
         bool, typer.Option("--again", help="Measure even if there is a verdict already.")
     ] = False,
+    upstream: Annotated[
+        bool,
+        typer.Option("--upstream", help="Measure SAM-2's own package too, as always on a GPU."),
+    ] = False,
 ) -> None:
     """Compare INFERENCE_MODE=turbo with exact on this machine: what it finds, and how fast.
 
@@ -209,7 +213,7 @@ def show_parity(
     try:
         for name in names or settings.wanted_models:
             find_weights(name, settings)
-        accepted = report_parity(names or settings.wanted_models, settings, again, say)
+        accepted = report_parity(names or settings.wanted_models, settings, say, again, upstream)
     except ModelError as error:
         fail(str(error))
     if not accepted:

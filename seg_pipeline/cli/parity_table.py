@@ -1,7 +1,8 @@
 """Prints the table of `seg-pipeline parity`: may turbo run here, and what was measured."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple
 
 from rich.console import Console
 from rich.table import Table
@@ -15,10 +16,16 @@ MILESTONE = 5
 
 
 def report_parity(
-    names: Iterable[str], settings: Settings, again: bool, say: Callable[[str], None]
+    names: Iterable[str],
+    settings: Settings,
+    say: Callable[[str], None],
+    again: bool = False,
+    with_upstream: bool = False,
 ) -> bool:
     """Prints the table. Returns whether turbo may run for all models. Raises ModelError."""
-    verdicts = [parity_verdict(name, settings, Counter(name, say), again) for name in names]
+    verdicts = [
+        parity_verdict(name, settings, Counter(name, say), again, with_upstream) for name in names
+    ]
     Console(width=None if sys.stdout.isatty() else 160).print(table(verdicts))
     for subject, verdict in verdicts:
         say(f"{subject.model}: {sentence(verdict)}")
@@ -39,7 +46,7 @@ class Counter:
 
 
 def table(verdicts: Iterable[tuple[Subject, ParityVerdict]]) -> Table:
-    """The table, with a row for each model."""
+    """The table, with a row for each model and mode that was compared with exact."""
     columns = (
         "model",
         "device",
@@ -49,25 +56,32 @@ def table(verdicts: Iterable[tuple[Subject, ParityVerdict]]) -> Table:
         "mean IoU",
         "other counts",
         "exact",
-        "turbo",
+        "this mode",
         "speed-up",
     )
     shown = Table(*columns, "verdict", box=None, pad_edge=False)
     for subject, verdict in verdicts:
-        figures = (
-            str(verdict.pictures), str(verdict.pairs), f"{verdict.mean_iou:.4f}",
-            str(verdict.others),
-            f"{verdict.exact_seconds:.1f} s", f"{verdict.turbo_seconds:.1f} s",
-            f"{verdict.speed_up:.2f}x",
-        )  # fmt: skip
-        shown.add_row(
-            subject.model, subject.device, "turbo", *figures, "on" if verdict.accepted else "off"
-        )
+        for mode, pairs, mean_iou, others, seconds in _rows(verdict):
+            figures = (
+                str(verdict.pictures), str(pairs), f"{mean_iou:.4f}", str(others),
+                f"{verdict.exact_seconds:.1f} s", f"{seconds:.1f} s",
+                f"{verdict.exact_seconds / seconds if seconds else 0:.2f}x",
+            )  # fmt: skip
+            runs = "on" if verdict.runs == mode else "off"
+            shown.add_row(subject.model, subject.device, mode, *figures, runs)
     return shown
+
+
+def _rows(verdict: ParityVerdict) -> Iterator[tuple[str, int, float, int, float]]:
+    """Mode, pairs, their mean IoU, pictures with others, and seconds."""
+    yield "turbo", verdict.pairs, verdict.mean_iou, verdict.others, verdict.turbo_seconds
+    if verdict.upstream:
+        yield ("upstream", *astuple(verdict.upstream))
 
 
 def sentence(verdict: ParityVerdict) -> str:
     """The verdict in words."""
     if verdict.refusal is None:
         return "turbo may run; INFERENCE_MODE=turbo turns it on"
-    return f"turbo stays off: {verdict.refusal}"
+    instead = "; upstream's own code runs" if verdict.runs == "upstream" else ""
+    return f"turbo stays off: {verdict.refusal}{instead}"

@@ -5,7 +5,7 @@ No other package knows which model ran.
 
 import os
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from seg_pipeline.domain import Parameters, RgbImage, Segment
 
@@ -45,4 +45,13 @@ class Segmenter(Protocol):
 
     def close(self) -> None:
         """Drops the model and frees its memory."""
+        ...
+
+
+@runtime_checkable
+class Settling(Protocol):
+    """A model that becomes quicker in the background once it is loaded."""
+
+    def settle(self) -> None:
+        """Waits until it is as quick as it gets."""
         ...

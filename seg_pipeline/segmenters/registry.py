@@ -23,25 +23,32 @@ def load_segmenter(name: str, settings: Settings) -> Segmenter:
     if settings.inference_mode == "exact":
         return load_in_mode(name, settings, "exact")
     subject = parity_subject(name, settings)
-    return gate.load_turbo_or_exact(
+    return gate.load_quickest(
         subject, parity_folder(settings), partial(load_in_mode, name, settings)
     )
 
 
-def load_in_mode(name: str, settings: Settings, mode: InferenceMode) -> Segmenter:
-    """The model in `exact` or `turbo`, whatever is configured and judged."""
-    load = _load_sam2 if _is_sam2(name) else _load_yolo
-    return load(name, locate_weights(name, settings), settings, mode)
+def load_in_mode(name: str, settings: Settings, mode: gate.RunMode) -> Segmenter:
+    """The model in a mode, whatever is configured and judged. `upstream` is for a SAM-2 alone."""
+    weights_path = locate_weights(name, settings)
+    if _is_sam2(name):
+        return _load_sam2(name, weights_path, settings, mode)
+    return _load_yolo(name, weights_path, settings, "turbo" if mode == "turbo" else "exact")
 
 
 def parity_verdict(
-    name: str, settings: Settings, progress: gate.Progress, again: bool = False
+    name: str,
+    settings: Settings,
+    progress: gate.Progress,
+    again: bool = False,
+    with_upstream: bool = False,
 ) -> tuple[gate.Subject, gate.ParityVerdict]:
     """The stored verdict on this model, or a new one.
 
-    It is measured anew if there is none, if it failed, or with `again`.
+    It is measured anew if there is none, if it failed, or with `again`. `with_upstream` lets a
+    SAM-2's own package take part on a CPU too.
     """
-    subject, folder = parity_subject(name, settings), parity_folder(settings)
+    subject, folder = parity_subject(name, settings, with_upstream), parity_folder(settings)
     verdict = None if again else gate.kept(folder, subject)
     if verdict is None or verdict.failure:
         verdict = gate.fresh_verdict(
@@ -55,19 +62,23 @@ def parity_folder(settings: Settings) -> Path:
     return settings.data_dir / "parity"
 
 
-def parity_subject(name: str, settings: Settings) -> gate.Subject:
-    """What a verdict on this model holds for, on this machine. Raises WeightsMissing."""
+def parity_subject(name: str, settings: Settings, with_upstream: bool = False) -> gate.Subject:
+    """What a verdict on this model holds for, on this machine. Raises WeightsMissing.
+
+    On CUDA a SAM-2's own package always takes part. On a CPU it would take most of the time.
+    """
     weights_path = locate_weights(name, settings)
     from seg_pipeline.segmenters.devices import describe_device, pick_device
 
-    sam2 = _is_sam2(name)
+    sam2, device = _is_sam2(name), pick_device(settings.device)
     libraries = ("seg-pipeline", "torch", *(("sam2",) if sam2 else ("ultralytics", "openvino")))
     return gate.Subject(
         model=name,
         weights_sha256=weights_sha256(weights_path),
-        device=describe_device(pick_device(settings.device)),
+        device=describe_device(device),
         parameters=configured_parameters(name, settings),
         versions={library: _version(library) for library in libraries},
+        with_upstream=sam2 and (with_upstream or device.startswith("cuda")),
     )
 
 
@@ -87,7 +98,8 @@ def _load_yolo(name: str, weights_path: Path, settings: Settings, mode: Inferenc
     return YoloSegmenter(name, weights_path, settings.device, settings.confidence, mode)
 
 
-def _load_sam2(name: str, weights_path: Path, settings: Settings, mode: InferenceMode) -> Segmenter:
+def _load_sam2(name: str, weights_path: Path, settings: Settings, mode: gate.RunMode) -> Segmenter:
+    from seg_pipeline.segmenters.sam2.batched.steps import keep_compiled_in
     from seg_pipeline.segmenters.sam2.embeddings import EmbeddingFolder
     from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter
 
@@ -97,6 +109,9 @@ def _load_sam2(name: str, weights_path: Path, settings: Settings, mode: Inferenc
     )
     segmenter = Sam2Segmenter(name, weights_path, settings.device, parameters, mode)
     segmenter.keep_embeddings(kept)
+    if settings.compile_models and segmenter.is_batched:
+        keep_compiled_in(settings.weights_dir / "compiled")
+        segmenter.quicken()
     return segmenter
 
 

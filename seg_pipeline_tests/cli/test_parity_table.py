@@ -1,3 +1,4 @@
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from typer.testing import CliRunner
 from seg_pipeline.cli.main import app
 from seg_pipeline.cli.parity_table import Counter, sentence, table
 from seg_pipeline.segmenters.parity import gate
-from seg_pipeline.segmenters.parity.gate import ParityVerdict, Subject
+from seg_pipeline.segmenters.parity.gate import AgainstUpstream, ParityVerdict, Subject
 from seg_pipeline.segmenters.registry import parity_subject
 from seg_pipeline.settings import Settings
 
@@ -27,6 +28,18 @@ def test_the_table_has_a_line_for_each_model_with_what_was_measured() -> None:
     lines = printed.getvalue().splitlines()
     assert lines[1].split()[-8:] == ["0.9991", "1", "3.0", "s", "1.0", "s", "3.00x", "on"]
     assert lines[2].split()[-1] == "off"
+
+
+def test_upstream_has_a_line_of_its_own_where_it_was_measured() -> None:
+    upstream = AgainstUpstream(pairs=81, mean_iou=0.99994, others=0, seconds=0.5)
+    printed = StringIO()
+    verdict = replace(GOOD, upstream=upstream)
+    Console(file=printed, width=160).print(table([(SUBJECT, verdict)]))
+    lines = printed.getvalue().splitlines()
+    assert lines[1].split()[-9:] == ["80", "0.9991", "1", "3.0", "s", "1.0", "s", "3.00x", "off"]
+    assert "upstream" in lines[2]
+    assert lines[2].split()[-9:] == ["81", "0.9999", "0", "3.0", "s", "0.5", "s", "6.00x", "on"]
+    assert sentence(verdict).endswith("in 0.5 s; upstream's own code runs")
 
 
 def test_a_refusal_says_why() -> None:

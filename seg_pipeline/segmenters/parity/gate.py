@@ -1,7 +1,7 @@
-"""Decides whether `turbo` may replace `exact` for a model.
+"""Decides whether `turbo` may replace `exact` for a model, or whether upstream's code is quicker.
 
-Both segment the same bundled pictures, and a verdict says how alike they are. It is measured once
-for a model, its parameters, a device and the libraries' versions, and kept in a file.
+All of them segment the same bundled pictures, and a verdict says how alike they are. It is measured
+once for a model, its parameters, a device and the libraries' versions, and kept in a file.
 """
 
 import fcntl
@@ -10,18 +10,17 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from seg_pipeline.domain import Parameters, RgbImage, Segment
 from seg_pipeline.errors import ModelError, ModelOutOfMemory
 from seg_pipeline.imaging.masks import mask_iou
-from seg_pipeline.segmenters import Segmenter
-from seg_pipeline.settings import InferenceMode
+from seg_pipeline.segmenters import Segmenter, Settling
 
 LEAST_MEAN_IOU = 0.99
 MOST_OTHER_SHARE = 0.05
@@ -45,7 +44,10 @@ WORKER_SECONDS = 1800
 SHORT_SECONDS = 60
 """A comparison that took less is timed once more."""
 
-Load = Callable[[InferenceMode], Segmenter]
+RunMode = Literal["exact", "turbo", "upstream"]
+"""What a model can run as. `upstream` is the model's own package, as it comes."""
+
+Load = Callable[[RunMode], Segmenter]
 """Loads a model in a mode."""
 
 Progress = Callable[[int, int], None]
@@ -56,13 +58,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Subject:
-    """What a verdict holds for. If any of it changes, the verdict no longer does."""
+    """What a verdict holds for. If any of it changes, the verdict no longer does.
+
+    `with_upstream` says whether upstream's own code takes part.
+    """
 
     model: str
     weights_sha256: str
     device: str
     parameters: dict[str, Any]
     versions: dict[str, str]
+    with_upstream: bool = False
 
     @property
     def file_name(self) -> str:
@@ -72,12 +78,27 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class AgainstUpstream:
+    """How alike exact and upstream's own code are, and how long upstream took."""
+
+    pairs: int
+    mean_iou: float
+    others: int
+    seconds: float
+
+    def is_alike(self, pictures: int) -> bool:
+        """Whether exact finds what upstream finds."""
+        return self.mean_iou >= LEAST_MEAN_IOU and self.others <= MOST_OTHER_SHARE * pictures
+
+
+@dataclass(frozen=True)
 class ParityVerdict:
-    """How alike the two modes are.
+    """How alike exact and turbo are.
 
     A pair is a mask of each side with the same label and an IoU of a half or more. `mean_iou` is
     that of the pairs. `others` counts the pictures where any mask has no partner, even if both
-    sides have as many. `failure` says why nothing could be measured.
+    sides have as many. `failure` says why nothing could be measured. `upstream` is None where it
+    took no part.
     """
 
     pictures: int = 0
@@ -87,6 +108,20 @@ class ParityVerdict:
     exact_seconds: float = 0.0
     turbo_seconds: float = 0.0
     failure: str | None = None
+    upstream: AgainstUpstream | None = None
+
+    @property
+    def runs(self) -> RunMode:
+        """What runs where turbo is asked for: the quickest of those that find the same.
+
+        Upstream finds what upstream finds. So it runs too where exact differs from it.
+        """
+        if self.refusal is None:
+            return "turbo"
+        if self.upstream is None or self.failure:
+            return "exact"
+        quicker = self.upstream.seconds < self.exact_seconds
+        return "upstream" if quicker or not self.upstream.is_alike(self.pictures) else "exact"
 
     @property
     def accepted(self) -> bool:
@@ -114,6 +149,22 @@ class ParityVerdict:
             return (
                 f"it takes {self.turbo_seconds:.1f} s for what exact does in"
                 f" {self.exact_seconds:.1f} s"
+            )
+        return self._refusal_for_upstream()
+
+    def _refusal_for_upstream(self) -> str | None:
+        if self.upstream is None:
+            return None
+        if not self.upstream.is_alike(self.pictures):
+            return (
+                "exact itself does not find what upstream finds: their masks have a mean IoU of"
+                f" {self.upstream.mean_iou:.4f}, and others on {self.upstream.others} of"
+                f" {self.pictures} pictures"
+            )
+        if self.upstream.seconds < self.turbo_seconds:
+            return (
+                f"it takes {self.turbo_seconds:.1f} s for what upstream's own code does in"
+                f" {self.upstream.seconds:.1f} s"
             )
         return None
 
@@ -152,27 +203,30 @@ def _pair(ours: Sequence[Segment], theirs: Sequence[Segment]) -> list[float]:
     return paired
 
 
-def load_turbo_or_exact(subject: Subject, folder: Path, load: Load) -> Segmenter:
-    """The model in turbo if turbo is as good as exact here.
+def load_quickest(subject: Subject, folder: Path, load: Load) -> Segmenter:
+    """The model in turbo if turbo is as good as exact here, and the quickest.
 
-    Else it is the model in exact, with the reason in its notes.
+    Else it is the model in exact or as upstream has it, with the reason in its notes.
     """
     verdict = verdict_on(subject, folder, load)
+    segmenter = load(verdict.runs)
     if verdict.refusal is None:
-        segmenter = load("turbo")
         segmenter.notes |= {
             "parity_mean_iou": round(verdict.mean_iou, 4),
             "parity_speed_up": round(verdict.speed_up, 2),
         }
-        return segmenter
-    logger.warning("%s runs in exact and not in turbo: %s.", subject.model, verdict.refusal)
-    segmenter = load("exact")
-    segmenter.notes |= {"turbo_refused": verdict.refusal}
+    else:
+        logger.warning(
+            "%s runs in %s and not in turbo: %s.", subject.model, verdict.runs, verdict.refusal
+        )
+        segmenter.notes |= {"turbo_refused": verdict.refusal}
+    if verdict.upstream:
+        segmenter.notes |= {"parity_upstream_seconds": verdict.upstream.seconds}
     return segmenter
 
 
 def verdict_on(subject: Subject, folder: Path, load: Load) -> ParityVerdict:
-    """The stored verdict, else a new one, for which both modes are loaded and dropped again.
+    """The stored verdict, else a new one, for which all modes are loaded and dropped again.
 
     Raises what loading the exact model raises.
     """
@@ -199,7 +253,8 @@ def fresh_verdict(
     from seg_pipeline.segmenters.parity.pictures import parity_pictures
 
     try:
-        verdict = measure(parity_pictures(subject.model), load, progress, limit_seconds)
+        groups = parity_pictures(subject.model)
+        verdict = measure(groups, load, progress, limit_seconds, subject.with_upstream)
     except ModelOutOfMemory as error:
         return ParityVerdict(failure=f"exact and turbo could not be compared: {error}")
     keep(folder, subject, verdict)
@@ -211,29 +266,34 @@ def measure(
     load: Load,
     progress: Progress,
     limit_seconds: float | None = None,
+    with_upstream: bool = False,
 ) -> ParityVerdict:
-    """Segments the pictures in both modes, in turns, and judges.
+    """Segments the pictures in each mode, in turns, and judges.
 
     Raises what exact raises, and ModelOutOfMemory.
     """
-    with closing(load("exact")) as exact:
+    with closing(load("exact")) as exact, ExitStack() as others:
+        sides = {"exact": _Side(exact)}
         try:
-            with closing(load("turbo")) as turbo:
-                return _compare(exact, turbo, groups, progress, limit_seconds)
+            for mode in _others(with_upstream):
+                sides[mode] = _Side(others.enter_context(closing(load(mode))))
+            return _compare(sides, groups, progress, limit_seconds)
         except ModelOutOfMemory:
             raise
         except ModelError as error:
             return ParityVerdict(failure=f"it does not run: {error}")
 
 
+def _others(with_upstream: bool) -> tuple[RunMode, ...]:
+    return ("turbo", "upstream") if with_upstream else ("turbo",)
+
+
 def _compare(
-    exact: Segmenter,
-    turbo: Segmenter,
+    sides: Mapping[str, "_Side"],
     groups: Sequence[Sequence[RgbImage]],
     progress: Progress,
     limit_seconds: float | None,
 ) -> ParityVerdict:
-    plain, quick = _Side(exact), _Side(turbo)
     began, done, total = time.monotonic(), 0, sum(map(len, groups))
     for group in groups:
         if limit_seconds is not None and time.monotonic() - began > limit_seconds:
@@ -243,23 +303,32 @@ def _compare(
                     " parity`"
                 )
             )
-        for side in (plain, quick):
+        for side in sides.values():
             side.found += side.timed(group)
         done += len(group)
         progress(done, total)
     if time.monotonic() - began < SHORT_SECONDS:
-        _time_again(plain, quick, groups)
-    verdict = judge(plain.found, quick.found)
+        _time_again(sides.values(), groups)
+    exact, turbo = sides["exact"], sides["turbo"]
     return replace(
-        verdict, exact_seconds=round(plain.seconds, 3), turbo_seconds=round(quick.seconds, 3)
+        judge(exact.found, turbo.found),
+        exact_seconds=round(exact.seconds, 3),
+        turbo_seconds=round(turbo.seconds, 3),
+        upstream=_against(exact, sides["upstream"]) if "upstream" in sides else None,
     )
 
 
-def _time_again(plain: "_Side", quick: "_Side", groups: Sequence[Sequence[RgbImage]]) -> None:
-    """Times both again, without what the first picture of each shape costs once."""
-    plain.seconds = quick.seconds = 0.0
+def _against(exact: "_Side", upstream: "_Side") -> AgainstUpstream:
+    alike = judge(exact.found, upstream.found)
+    return AgainstUpstream(alike.pairs, alike.mean_iou, alike.others, round(upstream.seconds, 3))
+
+
+def _time_again(sides: Iterable["_Side"], groups: Sequence[Sequence[RgbImage]]) -> None:
+    """Times all again, without what the first picture of each shape costs once."""
+    for side in sides:
+        side.seconds = 0.0
     for group in groups:
-        for side in (plain, quick):
+        for side in sides:
             side.timed(group)
 
 
@@ -270,6 +339,8 @@ class _Side:
         self.found: list[list[Segment]] = []
         self.seconds = 0.0
         self._segmenter = segmenter
+        if isinstance(segmenter, Settling):
+            segmenter.settle()
 
     def timed(self, group: Sequence[RgbImage]) -> list[list[Segment]]:
         begin = time.perf_counter()
@@ -282,9 +353,7 @@ def kept(folder: Path, subject: Subject) -> ParityVerdict | None:
     """The stored verdict; None if there is none that can be read."""
     try:
         document = json.loads((folder / subject.file_name).read_text())
-        return (
-            ParityVerdict(**document["verdict"]) if document["subject"] == asdict(subject) else None
-        )
+        return _read(document["verdict"]) if document["subject"] == asdict(subject) else None
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -294,6 +363,11 @@ def kept(folder: Path, subject: Subject) -> ParityVerdict | None:
             error,
         )
         return None
+
+
+def _read(verdict: dict[str, Any]) -> ParityVerdict:
+    upstream = verdict.pop("upstream", None)
+    return ParityVerdict(**verdict, upstream=AgainstUpstream(**upstream) if upstream else None)
 
 
 def keep(folder: Path, subject: Subject, verdict: ParityVerdict) -> None:

@@ -59,7 +59,7 @@ class Sam2Segmenter:
     `exact` gives upstream's masks, in float32. `turbo` calculates in bfloat16 where the device
     does, and on a CPU computes masks only where they are in doubt. `upstream` is the package's own
     generator, for comparison. On CUDA, or where `batched` says so, masks are made as
-    `batched/generator.py` does it. On CUDA the model also becomes quicker in the background.
+    `batched/generator.py` does it.
     """
 
     def __init__(
@@ -93,8 +93,6 @@ class Sam2Segmenter:
             )
         if self._ours and mode == "turbo":
             self.notes |= {"precision": self._ours.precision, "masks_sampled": self._ours.sampled}
-        if torch.device(self.device).type == "cuda":
-            self.quicken()
 
     def segment(
         self, images: Sequence[RgbImage], parameters: Parameters | None = None
@@ -121,6 +119,11 @@ class Sam2Segmenter:
         """Shares what the encoder makes for prompts with other workers, by a folder."""
         if self._prompted:
             self._prompted.cache = EmbeddingCache(folder)
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether masks are made as `batched/generator.py` does it."""
+        return isinstance(self._ours, BatchedMasks)
 
     def quicken(self) -> None:
         """Begins to make a batched model quicker (see `batched/steps.py`). Others stay as they are.

@@ -15,12 +15,19 @@ from seg_pipeline.errors import ModelFailed, ModelOutOfMemory
 from seg_pipeline.segmenters import Segmenter
 from seg_pipeline.segmenters.devices import has_bf16
 from seg_pipeline.segmenters.parity import gate
-from seg_pipeline.segmenters.parity.gate import ParityVerdict, Subject, judge, load_turbo_or_exact
+from seg_pipeline.segmenters.parity.gate import (
+    AgainstUpstream,
+    ParityVerdict,
+    RunMode,
+    Subject,
+    judge,
+    load_quickest,
+)
 from seg_pipeline.segmenters.parity.pictures import parity_pictures
 from seg_pipeline.segmenters.registry import load_segmenter, parity_subject, parity_verdict
 from seg_pipeline.segmenters.weights.locate import BUNDLED
 from seg_pipeline.segmenters.yolo.segmenter import YoloSegmenter
-from seg_pipeline.settings import InferenceMode, Settings
+from seg_pipeline.settings import Settings
 from seg_pipeline_tests.builders import BarSegmenter, make_scene_picture, make_segment
 
 pytestmark = pytest.mark.process
@@ -29,6 +36,7 @@ SUBJECT = Subject("demo-yolo", "0" * 64, "cpu", {"confidence": 0.25}, {"torch": 
 GOOD = ParityVerdict(
     pictures=22, pairs=80, mean_iou=0.999, others=1, exact_seconds=3.0, turbo_seconds=1.0
 )
+UPSTREAM = AgainstUpstream(pairs=80, mean_iou=0.9999, others=0, seconds=9.0)
 SQUARE = "####..../####..../####..../####..../......../......../......../........"
 SHIFTED = ".####.../.####.../.####.../.####.../......../......../......../........"
 AWAY = "......../......../......../......../....####/....####/....####/....####"
@@ -98,6 +106,47 @@ def test_turbo_must_find_the_same_and_be_faster(
         assert reason in verdict.refusal
 
 
+@pytest.mark.parametrize(
+    ("turbo", "upstream", "runs"),
+    [
+        ({}, {}, "turbo"),
+        ({}, {"seconds": 0.9}, "upstream"),
+        ({"mean_iou": 0.9}, {}, "exact"),
+        ({"mean_iou": 0.9}, {"seconds": 2.9}, "upstream"),
+        ({"turbo_seconds": 3.1}, {}, "exact"),
+        ({"turbo_seconds": 3.1}, {"seconds": 2.9}, "upstream"),
+        ({}, {"mean_iou": 0.98}, "upstream"),
+        ({}, {"others": 2}, "upstream"),
+        ({"failure": "it does not run: no such operator"}, {"seconds": 0.1}, "exact"),
+    ],
+)
+def test_the_quickest_of_three_runs_if_it_finds_what_upstream_finds(
+    turbo: dict[str, Any], upstream: dict[str, Any], runs: str
+) -> None:
+    """Upstream's own code among them: it is what the others are made to replace."""
+    verdict = replace(GOOD, **turbo, upstream=replace(UPSTREAM, **upstream))
+    assert verdict.runs == runs
+    assert verdict.accepted is (runs == "turbo")
+
+
+def test_without_upstream_exact_runs_where_turbo_may_not() -> None:
+    assert GOOD.runs == "turbo"
+    assert replace(GOOD, mean_iou=0.9).runs == "exact"
+
+
+@pytest.mark.parametrize(
+    ("upstream", "reason"),
+    [
+        ({"seconds": 0.5}, "it takes 1.0 s for what upstream's own code does in 0.5 s"),
+        ({"mean_iou": 0.5, "others": 4}, "mean IoU of 0.5000, and others on 4 of 22 pictures"),
+    ],
+)
+def test_a_refusal_for_upstreams_sake_says_so(upstream: dict[str, Any], reason: str) -> None:
+    refusal = replace(GOOD, upstream=replace(UPSTREAM, **upstream)).refusal
+    assert refusal is not None
+    assert reason in refusal
+
+
 # The pictures
 
 
@@ -123,18 +172,36 @@ def test_models_of_the_world_are_shown_photographs() -> None:
 class Shop:
     """Loads segmenters, and remembers the modes it was asked for and what it gave."""
 
-    def __init__(self, turbo: Segmenter | Exception) -> None:
+    def __init__(self, turbo: Segmenter | Exception, upstream: Segmenter | None = None) -> None:
+        self._upstream = upstream or BarSegmenter()
         self.asked: list[str] = []
         self.given: list[Segmenter] = []
         self._turbo = turbo
 
-    def load(self, mode: InferenceMode) -> Segmenter:
+    def load(self, mode: RunMode) -> Segmenter:
         self.asked.append(mode)
-        segmenter = BarSegmenter() if mode == "exact" else self._turbo
+        segmenter = {"exact": BarSegmenter(), "turbo": self._turbo, "upstream": self._upstream}[
+            mode
+        ]
         if isinstance(segmenter, Exception):
             raise segmenter
         self.given.append(segmenter)
         return segmenter
+
+
+class Settles(BarSegmenter):
+    """Becomes quicker in the background, and must not be timed before."""
+
+    settled = False
+
+    def settle(self) -> None:
+        self.settled = True
+
+    def segment(
+        self, images: Sequence[RgbImage], parameters: Parameters | None = None
+    ) -> list[list[Segment]]:
+        assert self.settled
+        return super().segment(images, parameters)
 
 
 class Failing(BarSegmenter):
@@ -155,7 +222,7 @@ def test_a_verdict_that_is_kept_spares_both_the_measuring_and_the_other_model(
 ) -> None:
     gate.keep(tmp_path, SUBJECT, GOOD)
     shop = Shop(BarSegmenter())
-    segmenter = load_turbo_or_exact(SUBJECT, tmp_path, shop.load)
+    segmenter = load_quickest(SUBJECT, tmp_path, shop.load)
     assert shop.asked == ["turbo"]
     assert segmenter.notes["parity_mean_iou"] == 0.999
     assert "turbo_refused" not in segmenter.notes
@@ -205,13 +272,43 @@ def test_both_are_dropped_again_after_the_measuring() -> None:
     assert all(segmenter.closed for segmenter in shop.given if isinstance(segmenter, BarSegmenter))
 
 
+def test_upstream_takes_part_where_the_verdict_is_to_say_so(tmp_path: Path) -> None:
+    shop = Shop(BarSegmenter())
+    subject = replace(SUBJECT, model="demo-sam2", with_upstream=True)
+    verdict = gate.fresh_verdict(subject, tmp_path, shop.load, no_progress)
+    assert shop.asked == ["exact", "turbo", "upstream"]
+    assert verdict.upstream is not None
+    assert (verdict.upstream.mean_iou, verdict.upstream.others) == (1.0, 0)
+    assert verdict.upstream.seconds > 0
+    assert gate.kept(tmp_path, subject) == verdict
+    assert all(segmenter.closed for segmenter in shop.given if isinstance(segmenter, BarSegmenter))
+
+
+def test_a_model_is_compared_once_it_is_as_quick_as_it_gets() -> None:
+    verdict = gate.measure([[make_scene_picture(2)]], Shop(Settles()).load, no_progress)
+    assert verdict.failure is None
+
+
+def test_upstream_runs_and_is_said_to_where_it_is_the_quickest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    subject = replace(SUBJECT, with_upstream=True)
+    gate.keep(tmp_path, subject, replace(GOOD, upstream=replace(UPSTREAM, seconds=0.5)))
+    shop = Shop(BarSegmenter())
+    segmenter = load_quickest(subject, tmp_path, shop.load)
+    assert shop.asked == ["upstream"]
+    assert segmenter.notes["parity_upstream_seconds"] == 0.5
+    assert "upstream's own code" in str(segmenter.notes["turbo_refused"])
+    assert "runs in upstream and not in turbo" in caplog.text
+
+
 @pytest.mark.parametrize(
     "turbo", [ModelFailed("no such operator."), Failing(ModelFailed("no such operator."))]
 )
 def test_a_turbo_that_does_not_run_is_refused_with_its_own_words(
     turbo: Any, tmp_path: Path
 ) -> None:
-    segmenter = load_turbo_or_exact(SUBJECT, tmp_path, Shop(turbo).load)
+    segmenter = load_quickest(SUBJECT, tmp_path, Shop(turbo).load)
     assert segmenter.notes["turbo_refused"] == "it does not run: no such operator."
     assert gate.kept(tmp_path, SUBJECT) is not None
 
@@ -270,14 +367,14 @@ def test_a_turbo_that_finds_other_masks_is_refused_and_exact_runs_with_the_reaso
     """The network's last mask layer is made worse by some noise: what careless quantisation would
     do."""
 
-    def load(mode: InferenceMode) -> YoloSegmenter:
+    def load(mode: RunMode) -> YoloSegmenter:
         segmenter = YoloSegmenter("demo-yolo", BUNDLED / "demo-yolo.pt", "cpu")
         if mode == "turbo":
             worsen(segmenter)
         return segmenter
 
     subject = parity_subject("demo-yolo", settings)
-    segmenter = load_turbo_or_exact(subject, tmp_path, load)
+    segmenter = load_quickest(subject, tmp_path, load)
     assert segmenter.notes["inference_mode"] == "exact"
     assert "mean IoU" in str(segmenter.notes["turbo_refused"])
     assert "demo-yolo runs in exact and not in turbo: its masks have a mean IoU of" in caplog.text
@@ -291,6 +388,26 @@ def worsen(segmenter: YoloSegmenter) -> None:
     convolution = network._model.model[-1].proto.cv3.conv
     noise = torch.randn(convolution.weight.shape, generator=torch.Generator().manual_seed(0))
     convolution.weight += 0.2 * convolution.weight.std() * noise
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "asked", "takes_part"),
+    [
+        ("demo-sam2", "cpu", False, False),
+        ("demo-sam2", "cpu", True, True),
+        ("demo-sam2", "cuda", False, True),
+        ("demo-yolo", "cuda", True, False),
+    ],
+)
+def test_upstream_takes_part_on_a_gpu_or_when_the_operator_asks(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, model: str, device: str, asked: bool,
+    takes_part: bool,
+) -> None:  # fmt: skip
+    """On a CPU it would make the first job wait five times as long, to be refused."""
+    describe = "seg_pipeline.segmenters.devices.describe_device"
+    monkeypatch.setattr(describe, lambda device: f"{device}: a card")
+    subject = parity_subject(model, settings.model_copy(update={"device": device}), asked)
+    assert subject.with_upstream is takes_part
 
 
 def test_the_command_measures_a_failure_again_and_keeps_what_is_good(settings: Settings) -> None:

@@ -6,13 +6,15 @@ only the thread that compiled them can replay.
 """
 
 import logging
+import os
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -33,6 +35,9 @@ rounding on CUDA.
 
 Function = Callable[..., Any]
 """Of tensors, or dataclasses and tuples of tensors; so are its results."""
+
+_compiling = threading.Lock()
+"""torch compiles in one thread at a time."""
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +182,12 @@ class Quickening:
     def _run(self) -> None:
         began = time.monotonic()
         try:
-            with torch.inference_mode(), on(self._place.device), warnings.catch_warnings():
+            with (
+                _compiling,
+                torch.inference_mode(),
+                on(self._place.device),
+                warnings.catch_warnings(),
+            ):
                 warnings.simplefilter("ignore")  # torch advises TF32, which is not upstream's
                 self._chain(self)
                 self._adopt()
@@ -202,6 +212,18 @@ class Quickening:
 
 class Stopped(Exception):
     """The model is closed, so nobody needs it to be quicker."""
+
+
+def keep_compiled_in(folder: Path) -> None:
+    """Lets torch keep what it compiles in the folder, so that the next process need not.
+
+    It takes the folder from the environment alone; one that an operator has set there stays. Where
+    nothing can be written, torch takes a folder that goes with the machine.
+    """
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if os.access(folder, os.W_OK):
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.resolve()))
 
 
 def place_on(device: torch.device, alone: AbstractContextManager[Any]) -> Place:

@@ -1,4 +1,5 @@
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,6 +74,42 @@ def test_the_compiler_sees_encoder_and_decoder_whole(predictor: Any, dtype: torc
     ):
         for our, their in zip(tensors(ours), tensors(theirs), strict=True):
             torch.testing.assert_close(our, their)
+
+
+def test_encoder_and_decoder_copy_nothing_between_host_and_device(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """On a device that is not there: a tensor of the CPU among its tensors would be an error, and
+    so would be a shape that depends on values."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    predictor = make_predictor()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        move_to_no_device(predictor.model)
+        elsewhere = SimpleNamespace(
+            model=predictor.model,
+            device=torch.device("cuda", 0),
+            _bb_feat_sizes=predictor._bb_feat_sizes,
+        )
+        for dtype in (torch.float32, torch.bfloat16):
+            network = BatchedNetwork(elsewhere, dtype, points=8)
+            pixels = torch.empty(1, 3, network.side, network.side, device="cuda")
+            cache = network.encode(pixels)
+            assert {each.device.type for each in tensors(cache)} == {"cuda"}
+            logits, scores = network.decode(cache, torch.empty(8, 2, device="cuda"))
+            assert (logits.device.type, scores.device.type) == ("cuda", "cuda")
+
+
+def move_to_no_device(model: Any) -> None:
+    """Parameters, buffers and tables as fake tensors of a GPU."""
+    for module in model.modules():
+        tables = getattr(module, "cache", None)
+        of_module = [module._parameters, module._buffers, tables if tables else {}]
+        for held in of_module:
+            for name, tensor in [*held.items()]:
+                if tensor is not None:
+                    fake = torch.empty_like(tensor, device="cuda")
+                    held[name] = torch.nn.Parameter(fake, requires_grad=False)
 
 
 def test_half_precision_finds_nearly_the_same_logits(predictor: Any) -> None:

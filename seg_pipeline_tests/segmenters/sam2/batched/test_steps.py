@@ -1,6 +1,8 @@
 import logging
+import os
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from seg_pipeline.segmenters.sam2.batched.steps import (
     Place,
     Quickening,
     Step,
+    keep_compiled_in,
     place_on,
     tensors,
 )
@@ -160,6 +163,21 @@ def test_each_function_has_a_code_object_of_its_own() -> None:
     one, other = steps._of_its_own_code(double), steps._of_its_own_code(double)
     assert one.__code__ is not other.__code__
     assert one(X).one.tolist() == (2 * X).tolist()
+
+
+def test_what_is_compiled_is_kept_where_the_operator_has_room_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A minute's work, which the next process then has in seconds."""
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    (tmp_path / "file").write_text("in the way")
+    keep_compiled_in(tmp_path / "file" / "compiled")
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    keep_compiled_in(tmp_path / "weights" / "compiled")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "weights" / "compiled")
+    keep_compiled_in(tmp_path / "elsewhere")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "weights" / "compiled")
 
 
 def test_tensors_are_found_in_dataclasses_and_tuples() -> None:
