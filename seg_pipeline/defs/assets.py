@@ -15,6 +15,7 @@ after the delivery.
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import dagster as dg
@@ -148,10 +149,12 @@ def _stages_of(run: dg.DagsterRun) -> frozenset[str]:
 def _log_materializations(
     context: dg.OpExecutionContext, stage_context: StageContext, name: str, report: StageReport
 ) -> None:
-    for uuid, metadata in report.metadata.items():
-        context.log_event(
-            dg.AssetMaterialization(name, partition=uuid, metadata=_shown(stage_context, metadata))
-        )
+    # A storage of ours stores them at once; any other stores each as it is logged.
+    together = getattr(context.instance.event_log_storage, "together", nullcontext)
+    with together():
+        for uuid, metadata in report.metadata.items():
+            shown = _shown(stage_context, metadata)
+            context.log_event(dg.AssetMaterialization(name, partition=uuid, metadata=shown))
 
 
 def _shown(stage_context: StageContext, metadata: Metadata) -> dict[str, Any]:

@@ -6,6 +6,7 @@ of them. One engine per process and one look at each table are the largest savin
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -122,6 +123,48 @@ _NO_ID = 0
 """What is kept of a planned event with its asset has no event's number in it."""
 
 
+class _MaterializedTogether(SqlEventLogStorage):
+    """Stores the materialisations that a stage logs in one INSERT, and then their asset once.
+
+    Upstream stores each in three statements, and what it keeps of the asset is written over by the
+    next.
+    """
+
+    @cached_property
+    def _waiting(self) -> threading.local:
+        return threading.local()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Stores what this thread logs meanwhile when the block ends, however it ends."""
+        self._waiting.events = events = list[EventLogEntry]()
+        try:
+            yield
+        finally:
+            del self._waiting.events
+            for asset_key in {event.get_dagster_event().asset_key: None for event in events}:
+                self._store_of_one_asset(
+                    [each for each in events if each.get_dagster_event().asset_key == asset_key]
+                )
+
+    def store_event(self, event: EventLogEntry) -> None:
+        waiting = getattr(self._waiting, "events", None)
+        if waiting is None or event.dagster_event_type != DagsterEventType.ASSET_MATERIALIZATION:
+            super().store_event(event)
+        else:
+            waiting.append(event)
+
+    def _store_of_one_asset(self, events: Sequence[EventLogEntry]) -> None:
+        with self.index_transaction() as connection:
+            insert = self.prepare_insert_event_batch(events)
+            # The numbers come in no certain order, but were given in that of the events.
+            ids = sorted(
+                connection.execute(insert.returning(SqlEventLogStorageTable.c.id)).scalars()
+            )
+            self._store_asset_event_tags(connection, events, ids)
+            self._store_asset_event(connection, events[-1], ids[-1])
+
+
 FEW_KEYS = 1000
 """To so many upstream's question about keys is one statement."""
 
@@ -188,7 +231,9 @@ class _PooledSqliteSchedules(SqliteScheduleStorage):
             yield connection
 
 
-class _PooledSqliteEvents(_PlannedTogether, _QuickStatus, ConsolidatedSqliteEventLogStorage):
+class _PooledSqliteEvents(
+    _PlannedTogether, _MaterializedTogether, _QuickStatus, ConsolidatedSqliteEventLogStorage
+):
     _has_asset_key_col_on_connection = _until_true(
         ConsolidatedSqliteEventLogStorage._has_asset_key_col_on_connection
     )
@@ -212,7 +257,9 @@ class _PooledPostgresRuns(PostgresRunStorage):
         """Does nothing: the engine is pooled from the start."""
 
 
-class _PooledPostgresEvents(_PlannedTogether, _QuickStatus, PostgresEventLogStorage):
+class _PooledPostgresEvents(
+    _PlannedTogether, _MaterializedTogether, _QuickStatus, PostgresEventLogStorage
+):
     has_table = _until_true(PostgresEventLogStorage.has_table)
     _has_asset_key_col_on_connection = _until_true(
         PostgresEventLogStorage._has_asset_key_col_on_connection

@@ -3,7 +3,7 @@ started."""
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -218,6 +218,75 @@ def finish(context: dg.OpExecutionContext) -> None:
 def finishing() -> None:
     """A job of one op."""
     finish()
+
+
+def materializations(instance: dg.DagsterInstance, name: str) -> list[tuple[int, str | None, Any]]:
+    """By their numbers: the partition and what is shown of it."""
+    key = dg.AssetKey(name)
+    records = instance.fetch_materializations(key, limit=100, ascending=True).records
+    return [
+        (record.storage_id, made.partition, made.metadata["bytes"].value)
+        for record in records
+        if (made := record.asset_materialization) is not None
+    ]
+
+
+def log_all(instance: dg.DagsterInstance, name: str, apart: bool) -> list[str]:
+    """Materialises 32 partitions of an asset in one op; the statements that it took."""
+
+    @dg.op
+    def make(context: dg.OpExecutionContext) -> None:
+        storage = instance.event_log_storage
+        assert isinstance(storage, dagster_storage._MaterializedTogether)
+        with nullcontext() if apart else storage.together():
+            for number, uuid in enumerate(IMAGES):
+                shown = {"bytes": number}
+                made = dg.AssetMaterialization(name, partition=uuid, metadata=shown)
+                context.log_event(made)
+
+    @dg.job
+    def making() -> None:
+        make()
+
+    with counted_statements() as statements:
+        assert making.execute_in_process(instance=instance).success
+    return statements
+
+
+def test_what_a_stage_materialises_is_stored_together_and_the_same(
+    instance: dg.DagsterInstance,
+) -> None:
+    """One by one it is three statements a job and stage, the largest part of what a run asks."""
+    log_all(instance, "warm-up", apart=True)
+    apart, together = log_all(instance, "apart", True), log_all(instance, "together", False)
+    assert len(apart) - len(together) > 2 * len(IMAGES)
+    one, other = materializations(instance, "apart"), materializations(instance, "together")
+    assert [made[1:] for made in one] == [made[1:] for made in other]
+    assert [made[1] for made in other] == list(IMAGES)
+    assert instance.get_materialized_partitions(dg.AssetKey("together")) == set(IMAGES)
+    (record,) = instance.get_asset_records([dg.AssetKey("together")])
+    last = record.asset_entry.last_materialization_record
+    assert last is not None
+    assert (last.storage_id, last.partition_key) == (other[-1][0], IMAGES[-1])
+
+
+def test_what_was_logged_before_a_stage_failed_is_stored(instance: dg.DagsterInstance) -> None:
+    @dg.op
+    def make(context: dg.OpExecutionContext) -> None:
+        storage = instance.event_log_storage
+        assert isinstance(storage, dagster_storage._MaterializedTogether)
+        with storage.together():
+            for name, uuid in (("one", "a"), ("other", "b"), ("one", "c")):
+                context.log_event(dg.AssetMaterialization(name, partition=uuid))
+            raise ZeroDivisionError
+
+    @dg.job
+    def making() -> None:
+        make()
+
+    assert not making.execute_in_process(instance=instance, raise_on_error=False).success
+    for name, partitions in (("one", {"a", "c"}), ("other", {"b"})):
+        assert instance.get_materialized_partitions(dg.AssetKey(name)) == partitions
 
 
 def test_which_partitions_a_run_still_owes_is_told_as_upstream_tells_it(

@@ -133,6 +133,7 @@ REACHED_INTO = {
     "_rlock",
     "_s3_key",
     "_store_asset_event",
+    "_store_asset_event_tags",
     "_wlock",
 }
 """Private attributes of theirs that `runtime/` uses."""
