@@ -37,6 +37,7 @@ ELSEWHERE = {
     "client/src/seg_client/__init__.py": "client/test_package.py",
     "client/src/seg_client/addresses.py": "client/test_flows.py",
     "client/src/seg_client/answers.py": "client/test_synchronous.py",
+    "client/src/seg_client/batch_flows.py": "client/test_batches.py",
     "client/src/seg_client/options.py": "client/test_synchronous.py",
     "client/src/seg_client/saving.py": "client/test_synchronous.py",
     # The formats: tested by the route that offers them all

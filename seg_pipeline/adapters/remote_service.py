@@ -18,6 +18,9 @@ POLL_SECONDS = (0.1, 2.0)
 """The first pause between two looks at a job, and the longest."""
 LONGEST_WAIT_SECONDS = 30.0
 _TIMEOUT = httpx.Timeout(60, connect=5)
+LONG_ANSWER = httpx.Timeout(900, connect=5)
+"""Of a request that is answered when much has been unpacked."""
+
 _TRY_AGAIN = (429, 502, 503, 504)
 
 
@@ -102,6 +105,17 @@ class RemoteService:
             if turn < self._tries - 1:
                 time.sleep(pause)
         raise failure
+
+    def pieces(self, path: str, **sent: Any) -> Iterator[bytes]:
+        """The bytes of an answer as they come. Raises ServiceRefused."""
+        try:
+            with self._http.stream("GET", f"{self._url}{path}", **sent) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _refusal(answer)
+                yield from answer.iter_bytes()
+        except httpx.HTTPError as error:
+            raise ServiceRefused("no_answer", _unanswered(self._url, error)) from error
 
     def _finished(self, job: dict[str, Any]) -> dict[str, Any]:
         pause, longest = POLL_SECONDS

@@ -41,6 +41,8 @@ JobUuid = Annotated[str, typer.Argument(metavar="UUID", help="The job's.")]
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 weights_app = typer.Typer(no_args_is_help=True, help="The models' weights.")
 app.add_typer(weights_app, name="weights")
+batch_app = typer.Typer(no_args_is_help=True, help="Many pictures under one id, at a service.")
+app.add_typer(batch_app, name="batch")
 
 
 def example(*commands: str) -> str:
@@ -416,6 +418,108 @@ def open_job(uuid: JobUuid, server: Server = None, api_key: ApiKey = None) -> No
         for name, address in pages.items():
             say(f"{name:8} {address}")
         open_in_browser(next(iter(pages.values())))
+
+
+BatchUuid = Annotated[str, typer.Argument(metavar="UUID", help="The batch's.")]
+
+
+@batch_app.command(
+    "create",
+    epilog=example(
+        "seg-pipeline batch create addresses.txt --wait",
+        "seg-pipeline batch create photos --wait --coco found.json",
+        "seg-pipeline batch create s3://bucket/photos/",
+    ),
+)
+def create_batch(  # noqa: PLR0913, PLR0917  a command's options are its arguments
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A list (.txt, .jsonl, .json, - for a pipe), a folder, a .zip or an s3:// prefix."
+        ),
+    ],
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until all pictures ended.")] = False,
+    coco: Annotated[
+        Path | None, typer.Option(help="Write COCO's file there when all have ended.")
+    ] = None,
+    uuid: Annotated[str | None, typer.Option(help="An id of your own.")] = None,
+    model: Annotated[str | None, typer.Option(help="A model; MODEL if absent.")] = None,
+    resize: Annotated[
+        int | None, typer.Option(min=1, max=MAX_RESIZE, help="Longer side of cut-outs in pixels.")
+    ] = None,
+    parameters: Annotated[
+        str | None, typer.Option(help="The model's, as JSON, such as '{\"confidence\": 0.5}'.")
+    ] = None,
+    server: Server = None,
+    api_key: ApiKey = None,
+    json: AsJson = False,
+) -> None:
+    """Send many pictures as one batch.
+
+    Exit code 0 if all went well, 1 if the service refused or a picture failed, 2 if the command is
+    wrong.
+    """
+    from seg_pipeline.cli import batches
+    from seg_pipeline.cli.pictures import NoPicture
+    from seg_pipeline.cli.segmenting import WrongUsage, read_parameters
+
+    try:
+        asked = read_parameters(parameters) or None
+        options = {"uuid": uuid, "model": model, "resize": resize, "parameters": asked}
+        with asked_service(server, api_key) as service:
+            batch = batches.create(service, source, options)
+            if wait or coco:
+                batch = batches.wait(service, batch["uuid"], complain)
+            if coco:
+                batches.save_coco(service, batch["uuid"], coco)
+    except (NoPicture, WrongUsage) as error:
+        fail(str(error), exit_code=2)
+    batches.print_batch(batch, json, say)
+    if batch["counts"]["failed"]:
+        raise typer.Exit(1)
+
+
+@batch_app.command("show", epilog=example("seg-pipeline batch show 0193… --failed"))
+def show_batch(
+    uuid: BatchUuid,
+    failed: Annotated[bool, typer.Option("--failed", help="List what failed, and why.")] = False,
+    limit: Limit = 50,
+    server: Server = None,
+    api_key: ApiKey = None,
+    json: AsJson = False,
+) -> None:
+    """Show a batch: how many pictures stand where, and what was rejected."""
+    from seg_pipeline.cli import batches
+
+    with asked_service(server, api_key) as service:
+        batches.print_batch(batches.batch_of(service, uuid), json, say)
+        if failed:
+            batches.print_failed(service, uuid, limit, say)
+
+
+@batch_app.command("cancel", epilog=example("seg-pipeline batch cancel 0193…"))
+def cancel_batch(uuid: BatchUuid, server: Server = None, api_key: ApiKey = None) -> None:
+    """Cancel a batch; delete one that has ended, with all its jobs."""
+    from seg_pipeline.cli import batches
+
+    with asked_service(server, api_key) as service:
+        is_deleted = batches.cancel(service, uuid)
+    say(f"{uuid} {'is deleted' if is_deleted else 'is cancelled; what has not ended ends soon'}.")
+
+
+@batch_app.command("coco", epilog=example("seg-pipeline batch coco 0193… found.json"))
+def save_coco(
+    uuid: BatchUuid,
+    path: Annotated[Path, typer.Argument(help="Where to write it.")],
+    server: Server = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Write COCO's file of all that a batch found."""
+    from seg_pipeline.cli import batches
+
+    with asked_service(server, api_key) as service:
+        batches.save_coco(service, uuid, path)
+    say(f"{path} is written.")
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """A client of seg-pipeline: `Client(url).segment(picture)` gives the picture's segments."""
 
 from seg_client.asynchronous import AsyncClient, AsyncJob, AsyncResult, AsyncSegment, AsyncSession
+from seg_client.batch_flows import BatchOptions
+from seg_client.batches import AsyncBatch, Batch
 from seg_client.callbacks import is_genuine
 from seg_client.errors import (
     ApiError,
@@ -20,11 +22,14 @@ from seg_client.synchronous import Client, Job, Result, Segment, Session
 
 __all__ = [
     "ApiError",
+    "AsyncBatch",
     "AsyncClient",
     "AsyncJob",
     "AsyncResult",
     "AsyncSegment",
     "AsyncSession",
+    "Batch",
+    "BatchOptions",
     "Client",
     "ConnectionFailed",
     "FetchError",

@@ -90,6 +90,52 @@ class JobAnswer(Answer):
     error: FailureReason | None = None
 
 
+class BatchCounts(Answer):
+    """How many pictures of a batch stand where."""
+
+    waiting: int
+    queued: int
+    processing: int
+    completed: int
+    failed: int
+    cancelled: int
+
+
+class BatchProblem(Answer):
+    """Why a line of a list, or a file of a ZIP, is no picture of the batch."""
+
+    where: str
+    code: str
+    message: str
+
+
+class BatchAnswer(Answer):
+    """A batch as it stands. `rejected` counts all problems, and `problems` has the first."""
+
+    uuid: str
+    status: str
+    model: str
+    total: int
+    counts: BatchCounts
+    per_second: float = 0.0
+    eta_seconds: float | None = None
+    rejected: int = 0
+    problems: tuple[BatchProblem, ...] = ()
+    accepted_at: datetime
+    completed_at: datetime | None = None
+    expires_at: datetime | None = None
+
+
+class BatchJob(Answer):
+    """A picture of a batch, with its job and how that stands."""
+
+    index: int
+    name: str
+    uuid: str
+    status: str
+    error: FailureReason | None = None
+
+
 class Failure(Answer):
     """Every error of the service, whatever its status."""
 

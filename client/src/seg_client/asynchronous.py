@@ -13,6 +13,7 @@ from pydantic import PrivateAttr
 from seg_client import flows
 from seg_client.addresses import TIMEOUT, Address
 from seg_client.answers import JobAnswer, SegmentAnswer
+from seg_client.batches import AsyncBatches
 from seg_client.conversions import detections, label_studio_task
 from seg_client.errors import SegClientError
 from seg_client.images import image_of
@@ -95,6 +96,11 @@ class AsyncClient:
         finally:
             for task in tasks:
                 task.cancel()
+
+    @property
+    def batches(self) -> AsyncBatches:
+        """Many pictures at once, under one id."""
+        return AsyncBatches(self)
 
     def session(self, picture: Picture, **options: Unpack[Options]) -> "AsyncSession":
         """A picture to be asked about more than once, by a SAM-2. It is sent once."""

@@ -14,6 +14,7 @@ from pydantic import PrivateAttr
 from seg_client import flows
 from seg_client.addresses import TIMEOUT, Address
 from seg_client.answers import JobAnswer, SegmentAnswer
+from seg_client.batches import Batches
 from seg_client.conversions import detections, label_studio_task
 from seg_client.errors import SegClientError
 from seg_client.images import image_of
@@ -90,6 +91,11 @@ class Client:
             yield from pool.map(one, pictures)
         finally:
             pool.shutdown(cancel_futures=True)
+
+    @property
+    def batches(self) -> Batches:
+        """Many pictures at once, under one id."""
+        return Batches(self)
 
     def session(self, picture: Picture, **options: Unpack[Options]) -> "Session":
         """A picture to be asked about more than once, by a SAM-2. It is sent once."""
