@@ -76,7 +76,8 @@ class UploadOptions(BaseModel):
     model: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
         None,
         description=(
-            "Which model segments: a yolo*-seg or sam2 name, demo-yolo, demo-sam2; MODEL if absent."
+            "Which model segments: a yolo*-seg or sam2 name, demo-yolo, demo-sam2, both with + for"
+            " SAM-2's masks with YOLO's labels, or sam2+yolo; MODEL if absent."
         ),
     )
     ttl_seconds: Ttl | None = Field(
@@ -207,7 +208,7 @@ class OfferedModel(BaseModel):
     """A model that a job may have."""
 
     name: str = Field(description="What `model` takes; of a path only its last part.")
-    kind: Literal["yolo", "sam2"]
+    kind: Literal["yolo", "sam2", "sam2+yolo"]
     summary: str
     is_default: bool = Field(description="Whether it is the one of a job that names none.")
     is_bundled: bool = Field(description="Whether its weights come with the service.")

@@ -37,6 +37,10 @@ MAX_BATCH_JOBS = 1_000_000
 """What the number in a job's uuid can count."""
 
 DEMO_MODELS = ("demo-yolo", "demo-sam2")
+SAM2_AND_YOLO = "sam2+yolo"
+"""The model of named masks, of whichever SAM-2 and YOLO are offered."""
+
+_NAMED_MASKS = re.compile(r"((?:demo-sam2|sam2)[^+]*)\+([^+]+)")
 
 MAX_RESIZE = 8192
 MAX_TTL_SECONDS = 30 * 24 * 3600
@@ -154,16 +158,42 @@ def check_model(model: str, offered: Sequence[str] = ()) -> str:
 
     So no client names a file of the server, or has gigabytes of weights downloaded.
     """
-    if model in offered or model in DEMO_MODELS:
-        return model
+    named = resolved_model(model, offered)
+    if model in offered or all(each in (*offered, *DEMO_MODELS) for each in parts_of(named)):
+        return named
     raise UnknownModel(
         model, [*(name for name in offered if shown_model(name) == name), *DEMO_MODELS]
     )
 
 
+def parts_of(model: str) -> tuple[str, ...]:
+    """The models that a name stands for: a SAM-2 and what names its masks, or one alone."""
+    both = _NAMED_MASKS.fullmatch(model)
+    return both.groups() if both else (model,)
+
+
+def resolved_model(model: str, offered: Sequence[str] = ()) -> str:
+    """The name with `sam2+yolo` as the first SAM-2 and the first YOLO that are offered.
+
+    A query turns `+` into a space, so that is read as `+` too.
+    """
+    if model not in offered and _NAMED_MASKS.fullmatch(model.replace(" ", "+")):
+        model = model.replace(" ", "+")
+    if model != SAM2_AND_YOLO:
+        return model
+    single = [name for name in offered if len(parts_of(name)) == 1]
+    masks = [name for name in single if _is_sam2(name)] or ["demo-sam2"]
+    labels = [name for name in single if not _is_sam2(name)] or ["demo-yolo"]
+    return f"{masks[0]}+{labels[0]}"
+
+
+def _is_sam2(model: str) -> bool:
+    return model.startswith(("sam2", "demo-sam2"))
+
+
 def shown_model(model: str) -> str:
     """What clients may see of a model's name: of a path only the last part."""
-    return PurePath(model).name
+    return "+".join(PurePath(part).name for part in parts_of(model))
 
 
 def whole_number(value: object) -> object:
@@ -240,6 +270,11 @@ SAM2_PARAMETERS: Mapping[str, Range | Switch] = {
     "multimask_output": Switch(),
 }
 YOLO_PARAMETERS: Mapping[str, Range | Switch] = {"confidence": Range(0, 1)}
+NAMING_PARAMETERS: Mapping[str, Range | Switch] = {
+    "label_iou": Range(0, 1),
+    "distinct": Switch(),
+    "duplicate_iou": Range(0, 1),
+}
 
 MAX_PROMPTS = 8192
 """The most prompts of one job for a SAM-2.
@@ -250,7 +285,9 @@ That is eight times the usual grid, and just enough for upstream's richest examp
 
 def parameters_of(model: str) -> Mapping[str, Range | Switch]:
     """What a job may set for a model, and to which values."""
-    return SAM2_PARAMETERS if model.startswith(("sam2", "demo-sam2")) else YOLO_PARAMETERS
+    if len(parts_of(model)) > 1:
+        return {**SAM2_PARAMETERS, **YOLO_PARAMETERS, **NAMING_PARAMETERS}
+    return SAM2_PARAMETERS if _is_sam2(model) else YOLO_PARAMETERS
 
 
 def check_parameters(model: str, parameters: Mapping[str, Any]) -> Parameters:
@@ -414,7 +451,7 @@ class Segment:
 
     YOLO gives `label` and `confidence`. SAM-2 gives `predicted_iou` (its guess, which may exceed 1
     slightly) and `stability_score`. `prompt` is the place of the box that it was asked for by.
-    Named masks have a `name` that no other of the picture has, and a `parent`, the smallest segment
+    Named masks have the `name` of a thing in the picture, and a `parent`, the smallest segment
     around it.
     """
 

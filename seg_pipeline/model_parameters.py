@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from seg_pipeline.domain import SAM2_PARAMETERS, Parameters, parameters_of
+from seg_pipeline.domain import SAM2_PARAMETERS, Parameters, parameters_of, parts_of
+from seg_pipeline.imaging.naming import Naming
 from seg_pipeline.settings import Settings
 
 
@@ -73,6 +74,14 @@ def configured_sam2_parameters(name: str, settings: Settings) -> Sam2Parameters:
 
 def configured_parameters(name: str, settings: Settings) -> dict[str, float | bool]:
     """The values that the parameters of `parameters_of(name)` have unless a job sets them."""
+    parts = parts_of(name)
+    if len(parts) > 1:
+        both = {
+            key: each
+            for part in parts
+            for key, each in configured_parameters(part, settings).items()
+        }
+        return {**both, **asdict(Naming())}
     if is_sam2(name):
         return asdict(configured_sam2_parameters(name, settings))
     return {"confidence": settings.confidence}
@@ -83,6 +92,9 @@ _SAM2_SETTINGS = tuple(
 )
 
 MEANINGS: Mapping[str, str] = {
+    "label_iou": "A mask gets a detection's label if they overlap at least so much.",
+    "distinct": "One mask for each thing: near duplicates and nested copies are left out.",
+    "duplicate_iou": "Masks that overlap at least so much are near duplicates.",
     "confidence": "Detections less sure than this are dropped.",
     "points_per_side": "The grid of prompts along each side; more find smaller things, slower.",
     "points_per_batch": "How many prompts are computed at once, at most.",

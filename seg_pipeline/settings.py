@@ -14,7 +14,13 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from seg_pipeline.domain import MAX_BATCH_JOBS, MAX_TTL_SECONDS
+from seg_pipeline.domain import (
+    MAX_BATCH_JOBS,
+    MAX_TTL_SECONDS,
+    SAM2_AND_YOLO,
+    parts_of,
+    resolved_model,
+)
 
 _HOST_OR_NETWORK = re.compile(
     r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9a-fA-F:.]+(/[0-9]{1,3})?"
@@ -470,13 +476,20 @@ class Settings(BaseSettings):
 
         Jobs may name no others but the demo models.
         """
-        return tuple(dict.fromkeys((self.model, self.queue_model, *listed(self.models))))
+        names = (self.model, self.queue_model, *listed(self.models))
+        parts = [part for name in names if name != SAM2_AND_YOLO for part in parts_of(name)]
+        return tuple(dict.fromkeys((*names, *parts)))
 
     @property
     def wanted_models(self) -> list[str]:
-        """The models that jobs here use unless they name one, and those to load ahead."""
+        """The models that jobs here use unless they name one, and those to load ahead.
+
+        Of named masks these are both models.
+        """
         queued = [self.queue_model] if self.sqs_queue_url else []
-        return list(dict.fromkeys([self.model, *queued, *listed(self.warm_models)]))
+        names = [self.model, *queued, *listed(self.warm_models)]
+        resolved = [resolved_model(name, self.offered_models) for name in names]
+        return list(dict.fromkeys(part for name in resolved for part in parts_of(name)))
 
 
 def _key_names(keys: list[str]) -> set[str]:

@@ -25,9 +25,12 @@ from seg_pipeline.domain import (
     check_resize,
     check_ttl_seconds,
     check_uuid,
+    parameters_of,
+    shown_model,
 )
 from seg_pipeline.errors import (
     InvalidParameter,
+    InvalidPrompt,
     InvalidResize,
     InvalidTtl,
     InvalidUuid,
@@ -285,3 +288,33 @@ class TestJob:
 )
 def test_foreign_words_lose_our_folders(words: str, kept: str) -> None:
     assert without_folders(words) == kept
+
+
+class TestNamedMasks:
+    OFFERED = ("yolov8n-seg", "sam2.1_hiera_tiny", "/srv/best.pt")
+
+    def test_a_sam2_and_a_yolo_that_are_offered_may_be_named_together(self) -> None:
+        for model in ("sam2.1_hiera_tiny+yolov8n-seg", "demo-sam2+demo-yolo"):
+            assert check_model(model, self.OFFERED) == model
+        for model in ("sam2.1_hiera_large+demo-yolo", "demo-yolo+demo-sam2", "demo-sam2+", "a+b"):
+            with pytest.raises(UnknownModel):
+                check_model(model, self.OFFERED)
+
+    def test_the_short_name_stands_for_the_first_of_each_that_is_offered(self) -> None:
+        assert check_model("sam2+yolo", self.OFFERED) == "sam2.1_hiera_tiny+yolov8n-seg"
+        assert check_model("sam2+yolo") == "demo-sam2+demo-yolo"
+
+    def test_a_space_that_a_query_made_of_the_plus_is_read_as_it(self) -> None:
+        assert check_model("demo-sam2 demo-yolo") == "demo-sam2+demo-yolo"
+        assert check_model("sam2 yolo") == "demo-sam2+demo-yolo"
+
+    def test_of_a_path_clients_see_the_last_part(self) -> None:
+        assert shown_model("demo-sam2+/srv/best.pt") == "demo-sam2+best.pt"
+
+    def test_it_has_the_parameters_of_both_and_its_own(self) -> None:
+        known = parameters_of("demo-sam2+demo-yolo")
+        assert {"points_per_side", "confidence", "label_iou", "distinct"} <= known.keys()
+        asked = {"points_per_side": 8, "confidence": 0.5, "distinct": True}
+        assert check_parameters("demo-sam2+demo-yolo", asked) == {**asked, "distinct": 1}
+        with pytest.raises(InvalidPrompt, match="takes no prompts"):
+            check_parameters("demo-sam2+demo-yolo", {"points": [[1, 1]]})

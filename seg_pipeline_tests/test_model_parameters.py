@@ -6,6 +6,7 @@ import pytest
 
 from seg_pipeline.domain import (
     DEMO_MODELS,
+    NAMING_PARAMETERS,
     SAM2_PARAMETERS,
     YOLO_PARAMETERS,
     check_parameters,
@@ -20,7 +21,7 @@ from seg_pipeline.model_parameters import (
 )
 from seg_pipeline.settings import Settings
 
-MODELS = (*DEMO_MODELS, "yolov8x-seg", "sam2.1_hiera_large")
+MODELS = ("demo-sam2+demo-yolo", *DEMO_MODELS, "yolov8x-seg", "sam2.1_hiera_large")
 
 
 def settings(**values: Any) -> Settings:
@@ -36,7 +37,7 @@ def test_every_parameter_has_a_value_that_a_job_could_set_and_a_sentence(model: 
 
 
 def test_no_sentence_is_about_a_parameter_that_there_is_not() -> None:
-    assert MEANINGS.keys() == {*SAM2_PARAMETERS, *YOLO_PARAMETERS}
+    assert MEANINGS.keys() == {*SAM2_PARAMETERS, *YOLO_PARAMETERS, *NAMING_PARAMETERS}
 
 
 def test_settings_stand_in_for_upstreams_defaults() -> None:

@@ -10,7 +10,16 @@ from api.auth import RequireKey
 from api.openapi import EVERYWHERE, failures, shown
 from api.schemas import ModelList
 from api.service import Service, ServiceDep, in_thread
-from seg_pipeline.domain import DEMO_MODELS, Range, Switch, parameters_of, shown_model
+from seg_pipeline.domain import (
+    DEMO_MODELS,
+    SAM2_AND_YOLO,
+    Range,
+    Switch,
+    parameters_of,
+    parts_of,
+    resolved_model,
+    shown_model,
+)
 from seg_pipeline.model_parameters import MEANINGS, configured_parameters, is_sam2
 from seg_pipeline.settings import Settings
 
@@ -41,25 +50,32 @@ async def list_models(service: ServiceDep) -> Response:
 def nameable_models(settings: Settings) -> list[str]:
     """The default model, and the others that a job may name; paths it may not."""
     others = [name for name in settings.offered_models if shown_model(name) == name]
-    return list(dict.fromkeys((settings.model, *others, *DEMO_MODELS)))
+    return list(dict.fromkeys((settings.model, *others, *DEMO_MODELS, SAM2_AND_YOLO)))
 
 
 def describe(name: str, settings: Settings, loaded: set[str]) -> dict[str, Any]:
     """A model as clients see it."""
-    values = configured_parameters(name, settings)
+    named = resolved_model(name, settings.offered_models)
+    values, parts = configured_parameters(named, settings), parts_of(named)
     return {
         "name": shown_model(name),
-        "kind": "sam2" if is_sam2(name) else "yolo",
-        "summary": _summary(name),
+        "kind": _kind(named),
+        "summary": _summary(named),
         "is_default": name == settings.model,
-        "is_bundled": name in DEMO_MODELS,
-        "is_loaded": name in loaded,
+        "is_bundled": all(part in DEMO_MODELS for part in parts),
+        "is_loaded": all(part in loaded for part in parts),
         "takes_prompts": is_sam2(name),
         "parameters": [
             {"name": key, "default": values[key], "description": MEANINGS[key], **_limits(limits)}
-            for key, limits in parameters_of(name).items()
+            for key, limits in parameters_of(named).items()
         ],
     }
+
+
+def _kind(name: str) -> str:
+    if len(parts_of(name)) > 1:
+        return SAM2_AND_YOLO
+    return "sam2" if is_sam2(name) else "yolo"
 
 
 def _limits(limits: Range | Switch) -> dict[str, Any]:
@@ -72,6 +88,9 @@ def _limits(limits: Range | Switch) -> dict[str, Any]:
 def _summary(name: str) -> str:
     if name in _SUMMARIES:
         return _SUMMARIES[name]
+    if len(parts_of(name)) > 1:
+        masks, labels = map(shown_model, parts_of(name))
+        return f"{masks}'s masks, with {labels}'s labels where both agree, and what lies in what."
     if is_sam2(name):
         return "Masks everything in the picture, without names."
     if PurePath(name).name != name or name.endswith(".pt"):

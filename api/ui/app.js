@@ -355,11 +355,12 @@ function showError(error) {
 // Segments
 
 function titleOf(segment, index) {
-  const name = segment.label ?? `Segment ${index + 1}`;
+  const name = nameOf(segment, index);
   const score = scoreOf(segment);
   return score === null ? name : `${name}  ${percent(score)}`;
 }
 
+const nameOf = (segment, index) => segment.name ?? segment.label ?? `Segment ${index + 1}`;
 const scoreOf = (segment) => segment.confidence ?? (segment.predicted_iou === null ? null : Math.min(1, segment.predicted_iou));
 
 function showList(job) {
@@ -369,7 +370,7 @@ function showList(job) {
     const score = scoreOf(segment);
     const scored = make("span", { title: segment.confidence === null ? "predicted IoU" : "confidence" }, score === null ? "" : percent(score));
     const area = make("span", { title: "of the picture" }, percent(segment.area_percent / 100, 1));
-    const option = make("div", { className: "option", id: `segment-${index}` }, swatch, make("b", {}, segment.label ?? `Segment ${index + 1}`), scored, area);
+    const option = make("div", { className: "option", id: `segment-${index}` }, swatch, make("b", {}, nameOf(segment, index)), scored, area);
     option.setAttribute("role", "option");
     option.setAttribute("aria-selected", "false");
     return option;
@@ -405,7 +406,7 @@ function pick(index) {
   option.setAttribute("aria-selected", "true");
   byId("list").setAttribute("aria-activedescendant", option.id);
   byId("selected").hidden = false;
-  byId("selected-name").textContent = segment.label ?? `Segment ${index + 1}`;
+  byId("selected-name").textContent = nameOf(segment, index);
   showSegment(segment, byId("as-mask").getAttribute("aria-pressed") === "true");
   setDownload(byId("get-crop"), segment.crop_url, `${state.uuid}-${index}.webp`);
   setDownload(byId("get-mask"), segment.mask_url, `${state.uuid}-${index}-mask.png`);
@@ -414,11 +415,12 @@ function pick(index) {
   viewer.light(index);
 }
 
-function factsOf({ bbox, area, area_percent, confidence, predicted_iou, stability_score }) {
+function factsOf({ bbox, area, area_percent, confidence, predicted_iou, stability_score, parent }) {
   const share = (value) => (value === null ? null : percent(value, 1));
   return [
     ["Confidence", share(confidence)], ["Predicted IoU", share(predicted_iou)], ["Stability", share(stability_score)],
     ["Area", `${area.toLocaleString("en")} px · ${area_percent.toFixed(2)} %`],
+    ["Lies in", parent === undefined ? null : nameOf(state.job.segments[parent], parent)],
     ["Box", `${bbox.x}, ${bbox.y} · ${bbox.width} × ${bbox.height}`],
   ];
 }

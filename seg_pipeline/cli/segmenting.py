@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from seg_pipeline.domain import check_parameters, number_in_text
+from seg_pipeline.domain import check_parameters, number_in_text, parts_of, resolved_model
 from seg_pipeline.errors import InvalidParameter, InvalidPrompt
 from seg_pipeline.local.sample import ask
 from seg_pipeline.local.stack import base_url
@@ -115,14 +115,15 @@ def _alone(wish: Wish, settings: Settings, parameters: dict[str, Any], say: Say)
 
     # What failed is told by picture.
     configure_logging("segment", level=logging.CRITICAL)
-    model = wish.model or settings.model
+    model = resolved_model(wish.model or settings.model, settings.offered_models)
     try:
         numbers = check_parameters(model, parameters)
     except (InvalidParameter, InvalidPrompt) as error:
         raise WrongUsage(str(error)) from error
     here = settings.model_copy(update={"model": model})
     with shown_progress(say) as progress:
-        find_weights(model, here, progress)
+        for part in parts_of(model):
+            find_weights(part, here, progress)
     say(f"{model} segments on this machine, without a service.")
     return Alone(here, numbers, wish.resize)
 

@@ -123,4 +123,5 @@ def _annotation(export: Export, segment: ExportedSegment, category_id: int) -> d
         "iscrowd": 0,
         "score": 1.0 if segment.score is None else segment.score,
         **segment.scores,
+        **segment.naming,
     }

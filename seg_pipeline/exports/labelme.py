@@ -39,7 +39,7 @@ def _shapes(export: Export, segment: ExportedSegment) -> Iterator[dict[str, Any]
             "label": segment.label,
             "points": at_least_three(part_line(part, tolerance)).tolist(),
             "group_id": segment.segment_id,
-            "description": "",
+            "description": segment.name or "",
             "shape_type": "polygon",
             "flags": {},
             "mask": None,

@@ -42,6 +42,8 @@ class ExportedSegment:
     stability_score: float | None
     mask_name: str
     crop_name: str
+    name: str | None = None
+    parent: int | None = None
 
     @property
     def score(self) -> float | None:
@@ -57,6 +59,12 @@ class ExportedSegment:
             "stability_score": self.stability_score,
         }
         return {name: score for name, score in every.items() if score is not None}
+
+    @property
+    def naming(self) -> dict[str, str | int]:
+        """What named masks have: the thing's name, and the `segment_id` of what it lies in."""
+        every = {"name": self.name, "parent": self.parent}
+        return {key: value for key, value in every.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +146,8 @@ def _segment(uuid: str, entry: Mapping[str, Any]) -> ExportedSegment:
         stability_score=entry["stability_score"],
         mask_name=_name(uuid, entry["mask_url"]),
         crop_name=_name(uuid, entry["crop_url"]),
+        name=entry.get("name"),
+        parent=entry.get("parent"),
     )
 
 

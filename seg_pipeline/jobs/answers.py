@@ -124,7 +124,9 @@ class PublicSegment:
     ]
     name: Annotated[
         str | None,
-        _told("Only of named masks: what tells it from others of its label.", min_length=1),
+        _told(
+            "Only of named masks: the thing's name, which masks of one thing share.", min_length=1
+        ),
         OPTIONAL,
     ]
     category: Annotated[

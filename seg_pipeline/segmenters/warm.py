@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from seg_pipeline.domain import parts_of
 from seg_pipeline.errors import DeviceBroken, ModelOutOfMemory, SegPipelineError
 from seg_pipeline.segmenters import Segmenter
+from seg_pipeline.segmenters.named_masks import NamedMasks
 from seg_pipeline.segmenters.tiling import load_tiled_segmenter
 from seg_pipeline.settings import Settings, listed
 from seg_pipeline.telemetry import metrics
@@ -71,9 +73,20 @@ class WarmModels:
     def borrow(self, name: str) -> Iterator[Segmenter]:
         """The model, loaded if it was not. Other borrowers of the same model wait.
 
-        It is not unloaded meanwhile. Raises what `load_segmenter` raises; the next borrower tries
-        again.
+        It is not unloaded meanwhile. Named masks are of two models, both of them borrowed. Raises
+        what `load_segmenter` raises; the next borrower tries again.
         """
+        parts = parts_of(name)
+        if len(parts) == 1:
+            with self._borrow_one(name) as segmenter:
+                yield segmenter
+            return
+        # Whoever holds the first may wait for the second, and nobody for one before his own.
+        with self._borrow_one(parts[0]) as masks, self._borrow_one(parts[1]) as labels:
+            yield NamedMasks(masks, labels)
+
+    @contextmanager
+    def _borrow_one(self, name: str) -> Iterator[Segmenter]:
         with self._guard:
             slot = self._slots.setdefault(name, _Slot())
         with slot.lock:

@@ -7,12 +7,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from seg_pipeline.domain import Job
+from seg_pipeline.domain import Job, Segment
 from seg_pipeline.errors import SegPipelineError
 from seg_pipeline.imaging.cutouts import cut_out
 from seg_pipeline.imaging.images import encode_original
 from seg_pipeline.imaging.masks import encode_mask_png
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, write_beat
+from seg_pipeline.jobs.model_output import ModelOutput
 from seg_pipeline.jobs.records import Result, completed_result, failed_result
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store, keys
@@ -34,8 +35,20 @@ def finish_job(
         repository.results.finish(_complete(store, job, drawings))
 
 
+def finish_with(store: Store, uuid: str, *segments: Segment) -> None:
+    """The same with segments of the test's own, largest first."""
+    repository = JobRepository(store)
+    found = replace(
+        make_found(), resolution_wh=segments[0].mask.resolution_wh, segments=list(segments)
+    )
+    repository.results.finish(_published(store, repository.job(uuid), found))
+
+
 def _complete(store: Store, job: Job, drawings: tuple[str, ...]) -> Result:
-    found = make_found(*drawings)
+    return _published(store, job, make_found(*drawings))
+
+
+def _published(store: Store, job: Job, found: ModelOutput) -> Result:
     picture = make_picture(*found.resolution_wh)
     result = completed_result(job, found, make_timing(datetime.now(UTC), datetime.now(UTC)))
     store.put(keys.original(job.uuid), encode_original(picture))

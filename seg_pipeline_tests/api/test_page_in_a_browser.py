@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from seg_pipeline.imaging.masks import mask_to_rle
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store
 from seg_pipeline_tests.api.serving import Serve
-from seg_pipeline_tests.api.stand_ins import FakeWorker
+from seg_pipeline_tests.api.stand_ins import FakeWorker, finish_with
 from seg_pipeline_tests.browser import chromium
 from seg_pipeline_tests.builders import make_picture, make_segment, picture_bytes
 
@@ -404,6 +405,22 @@ def test_a_refused_prompt_is_a_line_and_the_next_one_goes_on(
     with FakeWorker(api_store, error=ModelFailed("demo-sam2 failed: no memory for it.")):
         page.mouse.click(*place(page, 9, 5))
         expect(answers.nth(2)).to_have_text("Demo-sam2 failed: no memory for it.")
+
+
+def test_named_masks_are_shown_by_name_with_what_they_lie_in(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    client = serve()
+    uuid = client.post("/jobs", files={"a": ("a.png", PICTURE["buffer"])}).json()["uuid"]
+    large = replace(make_segment(LARGE), label="dog", name="dog 1")
+    small = replace(make_segment(SMALL), label=None, confidence=None, parent=large)
+    finish_with(api_store, uuid, large, small)
+    page.goto(f"{client.base_url}/#{uuid}")
+    page.wait_for_selector("body[data-masks]")
+    expect(page.locator("#segment-0 b")).to_have_text("dog 1")
+    expect(page.locator("#segment-1 b")).to_have_text("Segment 2")
+    page.locator("#segment-1").click()
+    expect(page.locator("#selected-facts")).to_contain_text("Lies indog 1")
 
 
 def test_a_model_without_prompts_has_no_points(page: Page, serve: Serve) -> None:

@@ -1,5 +1,6 @@
 """The story of a job on a real store, with a segmenter that needs no network."""
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,9 +26,13 @@ from seg_pipeline.errors import (
     StoreUnavailable,
     TruncatedImage,
 )
+from seg_pipeline.exports import Export, ExportedPicture
+from seg_pipeline.exports.coco import coco_document
 from seg_pipeline.imaging.masks import decode_mask_png, mask_to_rle
+from seg_pipeline.jobs.answers import finished_job
 from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.evidence import Evidence, read_evidence
+from seg_pipeline.jobs.job_files import JobFiles
 from seg_pipeline.jobs.records import FailureReason, completed_result
 from seg_pipeline.pipeline import stages
 from seg_pipeline.pipeline.run_context import RunIdentity
@@ -311,6 +316,40 @@ def test_prompts_reach_the_network_and_their_segments_say_of_which_box(tmp_path:
     assert (same.bbox, same.area) == (alone.segments[0].bbox, alone.segments[0].area)
     assert to_document(both)["parameters"] == {"boxes": boxes}
     assert context.stored_output("boxes").segments[0].prompt == both.segments[0].prompt
+
+
+@pytest.mark.process
+def test_named_masks_are_published_with_their_tree_and_exported_with_their_names(
+    tmp_path: Path,
+) -> None:
+    context = make_context(tmp_path)
+    context.models._load = load_segmenter
+    scene = picture_bytes(make_scene(seed=3, width=640, height=480).image)
+    loose = {"box_nms_thresh": 1.0}
+    accept_upload(context, "both", scene, model="demo-sam2+demo-yolo", parameters=loose)
+    accept_upload(context, "plain", scene, model="demo-sam2", parameters=loose)
+    assert not run_stages(context, "both", "plain")[-1].errors
+    both, plain = (result_of(context.repository, uuid) for uuid in ("both", "plain"))
+    named = [segment for segment in both.segments if segment.name]
+    assert named
+    for segment in named:
+        assert segment.category == segment.label
+        assert str(segment.name).startswith(f"{segment.label} ")
+        assert segment.confidence is not None
+    inner = [segment for segment in both.segments if segment.parent is not None]
+    assert inner, "without suppression masks lie within one another"
+    assert all(each.parent is not None and each.parent < each.segment_id for each in inner)
+    assert context.stored_output("both").segments[inner[0].segment_id].parent
+    new = {"name", "category", "parent", "prompt"}
+    assert not any(new & each.keys() for each in to_document(plain)["segments"])
+    answer = to_document(finished_job(both, context.store, ""))
+    picture = ExportedPicture.of(answer)
+    export = Export(picture, JobFiles(context.store, "both"))
+    document = json.loads(b"".join(coco_document(export)))
+    assert {each["name"] for each in document["categories"]} >= {each.label for each in named}
+    assert {each["name"] for each in document["annotations"] if "name" in each} == {
+        each.name for each in named
+    }
 
 
 def test_a_prompt_outside_the_picture_fails_its_job_alone_and_for_good(tmp_path: Path) -> None:
