@@ -23,10 +23,11 @@ from seg_pipeline.store.serialization import load
 
 log = logging.getLogger(__name__)
 
-PAUSE_SECONDS = 0.05
-"""Between two looks at the store, of which each takes at most one part in `SHARE` of the time."""
+PAUSES_SECONDS = 0.04, 0.1
+"""Between two looks at the store, the shortest and the longest: longer after a look that took long.
+"""
 
-SHARE = 4
+SHARE = 3
 FAILED_PAUSE_SECONDS = 1.0
 NET_SECONDS = 2.0
 """A job whose progress has not changed for so long is looked up: it may have ended otherwise."""
@@ -142,7 +143,8 @@ class EventHub:
             began = time.monotonic()
             try:
                 self._tell(await asyncio.to_thread(self._scan, dict(self._watches)))
-                pause = max(PAUSE_SECONDS, SHARE * (time.monotonic() - began))
+                shortest, longest = PAUSES_SECONDS
+                pause = min(longest, max(shortest, SHARE * (time.monotonic() - began)))
             except StoreError as error:
                 log.warning("where jobs stand cannot be read: %s", error)
                 pause = FAILED_PAUSE_SECONDS

@@ -41,6 +41,7 @@ PARTS: dict[str, Measure] = {
     "replaced_way": _by("replaced_way"),
     "orchestration": _by("orchestration"),
     "overload": _by("overload"),
+    "listeners": _by("listeners"),
     "memory": _by("memory"),
     "encoding": _by("encoding"),
     "automatic_masks": _by("automatic_masks"),

@@ -1,6 +1,6 @@
 // The page: from a picture to its segments.
 
-import { Refusal, address, ask, fetchFile, hasKey, notice, persist, send, sentence, sleep } from "./client.js";
+import { Refusal, address, ask, fetchFile, hasKey, listenTo, notice, persist, send, sentence, sleep } from "./client.js";
 import { announce, byId, count, fillFacts, make, percent, press, seconds } from "./dom.js";
 import { colourOf } from "./masks.js";
 import { Options } from "./options.js";
@@ -79,8 +79,13 @@ function submit(uuid, source, signal, asked = options.request()) {
   return persist(() => send("jobs", form(), { signal, onProgress }), { signal, patience: 8 });
 }
 
+/** Listens to the job's events; where that is not possible, or ends too early, asks again and again. */
 async function untilFinished(uuid, first, clock, signal) {
   let job = first;
+  if (!["completed", "failed"].includes(job?.status)) {
+    await listenTo(`jobs/${uuid}/events`, (state) => clock.follow(state), signal).catch(() => {});
+    job = null;
+  }
   for (let pause = 100; ; pause = Math.min(pause * 1.3, 1000)) {
     job ??= await persist(() => ask(`jobs/${uuid}`, { signal }), { signal });
     if (signal.aborted || ["completed", "failed"].includes(job.status)) return job;
@@ -201,6 +206,14 @@ class Clock {
       announce(words[step]);
     }
     this.show();
+  }
+
+  /** Enters the step of an event, and shows a SAM-2's points. */
+  follow(event) {
+    if (!["queued", "processing"].includes(event.status)) return;
+    this.enter(event.status);
+    const points = event.total ? `${event.done} of ${event.total} points` : "";
+    byId("subline").textContent = [options.model?.name, points].filter(Boolean).join(" · ");
   }
 
   show() {

@@ -48,6 +48,26 @@ export async function fetchFile(path) {
   return { blob: await answer.blob(), name: named?.[1] };
 }
 
+/**
+ * Follows server-sent events to the end of the stream. `EventSource` could not send the key. Ends at
+ * once where the service refuses; the caller then asks, and learns why.
+ */
+export async function listenTo(path, onState, signal) {
+  const answer = await get(path, { headers: headers(), signal });
+  if (!answer.ok || !answer.body) return;
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let rest = ""; ; ) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const events = (rest + value).split("\n\n");
+    rest = events.pop();
+    for (const event of events) {
+      const line = event.split("\n").find((each) => each.startsWith("data: "));
+      if (line) onState(JSON.parse(line.slice(6)));
+    }
+  }
+}
+
 async function get(path, options) {
   try {
     return await fetch(address(path), { cache: "no-store", ...options });

@@ -21,6 +21,7 @@ _TIMEOUT = httpx.Timeout(60, connect=5)
 LONG_ANSWER = httpx.Timeout(900, connect=5)
 """Of a request that is answered when much has been unpacked."""
 
+_ENDS = ("completed", "failed", "deleted")
 _TRY_AGAIN = (429, 502, 503, 504)
 
 
@@ -116,6 +117,29 @@ class RemoteService:
                 yield from answer.iter_bytes()
         except httpx.HTTPError as error:
             raise ServiceRefused("no_answer", _unanswered(self._url, error)) from error
+
+    def events(self, path: str) -> Iterator[dict[str, Any]]:
+        """The data of server-sent events to their end; listens again where the connection ends.
+
+        Raises ServiceRefused.
+        """
+        last_id = ""
+        event: dict[str, Any] = {}
+        while event.get("status", "") not in _ENDS:
+            self.ask("GET", path.removesuffix("/events"))
+            try:
+                with self._http.stream(
+                    "GET", f"{self._url}{path}", headers={"last-event-id": last_id}
+                ) as answer:
+                    if answer.status_code != httpx.codes.OK:
+                        answer.read()
+                        raise _refusal(answer)
+                    for line in answer.iter_lines():
+                        last_id = line[4:] if line.startswith("id: ") else last_id
+                        if line.startswith("data: "):
+                            yield (event := json.loads(line[6:]))
+            except httpx.HTTPError:
+                time.sleep(1)
 
     def _finished(self, job: dict[str, Any]) -> dict[str, Any]:
         pause, longest = POLL_SECONDS

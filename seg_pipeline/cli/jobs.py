@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -85,6 +86,24 @@ def retry_all(service: AskedService, uuids: Iterable[str], say: Say, complain: S
             complain(f"{uuid}  {error}")
             refused += 1
     return refused
+
+
+def follow_job(service: AskedService, uuid: str, as_json: bool, say: Say) -> None:
+    """Prints each change of a job to its end. Raises InvalidUuid or ServiceRefused."""
+    for event in service.remote.events(f"/jobs/{check_uuid(uuid)}/events"):
+        say(json.dumps(event) if as_json else told(event))
+
+
+def told(event: Mapping[str, Any]) -> str:
+    """An event in words."""
+    words = [datetime.now().strftime("%H:%M:%S"), f"{event['status']:10}", event.get("stage", "")]
+    if event.get("total"):
+        words.append(f"{event['done']} of {event['total']} points")
+    if "segments" in event:
+        words.append(f"{event['segments']} segments")
+    if error := event.get("error"):
+        words.append(f"{error['code']}: {error['message']}")
+    return printable("  ".join(word for word in words if word)).rstrip()
 
 
 def print_cancelled(service: AskedService, uuid: str, say: Say) -> None:

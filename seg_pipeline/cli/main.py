@@ -361,12 +361,20 @@ def list_jobs(
 
 @app.command("show", epilog=example("seg-pipeline show 0193…", "seg-pipeline show 0193… --json"))
 def show_job(
-    uuid: JobUuid, server: Server = None, api_key: ApiKey = None, json: AsJson = False
+    uuid: JobUuid,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print each change first, to the job's end.")
+    ] = False,
+    server: Server = None,
+    api_key: ApiKey = None,
+    json: AsJson = False,
 ) -> None:
     """Show a job: its status, its segments, its times, or why it failed."""
-    from seg_pipeline.cli.jobs import print_job
+    from seg_pipeline.cli.jobs import follow_job, print_job
 
     with asked_service(server, api_key) as service:
+        if follow:
+            follow_job(service, uuid, json, say)
         print_job(service, uuid, json, say)
 
 

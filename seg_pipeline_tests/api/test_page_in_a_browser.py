@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from pycocotools import mask as coco
 
 from seg_pipeline.errors import ModelFailed
 from seg_pipeline.imaging.masks import mask_to_rle
+from seg_pipeline.jobs.progress import Progress
 from seg_pipeline.jobs.repository import JobRepository
-from seg_pipeline.store import Store
+from seg_pipeline.store import Store, keys
+from seg_pipeline.store.serialization import write
 from seg_pipeline_tests.api.serving import Serve
-from seg_pipeline_tests.api.stand_ins import FakeWorker, finish_with
+from seg_pipeline_tests.api.stand_ins import FakeWorker, finish_job, finish_with
 from seg_pipeline_tests.browser import chromium
 from seg_pipeline_tests.builders import make_picture, make_segment, picture_bytes
 
@@ -449,3 +452,27 @@ def test_every_text_has_the_contrast_of_wcag_aa(
 
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
 """Lists texts that stand out too little from what is behind them."""
+
+
+def test_the_page_tells_how_many_points_are_done_and_shows_the_end(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    opened(page, serve)
+    page.set_input_files("#file", PICTURE)
+    expect(page.locator("#headline")).to_have_text("Waiting for a worker")
+    uuid = page.url.partition("#")[2]
+    progress = Progress("segments", datetime.now(UTC), 2, 4)
+    api_store.put(keys.progress(uuid), write(progress))
+    expect(page.locator("#headline")).to_have_text("Segmenting")
+    expect(page.locator("#subline")).to_contain_text("2 of 4 points")
+    finish_job(api_store, uuid, LARGE)
+    expect(page.locator("body")).to_have_attribute("data-view", "done")
+
+
+def test_a_page_that_may_not_listen_asks_instead(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    opened(page, serve, max_listeners=0)
+    with FakeWorker(api_store, LARGE):
+        page.set_input_files("#file", PICTURE)
+        expect(page.locator("body")).to_have_attribute("data-view", "done")

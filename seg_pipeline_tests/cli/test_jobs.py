@@ -4,7 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,10 @@ import pytest
 
 from seg_pipeline.cli.jobs import aligned, counted, open_asked, pages_of, print_parked
 from seg_pipeline.errors import TruncatedImage
-from seg_pipeline.store import Store, open_store
-from seg_pipeline_tests.api.serving import api_settings
+from seg_pipeline.jobs.progress import Progress
+from seg_pipeline.store import Store, keys, open_store
+from seg_pipeline.store.serialization import write
+from seg_pipeline_tests.api.serving import api_settings, eventually
 from seg_pipeline_tests.api.serving import serving as serving_api
 from seg_pipeline_tests.api.stand_ins import DRAWING, finish_job
 from seg_pipeline_tests.builders import picture_bytes
@@ -174,3 +179,24 @@ def test_a_job_is_cancelled_and_one_that_has_ended_is_not(tmp_path: Path, url: s
     assert (cancelled.returncode, cancelled.stdout) == (0, "waiting is cancelled.\n")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "job done has completed already" in ended.stderr
+
+
+def test_a_job_is_followed_to_its_end(tmp_path: Path, url: str, store: Store) -> None:
+    where = ("--server", url, "--api-key", "key")
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(command, tmp_path, "show", "--follow", "waiting", *where)
+        eventually(lambda: "seg_api_listeners 1.0" in _metrics(url))
+        note = Progress("segments", datetime.now(UTC), 128, 1024)
+        store.put(keys.progress("waiting"), write(note))
+        eventually(lambda: not following.done() and store.head(keys.progress("waiting")))
+        time.sleep(0.3)  # the state between would else be told as the end alone
+        finish_job(store, "waiting", DRAWING)
+    lines = following.result().stdout.splitlines()
+    assert [line.split()[1] for line in lines[:3]] == ["queued", "processing", "completed"]
+    assert "segments  128 of 1024 points" in lines[1]
+    assert lines[2].endswith("1 segments")
+    assert "status" in following.result().stdout
+
+
+def _metrics(url: str) -> str:
+    return httpx.get(f"{url}/metrics", headers={"x-api-key": "key"}).text

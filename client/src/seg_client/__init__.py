@@ -16,6 +16,7 @@ from seg_client.errors import (
     UnexpectedAnswer,
     WaitTimeout,
 )
+from seg_client.events import JobEvent
 from seg_client.options import JobOptions, Options
 from seg_client.prompts import Prompts
 from seg_client.synchronous import Client, Job, Result, Segment, Session
@@ -35,6 +36,7 @@ __all__ = [
     "FetchError",
     "ImageError",
     "Job",
+    "JobEvent",
     "JobOptions",
     "Options",
     "PictureUnreadable",

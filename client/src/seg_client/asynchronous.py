@@ -16,6 +16,7 @@ from seg_client.answers import JobAnswer, SegmentAnswer
 from seg_client.batches import AsyncBatches
 from seg_client.conversions import detections, label_studio_task
 from seg_client.errors import SegClientError
+from seg_client.events import EventReader, JobEvent
 from seg_client.images import image_of
 from seg_client.masks import BoolMask, mask_of_png, mask_of_run_lengths
 from seg_client.options import JobOptions, Options
@@ -124,6 +125,26 @@ class AsyncClient:
         """See `AsyncJob.wait`."""
         return self._result(await self.run(flows.wait(uuid, Deadline(timeout), self.retry_seconds)))
 
+    async def events(self, uuid: str) -> AsyncIterator[JobEvent]:
+        """See `AsyncJob.events`."""
+        reader = EventReader(uuid, self.retry_seconds)
+        while not reader.is_over:
+            answer = None
+            try:
+                request = self._address.arguments(reader.request())
+                async with self._http.stream(**request) as answer:
+                    if not answer.is_success:
+                        await answer.aread()
+                    reader.answered(answer)
+                    if answer.is_success:
+                        async for line in answer.aiter_lines():
+                            if event := reader.read(line):
+                                yield event
+            except httpx.TransportError:
+                answer = None
+            if not reader.is_over:
+                await asyncio.sleep(reader.pause(answer))
+
     async def run(self, flow: flows.Flow[T]) -> T:
         """Does what the flow says, and returns what it ends with."""
         came: flows.Came = None
@@ -167,6 +188,13 @@ class AsyncJob:
     async def retry(self) -> None:
         """Has the service run it again, if it has failed. Raises NotFailed."""
         await self._client.run(flows.retry(self.uuid, self._client.retry_seconds))
+
+    def events(self) -> AsyncIterator[JobEvent]:
+        """Where the job stands, now and as it changes; the last one is its end.
+
+        A connection that breaks is made again, for `retry_seconds` without an event at most.
+        """
+        return self._client.events(self.uuid)
 
     async def cancel(self) -> bool:
         """Ends the job as `cancelled`; False if a worker has it, and stops in seconds.

@@ -80,7 +80,7 @@ def exchange(send: Send, retry_seconds: float) -> Flow[httpx.Response]:
             answer = yield send
         except httpx.TransportError as error:
             broken = error
-        if answer is not None and (answer.is_success or not _passes(answer)):
+        if answer is not None and (answer.is_success or not is_passing(answer)):
             return answer
         pause = pause_seconds(attempt, answer)
         if pause > deadline.left:
@@ -240,7 +240,8 @@ def _preference(wait_seconds: float) -> dict[str, str]:
     return {"prefer": f"wait={int(wait_seconds)}"} if wait_seconds >= 1 else {}
 
 
-def _passes(answer: httpx.Response) -> bool:
+def is_passing(answer: httpx.Response) -> bool:
+    """Whether the same request may be answered otherwise in a moment."""
     failure = _failure(answer)
     return passes(failure.code if failure else None, answer.status_code)
 

@@ -17,6 +17,7 @@ from seg_client.answers import JobAnswer, SegmentAnswer
 from seg_client.batches import Batches
 from seg_client.conversions import detections, label_studio_task
 from seg_client.errors import SegClientError
+from seg_client.events import EventReader, JobEvent
 from seg_client.images import image_of
 from seg_client.masks import BoolMask, mask_of_png, mask_of_run_lengths
 from seg_client.options import JobOptions, Options
@@ -118,6 +119,24 @@ class Client:
         """See `Job.wait`."""
         return self._result(self.run(flows.wait(uuid, Deadline(timeout), self.retry_seconds)))
 
+    def events(self, uuid: str) -> Iterator[JobEvent]:
+        """See `Job.events`."""
+        reader = EventReader(uuid, self.retry_seconds)
+        while not reader.is_over:
+            answer = None
+            try:
+                with self._http.stream(**self._address.arguments(reader.request())) as answer:
+                    if not answer.is_success:
+                        answer.read()
+                    reader.answered(answer)
+                    for line in answer.iter_lines() if answer.is_success else ():
+                        if event := reader.read(line):
+                            yield event
+            except httpx.TransportError:
+                answer = None
+            if not reader.is_over:
+                time.sleep(reader.pause(answer))
+
     def run(self, flow: flows.Flow[T]) -> T:
         """Does what the flow says, and returns what it ends with."""
         came: flows.Came = None
@@ -160,6 +179,13 @@ class Job:
     def retry(self) -> None:
         """Has the service run it again, if it has failed. Raises NotFailed."""
         self._client.run(flows.retry(self.uuid, self._client.retry_seconds))
+
+    def events(self) -> Iterator[JobEvent]:
+        """Where the job stands, now and as it changes; the last one is its end.
+
+        A connection that breaks is made again, for `retry_seconds` without an event at most.
+        """
+        return self._client.events(self.uuid)
 
     def cancel(self) -> bool:
         """Ends the job as `cancelled`; False if a worker has it, and stops in seconds.
