@@ -89,8 +89,10 @@ def make_mask(drawing: str = "..../.##./.##./....") -> Mask:
 
 
 def make_segment(drawing: str = "..../.##./.##./....", **scores: Any) -> Segment:
-    """A segment as YOLO gives it, unless scores are named."""
-    return Segment(make_mask(drawing), **(scores or {"label": "disc", "confidence": 0.75}))
+    """A segment as YOLO gives it, unless scores are named. `star=##/##` is one of that label."""
+    label, _, mask = drawing.rpartition("=")
+    found = {"label": label or "disc", "confidence": 0.75}
+    return Segment(make_mask(mask), **(scores or found))
 
 
 def make_found(*drawings: str, **fields: Any) -> ModelOutput:

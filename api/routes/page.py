@@ -27,7 +27,7 @@ _PUBLISHED = {
         f"{name}.js": "text/javascript; charset=utf-8"
         for name in (
             *("app", "client", "dom", "masks", "options", "prompts", "recent", "snippets"),
-            "viewer",
+            *("viewer", "zoom"),
         )
     },
     "sample.jpg": "image/jpeg",

@@ -8,6 +8,7 @@ import { forget, jobs, remember, thumbnail } from "./recent.js";
 import { Prompts } from "./prompts.js";
 import { curl, httpx } from "./snippets.js";
 import { Viewer } from "./viewer.js";
+import { Zoom } from "./zoom.js";
 
 const DAGSTER = document.querySelector("meta[name=dagster-url]").content;
 const STEPS = { sending: "Send", queued: "Wait for a worker", processing: "Segment", completed: "Done" };
@@ -22,6 +23,7 @@ const options = new Options(() => {
   byId("rerun").hidden = !state.source || document.body.dataset.view !== "done";
 }, showAsking);
 const prompts = new Prompts({ onAsk: askPrompt, onClear: clearAnswer });
+const zoom = new Zoom();
 const viewer = new Viewer({ onHover: hover, onPick: pick, labelOf: titleOf });
 
 // From a picture to a job
@@ -266,6 +268,7 @@ const lineage = (uuid) => `${DAGSTER}/assets/result?view=partitions&partition=${
 
 function showEmpty() {
   state.abort?.abort();
+  zoom.reset();
   Object.assign(state, { source: null, job: null, uuid: null, keeper: null });
   viewer.clear();
   document.title = "seg-pipeline";
@@ -273,6 +276,7 @@ function showEmpty() {
 }
 
 function showPreview(source) {
+  zoom.reset();
   if (state.preview) URL.revokeObjectURL(state.preview);
   state.preview = source.file ? URL.createObjectURL(source.file) : null;
   setPicture(state.preview, source.url ?? "This browser shows no such picture; wait for the result.");
@@ -310,6 +314,7 @@ async function showResult(job) {
   byId("segments").hidden = !job.segments.length;
   document.title = `${shown} · seg-pipeline`;
   showList(job);
+  showKinds(job);
   showTimes(job);
   showDownloads(job);
   unpick();
@@ -390,6 +395,28 @@ function showList(job) {
   }));
 }
 
+/** Buttons that leave out all segments of a label, where there is more than one label. */
+function showKinds(job) {
+  const counts = new Map();
+  for (const { label } of job.segments) if (label) counts.set(label, (counts.get(label) ?? 0) + 1);
+  byId("kinds").hidden = counts.size < 2;
+  byId("kinds").replaceChildren(...[...counts].sort().map(([label, number]) => {
+    const button = make("button", { type: "button", className: "kind", onclick: toggleKind }, number > 1 ? `${label} ${number}` : label);
+    button.dataset.label = label;
+    button.setAttribute("aria-pressed", "true");
+    return button;
+  }));
+}
+
+function toggleKind({ currentTarget: button }) {
+  button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
+  const off = new Set([...byId("kinds").querySelectorAll('[aria-pressed="false"]')].map(({ dataset }) => dataset.label));
+  const hidden = [...state.job.segments.keys()].filter((index) => off.has(state.job.segments[index].label));
+  for (const option of byId("list").children) option.hidden = off.has(state.job.segments[indexOf({ target: option })].label);
+  if (hidden.includes(state.picked)) unpick();
+  viewer.hide(hidden);
+}
+
 function indexOf(event) {
   const option = event.target.closest?.(".option");
   return option ? Number(option.id.replace("segment-", "")) : -1;
@@ -423,6 +450,7 @@ function pick(index) {
   showSegment(segment, byId("as-mask").getAttribute("aria-pressed") === "true");
   setDownload(byId("get-crop"), segment.crop_url, `${state.uuid}-${index}.webp`);
   setDownload(byId("get-mask"), segment.mask_url, `${state.uuid}-${index}-mask.png`);
+  setDownload(byId("get-grey"), address(`jobs/${state.uuid}/export?format=mask&segment=${segment.segment_id}`), "");
   fillFacts(byId("selected-facts"), factsOf(segment));
   option.scrollIntoView({ block: "nearest" });
   viewer.light(index);
@@ -541,6 +569,7 @@ function route() {
   Object.assign(state, { source: null, keeper: null });
   prompts.reset();
   byId("asked-list").replaceChildren();
+  zoom.reset();
   if (state.preview) URL.revokeObjectURL(state.preview);
   state.preview = null;
   setPicture(null, "");

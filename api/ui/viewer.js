@@ -28,6 +28,7 @@ export class Viewer {
 
   clear() {
     this.segments = [];
+    this.hidden = new Set();
     this.masks = new Map();
     this.ids = null;
     this.base = null;
@@ -69,20 +70,36 @@ export class Viewer {
 
   /** Writes a segment into the map of ids, over larger ones and below smaller ones. */
   mark(index, { left, top, wide, high, covered }) {
-    const rank = this.rankOf[index];
     const image = new ImageData(wide, high);
     const words = new Uint32Array(image.data.buffer);
-    for (let y = 0, from = 0; y < high; y += 1) {
-      let at = (top + y) * this.size[0] + left;
-      for (let x = 0; x < wide; x += 1, from += 1, at += 1) {
-        if (!covered[from]) continue;
-        words[from] = 0xffffffff;
-        if (!this.ids[at] || this.rankOf[this.ids[at] - 1] <= rank) this.ids[at] = index + 1;
-      }
-    }
+    for (let from = 0; from < words.length; from += 1) if (covered[from]) words[from] = 0xffffffff;
+    this.enter(index, covered, { left, top, wide, high });
     const canvas = new OffscreenCanvas(wide, high);
     canvas.getContext("2d").putImageData(image, 0, 0);
     this.masks.set(index, { canvas, left, top });
+  }
+
+  enter(index, covered, { left, top, wide, high }) {
+    if (this.hidden.has(index)) return;
+    const rank = this.rankOf[index];
+    for (let y = 0, from = 0; y < high; y += 1) {
+      let at = (top + y) * this.size[0] + left;
+      for (let x = 0; x < wide; x += 1, from += 1, at += 1) {
+        if (covered[from] && (!this.ids[at] || this.rankOf[this.ids[at] - 1] <= rank)) this.ids[at] = index + 1;
+      }
+    }
+  }
+
+  /** Leaves segments out, by their places: what lies below them is shown. */
+  hide(indices) {
+    this.hidden = new Set(indices);
+    this.ids.fill(0);
+    for (const [index, { canvas, left, top }] of this.masks) {
+      const { width: wide, height: high } = canvas;
+      const words = new Uint32Array(canvas.getContext("2d").getImageData(0, 0, wide, high).data.buffer);
+      this.enter(index, words, { left, top, wide, high });
+    }
+    this.refresh();
   }
 
   /** Draws the tint of all segments anew. */

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Page, expect
 from pycocotools import mask as coco
 
@@ -187,6 +188,61 @@ def test_a_failed_job_that_is_looked_up_can_be_run_again(
     with FakeWorker(api_store, LARGE):
         page.locator("#again").click()
         expect(page.locator("#found")).to_have_text("1 segment")
+
+
+def test_a_label_is_left_out_and_what_lies_below_is_found(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    opened(page, serve)
+    with FakeWorker(api_store, LARGE, f"hole={SMALL}"):
+        segment(page)
+    assert lit(page, 7 / WIDE, 7 / 16) == "segment-1"
+    page.get_by_role("button", name="hole").click()
+    assert lit(page, 7 / WIDE, 7 / 16) == "segment-0"
+    expect(page.locator("#segment-1")).to_be_hidden()
+    page.get_by_role("button", name="hole").click()
+    assert lit(page, 7 / WIDE, 7 / 16) == "segment-1"
+
+
+def test_the_picture_is_enlarged_and_moved_and_clicks_still_find_their_segment(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    opened(page, serve)
+    with FakeWorker(api_store, LARGE, SMALL):
+        segment(page)
+    place = page.locator("#view").bounding_box()
+    assert place
+    page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    for _ in range(4):
+        page.mouse.wheel(0, -400)
+    large = page.locator("#tint").bounding_box()
+    assert large
+    assert large["width"] > 3 * place["width"]
+    page.mouse.down()
+    page.mouse.move(place["x"] + place["width"] * 0.8, place["y"] + place["height"] / 2, steps=4)
+    page.mouse.up()
+    expect(page.locator("#selected")).to_be_hidden()
+    moved = page.locator("#tint").bounding_box()
+    assert moved
+    assert moved["x"] > large["x"] + 50
+    page.keyboard.press("0")
+    expect(page.locator("#fit")).to_be_disabled()
+    assert lit(page, 7 / WIDE, 7 / 16) == "segment-1"
+    page.keyboard.press("+")
+    assert lit(page, 7 / WIDE, 7 / 16) == "segment-1"
+
+
+def test_a_grey_mask_is_had_as_other_programs_read_it(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    opened(page, serve)
+    with FakeWorker(api_store, LARGE, SMALL):
+        segment(page)
+    page.locator("#segment-1").click()
+    with page.expect_download() as waiting:
+        page.locator("#get-grey").click()
+    mask = np.asarray(Image.open(waiting.value.path()))
+    assert (mask.shape, mask[7, 7], mask[0, 0]) == ((16, WIDE), 255, 0)
 
 
 def test_a_refusal_is_shown_in_the_services_own_sentence(page: Page, serve: Serve) -> None:
