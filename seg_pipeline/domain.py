@@ -387,6 +387,11 @@ class Box:
         return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
 
 
+def _is_tight(bits: BoolMask) -> bool:
+    """Whether a pixel is set in the first and last row and column."""
+    return all(edge.any() for edge in (bits[0], bits[-1], bits[:, 0], bits[:, -1]))
+
+
 @dataclass(frozen=True, eq=False)
 class Mask:
     """The pixels of one segment: a tight box, and the bits inside it.
@@ -407,9 +412,7 @@ class Mask:
         width, height = self.resolution_wh
         if self.box.x + self.box.width > width or self.box.y + self.box.height > height:
             raise ValueError(f"{self.box} lies outside the picture of {width}x{height}")
-        if not all(
-            edge.any() for edge in (self.bits[0], self.bits[-1], self.bits[:, 0], self.bits[:, -1])
-        ):
+        if not _is_tight(self.bits):
             raise ValueError(f"{self.box} is not tight: no pixel is set along one of its sides")
 
     @classmethod
@@ -423,6 +426,9 @@ class Mask:
         cls, window: BoolMask, xy: tuple[int, int], resolution_wh: tuple[int, int]
     ) -> "Mask | None":
         """The mask of a `(h, w) bool` window with its corner at `xy`; None if it is empty."""
+        if window.size and _is_tight(window):
+            box = Box(*xy, window.shape[1], window.shape[0])
+            return cls(resolution_wh, box, np.ascontiguousarray(window))
         rows, columns = np.flatnonzero(window.any(axis=1)), np.flatnonzero(window.any(axis=0))
         if not rows.size:
             return None

@@ -2,10 +2,11 @@
 
 import ctypes
 import gc
+import os
 import platform
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -28,6 +29,19 @@ def pick_device(device: str) -> str:
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def keep_compiled_in(folder: Path) -> None:
+    """Lets torch and Triton keep what they compile in the folder: the next process need not.
+
+    They take folders from the environment alone. One that an operator has set there stays. Where
+    nothing can be written, they take folders of their own, which may end with the machine.
+    """
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if os.access(folder, os.W_OK):
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder.resolve()))
+        os.environ.setdefault("TRITON_CACHE_DIR", str(folder.resolve() / "triton"))
 
 
 def describe_device(device: str) -> str:

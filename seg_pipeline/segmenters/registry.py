@@ -30,7 +30,11 @@ def load_segmenter(name: str, settings: Settings) -> Segmenter:
 
 def load_in_mode(name: str, settings: Settings, mode: gate.RunMode) -> Segmenter:
     """The model in a mode, whatever is configured and judged. `upstream` is for a SAM-2 alone."""
+    from seg_pipeline.segmenters.devices import keep_compiled_in, pick_device
+
     weights_path = locate_weights(name, settings)
+    if pick_device(settings.device).startswith("cuda"):
+        keep_compiled_in(settings.weights_dir / "compiled")
     if _is_sam2(name):
         return _load_sam2(name, weights_path, settings, mode)
     return _load_yolo(name, weights_path, settings, "turbo" if mode == "turbo" else "exact")
@@ -99,7 +103,6 @@ def _load_yolo(name: str, weights_path: Path, settings: Settings, mode: Inferenc
 
 
 def _load_sam2(name: str, weights_path: Path, settings: Settings, mode: gate.RunMode) -> Segmenter:
-    from seg_pipeline.segmenters.sam2.batched.steps import keep_compiled_in
     from seg_pipeline.segmenters.sam2.embeddings import EmbeddingFolder
     from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter
 
@@ -110,7 +113,6 @@ def _load_sam2(name: str, weights_path: Path, settings: Settings, mode: gate.Run
     segmenter = Sam2Segmenter(name, weights_path, settings.device, parameters, mode)
     segmenter.keep_embeddings(kept)
     if settings.compile_models and segmenter.is_batched:
-        keep_compiled_in(settings.weights_dir / "compiled")
         segmenter.quicken()
     return segmenter
 

@@ -1,5 +1,6 @@
 """What a device or a library raises becomes an error that says whose fault it is."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from seg_pipeline.errors import (
     ModelOutOfMemory,
     SegPipelineError,
 )
-from seg_pipeline.segmenters.devices import loading_errors, running_errors
+from seg_pipeline.segmenters.devices import keep_compiled_in, loading_errors, running_errors
 
 pytestmark = pytest.mark.process
 
@@ -98,3 +99,20 @@ def test_a_broken_device_is_one_sentence() -> None:
         == "this process can use the GPU no more: CUDA error: an illegal memory access was"
         " encountered"
     )
+
+
+def test_what_is_compiled_is_kept_where_the_operator_has_room_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A minute's work, which the next process then has in seconds."""
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    (tmp_path / "file").write_text("in the way")
+    keep_compiled_in(tmp_path / "file" / "compiled")
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    keep_compiled_in(tmp_path / "weights" / "compiled")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "weights" / "compiled")
+    assert os.environ["TRITON_CACHE_DIR"] == str(tmp_path / "weights" / "compiled" / "triton")
+    keep_compiled_in(tmp_path / "elsewhere")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "weights" / "compiled")

@@ -54,7 +54,7 @@ class Windows:
 
 
 Pack = Callable[[Windows], Tensor]
-"""The bits of all masks, row after row, `(bytes,)` uint8. Each row begins at a byte."""
+"""The bits of one or more masks, row after row, `(bytes,)` uint8. Each row begins at a byte."""
 
 
 def row_bytes(box: Box) -> int:
@@ -68,7 +68,7 @@ def pack_plainly(windows: Windows) -> Tensor:
         _pack_one(logits, box, windows)
         for logits, box in zip(windows.logits, windows.boxes, strict=True)
     ]
-    return torch.cat(packed) if packed else torch.empty(0, dtype=torch.uint8)
+    return torch.cat(packed)
 
 
 def _pack_one(logits: Tensor, box: Box, windows: Windows) -> Tensor:
@@ -111,6 +111,8 @@ class Download:
 
     def __init__(self, windows: Windows, pack: Pack) -> None:
         self._boxes, self._offsets = windows.boxes, windows.offsets
+        if not windows.boxes:
+            return
         on_device = pack(windows)
         if on_device.device.type == "cuda":
             self._packed = torch.empty(on_device.shape, dtype=torch.uint8, pin_memory=True)
@@ -123,6 +125,8 @@ class Download:
 
         Call it once the device has done what was asked of it before.
         """
+        if not self._boxes:
+            return []
         packed = self._packed.numpy()
         with ThreadPoolExecutor(THREADS) as threads:
             return list(

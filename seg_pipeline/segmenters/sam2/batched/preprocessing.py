@@ -37,7 +37,7 @@ def network_input(picture: RgbImage, side: int, device: torch.device) -> Tensor:
             for colour in range(len(MEAN))
         ],
         1,
-    )
+    ).contiguous()
 
 
 def upload(array: np.ndarray, device: torch.device) -> Tensor:

@@ -1,5 +1,7 @@
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +14,10 @@ from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import RgbImage, Segment
 from seg_pipeline.imaging.masks import mask_iou
 from seg_pipeline.model_parameters import Sam2Parameters
-from seg_pipeline.segmenters.sam2.batched import generator
+from seg_pipeline.segmenters.sam2.batched import generator, steps
 from seg_pipeline.segmenters.sam2.batched.generator import BatchedMasks, Frame
 from seg_pipeline.segmenters.sam2.batched.network import BatchedNetwork
+from seg_pipeline.segmenters.sam2.batched.steps import tensors
 from seg_pipeline.segmenters.sam2.generator import PointBatches
 from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter
 from seg_pipeline_tests.segmenters.sam2.batched.models import (
@@ -201,6 +204,42 @@ def test_compiled_it_finds_the_same(upstream: Sam2Segmenter) -> None:
     assert masks.forms == "encoder: compiled form, decoder: compiled form"
     picture = make_picture()
     assert_same(segmenter.segment([picture])[0], upstream.segment([picture])[0])
+
+
+def recorded(
+    function: Callable[..., Any], example: tuple[Any, ...], place: steps.Place
+) -> tuple[Callable[[], object], Any]:
+    """Stands in for a CUDA graph: each replay writes into the memory of the results before."""
+    results = function(*example)
+
+    def replay() -> None:
+        for held, new in zip(tensors(results), tensors(function(*example)), strict=True):
+            held.copy_(new)
+
+    for each in tensors(results):
+        each.fill_(torch.nan)  # a capture computes nothing
+    return replay, results
+
+
+def test_replayed_graphs_overwrite_no_result_that_is_still_needed(
+    upstream: Sam2Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results of batches, crops and pictures all have the same memory then."""
+    monkeypatch.setattr(steps, "captured", recorded)
+    monkeypatch.setattr(steps, "on", lambda _: nullcontext())
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    masks, lock = BatchedMasks(make_predictor(), PointBatches(), points=24), threading.Lock()
+    place = steps.Place(torch.device("cuda"), lock)
+    steps.Quickening("demo-sam2", place, masks._chain).settle()
+    assert masks.forms == "encoder: compiled graph, decoder: compiled graph"
+    segmenter = make_batched()
+    segmenter._ours = masks
+    for asked in (FEW, replace(FEW, crop_n_layers=1), PARAMETERS["one mask a point"]):
+        for picture in (make_picture(4), make_picture(7)):
+            ours, theirs = (
+                each.segment([picture], asked.__dict__)[0] for each in (segmenter, upstream)
+            )
+            assert_same(ours, theirs)
 
 
 WAITS = (

@@ -1,8 +1,6 @@
 import logging
-import os
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +13,6 @@ from seg_pipeline.segmenters.sam2.batched.steps import (
     Place,
     Quickening,
     Step,
-    keep_compiled_in,
     place_on,
     tensors,
 )
@@ -158,26 +155,27 @@ def test_a_model_that_is_closed_meanwhile_is_left_alone(
     assert not caplog.records
 
 
+def test_a_replay_reads_and_writes_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another replay has written into the very memory that it reads is not copied."""
+    written = torch.zeros(3, 2)
+    example = (double(X.clone()), X.clone())
+
+    def capture(function: Any, held: tuple[Any, ...], place: Place) -> tuple[Any, Tensor]:
+        return (lambda: written.copy_(function(*held))), written
+
+    monkeypatch.setattr(steps, "captured", capture)
+    replay = steps.Replay("graph", add_up, example, Place(CPU, threading.Lock()))
+    assert replay(example[0], 10 * X) is written
+    assert written.tolist() == add_up(example[0], 10 * X).tolist()
+    assert example[1].tolist() == (10 * X).tolist()
+    assert replay(double(2 * X), X).tolist() == add_up(double(2 * X), X).tolist()
+
+
 def test_each_function_has_a_code_object_of_its_own() -> None:
     """torch compiles one code object eight times and no more, however many models come and go."""
     one, other = steps._of_its_own_code(double), steps._of_its_own_code(double)
     assert one.__code__ is not other.__code__
     assert one(X).one.tolist() == (2 * X).tolist()
-
-
-def test_what_is_compiled_is_kept_where_the_operator_has_room_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A minute's work, which the next process then has in seconds."""
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    monkeypatch.setattr(os, "environ", dict(os.environ))
-    (tmp_path / "file").write_text("in the way")
-    keep_compiled_in(tmp_path / "file" / "compiled")
-    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
-    keep_compiled_in(tmp_path / "weights" / "compiled")
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "weights" / "compiled")
-    keep_compiled_in(tmp_path / "elsewhere")
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "weights" / "compiled")
 
 
 def test_tensors_are_found_in_dataclasses_and_tuples() -> None:
