@@ -24,7 +24,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from seg_pipeline.adapters.deadlines import DeadlinePassed, within
 from seg_pipeline.adapters.image_fetch import check_image_url
-from seg_pipeline.domain import Job, check_model, check_uuid, queue_uuid, whole_number
+from seg_pipeline.domain import (
+    Job,
+    check_model,
+    check_uuid,
+    queue_uuid,
+    resolved_model,
+    whole_number,
+)
 from seg_pipeline.errors import (
     InvalidParameter,
     InvalidPrompt,
@@ -126,13 +133,15 @@ def parse_message(body: str, settings: Settings) -> JobMessage:
 def _job_message(body: _Body, settings: Settings) -> JobMessage:
     if body.image_url and body.imageUrl and body.image_url != body.imageUrl:
         raise InvalidRequest("image_url and imageUrl name two pictures; send one of them.")
+    offered = settings.offered_models
     defaults = {
-        "model": settings.queue_model,
+        "model": resolved_model(settings.queue_model, offered),
         "resize": None,
         "ttl_seconds": settings.asset_ttl_seconds,
     }
     named = {name: value for name in defaults if (value := getattr(body, name)) is not None}
-    check_model(named.get("model", settings.queue_model), settings.offered_models)
+    if body.model is not None:
+        named["model"] = check_model(body.model, offered)
     job = Job(
         uuid=check_uuid(body.uuid),
         parameters=body.parameters or {},

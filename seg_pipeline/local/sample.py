@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from seg_pipeline.domain import DEMO_MODELS
+from seg_pipeline.domain import DEMO_MODELS, parts_of, resolved_model
 
 BUNDLED = Path(__file__).parents[1] / "demo" / "sample.jpg"
 PATIENCE_SECONDS = 300.0
@@ -54,7 +54,8 @@ def sample_picture(model: str) -> Path:
     installed.
     """
     package = find_spec("ultralytics")
-    if model not in DEMO_MODELS and package and package.submodule_search_locations:
+    is_demo = all(part in DEMO_MODELS for part in parts_of(resolved_model(model)))
+    if not is_demo and package and package.submodule_search_locations:
         street = Path(package.submodule_search_locations[0]) / "assets" / "bus.jpg"
         if street.exists():
             return street

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
-from seg_pipeline.domain import parts_of
+from seg_pipeline.domain import parts_of, resolved_model
 from seg_pipeline.errors import DeviceBroken, ModelOutOfMemory, SegPipelineError
 from seg_pipeline.segmenters import Segmenter
 from seg_pipeline.segmenters.named_masks import NamedMasks
@@ -65,7 +65,11 @@ class WarmModels:
         self._loading = threading.RLock()
         self._clock = clock
         self._free_memory = free_memory
-        self._warm = frozenset(listed(settings.warm_models))
+        self._warm = frozenset(
+            part
+            for name in listed(settings.warm_models)
+            for part in parts_of(resolved_model(name, settings.offered_models))
+        )
         self._slots: dict[str, _Slot] = {}
         self._guard = threading.Lock()
 
@@ -76,9 +80,9 @@ class WarmModels:
         It is not unloaded meanwhile. Named masks are of two models, both of them borrowed. Raises
         what `load_segmenter` raises; the next borrower tries again.
         """
-        parts = parts_of(name)
+        parts = parts_of(resolved_model(name, self._settings.offered_models))
         if len(parts) == 1:
-            with self._borrow_one(name) as segmenter:
+            with self._borrow_one(parts[0]) as segmenter:
                 yield segmenter
             return
         # Whoever holds the first may wait for the second, and nobody for one before his own.

@@ -616,3 +616,26 @@ def test_a_long_poll_gives_a_message_as_soon_as_it_comes(queue: Queue) -> None:
 
     Timer(0.2, queue.send, [GOOD]).start()
     assert SqsConsumer(queue.settings, queue.repository).pull(20).accepted == ("abc123",)
+
+
+def test_a_message_may_ask_for_prompts_and_named_masks(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, queue_model="demo-sam2", model="demo-yolo")
+
+    def job(**asked: Any) -> Job:
+        body = {"uuid": "a", "image_url": URL, **asked}
+        return parse_message(json.dumps(body), settings).job
+
+    prompt = {"points": [[3, 4.5, 1], [9, 9, 0]], "box": [0, 0, 20, 20]}
+    assert job(parameters=prompt).parameters == {
+        "points": ((3, 4.5, 1), (9, 9, 0)),
+        "box": (0, 0, 20, 20),
+    }
+    assert job(model="sam2+yolo", parameters={"distinct": True}).model == "demo-sam2+demo-yolo"
+    refused: list[dict[str, Any]] = [{"points": [[3, 4, 5]]}, {"points": []}, {"box": [1, 1, 1, 1]}]
+    for wrong in refused:
+        with pytest.raises(InvalidRequest) as error:
+            job(parameters=wrong)
+        assert error.value.code == "invalid_prompt"
+    of_queue = make_settings(tmp_path, queue_model="sam2+yolo", model="demo-yolo")
+    message = parse_message(json.dumps({"uuid": "a", "image_url": URL}), of_queue)
+    assert message.job.model == "demo-sam2+demo-yolo"

@@ -66,3 +66,20 @@ def test_distinct_masks_are_some_of_all(models: WarmModels) -> None:
     assert 0 < len(distinct) < len(every)
     names = [each.name for each in distinct if each.name]
     assert len(names) == len(set(names))
+
+
+def test_the_short_name_may_be_configured_and_kept_warm(tmp_path: Path) -> None:
+    settings = Settings(
+        _env_file=None,
+        data_dir=tmp_path,
+        device="cpu",
+        model="sam2+yolo",
+        queue_model="demo-sam2",
+        warm_models="sam2+yolo",
+        idle_unload_seconds=1,
+    )
+    assert settings.wanted_models == ["demo-sam2", "demo-yolo"]
+    models = WarmModels(settings)
+    models.warm_up()
+    assert models.loaded() == ["demo-sam2", "demo-yolo"]
+    assert models.unload_idle(now=10**9) == []
