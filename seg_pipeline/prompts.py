@@ -96,8 +96,11 @@ def check_inside_either_way(parameters: Mapping[str, Any], size_wh: tuple[int, i
     """The same for a picture that may yet be turned: refuses what is outside in both ways."""
     try:
         check_inside(parameters, size_wh)
-    except PromptOutside:
-        check_inside(parameters, size_wh[::-1])
+    except PromptOutside as error:
+        try:
+            check_inside(parameters, size_wh[::-1])
+        except PromptOutside:
+            raise error from None
 
 
 def _points(name: str, value: object) -> tuple[tuple[Number, ...], ...]:

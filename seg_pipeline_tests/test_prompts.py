@@ -118,7 +118,7 @@ def test_the_last_pixel_and_the_pictures_edge_are_inside() -> None:
 def test_before_it_is_turned_a_picture_may_have_either_size() -> None:
     upright = checked(points=[[2, 9]])
     check_inside_either_way(upright, (10, 8))
-    with pytest.raises(PromptOutside):
+    with pytest.raises(PromptOutside, match="10 pixels wide and 8 high"):
         check_inside_either_way(checked(points=[[9, 9]]), (10, 8))
 
 
