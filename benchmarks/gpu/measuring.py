@@ -22,6 +22,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--short", action="store_true")
     given = parser.parse_args(arguments)
     try:
+        import_module("seg_pipeline.segmenters")  # before torch: it has threads sleep as they wait
         asked = Asked(given.device, given.folder, given.short)
         write_findings(given.findings, import_module(given.module).measure(asked))
     except (Exception, SystemExit):

@@ -33,7 +33,7 @@ def measure(asked: Asked) -> Iterator[Finding]:
         found = {name: call() for name, call in calls.items()}
         for name in ("the GPU's", "torch's operators"):
             yield _same(f"{name} masks and the host's, {pictures} at once", found[name], found)
-        spent = in_turns(calls, asked.device, asked.scaled(20, 2))
+        spent = in_turns(calls, asked.device, asked.scaled(20, 1), asked.scaled(3, 1))
         for name, each in spent.items():
             values = [one / pictures for one in each]
             yield row_of(f"{name} {SEGMENTS} masks, {pictures} at once: a picture", values, "ms")

@@ -6,8 +6,9 @@ import os
 import platform
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -147,6 +148,11 @@ def is_out_of_memory(error: Exception) -> bool:
 def first_line(error: Exception) -> str:
     """The first line of the error, shortened and without our folders: clients read it."""
     return without_folders(next(iter(str(error).splitlines()), "no message"))[:200]
+
+
+def on_device(device: str) -> AbstractContextManager[Any]:
+    """Makes a GPU this thread's: Triton and CUDA graphs do not look where the tensors are."""
+    return torch.cuda.device(device) if device.startswith("cuda") else nullcontext()
 
 
 def free_memory(device: str) -> int | None:

@@ -30,6 +30,7 @@ from seg_pipeline.segmenters.devices import (
     give_memory_back,
     is_out_of_memory,
     loading_errors,
+    on_device,
     pick_device,
     running_errors,
 )
@@ -113,7 +114,12 @@ class YoloSegmenter:
         `turbo` it is the same up to the rounding of its precision.
         """
         confidence = float((parameters or {}).get("confidence", self._confidence))
-        with self._lock, running_errors(self.name), torch.inference_mode():
+        with (
+            self._lock,
+            running_errors(self.name),
+            on_device(self.device),
+            torch.inference_mode(),
+        ):
             found = self._segment_all(images, confidence)
             for step in self._steps:
                 self.notes |= step.notes
