@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from seg_pipeline.cli.masking import shown
 from seg_pipeline.cli.start import ABOUT, ListenOn, start
-from seg_pipeline.domain import MAX_RESIZE, JobStatus
+from seg_pipeline.domain import MAX_RESIZE, JobStatus, parts_of, resolved_model
 from seg_pipeline.local.supervisor import NO_RESTART, StopRequested, SupervisorError
 from seg_pipeline.settings import Settings, listed, unknown_names_in_env_file
 
@@ -157,6 +157,14 @@ def env_example() -> str:
     return "\n".join(lines) + "\n"
 
 
+def single_models(names: list[str] | None, settings: Settings) -> list[str]:
+    """The models of these names, of named masks both; the wanted ones where none is named."""
+    if names is None:
+        return settings.wanted_models
+    resolved = [resolved_model(name, settings.offered_models) for name in names]
+    return list(dict.fromkeys(part for name in resolved for part in parts_of(name)))
+
+
 @weights_app.command("pull", epilog=example("seg-pipeline weights pull yolov8x-seg"))
 def pull_weights(
     names: Annotated[
@@ -179,9 +187,9 @@ def pull_weights(
     settings = read_settings()
     try:
         with shown_progress(say) as progress:
-            for name in names or settings.wanted_models:
+            for name in single_models(names, settings):
                 find_weights(name, settings, progress)
-            for name in () if names else listed(settings.models):
+            for name in () if names else single_models(listed(settings.models), settings):
                 with warned(ModelError):
                     find_weights(name, settings, progress)
     except ModelError as error:
@@ -213,9 +221,10 @@ def show_parity(
 
     settings = read_settings()
     try:
-        for name in names or settings.wanted_models:
+        compared = single_models(names, settings)
+        for name in compared:
             find_weights(name, settings)
-        accepted = report_parity(names or settings.wanted_models, settings, say, again, upstream)
+        accepted = report_parity(compared, settings, say, again, upstream)
     except ModelError as error:
         fail(str(error))
     if not accepted:

@@ -309,3 +309,18 @@ def test_a_model_that_is_being_loaded_is_seen_and_one_that_is_lent_is_no_matter(
     with models.borrow("demo-yolo"):
         seen.append(is_free())
     assert seen == [False, True]
+
+
+def test_borrowers_of_both_models_and_of_either_all_get_their_turn() -> None:
+    shelf = Shelf()
+    names = ["demo-sam2+demo-yolo", "demo-yolo", "demo-sam2", "sam2+yolo"] * 10
+
+    def borrow(name: str) -> str:
+        with shelf.models.borrow(name) as segmenter:
+            segmenter.segment([])
+            return segmenter.name
+
+    with ThreadPoolExecutor(8) as pool:
+        lent = list(pool.map(borrow, names, timeout=60))
+    assert lent[:3] == names[:3]
+    assert set(lent[3::4]) == {"sam2.1_hiera_large+yolov8x-seg"}

@@ -73,7 +73,7 @@ class EmbeddingFolder:
         seconds: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._path, self._limit_bytes, self._seconds = path, limit_bytes, seconds
+        self._path, self.limit_bytes, self.seconds = path, limit_bytes, seconds
         self._clock = clock
 
     def get(self, key: str) -> Embedding | None:
@@ -95,7 +95,7 @@ class EmbeddingFolder:
 
     def put(self, key: str, embedding: Embedding) -> None:
         """Writes the embedding: all of it is there at once, or none of it."""
-        if embedding.nbytes > self._limit_bytes or not self._path.parent.is_dir():
+        if embedding.nbytes > self.limit_bytes or not self._path.parent.is_dir():
             return
         try:
             self._path.mkdir(mode=0o700, exist_ok=True)
@@ -106,10 +106,10 @@ class EmbeddingFolder:
 
     def prune(self) -> None:
         """Removes what is too old, and of the rest the longest unused beyond the limit."""
-        prune_folder(self._path, self._limit_bytes, self._clock() - self._seconds)
+        prune_folder(self._path, self.limit_bytes, self._clock() - self.seconds)
 
     def _is_old(self, path: Path) -> bool:
-        return path.stat().st_mtime < self._clock() - self._seconds
+        return path.stat().st_mtime < self._clock() - self.seconds
 
     def _write(self, path: Path, embedding: Embedding) -> None:
         with NamedTemporaryFile(dir=self._path, suffix=".part", delete=False) as file:
@@ -127,23 +127,29 @@ class EmbeddingFolder:
 class EmbeddingCache:
     """The embeddings of one model: the last few in memory, before a folder.
 
-    For one caller at a time.
+    The folder's limits hold for memory too. For one caller at a time.
     """
 
     def __init__(
-        self, folder: EmbeddingFolder | None = None, memory_bytes: int = MEMORY_BYTES
+        self,
+        folder: EmbeddingFolder | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folder, self._memory_bytes = folder, memory_bytes
+        self._folder, self._clock = folder, clock
+        self._memory_bytes = min(memory_bytes, folder.limit_bytes) if folder else memory_bytes
+        self._seconds = folder.seconds if folder else float("inf")
         self._kept: OrderedDict[str, Embedding] = OrderedDict()
+        self._used_at: dict[str, float] = {}
 
     def get(
         self, key: str, device: torch.device | str, make: Callable[[], Embedding]
     ) -> tuple[Embedding, str]:
         """The embedding on the device, and where it came from: `memory`, `disk` or `encoder`."""
+        self._forget_old()
         kept = self._kept.get(key)
         if kept is not None:
-            self._kept.move_to_end(key)
-            return kept, "memory"
+            return self._remember(key, kept), "memory"
         read = self._folder.get(key) if self._folder else None
         if read is not None:
             return self._remember(key, read.to(device)), "disk"
@@ -156,8 +162,16 @@ class EmbeddingCache:
         """Forgets what is in memory."""
         self._kept.clear()
 
+    def _forget_old(self) -> None:
+        oldest = self._clock() - self._seconds
+        for key in [key for key in self._kept if self._used_at[key] < oldest]:
+            del self._kept[key]
+
     def _remember(self, key: str, embedding: Embedding) -> Embedding:
         self._kept[key] = embedding
+        self._kept.move_to_end(key)
+        self._used_at = {key: at for key, at in self._used_at.items() if key in self._kept}
+        self._used_at[key] = self._clock()
         while self._kept and sum(each.nbytes for each in self._kept.values()) > self._memory_bytes:
             self._kept.popitem(last=False)
         return embedding

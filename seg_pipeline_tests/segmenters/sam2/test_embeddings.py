@@ -175,3 +175,14 @@ def test_a_key_is_of_the_pixels_their_shape_and_the_model() -> None:
         embedding_key(picture.reshape(picture.shape[1], picture.shape[0], 3), "demo-sam2", "ab"),
     ]
     assert len({key, *different}) == 4
+
+
+def test_the_folders_limits_hold_for_memory_too(tmp_path: Path, clock: Clock) -> None:
+    none = EmbeddingCache(make_folder(tmp_path, clock, embeddings=0), clock=clock)
+    assert [none.get("a", "cpu", make_embedding)[1] for _ in range(2)] == ["encoder", "encoder"]
+    cache = EmbeddingCache(make_folder(tmp_path, clock, seconds=60), clock=clock)
+    assert cache.get("a", "cpu", make_embedding)[1] == "encoder"
+    clock.now += 50
+    assert cache.get("a", "cpu", make_embedding)[1] == "memory"
+    clock.now += 61
+    assert cache.get("a", "cpu", make_embedding)[1] == "encoder"
