@@ -1,9 +1,11 @@
 """Turns a client's request into a job in the inbox."""
 
+import hashlib
+import json
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -19,11 +21,15 @@ from api.service import Service, about_job, in_thread
 from api.spool import Spool
 from api.uploads import BodyReader, announced_bytes, is_multipart, media_type
 from seg_pipeline.domain import Job, check_client_uuid, check_model
-from seg_pipeline.errors import InvalidRequest
+from seg_pipeline.errors import InvalidRequest, StoreError
 from seg_pipeline.imaging.headers import scan_header
 from seg_pipeline.jobs.acceptance import Accepted
 from seg_pipeline.jobs.kept_pictures import kept_picture
+from seg_pipeline.model_parameters import configured_parameters
 from seg_pipeline.prompts import check_inside_either_way
+
+_OF_THE_REQUEST = {"uuid", "model", "ttl_seconds", "webhook", "reuse", "image_of", "image_url"}
+"""Options that change nothing of what is found; the model counts by its resolved name."""
 
 MAX_JSON_BYTES = 64 * 2**10
 
@@ -180,9 +186,33 @@ async def _accept(
     )
     if accepted.created:
         service.admission.backlog.add()
+        if wants_reuse(service, options, job):
+            client = getattr(request.state, "client", "")
+            await in_thread(answer_from_store, service, options, job, client)
     structlog.get_logger(__name__).info(
         "accepted" if accepted.created else "known already",
         model=job.model,
         bytes=picture.size if picture else 0,
     )
     return accepted
+
+
+def wants_reuse(service: Service, options: JobOptions, job: Job) -> bool:
+    """Whether the job may be answered from the store: an upload, by its wish or by the setting."""
+    wish = service.settings.reuse_results if options.reuse is None else options.reuse
+    return wish and job.source_sha256 is not None
+
+
+def answer_from_store(service: Service, options: JobOptions, job: Job, client: str) -> None:
+    """Ends the job with an earlier answer to the same question of the same client, if there is one.
+
+    What fails here costs nothing: the job was accepted, and a worker does it.
+    """
+    configured = configured_parameters(job.model, service.settings)
+    asked = options.model_dump(mode="json", exclude=_OF_THE_REQUEST, exclude_none=True)
+    question = json.dumps(
+        [client, job.source_sha256, job.model, configured, asked], sort_keys=True, default=str
+    )
+    name = hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()
+    with suppress(StoreError):
+        service.repository.reuse.answer(job, name)

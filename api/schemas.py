@@ -87,6 +87,13 @@ class UploadOptions(BaseModel):
         None, description=f"{PARAMETERS_ARE} A JSON object.", examples=['{"confidence": 0.5}']
     )
     rle: bool | None = Field(None, description=RLE_IS)
+    reuse: bool | None = Field(
+        None,
+        description=(
+            "Whether to answer from the store, if you asked the same of the same bytes before and"
+            " its result is kept; REUSE_RESULTS if absent."
+        ),
+    )
     webhook: Annotated[str, Field(min_length=1, max_length=MAX_WEBHOOK_LENGTH)] | None = Field(
         None,
         description=(

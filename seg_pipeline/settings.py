@@ -213,6 +213,13 @@ class Settings(BaseSettings):
     upload_stall_seconds: float = Field(
         60, gt=0, description="An upload that stalls for so long is refused."
     )
+    reuse_results: bool = Field(
+        False,
+        description=(
+            "Answer the same bytes with the same options from the store, also where a request does"
+            " not say `reuse`."
+        ),
+    )
     idempotency_key_seconds: int = Field(
         86_400, ge=1, description="An Idempotency-Key is known for at least so long."
     )

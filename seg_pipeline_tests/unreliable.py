@@ -8,7 +8,7 @@ from typing import Any
 from seg_pipeline.store import Store
 from seg_pipeline.store.objects import keep_none
 
-WRITES = ("put", "put_file", "create", "delete", "delete_folder")
+WRITES = ("put", "put_file", "copy", "create", "delete", "delete_folder")
 
 
 class Killed(BaseException):

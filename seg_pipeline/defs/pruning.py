@@ -96,6 +96,7 @@ class Pruned:
     events: int = 0
     parked: int = 0
     idempotency_keys: int = 0
+    reuse: int = 0
     broker_messages: int = 0
     heartbeats: int = 0
     metric_folds: int = 0
@@ -209,6 +210,7 @@ def _due(
     yield "events", _events(stage_context, instance, now), 1
     yield "parked", _parked(stage_context, now), AT_ONCE
     yield "idempotency_keys", _idempotency_keys(stage_context, now), AT_ONCE
+    yield "reuse", _reuse(stage_context, now), AT_ONCE
     yield "broker_messages", _broker_messages(stage_context.settings, now), 1
     yield "heartbeats", _heartbeats(stage_context, now), 1
     yield "metric_folds", _metric_folds(stage_context, now), 1
@@ -389,6 +391,13 @@ def _idempotency_keys(stage_context: StageContext, now: datetime) -> Iterator[Re
     """Idempotency keys that were sent first before their time began."""
     before = now - timedelta(seconds=stage_context.settings.idempotency_key_seconds)
     for key in stage_context.repository.idempotency.older_than(before):
+        yield partial(stage_context.store.delete, key)
+
+
+def _reuse(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
+    """What leads from a question to an answer that is gone."""
+    before = now - timedelta(seconds=stage_context.settings.asset_ttl_seconds)
+    for key in stage_context.repository.reuse.forgotten(before):
         yield partial(stage_context.store.delete, key)
 
 

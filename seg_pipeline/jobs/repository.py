@@ -37,6 +37,7 @@ from seg_pipeline.jobs.records import Result
 from seg_pipeline.jobs.removal import Removal
 from seg_pipeline.jobs.results import Results
 from seg_pipeline.jobs.retries import Retries
+from seg_pipeline.jobs.reuse import Reuse
 from seg_pipeline.jobs.stored_jobs import get_job, has_marker, read_result
 from seg_pipeline.store import Store, keys
 
@@ -59,6 +60,7 @@ class JobRepository:
         self.results = Results(store, self.outbox, self.removal)
         self.retries = Retries(store, self.fetches)
         self.cancels = Cancels(store, self.results)
+        self.reuse = Reuse(store, self.results)
         self.claims = Claims(store, self.fetches, self.results)
         self.expiry = Expiry(store, self.results, self.removal)
         self.batches = Batches(store, self.removal, self.outbox)

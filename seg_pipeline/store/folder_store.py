@@ -59,6 +59,12 @@ class FolderStore:
     def create(self, key: str, data: bytes) -> bool:
         return self._write(key, partial(_write_file, data), _link)
 
+    def copy(self, key: str, target: str) -> None:
+        """A second name of the same file: nothing here writes into a file that is there."""
+        with translated(key):
+            os.close(self._open(key))  # a missing object, a link or a pipe is none
+        self._write(target, partial(_link_beside, self._path(key)), _replace)
+
     def get(self, key: str) -> bytes:
         with translated(key), os.fdopen(self._open(key), "rb") as file:
             return file.read()
@@ -277,6 +283,16 @@ def _write_file(data: bytes, path: Path, synced: bool) -> None:
             view = view[file.write(view) :]
         if synced and data:
             os.fsync(file.fileno())
+
+
+def _link_beside(source: Path, path: Path, synced: bool) -> None:
+    """Links the file, or copies it where the two lie on different file systems."""
+    try:
+        os.link(source, path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
+            raise
+        shutil.copyfile(source, path)
 
 
 def _take_over(file: BinaryIO, path: Path, synced: bool) -> None:

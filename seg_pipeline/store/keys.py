@@ -32,6 +32,7 @@ ALARMS_STATE = "state/alarms"
 DRAIN_STATE = "state/drain"
 CANCELS = "cancels/"
 PROGRESS = "progress/"
+REUSE = "reuse/"
 RETRIES = "retries/"
 BATCHES = "batches/"
 BATCH_WORK = "batch-work/"
@@ -45,7 +46,7 @@ FORMAT = "format.json"
 PREFIXES = (
     *(ASSETS, FETCHING, INBOX, INFLIGHT, DONE, EXPIRY, WORKERS, FETCHERS, PARKED, OUTBOX),
     *(CANCELS, RETRIES, IDEMPOTENCY, METRICS, METRICS_PAST, "state/", CHECKS, RUN_LOGS),
-    *(BATCHES, BATCH_WORK, WEBHOOKS, PROGRESS),
+    *(BATCHES, BATCH_WORK, WEBHOOKS, PROGRESS, REUSE),
 )
 """All prefixes of the service's own keys, in a bucket that may hold other files."""
 
@@ -230,6 +231,11 @@ def idempotency(name: str) -> str:
 def retry(uuid: str) -> str:
     """A failed job that is to run again; holds the fingerprint of the result that it had."""
     return f"{RETRIES}{uuid}"
+
+
+def reuse(name: str) -> str:
+    """The job whose result answers what `name` stands for, which is a hash."""
+    return f"{REUSE}{name}"
 
 
 def progress(uuid: str) -> str:

@@ -49,6 +49,13 @@ class Store(Protocol):
         """
         ...
 
+    def copy(self, key: str, target: str) -> None:
+        """Writes or replaces the target with the object's bytes, which are not read here.
+
+        The two may share them: each is deleted and replaced without the other.
+        """
+        ...
+
     def get(self, key: str) -> bytes:
         """The object's bytes."""
         ...

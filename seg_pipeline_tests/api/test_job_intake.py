@@ -3,6 +3,7 @@
 from itertools import pairwise
 from uuid import RFC_4122, UUID
 
+import httpx
 import pytest
 
 from api.job_intake import uuid7
@@ -11,8 +12,8 @@ from seg_pipeline.errors import WeightsMissing
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.api.serving import Serve
-from seg_pipeline_tests.api.stand_ins import FakeWorker
-from seg_pipeline_tests.builders import picture_bytes
+from seg_pipeline_tests.api.stand_ins import DRAWING, FakeWorker, finish_job
+from seg_pipeline_tests.builders import picture_bytes, waiting_uuids
 
 
 def test_made_ids_are_rfc_9562s_version_7_and_fit_everywhere() -> None:
@@ -101,3 +102,40 @@ def test_a_webhook_is_kept_with_the_job_and_another_one_is_another_request(
     assert (first.status_code, other.status_code) == (202, 409)
     assert JobRepository(api_store).job("mine").webhook == url
     assert "webhook" not in client.get("/jobs/mine").json()
+
+
+def test_the_same_bytes_and_options_are_answered_from_the_store_if_that_is_wanted(
+    serve: Serve, api_store: Store
+) -> None:
+    """No worker lives when it is asked again."""
+    client = serve(wait_seconds=1, api_keys="shop:a,blog:b")
+    ask: dict[str, str] = {"reuse": "true"}
+    key = {"x-api-key": "a"}
+
+    def segment(headers: dict[str, str] = key, **options: str) -> httpx.Response:
+        return client.post("/segment", params=options, content=picture_bytes(), headers=headers)
+
+    assert segment(**ask).status_code == 202
+    finish_job(api_store, waiting_uuids(JobRepository(api_store))[0], DRAWING)
+    again = segment(**ask)
+    assert (again.status_code, [*again.json()["seconds"]]) == (200, ["reuse"])
+    assert client.get(again.json()["urls"][0]).status_code == 200
+    assert segment(uuid="mine", ttl_seconds="60", **ask).json()["uuid"] == "mine"
+    for other in (
+        segment(),
+        segment(reuse="false"),
+        segment(rle="true", **ask),
+        segment(parameters='{"confidence": 0.5}', **ask),
+        segment(model="demo-sam2", **ask),
+        segment({"x-api-key": "b"}, **ask),
+    ):
+        assert other.status_code == 202
+
+
+def test_the_setting_wants_it_for_all_but_those_who_say_no(serve: Serve, api_store: Store) -> None:
+    client = serve(wait_seconds=0.5, reuse_results=True)
+    assert client.post("/segment", content=picture_bytes()).status_code == 202
+    finish_job(api_store, waiting_uuids(JobRepository(api_store))[0], DRAWING)
+    assert client.post("/segment", content=picture_bytes()).status_code == 200
+    refused = client.post("/segment", params={"reuse": "false"}, content=picture_bytes())
+    assert refused.status_code == 202

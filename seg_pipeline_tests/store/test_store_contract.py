@@ -336,3 +336,17 @@ def test_of_calls_at_once_that_fail_the_first_is_told(store: Store) -> None:
     store.put("inbox/a", b"a")
     with pytest.raises(ObjectNotFound, match="inbox/b"):
         store.at_once([partial(store.get, f"inbox/{name}") for name in "abc"])
+
+
+def test_a_copy_has_the_bytes_and_each_goes_without_the_other(store: Store) -> None:
+    store.put("assets/a/one.png", b"first")
+    store.put("assets/b/two.png", b"old")
+    store.copy("assets/a/one.png", "assets/b/two.png")
+    store.put("assets/a/one.png", b"second")
+    assert store.get("assets/b/two.png") == b"first"
+    store.copy("assets/b/two.png", "assets/c/three.png")
+    store.delete("assets/b/two.png")
+    assert store.get("assets/c/three.png") == b"first"
+    with pytest.raises(ObjectNotFound):
+        store.copy("assets/b/two.png", "assets/c/four.png")
+    assert store.head("assets/c/four.png") is None

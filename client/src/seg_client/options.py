@@ -21,6 +21,7 @@ class Options(TypedDict, total=False):
     rle: bool | None
     ttl_seconds: int | None
     webhook: str | None
+    reuse: bool | None
     points: Sequence[Sequence[float]] | None
     box: Sequence[float] | None
     boxes: Sequence[Sequence[float]] | None

@@ -1,0 +1,130 @@
+"""Results that answer the same question once more: by the hash of what was asked for.
+
+    first    reuse/{hash} names the job, once that is accepted
+    again    a job of its own, accepted as any; the files of the first → result.json → …
+
+The second job has its uuid, its files and its end. In a folder they are links to the same bytes. So
+neither job is touched when the other expires or is deleted. A process may die between any two
+writes: the job was accepted, and a worker does it then.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from seg_pipeline.domain import Job, JobStatus
+from seg_pipeline.errors import ObjectNotFound
+from seg_pipeline.imaging.cutouts import crop_name
+from seg_pipeline.jobs.markers import each_marker
+from seg_pipeline.jobs.records import Result, SegmentRecord
+from seg_pipeline.jobs.results import Results
+from seg_pipeline.jobs.stored_jobs import read_result
+from seg_pipeline.store import Store, keys
+from seg_pipeline.store.serialization import load, write
+
+_LEFT = timedelta(seconds=30)
+"""A result that expires sooner is not copied any more."""
+
+_OF_ONE_JOB = frozenset({"request.json", "result.json", "delivery.json", "evidence.json"})
+
+
+@dataclass(frozen=True)
+class ReusableJob:
+    """The job that was asked for what a hash stands for."""
+
+    uuid: str
+
+
+class Reuse:
+    """Answers jobs of a store from the results of others."""
+
+    def __init__(self, store: Store, results: Results) -> None:
+        self._store = store
+        self._results = results
+
+    def answer(self, job: Job, name: str) -> bool:
+        """Ends an accepted job with the result of an earlier one of that name, if there is one.
+
+        Else later jobs of the name may be answered from this one. Returns whether it ended.
+        """
+        began = time.perf_counter()
+        earlier = self._result_of(name)
+        if earlier is not None and earlier.uuid != job.uuid and self._copy_files(earlier, job.uuid):
+            result = _copied(earlier, job, time.perf_counter() - began)
+            return self._results.finish(result, keep_earlier=True)
+        self._store.put(keys.reuse(name), write(ReusableJob(job.uuid)))
+        return False
+
+    def forgotten(self, before: datetime) -> Iterator[str]:
+        """The store's keys of names, noted before that time, whose job is gone."""
+        for info in each_marker(self._store, keys.REUSE):
+            if info.last_modified < before:
+                noted = load(self._store, ReusableJob, info.key)
+                if noted is None or self._store.head(keys.request(noted.uuid)) is None:
+                    yield info.key
+
+    def _result_of(self, name: str) -> Result | None:
+        """The completed result that the name stands for, if it is kept for a while yet."""
+        noted = load(self._store, ReusableJob, keys.reuse(name))
+        stored = read_result(self._store, noted.uuid) if noted else None
+        if stored is None or stored.result.status is not JobStatus.COMPLETED:
+            return None
+        is_kept = stored.result.expires_at > datetime.now(UTC) + _LEFT
+        return stored.result if is_kept else None
+
+    def _copy_files(self, earlier: Result, uuid: str) -> bool:
+        """Copies all files; False if the earlier job is being removed."""
+        infos = self._store.list(keys.asset(earlier.uuid, ""))
+        crops = {each.crop_key: _crop_key(uuid, each) for each in earlier.segments}
+        copies = _copies([info.key for info in infos], earlier.uuid, uuid, crops)
+        if not {*earlier.files_of_segments, earlier.original_key} <= copies.keys():
+            return False
+        try:
+            self._store.at_once([partial(self._store.copy, *pair) for pair in copies.items()])
+        except ObjectNotFound:
+            return False
+        return True
+
+
+def _copies(found: list[str], earlier: str, uuid: str, crops: Mapping[str, str]) -> dict[str, str]:
+    """Which file becomes which: all but what is a job's own, its source and cut-outs of no use."""
+    prefix, crops_prefix = keys.asset(earlier, ""), keys.of_segments(earlier)[1]
+    names = [key.removeprefix(prefix) for key in found if not key.startswith(crops_prefix)]
+    kept = [name for name in names if name not in _OF_ONE_JOB and not _is_source(name)]
+    return {prefix + name: keys.asset(uuid, name) for name in kept} | {
+        key: target for key, target in crops.items() if key in found
+    }
+
+
+def _is_source(name: str) -> bool:
+    return name.startswith("source.") and name != "source.json"
+
+
+def _copied(earlier: Result, job: Job, seconds: float) -> Result:
+    """The earlier result as that of the job."""
+    now = datetime.now(UTC)
+    return replace(
+        earlier,
+        uuid=job.uuid,
+        original_key=keys.original(job.uuid),
+        overlay_key=keys.overlay(job.uuid),
+        segments=tuple(
+            replace(
+                each,
+                mask_key=keys.mask(job.uuid, each.segment_id),
+                crop_key=_crop_key(job.uuid, each),
+            )
+            for each in earlier.segments
+        ),
+        accepted_at=job.accepted_at,
+        started_at=now,
+        completed_at=now,
+        expires_at=job.expires_at(now),
+        seconds={"reuse": round(seconds, 4)},
+    )
+
+
+def _crop_key(uuid: str, segment: SegmentRecord) -> str:
+    return keys.crop(uuid, crop_name(uuid, segment.segment_id))
