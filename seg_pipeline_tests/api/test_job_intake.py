@@ -109,25 +109,24 @@ def test_the_same_bytes_and_options_are_answered_from_the_store_if_that_is_wante
 ) -> None:
     """No worker lives when it is asked again."""
     client = serve(wait_seconds=1, api_keys="shop:a,blog:b")
-    ask: dict[str, str] = {"reuse": "true"}
-    key = {"x-api-key": "a"}
 
-    def segment(headers: dict[str, str] = key, **options: str) -> httpx.Response:
+    def segment(key: str = "a", **options: str) -> httpx.Response:
+        headers = {"x-api-key": key}
         return client.post("/segment", params=options, content=picture_bytes(), headers=headers)
 
-    assert segment(**ask).status_code == 202
+    assert segment(reuse="true").status_code == 202
     finish_job(api_store, waiting_uuids(JobRepository(api_store))[0], DRAWING)
-    again = segment(**ask)
+    again = segment(reuse="true")
     assert (again.status_code, [*again.json()["seconds"]]) == (200, ["reuse"])
     assert client.get(again.json()["urls"][0]).status_code == 200
-    assert segment(uuid="mine", ttl_seconds="60", **ask).json()["uuid"] == "mine"
+    assert segment(uuid="mine", ttl_seconds="60", reuse="true").json()["uuid"] == "mine"
     for other in (
         segment(),
         segment(reuse="false"),
-        segment(rle="true", **ask),
-        segment(parameters='{"confidence": 0.5}', **ask),
-        segment(model="demo-sam2", **ask),
-        segment({"x-api-key": "b"}, **ask),
+        segment(rle="true", reuse="true"),
+        segment(parameters='{"confidence": 0.5}', reuse="true"),
+        segment(model="demo-sam2", reuse="true"),
+        segment(key="b", reuse="true"),
     ):
         assert other.status_code == 202
 
