@@ -22,6 +22,9 @@ from seg_pipeline.domain import (
     resolved_model,
 )
 
+LONGEST_S3_LINK_SECONDS = 7 * 86_400
+"""How long S3 lets a signed link hold."""
+
 _HOST_OR_NETWORK = re.compile(
     r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9a-fA-F:.]+(/[0-9]{1,3})?"
 )
@@ -203,6 +206,13 @@ class Settings(BaseSettings):
     )
     asset_link_seconds: int = Field(
         3600, ge=1, le=MAX_TTL_SECONDS, description="How long a signed link holds."
+    )
+    s3_signed_links: bool = Field(
+        False,
+        description=(
+            "Links to files lead to the bucket, which may be private: S3's own signed ones, which"
+            " expire."
+        ),
     )
     wait_seconds: float = Field(
         60, ge=0, le=600, description="How long POST /segment waits before it answers 202."
@@ -424,6 +434,19 @@ class Settings(BaseSettings):
                 " APP_SERVER_API_KEY is sent as x-api-key."
             )
         return url
+
+    @model_validator(mode="after")
+    def _links_are_signed_in_one_way(self) -> "Settings":
+        if not self.s3_signed_links:
+            return self
+        if self.s3_bucket is None or self.asset_link_secret is not None:
+            raise ValueError("S3_SIGNED_LINKS needs S3_BUCKET, and no ASSET_LINK_SECRET.")
+        if self.asset_link_seconds > LONGEST_S3_LINK_SECONDS:
+            raise ValueError(
+                f"ASSET_LINK_SECONDS = {self.asset_link_seconds} must be at most"
+                f" {LONGEST_S3_LINK_SECONDS}, as S3 has it, with S3_SIGNED_LINKS."
+            )
+        return self
 
     @field_validator("webhook_hosts")
     @classmethod

@@ -30,6 +30,15 @@ def make(**values: Any) -> Settings:
         ({"max_connections": 1512}, "MAX_CONNECTIONS = 1512 must be more than"),
         ({"app_server_url": "https://app.example/?tenant=1"}, "APP_SERVER_URL must have no query"),
         ({"app_server_url": "https://app.example/seg#here"}, "APP_SERVER_URL must have no query"),
+        ({"s3_signed_links": True}, "S3_SIGNED_LINKS needs S3_BUCKET"),
+        (
+            {"s3_signed_links": True, "s3_bucket": "b", "asset_link_secret": "s"},
+            "and no ASSET_LINK_SECRET",
+        ),
+        (
+            {"s3_signed_links": True, "s3_bucket": "b", "asset_link_seconds": 700_000},
+            "ASSET_LINK_SECONDS = 700000 must be at most 604800",
+        ),
         ({"webhook_hosts": "a.example, https://b.example"}, "names 'https://b.example', which"),
         ({"webhook_hosts": "b.example/hooks"}, "WEBHOOK_HOSTS names 'b.example/hooks'"),
     ],
@@ -48,6 +57,7 @@ def test_settings_that_contradict_each_other_are_refused(
         {"api_rates": "shop=60,key-2=5,*=6", "api_keys": "shop:a,b"},
         {"dagster_proxies": "10.0.0.0/8", "dagster_identity_header": "X-User"},
         {"app_server_url": "https://app.example/seg/"},
+        {"s3_signed_links": True, "s3_bucket": "b"},
         {"webhook_hosts": "*.a.example, b, 10.0.0.0/8, fd00::/8, *"},
     ],
 )

@@ -3,6 +3,7 @@
     {base}/assets/{uuid}/{name}?expires={epoch seconds}&signature={hex HMAC-SHA256}
 
 Signed links lead to this service even if the files are in a bucket. Then it may be closed to all.
+With S3_SIGNED_LINKS they lead to the bucket instead, signed as S3 has it.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from seg_pipeline.settings import Settings
+from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline.store.objects import Store
 
 
@@ -29,6 +31,8 @@ class FileLinks(Protocol):
 
 def file_links(store: Store, settings: Settings) -> FileLinks:
     """The links that the settings ask for."""
+    if settings.s3_signed_links and isinstance(store, ObjectStore):
+        return BucketLinks(store, settings.asset_link_seconds)
     if settings.asset_link_secret is None:
         return store
     secret = settings.asset_link_secret.get_secret_value()
@@ -51,6 +55,21 @@ class SignedLinks:
         expires = str(int(self._clock()) + self._ttl_seconds)
         signature = sign(self._secret, key, expires)
         return f"{base_url.rstrip('/')}/{key}?expires={expires}&signature={signature}"
+
+    def file_name(self, key: str) -> str:
+        """See FileLinks."""
+        return self._store.file_name(key)
+
+
+class BucketLinks:
+    """S3's own signed links, which hold for `ttl_seconds`, or as long as a role's credentials."""
+
+    def __init__(self, store: ObjectStore, ttl_seconds: int) -> None:
+        self._store, self._ttl_seconds = store, ttl_seconds
+
+    def url(self, key: str, base_url: str) -> str:
+        """See FileLinks."""
+        return self._store.signed_url(key, self._ttl_seconds)
 
     def file_name(self, key: str) -> str:
         """See FileLinks."""

@@ -182,6 +182,12 @@ class ObjectStore:
     def url(self, key: str, base_url: str) -> str:
         return f"{self._public_url or base_url.rstrip('/')}/{keys.check_key(key)}"
 
+    def signed_url(self, key: str, seconds: int) -> str:
+        """Where anybody finds the object for so long, in a bucket. It makes no request."""
+        assert isinstance(self._objects, S3Store)
+        with translated(keys.check_key(key)):
+            return obstore.sign(self._objects, "GET", key, timedelta(seconds=seconds))
+
     def file_name(self, key: str) -> str:
         """The key in a bucket, the path below `/assets/` in memory."""
         return keys.check_key(key).removeprefix("" if self._public_url else keys.ASSETS)

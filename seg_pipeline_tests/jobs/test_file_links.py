@@ -2,6 +2,7 @@
 
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 
 from seg_pipeline.jobs.file_links import SignedLinks, file_links, is_genuine, sign
@@ -54,3 +55,18 @@ def test_in_a_bucket_signed_links_lead_here_and_names_stay(bucket_store: Store) 
         f"http://localhost:8000/{KEY}?expires="
     )
     assert signed.file_name(KEY) == bucket_store.file_name(KEY)
+
+
+def test_a_bucket_signs_its_links_itself_if_that_is_set(
+    bucket_store: Store, bucket_settings: Settings
+) -> None:
+    settings = bucket_settings.model_copy(
+        update={"s3_signed_links": True, "asset_link_seconds": 60}
+    )
+    made = file_links(bucket_store, settings)
+    bucket_store.put(KEY, b"picture")
+    url = made.url(KEY, "http://ignored")
+    query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+    assert (query["X-Amz-Expires"], query["X-Amz-Algorithm"]) == ("60", "AWS4-HMAC-SHA256")
+    assert httpx.get(url).content == b"picture"
+    assert made.file_name(KEY) == bucket_store.file_name(KEY)
