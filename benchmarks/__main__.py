@@ -36,6 +36,7 @@ PARTS: dict[str, Measure] = {
     "footprint": _by("footprint"),
     "latency": _by("latency"),
     "throughput": _by("throughput"),
+    "batches": _by("batches"),
     "queue": _by("queueing"),
     "starvation": _by("starvation"),
     "replaced_way": _by("replaced_way"),

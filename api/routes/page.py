@@ -26,7 +26,7 @@ _PUBLISHED = {
     **{
         f"{name}.js": "text/javascript; charset=utf-8"
         for name in (
-            *("app", "client", "dom", "masks", "options", "prompts", "recent", "snippets"),
+            *("app", "batch", "client", "dom", "masks", "options", "prompts", "recent", "snippets"),
             *("viewer", "zoom"),
         )
     },

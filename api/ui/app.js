@@ -1,6 +1,7 @@
 // The page: from a picture to its segments.
 
 import { Refusal, address, ask, fetchFile, hasKey, listenTo, notice, persist, send, sentence, sleep } from "./client.js";
+import { BatchCard } from "./batch.js";
 import { announce, byId, count, fillFacts, make, percent, press, seconds } from "./dom.js";
 import { colourOf } from "./masks.js";
 import { Options } from "./options.js";
@@ -24,6 +25,7 @@ const options = new Options(() => {
 }, showAsking);
 const prompts = new Prompts({ onAsk: askPrompt, onClear: clearAnswer });
 const zoom = new Zoom();
+const batch = new BatchCard();
 const viewer = new Viewer({ onHover: hover, onPick: pick, labelOf: titleOf });
 
 // From a picture to a job
@@ -564,6 +566,7 @@ function open(uuid) {
 /** Shows what the address names: a job, or the way to a new one. */
 function route() {
   notice("");
+  batch.show(location.hash.match(/^#batch=([A-Za-z0-9][A-Za-z0-9_-]{0,50})$/)?.[1] ?? null);
   const uuid = decodeURIComponent(location.hash.slice(1));
   if (!/^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/.test(uuid) || byId(uuid)) return showEmpty();
   Object.assign(state, { source: null, keeper: null });

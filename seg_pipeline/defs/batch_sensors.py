@@ -19,7 +19,7 @@ RUNS_AHEAD = 4
 More would let jobs of their own wait longer, and fewer would let a worker idle.
 """
 
-IDLE_PAUSE_SECONDS = 0.5
+BUSY_PAUSE_SECONDS, IDLE_PAUSE_SECONDS = 0.2, 0.5
 STORE_PAUSE_SECONDS = 1.0
 
 
@@ -50,7 +50,7 @@ def _advance(stage_context: StageContext, is_over: Callable[[str], bool]) -> Wor
     window = _window(stage_context)
     report.add(work.advance(window, datetime.now(UTC), True, is_over))
     while time.monotonic() < deadline:
-        pause = settings.inbox_pause_seconds if report.batches else IDLE_PAUSE_SECONDS
+        pause = BUSY_PAUSE_SECONDS if report.batches else IDLE_PAUSE_SECONDS
         time.sleep(min(max(settings.inbox_pause_seconds, pause), settings.tick_seconds))
         report.add(work.advance(window, datetime.now(UTC), False, is_over))
     return report

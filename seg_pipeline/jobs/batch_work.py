@@ -155,6 +155,8 @@ class BatchWork:
         progress = _ended(progress, passing.now).sampled(passing.now)
         if progress != before:
             self._store.put(keys.batch_progress(batch.id), write(progress))
+        if todo.is_cancelled:
+            self._store.put(keys.batch_work(batch.id), b"")
         self._drop([*todo.news, *_pictures(batch, accepted)])
         if todo.marker is not None and progress.is_over:
             self._end(batch, before, progress, passing)

@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Page, expect
 from pycocotools import mask as coco
 
-from seg_pipeline.errors import ModelFailed
+from seg_pipeline.errors import ModelFailed, NotAnImage
 from seg_pipeline.imaging.masks import mask_to_rle
 from seg_pipeline.jobs.progress import Progress
 from seg_pipeline.jobs.repository import JobRepository
@@ -532,3 +532,46 @@ def test_a_page_that_may_not_listen_asks_instead(
     with FakeWorker(api_store, LARGE):
         page.set_input_files("#file", PICTURE)
         expect(page.locator("body")).to_have_attribute("data-view", "done")
+
+
+def test_a_batch_shows_how_far_it_is_and_what_failed(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    client = serve()
+    addresses = [f"https://pictures.example/{number}.png" for number in range(3)]
+    client.post("/batches", json={"uuid": "summer", "image_urls": addresses})
+    page.goto(f"{client.base_url}/#batch=summer")
+    expect(page.locator("#batch-line")).to_have_text("processing: 0 of 3 pictures")
+    expect(page.locator("#batch-coco")).to_be_hidden()
+    repository = JobRepository(api_store)
+    repository.batch_work.advance(10, datetime.now(UTC))
+    finish_job(api_store, "batch-summer-000001", error=NotAnImage("This is a text."))
+    for index in (0, 2):
+        finish_job(api_store, f"batch-summer-{index:06d}", SMALL)
+    repository.batch_work.advance(10, datetime.now(UTC))
+    expect(page.locator("#batch-line")).to_have_text("completed: 3 of 3 pictures")
+    expect(page.locator("#batch-failed li")).to_have_text(f"{addresses[1]} This is a text.")
+    expect(page.locator("#batch-cancel")).to_be_hidden()
+    with page.expect_download() as download:
+        page.click("#batch-coco")
+    assert download.value.suggested_filename == "summer.coco.json"
+    page.click("#batch-failed a")
+    expect(page.locator("#reason")).to_contain_text("This is a text.")
+    expect(page.locator("#batch")).to_be_hidden()
+
+
+def test_a_batch_is_cancelled_from_the_page(page: Page, serve: Serve, api_store: Store) -> None:
+    client = serve()
+    urls = ["https://pictures.example/1.png"]
+    client.post("/batches", json={"uuid": "summer", "image_urls": urls})
+    page.goto(f"{client.base_url}/#batch=summer")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.click("#batch-cancel")
+    page.wait_for_timeout(200)
+    JobRepository(api_store).batch_work.advance(10, datetime.now(UTC))
+    expect(page.locator("#batch-line")).to_have_text("cancelled: 1 of 1 picture")
+
+
+def test_a_batch_that_is_not_there_is_said(page: Page, serve: Serve) -> None:
+    opened(page, serve, "#batch=winter")
+    expect(page.locator("#notice")).to_contain_text("Batch winter does not exist")

@@ -1,0 +1,150 @@
+"""A batch against as many single jobs, a lone picture beside a batch, and the status of a batch.
+
+All pictures are fetched from a host on this machine.
+"""
+
+import secrets
+import statistics
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import cycle
+from typing import Any
+
+import httpx
+
+from benchmarks.bursts import SENDERS, send_one
+from benchmarks.options import Options
+from benchmarks.pictures import write_scenes
+from benchmarks.progress import say
+from benchmarks.running_stack import RunningStack, running_stack
+from benchmarks.tables import Row, row_of
+from seg_pipeline_tests.serving import serving
+
+JOBS, QUICK_JOBS = 300, 96
+SMALL, LARGE = 20, 2000
+ASKED = 60
+LONE = 12
+GIVE_UP_SECONDS = 1800
+
+
+def measure(options: Options) -> list[Row]:
+    """Jobs and batches in turn, then lone pictures without and beside a batch, then the status."""
+    pictures = write_scenes(options.folder / "pictures", 20)
+    count, rounds = options.scaled(JOBS, QUICK_JOBS), options.scaled(options.rounds, 2)
+    with _host([path.read_bytes() for path in pictures]) as host:
+        folder = options.folder / "stack"
+        with (
+            running_stack(folder, options.model, allow_private_urls=True) as stack,
+            httpx.Client(base_url=stack.url, timeout=60) as client,
+        ):
+            _single(client, stack, _addresses(host, 16))  # loads the model
+            sides = [_round(client, stack, host, count) for _ in range(rounds)]
+            quiet = [send_one(client, pictures[turn])[0] for turn in range(LONE)]
+            large = _create(client, _addresses(host, LARGE))
+            time.sleep(5)  # the first portions are under way
+            beside = [send_one(client, pictures[turn])[0] for turn in range(LONE)]
+            of_large = _status_milliseconds(client, large)
+            client.delete(f"/batches/{large}").raise_for_status()
+            small = _create(client, _addresses(host, SMALL))
+            of_small = _status_milliseconds(client, small)
+    return _rows(count, sides, (quiet, beside), (of_small, of_large))
+
+
+def _rows(
+    count: int,
+    sides: list[tuple[float, float]],
+    lone: tuple[list[float], list[float]],
+    status: tuple[list[float], list[float]],
+) -> list[Row]:
+    seconds = ", ".join(f"{single:.1f} and {batch:.1f} s" for single, batch in sides)
+    ratios = [single / batch for single, batch in sides]
+    figure = f"a batch of {count} addresses: pictures a second, over those of as many single jobs"
+    slower = statistics.median(status[1]) / statistics.median(status[0])
+    return [
+        row_of(figure, ratios, "", "0.9", seconds),
+        row_of("a lone upload, quiet", lone[0], "s"),
+        row_of(f"a lone upload, a batch of {LARGE} under way", lone[1], "s"),
+        row_of(f"the status of a batch of {SMALL}", status[0], "ms"),
+        row_of(f"the status of a batch of {LARGE}", status[1], "ms"),
+        Row("the second over the first", f"{slower:.2f}", "medians", "about 1"),
+    ]
+
+
+def _round(client: httpx.Client, stack: RunningStack, host: str, count: int) -> tuple[float, float]:
+    """The seconds of single jobs, and those of a batch."""
+    single = _single(client, stack, _addresses(host, count))
+    batch = _batch(client, _addresses(host, count))
+    say(f"batches: single jobs {single:.1f} s, a batch {batch:.1f} s")
+    return single, batch
+
+
+def _single(client: httpx.Client, stack: RunningStack, addresses: Iterable[str]) -> float:
+    begin, name = time.perf_counter(), secrets.token_hex(4)
+    wanted = {f"{name}-{index}": address for index, address in enumerate(addresses)}
+
+    def send(pair: tuple[str, str]) -> None:
+        body = {"uuid": pair[0], "image_url": pair[1]}
+        client.post("/jobs", json=body).raise_for_status()
+
+    with ThreadPoolExecutor(SENDERS) as senders:
+        list(senders.map(send, wanted.items()))
+    for uuid in wanted:
+        _until(lambda uuid=uuid: stack.has_finished(uuid), begin)
+    return time.perf_counter() - begin
+
+
+def _batch(client: httpx.Client, addresses: Iterable[str]) -> float:
+    begin, uuid = time.perf_counter(), _create(client, addresses)
+    _until(lambda: _status(client, uuid)["completed_at"] is not None, begin)
+    return time.perf_counter() - begin
+
+
+def _create(client: httpx.Client, addresses: Iterable[str]) -> str:
+    answer = client.post("/batches", json=[*addresses])
+    answer.raise_for_status()
+    return str(answer.json()["uuid"])
+
+
+def _status(client: httpx.Client, uuid: str) -> dict[str, Any]:
+    batch: dict[str, Any] = client.get(f"/batches/{uuid}").raise_for_status().json()
+    return batch
+
+
+def _status_milliseconds(client: httpx.Client, uuid: str) -> list[float]:
+    taken = []
+    for _ in range(ASKED):
+        begin = time.perf_counter()
+        _status(client, uuid)
+        taken.append(1000 * (time.perf_counter() - begin))
+        time.sleep(0.05)
+    return taken
+
+
+def _until(happened: Any, begin: float) -> None:
+    while not happened():
+        if time.perf_counter() - begin > GIVE_UP_SECONDS:
+            raise SystemExit("the pictures were not worked off in time")
+        time.sleep(0.05)
+
+
+def _addresses(host: str, count: int) -> list[str]:
+    """Addresses that differ, so that none of them is a duplicate."""
+    name = secrets.token_hex(4)
+    return [f"{host}/{name}-{index}.jpg" for index in range(count)]
+
+
+@contextmanager
+def _host(pictures: list[bytes]) -> Iterator[str]:
+    """A host that has a picture at each address."""
+    turns = cycle(pictures)
+
+    def answer(_: dict[str, Any], start_response: Any) -> list[bytes]:
+        body = next(turns)
+        size = ("Content-Length", str(len(body)))
+        start_response("200 OK", [("Content-Type", "image/jpeg"), size])
+        return [body]
+
+    with serving(answer) as url:
+        yield url
