@@ -10,6 +10,12 @@ Further jobs wait as markers, which cost nothing else.
 """
 
 
+RUN_SECONDS = 2.0
+"""How long a run of a client's batch lasts: long enough to cost little more than one of 32."""
+
+FIRST_SIZE = 8
+"""Pictures of such a run while it is not known how long one takes."""
+
 FAILED_RUN_PAUSE_SECONDS = 1.0
 """The pause between two runs that only record a failed fetch, while other jobs wait."""
 
@@ -46,6 +52,17 @@ def room_for_runs(runs_in_progress: int, workers: int) -> int:
     No worker counts as one.
     """
     return max(0, RUNS_PER_WORKER * max(workers, 1) - runs_in_progress)
+
+
+def size_for_batches(picture_seconds: float | None, batch_size: int) -> int:
+    """How many pictures of a client's batch one run takes: such that it lasts some two seconds.
+
+    A job of its own waits for the runs that a worker has in hand. `picture_seconds` are the
+    model's, None if not known yet.
+    """
+    if picture_seconds is None:
+        return min(FIRST_SIZE, batch_size)
+    return max(1, min(batch_size, int(RUN_SECONDS / max(picture_seconds, 0.001))))
 
 
 def split_into_batches(uuids: Sequence[str], workers: int, batch_size: int) -> list[list[str]]:

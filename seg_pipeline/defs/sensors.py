@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from itertools import chain
 
 import dagster as dg
 
@@ -11,6 +10,7 @@ from seg_pipeline.defs.batching import (
     RUNS_PER_WORKER,
     FailedRunPace,
     room_for_runs,
+    size_for_batches,
     split_into_batches,
 )
 from seg_pipeline.defs.jobs import segment_images
@@ -126,7 +126,7 @@ def _batches(stage_context: StageContext, room: int, workers: int) -> list[list[
     A failed fetch fails its run, which should delay no other job.
     """
     ready, failed = stage_context.repository.claims.waiting_by_picture(JOBS_PER_TICK)
-    batches = _split(ready, room, workers, stage_context.settings.batch_size)
+    batches = _split(stage_context, ready, room, workers)
     now = time.monotonic()
     if ready:
         FAILED_RUN_PACE.note_ready(now)
@@ -136,13 +136,20 @@ def _batches(stage_context: StageContext, room: int, workers: int) -> list[list[
     return batches + [[uuid] for uuid in failed[: min(room, max(1, workers))]]
 
 
-def _split(ready: Sequence[str], room: int, workers: int, batch_size: int) -> list[list[str]]:
+def _split(
+    stage_context: StageContext, ready: Sequence[str], room: int, workers: int
+) -> list[list[str]]:
     """The first jobs in runs; a job of its own waits for none that is part of a client's batch."""
+    batch_size = stage_context.settings.batch_size
     chosen = ready[: room * batch_size]
     lone = [uuid for uuid in chosen if batch_of(uuid) is None]
     others = [uuid for uuid in chosen if batch_of(uuid) is not None]
-    runs = (split_into_batches(uuids, workers, batch_size) for uuids in (lone, others))
-    return [*chain.from_iterable(runs)][:room]
+    runs = split_into_batches(lone, workers, batch_size)
+    if others:
+        seconds = stage_context.repository.batches.picture_seconds(batch_of(others[0]) or "")
+        size = size_for_batches(seconds, batch_size)
+        runs += split_into_batches(others, workers, size)
+    return runs[:room]
 
 
 def _wait_for_room(instance: dg.DagsterInstance, workers: int, deadline: float) -> int:

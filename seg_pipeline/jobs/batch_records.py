@@ -124,6 +124,8 @@ class Progress:
     changed_at: Moment
     ended_at: Moment | None = None
     samples: tuple[Sample, ...] = ()
+    picture_seconds: float | None = None
+    """What the model takes for a picture, by the last ones that ended."""
     refused: Mapping[int, FailureReason] = field(default_factory=dict)
 
     @classmethod

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
+from statistics import median
 
 from seg_pipeline.domain import batch_of, index_in_batch
 from seg_pipeline.errors import (
@@ -23,7 +24,7 @@ from seg_pipeline.jobs.batches import CANCEL, Batches
 from seg_pipeline.jobs.cancels import Cancels
 from seg_pipeline.jobs.markers import each_marker, marker_name
 from seg_pipeline.jobs.outbox import Outbox
-from seg_pipeline.jobs.records import FailureReason, Timing, failed_result
+from seg_pipeline.jobs.records import FailureReason, Result, Timing, failed_result
 from seg_pipeline.jobs.results import Results
 from seg_pipeline.jobs.stored_jobs import read_job, read_result
 from seg_pipeline.store import ObjectInfo, Store, keys
@@ -31,6 +32,9 @@ from seg_pipeline.store.serialization import write
 
 LEAST_WINDOW = 8
 """Jobs that a batch may have under way, however many batches there are."""
+
+MODEL = "segments"
+"""The stage whose seconds are the model's."""
 
 PER_PASS = 64
 PICTURES_PER_PASS = 8
@@ -145,7 +149,7 @@ class BatchWork:
         """The progress is written before the markers go that it counts."""
         before = self._batches.progress(batch)
         progress = self._counted(batch, before, todo, passing)
-        if progress is not before and todo.marker is None:  # its new end is to be told
+        if progress.states != before.states and todo.marker is None:  # its new end is to be told
             self._store.create(keys.batch_work(batch.id), b"")
         if todo.is_cancelled:
             progress = self._cancelled(batch, progress, passing.now)
@@ -163,24 +167,31 @@ class BatchWork:
 
     def _counted(self, batch: Batch, progress: Progress, todo: _Todo, passing: _Pass) -> Progress:
         looked = progress.indices(EntryState.OPEN) if passing.look else []
-        ends = self._ends(batch, progress, {*todo.news.values(), *looked})
-        after = progress.with_states(ends, passing.now)
+        results = self._read_ends(batch, progress, {*todo.news.values(), *looked})
+        states = {
+            index: state_of(result) if result else EntryState.CANCELLED
+            for index, result in results.items()
+        }
+        after = progress.with_states(states, passing.now)
         passing.report.counted += after.ended - progress.ended
-        return after
+        seconds = [
+            each.seconds[MODEL] for each in results.values() if each and MODEL in each.seconds
+        ]
+        return replace(after, picture_seconds=round(median(seconds), 4)) if seconds else after
 
-    def _ends(
+    def _read_ends(
         self, batch: Batch, progress: Progress, indices: Collection[int]
-    ) -> dict[int, EntryState]:
-        """The states of those entries whose jobs have ended, or are gone."""
+    ) -> dict[int, Result | None]:
+        """The results of those entries whose jobs have ended; None if the job is gone."""
         known = sorted(index for index in indices if index < batch.total)
         reads = [partial(read_result, self._store, batch.uuid(index)) for index in known]
-        ends: dict[int, EntryState] = {}
+        results: dict[int, Result | None] = {}
         for index, stored in zip(known, self._store.at_once(reads), strict=True):
             if stored is not None:
-                ends[index] = state_of(stored.result)
+                results[index] = stored.result
             elif progress.states[index] == EntryState.OPEN and self._is_gone(batch.uuid(index)):
-                ends[index] = EntryState.CANCELLED
-        return ends
+                results[index] = None
+        return results
 
     def _is_gone(self, uuid: str) -> bool:
         return self._store.head(keys.request(uuid)) is None

@@ -90,9 +90,10 @@ class Batches:
         is_ours = stored is not None and len(stored.states) == batch.total
         return stored if stored is not None and is_ours else Progress.begin(batch)
 
-    def entry(self, batch: Batch, index: int) -> Entry:
-        """One entry. Raises BatchNotFound if the batch is being deleted."""
-        return self._portion(batch, index // PORTION)[index % PORTION]
+    def picture_seconds(self, batch_id: str) -> float | None:
+        """What the model takes for a picture of the batch; None if none has ended yet."""
+        stored = load(self._store, Progress, keys.batch_progress(batch_id))
+        return stored.picture_seconds if stored else None
 
     def entries(self, batch: Batch) -> Iterator[Entry]:
         """All entries, a portion at a time. Raises BatchNotFound."""

@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seg_pipeline.defs.batching import FailedRunPace, room_for_runs, split_into_batches
+from seg_pipeline.defs.batching import (
+    FailedRunPace,
+    room_for_runs,
+    size_for_batches,
+    split_into_batches,
+)
 
 
 @pytest.mark.parametrize(
@@ -53,3 +58,17 @@ class TestFailedRunPace:
         pace.note_asked(109.5)
         assert not pace.allows(109.9)
         assert pace.allows(110)
+
+
+@pytest.mark.parametrize(
+    ("picture_seconds", "size"), [(None, 8), (0.0, 32), (0.02, 32), (0.2, 10), (1.9, 1), (60, 1)]
+)
+def test_a_run_of_a_clients_batch_lasts_some_two_seconds(
+    picture_seconds: float | None, size: int
+) -> None:
+    assert size_for_batches(picture_seconds, 32) == size
+
+
+def test_it_has_no_more_pictures_than_any_run() -> None:
+    assert size_for_batches(None, 4) == 4
+    assert size_for_batches(0.001, 4) == 4

@@ -15,6 +15,7 @@ from seg_pipeline_tests.builders import (
     error_of,
     make_job,
     make_picture,
+    make_result,
     picture_bytes,
     waiting_uuids,
 )
@@ -244,3 +245,14 @@ def test_a_batch_that_nobody_is_told_of_has_no_delivery(repository: JobRepositor
     finish_waiting(repository)
     advance(repository)
     assert repository.store.list(keys.OUTBOX) == []
+
+
+def test_what_the_model_takes_for_a_picture_is_noted(repository: JobRepository) -> None:
+    batch = accept_batch(repository)
+    advance(repository)
+    assert repository.batches.picture_seconds(ID) is None
+    for index, seconds in enumerate((0.1, 0.2, 0.9)):
+        result = make_result(batch.uuid(index), seconds={"segments": seconds, "result": 9.0})
+        repository.results.finish(result)
+    assert advance(repository).picture_seconds == 0.2
+    assert repository.batches.picture_seconds(ID) == 0.2
