@@ -10,10 +10,11 @@ Further jobs wait as markers, which cost nothing else.
 """
 
 
-RUN_SECONDS = 2.0
-"""How long a run of a client's batch lasts: long enough to cost little more than one of 32."""
+RUN_SECONDS = 10.0
+"""Of all stages, in a run of a client's batch. They overlap, so that it lasts half of it or so. A
+run costs half a second of a core, however many pictures it has."""
 
-FIRST_SIZE = 8
+FIRST_SIZE = 16
 """Pictures of such a run while it is not known how long one takes."""
 
 FAILED_RUN_PAUSE_SECONDS = 1.0
@@ -55,10 +56,10 @@ def room_for_runs(runs_in_progress: int, workers: int) -> int:
 
 
 def size_for_batches(picture_seconds: float | None, batch_size: int) -> int:
-    """How many pictures of a client's batch one run takes: such that it lasts some two seconds.
+    """How many pictures of a client's batch one run takes: such that it lasts some five seconds.
 
-    A job of its own waits for the runs that a worker has in hand. `picture_seconds` are the
-    model's, None if not known yet.
+    A job of its own waits for the runs that a worker has in hand. `picture_seconds` are those of
+    all stages, None if not known yet.
     """
     if picture_seconds is None:
         return min(FIRST_SIZE, batch_size)

@@ -125,7 +125,7 @@ class Progress:
     ended_at: Moment | None = None
     samples: tuple[Sample, ...] = ()
     picture_seconds: float | None = None
-    """What the model takes for a picture, by the last ones that ended."""
+    """What all stages take for a picture, by the last ones that ended; they overlap."""
     refused: Mapping[int, FailureReason] = field(default_factory=dict)
 
     @classmethod

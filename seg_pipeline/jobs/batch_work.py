@@ -5,6 +5,7 @@ One process at a time does it, and may die at any write: what it did not record 
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -33,9 +34,7 @@ from seg_pipeline.store.serialization import write
 LEAST_WINDOW = 8
 """Jobs that a batch may have under way, however many batches there are."""
 
-MODEL = "segments"
-"""The stage whose seconds are the model's."""
-
+ACCEPTED_AT_ONCE = 8
 PER_PASS = 64
 PICTURES_PER_PASS = 8
 """Jobs of a batch that one pass accepts; fewer with pictures, which are in memory meanwhile."""
@@ -174,9 +173,8 @@ class BatchWork:
         }
         after = progress.with_states(states, passing.now)
         passing.report.counted += after.ended - progress.ended
-        seconds = [
-            each.seconds[MODEL] for each in results.values() if each and MODEL in each.seconds
-        ]
+        good = [result for result in results.values() if result and not result.error]
+        seconds = [sum(result.seconds.values()) for result in good]
         return replace(after, picture_seconds=round(median(seconds), 4)) if seconds else after
 
     def _read_ends(
@@ -209,7 +207,7 @@ class BatchWork:
         ]
         refused = {
             index: reason
-            for index, reason in zip(entries, self._store.at_once(calls), strict=True)
+            for index, reason in zip(entries, _side_by_side(calls), strict=True)
             if reason is not None
         }
         passing.report.accepted += len(entries) - len(refused)
@@ -278,6 +276,14 @@ class BatchWork:
 
     def _drop(self, markers: Sequence[str]) -> None:
         self._store.at_once([partial(self._store.delete, key) for key in markers])
+
+
+def _side_by_side(
+    calls: Sequence[Callable[[], FailureReason | None]],
+) -> list[FailureReason | None]:
+    """The results of acceptances, each of which waits for the disk, or for the bucket."""
+    with ThreadPoolExecutor(ACCEPTED_AT_ONCE, thread_name_prefix="batches") as pool:
+        return [*pool.map(lambda call: call(), calls)]
 
 
 def _affordable(entries: Mapping[int, Entry]) -> dict[int, Entry]:

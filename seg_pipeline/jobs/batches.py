@@ -91,7 +91,7 @@ class Batches:
         return stored if stored is not None and is_ours else Progress.begin(batch)
 
     def picture_seconds(self, batch_id: str) -> float | None:
-        """What the model takes for a picture of the batch; None if none has ended yet."""
+        """What all stages take for a picture of the batch; None if none has ended yet."""
         stored = load(self._store, Progress, keys.batch_progress(batch_id))
         return stored.picture_seconds if stored else None
 

@@ -61,9 +61,9 @@ class TestFailedRunPace:
 
 
 @pytest.mark.parametrize(
-    ("picture_seconds", "size"), [(None, 8), (0.0, 32), (0.02, 32), (0.2, 10), (1.9, 1), (60, 1)]
+    ("picture_seconds", "size"), [(None, 16), (0.0, 32), (0.02, 32), (0.5, 20), (6, 1), (60, 1)]
 )
-def test_a_run_of_a_clients_batch_lasts_some_two_seconds(
+def test_a_run_of_a_clients_batch_lasts_some_seconds(
     picture_seconds: float | None, size: int
 ) -> None:
     assert size_for_batches(picture_seconds, 32) == size

@@ -247,12 +247,12 @@ def test_a_batch_that_nobody_is_told_of_has_no_delivery(repository: JobRepositor
     assert repository.store.list(keys.OUTBOX) == []
 
 
-def test_what_the_model_takes_for_a_picture_is_noted(repository: JobRepository) -> None:
+def test_what_a_picture_takes_is_noted(repository: JobRepository) -> None:
     batch = accept_batch(repository)
     advance(repository)
     assert repository.batches.picture_seconds(ID) is None
     for index, seconds in enumerate((0.1, 0.2, 0.9)):
-        result = make_result(batch.uuid(index), seconds={"segments": seconds, "result": 9.0})
+        result = make_result(batch.uuid(index), seconds={"segments": seconds, "cutouts": 0.5})
         repository.results.finish(result)
-    assert advance(repository).picture_seconds == 0.2
-    assert repository.batches.picture_seconds(ID) == 0.2
+    assert advance(repository).picture_seconds == 0.7
+    assert repository.batches.picture_seconds(ID) == 0.7
