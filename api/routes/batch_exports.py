@@ -21,7 +21,7 @@ from api.service import Service, ServiceDep, about_job, in_thread
 from seg_pipeline.domain import check_batch_id, shown_model
 from seg_pipeline.exports import Export, ExportedPicture, PictureSet, coco_of_many
 from seg_pipeline.jobs.answers import finished_job
-from seg_pipeline.jobs.batch_records import Batch, Entry, EntryState, Progress
+from seg_pipeline.jobs.batch_records import Batch, BatchProgress, Entry, EntryState
 from seg_pipeline.jobs.job_files import JobFiles
 from seg_pipeline.store.serialization import to_document
 
@@ -79,7 +79,7 @@ async def get_batch_export(
 router.head("/batches/{uuid}/export", include_in_schema=False)(get_batch_export)
 
 
-def _ended(service: Service, batch: Batch) -> Progress:
+def _ended(service: Service, batch: Batch) -> BatchProgress:
     """How the batch ended; blocking. Raises JobInProgress if it has not."""
     progress = service.repository.batches.progress(batch)
     if progress.ended_at is None:
@@ -90,7 +90,7 @@ def _ended(service: Service, batch: Batch) -> Progress:
     return progress
 
 
-def _pictures(service: Service, batch: Batch, progress: Progress, base_url: str) -> PictureSet:
+def _pictures(service: Service, batch: Batch, progress: BatchProgress, base_url: str) -> PictureSet:
     title = f"Batch {batch.id}, segmented by {shown_model(batch.model)}"
     reader = _Reader(service, batch, progress, base_url)
     return PictureSet(title, progress.changed_at, reader.pictures)
@@ -102,7 +102,7 @@ class _Reader:
 
     service: Service
     batch: Batch
-    progress: Progress
+    progress: BatchProgress
     base_url: str
 
     def pictures(self) -> Iterator[tuple[int, Export]]:
@@ -128,7 +128,7 @@ class _Reader:
         return Export(picture, JobFiles(self.service.store, uuid))
 
 
-def _headers(batch: Batch, progress: Progress) -> dict[str, str]:
+def _headers(batch: Batch, progress: BatchProgress) -> dict[str, str]:
     """A weak tag, since a file made again may differ in what does not matter."""
     made_of = (batch.id, progress.states, progress.changed_at.isoformat(), version("seg-pipeline"))
     tag = hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]

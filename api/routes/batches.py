@@ -20,7 +20,7 @@ from api.views import page_response, record_response
 from seg_pipeline.domain import BATCH_ID_PATTERN, check_batch_id
 from seg_pipeline.errors import InvalidRequest
 from seg_pipeline.jobs.batch_answers import BatchAnswer, BatchJob, batch_answer
-from seg_pipeline.jobs.batch_records import Batch, BatchStatus, EntryState, Progress
+from seg_pipeline.jobs.batch_records import Batch, BatchProgress, BatchStatus, EntryState
 from seg_pipeline.store.serialization import to_document
 
 router = APIRouter(prefix="/batches", tags=["batches"], dependencies=[RequireKey])
@@ -275,7 +275,7 @@ class _JobView:
 
     service: Service
     batch: Batch
-    progress: Progress
+    progress: BatchProgress
 
     def job(self, index: int, name: str) -> BatchJob:
         """One of them."""
@@ -287,7 +287,9 @@ class _JobView:
         return BatchJob(index=index, name=name, uuid=uuid, status=_STATUSES[state], error=error)
 
 
-def _indices(progress: Progress, status: EntryStatus | None, limit: int, after: int) -> list[int]:
+def _indices(
+    progress: BatchProgress, status: EntryStatus | None, limit: int, after: int
+) -> list[int]:
     if status is None:
         return [*range(after + 1, min(after + 1 + limit, len(progress.states)))]
     return progress.indices(_STATES[status], limit, after)

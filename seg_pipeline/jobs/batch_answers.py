@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from seg_pipeline.domain import Moment, shown_model
-from seg_pipeline.jobs.batch_records import Batch, BatchStatus, EntryState, Problem, Progress
+from seg_pipeline.jobs.batch_records import Batch, BatchProgress, BatchStatus, EntryState, Problem
 from seg_pipeline.jobs.batches import expires_at
 from seg_pipeline.jobs.records import FailureReason
 from seg_pipeline.store.serialization import OPTIONAL
@@ -82,7 +82,7 @@ class BatchJob:
 
 
 def batch_answer(
-    batch: Batch, progress: Progress, now: datetime, live_uuids: Collection[str] = ()
+    batch: Batch, progress: BatchProgress, now: datetime, live_uuids: Collection[str] = ()
 ) -> BatchAnswer:
     """The batch as it stands now; `live_uuids` are the jobs that workers have."""
     rate = progress.per_second(now)
@@ -103,7 +103,7 @@ def batch_answer(
     )
 
 
-def batch_end(batch: Batch, progress: Progress, base_url: str) -> BatchEnd:
+def batch_end(batch: Batch, progress: BatchProgress, base_url: str) -> BatchEnd:
     """What the app server is told of a batch that has ended so."""
     address = f"{base_url.rstrip('/')}/batches/{batch.id}"
     return BatchEnd(
@@ -122,7 +122,7 @@ def batch_end(batch: Batch, progress: Progress, base_url: str) -> BatchEnd:
     )
 
 
-def _counts(batch: Batch, progress: Progress, live_uuids: Collection[str]) -> BatchCounts:
+def _counts(batch: Batch, progress: BatchProgress, live_uuids: Collection[str]) -> BatchCounts:
     under_way = progress.indices(EntryState.OPEN)
     processing = sum(batch.uuid(index) in live_uuids for index in under_way)
     return BatchCounts(

@@ -114,7 +114,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Progress:
+class BatchProgress:
     """`progress.json`: the state of each entry, a letter of `EntryState` each.
 
     The sensor alone writes it. `refused` says why an entry could not become a job.

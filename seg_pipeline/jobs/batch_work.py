@@ -20,7 +20,7 @@ from seg_pipeline.errors import (
     StoreUnavailable,
 )
 from seg_pipeline.jobs.acceptance import Acceptance
-from seg_pipeline.jobs.batch_records import Batch, Entry, EntryState, Progress, state_of
+from seg_pipeline.jobs.batch_records import Batch, BatchProgress, Entry, EntryState, state_of
 from seg_pipeline.jobs.batches import CANCEL, Batches
 from seg_pipeline.jobs.cancels import Cancels
 from seg_pipeline.jobs.markers import each_marker, marker_name
@@ -164,7 +164,9 @@ class BatchWork:
         if todo.marker is not None and progress.is_over:
             self._end(batch, before, progress, passing)
 
-    def _counted(self, batch: Batch, progress: Progress, todo: _Todo, passing: _Pass) -> Progress:
+    def _counted(
+        self, batch: Batch, progress: BatchProgress, todo: _Todo, passing: _Pass
+    ) -> BatchProgress:
         looked = progress.indices(EntryState.OPEN) if passing.look else []
         results = self._read_ends(batch, progress, {*todo.news.values(), *looked})
         states = {
@@ -178,7 +180,7 @@ class BatchWork:
         return replace(after, picture_seconds=round(median(seconds), 4)) if seconds else after
 
     def _read_ends(
-        self, batch: Batch, progress: Progress, indices: Collection[int]
+        self, batch: Batch, progress: BatchProgress, indices: Collection[int]
     ) -> dict[int, Result | None]:
         """The results of those entries whose jobs have ended; None if the job is gone."""
         known = sorted(index for index in indices if index < batch.total)
@@ -195,8 +197,8 @@ class BatchWork:
         return self._store.head(keys.request(uuid)) is None
 
     def _expanded(
-        self, batch: Batch, progress: Progress, passing: _Pass
-    ) -> tuple[Progress, Mapping[int, Entry]]:
+        self, batch: Batch, progress: BatchProgress, passing: _Pass
+    ) -> tuple[BatchProgress, Mapping[int, Entry]]:
         """The progress after the acceptance of the next entries, and these."""
         room = min(PER_PASS, passing.share - progress.count(EntryState.OPEN))
         indices = progress.indices(EntryState.WAITING, limit=max(0, room))
@@ -239,7 +241,7 @@ class BatchWork:
             return None
         return self._store.get(keys.batch_picture(batch.id, index, entry.sha256))
 
-    def _cancelled(self, batch: Batch, progress: Progress, now: datetime) -> Progress:
+    def _cancelled(self, batch: Batch, progress: BatchProgress, now: datetime) -> BatchProgress:
         """Ends what waits, and has stopped what a worker has."""
         for index in progress.indices(EntryState.OPEN):
             self._cancel_job(batch.uuid(index), now)
@@ -256,7 +258,9 @@ class BatchWork:
             result = failed_result(job, JobCancelled(uuid), Timing(now, now))
             self._results.finish(result, keep_earlier=True)
 
-    def _end(self, batch: Batch, before: Progress, progress: Progress, passing: _Pass) -> None:
+    def _end(
+        self, batch: Batch, before: BatchProgress, progress: BatchProgress, passing: _Pass
+    ) -> None:
         """Has the app server told, and takes the batch from the list of work, once it rests."""
         if before.ended_at is not None and not self._rests(batch, progress, passing):
             return
@@ -265,7 +269,7 @@ class BatchWork:
         self._store.delete(keys.batch_work(batch.id))
         passing.report.ended.append(batch.id)
 
-    def _rests(self, batch: Batch, progress: Progress, passing: _Pass) -> bool:
+    def _rests(self, batch: Batch, progress: BatchProgress, passing: _Pass) -> bool:
         """Whether nothing of a batch that had ended is run again."""
         backfill_id = self._batches.rerun(batch)
         if backfill_id is not None:
@@ -302,7 +306,7 @@ def _pictures(batch: Batch, accepted: Mapping[int, Entry]) -> list[str]:
     ]
 
 
-def _ended(progress: Progress, now: datetime) -> Progress:
+def _ended(progress: BatchProgress, now: datetime) -> BatchProgress:
     if progress.ended_at is None and progress.is_over:
         return replace(progress, ended_at=now, samples=())
     return progress

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from seg_pipeline.errors import BatchConflict, BatchNotFound, ObjectNotFound
-from seg_pipeline.jobs.batch_records import PORTION, Batch, Entry, Portion, Progress
+from seg_pipeline.jobs.batch_records import PORTION, Batch, BatchProgress, Entry, Portion
 from seg_pipeline.jobs.outbox import Outbox
 from seg_pipeline.jobs.removal import Removal
 from seg_pipeline.store import Store, keys
@@ -83,16 +83,16 @@ class Batches:
         """The batch as it was requested, if there is one."""
         return load(self._store, Batch, keys.batch_request(batch_id))
 
-    def progress(self, batch: Batch) -> Progress:
+    def progress(self, batch: Batch) -> BatchProgress:
         """How far the batch has come, as the sensor last saw it: two small files, however many
         jobs there are."""
-        stored = load(self._store, Progress, keys.batch_progress(batch.id))
+        stored = load(self._store, BatchProgress, keys.batch_progress(batch.id))
         is_ours = stored is not None and len(stored.states) == batch.total
-        return stored if stored is not None and is_ours else Progress.begin(batch)
+        return stored if stored is not None and is_ours else BatchProgress.begin(batch)
 
     def picture_seconds(self, batch_id: str) -> float | None:
         """What all stages take for a picture of the batch; None if none has ended yet."""
-        stored = load(self._store, Progress, keys.batch_progress(batch_id))
+        stored = load(self._store, BatchProgress, keys.batch_progress(batch_id))
         return stored.picture_seconds if stored else None
 
     def entries(self, batch: Batch) -> Iterator[Entry]:
@@ -176,7 +176,7 @@ class Batches:
         return portion.entries
 
 
-def expires_at(batch: Batch, progress: Progress) -> datetime | None:
+def expires_at(batch: Batch, progress: BatchProgress) -> datetime | None:
     """When the files of the batch's jobs may be removed; None before the batch has ended."""
     if progress.ended_at is None:
         return None

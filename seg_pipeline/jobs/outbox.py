@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 
 from seg_pipeline.domain import Job
 from seg_pipeline.errors import JobNotFound, NothingToTell
-from seg_pipeline.jobs.batch_records import Batch, Progress
+from seg_pipeline.jobs.batch_records import Batch, BatchProgress
 from seg_pipeline.jobs.deliveries import Delivery, DeliveryState
 from seg_pipeline.jobs.parked_notes import ParkedNote, park
 from seg_pipeline.jobs.records import Result, StoredResult
@@ -67,7 +67,7 @@ class DueBatch:
 
     delivery: Delivery
     batch: Batch
-    progress: Progress
+    progress: BatchProgress
 
     def keep_until(self, now: datetime) -> datetime | None:
         """See DueDelivery."""
@@ -222,11 +222,11 @@ class Outbox:
         self._replace(self.delivery(name), delivery)
         return delivery
 
-    def _ended_batch(self, name: str) -> tuple[Batch, Progress] | None:
+    def _ended_batch(self, name: str) -> tuple[Batch, BatchProgress] | None:
         """A batch that has ended and is to be told of."""
         batch_id = keys.batch_told(name) or ""
         batch = load(self.store, Batch, keys.batch_request(batch_id))
-        progress = load(self.store, Progress, keys.batch_progress(batch_id))
+        progress = load(self.store, BatchProgress, keys.batch_progress(batch_id))
         if batch is None or not batch.callback or progress is None or not progress.ended_at:
             return None
         return batch, progress

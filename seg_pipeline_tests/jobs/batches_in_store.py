@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from seg_pipeline.errors import NotAnImage
-from seg_pipeline.jobs.batch_records import Batch, Entry, Progress
+from seg_pipeline.jobs.batch_records import Batch, BatchProgress, Entry
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.pipeline.stages import fail_job
 from seg_pipeline_tests.builders import NOON, bring_picture, make_result, waiting_uuids
@@ -32,7 +32,7 @@ def accept_batch(repository: JobRepository, total: int = 3, **asked: Any) -> Bat
 
 def advance(
     repository: JobRepository, after: timedelta = timedelta(), window: int = 1000, **how: Any
-) -> Progress:
+) -> BatchProgress:
     """One pass, and how far the batch is then."""
     repository.batch_work.advance(window, NOON + after, **how)
     return repository.batches.progress(repository.batches.get(ID))

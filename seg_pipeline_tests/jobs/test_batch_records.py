@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from seg_pipeline.domain import batch_of, batch_uuid, check_uuid, index_in_batch
-from seg_pipeline.jobs.batch_records import EntryState, Progress
+from seg_pipeline.jobs.batch_records import BatchProgress, EntryState
 from seg_pipeline_tests.builders import NOON
 from seg_pipeline_tests.jobs.batches_in_store import make_batch
 
@@ -26,7 +26,7 @@ def test_other_uuids_belong_to_no_batch(uuid: str) -> None:
 
 
 def test_entries_are_found_by_their_state_in_order() -> None:
-    progress = Progress("cf.fof", NOON)
+    progress = BatchProgress("cf.fof", NOON)
     assert progress.indices(EntryState.FAILED) == [1, 3, 5]
     assert progress.indices(EntryState.FAILED, limit=1, after=1) == [3]
     assert (progress.ended, progress.is_over) == (4, False)
@@ -34,7 +34,7 @@ def test_entries_are_found_by_their_state_in_order() -> None:
 
 def test_the_rate_is_that_of_the_last_minute() -> None:
     """After a night without workers, it is soon right again."""
-    progress = Progress.begin(make_batch(1000))
+    progress = BatchProgress.begin(make_batch(1000))
     for turn in range(20):
         states = dict.fromkeys(range(20 * turn), EntryState.COMPLETED)
         progress = progress.with_states(states, NOON).sampled(NOON + 10 * turn * SECOND)
@@ -43,5 +43,5 @@ def test_the_rate_is_that_of_the_last_minute() -> None:
 
 
 def test_without_time_there_is_no_rate() -> None:
-    assert Progress.begin(make_batch()).per_second(NOON) == 0
-    assert Progress.begin(make_batch()).sampled(NOON).per_second(NOON) == 0
+    assert BatchProgress.begin(make_batch()).per_second(NOON) == 0
+    assert BatchProgress.begin(make_batch()).sampled(NOON).per_second(NOON) == 0
