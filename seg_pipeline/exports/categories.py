@@ -22,19 +22,29 @@ _UNUSED_COCO_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 COCO_IDS = tuple(number for number in range(1, 91) if number not in _UNUSED_COCO_IDS)
 """The numbers that COCO's own files give to these labels."""
 
+FIRST_FREE_ID = 91
+"""The number of what has no label beside COCO's."""
+
+UNLABELLED = "object"
+"""The label of segments whose model gives none."""
+
 
 def class_names(labels: Sequence[str]) -> list[str]:
     """All names of a dataset with these labels; the place of a name is its class number from 0."""
-    return [*COCO_LABELS] if _are_of_coco(labels) else sorted(set(labels))
+    if not _are_of_coco(labels):
+        return sorted(set(labels))
+    return [*COCO_LABELS, UNLABELLED] if UNLABELLED in labels else [*COCO_LABELS]
 
 
 def category_ids(labels: Sequence[str]) -> dict[str, int]:
     """COCO's category id of each of the labels, from 1."""
     names = class_names(labels)
-    ids = COCO_IDS if _are_of_coco(labels) else range(1, len(names) + 1)
-    numbers = dict(zip(names, ids, strict=True))
+    ids = (*COCO_IDS, FIRST_FREE_ID) if _are_of_coco(labels) else range(1, len(names) + 1)
+    numbers = dict(zip(names, ids, strict=False))
     return {label: numbers[label] for label in sorted(set(labels), key=numbers.__getitem__)}
 
 
 def _are_of_coco(labels: Sequence[str]) -> bool:
-    return bool(labels) and set(labels) <= set(COCO_LABELS)
+    """Whether all that have a label have one of COCO's, and some do."""
+    named = set(labels) - {UNLABELLED}
+    return bool(named) and named <= set(COCO_LABELS)

@@ -8,13 +8,11 @@ from urllib.parse import urlsplit
 
 from seg_pipeline.domain import Box
 from seg_pipeline.errors import ImageError, StoreError
+from seg_pipeline.exports.categories import UNLABELLED
 from seg_pipeline.imaging.mask_rows import MaskRows
 
 ORIGINAL = "original.webp"
 OVERLAY = "overlay.webp"
-
-UNLABELLED = "object"
-"""The label of segments whose model gives none."""
 
 
 class Files(Protocol):

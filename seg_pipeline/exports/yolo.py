@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from seg_pipeline.exports.categories import class_names
-from seg_pipeline.exports.pictures import ORIGINAL, UNLABELLED, Export, ExportedSegment
+from seg_pipeline.exports.categories import UNLABELLED, class_names
+from seg_pipeline.exports.pictures import ORIGINAL, Export, ExportedSegment
 from seg_pipeline.exports.rings import at_least_three, mask_line, segment_outlines
 from seg_pipeline.exports.zip_pieces import Entry, zip_pieces
 

@@ -22,6 +22,12 @@ def test_a_label_of_coco_has_one_number_in_every_picture() -> None:
         assert category_ids(labels)["dog"] == 18
 
 
+def test_masks_without_a_label_beside_cocos_leave_these_their_numbers() -> None:
+    assert class_names(["dog", "object"]) == [*COCO_LABELS, "object"]
+    assert category_ids(["object", "dog"]) == {"dog": 18, "object": 91}
+    assert category_ids(["object"]) == {"object": 1}
+
+
 def test_other_labels_are_numbered_by_the_alphabet() -> None:
     assert class_names(["disc", "bar", "disc"]) == ["bar", "disc"]
     assert category_ids(["disc", "cat"]) == {"cat": 1, "disc": 2}
