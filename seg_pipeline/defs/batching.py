@@ -66,9 +66,15 @@ def size_for_batches(picture_seconds: float | None, batch_size: int) -> int:
     return max(1, min(batch_size, int(RUN_SECONDS / max(picture_seconds, 0.001))))
 
 
-def split_into_batches(uuids: Sequence[str], workers: int, batch_size: int) -> list[list[str]]:
-    """The jobs in runs of at most `batch_size`, in order, spread evenly over the workers."""
+def split_into_batches(
+    uuids: Sequence[str], workers: int, batch_size: int, waiting: int | None = None
+) -> list[list[str]]:
+    """The jobs in runs of at most `batch_size`, in order, spread evenly over the workers.
+
+    `waiting` is how many jobs wait in all, if these are only some of them. What is left over needs
+    no share of a run's room: the workers are busy with it later.
+    """
     if not uuids:
         return []
-    size = min(batch_size, ceil(len(uuids) / max(workers, 1)))
+    size = min(batch_size, ceil(max(len(uuids), waiting or 0) / max(workers, 1)))
     return [list(uuids[start : start + size]) for start in range(0, len(uuids), size)]

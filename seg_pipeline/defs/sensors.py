@@ -144,11 +144,11 @@ def _split(
     chosen = ready[: room * batch_size]
     lone = [uuid for uuid in chosen if batch_of(uuid) is None]
     others = [uuid for uuid in chosen if batch_of(uuid) is not None]
-    runs = split_into_batches(lone, workers, batch_size)
+    runs = split_into_batches(lone, workers, batch_size, len(ready))
     if others:
         seconds = stage_context.repository.batches.picture_seconds(batch_of(others[0]) or "")
         size = size_for_batches(seconds, batch_size)
-        runs += split_into_batches(others, workers, size)
+        runs += split_into_batches(others, workers, size, len(ready))
     return runs[:room]
 
 

@@ -1,15 +1,19 @@
 """When the sensor takes what waits, and how it shares it out."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seg_pipeline.defs import sensors
 from seg_pipeline.defs.batching import (
     FailedRunPace,
     room_for_runs,
     size_for_batches,
     split_into_batches,
 )
+from seg_pipeline_tests.builders import make_context
 
 
 @pytest.mark.parametrize(
@@ -34,6 +38,22 @@ def test_jobs_are_shared_evenly_over_the_workers() -> None:
     assert [len(batch) for batch in split_into_batches(["job"] * 40, workers=2, batch_size=32)] == [
         20,
         20,
+    ]
+
+
+def test_runs_are_full_while_many_wait_even_if_one_worker_alone_has_room() -> None:
+    """With six workers runs once had six jobs of four hundred, and each run costs the daemon."""
+    (run,) = split_into_batches(["job"] * 32, workers=6, batch_size=32, waiting=400)
+    assert len(run) == 32
+    few = split_into_batches(["job"] * 12, workers=6, batch_size=32, waiting=12)
+    assert [len(batch) for batch in few] == [2] * 6
+
+
+def test_a_tick_sizes_its_runs_by_all_that_waits(tmp_path: Path) -> None:
+    waiting = [f"job-{number}" for number in range(400)]
+    assert sensors._split(make_context(tmp_path), waiting, room=2, workers=6) == [
+        waiting[:32],
+        waiting[32:64],
     ]
 
 
