@@ -108,7 +108,7 @@ function beginAsking(source, keeper = null) {
   viewer.clear();
   prompts.reset();
   byId("asked-list").replaceChildren();
-  if (source?.file) {
+  if (source?.file && !keeper) {
     showPreview(source);
     byId("picture").addEventListener("error", () => state.source === source && !state.keeper && fetchFirst(source), { once: true });
   } else if (source?.url && !keeper) {

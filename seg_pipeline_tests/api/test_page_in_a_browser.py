@@ -450,6 +450,29 @@ def test_the_keyboard_points_undoes_and_draws_a_box(
         assert asked(api_store, job_shown(page)) == {"box": [12, 8, 17, 9]}
 
 
+def test_a_finished_job_is_asked_further_and_shows_its_prompt_after_a_reload(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    with FakeWorker(api_store, LARGE, SMALL):
+        opened(page, serve)
+        page.locator("#model").select_option("demo-sam2")
+        segment(page)
+        first = job_shown(page)
+        page.get_by_label("Mask what I point at").check()
+        expect(page.locator("#result")).to_be_hidden()
+        page.mouse.click(*place(page, 7, 5))
+        expect(page.locator("#asked-list li")).to_contain_text("in all")
+        second = job_shown(page)
+        assert asked(api_store, second) == {"points": [[7, 5, 1]]}
+        stored = JobRepository(api_store)
+        assert stored.job(second).source_sha256 == stored.job(first).source_sha256
+        page.reload()
+        expect(page.locator("#marks i.on")).to_have_count(1)
+        page.mouse.click(*place(page, 8, 5))
+        expect(page.locator("#asked-list li")).to_contain_text("in all")
+    assert asked(api_store, job_shown(page)) == {"points": [[7, 5, 1], [8, 5, 1]]}
+
+
 def test_a_refused_prompt_is_a_line_and_the_next_one_goes_on(
     page: Page, serve: Serve, api_store: Store
 ) -> None:
