@@ -416,8 +416,8 @@ def test_an_app_server_that_was_told_while_the_run_went_on_is_not_told_twice(
     accept_queue_job(stage_context, "job-1")
     record = stage_context.repository.outbox.record
 
-    def record_and_deliver(stored: StoredResult) -> None:
-        record(stored)
+    def record_and_deliver(stored: StoredResult, host_id: str | None = None) -> None:
+        record(stored, host_id=host_id)
         uuid = stored.result.uuid
         delivery = stage_context.repository.outbox.delivery(uuid)
         assert delivery is not None
