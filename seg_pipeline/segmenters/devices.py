@@ -77,7 +77,7 @@ def running_errors(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except JobCancelled:
+    except (JobCancelled, ModelError):
         raise
     except Exception as error:
         if is_out_of_memory(error):

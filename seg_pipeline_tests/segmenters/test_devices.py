@@ -13,7 +13,12 @@ from seg_pipeline.errors import (
     ModelOutOfMemory,
     SegPipelineError,
 )
-from seg_pipeline.segmenters.devices import keep_compiled_in, loading_errors, running_errors
+from seg_pipeline.segmenters.devices import (
+    keep_compiled_in,
+    loading_errors,
+    raise_if_broken,
+    running_errors,
+)
 
 pytestmark = pytest.mark.process
 
@@ -116,3 +121,9 @@ def test_what_is_compiled_is_kept_where_the_operator_has_room_for_it(
     assert os.environ["TRITON_CACHE_DIR"] == str(tmp_path / "weights" / "compiled" / "triton")
     keep_compiled_in(tmp_path / "elsewhere")
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "weights" / "compiled")
+
+
+def test_what_is_an_error_of_ours_already_is_said_once() -> None:
+    with pytest.raises(DeviceBroken) as caught, running_errors("demo-yolo"):
+        raise_if_broken(ILLEGAL)
+    assert str(caught.value).count("this process can use the GPU no more") == 1
