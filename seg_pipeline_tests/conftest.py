@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -18,6 +19,11 @@ from seg_pipeline.telemetry.logs import HEARD
 from seg_pipeline_tests.aws import REGION, aws_server
 from seg_pipeline_tests.running_stack import PROFILES, Stack
 from seg_pipeline_tests.servers import postgres_server, redis_server, require_servers
+
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 
 
 @pytest.fixture(autouse=True)

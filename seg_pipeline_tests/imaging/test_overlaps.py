@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seg_pipeline.domain import Mask
@@ -27,7 +27,6 @@ def masks(draw: st.DrawFn) -> Mask:
     return mask
 
 
-@settings(deadline=None)
 @given(st.lists(masks(), min_size=1, max_size=5), st.lists(masks(), min_size=1, max_size=5))
 def test_packed_masks_share_what_masks_share(ours: list[Mask], theirs: list[Mask]) -> None:
     packed, others = [[PackedBits.of(mask) for mask in each] for each in (ours, theirs)]
@@ -39,7 +38,6 @@ def test_packed_masks_share_what_masks_share(ours: list[Mask], theirs: list[Mask
             assert abs(overlap[row, column] - mask_iou(one, other)) < 1e-9
 
 
-@settings(deadline=None)
 @given(st.lists(masks(), min_size=1, max_size=6))
 def test_among_themselves_each_pair_is_the_same_both_ways(every: list[Mask]) -> None:
     packed = [PackedBits.of(mask) for mask in every]
