@@ -194,9 +194,10 @@ def test_the_notes_say_how_it_ran(batched: Sam2Segmenter) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_compiled_it_finds_the_same(upstream: Sam2Segmenter) -> None:
     """On a GPU it is captured as well, which takes one."""
-    masks = BatchedMasks(make_predictor(), PointBatches(), points=8)
+    masks = BatchedMasks(make_predictor(), PointBatches(), points=2)
     segmenter = make_batched()
     segmenter._ours = masks
     segmenter.quicken()
