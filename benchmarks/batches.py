@@ -23,7 +23,7 @@ from benchmarks.running_stack import RunningStack, running_stack
 from benchmarks.tables import Row, row_of
 from seg_pipeline_tests.serving import serving
 
-JOBS, QUICK_JOBS = 300, 96
+JOBS, QUICK_JOBS = 300, 200
 SMALL, LARGE = 20, 2000
 ASKED = 60
 LONE = 12

@@ -19,7 +19,7 @@ RUNS_AHEAD = 4
 More would let jobs of their own wait longer, and fewer would let a worker idle.
 """
 
-BUSY_PAUSE_SECONDS, IDLE_PAUSE_SECONDS = 0.2, 0.5
+BUSY_PAUSE_SECONDS, IDLE_PAUSE_SECONDS = 0.4, 0.5
 STORE_PAUSE_SECONDS = 1.0
 
 
