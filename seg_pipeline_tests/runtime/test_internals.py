@@ -70,6 +70,7 @@ IMPORTED = {
     "dagster._core.definitions.assets.graph.asset_graph: AssetGraph",
     "dagster._core.definitions.assets.graph.asset_graph_subset: AssetGraphSubset",
     "dagster._core.definitions.events: AssetKeyPartitionKey",
+    "dagster._core.execution.backfill: BulkActionStatus",
     "dagster._core.execution.backfill: PartitionBackfill",
     "dagster._core.execution: context_creation_job",
     "dagster._core.execution: host_mode",
