@@ -48,6 +48,8 @@ def test_a_picture_comes_back_in_segments_and_files(
         assert len(await segment.save(tmp_path)) == 2
         assert len(await result.save(tmp_path)) == 7
         assert len((await result.to_coco())["annotations"]) == 2
+        task = await result.to_label_studio_polygons("a.png")
+        assert len(task["predictions"][0]["result"]) == 2
 
     with_client(service, use)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seg_client import Client, Result
-from seg_client.conversions import detection_fields
+from seg_client.conversions import detection_fields, fiftyone_fields
 from seg_pipeline_tests.api.stand_ins import DRAWING
 from seg_pipeline_tests.builders import bits, picture_bytes
 
@@ -59,3 +59,29 @@ def test_a_label_studio_task_has_rectangles_in_percent(result: Result) -> None:
         "rotation": 0,
         "rectanglelabels": ["disc"],
     }
+
+
+def test_fiftyones_detections_have_boxes_in_shares_and_masks_inside_them(result: Result) -> None:
+    first, second = fiftyone_fields(result, [each.mask() for each in result.segments])
+    assert (first["label"], first["bounding_box"], first["confidence"]) == (
+        "disc",
+        [0.25, 0.25, 0.5, 0.5],
+        0.75,
+    )
+    assert first["mask"].tolist() == [[True, True], [True, True]]
+    assert second["mask"].shape == (1, 1)
+
+
+@pytest.mark.skipif(find_spec("fiftyone") is not None, reason="FiftyOne is installed")
+def test_without_fiftyone_a_sentence_says_what_to_install(result: Result) -> None:
+    with pytest.raises(ImportError, match=r"pip install 'seg-client\[fiftyone\]'"):
+        result.to_fiftyone()
+
+
+def test_a_label_studio_task_has_polygons_in_percent(result: Result) -> None:
+    task = result.to_label_studio_polygons("/data/a.png", tag="kind")
+    first, second = task["predictions"][0]["result"]
+    assert (first["type"], first["from_name"], first["score"]) == ("polygonlabels", "kind", 0.75)
+    assert first["value"]["polygonlabels"] == ["disc"]
+    assert sorted(first["value"]["points"]) == [[25, 25], [25, 75], [75, 25], [75, 75]]
+    assert first["id"] != second["id"]

@@ -14,7 +14,12 @@ from seg_client import flows
 from seg_client.addresses import TIMEOUT, Address
 from seg_client.answers import JobAnswer, SegmentAnswer
 from seg_client.batches import AsyncBatches
-from seg_client.conversions import detections, label_studio_task
+from seg_client.conversions import (
+    detections,
+    fiftyone_detections,
+    label_studio_polygons,
+    label_studio_task,
+)
 from seg_client.errors import SegClientError
 from seg_client.events import EventReader, JobEvent
 from seg_client.images import image_of
@@ -280,9 +285,20 @@ class AsyncResult(JobAnswer):
         """supervision's `Detections`. Raises ImportError without supervision."""
         return detections(self, [await each.mask() for each in self.segments])
 
+    async def to_fiftyone(self) -> Any:
+        """FiftyOne's `Detections`. Raises ImportError without FiftyOne."""
+        return fiftyone_detections(self, [await each.mask() for each in self.segments])
+
     def to_label_studio(self, image: str, tag: str = "label") -> dict[str, Any]:
         """A task for Label Studio with a rectangle for each segment."""
         return label_studio_task(self, image, tag)
+
+    async def to_label_studio_polygons(self, image: str, tag: str = "label") -> dict[str, Any]:
+        """A task for Label Studio with a polygon for each part of each segment."""
+        client = _bound(self._client)
+        flow = flows.export(self.uuid, "polygons", client.retry_seconds, tolerance=1)
+        features = flows.document(await client.run(flow))["features"]
+        return label_studio_polygons(self, features, image, tag)
 
 
 def _bound(client: AsyncClient | None) -> AsyncClient:

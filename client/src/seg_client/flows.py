@@ -160,9 +160,14 @@ def cancel(uuid: str, retry_seconds: float) -> Flow[bool]:
     return checked((yield from exchange(send, retry_seconds))).status_code != 202
 
 
-def export(uuid: str, format: str, retry_seconds: float) -> Flow[httpx.Response]:
+def export(
+    uuid: str, format: str, retry_seconds: float, tolerance: float | None = None
+) -> Flow[httpx.Response]:
     """A completed job's segments in another format."""
-    send = Send("GET", f"{job_path(uuid)}/export", params={"format": format})
+    params: dict[str, str] = {"format": format}
+    if tolerance is not None:
+        params["tolerance"] = str(tolerance)
+    send = Send("GET", f"{job_path(uuid)}/export", params=params)
     return checked((yield from exchange(send, retry_seconds)))
 
 
