@@ -20,7 +20,7 @@ from api.schemas import JobOptions, JobRequest, UploadOptions
 from api.service import Service, about_job, in_thread
 from api.spool import Spool
 from api.uploads import BodyReader, announced_bytes, is_multipart, media_type
-from seg_pipeline.domain import Job, check_client_uuid, check_model
+from seg_pipeline.domain import Job, Priority, check_client_uuid, check_model
 from seg_pipeline.errors import InvalidRequest, StoreError
 from seg_pipeline.imaging.headers import scan_header
 from seg_pipeline.jobs.acceptance import Accepted
@@ -28,7 +28,9 @@ from seg_pipeline.jobs.kept_pictures import kept_picture
 from seg_pipeline.model_parameters import configured_parameters
 from seg_pipeline.prompts import check_inside_either_way
 
-_OF_THE_REQUEST = {"uuid", "model", "ttl_seconds", "webhook", "reuse", "image_of", "image_url"}
+_OF_THE_REQUEST = {
+    *("uuid", "model", "ttl_seconds", "webhook", "priority", "reuse", "image_of", "image_url"),
+}
 """Options that change nothing of what is found; the model counts by its resolved name."""
 
 MAX_JSON_BYTES = 64 * 2**10
@@ -114,6 +116,7 @@ def make_job(service: Service, options: JobOptions, picture: Spool | None) -> Jo
         "parameters": options.parameters or {},
         "rle": options.rle or False,
         "webhook": options.webhook,
+        "priority": options.priority or Priority.NORMAL,
     }
     if options.webhook is not None:
         from seg_pipeline.adapters.webhooks import check_webhook

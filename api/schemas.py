@@ -24,6 +24,7 @@ from seg_pipeline.domain import (
     MAX_WEBHOOK_LENGTH,
     UUID_PATTERN,
     JobStatus,
+    Priority,
     number_in_text,
     whole_number,
 )
@@ -99,6 +100,13 @@ class UploadOptions(BaseModel):
         description=(
             "An address that gets a signed POST when the job has ended; its host must be one of"
             " WEBHOOK_HOSTS."
+        ),
+    )
+    priority: Priority | None = Field(
+        None,
+        description=(
+            "Whose turn it is among jobs that wait: `high` goes before what has waited for less"
+            " than ten minutes, `low` lets go first what comes within ten minutes."
         ),
     )
     image_of: Annotated[str, Field(pattern=f"^{UUID_PATTERN}$")] | None = Field(

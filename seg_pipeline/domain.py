@@ -90,6 +90,14 @@ class JobStatus(StrEnum):
     FAILED = "failed"
 
 
+class Priority(StrEnum):
+    """Whose turn is earlier among jobs that wait."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+
 def check_uuid(uuid: str) -> str:
     """The uuid, if it is safe as a path segment, a partition key and a file name; else InvalidUuid.
 
@@ -483,6 +491,7 @@ class Job:
     `parameters` override the configured ones of its model. With `rle` its segments carry their run
     lengths. `told_as` is the uuid that the app server knows it by, if a client had taken that for
     another job. `webhook` is the address that is told of its end in the app server's place.
+    `priority` changes when it runs, and nothing of its answer.
     """
 
     uuid: str
@@ -498,6 +507,7 @@ class Job:
     rle: bool = False
     told_as: str | None = None
     webhook: str | None = None
+    priority: Priority = Priority.NORMAL
     accepted_at: Moment = field(default_factory=lambda: datetime.now(UTC))
 
     def __post_init__(self) -> None:

@@ -2,7 +2,8 @@
 
     {"uuid": "abc123", "image_url": "https://…"}
 
-`imageUrl` is read too. `model`, `parameters`, `rle`, `resize` and `ttl_seconds` are optional.
+`imageUrl` is read too. `model`, `parameters`, `rle`, `resize`, `ttl_seconds` and `priority` are
+optional.
 
 A message that comes twice is the same job. One that can never become a job is parked with the
 reason, so that it does not come back for ever. It is parked in the store, and in the queue's
@@ -26,6 +27,7 @@ from seg_pipeline.adapters.deadlines import DeadlinePassed, within
 from seg_pipeline.adapters.image_fetch import check_image_url
 from seg_pipeline.domain import (
     Job,
+    Priority,
     check_model,
     check_uuid,
     queue_uuid,
@@ -79,6 +81,7 @@ class _Body(BaseModel):
     rle: bool | None = None
     resize: _WholeNumber | None = None
     ttl_seconds: _WholeNumber | None = None
+    priority: Priority | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,7 @@ def _job_message(body: _Body, settings: Settings) -> JobMessage:
         uuid=check_uuid(body.uuid),
         parameters=body.parameters or {},
         rle=body.rle or False,
+        priority=body.priority or Priority.NORMAL,
         image_url=check_image_url(body.image_url or body.imageUrl or ""),
         via="sqs",
         callback=settings.app_server_url is not None,

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from seg_pipeline.cli.masking import shown
 from seg_pipeline.cli.start import ABOUT, ListenOn, start
-from seg_pipeline.domain import MAX_RESIZE, JobStatus, parts_of, resolved_model
+from seg_pipeline.domain import MAX_RESIZE, JobStatus, Priority, parts_of, resolved_model
 from seg_pipeline.local.supervisor import NO_RESTART, StopRequested, SupervisorError
 from seg_pipeline.settings import Settings, listed, unknown_names_in_env_file
 
@@ -284,6 +284,9 @@ def segment_pictures(  # noqa: PLR0913, PLR0917  a command's options are its arg
     again: Annotated[
         bool, typer.Option("--again", help="Do not skip pictures that have their files.")
     ] = False,
+    priority: Annotated[
+        Priority | None, typer.Option(help="Whose turn it is at a service that has much to do.")
+    ] = None,
     watch: Annotated[
         bool,
         typer.Option("--watch", help="Go on with what comes into the folders, until Ctrl-C."),
@@ -309,7 +312,7 @@ def segment_pictures(  # noqa: PLR0913, PLR0917  a command's options are its arg
     from seg_pipeline.errors import ModelError
 
     folder = out or (None if json else Path("segments"))
-    wish = Wish(server, alone, api_key, model, resize, parameters, point or (), box or ())
+    wish = Wish(server, alone, api_key, model, resize, parameters, point or (), box or (), priority)
     try:
         output = Output(folder, formats_of(format), lines=json, again=again or wish.has_prompts)
         written = folder or Path("segments")
@@ -318,15 +321,13 @@ def segment_pictures(  # noqa: PLR0913, PLR0917  a command's options are its arg
         service = open_service(wish, read_settings(), complain)
         if folder:
             made_folder(folder)
+        segmentation = Segmentation(service, output, parallel, say, complain)
+        exit_code = segmentation.watch(look) if look else segmentation.run(named)
     except (NoFolder, NoPicture, UnknownFormat, WrongUsage) as error:
         fail(str(error), exit_code=2)
     except ModelError as error:
         fail(str(error))
-    segmentation = Segmentation(service, output, parallel, say, complain)
-    try:
-        raise typer.Exit(segmentation.watch(look) if look else segmentation.run(named))
-    except NoPicture as error:
-        fail(str(error), exit_code=2)
+    raise typer.Exit(exit_code)
 
 
 @app.command("doctor", epilog=example("seg-pipeline doctor", "seg-pipeline doctor --json"))

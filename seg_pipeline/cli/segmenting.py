@@ -35,6 +35,7 @@ class Wish:
     parameters: str | None = None
     points: Sequence[str] = ()
     boxes: Sequence[str] = ()
+    priority: str | None = None
 
     @property
     def has_prompts(self) -> bool:
@@ -103,7 +104,12 @@ def _numbers(option: str, text: str, counts: tuple[int, ...], form: str) -> list
 def _remote(url: str, api_key: str | None, wish: Wish, parameters: dict[str, Any]) -> "Service":
     from seg_pipeline.adapters.remote_service import RemoteService
 
-    wanted = {"model": wish.model, "resize": wish.resize, "parameters": parameters}
+    wanted = {
+        "model": wish.model,
+        "resize": wish.resize,
+        "parameters": parameters,
+        "priority": wish.priority,
+    }
     return RemoteService(url, api_key, wanted)
 
 

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from seg_pipeline.domain import Job
 from seg_pipeline.errors import JobConflict, StoreError, StoreUnavailable
+from seg_pipeline.jobs.inbox_markers import ready_marker
 from seg_pipeline.jobs.outbox import Outbox
 from seg_pipeline.jobs.removal import Removal
 from seg_pipeline.jobs.stored_jobs import is_known, read_job, read_result
@@ -71,7 +72,7 @@ class Acceptance:
             with self._withdrawn_if_it_fails(accepted, data):
                 self._store_source(accepted.job, data, is_new)
                 if is_new:
-                    self._store.create(_first_marker(accepted.job), b"")
+                    self._store.create(*_first_marker(accepted.job))
             # A deletion of the uuid's former job may have taken the request: then once more.
             if self._store.head(keys.request(job.uuid)):
                 metrics.JOBS_ACCEPTED.labels(job.via).inc(accepted.created)
@@ -161,6 +162,8 @@ def _size(data: bytes | BinaryIO) -> int:
     return len(data) if isinstance(data, bytes) else data.seek(0, SEEK_END)
 
 
-def _first_marker(job: Job) -> str:
-    """Where an accepted job waits first: for its picture, or for its run."""
-    return keys.fetching(job.uuid) if job.image_url else keys.inbox(job.uuid)
+def _first_marker(job: Job) -> tuple[str, bytes]:
+    """Where an accepted job waits first, for its picture or for its run, and with which marker."""
+    if job.image_url:
+        return keys.fetching(job.uuid), b""
+    return keys.inbox(job.uuid), ready_marker(job)

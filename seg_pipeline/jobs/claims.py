@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Self, TypeVar
 
-from seg_pipeline.domain import Job, Moment, batch_of
+from seg_pipeline.domain import Job, Moment
 from seg_pipeline.errors import ObjectNotFound
-from seg_pipeline.jobs.fetches import FetchQueue, is_failed_marker
+from seg_pipeline.jobs.fetches import FetchQueue
+from seg_pipeline.jobs.inbox_markers import is_failed_marker, ready_marker, turn
 from seg_pipeline.jobs.markers import marker_name
 from seg_pipeline.jobs.parked_notes import ParkedNote, park
 from seg_pipeline.jobs.results import Results
@@ -18,9 +19,6 @@ from seg_pipeline.store.serialization import UnreadableRecord, load, read, write
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-_BATCH_YIELDS = timedelta(hours=1)
-"""So long a batch's job lets jobs of their own go first."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Claims:
         self._results = results
 
     def waiting_by_picture(self, limit: int) -> tuple[list[str], list[str]]:
-        """Uuids of jobs that nobody has claimed, the longest waiting first; no job is read.
+        """Uuids of jobs that nobody has claimed, in their turn; no job is read.
 
         The first list has the jobs whose picture is there. The second has those whose picture
         could not be fetched.
@@ -129,7 +127,7 @@ class Claims:
         return True
 
     def _oldest_markers(self) -> list[ObjectInfo]:
-        return sorted(self._store.list(keys.INBOX), key=_turn)
+        return sorted(self._store.list(keys.INBOX), key=turn)
 
     def _claim(self, claim: Claim) -> Claim | None:
         """The claim with what is known of its job; None if the job is not this call's."""
@@ -160,8 +158,8 @@ class Claims:
         reason = "the inbox has a marker, but there is no readable request.json"
         park(self._store, uuid, ParkedNote(uuid=uuid, reason=reason, parked_at=now))
         self._store.delete(keys.inbox(uuid))
-        if read_job(self._store, uuid):  # accepted meanwhile, by somebody who found that marker
-            self._store.create(keys.inbox(uuid), b"")
+        if job := read_job(self._store, uuid):  # accepted meanwhile by who found that marker
+            self._store.create(keys.inbox(uuid), ready_marker(job))
 
     def _read_claim(self, info: ObjectInfo) -> Claim | None:
         """The claim in an object.
@@ -175,12 +173,6 @@ class Claims:
             return None
         except UnreadableRecord:
             return Claim(marker_name(info), 1, "", info.last_modified)
-
-
-def _turn(info: ObjectInfo) -> tuple[datetime, str]:
-    """When the job's turn is: a batch's job lets others go first, but not for ever."""
-    yields = _BATCH_YIELDS if batch_of(marker_name(info)) else timedelta()
-    return info.last_modified + yields, info.key
 
 
 def _at_once(function: Callable[[T], R], items: Sequence[T]) -> list[R]:

@@ -27,11 +27,11 @@ from seg_pipeline.errors import (
     SegPipelineError,
     UrlRefused,
 )
+from seg_pipeline.jobs.inbox_markers import FAILED, ready_marker
 from seg_pipeline.jobs.stored_jobs import read_job, read_result
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import load, write
 
-_FAILED_MARKER = b"failed"
 _FINAL = (InvalidUrl, UrlRefused, FetchRejected, FetchGivenUp, ImageTooLarge)
 
 
@@ -200,7 +200,8 @@ class FetchQueue:
         if read_result(self.store, job.uuid):
             self._remove_marker(job.uuid)
         else:
-            self._hand_on(job.uuid, _FAILED_MARKER if record.state is FetchState.FAILED else b"")
+            has_failed = record.state is FetchState.FAILED
+            self._hand_on(job.uuid, FAILED if has_failed else ready_marker(job))
 
     def _hand_on(self, uuid: str, marker: bytes) -> None:
         """Moves the job to the inbox, unless somebody else has moved or deleted it."""
@@ -219,11 +220,6 @@ class FetchQueue:
         others = (keys.inbox(uuid), keys.inflight(uuid), keys.result(uuid))
         if not any(self.store.head(key) for key in others) and self.store.head(keys.request(uuid)):
             self.add(uuid)
-
-
-def is_failed_marker(size: int) -> bool:
-    """Whether an inbox marker of so many bytes says that the picture could not be fetched."""
-    return size == len(_FAILED_MARKER)
 
 
 def _request_id(job: Job) -> str:

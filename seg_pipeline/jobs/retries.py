@@ -17,6 +17,7 @@ from seg_pipeline.domain import Job, JobStatus
 from seg_pipeline.errors import NotFailed, ObjectNotFound
 from seg_pipeline.jobs.evidence import remove_evidence
 from seg_pipeline.jobs.fetches import FetchQueue, FetchState
+from seg_pipeline.jobs.inbox_markers import ready_marker
 from seg_pipeline.jobs.markers import marker_name
 from seg_pipeline.jobs.records import StoredResult
 from seg_pipeline.jobs.stored_jobs import get_job, read_job, read_result
@@ -92,4 +93,4 @@ class Retries:
         if record and record.state is FetchState.FAILED:
             self._fetches.add_again(job)
         else:
-            self._store.create(keys.inbox(job.uuid), b"")
+            self._store.create(keys.inbox(job.uuid), ready_marker(job))

@@ -115,6 +115,7 @@ def test_a_message_may_ask_for_more() -> None:
         "model": "demo-sam2",
         "resize": 256,
         "ttl_seconds": 60,
+        "priority": "high",
     }
     job = parse({**asked, "something": "else"})
     assert (job.image_url, job.model, job.resize, job.ttl_seconds) == (
@@ -123,6 +124,7 @@ def test_a_message_may_ask_for_more() -> None:
         256,
         60,
     )
+    assert job.priority == "high"
 
 
 def test_a_message_may_set_parameters_of_the_queues_model_and_ask_for_run_lengths() -> None:
@@ -194,6 +196,7 @@ BAD = {
     ),
     "a parameter of another model": {**GOOD, "parameters": {"confidence": 0.5}},
     "work for hours": {**GOOD, "parameters": {"points_per_side": 64, "crop_n_layers": 2}},
+    "no priority": {**GOOD, "priority": "urgent"},
     "a text for run lengths": {**GOOD, "rle": "true"},
     "too much": {**GOOD, "note": "x" * 2**16},
     "too deep": "[" * 30_000 + "]" * 30_000,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 _PROMPTS = ("points", "box", "boxes", "multimask")
 """What goes among the parameters; for a SAM-2, in pixels of the picture."""
@@ -21,6 +21,7 @@ class Options(TypedDict, total=False):
     rle: bool | None
     ttl_seconds: int | None
     webhook: str | None
+    priority: Literal["low", "normal", "high"] | None
     reuse: bool | None
     points: Sequence[Sequence[float]] | None
     box: Sequence[float] | None

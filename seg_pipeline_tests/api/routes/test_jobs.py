@@ -328,6 +328,21 @@ def test_what_cannot_be_replayed_says_why(serve: Serve, api_store: Store) -> Non
     assert "has not ended yet" in answers[1].json()["error"]
 
 
+@pytest.mark.parametrize("way", ["query", "form", "json"])
+def test_a_job_has_the_priority_that_it_asks_for(serve: Serve, api_store: Store, way: str) -> None:
+    client, picture = serve(), {"image": ("a.png", PICTURE)}
+    if way == "query":
+        client.post("/jobs?uuid=mine&priority=high", files=picture)
+    elif way == "form":
+        client.post("/jobs", files=picture, data={"uuid": "mine", "priority": "high"})
+    else:
+        client.post("/jobs", json={"uuid": "mine", "image_url": URL, "priority": "high"})
+    assert JobRepository(api_store).job("mine").priority == "high"
+    refused = client.post("/jobs?priority=urgent", files=picture)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    assert "'low', 'normal' or 'high'" in refused.json()["error"]
+
+
 def test_a_failed_job_is_run_again_under_its_uuid(serve: Serve, api_store: Store) -> None:
     client = serve()
     client.post("/jobs", files={"image": ("a.png", PICTURE)}, data={"uuid": "mine"})
