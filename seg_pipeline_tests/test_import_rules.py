@@ -99,7 +99,7 @@ def test_the_rules_hold(copied: Path) -> None:
         ("seg_pipeline/runtime/worker.py", "import uvicorn", {SERVING}),
         ("seg_pipeline/jobs/records.py", "import boto3", {OUTSIDE}),
         (
-            "seg_pipeline/adapters/app_server.py",
+            "seg_pipeline/adapters/alert_webhook.py",
             "from seg_pipeline.segmenters import registry",
             {ADAPTERS},
         ),

@@ -177,7 +177,7 @@ class Segmentation:
                 failed |= bool(self.counts.failed)
                 time.sleep(LOOK_SECONDS)
         except KeyboardInterrupt:
-            return int(failed)
+            return int(failed or self.counts.failed > 0)
 
     def _end(self, pool: ThreadPoolExecutor, futures: dict[Future[Any], Picture]) -> None:
         """Ends after the pictures under way; at once after another Ctrl-C."""
