@@ -1,6 +1,7 @@
 """Markers: small objects whose names say where a job stands."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 from seg_pipeline.store import ObjectInfo, Store
 
@@ -10,6 +11,11 @@ _PAGE = 1000
 def marker_name(info: ObjectInfo) -> str:
     """The last part of the key, which names the job."""
     return info.key.rpartition("/")[2]
+
+
+def microseconds(at: datetime) -> int:
+    """The time in a marker's name, since the epoch: an integer, since a float would round."""
+    return (at - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
 
 
 def each_marker(store: Store, prefix: str, after: str | None = None) -> Iterator[ObjectInfo]:

@@ -24,6 +24,7 @@ from seg_pipeline.domain import Job
 from seg_pipeline.errors import JobNotFound, NothingToTell
 from seg_pipeline.jobs.batch_records import Batch, BatchProgress
 from seg_pipeline.jobs.deliveries import Delivery, DeliveryState
+from seg_pipeline.jobs.markers import microseconds
 from seg_pipeline.jobs.parked_notes import ParkedNote, park
 from seg_pipeline.jobs.records import Result, StoredResult
 from seg_pipeline.jobs.stored_jobs import read_job, read_result
@@ -263,11 +264,10 @@ def host_id_of(job: Job) -> str | None:
 
 
 def _key(due_at: datetime, delivery: Delivery) -> str:
-    """The marker of a delivery; integers, since a float would round the microseconds."""
-    microseconds = (due_at - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
+    """The marker of a delivery."""
     if delivery.host_id:
-        return keys.webhook(delivery.host_id, microseconds, delivery.uuid)
-    return keys.outbox(microseconds, delivery.uuid)
+        return keys.webhook(delivery.host_id, microseconds(due_at), delivery.uuid)
+    return keys.outbox(microseconds(due_at), delivery.uuid)
 
 
 def _parked_name(uuid: str) -> str:
@@ -288,7 +288,7 @@ def _marker(key: str) -> Marker | None:
     name = _MARKER.fullmatch(key)
     if name is None:
         return None
-    microseconds, uuid = name.groups()
+    since_epoch, uuid = name.groups()
     return Marker(
-        key, uuid, datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(microseconds))
+        key, uuid, datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(since_epoch))
     )

@@ -1,12 +1,12 @@
 """The ends of jobs: a result is written, its delivery recorded, its indexes made."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 from seg_pipeline.domain import Job, batch_of
 from seg_pipeline.errors import Fault, fault_of
+from seg_pipeline.jobs.markers import microseconds
 from seg_pipeline.jobs.outbox import Outbox, host_id_of
 from seg_pipeline.jobs.records import OUTCOMES, Result, StoredResult
 from seg_pipeline.jobs.removal import Removal
@@ -105,8 +105,7 @@ def _news_for_its_batch(result: Result) -> list[str]:
     """The marker by which the batch of the job counts this end."""
     if batch_of(result.uuid) is None:
         return []
-    since_epoch = result.completed_at - datetime.fromtimestamp(0, UTC)
-    return [keys.batch_news(result.uuid, since_epoch // timedelta(microseconds=1))]
+    return [keys.batch_news(result.uuid, microseconds(result.completed_at))]
 
 
 def count_end(result: Result, via: str) -> None:

@@ -20,7 +20,7 @@ from seg_pipeline.jobs.fetches import FetchQueue, FetchState
 from seg_pipeline.jobs.inbox_markers import ready_marker
 from seg_pipeline.jobs.markers import marker_name
 from seg_pipeline.jobs.records import StoredResult
-from seg_pipeline.jobs.stored_jobs import get_job, read_job, read_result
+from seg_pipeline.jobs.stored_jobs import get_job, is_on_its_way, read_job, read_result
 from seg_pipeline.store import Store, keys
 
 _STARTED_WITHIN = timedelta(seconds=30)
@@ -56,7 +56,7 @@ class Retries:
 
     def _complete(self, uuid: str) -> None:
         job, stored = read_job(self._store, uuid), read_result(self._store, uuid)
-        has_begun = self._is_on_its_way(uuid) if stored is None else not self._is_old(stored)
+        has_begun = is_on_its_way(self._store, uuid) if stored is None else not self._is_old(stored)
         if job is None or has_begun:
             self._store.delete(keys.retry(uuid))
         else:
@@ -68,11 +68,6 @@ class Retries:
             fingerprint = self._store.get(keys.retry(stored.result.uuid)).decode()
             return fingerprint == stored.sha256
         return False
-
-    def _is_on_its_way(self, uuid: str) -> bool:
-        # A job may step back from in flight to fetching, which is why that is looked for twice.
-        steps = (keys.fetching, keys.inbox, keys.inflight, keys.fetching)
-        return any(self._store.head(step(uuid)) for step in steps)
 
     def _start(self, job: Job, stored: StoredResult | None) -> None:
         self._remove_end(job.uuid, stored)

@@ -30,13 +30,15 @@ def read_result(store: Store, uuid: str) -> StoredResult | None:
 
 
 def has_marker(store: Store, uuid: str) -> bool:
-    """Whether the job is to run again, waits for its picture or its run, or is in flight."""
+    """Whether the job is to run again, or is on its way."""
+    return store.head(keys.retry(uuid)) is not None or is_on_its_way(store, uuid)
+
+
+def is_on_its_way(store: Store, uuid: str) -> bool:
+    """Whether the job waits for its picture, waits for its run, or is in flight."""
     # Each step makes the next marker before it removes its own, so this order misses no job.
     # A step back leads to the first marker, which is why that is looked for twice.
-    markers = (
-        *(keys.retry(uuid), keys.fetching(uuid), keys.inbox(uuid), keys.inflight(uuid)),
-        keys.fetching(uuid),
-    )
+    markers = (keys.fetching(uuid), keys.inbox(uuid), keys.inflight(uuid), keys.fetching(uuid))
     return any(store.head(key) for key in markers)
 
 
