@@ -148,21 +148,9 @@ class AutomaticMasks:
 
     def generate(self, image: RgbImage, parameters: Sam2Parameters) -> list[GeneratedMask]:
         """Upstream's `generate`: the masks in its order."""
-        from sam2.utils.amg import build_all_layer_point_grids, generate_crop_boxes
-
-        grids = build_all_layer_point_grids(
-            parameters.points_per_side,
-            parameters.crop_n_layers,
-            parameters.crop_n_points_downscale_factor,
-        )
-        boxes, layers = generate_crop_boxes(
-            image.shape[:2], parameters.crop_n_layers, parameters.crop_overlap_ratio
-        )
-        self._points = PointsDone(image, sum(len(grids[layer]) for layer in layers))
-        crops = [
-            self._crop(image, box, grids[layer], parameters)
-            for box, layer in zip(boxes, layers, strict=True)
-        ]
+        parts = crop_grids(image, parameters)
+        self._points = PointsDone(image, sum(len(grid) for _, grid in parts))
+        crops = [self._crop(image, box, grid, parameters) for box, grid in parts]
         return [
             _enlarge(crops[which], index, parameters)
             for which, index in _that_fit(crops, _across_crops(crops, parameters))
@@ -276,6 +264,26 @@ class AutomaticMasks:
         return Candidates.together(
             [_stable(*part, prepared.upsampling, parameters) for part in parts]
         )
+
+
+def crop_grids(
+    image: RgbImage, parameters: Sam2Parameters
+) -> list[tuple[list[int], NDArray[np.float64]]]:
+    """The crops of a picture as upstream makes them, xyxy, each with its points `(p, 2)` in it.
+
+    Points are shares of the crop's sides.
+    """
+    from sam2.utils.amg import build_all_layer_point_grids, generate_crop_boxes
+
+    grids = build_all_layer_point_grids(
+        parameters.points_per_side,
+        parameters.crop_n_layers,
+        parameters.crop_n_points_downscale_factor,
+    )
+    boxes, layers = generate_crop_boxes(
+        image.shape[:2], parameters.crop_n_layers, parameters.crop_overlap_ratio
+    )
+    return [(box, grids[layer]) for box, layer in zip(boxes, layers, strict=True)]
 
 
 def _stable(

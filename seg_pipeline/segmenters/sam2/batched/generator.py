@@ -24,7 +24,7 @@ from seg_pipeline.segmenters.sam2.batched.packing import Download, Windows, pack
 from seg_pipeline.segmenters.sam2.batched.preprocessing import network_input, upload
 from seg_pipeline.segmenters.sam2.batched.steps import Quickening, Step, on, place_on
 from seg_pipeline.segmenters.sam2.decoder import ImageCache
-from seg_pipeline.segmenters.sam2.generator import GeneratedMask, PointBatches
+from seg_pipeline.segmenters.sam2.generator import GeneratedMask, PointBatches, crop_grids
 
 LOGIT_BYTES = 2**30
 """The most bytes that the small logits of masks take before they are thinned out.
@@ -140,20 +140,10 @@ class BatchedMasks:
 
     def generate(self, image: RgbImage, parameters: Sam2Parameters) -> list[GeneratedMask]:
         """Upstream's `generate`: the masks in its order."""
-        from sam2.utils.amg import build_all_layer_point_grids, generate_crop_boxes
-
-        grids = build_all_layer_point_grids(
-            parameters.points_per_side,
-            parameters.crop_n_layers,
-            parameters.crop_n_points_downscale_factor,
-        )
-        boxes, layers = generate_crop_boxes(
-            image.shape[:2], parameters.crop_n_layers, parameters.crop_overlap_ratio
-        )
         with on(self._device):
             crops = [
-                self._crop(image, tuple(box), grids[layer], parameters)
-                for box, layer in zip(boxes, layers, strict=True)
+                self._crop(image, tuple(box), grid, parameters)
+                for box, grid in crop_grids(image, parameters)
             ]
             return self._to_host(
                 crops, _that_fit(crops, _across_crops(crops, parameters)), parameters
