@@ -2,13 +2,14 @@
 
 import ctypes
 import gc
+import logging
 import os
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,6 +22,10 @@ from seg_pipeline.errors import (
     without_folders,
 )
 
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 capturing = threading.Lock()
 """Held while a CUDA graph is captured. Until then no thread may give memory back to the device."""
 
@@ -30,6 +35,24 @@ def pick_device(device: str) -> str:
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def kernel_or_plain(
+    device: torch.device, kernel: Callable[[], T], check: Callable[[T], None], plain: T, done: str
+) -> T:
+    """The kernel on CUDA, where it loads and passes the check, else what does it by torch alone.
+
+    Such a machine loses speed, and nothing else. The log says once why masks are `done` slower.
+    """
+    if device.type != "cuda":
+        return plain
+    try:
+        made = kernel()
+        check(made)
+    except Exception as error:
+        logger.warning("masks are %s without a kernel of our own, slower: %s", done, error)
+        return plain
+    return made
 
 
 def keep_compiled_in(folder: Path) -> None:

@@ -4,18 +4,18 @@ A Triton kernel does it without ever writing a large mask. `measure_plainly` giv
 alone.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from seg_pipeline.segmenters.devices import kernel_or_plain
+
 PIXELS_AT_ONCE = 2**24
 """Pixels that are enlarged at once where there is no kernel."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,14 @@ def _ends(lines: Tensor) -> tuple[Tensor, Tensor]:
 
 def measure_for(device: torch.device) -> Measure:
     """The kernel where it runs and agrees with torch, else torch alone; says why in the log."""
-    if device.type != "cuda":
-        return measure_plainly
-    try:
+
+    def kernel() -> Measure:
         from seg_pipeline.segmenters.sam2.batched.kernels import measure_masks
 
-        _check(measure_masks, device)
-    except Exception as error:
-        logger.warning("masks are measured without a kernel of our own, slower: %s", error)
-        return measure_plainly
-    return measure_masks
+        return measure_masks
+
+    plain: Measure = measure_plainly
+    return kernel_or_plain(device, kernel, partial(_check, device=device), plain, "measured")
 
 
 def _check(measure: Measure, device: torch.device) -> None:

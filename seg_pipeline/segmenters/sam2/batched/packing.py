@@ -3,10 +3,10 @@
 A bit a pixel goes to the host, where threads unpack them.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import numpy as np
@@ -16,11 +16,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from seg_pipeline.domain import BoolMask, Box
+from seg_pipeline.segmenters.devices import kernel_or_plain
 
 THREADS = 8
 """Threads that unpack bits; numpy does it without the interpreter's lock."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,16 +81,14 @@ def _pack_one(logits: Tensor, box: Box, windows: Windows) -> Tensor:
 
 def pack_for(device: torch.device) -> Pack:
     """The kernel where it runs and agrees with torch, else torch alone; says why in the log."""
-    if device.type != "cuda":
-        return pack_plainly
-    try:
+
+    def kernel() -> Pack:
         from seg_pipeline.segmenters.sam2.batched.kernels import pack_masks
 
-        _check(pack_masks, device)
-    except Exception as error:
-        logger.warning("masks are packed without a kernel of our own, slower: %s", error)
-        return pack_plainly
-    return pack_masks
+        return pack_masks
+
+    plain: Pack = pack_plainly
+    return kernel_or_plain(device, kernel, partial(_check, device=device), plain, "packed")
 
 
 def _check(pack: Pack, device: torch.device) -> None:
