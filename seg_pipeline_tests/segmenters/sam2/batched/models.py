@@ -2,12 +2,8 @@
 
 from typing import Any
 
-from seg_pipeline.model_parameters import Sam2Parameters
 from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter
-from seg_pipeline.segmenters.weights.locate import BUNDLED
-
-WEIGHTS = BUNDLED / "demo-sam2.pt"
-FEW = Sam2Parameters(points_per_side=8, stability_score_thresh=0.7, box_nms_thresh=0.2)
+from seg_pipeline_tests.segmenters.sam2.upstreams_masks import FEW, WEIGHTS
 
 
 def make_upstream() -> Sam2Segmenter:
