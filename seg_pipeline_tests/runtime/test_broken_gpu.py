@@ -1,6 +1,5 @@
 """A GPU that breaks under a worker, by the very error that torch raises then."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,40 +7,28 @@ import httpx
 import pytest
 
 from seg_pipeline.local.sample import BUNDLED
+from seg_pipeline_tests.hooks import hooked
 from seg_pipeline_tests.running_stack import Stack
 
 pytestmark = pytest.mark.slow
 
-SITECUSTOMIZE = """
-import os, sys
-from importlib.machinery import PathFinder
+CHANGE = """
+import os
 from pathlib import Path
 
 ONCE = Path({once!r})
 
-class Breaking:
-    def find_spec(self, name, path=None, target=None):
-        if name != "seg_pipeline.segmenters.yolo.segmenter":
-            return None
-        spec = PathFinder.find_spec(name, path, target)
-        load = spec.loader.exec_module
-        def exec_module(module):
-            load(module)
-            whole = module.YoloSegmenter._segment_all
-            def break_or_segment(self, images, confidence):
-                try:
-                    ONCE.rename(ONCE.with_name(str(os.getpid())))
-                except FileNotFoundError:
-                    return whole(self, images, confidence)
-                raise module.torch.AcceleratorError({words!r})
-            module.YoloSegmenter._segment_all = break_or_segment
-        spec.loader.exec_module = exec_module
-        return spec
-
-sys.meta_path.insert(0, Breaking())
+def change(module):
+    whole = module.YoloSegmenter._segment_all
+    def break_or_segment(self, images, confidence):
+        try:
+            ONCE.rename(ONCE.with_name(str(os.getpid())))
+        except FileNotFoundError:
+            return whole(self, images, confidence)
+        raise module.torch.AcceleratorError({words!r})
+    module.YoloSegmenter._segment_all = break_or_segment
 """
-"""Python runs it in every process of the service. The first worker that segments while the file is
-there takes it away and loses its GPU."""
+"""The first worker that segments while the file is there takes it away and loses its GPU."""
 
 WORDS = (
     "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be"
@@ -52,13 +39,9 @@ WORDS = (
 @pytest.fixture
 def breaking_stack(tmp_path: Path, profile: str) -> Iterator[Stack]:
     """A service where one attempt that counts would be a job's last."""
-    (tmp_path / "hook").mkdir()
-    once = str(tmp_path / "once")
-    (tmp_path / "hook" / "sitecustomize.py").write_text(
-        SITECUSTOMIZE.format(once=once, words=WORDS)
-    )
-    paths = [str(tmp_path / "hook"), os.environ.get("PYTHONPATH", "")]
-    settings = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "MAX_ATTEMPTS": "1"}
+    change = CHANGE.format(once=str(tmp_path / "once"), words=WORDS)
+    hook = hooked(tmp_path, "seg_pipeline.segmenters.yolo.segmenter", change)
+    settings = {**hook, "MAX_ATTEMPTS": "1"}
     with Stack(tmp_path, settings, profile) as stack:
         yield stack
 

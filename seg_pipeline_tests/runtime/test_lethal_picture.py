@@ -1,6 +1,5 @@
 """A picture that really kills every worker that segments it, among pictures that do not."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,45 +10,31 @@ from PIL import Image
 
 from seg_pipeline.local.sample import BUNDLED
 from seg_pipeline_tests.builders import saved
+from seg_pipeline_tests.hooks import hooked
 from seg_pipeline_tests.running_stack import Stack
 
 pytestmark = pytest.mark.slow
 
 LETHAL_WIDTH = 333
-SITECUSTOMIZE = f"""
-import os, signal, sys
-from importlib.machinery import PathFinder
+CHANGE = f"""
+import os, signal
 
-class Lethal:
-    def find_spec(self, name, path=None, target=None):
-        if name != "seg_pipeline.segmenters.yolo.segmenter":
-            return None
-        spec = PathFinder.find_spec(name, path, target)
-        load = spec.loader.exec_module
-        def exec_module(module):
-            load(module)
-            segment = module.YoloSegmenter.segment
-            def kill_or_segment(self, images, parameters=None):
-                if any(image.shape[1] == {LETHAL_WIDTH} for image in images):
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return segment(self, images, parameters)
-            module.YoloSegmenter.segment = kill_or_segment
-        spec.loader.exec_module = exec_module
-        return spec
-
-sys.meta_path.insert(0, Lethal())
+def change(module):
+    segment = module.YoloSegmenter.segment
+    def kill_or_segment(self, images, parameters=None):
+        if any(image.shape[1] == {LETHAL_WIDTH} for image in images):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return segment(self, images, parameters)
+    module.YoloSegmenter.segment = kill_or_segment
 """
-"""Python runs it in every process that starts with it on its path; in the worker it puts itself
-before the model."""
+"""In the worker, puts itself before the model."""
 
 
 @pytest.fixture
 def lethal_stack(tmp_path: Path, profile: str) -> Iterator[Stack]:
     """A service whose model kills its process over a picture of a certain width."""
-    (tmp_path / "hook").mkdir()
-    (tmp_path / "hook" / "sitecustomize.py").write_text(SITECUSTOMIZE)
-    paths = [str(tmp_path / "hook"), os.environ.get("PYTHONPATH", "")]
-    settings = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "MAX_ATTEMPTS": "2"}
+    hook = hooked(tmp_path, "seg_pipeline.segmenters.yolo.segmenter", CHANGE)
+    settings = {**hook, "MAX_ATTEMPTS": "2"}
     with Stack(tmp_path, settings, profile) as stack:
         yield stack
 
