@@ -11,11 +11,11 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from typing import Any
 
 from seg_pipeline.errors import JobNotFound, StoreError
+from seg_pipeline.jobs.markers import microseconds
 from seg_pipeline.jobs.progress import Progress
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import ObjectInfo, keys
@@ -207,18 +207,14 @@ def _ended(uuid: str, result: Any) -> JobState:
         data["error"] = {"code": result.error.code, "message": result.error.message}
     else:
         data["segments"] = len(result.segments)
-    return JobState(f"{result.status}-{_microseconds(result.completed_at)}", data, is_last=True)
+    return JobState(f"{result.status}-{microseconds(result.completed_at)}", data, is_last=True)
 
 
 def _in_progress(uuid: str, progress: Progress) -> JobState:
     data: dict[str, Any] = {"uuid": uuid, "status": "processing", "stage": progress.stage}
     if progress.total is not None:
         data |= {"done": progress.done, "total": progress.total}
-    return JobState(f"processing-{_microseconds(progress.at)}", data)
-
-
-def _microseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1e6)
+    return JobState(f"processing-{microseconds(progress.at)}", data)
 
 
 def _name(info: ObjectInfo) -> str:
