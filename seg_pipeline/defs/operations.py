@@ -80,10 +80,7 @@ def rerun_failed_jobs(context: dg.OpExecutionContext, config: RerunConfig) -> No
     backfill = None
     if uuids and not config.dry_run:
         backfill = _request_backfill(context, uuids)
-    context.log.info(f"{len(uuids)} failed jobs: {', '.join(uuids[:20])}")
-    context.add_output_metadata(
-        {"failed": len(uuids), "dry_run": config.dry_run, "backfill": backfill or "none"}
-    )
+    _show_failed(context, uuids, config.dry_run, backfill)
 
 
 @dg.op(required_resource_keys={"stage_context"})
@@ -96,10 +93,7 @@ def rerun_failed_of_batch(context: dg.OpExecutionContext, config: RerunBatchConf
     if uuids and not config.dry_run:
         backfill = _request_backfill(context, uuids, {BATCH: batch.id})
         stage_context.repository.batches.note_rerun(batch, backfill)
-    context.log.info(f"{len(uuids)} failed jobs: {', '.join(uuids[:20])}")
-    context.add_output_metadata(
-        {"failed": len(uuids), "dry_run": config.dry_run, "backfill": backfill or "none"}
-    )
+    _show_failed(context, uuids, config.dry_run, backfill)
 
 
 @dg.op(required_resource_keys={"stage_context"})
@@ -139,6 +133,15 @@ def load_model(context: dg.OpExecutionContext, config: WarmConfig) -> None:
     model = check_model(config.model, stage_context.settings.offered_models)
     with stage_context.models.borrow(model) as segmenter:
         context.add_output_metadata({"model": model, "weights_sha256": segmenter.weights_sha256})
+
+
+def _show_failed(
+    context: dg.OpExecutionContext, uuids: list[str], dry_run: bool, backfill: str | None
+) -> None:
+    context.log.info(f"{len(uuids)} failed jobs: {', '.join(uuids[:20])}")
+    context.add_output_metadata(
+        {"failed": len(uuids), "dry_run": dry_run, "backfill": backfill or "none"}
+    )
 
 
 def _failed_since(stage_context: StageContext, since: datetime, code: str | None) -> Iterator[str]:
