@@ -1,10 +1,11 @@
 """Fixtures: a served API whose jobs a stand-in finishes, and clients of it."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
+import anyio
 import pytest
 
 from seg_client import Client
@@ -13,6 +14,20 @@ from seg_pipeline_tests.api.serving import api_settings, serving
 from seg_pipeline_tests.api.stand_ins import DRAWING, FakeWorker
 
 OTHER = "#.../..../..../...."
+
+T = TypeVar("T")
+
+
+class InALoop(Protocol):
+    """Runs something that awaits in an event loop, and returns what it returns."""
+
+    def __call__(self, use: Callable[[], Awaitable[T]], /) -> T: ...
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def in_a_loop(request: pytest.FixtureRequest) -> InALoop:
+    """A test that asks for it runs in each of the event loops."""
+    return lambda use: anyio.run(use, backend=request.param)
 
 
 @pytest.fixture(scope="module")

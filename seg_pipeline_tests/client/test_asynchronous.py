@@ -1,9 +1,8 @@
 """`AsyncClient` does what `Client` does."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pytest
@@ -13,18 +12,29 @@ from seg_client import AsyncClient, AsyncResult
 from seg_client.errors import JobFinished, JobNotFound, NotAnImage
 from seg_pipeline_tests.api.stand_ins import DRAWING
 from seg_pipeline_tests.builders import bits, make_picture, picture_bytes
+from seg_pipeline_tests.client.conftest import InALoop
 
 T = TypeVar("T")
 
 
-def with_client(url: str, use: Callable[[AsyncClient], Awaitable[T]]) -> T:
-    """What `use` returns of a client of that address."""
+class WithClient(Protocol):
+    """Returns what `use` returns of a client."""
 
-    async def run() -> T:
-        async with AsyncClient(url, timeout=20, retry_seconds=5) as client:
-            return await use(client)
+    def __call__(self, use: Callable[[AsyncClient], Awaitable[T]], /) -> T: ...
 
-    return asyncio.run(run())
+
+@pytest.fixture
+def with_client(service: str, in_a_loop: InALoop) -> WithClient:
+    """Uses a client of the service, in each of the event loops."""
+
+    def with_client(use: Callable[[AsyncClient], Awaitable[T]]) -> T:
+        async def run() -> T:
+            async with AsyncClient(service, timeout=20, retry_seconds=5) as client:
+                return await use(client)
+
+        return in_a_loop(run)
+
+    return with_client
 
 
 @pytest.mark.parametrize("name", ["Client", "Job", "Result", "Segment"])
@@ -38,7 +48,7 @@ def test_both_clients_offer_the_same(name: str) -> None:
 
 @pytest.mark.parametrize("rle", [True, False])
 def test_a_picture_comes_back_in_segments_and_files(
-    service: str, tmp_path: Path, rle: bool
+    with_client: WithClient, tmp_path: Path, rle: bool
 ) -> None:
     async def use(client: AsyncClient) -> None:
         result = await client.segment(picture_bytes(), rle=rle)
@@ -50,11 +60,13 @@ def test_a_picture_comes_back_in_segments_and_files(
         assert len((await result.to_coco())["annotations"]) == 2
         task = await result.to_label_studio_polygons("a.png")
         assert len(task["predictions"][0]["result"]) == 2
+        task = await result.to_label_studio_masks("a.png")
+        assert len(task["predictions"][0]["result"]) == 2
 
-    with_client(service, use)
+    with_client(use)
 
 
-def test_a_job_is_sent_waited_for_and_deleted(service: str) -> None:
+def test_a_job_is_sent_waited_for_and_deleted(with_client: WithClient) -> None:
     async def use(client: AsyncClient) -> None:
         job = await client.submit(picture_bytes())
         result = await job.wait(20)
@@ -65,13 +77,42 @@ def test_a_job_is_sent_waited_for_and_deleted(service: str) -> None:
         with pytest.raises(JobNotFound):
             await job.status()
 
-    with_client(service, use)
+    with_client(use)
 
 
-def test_a_map_is_in_order_and_has_errors_in_their_places(service: str) -> None:
+def test_a_map_is_in_order_and_has_errors_in_their_places(with_client: WithClient) -> None:
     pictures = [picture_bytes(make_picture(seed=n)) for n in range(4)]
 
     async def use(client: AsyncClient) -> list[type]:
         return [type(each) async for each in client.map([*pictures, b"text"], parallel=2)]
 
-    assert with_client(service, use) == [AsyncResult] * 4 + [NotAnImage]
+    assert with_client(use) == [AsyncResult] * 4 + [NotAnImage]
+
+
+def test_a_map_asks_for_a_picture_when_it_is_sent_and_may_be_left(with_client: WithClient) -> None:
+    """A folder of thousands is not read at once, and what was not sent stays unsent."""
+    asked: list[int] = []
+
+    def pictures() -> Iterator[bytes]:
+        for number in range(100):
+            asked.append(number)
+            yield picture_bytes(make_picture(seed=number))
+
+    async def use(client: AsyncClient) -> int:
+        found = client.map(pictures(), parallel=3)
+        first = await anext(found)
+        await found.aclose()
+        return len(first.segments) if isinstance(first, AsyncResult) else 0
+
+    assert with_client(use) == 2
+    assert asked == [0, 1, 2]
+
+
+def test_a_map_raises_what_is_no_pictures_fault(with_client: WithClient) -> None:
+    wrong: Any = {"parameters": {"confidence": object()}}
+
+    async def use(client: AsyncClient) -> list[object]:
+        return [each async for each in client.map([picture_bytes()] * 2, **wrong)]
+
+    with pytest.raises(TypeError):
+        with_client(use)

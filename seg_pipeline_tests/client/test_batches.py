@@ -1,6 +1,5 @@
 """`client.batches` against a served API, whose batches a stand-in advances."""
 
-import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store
 from seg_pipeline_tests.api.stand_ins import DRAWING, finish_job
 from seg_pipeline_tests.builders import bring_picture, picture_bytes, waiting_uuids
-from seg_pipeline_tests.client.conftest import Served
+from seg_pipeline_tests.client.conftest import InALoop, Served
 
 ADDRESSES = [f"https://pictures.example/{number}.png" for number in range(3)]
 
@@ -101,7 +100,7 @@ def test_a_refusal_is_raised(served: Served) -> None:
         served.start().batches.create(["hello"])
 
 
-def test_the_client_that_awaits_does_the_same(served: Served) -> None:
+def test_the_client_that_awaits_does_the_same(served: Served, in_a_loop: InALoop) -> None:
     served.start()
 
     async def go() -> tuple[int, int, str]:
@@ -113,4 +112,4 @@ def test_the_client_that_awaits_does_the_same(served: Served) -> None:
             return len(document["images"]), len(jobs), status
 
     with working(served.store):
-        assert asyncio.run(go()) == (3, 3, "completed")
+        assert in_a_loop(go) == (3, 3, "completed")

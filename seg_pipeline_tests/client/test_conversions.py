@@ -1,4 +1,11 @@
-"""Results as other libraries take them."""
+"""Results as other libraries take them.
+
+What is made here was also held against the libraries themselves, by hand, since they are not
+installed here. fiftyone 1.22.1 makes its types without a database: `to_segmentation` paints each
+mask where it is in the picture, to the pixel, and `to_dict` and `from_dict` keep it. Of
+label-studio-sdk 2.1.2, `LabelInterface.validate_prediction` finds nothing wrong with rectangles,
+polygons or masks, and its converter to COCO gives the same boxes, polygons and areas.
+"""
 
 from importlib.util import find_spec
 
@@ -6,6 +13,7 @@ import numpy as np
 import pytest
 
 from seg_client import Client, Result
+from seg_client.brush import brush_run_lengths
 from seg_client.conversions import detection_fields, fiftyone_fields
 from seg_pipeline_tests.api.stand_ins import DRAWING
 from seg_pipeline_tests.builders import bits, picture_bytes
@@ -84,4 +92,21 @@ def test_a_label_studio_task_has_polygons_in_percent(result: Result) -> None:
     assert (first["type"], first["from_name"], first["score"]) == ("polygonlabels", "kind", 0.75)
     assert first["value"]["polygonlabels"] == ["disc"]
     assert sorted(first["value"]["points"]) == [[25, 25], [25, 75], [75, 25], [75, 75]]
+    assert first["id"] != second["id"]
+
+
+def test_a_label_studio_task_has_masks_to_the_pixel(result: Result) -> None:
+    task = result.to_label_studio_masks("/data/a.png", tag="kind")
+    first, second = task["predictions"][0]["result"]
+    assert (first["type"], first["from_name"], first["original_width"]) == (
+        "brushlabels",
+        "kind",
+        4,
+    )
+    mask = result.segments[0].mask()
+    assert first["value"] == {
+        "brushlabels": ["disc"],
+        "format": "rle",
+        "rle": brush_run_lengths(mask),
+    }
     assert first["id"] != second["id"]

@@ -1,6 +1,5 @@
 """A job's events by both clients, and what a broken connection costs: nothing."""
 
-import asyncio
 from datetime import UTC, datetime
 
 import httpx
@@ -14,7 +13,7 @@ from seg_pipeline.store import keys
 from seg_pipeline.store.serialization import write
 from seg_pipeline_tests.api.stand_ins import DRAWING, finish_job
 from seg_pipeline_tests.builders import picture_bytes
-from seg_pipeline_tests.client.conftest import Served
+from seg_pipeline_tests.client.conftest import InALoop, Served
 from seg_pipeline_tests.client.test_flows import answering
 
 EVENT = 'id: {id}\nevent: progress\ndata: {{"uuid": "job-1", "status": "{status}"}}\n\n'
@@ -40,7 +39,7 @@ def test_events_come_from_the_queue_to_the_end(served: Served) -> None:
         next(client.job("unknown").events())
 
 
-def test_the_async_client_gets_the_same(served: Served) -> None:
+def test_the_async_client_gets_the_same(served: Served, in_a_loop: InALoop) -> None:
     served.start()
     served.work(DRAWING)
 
@@ -49,7 +48,7 @@ def test_the_async_client_gets_the_same(served: Served) -> None:
             job = await client.submit(picture_bytes())
             return [event.status async for event in job.events()]
 
-    assert asyncio.run(use())[-1] == "completed"
+    assert in_a_loop(use)[-1] == "completed"
 
 
 def test_a_connection_that_ends_early_is_made_again_with_what_was_seen(

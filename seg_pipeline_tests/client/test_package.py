@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,10 @@ except ImportError as error:
     assert f"needs {missing}, which is not installed; pip install" in run(code)
 
 
-def test_it_declares_httpx_and_pydantic_alone() -> None:
+def test_it_needs_httpx_with_what_that_needs_and_pydantic_alone() -> None:
     project = tomllib.loads((CLIENT / "pyproject.toml").read_text())["project"]
-    assert project["dependencies"] == ["httpx", "pydantic"]
+    assert project["dependencies"] == ["anyio", "httpx", "pydantic"]
+    assert "anyio" in (requires("httpx") or [])
     assert (CLIENT / "src" / "seg_client" / "py.typed").exists()
 
 

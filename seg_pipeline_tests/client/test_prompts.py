@@ -1,6 +1,5 @@
 """A picture that is asked about more than once, against a served API."""
 
-import asyncio
 from typing import Any
 
 import httpx
@@ -13,7 +12,7 @@ from seg_client.options import as_json
 from seg_pipeline.store import keys
 from seg_pipeline_tests.api.stand_ins import DRAWING
 from seg_pipeline_tests.builders import make_picture, picture_bytes
-from seg_pipeline_tests.client.conftest import Served
+from seg_pipeline_tests.client.conftest import InALoop, Served
 
 PICTURE = picture_bytes(make_picture(32, 24))
 
@@ -89,10 +88,10 @@ def test_a_picture_that_is_none_is_unreadable(client: Client) -> None:
         client.segment(wrong)
 
 
-def test_a_session_may_be_awaited(service: str) -> None:
+def test_a_session_may_be_awaited(service: str, in_a_loop: InALoop) -> None:
     async def ask() -> list[Any]:
         async with AsyncClient(service, timeout=20) as client:
             session = client.session(PICTURE, model="demo-sam2")
             return [(await session.segment(points=[(x, 3)])).parameters for x in (1, 2)]
 
-    assert asyncio.run(ask()) == [{"points": [[x, 3, 1]]} for x in (1, 2)]
+    assert in_a_loop(ask) == [{"points": [[x, 3, 1]]} for x in (1, 2)]

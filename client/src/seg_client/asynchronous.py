@@ -1,12 +1,14 @@
-"""The client that awaits, on asyncio."""
+"""The client that awaits, on asyncio or trio."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
+import anyio
 import httpx
 from pydantic import PrivateAttr
 
@@ -17,6 +19,7 @@ from seg_client.batches import AsyncBatches
 from seg_client.conversions import (
     detections,
     fiftyone_detections,
+    label_studio_masks,
     label_studio_polygons,
     label_studio_task,
 )
@@ -37,7 +40,7 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """A service at an address, for one event loop; closed by `async with`.
+    """A service at an address, for one event loop of asyncio or trio; closed by `async with`.
 
     `timeout` is how many seconds a job may take, `retry_seconds` how long a request that fails in
     passing is sent again. `transport` is httpx's, for proxies and certificates.
@@ -84,24 +87,22 @@ class AsyncClient:
 
     async def map(
         self, pictures: Iterable[Picture], parallel: int = 4, **options: Unpack[Options]
-    ) -> "AsyncIterator[AsyncResult | SegClientError]":
-        """For each picture, in their order, its result or what went wrong."""
-        turns = asyncio.Semaphore(parallel)
+    ) -> "AsyncGenerator[AsyncResult | SegClientError, None]":
+        """For each picture, in their order, its result or what went wrong.
 
-        async def one(picture: Picture) -> "AsyncResult | SegClientError":
-            async with turns:
-                try:
-                    return await self.segment(picture, **options)
-                except SegClientError as error:
-                    return error
-
-        tasks = [asyncio.create_task(one(picture)) for picture in pictures]
-        try:
-            for task in tasks:
-                yield await task
-        finally:
-            for task in tasks:
-                task.cancel()
+        `parallel` jobs are under way at once. A picture is asked of `pictures` when it is sent.
+        """
+        coming, ahead = iter(pictures), deque[_Turn]()
+        while True:
+            new = [_Turn(self, picture) for picture in islice(coming, parallel - len(ahead))]
+            ahead.extend(new)
+            if not ahead:
+                return
+            async with anyio.create_task_group() as group:
+                for turn in new:
+                    group.start_soon(turn.send, options)
+                group.start_soon(ahead[0].wait)
+            yield ahead.popleft().outcome()
 
     @property
     def batches(self) -> AsyncBatches:
@@ -148,7 +149,7 @@ class AsyncClient:
             except httpx.TransportError:
                 answer = None
             if not reader.is_over:
-                await asyncio.sleep(reader.pause(answer))
+                await anyio.sleep(reader.pause(answer))
 
     async def run(self, flow: flows.Flow[T]) -> T:
         """Does what the flow says, and returns what it ends with."""
@@ -163,7 +164,7 @@ class AsyncClient:
 
     async def _do(self, step: flows.Send | flows.Pause) -> flows.Came:
         if isinstance(step, flows.Pause):
-            await asyncio.sleep(step.seconds)
+            await anyio.sleep(step.seconds)
             return None
         try:
             return await self._http.request(**self._address.arguments(step))
@@ -172,6 +173,42 @@ class AsyncClient:
 
     def _result(self, job: dict[str, Any]) -> "AsyncResult":
         return flows.read(AsyncResult, job).bound_to(self)
+
+
+class _Turn:
+    """A picture of `AsyncClient.map`.
+
+    What goes wrong is kept for its turn: nothing is raised in the midst of the others.
+    """
+
+    def __init__(self, client: AsyncClient, picture: Picture) -> None:
+        self._client, self._picture = client, picture
+        self._sent = anyio.Event()
+        self._job: AsyncJob | None = None
+        self._result: AsyncResult | Exception | None = None
+
+    async def send(self, options: Options) -> None:
+        """Makes it a job."""
+        try:
+            self._job = await self._client.submit(self._picture, **options)
+        except Exception as error:
+            self._result = error
+        self._sent.set()
+
+    async def wait(self) -> None:
+        """Waits until it is sent, and for its end."""
+        await self._sent.wait()
+        if self._job:
+            try:
+                self._result = await self._job.wait()
+            except Exception as error:
+                self._result = error
+
+    def outcome(self) -> "AsyncResult | SegClientError":
+        """The result, or what went wrong with the picture. Raises what went wrong otherwise."""
+        if isinstance(self._result, AsyncResult | SegClientError):
+            return self._result
+        raise self._result or SegClientError("the picture was not waited for.")
 
 
 class AsyncJob:
@@ -299,6 +336,11 @@ class AsyncResult(JobAnswer):
         flow = flows.export(self.uuid, "polygons", client.retry_seconds, tolerance=1)
         features = flows.document(await client.run(flow))["features"]
         return label_studio_polygons(self, features, image, tag)
+
+    async def to_label_studio_masks(self, image: str, tag: str = "label") -> dict[str, Any]:
+        """A task for Label Studio with each segment's mask as its brush draws it."""
+        masks = [await each.mask() for each in self.segments]
+        return label_studio_masks(self, masks, image, tag)
 
 
 def _bound(client: AsyncClient | None) -> AsyncClient:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seg_client.answers import JobAnswer, SegmentAnswer
+from seg_client.brush import brush_run_lengths
 from seg_client.extras import library
 from seg_client.masks import BoolMask
 
@@ -81,7 +82,8 @@ def label_studio_polygons(
 ) -> dict[str, Any]:
     """A task for Label Studio, whose prediction has a polygon for each part of each segment.
 
-    `features` are those of the service's `polygons`. Holes are left out: Label Studio has none.
+    `features` are those of the service's `polygons`. Holes are left out: Label Studio has none in
+    polygons.
     """
     regions = []
     for segment, feature in zip(result.segments, features, strict=True):
@@ -90,6 +92,22 @@ def label_studio_polygons(
             region["id"] = f"{result.uuid}-{segment.segment_id}-{number}"
             region["value"]["points"] = _percents(result, outside[:-1])
             regions.append(region)
+    return _task(result, image, regions)
+
+
+def label_studio_masks(
+    result: JobAnswer, masks: Sequence[BoolMask], image: str, tag: str = "label"
+) -> dict[str, Any]:
+    """A task for Label Studio, whose prediction has every pixel of each mask, holes as well.
+
+    `tag` is the name of the `BrushLabels` in its configuration.
+    """
+    regions = []
+    for segment, mask in zip(result.segments, masks, strict=True):
+        region = _region(result, segment, "brushlabels", tag)
+        region["id"] = f"{result.uuid}-{segment.segment_id}"
+        region["value"] |= {"format": "rle", "rle": brush_run_lengths(mask)}
+        regions.append(region)
     return _task(result, image, regions)
 
 

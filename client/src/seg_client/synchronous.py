@@ -18,6 +18,7 @@ from seg_client.batches import Batches
 from seg_client.conversions import (
     detections,
     fiftyone_detections,
+    label_studio_masks,
     label_studio_polygons,
     label_studio_task,
 )
@@ -284,6 +285,10 @@ class Result(JobAnswer):
         flow = flows.export(self.uuid, "polygons", client.retry_seconds, tolerance=1)
         features = flows.document(client.run(flow))["features"]
         return label_studio_polygons(self, features, image, tag)
+
+    def to_label_studio_masks(self, image: str, tag: str = "label") -> dict[str, Any]:
+        """A task for Label Studio with each segment's mask as its brush draws it."""
+        return label_studio_masks(self, [each.mask() for each in self.segments], image, tag)
 
 
 def _bound(client: Client | None) -> Client:
