@@ -15,7 +15,7 @@ from api.batch_schemas import BatchOptions, BatchRequest
 from api.batch_zips import MEDIA_TYPES as ZIPS
 from api.batch_zips import Keep, ZipLimits, read_zip
 from api.error_responses import UnsupportedBody, request_error
-from api.job_intake import receiving, uuid7
+from api.job_intake import allow_webhook, receiving, uuid7
 from api.service import Service, about_job, in_thread
 from api.spool import Spool
 from api.uploads import media_type
@@ -69,6 +69,8 @@ def _accept(service: Service, options: BatchOptions, spool: Spool, kind: str) ->
     if kind == JSON:
         body = _read_json(spool)
         options = _merged(options, body)
+    if options.webhook is not None:
+        allow_webhook(options.webhook, service.settings)
     fingerprint = _fingerprint(options, spool.sha256)
     batch_id = check_batch_id(options.uuid) if options.uuid else uuid7()
     known = service.repository.batches.known(batch_id, fingerprint)
@@ -164,6 +166,7 @@ def make_batch(
         parameters=options.parameters or {},
         rle=options.rle or False,
         callback=callback and settings.app_server_url is not None,
+        webhook=options.webhook,
         rejected=listing.rejected,
         problems=tuple(listing.problems),
         accepted_at=now,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas import PARAMETERS_ARE, RLE_IS, ParametersText, Resize, Ttl
-from seg_pipeline.domain import BATCH_ID_PATTERN
+from seg_pipeline.domain import BATCH_ID_PATTERN, MAX_WEBHOOK_LENGTH
 
 Uuid = Annotated[str, Field(pattern=f"^{BATCH_ID_PATTERN}$")]
 
@@ -37,6 +37,13 @@ class BatchOptions(BaseModel):
     rle: bool | None = Field(None, description=RLE_IS)
     callback: bool | None = Field(
         None, description="Whether the app server is told of the end; true if absent."
+    )
+    webhook: Annotated[str, Field(min_length=1, max_length=MAX_WEBHOOK_LENGTH)] | None = Field(
+        None,
+        description=(
+            "An address that gets a signed POST when the batch has ended; its host must be one of"
+            " WEBHOOK_HOSTS."
+        ),
     )
 
 

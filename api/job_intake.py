@@ -22,11 +22,10 @@ from api.spool import Spool
 from api.uploads import BodyReader, announced_bytes, is_multipart, media_type
 from seg_pipeline.domain import Job, Priority, check_client_uuid, check_model
 from seg_pipeline.errors import InvalidRequest, StoreError
-from seg_pipeline.imaging.headers import scan_header
-from seg_pipeline.jobs.acceptance import Accepted
-from seg_pipeline.jobs.kept_pictures import kept_picture
+from seg_pipeline.jobs.acceptance import Accepted, job_of_picture
+from seg_pipeline.jobs.kept_pictures import ONE_PICTURE, kept_picture
 from seg_pipeline.model_parameters import configured_parameters
-from seg_pipeline.prompts import check_inside_either_way
+from seg_pipeline.settings import Settings
 
 _OF_THE_REQUEST = {
     *("uuid", "model", "ttl_seconds", "webhook", "priority", "reuse", "image_of", "image_url"),
@@ -119,9 +118,7 @@ def make_job(service: Service, options: JobOptions, picture: Spool | None) -> Jo
         "priority": options.priority or Priority.NORMAL,
     }
     if options.webhook is not None:
-        from seg_pipeline.adapters.webhooks import check_webhook
-
-        check_webhook(options.webhook, settings)
+        allow_webhook(options.webhook, settings)
     if (picture is None) == (options.image_url is None):
         raise InvalidRequest("send either a picture or an image_url, and not both.")
     if picture is None:
@@ -129,11 +126,14 @@ def make_job(service: Service, options: JobOptions, picture: Spool | None) -> Jo
 
         check_image_url(str(options.image_url))
         return Job(image_url=options.image_url, **common)
-    header = scan_header(picture.file, settings.max_image_pixels)
-    job = Job(source_sha256=picture.sha256, source_extension=header.extension, **common)
-    if header.size_wh:
-        check_inside_either_way(job.parameters, header.size_wh)
-    return job
+    return job_of_picture(picture.file, picture.sha256, settings.max_image_pixels, **common)
+
+
+def allow_webhook(url: str, settings: Settings) -> None:
+    """Raises WebhookRefused unless a webhook may be there."""
+    from seg_pipeline.adapters.webhooks import check_webhook
+
+    check_webhook(url, settings)
 
 
 def _copy_picture(service: Service, uuid: str, spool: Spool) -> None:
@@ -177,7 +177,7 @@ async def _accept(
         raise InvalidRequest("send either a uuid or an Idempotency-Key: each names the job.")
     if options.image_of is not None:
         if picture is not None or options.image_url is not None:
-            raise InvalidRequest("send one of a picture, an image_url and an image_of.")
+            raise InvalidRequest(ONE_PICTURE)
         await in_thread(_copy_picture, service, options.image_of, spool)
         picture = spool
     job = await in_thread(make_job, service, options, picture)

@@ -108,7 +108,7 @@ _BATCH = {"model": BatchAnswer, "content": shown("batch")}
         **failures(
             *("invalid_request", "invalid_uuid", "invalid_ttl", "invalid_resize"),
             *("unknown_model", "invalid_parameter", "batch_conflict", "batch_too_large"),
-            *("body_too_slow", "unsupported_body", "invalid_url", "url_refused"),
+            *("body_too_slow", "unsupported_body", "invalid_url", "url_refused", "webhook_refused"),
             *("fetch_rejected", "fetch_unavailable"),
             *("too_many_requests", "busy", "store_full"),
             *EVERYWHERE,

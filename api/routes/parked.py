@@ -17,6 +17,7 @@ from seg_pipeline.adapters.sqs_consumer import accept_message
 from seg_pipeline.errors import NothingToTell
 from seg_pipeline.jobs.parked import Parked, ParkedItems, ParkedKind, ParkedList
 from seg_pipeline.jobs.stored_jobs import read_job
+from seg_pipeline.store import keys
 from seg_pipeline.store.serialization import to_document
 
 router = APIRouter(prefix="/parked", tags=["parked"], dependencies=[RequireKey])
@@ -114,7 +115,10 @@ def _replay(service: Service, name: str) -> str:
 
 
 def _has_webhook(service: Service, parked: Parked) -> bool:
-    job = read_job(service.store, parked.uuid or "")
+    name = parked.uuid or ""
+    if keys.batch_told(name) is not None:
+        return keys.is_batch_webhook(name)
+    job = read_job(service.store, name)
     return job is not None and job.webhook is not None
 
 

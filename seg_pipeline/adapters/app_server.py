@@ -23,10 +23,14 @@ from pydantic import SecretStr
 
 from seg_pipeline.domain import Job
 from seg_pipeline.errors import SegPipelineError, UrlRefused
+from seg_pipeline.jobs.batch_records import Batch
 from seg_pipeline.jobs.deliveries import Reply
 from seg_pipeline.settings import Settings
 
 PATH = "/api/v1/re-imagine/auto-mask/"
+BATCHES = "batches/"
+"""What comes before the id of a batch in the path of its PATCH."""
+
 _QUOTED_CHARACTERS = 300
 _UNSENDABLE = "APP_SERVER_URL or APP_SERVER_API_KEY has a character that cannot be sent."
 
@@ -96,6 +100,10 @@ class AppServer:
     def name_of(self, job: Job) -> str:
         """What `url` needs to know of a job."""
         return job.callback_uuid
+
+    def name_of_batch(self, batch: Batch) -> str:
+        """What `url` needs to know of a batch."""
+        return f"{BATCHES}{batch.id}"
 
     def url(self, uuid: str) -> str:
         """Where the job's PATCH goes."""

@@ -31,9 +31,6 @@ from seg_pipeline.telemetry.logs import about
 
 logger = logging.getLogger(__name__)
 
-BATCHES = "batches/"
-"""What comes before the id of a batch in the path of its PATCH."""
-
 AT_ONCE = 4
 PER_ROUND = 64
 FAILURES_THAT_OPEN = 3
@@ -236,7 +233,7 @@ class OutboxRelay:
     async def _reply(self, due_delivery: DueDelivery | DueBatch, session: Session) -> Reply:
         try:
             if isinstance(due_delivery, DueBatch):
-                name = f"{BATCHES}{due_delivery.batch.id}"
+                name = self._to.server.name_of_batch(due_delivery.batch)
                 return await session.tell(name, self._end_of_batch(due_delivery))
             name = self._to.server.name_of(due_delivery.job)
             return await session.tell(name, self._document(due_delivery))

@@ -2,8 +2,8 @@
 
     {"uuid": "abc123", "image_url": "https://…"}
 
-`imageUrl` is read too. `model`, `parameters`, `rle`, `resize`, `ttl_seconds` and `priority` are
-optional.
+`imageUrl` is read too, and `image_of`, an earlier job whose picture this one shall have. `model`,
+`parameters`, `rle`, `resize`, `ttl_seconds` and `priority` are optional.
 
 A message that comes twice is the same job. One that can never become a job is parked with the
 reason, so that it does not come back for ever. It is parked in the store, and in the queue's
@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -35,20 +36,25 @@ from seg_pipeline.domain import (
     whole_number,
 )
 from seg_pipeline.errors import (
+    ImageError,
     InvalidParameter,
     InvalidPrompt,
     InvalidRequest,
     JobConflict,
     JobNotFound,
+    PictureNotKept,
     QueueUnavailable,
     RequestError,
     SegPipelineError,
     StoreError,
 )
+from seg_pipeline.jobs.acceptance import fingerprint, job_of_picture
+from seg_pipeline.jobs.kept_pictures import ONE_PICTURE, kept_picture
 from seg_pipeline.jobs.parked_notes import ParkedNote, park
 from seg_pipeline.jobs.repository import JobRepository
+from seg_pipeline.jobs.stored_jobs import read_job
 from seg_pipeline.settings import Settings
-from seg_pipeline.store import keys
+from seg_pipeline.store import Store, keys
 from seg_pipeline.telemetry import metrics
 from seg_pipeline.telemetry.logs import about
 
@@ -76,6 +82,7 @@ class _Body(BaseModel):
     uuid: str
     image_url: str | None = None
     imageUrl: str | None = None  # noqa: N815  the app server spells it so
+    image_of: str | None = None
     model: str | None = None
     parameters: dict[str, Any] | None = None
     rle: bool | None = None
@@ -86,10 +93,14 @@ class _Body(BaseModel):
 
 @dataclass(frozen=True)
 class JobMessage:
-    """A job, and which of its fields the message left to the defaults."""
+    """A job, and which of its fields the message left to the defaults.
+
+    `picture` is the one of `image_of`.
+    """
 
     job: Job
     left_open: frozenset[str] = frozenset()
+    picture: bytes | None = None
 
     def beside(self, first: Job) -> Job:
         """The job to accept when another one has its uuid.
@@ -121,8 +132,11 @@ class Pulled:
     problem: SegPipelineError | None = None
 
 
-def parse_message(body: str, settings: Settings) -> JobMessage:
-    """The job that a message describes; RequestError if it can never be one."""
+def parse_message(body: str, settings: Settings, store: Store) -> JobMessage:
+    """The job that a message describes; RequestError or ImageError if it can never be one.
+
+    The store has the picture of `image_of`.
+    """
     size = len(body.encode("utf-8", "replace"))
     if size > MAX_BODY_BYTES:
         raise InvalidRequest(f"the message has {size} bytes; at most {MAX_BODY_BYTES} are read.")
@@ -130,10 +144,10 @@ def parse_message(body: str, settings: Settings) -> JobMessage:
         message = _Body.model_validate_json(body)
     except ValidationError as error:
         raise _body_error(error) from error
-    return _job_message(message, settings)
+    return _job_message(message, settings, store)
 
 
-def _job_message(body: _Body, settings: Settings) -> JobMessage:
+def _job_message(body: _Body, settings: Settings, store: Store) -> JobMessage:
     if body.image_url and body.imageUrl and body.image_url != body.imageUrl:
         raise InvalidRequest("image_url and imageUrl name two pictures; send one of them.")
     offered = settings.offered_models
@@ -145,17 +159,47 @@ def _job_message(body: _Body, settings: Settings) -> JobMessage:
     named = {name: value for name in defaults if (value := getattr(body, name)) is not None}
     if body.model is not None:
         named["model"] = check_model(body.model, offered)
-    job = Job(
-        uuid=check_uuid(body.uuid),
-        parameters=body.parameters or {},
-        rle=body.rle or False,
-        priority=body.priority or Priority.NORMAL,
-        image_url=check_image_url(body.image_url or body.imageUrl or ""),
-        via="sqs",
-        callback=settings.app_server_url is not None,
-        **{**defaults, **named},
-    )
-    return JobMessage(job, frozenset(defaults.keys() - named.keys()))
+    asked = {
+        **defaults,
+        **named,
+        "uuid": check_uuid(body.uuid),
+        "parameters": body.parameters or {},
+        "rle": body.rle or False,
+        "priority": body.priority or Priority.NORMAL,
+        "via": "sqs",
+        "callback": settings.app_server_url is not None,
+    }
+    left_open = frozenset(defaults.keys() - named.keys())
+    url = body.image_url or body.imageUrl or ""
+    if body.image_of is None:
+        return JobMessage(Job(image_url=check_image_url(url), **asked), left_open)
+    if url:
+        raise InvalidRequest(ONE_PICTURE)
+    picture = _picture_of(check_uuid(body.image_of), body.uuid, store)
+    with TemporaryFile() as file:
+        file.write(picture)
+        job = job_of_picture(file, fingerprint(picture), settings.max_image_pixels, **asked)
+    return JobMessage(job, left_open, picture)
+
+
+def _picture_of(uuid: str, asking: str, store: Store) -> bytes:
+    """The picture of a job. The asking one may have it, if its message came before.
+
+    Raises PictureNotKept.
+    """
+    try:
+        return b"".join(kept_picture(store, _stored_as(uuid, store)))
+    except PictureNotKept:
+        mine = read_job(store, _stored_as(asking, store))
+        if mine is None or not mine.is_the_queues or mine.source_sha256 is None:
+            raise
+        return b"".join(kept_picture(store, mine.uuid))
+
+
+def _stored_as(uuid: str, store: Store) -> str:
+    """The uuid under which the queue's job is kept: another one if a client had taken its own."""
+    own = queue_uuid(uuid)
+    return own if read_job(store, own) else uuid
 
 
 def _body_error(error: ValidationError) -> InvalidRequest:
@@ -170,9 +214,9 @@ def _body_error(error: ValidationError) -> InvalidRequest:
 def accept_message(body: str, settings: Settings, repository: JobRepository) -> str:
     """Accepts the job that a message describes, and returns its uuid.
 
-    Raises RequestError if it can never be one.
+    Raises RequestError or ImageError if it can never be one.
     """
-    message = parse_message(body, settings)
+    message = parse_message(body, settings, repository.store)
     with about(message.job.uuid):
         return _accept(message, repository)
 
@@ -180,12 +224,12 @@ def accept_message(body: str, settings: Settings, repository: JobRepository) -> 
 def _accept(message: JobMessage, repository: JobRepository) -> str:
     job = message.job
     try:
-        accepted = repository.acceptance.accept(job)
+        accepted = repository.acceptance.accept(job, message.picture)
     except JobConflict:
         # The latter: its parameters are not of the first's model.
         with suppress(JobNotFound, InvalidParameter, InvalidPrompt):
             job = message.beside(repository.job(job.uuid))
-        accepted = repository.acceptance.accept(job)
+        accepted = repository.acceptance.accept(job, message.picture)
     logger.info(
         "job %s: %s the queue",
         job.uuid,
@@ -259,11 +303,12 @@ class SqsConsumer:
             raise
         except Exception as error:
             # Also what nobody foresaw: a message that cannot be taken must not loop.
-            reason = error if isinstance(error, RequestError) else _unexpected(error)
+            foreseen = error if isinstance(error, RequestError | ImageError) else None
+            reason = foreseen or _unexpected(error)
             self._park(message, body, reason)
             parked.append(str(reason))
 
-    def _park(self, message: _Message, body: str, error: RequestError) -> None:
+    def _park(self, message: _Message, body: str, error: SegPipelineError) -> None:
         """Parks the message in the store first: not every queue has a dead-letter queue."""
         message_id = str(message.get("MessageId", ""))
         note = ParkedNote(

@@ -1,4 +1,4 @@
-"""Webhooks: addresses that clients give with their jobs, told of the end as the app server is.
+"""Webhooks: addresses that clients give with jobs and batches, told of their ends.
 
 WEBHOOK_HOSTS says which hosts they may be at. A name reaches public addresses alone, whatever it
 resolves to: private ones must be listed as such. Redirects are not followed.
@@ -24,6 +24,7 @@ from seg_pipeline.adapters.app_server import (
 from seg_pipeline.adapters.public_network import Network, PublicNetwork, Resolver, is_in, is_public
 from seg_pipeline.domain import MAX_WEBHOOK_LENGTH, Job
 from seg_pipeline.errors import UrlRefused, WebhookRefused
+from seg_pipeline.jobs.batch_records import Batch
 from seg_pipeline.settings import Settings, listed
 
 _UNPRINTABLE = re.compile(r"[^!-~]|\\")
@@ -64,7 +65,7 @@ def check_webhook(url: str, settings: Settings) -> str:
 
 
 class Webhooks(AppServer):
-    """Where the results of jobs with a webhook go, with WEBHOOK_SECRET and without a key."""
+    """Where the ends of jobs and batches with a webhook go, with WEBHOOK_SECRET, without a key."""
 
     called = "the webhook"
     method = "POST"
@@ -84,6 +85,10 @@ class Webhooks(AppServer):
     def name_of(self, job: Job) -> str:
         """The address itself."""
         return job.webhook or ""
+
+    def name_of_batch(self, batch: Batch) -> str:
+        """The address itself."""
+        return batch.webhook or ""
 
     def url(self, uuid: str) -> str:
         """The address, which is the name here. Raises UrlRefused if it is not allowed any more."""

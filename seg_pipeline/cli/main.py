@@ -468,6 +468,7 @@ def create_batch(  # noqa: PLR0913, PLR0917  a command's options are its argumen
     parameters: Annotated[
         str | None, typer.Option(help="The model's, as JSON, such as '{\"confidence\": 0.5}'.")
     ] = None,
+    webhook: Annotated[str | None, typer.Option(help="An address to be told of the end.")] = None,
     server: Server = None,
     api_key: ApiKey = None,
     json: AsJson = False,
@@ -484,6 +485,7 @@ def create_batch(  # noqa: PLR0913, PLR0917  a command's options are its argumen
     try:
         asked = read_parameters(parameters) or None
         options = {"uuid": uuid, "model": model, "resize": resize, "parameters": asked}
+        options |= {"webhook": webhook}
         with asked_service(server, api_key) as service:
             batch = batches.create(service, source, options)
             if wait or coco:

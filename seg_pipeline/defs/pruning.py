@@ -276,10 +276,9 @@ prune_schedule = dg.ScheduleDefinition(
 
 def _expired_batches(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
     """Batches whose time is over; their jobs then expire as others do."""
-    batches, told = stage_context.repository.batches, stage_context.settings.app_server_url
-    untold = stage_context.repository.outbox.uuids() if told else set[str]()
+    batches, untold = stage_context.repository.batches, _untold(stage_context)
     for batch_id in batches.expired(now, LEFTOVER_GRACE):
-        if keys.told_batch(batch_id) not in untold:
+        if untold.isdisjoint((keys.told_batch(batch_id), keys.batch_webhook(batch_id))):
             yield partial(batches.forget, batch_id)
 
 
@@ -293,16 +292,20 @@ def _expired_jobs(
     """
     heartbeats = live_workers(stage_context.store, now, stage_context.settings.worker_stale_seconds)
     busy = {uuid for heartbeat in heartbeats for uuid in heartbeat.uuids}
-    if stage_context.settings.app_server_url:
-        busy |= stage_context.repository.outbox.uuids()
-    if stage_context.settings.webhook_hosts:
-        busy |= stage_context.repository.outbox.uuids(keys.WEBHOOKS)
+    busy |= _untold(stage_context)
     batches = set(stage_context.repository.batches.ids())
     for job in stage_context.repository.expiry.expired(now, PER_PRUNE, busy):
         if batch_of(job.uuid) in batches:  # kept as long as its batch
             continue
         expired.append(job.uuid)
         yield partial(stage_context.repository.expiry.expire, job)
+
+
+def _untold(stage_context: StageContext) -> set[str]:
+    """The jobs and batches that somebody is still to be told of, or was told of late."""
+    settings, outbox = stage_context.settings, stage_context.repository.outbox
+    untold = outbox.uuids() if settings.app_server_url else set[str]()
+    return untold | (outbox.uuids(keys.WEBHOOKS) if settings.webhook_hosts else set())
 
 
 def _search(

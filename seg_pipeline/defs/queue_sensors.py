@@ -86,8 +86,8 @@ def build_webhooks_sensor(settings: Settings) -> dg.SensorDefinition:
         minimum_interval_seconds=1,
         default_status=running_if(settings.webhook_hosts),
         description=(
-            "Tells the webhooks of jobs that have one, each host beside the others. Runs where"
-            " WEBHOOK_HOSTS is set."
+            "Tells the webhooks of jobs and batches that have one, each host beside the others."
+            " Runs where WEBHOOK_HOSTS is set."
         ),
     )
     def webhooks(
@@ -96,7 +96,7 @@ def build_webhooks_sensor(settings: Settings) -> dg.SensorDefinition:
         if settings.webhook_hosts is None:
             return dg.SkipReason("WEBHOOK_HOSTS is not set: there are no webhooks.")
         ended = _deliver(webhook_relays, settings)
-        events = [event_of(delivery) for delivery in ended]
+        events = [event_of(each) for each in ended if not keys.batch_told(each.uuid)]
         return dg.SensorResult(asset_events=events, skip_reason=" ".join(_counts(ended)))
 
     return webhooks

@@ -6,14 +6,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from io import SEEK_END
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from seg_pipeline.domain import Job
 from seg_pipeline.errors import JobConflict, StoreError, StoreUnavailable
+from seg_pipeline.imaging.headers import scan_header
 from seg_pipeline.jobs.inbox_markers import ready_marker
 from seg_pipeline.jobs.outbox import Outbox
 from seg_pipeline.jobs.removal import Removal
 from seg_pipeline.jobs.stored_jobs import is_known, read_job, read_result
+from seg_pipeline.prompts import check_inside_either_way
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import write
 from seg_pipeline.telemetry import metrics
@@ -34,6 +36,15 @@ class Accepted:
 def fingerprint(data: bytes) -> str:
     """SHA-256 of an upload, 64 hex digits: the `source_sha256` of its job."""
     return hashlib.sha256(data).hexdigest()
+
+
+def job_of_picture(file: BinaryIO, sha256: str, most_pixels: int, **asked: Any) -> Job:
+    """The job of an upload, whose header alone is read. Raises RequestError or ImageError."""
+    header = scan_header(file, most_pixels)
+    job = Job(source_sha256=sha256, source_extension=header.extension, **asked)
+    if header.size_wh:
+        check_inside_either_way(job.parameters, header.size_wh)
+    return job
 
 
 class Acceptance:

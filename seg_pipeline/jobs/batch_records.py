@@ -68,7 +68,7 @@ class Batch:
     """`batch.json`: what was asked for. Of what was rejected, the first `problems` are kept.
 
     `fingerprint` tells two requests under one id apart. With `callback` the app server is told of
-    the batch's end.
+    the batch's end. The address `webhook` is told too.
     """
 
     id: str
@@ -80,6 +80,7 @@ class Batch:
     parameters: Parameters = field(default_factory=dict)
     rle: bool = False
     callback: bool = False
+    webhook: Annotated[str | None, OPTIONAL] = None
     rejected: int = 0
     problems: tuple[Problem, ...] = ()
     accepted_at: Moment

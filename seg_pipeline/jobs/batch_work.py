@@ -261,11 +261,10 @@ class BatchWork:
     def _end(
         self, batch: Batch, before: BatchProgress, progress: BatchProgress, passing: _Pass
     ) -> None:
-        """Has the app server told, and takes the batch from the list of work, once it rests."""
+        """Has its end told, and takes the batch from the list of work, once it rests."""
         if before.ended_at is not None and not self._rests(batch, progress, passing):
             return
-        if batch.callback:
-            self._outbox.record_batch(batch.id, progress.sha256, passing.now)
+        self._outbox.record_batch(batch, progress.sha256, passing.now)
         self._store.delete(keys.batch_work(batch.id))
         passing.report.ended.append(batch.id)
 

@@ -9,6 +9,9 @@ from seg_pipeline.jobs.stored_jobs import read_job
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import load
 
+ONE_PICTURE = "send one of a picture, an image_url and an image_of."
+"""What is said of a request with two of them."""
+
 
 @dataclass(frozen=True)
 class _SourceName:

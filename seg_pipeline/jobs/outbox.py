@@ -96,9 +96,13 @@ class Outbox:
         """
         self._record(stored.result.uuid, stored.sha256, now, host_id)
 
-    def record_batch(self, batch_id: str, sha256: str, now: datetime) -> None:
-        """The same of a batch that has ended; `sha256` tells this end from another."""
-        self._record(keys.told_batch(batch_id), sha256, now)
+    def record_batch(self, batch: Batch, sha256: str, now: datetime) -> None:
+        """The same of a batch that has ended, to all who are to be told.
+
+        `sha256` tells this end from another.
+        """
+        for name in _names_of(batch):
+            self._record(name, sha256, now, _host_id_by(name, batch))
 
     def _record(
         self, uuid: str, sha256: str, now: datetime | None, host_id: str | None = None
@@ -174,7 +178,7 @@ class Outbox:
         Raises JobNotFound. Raises NothingToTell if the job has not ended, or has no callback.
         """
         if batch_id := keys.batch_told(uuid):
-            return self._replay_batch(batch_id, now or datetime.now(UTC))
+            return self._replay_batch(uuid, batch_id, now or datetime.now(UTC))
         job, stored = read_job(self.store, uuid), read_result(self.store, uuid)
         if job is None:
             raise JobNotFound(uuid)
@@ -214,12 +218,11 @@ class Outbox:
         """The delivery's keys outside the job's own folder, which go with the job."""
         return _markers(self.delivery(uuid))
 
-    def _replay_batch(self, batch_id: str, now: datetime) -> Delivery:
-        name = keys.told_batch(batch_id)
+    def _replay_batch(self, name: str, batch_id: str, now: datetime) -> Delivery:
         due = self._ended_batch(name)
         if due is None:
             raise NothingToTell(f"batch {batch_id} has not ended, or nobody is to be told of it.")
-        delivery = Delivery.begin(name, due[1].sha256, now)
+        delivery = Delivery.begin(name, due[1].sha256, now, _host_id_by(name, due[0]))
         self._replace(self.delivery(name), delivery)
         return delivery
 
@@ -228,7 +231,9 @@ class Outbox:
         batch_id = keys.batch_told(name) or ""
         batch = load(self.store, Batch, keys.batch_request(batch_id))
         progress = load(self.store, BatchProgress, keys.batch_progress(batch_id))
-        if batch is None or not batch.callback or progress is None or not progress.ended_at:
+        if batch is None or progress is None or not progress.ended_at:
+            return None
+        if name not in _names_of(batch):
             return None
         return batch, progress
 
@@ -255,11 +260,21 @@ class Outbox:
             self.store.delete(key)
 
 
-def host_id_of(job: Job) -> str | None:
-    """A name for the host and port of the job's webhook, as the store's keys may hold it."""
-    if job.webhook is None:
+def _names_of(batch: Batch) -> list[str]:
+    """The names of a batch in the outbox, one for each who is to be told of its end."""
+    told = [keys.told_batch(batch.id)] if batch.callback else []
+    return [*told, *([keys.batch_webhook(batch.id)] if batch.webhook else [])]
+
+
+def _host_id_by(name: str, batch: Batch) -> str | None:
+    return host_id_of(batch) if keys.is_batch_webhook(name) else None
+
+
+def host_id_of(told: Job | Batch) -> str | None:
+    """A name for the host and port of the webhook, as the store's keys may hold it."""
+    if told.webhook is None:
         return None
-    origin = "/".join(job.webhook.lower().split("/", 3)[:3])
+    origin = "/".join(told.webhook.lower().split("/", 3)[:3])
     return hashlib.sha256(origin.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 

@@ -233,7 +233,8 @@ def _is_of_a_batch_s_client(key: str) -> bool:
     if key.startswith(keys.BATCH_WORK):
         return "@" not in key
     name = key.rpartition("/")[2]
-    return key.startswith(keys.BATCHES) and name not in ("progress.json", "delivery.json")
+    of_ours = ("progress.json", "delivery.json", "delivery-webhook.json")
+    return key.startswith(keys.BATCHES) and name not in of_ours
 
 
 def _info(key: str, status: os.stat_result) -> ObjectInfo:

@@ -37,6 +37,7 @@ RETRIES = "retries/"
 BATCHES = "batches/"
 BATCH_WORK = "batch-work/"
 _TOLD_BATCH = "batch."
+_WEBHOOK_OF_BATCH = "batch-webhook."
 CHECKS = "checks/"
 IDEMPOTENCY = "idempotency/"
 RUN_LOGS = "run-logs/"
@@ -159,19 +160,33 @@ def result(uuid: str) -> str:
 
 
 def delivery(name: str) -> str:
-    """The state of telling the app server of a job, or of a batch by its `told_batch`."""
+    """The state of telling somebody of a job, or of a batch by its name in the outbox."""
     batch_id = batch_told(name)
-    return batch_file(batch_id, "delivery.json") if batch_id else asset(name, "delivery.json")
+    if batch_id is None:
+        return asset(name, "delivery.json")
+    file_name = "delivery-webhook.json" if is_batch_webhook(name) else "delivery.json"
+    return batch_file(batch_id, file_name)
 
 
 def told_batch(batch_id: str) -> str:
-    """The name of a batch in the outbox. No uuid holds a dot."""
+    """The name in the outbox of a batch that the app server is told of. No uuid holds a dot."""
     return f"{_TOLD_BATCH}{batch_id}"
+
+
+def batch_webhook(batch_id: str) -> str:
+    """The name in the outbox of a batch that its webhook is told of."""
+    return f"{_WEBHOOK_OF_BATCH}{batch_id}"
+
+
+def is_batch_webhook(name: str) -> bool:
+    """Whether a name in the outbox stands for a batch that its webhook is told of."""
+    return name.startswith(_WEBHOOK_OF_BATCH)
 
 
 def batch_told(name: str) -> str | None:
     """The batch that a name in the outbox stands for; None if it is a job's uuid."""
-    return name.removeprefix(_TOLD_BATCH) if name.startswith(_TOLD_BATCH) else None
+    start, dot, batch_id = name.partition(".")
+    return batch_id if f"{start}{dot}" in (_TOLD_BATCH, _WEBHOOK_OF_BATCH) else None
 
 
 def told_of(name: str) -> str:

@@ -104,6 +104,15 @@ def test_a_message_may_set_parameters_and_have_run_lengths_in_its_patch(world: W
     }
 
 
+def test_a_prompt_on_the_picture_of_an_earlier_message_is_told_too(world: World) -> None:
+    world.send("pictured")
+    world.told("pictured")
+    asked = {"model": "demo-sam2", "parameters": {"points": [[240, 268, 1]]}}
+    world.send_text(json.dumps({"uuid": "pointed", "image_of": "pictured", **asked}))
+    document = world.told("pointed").document
+    assert (document["status"], len(document["segments"])) == ("completed", 1)
+
+
 def test_dagster_shows_every_step_of_it_and_the_partition_turns_green(world: World) -> None:
     world.send("shown")
     world.told("shown")

@@ -12,18 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import httpx
 import pytest
 
 from seg_pipeline.adapters import sqs_consumer
 from seg_pipeline.adapters.sqs_consumer import MAX_BODY_BYTES, Pulled, SqsConsumer, parse_message
-from seg_pipeline.domain import Job
+from seg_pipeline.domain import Job, queue_uuid
 from seg_pipeline.errors import InvalidRequest, QueueUnavailable, StoreFull, StoreUnavailable
+from seg_pipeline.jobs.acceptance import fingerprint
+from seg_pipeline.jobs.kept_pictures import kept_picture
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline_tests.api.serving import api_settings, serving
 from seg_pipeline_tests.aws import REGION
-from seg_pipeline_tests.builders import end_queue_job, make_job, waiting_uuids
+from seg_pipeline_tests.builders import (
+    end_queue_job,
+    make_job,
+    make_picture,
+    picture_bytes,
+    waiting_uuids,
+)
 from seg_pipeline_tests.conftest import make_settings
 from seg_pipeline_tests.serving import HOLDING, Talk, wire_server
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
@@ -99,7 +109,8 @@ def parked(queue: Queue) -> list[dict[str, Any]]:
 
 def parse(body: Any, **values: Any) -> Any:
     settings = make_settings(Path("nowhere"), **values)
-    return parse_message(body if isinstance(body, str) else json.dumps(body), settings).job
+    text = body if isinstance(body, str) else json.dumps(body)
+    return parse_message(text, settings, ObjectStore.in_memory()).job
 
 
 def test_the_seeds_message_is_a_job_with_our_defaults() -> None:
@@ -198,6 +209,8 @@ BAD = {
     "work for hours": {**GOOD, "parameters": {"points_per_side": 64, "crop_n_layers": 2}},
     "no priority": {**GOOD, "priority": "urgent"},
     "a text for run lengths": {**GOOD, "rle": "true"},
+    "an address and a kept picture": {**GOOD, "image_of": "abc"},
+    "a path for a kept picture": {"uuid": "abc123", "image_of": "../abc"},
     "too much": {**GOOD, "note": "x" * 2**16},
     "too deep": "[" * 30_000 + "]" * 30_000,
     "too deep within": '{"uuid": "abc123", "a": ' + '{"a":' * 5_000 + "1" + "}" * 5_001,
@@ -303,6 +316,65 @@ def test_a_known_uuid_with_another_request_is_parked_and_the_first_goes_on(
     (reason,) = queue.pull().parked
     assert "exists with a different request" in reason
     assert (queue.repository.job("job-1").image_url, waiting(queue)) == (URL, ["job-1"])
+    assert queue.left() == []
+
+
+# On a picture that an earlier job brought
+
+POINT = {"model": "demo-sam2", "parameters": {"points": [[3, 2, 1]]}}
+PICTURE = picture_bytes(make_picture(8, 6))
+
+
+def with_an_upload(queue: Queue, uuid: str = "first", data: bytes = PICTURE) -> None:
+    job = make_job(uuid, source_sha256=fingerprint(data), model="demo-yolo")
+    queue.repository.acceptance.accept(job, data)
+
+
+def test_a_message_may_name_a_job_whose_picture_it_means(queue: Queue) -> None:
+    with_an_upload(queue)
+    message = {"uuid": "second", "image_of": "first", **POINT}
+    queue.send(message)
+    assert queue.pull() == Pulled(accepted=("second",))
+    job = queue.repository.job("second")
+    assert (job.via, job.callback, job.image_url) == ("sqs", True, None)
+    assert b"".join(kept_picture(queue.repository.store, "second")) == PICTURE
+    assert "second" in waiting_uuids(queue.repository, 10)
+    queue.repository.removal.delete("first")
+    queue.send(message)
+    assert queue.pull() == Pulled(accepted=("second",)), "it has the picture itself by now"
+
+
+def test_the_picture_is_that_of_the_app_servers_job_though_a_client_took_the_uuid(
+    queue: Queue,
+) -> None:
+    with_an_upload(queue, "first", picture_bytes(make_picture(9, 9)))
+    with_an_upload(queue, queue_uuid("first"))
+    queue.send({"uuid": "second", "image_of": "first", **POINT})
+    queue.pull()
+    assert b"".join(kept_picture(queue.repository.store, "second")) == PICTURE
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"image_of": "nobody"},
+        {"image_of": "../first"},
+        {"image_of": "first", "image_url": URL},
+        {"image_of": "first", **POINT, "parameters": {"points": [[8, 2, 1]]}},
+        {"image_of": "first", **POINT, "model": "demo-yolo"},
+        {"image_of": "first", "model": "gpt"},
+    ],
+)
+def test_what_is_wrong_with_it_is_said_in_the_words_of_the_api(
+    queue: Queue, tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    with_an_upload(queue)
+    queue.send({"uuid": "second", **asked})
+    (reason,) = queue.pull().parked
+    settings = api_settings(tmp_path, model=queue.settings.model)
+    with serving(settings, queue.repository.store) as url:
+        answer = httpx.post(f"{url}/jobs", json={"uuid": "second", **asked})
+    assert (answer.json()["error"], answer.is_client_error) == (reason, True)
     assert queue.left() == []
 
 
@@ -477,11 +549,11 @@ def test_what_was_taken_before_the_store_went_away_is_deleted(
     queue.send(*({"uuid": f"job-{number}", "image_url": URL} for number in range(3)))
     accept, calls = queue.repository.acceptance.accept, []
 
-    def accept_one(job: Any) -> Any:
+    def accept_one(job: Any, data: None) -> Any:
         calls.append(job)
         if len(calls) > 1:
             raise StoreUnavailable("it is away.")
-        return accept(job)
+        return accept(job, data)
 
     monkeypatch.setattr(queue.repository.acceptance, "accept", accept_one)
     pulled = queue.pull()
@@ -626,7 +698,7 @@ def test_a_message_may_ask_for_prompts_and_named_masks(tmp_path: Path) -> None:
 
     def job(**asked: Any) -> Job:
         body = {"uuid": "a", "image_url": URL, **asked}
-        return parse_message(json.dumps(body), settings).job
+        return parse_message(json.dumps(body), settings, ObjectStore.in_memory()).job
 
     prompt = {"points": [[3, 4.5, 1], [9, 9, 0]], "box": [0, 0, 20, 20]}
     assert job(parameters=prompt).parameters == {
@@ -640,5 +712,6 @@ def test_a_message_may_ask_for_prompts_and_named_masks(tmp_path: Path) -> None:
             job(parameters=wrong)
         assert error.value.code == "invalid_prompt"
     of_queue = make_settings(tmp_path, queue_model="sam2+yolo", model="demo-yolo")
-    message = parse_message(json.dumps({"uuid": "a", "image_url": URL}), of_queue)
+    text = json.dumps({"uuid": "a", "image_url": URL})
+    message = parse_message(text, of_queue, ObjectStore.in_memory())
     assert message.job.model == "demo-sam2+demo-yolo"

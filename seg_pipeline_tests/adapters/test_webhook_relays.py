@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from seg_client import is_genuine
 from seg_pipeline.adapters.app_server import DeliveryLimits
 from seg_pipeline.adapters.outbox_relay import OutboxRelay, RelayReport
 from seg_pipeline.adapters.webhook_relays import WebhookRelays
@@ -20,6 +21,7 @@ from seg_pipeline_tests.adapters.test_outbox_relay import Clock
 from seg_pipeline_tests.app_servers import AppServerDouble, app_server, hang, say
 from seg_pipeline_tests.builders import end_queue_job, make_job, make_result
 from seg_pipeline_tests.conftest import make_settings
+from seg_pipeline_tests.jobs.batches_in_store import accept_batch, finish_waiting
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
 
@@ -122,6 +124,32 @@ def test_a_server_that_is_down_is_asked_one_by_one_and_gets_everything_in_the_en
             deliver_all(relays)
             clock.pass_seconds(5)
     assert {state_of(repository, uuid) for uuid in uuids} == {DeliveryState.DELIVERED}
+
+
+def test_a_batch_is_told_and_signed_though_the_host_of_another_never_answers(
+    repository: JobRepository,
+) -> None:
+    clock, settings = Clock(), {"webhook_secret": "sesame", "base_url": "https://seg.example"}
+    with app_server(hang) as silent, app_server() as server:
+        for batch_id, url in (("silent", silent.url), ("summer", f"{server.url}/batches")):
+            accept_batch(repository, id=batch_id, webhook=url)
+        repository.batch_work.advance(1000, clock())
+        finish_waiting(repository, failing=("batch-summer-000001",))
+        repository.batch_work.advance(1000, clock())
+        clock.catch_up()
+        limits = DeliveryLimits(total_seconds=60)
+        relays = relays_over(repository.store, clock, limits, **settings)
+        ended = list(relays.deliver().ended)
+        while not ended:
+            ended += relays.deliver().ended
+        silent.over.set()
+        relays.wait()
+    (told,) = server.told
+    document = told.document
+    assert (told.path, document["uuid"], document["failed"]) == ("/batches", "summer", 1)
+    assert document["batch_url"] == "https://seg.example/batches/summer"
+    assert is_genuine("sesame", told.headers, told.body)
+    assert [(each.uuid, each.state) for each in ended] == [("batch-webhook.summer", "delivered")]
 
 
 def test_a_refusal_is_parked_and_replayed_by_a_person(repository: JobRepository) -> None:

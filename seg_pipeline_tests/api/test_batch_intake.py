@@ -92,6 +92,31 @@ def test_the_app_server_is_told_where_there_is_one_unless_it_is_not_to(
     assert b'"callback":false' in api_store.get(keys.batch_request("untold"))
 
 
+def test_a_webhook_is_kept_with_the_batch_and_another_one_is_another_request(
+    serve: Serve, api_store: Store
+) -> None:
+    client, url = serve(webhook_hosts="hooks.example.com"), "https://hooks.example.com/b"
+    body = {"uuid": "summer", "image_urls": [A]}
+    assert client.post("/batches", json={**body, "webhook": url}).status_code == 202
+    assert url.encode() in api_store.get(keys.batch_request("summer"))
+    assert client.post("/batches", json={**body, "webhook": f"{url}c"}).status_code == 409
+    assert url not in client.get("/batches/summer").text
+
+
+@pytest.mark.parametrize("hosts", [None, "hooks.example.com"])
+def test_a_webhook_that_is_not_allowed_is_refused_and_the_batch_with_it(
+    serve: Serve, hosts: str | None
+) -> None:
+    client, plain = serve(webhook_hosts=hosts), {"content-type": "text/plain"}
+    url = "http://10.0.0.1/"
+    answers = [
+        client.post("/batches", json={"image_urls": [A], "webhook": url}),
+        client.post("/batches", params={"webhook": url}, content=A, headers=plain),
+    ]
+    assert {each.json()["code"] for each in answers} == {"webhook_refused"}
+    assert client.get("/batches").json()["batches"] == []
+
+
 def test_a_prefix_of_a_bucket_becomes_a_batch(serve: Serve, aws_endpoint: str) -> None:
     names = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": REGION}
     s3 = boto3.client("s3", endpoint_url=aws_endpoint, **names)

@@ -89,12 +89,13 @@ def test_a_zip_goes_as_it_is_and_a_batch_is_cancelled(tmp_path: Path, url: str) 
     [
         ("nowhere", 2, "nowhere is no list, no folder, no ZIP and no s3:// prefix."),
         ("s3://pictures/", 1, "S3_SOURCES"),
+        ("s3://pictures/ --webhook https://hooks.example.com/", 1, "WEBHOOK_HOSTS is not set"),
     ],
 )
 def test_what_cannot_be_sent_is_one_line(
     tmp_path: Path, url: str, source: str, code: int, said: str
 ) -> None:
-    done = command(tmp_path, "batch", "create", source, "--server", url)
+    done = command(tmp_path, "batch", "create", *source.split(), "--server", url)
     assert done.returncode == code
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1

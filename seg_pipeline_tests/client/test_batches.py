@@ -71,6 +71,14 @@ def test_a_zip_is_sent_with_its_options(served: Served, tmp_path: Path) -> None:
     assert JobRepository(served.store).job(job.uuid).parameters == {"confidence": 0.5}
 
 
+def test_a_webhook_goes_along(served: Served) -> None:
+    client = served.start(webhook_hosts="hooks.example.com")
+    url = "https://hooks.example.com/batches"
+    batch = client.batches.create(ADDRESSES, webhook=url)
+    stored = JobRepository(served.store).batches.get(batch.uuid)
+    assert stored.webhook == url
+
+
 def test_a_prefix_is_sent_as_such(served: Served) -> None:
     with pytest.raises(UrlRefused):
         served.start(s3_sources="").batches.create("s3://pictures/summer/")

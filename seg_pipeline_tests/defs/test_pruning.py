@@ -486,3 +486,16 @@ def test_what_a_webhook_does_not_know_yet_is_kept_while_there_are_webhooks(
         stage_context.repository.results.finish(make_result(expires_at=NOON))
         assert prune(stage_context, instance, NOON + timedelta(days=1)).jobs == removed
     assert stage_context.store.list(keys.WEBHOOKS) == []
+
+
+def test_a_batch_stays_until_its_webhook_knows(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    for hosts, removed in (("hooks.example.com", 0), (None, 1)):
+        stage_context = make_context(tmp_path / str(removed), webhook_hosts=hosts)
+        accept_batch(stage_context.repository, 1, webhook="https://hooks.example.com/")
+        advance(stage_context.repository)
+        finish_waiting(stage_context.repository)
+        advance(stage_context.repository)
+        assert prune(stage_context, instance, NOON + timedelta(days=1)).batches == removed
+    assert stage_context.store.list(keys.WEBHOOKS) == []

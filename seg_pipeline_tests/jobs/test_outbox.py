@@ -384,7 +384,7 @@ def test_the_end_of_a_batch_that_is_told_of_is_due_no_more(repository: JobReposi
     told = due.delivery.after(Reply(0.1, 200), NOON, Policy(60, 60), None)
     repository.outbox.note(told, due.delivery)
     assert repository.outbox.waiting(NOON, 10) == []
-    repository.outbox.record_batch("summer", due.delivery.result_sha256, NOON)
+    repository.outbox.record_batch(due.batch, due.delivery.result_sha256, NOON)
     assert repository.outbox.waiting(NOON, 10) == []
 
 
@@ -404,3 +404,30 @@ def test_the_end_of_a_batch_can_be_told_again(repository: JobRepository) -> None
     assert [each.uuid for each in repository.outbox.waiting(NOON, 10)] == ["batch.summer"]
     with pytest.raises(NothingToTell):
         repository.outbox.replay("batch.winter", NOON)
+
+
+def test_the_app_server_and_the_webhook_of_a_batch_are_told_apart(
+    repository: JobRepository,
+) -> None:
+    accept_batch(repository, callback=True, webhook="https://hooks.example.com/batches")
+    advance(repository)
+    finish_waiting(repository)
+    advance(repository)
+    (queue,) = repository.outbox.webhook_queues()
+    (marker,) = repository.outbox.waiting(NOON, 10, queue)
+    due = repository.outbox.take_batch(marker, NOON)
+    assert due is not None
+    assert (marker.uuid, due.batch.id) == ("batch-webhook.summer", "summer")
+    repository.outbox.note(due.delivery.parked("refused", NOON, Policy(60, 60)), due.delivery)
+    assert [each.uuid for each in repository.outbox.waiting(NOON, 10)] == ["batch.summer"]
+    repository.outbox.replay("batch-webhook.summer", NOON)
+    assert repository.outbox.waiting(NOON, 10, queue)[0].uuid == "batch-webhook.summer"
+    repository.batches.delete(due.batch)
+    for prefix in (keys.WEBHOOKS, keys.OUTBOX, keys.PARKED, keys.BATCHES):
+        assert repository.store.list(prefix) == []
+
+
+def test_a_batch_without_a_webhook_has_none_to_be_told_again(repository: JobRepository) -> None:
+    ended_batch(repository)
+    with pytest.raises(NothingToTell):
+        repository.outbox.replay("batch-webhook.summer", NOON)

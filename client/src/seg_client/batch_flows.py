@@ -36,6 +36,7 @@ class BatchOptions(TypedDict, total=False):
     rle: bool | None
     ttl_seconds: int | None
     callback: bool | None
+    webhook: str | None
 
 
 def create(source: Source, options: BatchOptions, retry_seconds: float) -> Flow[str]:

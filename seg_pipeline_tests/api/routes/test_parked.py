@@ -2,9 +2,12 @@
 
 import json
 
+from seg_pipeline.jobs.deliveries import Policy
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.api.serving import Serve
+from seg_pipeline_tests.builders import NOON
+from seg_pipeline_tests.jobs.batches_in_store import accept_batch, advance, finish_waiting
 from seg_pipeline_tests.jobs.test_parked import park_callback, park_message
 
 GOOD = json.dumps({"uuid": "job-9", "image_url": "https://example.com/x.png"})
@@ -84,3 +87,22 @@ def test_it_needs_a_key_where_there_are_keys(serve: Serve, api_store: Store) -> 
         401,
     ]
     assert client.delete("/parked/m-1", headers={"x-api-key": "secret"}).status_code == 204
+
+
+def test_the_end_of_a_batch_is_told_to_its_webhook_again_without_an_app_server(
+    serve: Serve, api_store: Store
+) -> None:
+    repository = JobRepository(api_store)
+    batch = accept_batch(repository, 1, webhook="https://hooks.example.com/")
+    advance(repository)
+    finish_waiting(repository)
+    progress = advance(repository)
+    delivery = repository.outbox.delivery(keys.batch_webhook(batch.id))
+    assert delivery is not None
+    repository.outbox.note(delivery.parked("it is gone", NOON, Policy(60, 60)), delivery)
+    client = serve(webhook_hosts="hooks.example.com")
+    (parked,) = client.get("/parked").json()["parked"]
+    assert client.post(f"/parked/{parked['name']}/replay").status_code == 202
+    again = repository.outbox.delivery(keys.batch_webhook(batch.id))
+    assert again is not None
+    assert (again.state, again.result_sha256) == ("pending", progress.sha256)
