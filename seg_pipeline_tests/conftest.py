@@ -1,6 +1,7 @@
 """Real stores for every test: a folder, memory, and S3 as a moto server speaks it over HTTP."""
 
 import logging
+import re
 import secrets
 from collections.abc import Generator, Iterator
 from functools import cache
@@ -114,12 +115,15 @@ SERVERS = {"aws_endpoint", "bucket_settings", "postgres_server_url", "profile", 
 """Fixtures that start a server."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that asks for a server starts a process."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
+    """A test that asks for a server starts a process. Slow tests come first, so that no process
+    waits for one at the end."""
     for item in items:
         if _asks_for_a_server(item):
             item.add_marker(pytest.mark.process)
+    yield
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def _asks_for_a_server(item: pytest.Item) -> bool:
@@ -128,25 +132,37 @@ def _asks_for_a_server(item: pytest.Item) -> bool:
     return is_on_s3 or bool(SERVERS & set(getattr(item, "fixturenames", ())))
 
 
-class SlowFilesWhole(LoadScopeScheduling):  # type: ignore[misc]
-    """The tests of a file with slow ones run in one process, since they share a running service;
-    other tests go to whichever process is free. (xdist's own groups do not work with pytest 9: it
-    changes a name that pytest no longer reads.)"""
+class SharedServices(LoadScopeScheduling):  # type: ignore[misc]
+    """Slow tests that share a running service run in one process; other tests go to whichever
+    process is free. (xdist's own groups do not work with pytest 9: it changes a name that pytest no
+    longer reads.)"""
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
-        return path if _has_slow_tests(self.config.rootpath / path) else nodeid
+        return scope(nodeid, _text(self.config.rootpath / path))
+
+
+def scope(nodeid: str, text: str) -> str:
+    """The name that tests of one process have in common, by a test's id and its file's text: that
+    of the service which the whole session shares, or the file's, each with the profile; or the
+    test's own."""
+    if "pytest.mark.slow" not in text:
+        return nodeid
+    path, _, test = nodeid.partition("::")
+    profile = next((name for name in PROFILES if re.search(rf"[\[-]{name}\b", test)), "")
+    shared = profile and re.search(r"^def test_\w+\([^)]*\bstack: Stack\b", text, re.MULTILINE)
+    return f"{'stack' if shared else path}[{profile}]"
 
 
 @cache
-def _has_slow_tests(file: Path) -> bool:
-    return "pytest.mark.slow" in file.read_text(encoding="utf-8")
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SlowFilesWhole | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedServices | None:
     """Hands out the tests when several processes run them (`-n`); where none is slow, as xdist
     does."""
-    return None if "not slow" in config.option.markexpr else SlowFilesWhole(config, log)
+    return None if "not slow" in config.option.markexpr else SharedServices(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
