@@ -17,9 +17,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+import numpy as np
+
 from seg_pipeline.domain import Parameters, RgbImage, Segment
 from seg_pipeline.errors import ModelError, ModelOutOfMemory
-from seg_pipeline.imaging.masks import mask_iou
+from seg_pipeline.imaging.masks import boxes_meet, mask_iou
 from seg_pipeline.segmenters import Segmenter, Settling
 
 LEAST_MEAN_IOU = 0.99
@@ -187,11 +189,11 @@ def judge(exact: Sequence[Sequence[Segment]], turbo: Sequence[Sequence[Segment]]
 
 def _pair(ours: Sequence[Segment], theirs: Sequence[Segment]) -> list[float]:
     """The IoU of each pair, best first. No mask is in two pairs."""
+    meet = boxes_meet(*([each.mask.box for each in side] for side in (ours, theirs)))
     candidates = [
-        (mask_iou(one.mask, other.mask), mine, yours)
-        for mine, one in enumerate(ours)
-        for yours, other in enumerate(theirs)
-        if one.label == other.label
+        (mask_iou(ours[mine].mask, theirs[yours].mask), mine, yours)
+        for mine, yours in np.argwhere(meet).tolist()
+        if ours[mine].label == theirs[yours].label
     ]
     paired: list[float] = []
     ours_left, theirs_left = set(range(len(ours))), set(range(len(theirs)))

@@ -14,7 +14,7 @@ from seg_pipeline.domain import Parameters, RgbImage, Segment
 from seg_pipeline.errors import ModelFailed, ModelOutOfMemory
 from seg_pipeline.segmenters import Segmenter
 from seg_pipeline.segmenters.devices import has_bf16
-from seg_pipeline.segmenters.parity import gate
+from seg_pipeline.segmenters.parity import gate, pictures
 from seg_pipeline.segmenters.parity.gate import (
     AgainstUpstream,
     ParityVerdict,
@@ -272,7 +272,11 @@ def test_both_are_dropped_again_after_the_measuring() -> None:
     assert all(segmenter.closed for segmenter in shop.given if isinstance(segmenter, BarSegmenter))
 
 
-def test_upstream_takes_part_where_the_verdict_is_to_say_so(tmp_path: Path) -> None:
+def test_upstream_takes_part_where_the_verdict_is_to_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of drawn scenes a segmenter of dark regions makes thousands of single pixels."""
+    monkeypatch.setattr(pictures, "parity_pictures", lambda _: [[make_scene_picture(3, 960, 720)]])
     shop = Shop(BarSegmenter())
     subject = replace(SUBJECT, model="demo-sam2", with_upstream=True)
     verdict = gate.fresh_verdict(subject, tmp_path, shop.load, no_progress)
