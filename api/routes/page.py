@@ -26,8 +26,8 @@ _PUBLISHED = {
     **{
         f"{name}.js": "text/javascript; charset=utf-8"
         for name in (
-            *("app", "batch", "client", "dom", "masks", "options", "prompts", "recent", "snippets"),
-            *("viewer", "zoom"),
+            *("app", "batch", "client", "dom", "links", "masks", "options", "prompts", "recent"),
+            *("snippets", "viewer", "zoom"),
         )
     },
     "sample.jpg": "image/jpeg",

@@ -4,6 +4,7 @@ import { Refusal, address, ask, fetchFile, hasKey, listenTo, notice, persist, se
 import { BatchCard } from "./batch.js";
 import { announce, byId, count, fillFacts, make, percent, press, seconds } from "./dom.js";
 import { colourOf } from "./masks.js";
+import { hasEnded } from "./links.js";
 import { Options } from "./options.js";
 import { forget, jobs, remember, thumbnail } from "./recent.js";
 import { Prompts } from "./prompts.js";
@@ -11,6 +12,7 @@ import { curl, httpx } from "./snippets.js";
 import { Viewer } from "./viewer.js";
 import { Zoom } from "./zoom.js";
 
+const RENEWED_FOR = 10_000;
 const DAGSTER = document.querySelector("meta[name=dagster-url]").content;
 const STEPS = { sending: "Send", queued: "Wait for a worker", processing: "Segment", completed: "Done" };
 const STAGES = { source_image: "Read the picture", segments: "Model", masks: "Masks", cutouts: "Cut-outs", result: "Publish" };
@@ -18,7 +20,7 @@ const TITLES = { coco: "COCO", yolo: "YOLO", labelme: "LabelMe", "label-map": "L
 const FORMATS = document.querySelector("meta[name=export-formats]").content.split(" ").filter(Boolean);
 
 /** What is on the page: a source with `file` or `url`, and the job that it became. */
-const state = { source: null, job: null, uuid: null, lit: -1, picked: -1, language: "curl", abort: null, preview: null, keeper: null };
+const state = { source: null, job: null, uuid: null, lit: -1, picked: -1, language: "curl", abort: null, preview: null, keeper: null, renewedAt: -Infinity };
 const options = new Options(() => {
   showSnippet();
   byId("rerun").hidden = !state.source || document.body.dataset.view !== "done";
@@ -449,13 +451,20 @@ function pick(index) {
   byId("list").setAttribute("aria-activedescendant", option.id);
   byId("selected").hidden = false;
   byId("selected-name").textContent = nameOf(segment, index);
-  showSegment(segment, byId("as-mask").getAttribute("aria-pressed") === "true");
-  setDownload(byId("get-crop"), segment.crop_url, `${state.uuid}-${index}.webp`);
-  setDownload(byId("get-mask"), segment.mask_url, `${state.uuid}-${index}-mask.png`);
+  showFiles(index);
+  if (isToBeRenewed(segment.crop_url)) renewLinks();
   setDownload(byId("get-grey"), address(`jobs/${state.uuid}/export?format=mask&segment=${segment.segment_id}`), "");
   fillFacts(byId("selected-facts"), factsOf(segment));
   option.scrollIntoView({ block: "nearest" });
   viewer.light(index);
+}
+
+/** The picked segment's picture, and the links to its files. */
+function showFiles(index) {
+  const segment = state.job.segments[index];
+  showSegment(segment, byId("as-mask").getAttribute("aria-pressed") === "true");
+  setDownload(byId("get-crop"), segment.crop_url, `${state.uuid}-${index}.webp`);
+  setDownload(byId("get-mask"), segment.mask_url, `${state.uuid}-${index}-mask.png`);
 }
 
 function factsOf({ bbox, area, area_percent, confidence, predicted_iou, stability_score, parent }) {
@@ -492,10 +501,34 @@ function setDownload(link, url, name) {
   const isOwn = new URL(url, location.href).origin === location.origin;
   Object.assign(link, { href: url, download: name, target: isOwn ? "" : "_blank", rel: "noreferrer" });
   link.onclick = (event) => {
-    if (!isOwn || !hasKey()) return;
-    event.preventDefault();
-    save(url, name);
+    if (isToBeRenewed(url)) {
+      event.preventDefault();
+      renewLinks().then((isNew) => isNew && document.querySelector(`a[download="${CSS.escape(name)}"]`).click());
+    } else if (isOwn && hasKey()) {
+      event.preventDefault();
+      save(url, name);
+    }
   };
+}
+
+/** Whether a link has ended; just renewed ones have not, whatever the clock here says. */
+const isToBeRenewed = (url) => hasEnded(url) && !isJustRenewed();
+const isJustRenewed = () => performance.now() - state.renewedAt < RENEWED_FOR;
+
+/** Has the job's links made anew, since signed ones end while the page is open; whether they are. */
+async function renewLinks() {
+  const { uuid } = state.job;
+  try {
+    const job = await persist(() => ask(`jobs/${uuid}`));
+    if (state.job?.uuid !== uuid || job.status !== "completed") return false;
+    Object.assign(state, { job, renewedAt: performance.now() });
+    showDownloads(job);
+    if (state.picked >= 0) showFiles(state.picked);
+    return true;
+  } catch (error) {
+    notice(sentence(error.status === 404 ? "that job has expired, or was deleted." : error.message));
+    return false;
+  }
 }
 
 async function save(url, name) {
@@ -676,6 +709,7 @@ function listenToSegments() {
   const [crop, mask] = [byId("as-crop"), byId("as-mask")];
   crop.onclick = () => (press(crop, mask), showSegment(state.job.segments[state.picked], false));
   mask.onclick = () => (press(mask, crop), showSegment(state.job.segments[state.picked], true));
+  byId("selected-image").onerror = () => state.job && !isJustRenewed() && renewLinks();
   byId("shade").onclick = (event) => {
     const isShaded = event.currentTarget.getAttribute("aria-pressed") !== "true";
     event.currentTarget.setAttribute("aria-pressed", String(isShaded));

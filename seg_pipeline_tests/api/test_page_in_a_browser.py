@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, FilePayload, Page, expect
+from playwright.sync_api import Browser, FilePayload, Page, Route, expect
 from pycocotools import mask as coco
 
 from seg_pipeline.errors import ModelFailed, NotAnImage
@@ -112,6 +112,37 @@ def test_a_click_opens_the_segment_with_its_files(
         assert href
         assert href.startswith(f"{url}/assets/")
         assert page.request.get(href).ok
+
+
+def test_links_that_have_ended_are_renewed(page: Page, serve: Serve, api_store: Store) -> None:
+    """A page may be open for longer than its links hold."""
+    page.clock.install()
+    with FakeWorker(api_store, LARGE, SMALL):
+        opened(page, serve, asset_link_secret="sesame", asset_link_seconds=600)
+        segment(page)
+    page.get_by_text("Downloads").click()
+    page.clock.fast_forward(3_600_000)
+    with page.expect_response("**/jobs/*") as asked, page.expect_download() as waiting:
+        page.locator("#downloads a", has_text="Overlay").click()
+    assert asked.value.json()["overlay_url"] == waiting.value.url
+
+
+def test_a_picture_that_its_link_does_not_open_any_more_is_shown_by_a_new_one(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    refused: list[str] = []
+
+    def refuse_once(route: Route) -> None:
+        refused.append(route.request.url)
+        route.fulfill(status=403) if len(refused) == 1 else route.continue_()
+
+    page.route("**/crops/**", refuse_once)
+    with FakeWorker(api_store, LARGE):
+        opened(page, serve, asset_link_secret="sesame")
+        segment(page)
+    page.locator("#segment-0").click()
+    expect(page.locator("#selected-image")).to_have_js_property("naturalWidth", 20)
+    assert len(refused) > 1
 
 
 def test_the_list_is_walked_by_keyboard_and_left_by_escape(

@@ -1,14 +1,21 @@
 """Links to files that hold for a while and for that file alone."""
 
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import boto3
 import httpx
 import pytest
 
 from seg_pipeline.jobs.file_links import SignedLinks, file_links, is_genuine, sign
 from seg_pipeline.settings import Settings
-from seg_pipeline.store import Store
+from seg_pipeline.store import Store, open_store
 from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline_tests.aws import REGION, private_bucket_server
+from seg_pipeline_tests.conftest import make_settings
 
 KEY = "assets/a/original.webp"
 
@@ -70,3 +77,54 @@ def test_a_bucket_signs_its_links_itself_if_that_is_set(
     assert (query["X-Amz-Expires"], query["X-Amz-Algorithm"]) == ("60", "AWS4-HMAC-SHA256")
     assert httpx.get(url).content == b"picture"
     assert made.file_name(KEY) == bucket_store.file_name(KEY)
+
+
+class Hours:
+    """The clock of a server, put forward by hand."""
+
+    ahead_seconds = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead_seconds
+
+
+@pytest.fixture
+def hours() -> Hours:
+    return Hours()
+
+
+@pytest.fixture
+def private_bucket(tmp_path: Path, hours: Hours) -> Iterator[Settings]:
+    """A closed bucket at a server that checks links, whose links hold for an hour."""
+    with private_bucket_server("sesame", hours) as url:
+        names = {"aws_access_key_id": "key", "aws_secret_access_key": "sesame"}
+        s3 = boto3.client("s3", endpoint_url=url, region_name=REGION, **names)
+        bucket = f"closed-{secrets.token_hex(6)}"
+        s3.create_bucket(Bucket=bucket)
+        yield make_settings(
+            tmp_path,
+            s3_bucket=bucket,
+            s3_endpoint_url=url,
+            s3_access_key="key",
+            s3_secret_key="sesame",
+            s3_signed_links=True,
+            asset_link_seconds=3600,
+        )
+
+
+@pytest.mark.process
+def test_a_link_into_a_closed_bucket_opens_until_it_ends_and_that_file_alone(
+    private_bucket: Settings, hours: Hours
+) -> None:
+    store = open_store(private_bucket)
+    for key in (KEY, KEY.replace("/a/", "/b/")):
+        store.put(key, b"picture")
+    url = file_links(store, private_bucket).url(KEY, "http://ignored")
+    assert httpx.get(url).content == b"picture"
+    assert httpx.get(url.partition("?")[0]).status_code == 403
+    assert httpx.get(url.replace("/a/", "/b/")).status_code == 403
+    assert httpx.get(url.replace("Expires=3600", "Expires=7200")).status_code == 403
+    hours.ahead_seconds = 3000
+    assert httpx.get(url).status_code == 200
+    hours.ahead_seconds = 3601
+    assert httpx.get(url).status_code == 403
