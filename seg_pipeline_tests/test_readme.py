@@ -1,27 +1,18 @@
-"""What the README and the other documents name exists, and the requests that they show work."""
+"""What the README and the other documents name exists."""
 
 import re
-import shutil
-import subprocess
 from functools import cache
-from pathlib import Path
 
 import pytest
 
 from seg_pipeline.cli.main import app
-from seg_pipeline.local.sample import BUNDLED
 from seg_pipeline.settings import Settings
-from seg_pipeline_tests.running_stack import Stack
+from seg_pipeline_tests.documents import PAGES, ROOT
 
-ROOT = Path(__file__).parent.parent
-DOCUMENTS = {
-    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md"))
-}
 FOR_USERS = "\n".join(
-    DOCUMENTS[name] for name in ("README.md", "docs/http.md", "docs/terminal.md", "docs/models.md")
+    PAGES[name] for name in ("README.md", "docs/http.md", "docs/terminal.md", "docs/models.md")
 )
-EVERYTHING = "\n".join(DOCUMENTS.values())
+EVERYTHING = "\n".join(PAGES.values())
 
 MADE_AT_RUN_TIME = ("data", "models", "site", ".venv", ".env")
 SHELLS = ("sh", "bash", "shell", "console")
@@ -86,18 +77,9 @@ def matches(pattern: str, text: str) -> list[str]:
     return sorted({found for place in places for found in re.findall(pattern, place)})
 
 
-def curl_commands() -> list[str]:
-    """The requests, to be sent to a running service."""
-    return [command for command in commands(FOR_USERS) if command.startswith("curl ")]
-
-
 @pytest.mark.parametrize(
     ("document", "name"),
-    [
-        (document, name)
-        for document, text in DOCUMENTS.items()
-        for name in sorted(named_files(text))
-    ],
+    [(document, name) for document, text in PAGES.items() for name in sorted(named_files(text))],
 )
 def test_a_file_that_is_named_exists(document: str, name: str) -> None:
     exists = (ROOT / name).exists() or any(path.endswith(f"/{name}") for path in project_files())
@@ -106,7 +88,7 @@ def test_a_file_that_is_named_exists(document: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("document", "link"),
-    [(document, link) for document, text in DOCUMENTS.items() for link in sorted(links(text))],
+    [(document, link) for document, text in PAGES.items() for link in sorted(links(text))],
 )
 def test_a_link_leads_somewhere(document: str, link: str) -> None:
     name, _, anchor = link.partition("#")
@@ -116,13 +98,13 @@ def test_a_link_leads_somewhere(document: str, link: str) -> None:
         assert anchor in anchors(target.read_text(encoding="utf-8")), f"{document}: {link}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", PAGES)
 def test_prose_keeps_within_100_characters(document: str) -> None:
     """Tables, pictures, code, and what a program wrote between two comments are longer."""
     written = re.sub(
         r"<!-- (\w+) -->.*?<!-- /\1 -->",
         "",
-        without_code_blocks(DOCUMENTS[document]),
+        without_code_blocks(PAGES[document]),
         flags=re.DOTALL,
     )
     lines = [line for line in written.splitlines() if not line.startswith(("|", "!["))]
@@ -130,7 +112,7 @@ def test_prose_keeps_within_100_characters(document: str) -> None:
 
 
 def test_the_readme_stays_within_two_screens() -> None:
-    assert len(DOCUMENTS["README.md"].splitlines()) <= 120
+    assert len(PAGES["README.md"].splitlines()) <= 120
 
 
 def test_every_decision_is_in_the_index_and_fits_a_screen() -> None:
@@ -148,7 +130,7 @@ def test_every_decision_is_in_the_index_and_fits_a_screen() -> None:
 
 
 def test_the_glossary_is_in_alphabetical_order() -> None:
-    glossary = DOCUMENTS["docs/glossary.md"]
+    glossary = PAGES["docs/glossary.md"]
     terms = re.findall(r"^\| \*\*(.+?)\*\* \|", glossary, flags=re.MULTILINE)
     assert len(terms) > 50
     assert terms == sorted(terms, key=str.lower)
@@ -156,9 +138,7 @@ def test_the_glossary_is_in_alphabetical_order() -> None:
 
 @pytest.mark.parametrize(
     ("names", "path"),
-    re.findall(
-        r"((?:`[\w.]+`, )*`[\w.]+`) in `(seg_pipeline/[^`]+)`", DOCUMENTS["docs/glossary.md"]
-    ),
+    re.findall(r"((?:`[\w.]+`, )*`[\w.]+`) in `(seg_pipeline/[^`]+)`", PAGES["docs/glossary.md"]),
 )
 def test_what_the_glossary_names_is_where_it_says(names: str, path: str) -> None:
     files = [ROOT / path] if path.endswith(".py") else [*(ROOT / path).glob("*.py")]
@@ -187,34 +167,3 @@ def test_a_command_that_is_named_exists(command: str) -> None:
 )
 def test_a_setting_that_is_named_exists(name: str) -> None:
     assert name.lower() in Settings.model_fields, f"{name} is no setting"
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_requests_work_as_they_are_written(stack: Stack, tmp_path: Path) -> None:
-    """In their order, since one may ask for what another sent."""
-    uuid = stack.send_sample().document["uuid"]
-    for command in curl_commands():
-        _send(_to_this_service(command, stack.base_url, uuid), tmp_path)
-
-
-def _to_this_service(command: str, base_url: str, uuid: str) -> str:
-    """Addresses become the test's, and the uuid of an example that of a real job."""
-    command = re.sub(r"(?:http://)?(?:localhost|127\.0\.0\.1):8000", base_url, command)
-    return re.sub(
-        r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\$\{?UUID\}?|<uuid>|\{uuid\}", uuid, command
-    )
-
-
-def _send(command: str, folder: Path) -> None:
-    """Runs it in a folder where each picture that it names is the bundled one; it must succeed."""
-    for picture in re.findall(r"@\.?/?([\w./-]+\.(?:jpe?g|png|webp))", command):
-        (folder / picture).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(BUNDLED, folder / picture)
-    strict = command.replace(
-        "curl ", "curl --fail-with-body --silent --show-error --max-time 60 ", 1
-    )
-    done = subprocess.run(
-        ["bash", "-c", strict], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{strict}\n{done.stdout[:2000]}\n{done.stderr}"
