@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from hashlib import sha256
 from pathlib import PurePath
 from typing import Annotated, Any
@@ -96,6 +96,14 @@ class Priority(StrEnum):
     LOW = "low"
     NORMAL = "normal"
     HIGH = "high"
+
+
+class Lane(IntEnum):
+    """Who goes first where all workers are busy. Runs of a later lane give way to earlier ones."""
+
+    SINGLE = 0
+    QUEUE = 1
+    BATCH = 2
 
 
 def check_uuid(uuid: str) -> str:

@@ -288,5 +288,5 @@ def orphans(repository: JobRepository, older_than: datetime) -> list[str]:
 
 def waiting_uuids(repository: JobRepository, limit: int = 10) -> list[str]:
     """Jobs that nobody has claimed, the longest waiting first; those without a picture last."""
-    ready, failed = repository.claims.waiting_by_picture(limit)
-    return [*ready, *failed][:limit]
+    waiting = repository.claims.waiting(limit)
+    return [*waiting.ready, *waiting.failed][:limit]

@@ -23,9 +23,9 @@ import dagster as dg
 from seg_pipeline.defs.asset_specs import ARRIVALS, from_graph_arguments
 from seg_pipeline.defs.partitions import job_partitions
 from seg_pipeline.defs.run_config import FIRST_OP, GRAPH, RUN_KEY_TAG, uuids_in_config
-from seg_pipeline.defs.run_tags import tags_of_failure
+from seg_pipeline.defs.run_tags import lane_of_run, tags_of_failure
 from seg_pipeline.defs.shown_metadata import shown_metadata
-from seg_pipeline.errors import JobCancelled, SegPipelineError
+from seg_pipeline.errors import JobCancelled, RunGaveWay, SegPipelineError
 from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.file_links import file_links
 from seg_pipeline.pipeline import stages
@@ -133,7 +133,7 @@ def _identity_of(context: dg.OpExecutionContext) -> RunIdentity:
     # "Re-execute" copies the tags of the run that a sensor requested.
     is_operators = run.parent_run_id is not None
     run_key = None if is_operators else run.tags.get(RUN_KEY_TAG)
-    return RunIdentity(run.run_id, run_key, len(_jobs_of_run(context)))
+    return RunIdentity(run.run_id, run_key, len(_jobs_of_run(context)), lane_of_run(run.tags))
 
 
 def _stages_of(run: dg.DagsterRun) -> frozenset[str]:
@@ -172,6 +172,7 @@ def _settle_errors(
 
     In a batch, recovery retries each bad job in a run of its own. One that was cancelled is not.
     """
+    _give_back(stage_context, report)
     _log_errors(report)
     if len(uuids) > 1:
         _end_cancelled(stage_context, report)
@@ -185,6 +186,15 @@ def _settle_errors(
     raise dg.Failure(
         description=str(error), metadata=_failure_metadata(uuid, error, final), allow_retries=False
     )
+
+
+def _give_back(stage_context: StageContext, report: StageReport) -> None:
+    """Has those jobs wait again that the run left to a later one. That is no error of theirs."""
+    left = [uuid for uuid, error in report.errors.items() if isinstance(error, RunGaveWay)]
+    for uuid in left:
+        del report.errors[uuid]
+        stage_context.progress.end(uuid)
+    stage_context.repository.claims.give_back(left, stage_context.run.identity.run_key)
 
 
 def _end_cancelled(stage_context: StageContext, report: StageReport) -> None:

@@ -1,7 +1,10 @@
 """How waiting jobs are grouped into runs: single jobs when it is quiet, full batches under load."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
+
+from seg_pipeline.domain import Lane
 
 RUNS_PER_WORKER = 2
 """One that executes and one that waits: no worker idles, and the next batch has time to fill.
@@ -22,6 +25,15 @@ FAILED_RUN_PAUSE_SECONDS = 1.0
 
 QUIET_SECONDS = 10.0
 """After so long without a picture nobody is held up, and such runs follow one another."""
+
+
+@dataclass(frozen=True)
+class RunUnderWay:
+    """A run that was requested and has not ended: a worker executes it, or it waits for one."""
+
+    run_id: str
+    lane: Lane
+    is_executing: bool
 
 
 class FailedRunPace:
@@ -55,11 +67,26 @@ def room_for_runs(runs_in_progress: int, workers: int) -> int:
     return max(0, RUNS_PER_WORKER * max(workers, 1) - runs_in_progress)
 
 
+def runs_to_give_way(
+    wanted: Sequence[Lane], under_way: Sequence[RunUnderWay], workers: int
+) -> list[str]:
+    """Which runs give way to those that wait, and to those that are `wanted` beside them.
+
+    A run gives way to one of an earlier lane. None does for a run that an idle worker takes.
+    """
+    executing = [run for run in under_way if run.is_executing]
+    waiting = [*wanted, *(run.lane for run in under_way if not run.is_executing)]
+    left = sorted(waiting)[max(0, workers - len(executing)) :]
+    latest_first = sorted(executing, key=lambda run: run.lane, reverse=True)
+    pairs = zip(left, latest_first, strict=False)
+    return [run.run_id for lane, run in pairs if lane < run.lane]
+
+
 def size_for_batches(picture_seconds: float | None, batch_size: int) -> int:
     """How many pictures of a client's batch one run takes: such that it lasts some five seconds.
 
-    A job of its own waits for the runs that a worker has in hand. `picture_seconds` are those of
-    all stages, None if not known yet.
+    Another batch waits for the runs that a worker has in hand. `picture_seconds` are those of all
+    stages, None if not known yet.
     """
     if picture_seconds is None:
         return min(FIRST_SIZE, batch_size)

@@ -11,6 +11,8 @@ from dagster import DagsterRunStatus, RunRecord, RunsFilter
 
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.run_config import RUN_KEY_TAG
+from seg_pipeline.defs.run_tags import lane_of_run
+from seg_pipeline.domain import Lane
 from seg_pipeline.errors import JobCancelled, SegPipelineError, WorkerLost
 from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.evidence import read_evidence
@@ -29,6 +31,8 @@ from seg_pipeline.telemetry.logs import about
 logger = logging.getLogger(__name__)
 
 RETRIES_PER_TICK = 64
+BEGUN_RUNS = 8
+"""So many of the last runs that began are looked at for one that overtook another."""
 
 _STATES = {
     DagsterRunStatus.NOT_STARTED: RunState.WAITING,
@@ -71,7 +75,7 @@ def recover(
     stage_context: StageContext, instance: dg.DagsterInstance, now: datetime
 ) -> RecoveryReport:
     """Judges every job in flight, closes dead runs, and claims lost jobs again."""
-    claims = stage_context.repository.claims.inflight()
+    claims = _claims_of_runs(stage_context)
     by_run_key: dict[str, list[Claim]] = defaultdict(list)
     for claim in claims:
         by_run_key[claim.run_key].append(claim)
@@ -93,6 +97,16 @@ def recover(
         instance, [each for each in in_progress if _is_unclaimed(each, by_run_key)], around
     )
     return report
+
+
+def _claims_of_runs(stage_context: StageContext) -> list[Claim]:
+    """The jobs in flight, without those that were given back: these wait again."""
+    claims = stage_context.repository.claims
+    under_way = claims.inflight()
+    for claim in under_way:
+        if claim.is_given_back:
+            claims.complete(claim)
+    return [claim for claim in under_way if not claim.is_given_back]
 
 
 def _is_unclaimed(record: RunRecord, run_keys: Collection[str]) -> bool:
@@ -232,22 +246,31 @@ def _runs_by_key(
 def _surroundings(
     stage_context: StageContext, instance: dg.DagsterInstance, now: datetime
 ) -> Surroundings:
-    begun = [DagsterRunStatus.STARTED, DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
-    youngest = instance.get_run_records(RunsFilter(statuses=begun), limit=1)
     return Surroundings(
         now=now,
         heartbeats=live_workers(
             stage_context.store, now, stage_context.settings.worker_stale_seconds
         ),
-        youngest_begun=_utc(youngest[0].create_timestamp) if youngest else None,
+        youngest_begun=_youngest_begun(instance),
         max_attempts=stage_context.settings.max_attempts,
     )
+
+
+def _youngest_begun(instance: dg.DagsterInstance) -> dict[Lane, datetime]:
+    """When the youngest run of each lane was created that has begun, of the last few."""
+    begun = [DagsterRunStatus.STARTED, DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
+    youngest = instance.get_run_records(RunsFilter(statuses=begun), limit=BEGUN_RUNS)
+    return {
+        lane_of_run(record.dagster_run.tags): _utc(record.create_timestamp)
+        for record in reversed(youngest)
+    }
 
 
 def _view(record: RunRecord) -> RunView:
     ended_at = datetime.fromtimestamp(record.end_time, UTC) if record.end_time else None
     run = record.dagster_run
-    return RunView(run.run_id, _STATES[run.status], _utc(record.create_timestamp), ended_at)
+    created_at, lane = _utc(record.create_timestamp), lane_of_run(run.tags)
+    return RunView(run.run_id, _STATES[run.status], created_at, ended_at, lane)
 
 
 def _utc(moment: datetime) -> datetime:

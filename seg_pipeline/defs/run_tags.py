@@ -4,9 +4,9 @@ A run has the first of its jobs, how many there are, and what they have in commo
 says with which code, and whose fault that is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from seg_pipeline.domain import batch_of, shown_model
+from seg_pipeline.domain import Lane, batch_of, shown_model
 from seg_pipeline.errors import SegPipelineError
 from seg_pipeline.jobs.claims import Claim
 
@@ -18,11 +18,14 @@ ATTEMPT = "seg/attempt"
 BATCH = "seg/batch"
 CODE = "seg/code"
 FAULT = "seg/fault"
+LANE = "seg/lane"
 
 SEVERAL = "several"
 
+_LANES = {lane.name.lower(): lane for lane in Lane}
 
-def tags_of_run(claims: Sequence[Claim]) -> dict[str, str]:
+
+def tags_of_run(claims: Sequence[Claim], lane: Lane = Lane.SINGLE) -> dict[str, str]:
     """Tags of a run over these jobs, of which there is at least one."""
     known = {
         JOB: claims[0].uuid,
@@ -31,8 +34,14 @@ def tags_of_run(claims: Sequence[Claim]) -> dict[str, str]:
         MODEL: _shared([shown_model(claim.model) for claim in claims if claim.model]),
         CAME_BY: _shared([claim.came_by for claim in claims]),
         BATCH: _shared([batch_of(claim.uuid) or "" for claim in claims]),
+        LANE: lane.name.lower() if lane else "",
     }
     return {tag: value for tag, value in known.items() if value}
+
+
+def lane_of_run(tags: Mapping[str, str]) -> Lane:
+    """The lane of a run with these tags; one that an operator launched has that of single jobs."""
+    return _LANES.get(tags.get(LANE, ""), Lane.SINGLE)
 
 
 def tags_of_failure(error: SegPipelineError) -> dict[str, str]:

@@ -3,13 +3,16 @@
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import dagster as dg
 
 from seg_pipeline.defs.batching import (
     RUNS_PER_WORKER,
     FailedRunPace,
+    RunUnderWay,
     room_for_runs,
+    runs_to_give_way,
     size_for_batches,
     split_into_batches,
 )
@@ -17,11 +20,12 @@ from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, job_partitions
 from seg_pipeline.defs.recovery import RecoveryReport, recover
 from seg_pipeline.defs.run_config import run_config_for
-from seg_pipeline.defs.run_tags import tags_of_run
-from seg_pipeline.domain import batch_of
+from seg_pipeline.defs.run_tags import lane_of_run, tags_of_run
+from seg_pipeline.domain import Lane, batch_of
 from seg_pipeline.errors import StoreUnavailable
-from seg_pipeline.jobs.claims import Claim, new_run_key
+from seg_pipeline.jobs.claims import Claim, Waiting, new_run_key
 from seg_pipeline.jobs.drain import read_drain
+from seg_pipeline.jobs.giving_way import ask_to_give_way
 from seg_pipeline.jobs.heartbeats import live_workers
 from seg_pipeline.pipeline.stages import StageContext
 
@@ -75,103 +79,136 @@ def _ask_for_runs(
         return dg.SkipReason(
             f"Drained by the job `drain`: waiting jobs get runs from {drain.until:%H:%M} UTC on."
         )
-    batches = _wait_for_batches(stage_context, instance)
-    if not batches:
+    chosen = _wait_for_runs(stage_context, instance)
+    if not chosen:
         return dg.SkipReason(
             f"No job to ask for in the {stage_context.settings.tick_seconds:g} s of this tick."
         )
-    claimed = [claims for batch in batches if (claims := _claim(stage_context, batch))]
+    claimed = [(claims, run.lane) for run in chosen if (claims := _claim(stage_context, run.uuids))]
     if not claimed:
-        markers = sum(map(len, batches))
+        markers = sum(len(run.uuids) for run in chosen)
         return dg.SkipReason(
             f"The {markers} markers listed belong to jobs that are finished or under way."
         )
-    uuids = [claim.uuid for claims in claimed for claim in claims]
+    uuids = [claim.uuid for claims, _ in claimed for claim in claims]
     return dg.SensorResult(
-        run_requests=[request_run(claims) for claims in claimed],
+        run_requests=[request_run(claims, lane) for claims, lane in claimed],
         dynamic_partitions_requests=[job_partitions.build_add_request(uuids)],
     )
 
 
-def _wait_for_batches(stage_context: StageContext, instance: dg.DagsterInstance) -> list[list[str]]:
-    """The jobs to claim now, by run, oldest first; none if none came within the tick."""
+class ChosenRun(NamedTuple):
+    """Waiting jobs that are to share a run."""
+
+    lane: Lane
+    uuids: list[str]
+
+
+def _wait_for_runs(stage_context: StageContext, instance: dg.DagsterInstance) -> list[ChosenRun]:
+    """The jobs to claim now, by run; none if none came within the tick, or no worker has room.
+
+    Runs that execute are asked to give way to those that they hold up.
+    """
     settings, deadline = (
         stage_context.settings,
         time.monotonic() + stage_context.settings.tick_seconds,
     )
     while time.monotonic() < deadline:
+        begin, pause = time.monotonic(), settings.inbox_pause_seconds
         if _has_work(stage_context):
             if read_drain(stage_context.store, datetime.now(UTC)):
                 return []
-            heartbeats = live_workers(
-                stage_context.store, datetime.now(UTC), settings.worker_stale_seconds
-            )
-            workers = sum(heartbeat.problem is None for heartbeat in heartbeats)
-            room = room_for_runs(_runs_in_progress(instance, workers), workers)
-            if not room:
-                room = _wait_for_room(instance, workers, deadline)
-            return _batches(stage_context, room, workers)
-        time.sleep(settings.inbox_pause_seconds)
+            if chosen := _choose(stage_context, instance):
+                return chosen
+            pause = max(pause, ROOM_PAUSE_SECONDS, time.monotonic() - begin)
+        time.sleep(pause)
     return []
 
 
 def _has_work(stage_context: StageContext) -> bool:
-    ready, failed = stage_context.repository.claims.waiting_by_picture(1)
-    return bool(ready or (failed and FAILED_RUN_PACE.allows(time.monotonic())))
+    waiting = stage_context.repository.claims.waiting(1)
+    return bool(waiting.ready or (waiting.failed and FAILED_RUN_PACE.allows(time.monotonic())))
 
 
-def _batches(stage_context: StageContext, room: int, workers: int) -> list[list[str]]:
-    """Jobs whose picture is there in batches, and those whose fetch failed alone.
+def _choose(stage_context: StageContext, instance: dg.DagsterInstance) -> list[ChosenRun]:
+    workers = _working(stage_context)
+    under_way = _runs_under_way(instance, workers)
+    chosen = _runs(stage_context, under_way, workers)
+    held_up = runs_to_give_way([run.lane for run in chosen], under_way, workers)
+    ask_to_give_way(stage_context.store, held_up, [run.run_id for run in under_way])
+    return chosen
+
+
+def _working(stage_context: StageContext) -> int:
+    """How many workers can take runs."""
+    stale_seconds = stage_context.settings.worker_stale_seconds
+    heartbeats = live_workers(stage_context.store, datetime.now(UTC), stale_seconds)
+    return sum(heartbeat.problem is None for heartbeat in heartbeats)
+
+
+def _runs(
+    stage_context: StageContext, under_way: Sequence[RunUnderWay], workers: int
+) -> list[ChosenRun]:
+    """Jobs whose picture is there, many in a run, and those whose fetch failed alone.
 
     A failed fetch fails its run, which should delay no other job.
     """
-    ready, failed = stage_context.repository.claims.waiting_by_picture(JOBS_PER_TICK)
-    batches = _split(stage_context, ready, room, workers)
-    now = time.monotonic()
-    if ready:
+    waiting = stage_context.repository.claims.waiting(JOBS_PER_TICK)
+    chosen = _split(stage_context, waiting, under_way, workers)
+    now, room = time.monotonic(), _room(Lane.BATCH, under_way, [], workers)
+    if waiting.ready:
         FAILED_RUN_PACE.note_ready(now)
-    if not (failed and room and FAILED_RUN_PACE.allows(now)):
-        return batches
+    if not (waiting.failed and room and FAILED_RUN_PACE.allows(now)):
+        return chosen
     FAILED_RUN_PACE.note_asked(now)
-    return batches + [[uuid] for uuid in failed[: min(room, max(1, workers))]]
+    failed = waiting.failed[: min(room, max(1, workers))]
+    return [*chosen, *(ChosenRun(Lane.BATCH, [uuid]) for uuid in failed)]
 
 
 def _split(
-    stage_context: StageContext, ready: Sequence[str], room: int, workers: int
-) -> list[list[str]]:
-    """The first jobs in runs; a job of its own waits for none that is part of a client's batch."""
+    stage_context: StageContext,
+    waiting: Waiting,
+    under_way: Sequence[RunUnderWay],
+    workers: int,
+) -> list[ChosenRun]:
+    """The first jobs of each lane in runs, as many as there is room for."""
+    chosen: list[ChosenRun] = []
+    for lane in Lane:
+        ready, room = waiting.ready_in(lane), _room(lane, under_way, chosen, workers)
+        size = _run_size(stage_context, lane, ready)
+        runs = split_into_batches(ready[: room * size], workers, size, len(ready))
+        chosen += [ChosenRun(lane, uuids) for uuids in runs[:room]]
+    return chosen
+
+
+def _room(
+    lane: Lane, under_way: Sequence[RunUnderWay], chosen: Sequence[ChosenRun], workers: int
+) -> int:
+    """How many more runs of this lane to request: those of later lanes take no room from it."""
+    lanes = [run.lane for run in under_way] + [run.lane for run in chosen]
+    return room_for_runs(sum(each <= lane for each in lanes), workers)
+
+
+def _run_size(stage_context: StageContext, lane: Lane, ready: Sequence[str]) -> int:
     batch_size = stage_context.settings.batch_size
-    chosen = ready[: room * batch_size]
-    lone = [uuid for uuid in chosen if batch_of(uuid) is None]
-    others = [uuid for uuid in chosen if batch_of(uuid) is not None]
-    runs = split_into_batches(lone, workers, batch_size, len(ready))
-    if others:
-        seconds = stage_context.repository.batches.picture_seconds(batch_of(others[0]) or "")
-        size = size_for_batches(seconds, batch_size)
-        runs += split_into_batches(others, workers, size, len(ready))
-    return runs[:room]
+    if lane is not Lane.BATCH or not ready:
+        return batch_size
+    seconds = stage_context.repository.batches.picture_seconds(batch_of(ready[0]) or "")
+    return size_for_batches(seconds, batch_size)
 
 
-def _wait_for_room(instance: dg.DagsterInstance, workers: int, deadline: float) -> int:
-    """How many runs to request, once a worker has too little to do; 0 if the tick ends first.
-
-    Waits before it looks, since its caller has just seen that there is no room.
-    """
-    room = 0
-    while not room and time.monotonic() < deadline:
-        time.sleep(ROOM_PAUSE_SECONDS)
-        room = room_for_runs(_runs_in_progress(instance, workers), workers)
-    return room
-
-
-def _runs_in_progress(instance: dg.DagsterInstance, workers: int) -> int:
-    """The number of runs in progress, counted up to what leaves no room.
+def _runs_under_way(instance: dg.DagsterInstance, workers: int) -> list[RunUnderWay]:
+    """The runs under way over pictures, counted up to what leaves no room.
 
     The query leaves the job's name out: by that index, SQLite would read every run of the job.
     """
-    enough = RUNS_PER_WORKER * max(workers, 1) + UPKEEP_RUNS
+    enough = len(Lane) * RUNS_PER_WORKER * max(workers, 1) + UPKEEP_RUNS
     runs = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS), limit=enough)
-    return sum(run.job_name == segment_images.name for run in runs)
+    return [
+        RunUnderWay(run.run_id, lane_of_run(run.tags), run.status is dg.DagsterRunStatus.STARTED)
+        for run in runs
+        if run.job_name == segment_images.name
+    ]
 
 
 def _claim(stage_context: StageContext, uuids: list[str]) -> list[Claim]:
@@ -180,9 +217,10 @@ def _claim(stage_context: StageContext, uuids: list[str]) -> list[Claim]:
     )
 
 
-def request_run(claims: list[Claim]) -> dg.RunRequest:
+def request_run(claims: list[Claim], lane: Lane) -> dg.RunRequest:
     """A run over the claimed jobs: one partition, or the range that this tick registers."""
-    uuids, run_key, tags = [claim.uuid for claim in claims], claims[0].run_key, tags_of_run(claims)
+    uuids, run_key = [claim.uuid for claim in claims], claims[0].run_key
+    tags = tags_of_run(claims, lane)
     run_config = run_config_for(uuids)
     if len(uuids) == 1:
         return dg.RunRequest(run_key, run_config, tags=tags, partition_key=uuids[0])
@@ -217,7 +255,7 @@ def sweeper(
     known = context.instance.get_existing_dynamic_partitions("jobs", uuids)
     unknown = [uuid for uuid in uuids if uuid not in known]
     return dg.SensorResult(
-        run_requests=[request_run([claim]) for claim in report.retries],
+        run_requests=[request_run([claim], claim.lane) for claim in report.retries],
         dynamic_partitions_requests=[job_partitions.build_add_request(unknown)] if unknown else [],
     )
 

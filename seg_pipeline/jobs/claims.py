@@ -1,15 +1,15 @@
 """The claims of waiting jobs: each job is in flight for one run at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Self, TypeVar
 
-from seg_pipeline.domain import Job, Moment
+from seg_pipeline.domain import Job, Lane, Moment
 from seg_pipeline.errors import ObjectNotFound
 from seg_pipeline.jobs.fetches import FetchQueue
-from seg_pipeline.jobs.inbox_markers import is_failed_marker, ready_marker, turn
+from seg_pipeline.jobs.inbox_markers import is_failed_marker, lane, ready_marker, turn
 from seg_pipeline.jobs.markers import marker_name
 from seg_pipeline.jobs.parked_notes import ParkedNote, park
 from seg_pipeline.jobs.results import Results
@@ -19,6 +19,11 @@ from seg_pipeline.store.serialization import UnreadableRecord, load, read, write
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_LANES = {"sqs": Lane.QUEUE, "batch": Lane.BATCH}
+
+_GIVEN_BACK = "given back"
+"""The run key of a claim whose job waits again. No run has it."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,16 @@ class Claim:
     losses: int = 0
     model: str = ""
     came_by: str = ""
+
+    @property
+    def lane(self) -> Lane:
+        """The lane of a run for the job alone."""
+        return _LANES.get(self.came_by, Lane.SINGLE)
+
+    @property
+    def is_given_back(self) -> bool:
+        """Whether its run gave way before it began the job, which waits for another."""
+        return self.run_key == _GIVEN_BACK
 
     def next_attempt(self, now: datetime) -> Self:
         """The claim of a run of its own, after one that the job was to blame for."""
@@ -63,6 +78,22 @@ def new_run_key(uuid: str, number: int, now: datetime) -> str:
     return f"{uuid}:{number}@{now.timestamp():.0f}"
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """Uuids of jobs that nobody has claimed, in their turn.
+
+    The pictures of those that are `ready` are there. Those of `failed` could not be fetched.
+    """
+
+    ready: list[str]
+    failed: list[str]
+    lanes: Mapping[str, Lane]
+
+    def ready_in(self, lane: Lane) -> list[str]:
+        """Those of a lane that are ready."""
+        return [uuid for uuid in self.ready if self.lanes[uuid] is lane]
+
+
 class Claims:
     """The waiting jobs of a store, and those in flight."""
 
@@ -71,16 +102,13 @@ class Claims:
         self._fetches = fetches
         self._results = results
 
-    def waiting_by_picture(self, limit: int) -> tuple[list[str], list[str]]:
-        """Uuids of jobs that nobody has claimed, in their turn; no job is read.
-
-        The first list has the jobs whose picture is there. The second has those whose picture
-        could not be fetched.
-        """
-        markers = self._oldest_markers()
-        ready = [marker_name(info) for info in markers if not is_failed_marker(info.size)]
-        failed = [marker_name(info) for info in markers if is_failed_marker(info.size)]
-        return ready[:limit], failed[:limit]
+    def waiting(self, limit: int) -> Waiting:
+        """Up to so many jobs of each kind that nobody has claimed; no job is read."""
+        markers, now = self._oldest_markers(), datetime.now(UTC)
+        ready = [info for info in markers if not is_failed_marker(info.size)][:limit]
+        failed = [marker_name(info) for info in markers if is_failed_marker(info.size)][:limit]
+        lanes = {marker_name(info): lane(info, now) for info in ready}
+        return Waiting([*lanes], failed, lanes)
 
     def claim(self, uuids: Sequence[str], run_key: str, attempt: int = 1) -> list[Claim]:
         """Moves waiting jobs in flight for one run; gives those that this very call moved.
@@ -107,6 +135,19 @@ class Claims:
         """Whether the job waits for this run; not if it is finished, deleted or another run's."""
         claim = load(self._store, Claim, keys.inflight(uuid))
         return claim is not None and claim.run_key == run_key
+
+    def give_back(self, uuids: Sequence[str], run_key: str | None) -> None:
+        """Lets jobs wait again that a run has claimed and not begun.
+
+        The claim stays until the next one replaces it. So a job that dies here is not lost: see
+        `complete`.
+        """
+        _at_once(lambda uuid: self._give_back(uuid, run_key), uuids)
+
+    def complete(self, claim: Claim) -> None:
+        """Makes sure that a job waits whose claim is given back: the giver may have died."""
+        if not self._results.settle(claim.uuid):
+            self._wait_again(claim.uuid)
 
     def fetch_first(self, job: Job) -> None:
         """Sends a job that was claimed without its picture to be fetched.
@@ -149,7 +190,28 @@ class Claims:
         return is_ready
 
     def _create(self, claim: Claim) -> bool:
-        return self._store.create(keys.inflight(claim.uuid), write(claim))
+        key = keys.inflight(claim.uuid)
+        if self._store.create(key, write(claim)):
+            return True
+        earlier = load(self._store, Claim, key)
+        if earlier is None or not earlier.is_given_back:
+            return False
+        self._store.put(key, write(claim))
+        return True
+
+    def _give_back(self, uuid: str, run_key: str | None) -> None:
+        claim = load(self._store, Claim, keys.inflight(uuid))
+        if claim is not None and claim.run_key == run_key:
+            self._store.put(keys.inflight(uuid), write(replace(claim, run_key=_GIVEN_BACK)))
+            self._wait_again(uuid)
+
+    def _wait_again(self, uuid: str) -> None:
+        """Makes the job's marker in the inbox. A job that was deleted meanwhile gets none."""
+        if job := read_job(self._store, uuid):
+            self._store.create(keys.inbox(uuid), ready_marker(job))
+        if read_job(self._store, uuid) is None:
+            self._store.delete(keys.inbox(uuid))
+            self._store.delete(keys.inflight(uuid))
 
     def _park(self, uuid: str, now: datetime) -> None:
         """Moves a marker that stands for no job out of the way, unless somebody else has."""

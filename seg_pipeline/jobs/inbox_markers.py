@@ -6,7 +6,7 @@ order of the jobs needs, and no job is read for it.
 
 from datetime import datetime, timedelta
 
-from seg_pipeline.domain import Job, Priority, batch_of
+from seg_pipeline.domain import Job, Lane, Priority, batch_of
 from seg_pipeline.jobs.markers import marker_name
 from seg_pipeline.store import ObjectInfo
 
@@ -15,19 +15,30 @@ FAILED = b"failed"
 
 _MARKERS = {Priority.NORMAL: b"", Priority.LOW: b"low", Priority.HIGH: b"high"}
 
+_QUEUE_MARKERS = {**_MARKERS, Priority.NORMAL: b"queue", Priority.LOW: b"low-queue"}
+"""Those of jobs that came by the queue. One of high priority waits as single jobs do."""
+
+_QUEUE_SIZES = {len(_QUEUE_MARKERS[each]) for each in (Priority.NORMAL, Priority.LOW)}
+
 _AHEAD = {
     len(_MARKERS[Priority.HIGH]): timedelta(minutes=10),
     len(_MARKERS[Priority.LOW]): timedelta(minutes=-10),
+    len(_QUEUE_MARKERS[Priority.LOW]): timedelta(minutes=-10),
 }
 """By how much a priority moves a job's turn. One that has waited longer goes before it."""
 
-_BATCH_YIELDS = timedelta(hours=1)
-"""So long a batch's job lets jobs of their own go first."""
+_YIELDS = {
+    Lane.SINGLE: timedelta(),
+    Lane.QUEUE: timedelta(minutes=30),
+    Lane.BATCH: timedelta(hours=1),
+}
+"""So long a lane's job lets those of earlier lanes go first. Then it is as a single job."""
 
 
 def ready_marker(job: Job) -> bytes:
     """What the marker holds of a job that waits for its run."""
-    return _MARKERS[job.priority]
+    markers = _QUEUE_MARKERS if job.via == "sqs" else _MARKERS
+    return markers[job.priority]
 
 
 def is_failed_marker(size: int) -> bool:
@@ -37,5 +48,17 @@ def is_failed_marker(size: int) -> bool:
 
 def turn(info: ObjectInfo) -> tuple[datetime, str]:
     """When the job's turn is, earlier ones first. No job is put off for ever."""
-    yields = _BATCH_YIELDS if batch_of(marker_name(info)) else timedelta()
+    yields = _YIELDS[_lane_at_first(info)]
     return info.last_modified + yields - _AHEAD.get(info.size, timedelta()), info.key
+
+
+def lane(info: ObjectInfo, now: datetime) -> Lane:
+    """The lane of the job: that of single jobs, once it has let them go first for long enough."""
+    at_first = _lane_at_first(info)
+    return at_first if now - info.last_modified < _YIELDS[at_first] else Lane.SINGLE
+
+
+def _lane_at_first(info: ObjectInfo) -> Lane:
+    if batch_of(marker_name(info)):
+        return Lane.BATCH
+    return Lane.QUEUE if info.size in _QUEUE_SIZES else Lane.SINGLE

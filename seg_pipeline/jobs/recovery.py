@@ -12,11 +12,12 @@ jobs. Who is to blame decides how often:
 """
 
 import math
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from seg_pipeline.domain import Lane
 from seg_pipeline.jobs.backoff import doubling_pause
 from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.evidence import Evidence
@@ -29,7 +30,8 @@ BROKER_GRACE = timedelta(seconds=10)
 """How long an idle worker may leave a message in the broker."""
 
 OVERTAKEN_GRACE = timedelta(seconds=60)
-"""A run's message counts as lost if a run that is younger by more than this began before it."""
+"""A run's message counts as lost if one that is younger by more than this began before it, and
+does not go first by its lane."""
 
 RETRY_SECONDS = 5.0
 """Pause before the third attempt of a job that is to blame; it doubles with each attempt."""
@@ -59,6 +61,7 @@ class RunView:
     state: RunState
     created_at: datetime
     ended_at: datetime | None = None
+    lane: Lane = Lane.SINGLE
 
 
 class RecoveryVerdict(StrEnum):
@@ -79,12 +82,12 @@ class Surroundings:
     """What a run is judged by.
 
     These are the live workers' heartbeats, and the number of attempts that a job has.
-    `youngest_begun` is when the youngest run was created that has begun.
+    `youngest_begun` is when the youngest run of each lane was created that has begun.
     """
 
     now: datetime
     heartbeats: Collection[WorkerHeartbeat]
-    youngest_begun: datetime | None = None
+    youngest_begun: Mapping[Lane, datetime] = field(default_factory=dict)
     max_attempts: int = 3
 
     def runs_at_work(self) -> set[str]:
@@ -106,9 +109,10 @@ class Surroundings:
 
     def _was_overtaken(self, run: RunView) -> bool:
         """Whether a run that was created well after this one has begun before it."""
-        return (
-            self.youngest_begun is not None
-            and self.youngest_begun - run.created_at > OVERTAKEN_GRACE
+        return any(
+            created_at - run.created_at > OVERTAKEN_GRACE
+            for lane, created_at in self.youngest_begun.items()
+            if lane >= run.lane
         )
 
 

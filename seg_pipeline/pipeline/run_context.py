@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from seg_pipeline.domain import Job, RgbImage
-from seg_pipeline.errors import JobCancelled
+from seg_pipeline.domain import Job, Lane, RgbImage
+from seg_pipeline.errors import JobCancelled, RunGaveWay
 from seg_pipeline.jobs.model_output import ModelOutput
 from seg_pipeline.jobs.records import Timing
 from seg_pipeline.pipeline.stage_names import StageName
@@ -106,11 +106,17 @@ class RunIdentity:
     run_id: str = ""
     run_key: str | None = None
     jobs: int = 0
+    lane: Lane = Lane.SINGLE
 
     @property
     def may_be_blamed_on_its_job(self) -> bool:
         """Whether its worker's death counts against the job: the run was requested for it alone."""
         return self.run_key is not None and self.jobs == 1
+
+    @property
+    def may_give_way(self) -> bool:
+        """Whether it may leave jobs to a later run: a sensor requested it, for several."""
+        return self.run_key is not None and self.jobs > 1 and self.lane is not Lane.SINGLE
 
 
 class RunContext:
@@ -121,6 +127,8 @@ class RunContext:
         self._planned: frozenset[str] = frozenset()
         self._outcomes: dict[tuple[str, str], Outcome] = {}
         self.cancelled: frozenset[str] = frozenset()
+        self.given_back: frozenset[str] = frozenset()
+        self.has_called_a_model = False
         self._writers = 0
         self._stopped = False
         self._writers_changed = threading.Condition()
@@ -176,7 +184,8 @@ class RunContext:
             return self.waiters.submit(work, *arguments)
 
     def check(self, uuid: str) -> None:
-        """Raises CancelledError once the run is stopped, and JobCancelled for a cancelled job.
+        """Raises CancelledError once the run is stopped, JobCancelled for a cancelled job, and
+        RunGaveWay for one that is left to a later run.
 
         Call it between steps that each take long.
         """
@@ -184,6 +193,12 @@ class RunContext:
             raise CancelledError("the run is over, and nobody needs what it still makes")
         if uuid in self.cancelled:
             raise JobCancelled(uuid)
+        if uuid in self.given_back:
+            raise RunGaveWay(uuid)
+
+    def give_way(self) -> None:
+        """Leaves the pictures that are on the way, or have come and wait, to a later run."""
+        self.given_back |= frozenset(self.on_the_way)
 
     @contextmanager
     def writing(self, uuid: str) -> Iterator[None]:

@@ -30,6 +30,7 @@ from seg_pipeline.errors import (
     ObjectNotFound,
     OutputTooLarge,
     PictureOnItsWay,
+    RunGaveWay,
     SegPipelineError,
     StoreError,
     UnexpectedError,
@@ -43,6 +44,7 @@ from seg_pipeline.imaging.overlays import overlay
 from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.evidence import Evidence, remove_evidence, write_evidence
 from seg_pipeline.jobs.fetches import FetchRecord, FetchState
+from seg_pipeline.jobs.giving_way import is_to_give_way
 from seg_pipeline.jobs.model_output import ModelOutput, StoredOutput
 from seg_pipeline.jobs.records import Result, Timing, completed_result, failed_result
 from seg_pipeline.jobs.repository import JobRepository
@@ -66,6 +68,8 @@ Metadata = dict[str, Any]
 
 PICTURES_IN_MEMORY_BYTES = 512 * 2**20
 PICTURES_PER_CALL = 8
+CALL_SECONDS = 0.3
+"""A call of a model, in a run that may give way: it does so between two calls."""
 CROPS_PER_PART = 8
 RERUN_FETCH_SECONDS = 10.0
 """How long an operator's rerun waits for a picture that must be fetched first. Others never wait.
@@ -111,6 +115,8 @@ class StageContext:
     models: WarmModels
     broken: str | None = None
     """Why this process can serve no further job; None while it can."""
+    picture_seconds: float | None = None
+    """What a picture took in the last call of a model; None before the first."""
     decoder: ImageDecoder = field(default_factory=shared_decoders)
 
     def __post_init__(self) -> None:
@@ -486,12 +492,12 @@ def _fetch_picture_and_output(context: StageContext, run: RunContext, uuid: str)
     return output
 
 
-def _arrived(run: RunContext, stage: StageName) -> dict[str, Any]:
+def _arrived(run: RunContext, stage: StageName, limit: int = PICTURES_PER_CALL) -> dict[str, Any]:
     """The pictures that have arrived, with what came beside them.
 
     Those that failed fail this stage.
     """
-    futures = run.take_arrivals(PICTURES_PER_CALL)
+    futures = run.take_arrivals(limit)
     for uuid, future in futures.items():
         if future.exception():
             run.record(stage, uuid, future.result)
@@ -506,19 +512,42 @@ def _segment_arrivals(
         run.wait_for_arrivals()
         if until():
             return
+        _give_way_if_asked(context, run)
         groups: dict[SegmentationCall, list[str]] = defaultdict(list)
-        for uuid in _still_wanted(context, run, _arrived(run, StageName.SEGMENTS)):
+        arrived = _arrived(run, StageName.SEGMENTS, _pictures_per_call(context, run))
+        for uuid in _still_wanted(context, run, arrived):
             groups[SegmentationCall.of(context.job(run, uuid))].append(uuid)
         for call, group in groups.items():
             _segment(context, run, call, group)
 
 
+def _pictures_per_call(context: StageContext, run: RunContext) -> int:
+    """How many pictures one call of a model takes, such that a run can give way soon."""
+    if not run.identity.may_give_way:
+        return PICTURES_PER_CALL
+    seconds = CALL_SECONDS if context.picture_seconds is None else context.picture_seconds
+    return max(1, min(PICTURES_PER_CALL, int(CALL_SECONDS / max(seconds, 0.001))))
+
+
+def _give_way_if_asked(context: StageContext, run: RunContext) -> None:
+    """Leaves the other pictures to a later run, if a run of an earlier lane waits.
+
+    Each run calls a model once before. So its jobs go on, however many others come.
+    """
+    if not (run.identity.may_give_way and run.has_called_a_model) or run.given_back:
+        return
+    with suppress(StoreError):
+        if is_to_give_way(context.store, run.identity.run_id):
+            logger.info("the run gives way: %d jobs wait for another", len(run.on_the_way))
+            run.give_way()
+
+
 def _still_wanted(context: StageContext, run: RunContext, uuids: Iterable[str]) -> Iterator[str]:
-    """The jobs that were not cancelled on their way. The others fail this stage."""
+    """The jobs that this run is to go on with. The others fail this stage."""
     for uuid in uuids:
         try:
             run.check(uuid)
-        except JobCancelled as error:
+        except (JobCancelled, RunGaveWay) as error:
             run.record(StageName.SEGMENTS, uuid, _raising(error))
             _release(context, run, uuid)
         else:
@@ -583,6 +612,7 @@ def _call_model(
         answers = context.models.with_more_memory(call.model, segment)
         seconds = (time.perf_counter() - begin) / len(pictures)
         weights_sha256, notes = segmenter.weights_sha256, dict(segmenter.notes)
+    run.has_called_a_model, context.picture_seconds = True, seconds
     outputs = {}
     for (uuid, picture), segments in zip(pictures.items(), answers, strict=True):
         run.add_seconds(uuid, StageName.SEGMENTS, seconds)

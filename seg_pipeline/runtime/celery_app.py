@@ -7,6 +7,7 @@ own queue: two with one broker and queue name would take each other's runs.
 import os
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +25,10 @@ from seg_pipeline.store.private_folder import make_private
 EXECUTE_RUN_TASK = "seg_pipeline.execute_run"
 FOLDER_POLL_SECONDS = 0.05
 ACK_CHECK_SECONDS = 2.0
+PRIORITY_STEP = 3
+"""From the priority of one lane's messages to the next's. Redis has lists for 0, 3, 6 and 9, and
+takes from that of 0 first."""
+
 LONGEST_WAIT_SECONDS = 0.2
 """The longest wait for a message. A worker checks whether to stop only between two waits.
 
@@ -32,10 +37,14 @@ It waits once more when it stops. Celery asks for two seconds.
 
 
 class _AtomicFolderChannel(filesystem.Channel):
-    """Kombu's folder channel with atomic writes: upstream's messages can be read half written."""
+    """Kombu's folder channel with priorities, and with atomic writes.
 
-    def _put(self, queue: str, payload: object, **kwargs: object) -> None:  # type: ignore[override]  # as upstream
-        name = f"{self._next_number():020d}_{uuid.uuid4()}.{queue}.msg"
+    Upstream's messages can be read half written.
+    """
+
+    def _put(self, queue: str, payload: Any, **kwargs: object) -> None:  # type: ignore[override]  # as upstream
+        number = f"{_priority(payload)}{self._next_number():019d}"
+        name = f"{number}_{uuid.uuid4()}.{queue}.msg"
         hidden = Path(self.data_folder_out) / f".{name}.part"
         hidden.write_bytes(str_to_bytes(dumps(payload)))
         os.replace(hidden, Path(self.data_folder_out) / name)
@@ -47,6 +56,11 @@ class _AtomicFolderChannel(filesystem.Channel):
         Upstream's monotonic clock starts again then.
         """
         return time.time_ns()
+
+
+def _priority(payload: Mapping[str, Any]) -> int:
+    """The message's digit from 0 to 9, as in Redis: the names of messages with 0 come first."""
+    return min(9, max(0, payload["properties"].get("priority") or 0))
 
 
 class FolderTransport(filesystem.Transport):

@@ -8,7 +8,8 @@ from dagster._core.launcher import LaunchRunContext, RunLauncher
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG
 
-from seg_pipeline.runtime.celery_app import EXECUTE_RUN_TASK, make_celery
+from seg_pipeline.defs.run_tags import lane_of_run
+from seg_pipeline.runtime.celery_app import EXECUTE_RUN_TASK, PRIORITY_STEP, make_celery
 from seg_pipeline.runtime.upkeep import UPKEEP_TAG, start_upkeep
 from seg_pipeline.settings import get_settings
 
@@ -57,7 +58,11 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             return
         queue = run.tags.get(DAGSTER_CELERY_QUEUE_TAG, self.default_queue)
         self.celery.send_task(
-            EXECUTE_RUN_TASK, args=[run.run_id], queue=queue, routing_key=f"{queue}.run"
+            EXECUTE_RUN_TASK,
+            args=[run.run_id],
+            queue=queue,
+            routing_key=f"{queue}.run",
+            priority=PRIORITY_STEP * lane_of_run(run.tags),
         )
 
     def terminate(self, run_id: str) -> bool:

@@ -163,7 +163,7 @@ def test_a_picture_that_cannot_be_had_is_told_with_its_reason(
     repository = JobRepository(ObjectStore.in_memory())
     accept(repository, "job-1", site.url() if answer else hanging)
     with fetching(repository.store, make_settings(tmp_path, fetch_attempts=3)):
-        wait_for(lambda: repository.claims.waiting_by_picture(10) == ([], ["job-1"]))
+        wait_for(lambda: repository.claims.waiting(10).failed == ["job-1"])
     record = record_of(repository, "job-1")
     assert (record.code, record.attempts, record.error().permanent) == (*expected, True)
 

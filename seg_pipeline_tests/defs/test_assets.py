@@ -14,10 +14,11 @@ from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from seg_pipeline.defs.pruning import pruned
 from seg_pipeline.defs.resources import PassedJobs
 from seg_pipeline.defs.run_config import run_config_for
-from seg_pipeline.domain import Parameters, RgbImage, Segment
+from seg_pipeline.domain import Lane, Parameters, RgbImage, Segment
 from seg_pipeline.errors import FetchGivenUp, ModelOutOfMemory
 from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.deliveries import Policy, Reply
+from seg_pipeline.jobs.giving_way import ask_to_give_way
 from seg_pipeline.jobs.records import FailureReason, StoredResult
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.store import Store, keys
@@ -37,6 +38,7 @@ from seg_pipeline_tests.builders import (
     picture_bytes,
     result_of,
     stored_files,
+    waiting_uuids,
 )
 
 pytestmark = pytest.mark.process
@@ -50,6 +52,7 @@ def run_job(
     *uuids: str,
     only: list[str] | None = None,
     run_key: str | None = None,
+    lane: Lane = Lane.SINGLE,
 ) -> dg.ExecuteInProcessResult:
     """The job over its partitions, as the inbox's sensor asks for it, or for some stages as an
     operator does."""
@@ -63,7 +66,7 @@ def run_job(
         partition_key=uuids[0] if len(uuids) == 1 else None,
         run_config={} if only else run_config_for(uuids),
         raise_on_error=False,
-        tags={**range_tags, **key_tags},
+        tags={**range_tags, **key_tags, "seg/lane": lane.name.lower()},
         asset_selection=[dg.AssetKey(name) for name in only] if only else None,
     )
 
@@ -475,3 +478,59 @@ def test_without_an_app_server_the_step_is_skipped(
     accept_queue_job(stage_context, "job-1")
     result = run_job(stage_context, instance, "job-1")
     assert (result.success, steps(result)) == (True, set(SEGMENTING))
+
+
+class HeldUp(BarSegmenter):
+    """While it segments, a job of an earlier lane comes and is held up by the run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.context: StageContext | None = None
+
+    def segment(
+        self, images: Sequence[RgbImage], parameters: Parameters | None = None
+    ) -> list[list[Segment]]:
+        assert self.context is not None
+        run_id = self.context.run.identity.run_id
+        ask_to_give_way(self.context.store, [run_id], [run_id])
+        return super().segment(images, parameters)
+
+
+def held_up(folder: Path, *uuids: str) -> tuple[StageContext, HeldUp]:
+    """Jobs that are claimed for the run `first`, each call of whose model somebody waits for."""
+    segmenter = HeldUp()
+    segmenter.context = make_context(folder, segmenter=segmenter)
+    for uuid in uuids:
+        accept_upload(segmenter.context, uuid)
+    segmenter.context.repository.claims.claim(uuids, "first")
+    return segmenter.context, segmenter
+
+
+def test_a_batchs_run_gives_way_after_one_call_and_what_it_left_waits(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    context, segmenter = held_up(tmp_path, *UUIDS)
+    result = run_job(context, instance, *UUIDS, run_key="first", lane=Lane.BATCH)
+    left = sorted(waiting_uuids(context.repository))
+    assert (result.success, segmenter.calls) == (True, [1])
+    assert len(left) == len(UUIDS) - 1
+    (done,) = {*UUIDS} - {*left}
+    assert materialized(instance, "result") == {done}
+    assert not any(context.repository.result(uuid) for uuid in left)
+    with context.one_run():
+        context.repository.claims.claim(left, "second")
+    assert run_job(context, instance, *left[:1], run_key="second").success
+    assert waiting_uuids(context.repository) == []
+    assert context.repository.result(left[0]) is not None
+
+
+@pytest.mark.parametrize(("run_key", "lane"), [("first", Lane.SINGLE), (None, Lane.BATCH)])
+def test_a_run_of_single_jobs_and_an_operators_give_way_to_nobody(
+    tmp_path: Path, instance: dg.DagsterInstance, run_key: str | None, lane: Lane
+) -> None:
+    context, _ = held_up(tmp_path, *UUIDS)
+    assert run_job(context, instance, *UUIDS, run_key=run_key, lane=lane).success
+    assert materialized(instance, "result") == {*UUIDS}
+
+
+UUIDS = ("job-0", "job-1", "job-2", "job-3")

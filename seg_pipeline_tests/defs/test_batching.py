@@ -9,11 +9,17 @@ from hypothesis import strategies as st
 from seg_pipeline.defs import sensors
 from seg_pipeline.defs.batching import (
     FailedRunPace,
+    RunUnderWay,
     room_for_runs,
+    runs_to_give_way,
     size_for_batches,
     split_into_batches,
 )
+from seg_pipeline.domain import Lane
+from seg_pipeline.jobs.claims import Waiting
 from seg_pipeline_tests.builders import make_context
+
+SINGLE, QUEUE, BATCH = Lane
 
 
 @pytest.mark.parametrize(
@@ -50,11 +56,55 @@ def test_runs_are_full_while_many_wait_even_if_one_worker_alone_has_room() -> No
 
 
 def test_a_tick_sizes_its_runs_by_all_that_waits(tmp_path: Path) -> None:
-    waiting = [f"job-{number}" for number in range(400)]
-    assert sensors._split(make_context(tmp_path), waiting, room=2, workers=6) == [
-        waiting[:32],
-        waiting[32:64],
-    ]
+    jobs = [f"job-{number}" for number in range(400)]
+    waiting = Waiting(jobs, [], dict.fromkeys(jobs, SINGLE))
+    runs = sensors._split(make_context(tmp_path), waiting, [under_way(SINGLE)] * 10, workers=6)
+    assert [run.uuids for run in runs] == [jobs[:32], jobs[32:64]]
+
+
+def under_way(lane: Lane, run_id: str = "", *, executing: bool = False) -> RunUnderWay:
+    return RunUnderWay(run_id, lane, executing)
+
+
+def test_runs_of_later_lanes_take_no_room_from_earlier_ones(tmp_path: Path) -> None:
+    lanes = {"single": SINGLE, "queue": QUEUE, "batch-b-000000": BATCH}
+    waiting = Waiting([*lanes], [], lanes)
+
+    def asked(*lanes: Lane) -> list[Lane]:
+        runs = [under_way(lane) for lane in lanes]
+        return [
+            run.lane for run in sensors._split(make_context(tmp_path), waiting, runs, workers=1)
+        ]
+
+    assert asked() == [SINGLE, QUEUE]
+    assert asked(BATCH, BATCH) == [SINGLE, QUEUE]
+    assert asked(QUEUE, QUEUE, BATCH, BATCH) == [SINGLE]
+    assert asked(SINGLE, SINGLE) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "waiting", "executing", "workers", "asked"),
+    [
+        ([SINGLE], [], [BATCH], 1, ["run-0"]),
+        ([SINGLE], [BATCH], [BATCH], 1, ["run-0"]),
+        ([], [SINGLE], [BATCH], 1, ["run-0"]),
+        ([QUEUE], [], [BATCH], 1, ["run-0"]),
+        ([SINGLE], [], [BATCH], 2, []),
+        ([SINGLE], [], [SINGLE], 1, []),
+        ([BATCH], [], [SINGLE], 1, []),
+        ([BATCH], [BATCH], [BATCH], 1, []),
+        ([SINGLE], [], [SINGLE, QUEUE, BATCH], 3, ["run-2"]),
+        ([SINGLE, SINGLE], [], [SINGLE, QUEUE, BATCH], 3, ["run-2", "run-1"]),
+        ([SINGLE], [], [], 0, []),
+    ],
+)
+def test_as_many_runs_give_way_as_no_worker_is_idle_for(
+    wanted: list[Lane], waiting: list[Lane], executing: list[Lane], workers: int, asked: list[str]
+) -> None:
+    runs = [under_way(lane, "waits") for lane in waiting]
+    for number, lane in enumerate(executing):
+        runs.append(under_way(lane, f"run-{number}", executing=True))
+    assert runs_to_give_way(wanted, runs, workers) == asked
 
 
 class TestFailedRunPace:

@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
-from seg_pipeline.defs.run_tags import tags_of_failure, tags_of_run
+import pytest
+
+from seg_pipeline.defs.run_tags import lane_of_run, tags_of_failure, tags_of_run
+from seg_pipeline.domain import Lane
 from seg_pipeline.errors import ModelOutOfMemory, TruncatedImage
 from seg_pipeline.jobs.claims import Claim
 from seg_pipeline_tests.builders import NOON
@@ -42,3 +45,12 @@ def test_a_failure_says_its_code_and_whose_fault_it_is() -> None:
         "seg/fault": "client",
     }
     assert tags_of_failure(ModelOutOfMemory("x"))["seg/fault"] == "ours"
+
+
+@pytest.mark.parametrize("lane", Lane)
+def test_a_run_says_its_lane(lane: Lane) -> None:
+    assert lane_of_run(tags_of_run([CLAIM], lane)) is lane
+
+
+def test_a_run_that_an_operator_or_an_older_version_made_has_the_lane_of_single_jobs() -> None:
+    assert lane_of_run({}) is lane_of_run({"seg/lane": "unheard-of"}) is Lane.SINGLE

@@ -9,10 +9,12 @@ import dagster as dg
 import pytest
 
 from seg_pipeline.defs import sensors
+from seg_pipeline.defs.batching import RunUnderWay
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from seg_pipeline.defs.run_config import uuids_in_config
 from seg_pipeline.defs.sensors import inbox_sensor, sweeper
+from seg_pipeline.domain import Lane
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.jobs import retries
 from seg_pipeline.jobs.claims import Claim, new_run_key
@@ -137,11 +139,11 @@ def test_a_full_queue_of_runs_is_looked_at_once_and_again_after_a_pause(
         [],
     )
 
-    def look(*_: object) -> int:
+    def look(*_: object) -> list[RunUnderWay]:
         story.append("look")
-        return next(looks)
+        return [RunUnderWay("", Lane.SINGLE, False)] * next(looks)
 
-    monkeypatch.setattr(sensors, "_runs_in_progress", look)
+    monkeypatch.setattr(sensors, "_runs_under_way", look)
     monkeypatch.setattr("time.sleep", lambda _: story.append("pause"))
     accept_upload(stage_context, "job-1")
     assert isinstance(tick(inbox_sensor, stage_context), dg.SensorResult)
@@ -278,7 +280,7 @@ def test_while_the_store_is_away_a_tick_says_so(
     def away(limit: int) -> None:
         raise StoreUnavailable("The bucket does not answer.")
 
-    monkeypatch.setattr(stage_context.repository.claims, "waiting_by_picture", away)
+    monkeypatch.setattr(stage_context.repository.claims, "waiting", away)
     skipped = tick(inbox_sensor, stage_context)
     assert isinstance(skipped, dg.SkipReason)
     assert "The bucket does not answer." in (skipped.skip_message or "")

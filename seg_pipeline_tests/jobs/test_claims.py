@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from contextlib import suppress
 from functools import partial
 from itertools import count
 
@@ -21,7 +22,7 @@ from seg_pipeline_tests.builders import (
     waiting_uuids,
 )
 from seg_pipeline_tests.jobs.jobs_in_store import LATER, accept, all_keys, finish
-from seg_pipeline_tests.unreliable import Meanwhile, UnreliableStore
+from seg_pipeline_tests.unreliable import Killed, Meanwhile, UnreliableStore
 
 
 def test_asking_again_does_not_lose_ones_place(folder_store: Store) -> None:
@@ -223,3 +224,74 @@ def test_a_marker_whose_job_is_accepted_while_it_is_parked_is_kept() -> None:
         if not store.happened:
             return
         assert claims or waiting_uuids(healthy, 10) == ["a"]
+
+
+def given_back(repository: JobRepository, *uuids: str) -> None:
+    """Jobs that a run had claimed and not begun."""
+    accept(repository, *uuids)
+    repository.claims.claim(uuids, "first")
+    repository.claims.give_back(uuids, "first")
+
+
+def test_a_job_that_its_run_gave_back_waits_for_another(repository: JobRepository) -> None:
+    given_back(repository, "a", "b")
+    assert sorted(waiting_uuids(repository)) == ["a", "b"]
+    assert not repository.claims.is_claimed_for("a", "first")
+    assert repository.status("a") is JobStatus.QUEUED
+    claims = repository.claims.claim(["a", "b"], "second")
+    assert [(claim.uuid, claim.attempt, claim.losses) for claim in claims] == [
+        ("a", 1, 0),
+        ("b", 1, 0),
+    ]
+    assert repository.claims.is_claimed_for("a", "second")
+    assert waiting_uuids(repository) == []
+
+
+def test_a_run_gives_back_its_own_jobs_alone(repository: JobRepository) -> None:
+    """Another run may have a job by now, or the job may have ended or be gone."""
+    accept(repository, "a", "b")
+    repository.claims.claim(["a", "b"], "second")
+    finish(repository, "c")
+    before = all_keys(repository)
+    repository.claims.give_back(["a", "c", "never-heard-of"], "first")
+    repository.claims.give_back(["b"], None)
+    assert all_keys(repository) == before
+    assert repository.claims.is_claimed_for("a", "second")
+
+
+def test_a_job_given_back_that_was_deleted_meanwhile_leaves_nothing(
+    repository: JobRepository,
+) -> None:
+    given_back(repository, "a")
+    (claim,) = repository.claims.inflight()
+    repository.removal.delete("a")
+    repository.claims.complete(claim)
+    assert all_keys(repository) == set()
+
+
+def test_giving_back_killed_at_any_write_is_completed_by_the_sweeper(store: Store) -> None:
+    for lives in range(3):
+        uuid = f"job-{lives}"
+        accept(JobRepository(store), uuid)
+        JobRepository(store).claims.claim([uuid], "first")
+        with suppress(Killed):
+            JobRepository(UnreliableStore(store, lives)).claims.give_back([uuid], "first")
+        repository = JobRepository(store)
+        for claim in repository.claims.inflight():
+            if claim.is_given_back:
+                repository.claims.complete(claim)
+        is_claimed = repository.claims.is_claimed_for(uuid, "first")
+        assert is_claimed == (lives == 0)
+        assert waiting_uuids(repository) == ([] if is_claimed else [uuid])
+        finish(repository, uuid)
+
+
+def test_the_sweeper_that_comes_late_makes_no_second_run(repository: JobRepository) -> None:
+    """It read the claim before the sensor claimed the job again."""
+    given_back(repository, "a")
+    (late,) = repository.claims.inflight()
+    repository.claims.claim(["a"], "second")
+    repository.claims.complete(late)
+    assert repository.claims.claim(["a"], "third") == []
+    assert repository.claims.is_claimed_for("a", "second")
+    assert waiting_uuids(repository) == []

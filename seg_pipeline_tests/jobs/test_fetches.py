@@ -72,7 +72,8 @@ def test_a_picture_that_cannot_be_had_is_a_job_that_may_be_claimed_alone(
     accept(repository, "job-2")
     bring_picture(repository, error=error)
     bring_picture(repository, "job-2")
-    assert repository.claims.waiting_by_picture(10) == (["job-2"], ["job-1"])
+    waiting = repository.claims.waiting(10)
+    assert (waiting.ready, waiting.failed) == (["job-2"], ["job-1"])
     (claim,) = repository.claims.claim(["job-1"], "key")
     record = repository.fetches.record_of(repository.job("job-1"))
     assert record is not None

@@ -4,10 +4,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from seg_pipeline.domain import Priority
+from seg_pipeline.domain import Lane, Priority
 from seg_pipeline.errors import FetchGivenUp
 from seg_pipeline.jobs.fetches import FetchRecord, FetchState
-from seg_pipeline.jobs.inbox_markers import is_failed_marker, ready_marker, turn
+from seg_pipeline.jobs.inbox_markers import is_failed_marker, lane, ready_marker, turn
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import ObjectInfo, keys
 from seg_pipeline_tests.builders import NOON, make_job, make_result
@@ -15,9 +15,9 @@ from seg_pipeline_tests.builders import NOON, make_job, make_result
 LOW, NORMAL, HIGH = Priority.LOW, Priority.NORMAL, Priority.HIGH
 
 
-def waiting(uuid: str, priority: Priority, minutes: float) -> ObjectInfo:
+def waiting(uuid: str, priority: Priority, minutes: float, via: str = "http") -> ObjectInfo:
     """The marker of a job that came so long after noon."""
-    size = len(ready_marker(make_job(uuid, priority=priority)))
+    size = len(ready_marker(make_job(uuid, priority=priority, via=via)))
     return ObjectInfo(keys.inbox(uuid), size, NOON + timedelta(minutes=minutes))
 
 
@@ -45,10 +45,50 @@ def test_a_batchs_job_lets_jobs_of_their_own_go_first_for_an_hour() -> None:
     assert in_turn(*jobs) == ["low", "batch-b-000000", "late"]
 
 
-def test_no_priority_looks_like_a_fetch_that_failed() -> None:
-    sizes = {len(ready_marker(make_job(priority=each))) for each in Priority}
-    assert len(sizes) == len(Priority)
-    assert not any(map(is_failed_marker, sizes))
+def test_a_message_lets_single_jobs_go_first_for_half_an_hour_unless_it_has_a_high_priority() -> (
+    None
+):
+    jobs = (
+        waiting("message", NORMAL, 0, via="sqs"),
+        waiting("low-message", LOW, 0, via="sqs"),
+        waiting("high-message", HIGH, 0, via="sqs"),
+        waiting("batch-b-000000", NORMAL, 0),
+        waiting("soon", NORMAL, 29),
+        waiting("late", NORMAL, 31),
+    )
+    assert in_turn(*jobs) == [
+        *("high-message", "soon", "message", "late"),
+        *("low-message", "batch-b-000000"),
+    ]
+
+
+def test_a_job_that_let_others_go_first_for_long_enough_is_as_a_single_job() -> None:
+    jobs = {
+        "single": waiting("single", NORMAL, 0),
+        "message": waiting("message", NORMAL, 0, via="sqs"),
+        "low-message": waiting("low-message", LOW, 0, via="sqs"),
+        "high-message": waiting("high-message", HIGH, 0, via="sqs"),
+        "batch": waiting("batch-b-000000", NORMAL, 0),
+    }
+
+    def lanes(minutes: float) -> list[Lane]:
+        now = NOON + timedelta(minutes=minutes)
+        return [lane(info, now) for info in jobs.values()]
+
+    single, queue, batch = Lane
+    assert lanes(29) == [single, queue, queue, single, batch]
+    assert lanes(31) == [single, single, single, single, batch]
+    assert lanes(61) == [single] * 5
+
+
+def test_each_marker_says_one_thing() -> None:
+    made = {
+        ready_marker(make_job(priority=priority, via=via))
+        for priority in Priority
+        for via in ("http", "sqs")
+    }
+    assert len({*map(len, made)}) == len(made) == 5
+    assert not any(is_failed_marker(len(marker)) for marker in made)
 
 
 def markers(repository: JobRepository) -> dict[str, bytes]:
@@ -69,8 +109,8 @@ def test_an_upload_waits_with_its_priority_and_so_does_a_picture_that_was_fetche
         else:
             repository.fetches.failed(address, FetchRecord().failed(FetchGivenUp("It is away.")))
     assert markers(repository) == {"upload": b"high", "fetched": b"low", "refused": b"failed"}
-    ready, failed = repository.claims.waiting_by_picture(10)
-    assert (ready, failed) == (["upload", "fetched"], ["refused"])
+    waiting = repository.claims.waiting(10)
+    assert (waiting.ready, waiting.failed) == (["upload", "fetched"], ["refused"])
 
 
 def test_a_job_that_runs_again_keeps_its_priority(repository: JobRepository) -> None:

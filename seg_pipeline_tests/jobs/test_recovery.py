@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from seg_pipeline.domain import Lane
 from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.evidence import Evidence
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat
@@ -32,10 +33,11 @@ def make_claim(attempt: int = 1, age: float = 0, losses: int = 0) -> Claim:
     return Claim("job-1", attempt, f"job-1:{attempt}", NOON - seconds(age), losses=losses)
 
 
-def make_run(state: RunState, age: float = 30, ended: float | None = None) -> RunView:
-    return RunView(
-        "run-1", state, NOON - seconds(age), None if ended is None else NOON - seconds(ended)
-    )
+def make_run(
+    state: RunState, age: float = 30, ended: float | None = None, lane: Lane = Lane.SINGLE
+) -> RunView:
+    ended_at = None if ended is None else NOON - seconds(ended)
+    return RunView("run-1", state, NOON - seconds(age), ended_at, lane)
 
 
 def make_beat(run_id: str | None = None, idle_for: float | None = None) -> WorkerHeartbeat:
@@ -91,13 +93,23 @@ def test_a_worker_that_has_only_just_become_idle_may_still_take_the_run() -> Non
 def test_a_run_that_much_younger_ones_overtook_has_lost_its_message() -> None:
     run = make_run(RunState.WAITING, age=100)
     assert (
-        verdict(run, make_beat(run_id="x"), youngest_begun=NOON - seconds(10))
+        verdict(run, make_beat(run_id="x"), youngest_begun={Lane.SINGLE: NOON - seconds(10)})
         is RecoveryVerdict.CLOSE
     )
     assert (
-        verdict(run, make_beat(run_id="x"), youngest_begun=NOON - seconds(90))
+        verdict(run, make_beat(run_id="x"), youngest_begun={Lane.SINGLE: NOON - seconds(90)})
         is RecoveryVerdict.WAIT
     )
+
+
+def test_runs_of_earlier_lanes_may_overtake_a_run() -> None:
+    """Under a stream of uploads a batch's run waits for long, and its message is not lost."""
+    run = make_run(RunState.WAITING, age=100, lane=Lane.BATCH)
+    beat, soon = make_beat(run_id="x"), NOON - seconds(10)
+    assert verdict(run, beat, youngest_begun={Lane.SINGLE: soon}) is RecoveryVerdict.WAIT
+    assert verdict(run, beat, youngest_begun={Lane.BATCH: soon}) is RecoveryVerdict.CLOSE
+    single = make_run(RunState.WAITING, age=100)
+    assert verdict(single, beat, youngest_begun={Lane.BATCH: soon}) is RecoveryVerdict.CLOSE
 
 
 def test_a_claim_without_a_run_is_asked_for_again_once_its_tick_must_be_over() -> None:

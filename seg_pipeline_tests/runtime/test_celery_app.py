@@ -3,15 +3,18 @@
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from uuid import uuid4
 
 import pytest
 from celery import Celery
 from kombu import Queue
 
+from seg_pipeline.domain import Lane
 from seg_pipeline.runtime.celery_app import (
     EXECUTE_RUN_TASK,
     FOLDER_POLL_SECONDS,
     LONGEST_WAIT_SECONDS,
+    PRIORITY_STEP,
     _check_acks,
     broker_folder,
     make_celery,
@@ -21,9 +24,10 @@ from seg_pipeline_tests.conftest import make_settings
 from seg_pipeline_tests.odd_names import ODD_NAMES
 
 
-def send(app: Celery, settings: Settings, run_id: str) -> None:
+def send(app: Celery, settings: Settings, run_id: str, priority: int = 0) -> None:
     queue = settings.celery_queue
-    app.send_task(EXECUTE_RUN_TASK, args=[run_id], queue=queue, routing_key=f"{queue}.run")
+    key = f"{queue}.run"
+    app.send_task(EXECUTE_RUN_TASK, args=[run_id], queue=queue, routing_key=key, priority=priority)
 
 
 def receive(app: Celery, settings: Settings) -> str | None:
@@ -41,6 +45,20 @@ def test_messages_come_once_and_in_order(folder_settings: Settings) -> None:
     for run_id in ("first", "second", "third"):
         send(app, folder_settings, run_id)
     assert [receive(app, folder_settings) for _ in range(4)] == ["first", "second", "third", None]
+
+
+@pytest.mark.parametrize("broker", ["folder", "redis"])
+def test_runs_of_earlier_lanes_are_taken_first_from_every_broker(
+    tmp_path: Path, broker: str, request: pytest.FixtureRequest
+) -> None:
+    url = f"{request.getfixturevalue('redis_url')}/0" if broker == "redis" else None
+    settings = make_settings(tmp_path, broker_url=url, celery_queue=f"queue-{uuid4().hex}")
+    app = make_celery(settings)
+    receive(app, settings)  # declares the queue, as a worker does
+    for lane in (Lane.BATCH, Lane.QUEUE, Lane.SINGLE, Lane.BATCH, Lane.SINGLE):
+        send(app, settings, lane.name, PRIORITY_STEP * lane)
+    taken = [receive(app, settings) for _ in range(6)]
+    assert taken == ["SINGLE", "SINGLE", "QUEUE", "BATCH", "BATCH", None]
 
 
 def test_half_a_message_is_never_delivered(folder_settings: Settings) -> None:

@@ -8,6 +8,7 @@ from celery import Celery
 from dagster._core.launcher import LaunchRunContext
 from kombu import Queue
 
+from seg_pipeline.domain import Lane
 from seg_pipeline.runtime import launcher as launching
 from seg_pipeline.runtime.celery_app import make_celery
 from seg_pipeline.runtime.launcher import WarmRunLauncher
@@ -70,6 +71,19 @@ def test_a_run_goes_to_the_deployments_queue(
     run = make_run(instance, dg.DagsterRunStatus.STARTING)
     launcher.launch_run(LaunchRunContext(run, None))
     assert received(make_celery(folder_settings), folder_settings.celery_queue) == [run.run_id]
+
+
+def test_a_run_of_an_earlier_lane_is_taken_first(
+    launcher: WarmRunLauncher, instance: dg.DagsterInstance, folder_settings: Settings
+) -> None:
+    runs = [
+        make_run(instance, dg.DagsterRunStatus.STARTING, **{"seg/lane": lane.name.lower()})
+        for lane in reversed(Lane)
+    ]
+    for run in runs:
+        launcher.launch_run(LaunchRunContext(run, None))
+    taken = received(make_celery(folder_settings), folder_settings.celery_queue)
+    assert taken == [run.run_id for run in reversed(runs)]
 
 
 def test_upkeep_gets_a_process_and_no_worker(
