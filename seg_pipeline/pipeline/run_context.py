@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 WAITERS = 8
 ENCODERS = max(2, os.cpu_count() or 1)
+ENCODERS_PAUSE_SECONDS = 0.005
 
 
 def make_encoders() -> ThreadPoolExecutor:
@@ -177,6 +178,13 @@ class RunContext:
             future = self._encoders.submit(work, *arguments)
         self._encoding.append(future)
         return future
+
+    def wait_for_encoders(self, limit: int) -> None:
+        """Waits until no more than so many pieces of work wait for an encoder, or are at one."""
+        while len(self._encoding) > limit:
+            self._encoding = [future for future in self._encoding if not future.done()]
+            if len(self._encoding) > limit:
+                time.sleep(ENCODERS_PAUSE_SECONDS)
 
     def prepare(self, uuid: str, work: Callable[..., T], *arguments: Any) -> Future[T]:
         """Runs the work for a job on a waiter."""

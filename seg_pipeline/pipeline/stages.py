@@ -50,7 +50,13 @@ from seg_pipeline.jobs.records import Result, Timing, completed_result, failed_r
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.pipeline.output_budget import check_output, surest
 from seg_pipeline.pipeline.progress_writer import ProgressWriter
-from seg_pipeline.pipeline.run_context import Outcome, RunContext, make_encoders, mask_bytes
+from seg_pipeline.pipeline.run_context import (
+    ENCODERS,
+    Outcome,
+    RunContext,
+    make_encoders,
+    mask_bytes,
+)
 from seg_pipeline.pipeline.stage_names import StageName
 from seg_pipeline.prompts import Values, check_inside
 from seg_pipeline.segmenters import Notes
@@ -70,6 +76,10 @@ PICTURES_IN_MEMORY_BYTES = 512 * 2**20
 PICTURES_PER_CALL = 8
 CALL_SECONDS = 0.3
 """A call of a model, in a run that may give way: it does so between two calls."""
+SLOWEST_FADES = 0.8
+"""From one call to the next, what the slowest took counts for so much less."""
+ENCODINGS_AHEAD = 8 * ENCODERS
+"""Pieces of work that may wait for encoders, in such a run. A picture has some five."""
 CROPS_PER_PART = 8
 RERUN_FETCH_SECONDS = 10.0
 """How long an operator's rerun waits for a picture that must be fetched first. Others never wait.
@@ -115,8 +125,8 @@ class StageContext:
     models: WarmModels
     broken: str | None = None
     """Why this process can serve no further job; None while it can."""
-    picture_seconds: float | None = None
-    """What a picture took in the last call of a model; None before the first."""
+    picture_seconds: float = CALL_SECONDS
+    """What a picture took in the slowest of the last calls of a model."""
     decoder: ImageDecoder = field(default_factory=shared_decoders)
 
     def __post_init__(self) -> None:
@@ -522,11 +532,14 @@ def _segment_arrivals(
 
 
 def _pictures_per_call(context: StageContext, run: RunContext) -> int:
-    """How many pictures one call of a model takes, such that a run can give way soon."""
+    """How many pictures the next call of a model takes, such that a run can give way soon.
+
+    What the encoders still have to do is done before the run ends, so that is kept short, too.
+    """
     if not run.identity.may_give_way:
         return PICTURES_PER_CALL
-    seconds = CALL_SECONDS if context.picture_seconds is None else context.picture_seconds
-    return max(1, min(PICTURES_PER_CALL, int(CALL_SECONDS / max(seconds, 0.001))))
+    run.wait_for_encoders(ENCODINGS_AHEAD)
+    return max(1, min(PICTURES_PER_CALL, int(CALL_SECONDS / context.picture_seconds)))
 
 
 def _give_way_if_asked(context: StageContext, run: RunContext) -> None:
@@ -612,7 +625,8 @@ def _call_model(
         answers = context.models.with_more_memory(call.model, segment)
         seconds = (time.perf_counter() - begin) / len(pictures)
         weights_sha256, notes = segmenter.weights_sha256, dict(segmenter.notes)
-    run.has_called_a_model, context.picture_seconds = True, seconds
+    run.has_called_a_model = True
+    context.picture_seconds = max(seconds, SLOWEST_FADES * context.picture_seconds)
     outputs = {}
     for (uuid, picture), segments in zip(pictures.items(), answers, strict=True):
         run.add_seconds(uuid, StageName.SEGMENTS, seconds)

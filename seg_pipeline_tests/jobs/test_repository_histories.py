@@ -39,6 +39,7 @@ class History:
         self.promised: set[str] = set()
         self.ended: dict[str, str] = {}
         self.claimed: set[str] = set()
+        self.ends = 0
 
     def until_killed(self, lives: int | None) -> JobRepository:
         return JobRepository(UnreliableStore(self.store, lives))
@@ -88,16 +89,29 @@ class History:
 
     def remove_leftovers(self, uuid: str, number: int, lives: int | None) -> None:
         for claim in self.repository.claims.inflight():
+            claims = self.until_killed(lives).claims
             with suppress(Killed):
-                self.until_killed(lives).claims.reclaim(claim.after_loss(NOON))
+                if claim.is_given_back:
+                    claims.complete(claim)
+                else:
+                    claims.reclaim(claim.after_loss(NOON))
+
+    def give_back(self, uuid: str, number: int, lives: int | None) -> None:
+        """A run that gives way before it has begun the job."""
+        for claim in self.repository.claims.inflight():
+            self.claimed.discard(claim.uuid)
+            with suppress(Killed):
+                self.until_killed(lives).claims.give_back([claim.uuid], claim.run_key)
 
     def finish(self, uuid: str, number: int, lives: int | None) -> None:
-        """Claimed or not: an operator may run any job at any time."""
+        """Claimed or not: an operator may run any job at any time. No two ends are the same."""
         self.ended.pop(uuid, None)
+        self.ends += 1
         status, hours = ("completed", "failed")[number % 2], number % 5
+        expires_at, seconds = NOON + timedelta(hours=hours), {"result": float(self.ends)}
         with suppress(Killed):
             finished = self.until_killed(lives).results.finish(
-                make_result(uuid, status, NOON + timedelta(hours=hours))
+                make_result(uuid, status, expires_at, seconds=seconds)
             )
             assert finished or uuid not in self.promised
             if finished:
@@ -200,7 +214,7 @@ STEPS = st.tuples(
         + ["claim"] * 3
         + ["finish"] * 3
         + ["retry"] * 2
-        + ["remove_leftovers", "delete", "prune", "send_back"]
+        + ["remove_leftovers", "delete", "prune", "send_back", "give_back"]
     ),
     st.sampled_from(["a", "b-1", *ADDRESSES]),
     st.integers(0, 6),
