@@ -16,7 +16,7 @@ from seg_pipeline.runtime.backfills import is_backfill_over
 RUNS_AHEAD = 4
 """Full runs that each worker's share of the window makes: two that it has, and two to be fetched.
 
-More would let jobs of their own wait longer, and fewer would let a worker idle.
+More would let another batch wait longer, and fewer would let a worker idle.
 """
 
 BUSY_PAUSE_SECONDS, IDLE_PAUSE_SECONDS = 0.4, 0.5

@@ -13,9 +13,10 @@ Further jobs wait as markers, which cost nothing else.
 """
 
 
-RUN_SECONDS = 10.0
+RUN_SECONDS = 40.0
 """Of all stages, in a run of a client's batch. They overlap, so that it lasts half of it or so. A
-run costs half a second of a core, however many pictures it has."""
+run costs half a second of a core, however many pictures it has. Another batch waits for it; jobs of
+other lanes do not."""
 
 FIRST_SIZE = 16
 """Pictures of such a run while it is not known how long one takes."""
@@ -83,7 +84,7 @@ def runs_to_give_way(
 
 
 def size_for_batches(picture_seconds: float | None, batch_size: int) -> int:
-    """How many pictures of a client's batch one run takes: such that it lasts some five seconds.
+    """How many pictures of a client's batch one run takes: such that it lasts some seconds.
 
     Another batch waits for the runs that a worker has in hand. `picture_seconds` are those of all
     stages, None if not known yet.
