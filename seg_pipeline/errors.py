@@ -32,7 +32,6 @@ SegPipelineError
 ├── DecoderLost             its process was ended from outside; worth a retry
 ├── WorkerLost              a job's worker died more often than it may; for good
 ├── JobCancelled            an operator's word
-├── RunGaveWay              the job waits for another run
 └── UnexpectedError         a fault of ours, worth a retry
 
 `code` is the word a client switches on; `permanent` says that trying again cannot help,
@@ -493,18 +492,6 @@ class JobCancelled(SegPipelineError):
 
     def __init__(self, uuid: str) -> None:
         super().__init__(f"job {uuid} was cancelled; send it again, or materialise its partition.")
-
-
-class RunGaveWay(SegPipelineError):
-    """The run ended before it began the job, so that a job of an earlier lane need not wait."""
-
-    code = "run_gave_way"
-    fault = Fault.OURS
-    permanent = False
-    counts_as_attempt = False
-
-    def __init__(self, uuid: str) -> None:
-        super().__init__(f"the run gave way to another; job {uuid} waits for the next.")
 
 
 class UnexpectedError(SegPipelineError):

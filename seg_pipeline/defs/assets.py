@@ -25,7 +25,7 @@ from seg_pipeline.defs.partitions import job_partitions
 from seg_pipeline.defs.run_config import FIRST_OP, GRAPH, RUN_KEY_TAG, uuids_in_config
 from seg_pipeline.defs.run_tags import lane_of_run, tags_of_failure
 from seg_pipeline.defs.shown_metadata import shown_metadata
-from seg_pipeline.errors import JobCancelled, RunGaveWay, SegPipelineError
+from seg_pipeline.errors import JobCancelled, SegPipelineError
 from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.file_links import file_links
 from seg_pipeline.pipeline import stages
@@ -189,12 +189,11 @@ def _settle_errors(
 
 
 def _give_back(stage_context: StageContext, report: StageReport) -> None:
-    """Has those jobs wait again that the run left to a later one. That is no error of theirs."""
-    left = [uuid for uuid, error in report.errors.items() if isinstance(error, RunGaveWay)]
-    for uuid in left:
-        del report.errors[uuid]
+    """Has those jobs wait again that the run left to another one."""
+    for uuid in report.left:
         stage_context.progress.end(uuid)
-    stage_context.repository.claims.give_back(left, stage_context.run.identity.run_key)
+    run_key = stage_context.run.identity.run_key
+    stage_context.repository.claims.give_back(report.left, run_key)
 
 
 def _end_cancelled(stage_context: StageContext, report: StageReport) -> None:

@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from seg_pipeline.domain import Job, Lane, RgbImage
-from seg_pipeline.errors import JobCancelled, RunGaveWay
+from seg_pipeline.errors import JobCancelled
 from seg_pipeline.jobs.model_output import ModelOutput
 from seg_pipeline.jobs.records import Timing
 from seg_pipeline.pipeline.stage_names import StageName
@@ -38,6 +38,10 @@ def make_encoders() -> ThreadPoolExecutor:
 
 Outcome = Callable[[], dict[str, Any]]
 """The outcome of a job's stage: waits for it, then returns the metadata or raises the error."""
+
+
+class LeftToAnotherRun(Exception):
+    """The run gave way before it began the job, which is to wait for another."""
 
 
 class MemoryBudget:
@@ -193,7 +197,7 @@ class RunContext:
 
     def check(self, uuid: str) -> None:
         """Raises CancelledError once the run is stopped, JobCancelled for a cancelled job, and
-        RunGaveWay for one that is left to a later run.
+        LeftToAnotherRun for one that is.
 
         Call it between steps that each take long.
         """
@@ -202,7 +206,7 @@ class RunContext:
         if uuid in self.cancelled:
             raise JobCancelled(uuid)
         if uuid in self.given_back:
-            raise RunGaveWay(uuid)
+            raise LeftToAnotherRun(uuid)
 
     def give_way(self) -> None:
         """Leaves the pictures that are on the way, or have come and wait, to a later run."""

@@ -30,7 +30,6 @@ from seg_pipeline.errors import (
     ObjectNotFound,
     OutputTooLarge,
     PictureOnItsWay,
-    RunGaveWay,
     SegPipelineError,
     StoreError,
     UnexpectedError,
@@ -52,6 +51,7 @@ from seg_pipeline.pipeline.output_budget import check_output, surest
 from seg_pipeline.pipeline.progress_writer import ProgressWriter
 from seg_pipeline.pipeline.run_context import (
     ENCODERS,
+    LeftToAnotherRun,
     Outcome,
     RunContext,
     make_encoders,
@@ -103,12 +103,14 @@ class SourceInfo:
 class StageReport:
     """What a stage did: metadata of each job that passed, and the error of each that failed.
 
-    `at_their_end` holds the jobs that passed and need no further stage.
+    `at_their_end` holds the jobs that passed and need no further stage, `left` those that are left
+    to another run.
     """
 
     metadata: dict[str, Metadata] = field(default_factory=dict)
     errors: dict[str, SegPipelineError] = field(default_factory=dict)
     at_their_end: set[str] = field(default_factory=set)
+    left: list[str] = field(default_factory=list)
 
     @property
     def passed(self) -> list[str]:
@@ -560,7 +562,7 @@ def _still_wanted(context: StageContext, run: RunContext, uuids: Iterable[str]) 
     for uuid in uuids:
         try:
             run.check(uuid)
-        except (JobCancelled, RunGaveWay) as error:
+        except (JobCancelled, LeftToAnotherRun) as error:
             run.record(StageName.SEGMENTS, uuid, _raising(error))
             _release(context, run, uuid)
         else:
@@ -881,6 +883,8 @@ def _errors_into(report: StageReport, uuid: str) -> Iterator[None]:
         yield
     except SegPipelineError as error:
         report.errors[uuid] = error
+    except LeftToAnotherRun:
+        report.left.append(uuid)
     except Exception as error:
         with about(uuid):
             logger.exception("job %s failed in a way nobody foresaw", uuid)
