@@ -25,7 +25,7 @@ def test_what_may_go_well_another_time_is_no_other_than_this() -> None:
 
 
 def test_what_is_surely_not_the_jobs_doing_costs_it_no_attempt() -> None:
-    expected = {*("PictureOnItsWay", "DeviceBroken", "StoreUnavailable", "StoreFull")}
+    expected = {"PictureOnItsWay", "DeviceBroken", "StoreUnavailable", "StoreFull"}
     assert names("counts_as_attempt", False) == expected
 
 
