@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -21,7 +21,7 @@ from api.service import Service, about_job, in_thread
 from api.spool import Spool
 from api.uploads import BodyReader, announced_bytes, is_multipart, media_type
 from seg_pipeline.domain import Job, Priority, check_client_uuid, check_model
-from seg_pipeline.errors import InvalidRequest, StoreError
+from seg_pipeline.errors import InvalidRequest
 from seg_pipeline.jobs.acceptance import Accepted, job_of_picture
 from seg_pipeline.jobs.kept_pictures import ONE_PICTURE, kept_picture
 from seg_pipeline.model_parameters import configured_parameters
@@ -184,14 +184,10 @@ async def _accept(
     if key:
         job = await in_thread(job_of_key, service.repository, key, options, job)
     about_job(request, job.uuid)
-    accepted = await in_thread(
-        service.repository.acceptance.accept, job, picture.file if picture else None
-    )
+    client = getattr(request.state, "client", "")
+    accepted = await in_thread(accept_in_store, service, options, job, picture, client)
     if accepted.created:
         service.admission.backlog.add()
-        if wants_reuse(service, options, job):
-            client = getattr(request.state, "client", "")
-            await in_thread(answer_from_store, service, options, job, client)
     structlog.get_logger(__name__).info(
         "accepted" if accepted.created else "known already",
         model=job.model,
@@ -200,22 +196,29 @@ async def _accept(
     return accepted
 
 
+def accept_in_store(
+    service: Service, options: JobOptions, job: Job, picture: Spool | None, client: str
+) -> Accepted:
+    """Accepts the job, which has ended then if it is answered from the store."""
+    repository = service.repository
+    if picture is None:
+        return repository.acceptance.accept(job)
+    if not wants_reuse(service, options, job):
+        return repository.acceptance.accept(job, picture.file)
+    return repository.reuse.accept(job, picture.file, _question(service, options, job, client))
+
+
 def wants_reuse(service: Service, options: JobOptions, job: Job) -> bool:
     """Whether the job may be answered from the store: an upload, by its wish or by the setting."""
     wish = service.settings.reuse_results if options.reuse is None else options.reuse
     return wish and job.source_sha256 is not None
 
 
-def answer_from_store(service: Service, options: JobOptions, job: Job, client: str) -> None:
-    """Ends the job with an earlier answer to the same question of the same client, if there is one.
-
-    What fails here costs nothing: the job was accepted, and a worker does it.
-    """
+def _question(service: Service, options: JobOptions, job: Job, client: str) -> str:
+    """A name for what is asked; the same for the same question of the same client."""
     configured = configured_parameters(job.model, service.settings)
     asked = options.model_dump(mode="json", exclude=_OF_THE_REQUEST, exclude_none=True)
     question = json.dumps(
         [client, job.source_sha256, job.model, configured, asked], sort_keys=True, default=str
     )
-    name = hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()
-    with suppress(StoreError):
-        service.repository.reuse.answer(job, name)
+    return hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()

@@ -43,6 +43,7 @@ PARTS: dict[str, Measure] = {
     "orchestration": _by("orchestration"),
     "overload": _by("overload"),
     "listeners": _by("listeners"),
+    "reuse": _by("reuse"),
     "memory": _by("memory"),
     "encoding": _by("encoding"),
     "automatic_masks": _by("automatic_masks"),

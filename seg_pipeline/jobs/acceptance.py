@@ -1,7 +1,7 @@
 """The acceptance of jobs: after it, a job cannot get lost."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,7 @@ from io import SEEK_END
 from typing import Any, BinaryIO
 
 from seg_pipeline.domain import Job
-from seg_pipeline.errors import JobConflict, StoreError, StoreUnavailable
+from seg_pipeline.errors import JobConflict, ObjectNotFound, StoreError, StoreUnavailable
 from seg_pipeline.imaging.headers import scan_header
 from seg_pipeline.jobs.inbox_markers import ready_marker
 from seg_pipeline.jobs.outbox import Outbox
@@ -55,7 +55,9 @@ class Acceptance:
         self._outbox = outbox
         self._removal = removal
 
-    def accept(self, job: Job, data: bytes | BinaryIO | None = None) -> Accepted:
+    def accept(
+        self, job: Job, data: bytes | BinaryIO | None = None, end: Callable[[], bool] | None = None
+    ) -> Accepted:
         """Makes the job durable and visible to the sensor.
 
         An upload needs its bytes in `data`, or in an open file (see `Store.put_file`). Their
@@ -68,15 +70,23 @@ class Acceptance:
         Another request under the same uuid raises JobConflict, and nothing is written. If an
         acceptance died half way, another request takes its place a minute later. If the store
         fails, this call takes back what it began.
+
+        `end` may end a new job at once, and says whether it did. Such a job never waits. It lasts
+        as any result does: a power cut within half a minute may take it.
         """
         if (data is None) != (job.source_sha256 is None):
             raise ValueError(
                 f"job {job.uuid}: an upload needs its bytes, a job with image_url has none"
             )
         for turn in range(_TRIES):
-            accepted = self._record(job)
+            accepted = self._record(job, lasting=end is None)
             if accepted is None:
                 continue
+            if accepted.created and end is not None:
+                if end():
+                    metrics.JOBS_ACCEPTED.labels(job.via).inc()
+                    return accepted
+                self._make_last(accepted)
             if job.callback and not accepted.created:
                 accepted = Accepted(self._promise_callback(accepted.job), created=False)
             is_new = turn > 0 or accepted.created or not is_known(self._store, job.uuid)
@@ -90,9 +100,15 @@ class Acceptance:
                 return accepted
         raise StoreUnavailable(f"job {job.uuid} is being deleted again and again; try later.")
 
-    def _record(self, job: Job) -> Accepted | None:
+    def _make_last(self, accepted: Accepted) -> None:
+        """Writes the request once more, so that it survives a power cut."""
+        key = keys.request(accepted.job.uuid)
+        with self._withdrawn_if_it_fails(accepted, None), suppress(ObjectNotFound):
+            self._store.put(key, self._store.get(key))
+
+    def _record(self, job: Job, *, lasting: bool) -> Accepted | None:
         """Writes the request or finds the one that is there; None if that vanished meanwhile."""
-        if self._store.create(keys.request(job.uuid), write(job)):
+        if self._store.create(keys.request(job.uuid), write(job), lasting=lasting):
             return Accepted(job, created=True)
         first = read_job(self._store, job.uuid)
         if first is None and self._store.head(keys.request(job.uuid)):

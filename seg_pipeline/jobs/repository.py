@@ -60,7 +60,7 @@ class JobRepository:
         self.results = Results(store, self.outbox, self.removal)
         self.retries = Retries(store, self.fetches)
         self.cancels = Cancels(store, self.results)
-        self.reuse = Reuse(store, self.results)
+        self.reuse = Reuse(store, self.acceptance, self.results)
         self.claims = Claims(store, self.fetches, self.results)
         self.expiry = Expiry(store, self.results, self.removal)
         self.batches = Batches(store, self.removal, self.outbox)

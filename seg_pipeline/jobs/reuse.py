@@ -1,22 +1,25 @@
 """Results that answer the same question once more: by the hash of what was asked for.
 
     first    reuse/{hash} names the job, once that is accepted
-    again    a job of its own, accepted as any; the files of the first → result.json → …
+    again    request.json → the files of the first → result.json → …    without a marker
 
 The second job has its uuid, its files and its end. In a folder they are links to the same bytes. So
 neither job is touched when the other expires or is deleted. A process may die between any two
-writes: the job was accepted, and a worker does it then.
+writes: what it leaves is an acceptance that died half way, or an end that did.
 """
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import BinaryIO
 
 from seg_pipeline.domain import Job, JobStatus
-from seg_pipeline.errors import ObjectNotFound
+from seg_pipeline.errors import StoreError
 from seg_pipeline.imaging.cutouts import crop_name
+from seg_pipeline.jobs.acceptance import Acceptance, Accepted
 from seg_pipeline.jobs.markers import each_marker
 from seg_pipeline.jobs.records import Result, SegmentRecord
 from seg_pipeline.jobs.results import Results
@@ -40,22 +43,27 @@ class ReusableJob:
 class Reuse:
     """Answers jobs of a store from the results of others."""
 
-    def __init__(self, store: Store, results: Results) -> None:
+    def __init__(self, store: Store, acceptance: Acceptance, results: Results) -> None:
         self._store = store
+        self._acceptance = acceptance
         self._results = results
 
-    def answer(self, job: Job, name: str) -> bool:
-        """Ends an accepted job with the result of an earlier one of that name, if there is one.
+    def accept(self, job: Job, data: bytes | BinaryIO, name: str) -> Accepted:
+        """Accepts an upload. It has ended then, if an earlier result has that name.
 
-        Else later jobs of the name may be answered from this one. Returns whether it ended.
+        Else later jobs of the name may be answered from this one. Raises as an acceptance does.
         """
         began = time.perf_counter()
         earlier = self._result_of(name)
-        if earlier is not None and earlier.uuid != job.uuid and self._copy_files(earlier, job.uuid):
-            result = _copied(earlier, job, time.perf_counter() - began)
-            return self._results.finish(result, keep_earlier=True)
-        self._store.put(keys.reuse(name), write(ReusableJob(job.uuid)))
-        return False
+        if earlier is None or earlier.uuid == job.uuid:
+            accepted = self._acceptance.accept(job, data)
+        else:
+            end = partial(self._end, job, earlier, began)
+            accepted = self._acceptance.accept(job, data, end)
+        if earlier is None and accepted.created:
+            with suppress(StoreError):  # the job is accepted all the same
+                self._store.put(keys.reuse(name), write(ReusableJob(job.uuid)))
+        return accepted
 
     def forgotten(self, before: datetime) -> Iterator[str]:
         """The store's keys of names, noted before that time, whose job is gone."""
@@ -65,41 +73,45 @@ class Reuse:
                 if noted is None or self._store.head(keys.request(noted.uuid)) is None:
                     yield info.key
 
+    def _end(self, job: Job, earlier: Result, began: float) -> bool:
+        """Ends a job whose request alone is stored. What is in the way is a worker's then."""
+        with suppress(StoreError):
+            if self._copy_files(earlier, job):
+                result = _copied(earlier, job, time.perf_counter() - began)
+                return self._results.finish(result, keep_earlier=True)
+        return False
+
     def _result_of(self, name: str) -> Result | None:
         """The completed result that the name stands for, if it is kept for a while yet."""
-        noted = load(self._store, ReusableJob, keys.reuse(name))
-        stored = read_result(self._store, noted.uuid) if noted else None
+        stored = None
+        with suppress(StoreError):
+            noted = load(self._store, ReusableJob, keys.reuse(name))
+            stored = read_result(self._store, noted.uuid) if noted else None
         if stored is None or stored.result.status is not JobStatus.COMPLETED:
             return None
         is_kept = stored.result.expires_at > datetime.now(UTC) + _LEFT
         return stored.result if is_kept else None
 
-    def _copy_files(self, earlier: Result, uuid: str) -> bool:
+    def _copy_files(self, earlier: Result, job: Job) -> bool:
         """Copies all files; False if the earlier job is being removed."""
         infos = self._store.list(keys.asset(earlier.uuid, ""))
-        crops = {each.crop_key: _crop_key(uuid, each) for each in earlier.segments}
-        copies = _copies([info.key for info in infos], earlier.uuid, uuid, crops)
-        if not {*earlier.files_of_segments, earlier.original_key} <= copies.keys():
+        crops = {each.crop_key: _crop_key(job.uuid, each) for each in earlier.segments}
+        copies = _copies([info.key for info in infos], earlier.uuid, job.uuid, crops)
+        source = keys.source(earlier.uuid, job.source_extension or "bin")
+        if not {*earlier.files_of_segments, earlier.original_key, source} <= copies.keys():
             return False
-        try:
-            self._store.at_once([partial(self._store.copy, *pair) for pair in copies.items()])
-        except ObjectNotFound:
-            return False
+        self._store.at_once([partial(self._store.copy, *pair) for pair in copies.items()])
         return True
 
 
 def _copies(found: list[str], earlier: str, uuid: str, crops: Mapping[str, str]) -> dict[str, str]:
-    """Which file becomes which: all but what is a job's own, its source and cut-outs of no use."""
+    """Which file becomes which: all but what is a job's own, and cut-outs of no use."""
     prefix, crops_prefix = keys.asset(earlier, ""), keys.of_segments(earlier)[1]
     names = [key.removeprefix(prefix) for key in found if not key.startswith(crops_prefix)]
-    kept = [name for name in names if name not in _OF_ONE_JOB and not _is_source(name)]
+    kept = [name for name in names if name not in _OF_ONE_JOB]
     return {prefix + name: keys.asset(uuid, name) for name in kept} | {
         key: target for key, target in crops.items() if key in found
     }
-
-
-def _is_source(name: str) -> bool:
-    return name.startswith("source.") and name != "source.json"
 
 
 def _copied(earlier: Result, job: Job, seconds: float) -> Result:

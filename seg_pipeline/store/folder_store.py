@@ -56,14 +56,21 @@ class FolderStore:
         """On the same file system the file itself becomes the object. Elsewhere it is copied."""
         self._write(key, partial(_take_over, file), _replace)
 
-    def create(self, key: str, data: bytes) -> bool:
-        return self._write(key, partial(_write_file, data), _link)
+    def create(self, key: str, data: bytes, *, lasting: bool = True) -> bool:
+        return self._write(key, partial(_write_file, data), _link, lasting)
 
     def copy(self, key: str, target: str) -> None:
-        """A second name of the same file: nothing here writes into a file that is there."""
+        """A second name of the same file: nothing here writes into a file that is there.
+
+        The name is not synced.
+        """
         with translated(key):
-            os.close(self._open(key))  # a missing object, a link or a pipe is none
-        self._write(target, partial(_link_beside, self._path(key)), _replace)
+            source = self._path(key)
+            _info(key, source.lstat())  # a missing object, a link or a pipe is none
+        try:
+            os.link(source, self._path(target), follow_symlinks=False)
+        except OSError:  # no folder yet, an object of that name, or another file system
+            self._write(target, partial(_link_beside, source), _replace, lasting=False)
 
     def get(self, key: str) -> bytes:
         with translated(key), os.fdopen(self._open(key), "rb") as file:
@@ -157,12 +164,17 @@ class FolderStore:
         return descriptor
 
     def _write(
-        self, key: str, fill: Callable[[Path, bool], None], publish: Callable[[Path, Path], bool]
+        self,
+        key: str,
+        fill: Callable[[Path, bool], None],
+        publish: Callable[[Path, Path], bool],
+        lasting: bool = True,
     ) -> bool:
         keys.check_key(key)
+        synced = lasting and _is_only_copy(key)
         try:
             with translated(key):
-                return _write_beside(self._path(key), fill, publish, synced=_is_only_copy(key))
+                return _write_beside(self._path(key), fill, publish, synced)
         except ObjectNotFound as error:  # a file or a link stands where the key needs a folder
             raise StoreUnavailable(f"the store cannot write {key}: {error}") from error
 

@@ -95,7 +95,7 @@ class ObjectStore:
                 max_concurrency=2,
             )
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, data: bytes, *, lasting: bool = True) -> bool:
         """Also returns False if our own first try was written but its answer was lost."""
         with translated(keys.check_key(key)):
             try:

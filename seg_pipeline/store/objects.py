@@ -42,10 +42,10 @@ class Store(Protocol):
         """
         ...
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, data: bytes, *, lasting: bool = True) -> bool:
         """Writes the object if it does not exist yet. Returns whether it did.
 
-        Of several callers only one gets True.
+        Of several callers only one gets True. With `lasting` off, a power cut may take it again.
         """
         ...
 

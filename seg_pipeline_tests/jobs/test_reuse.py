@@ -1,5 +1,6 @@
 """Answers from the store: a job of its own with files of its own, whatever becomes of the first."""
 
+import os
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -7,24 +8,27 @@ from functools import partial
 import pytest
 
 from seg_pipeline.errors import TruncatedImage
+from seg_pipeline.jobs.acceptance import fingerprint
+from seg_pipeline.jobs.kept_pictures import kept_picture
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.api.stand_ins import DRAWING, finish_job
-from seg_pipeline_tests.builders import make_job, result_of, waiting_uuids
+from seg_pipeline_tests.builders import make_job, picture_bytes, result_of, waiting_uuids
 from seg_pipeline_tests.unreliable import Killed, Meanwhile, UnreliableStore
 
 OTHER = "#.../..../..../...."
 
 
-def accept(repository: JobRepository, uuid: str, **asked: object) -> None:
-    job = make_job(uuid, accepted_at=datetime.now(UTC), **asked)
-    repository.acceptance.accept(job, b"picture")
+PICTURE = picture_bytes()
 
 
-def ask(repository: JobRepository, uuid: str, name: str = "question") -> bool:
-    accept(repository, uuid)
-    return repository.reuse.answer(repository.job(uuid), name)
+def ask(repository: JobRepository, uuid: str, name: str = "question", **asked: object) -> bool:
+    """Whether the job has an answer at once."""
+    now, sha256 = datetime.now(UTC), fingerprint(PICTURE)
+    job = make_job(uuid, accepted_at=now, source_sha256=sha256, **asked)
+    assert repository.reuse.accept(job, PICTURE, name).created
+    return repository.result(uuid) is not None
 
 
 def first_done(repository: JobRepository, *drawings: str) -> None:
@@ -89,8 +93,7 @@ def test_an_unfinished_a_failed_and_an_expiring_job_answer_nothing(
     assert not ask(repository, "second")
     finish_job(repository.store, "second", error=TruncatedImage("It ends."))
     assert not ask(repository, "third")
-    accept(repository, "short", ttl_seconds=20)
-    repository.reuse.answer(repository.job("short"), "brief")
+    ask(repository, "short", "brief", ttl_seconds=20)
     finish_job(repository.store, "short", DRAWING)
     assert not ask(repository, "fourth", "brief")
 
@@ -104,34 +107,59 @@ def test_a_question_whose_job_is_gone_is_noted_anew(repository: JobRepository) -
 
 
 def test_a_first_job_that_is_deleted_while_it_is_copied_leaves_the_job_to_a_worker() -> None:
-    for moment in range(8, 14):
+    outcomes = set()
+    for moment in range(14):
         store = ObjectStore.in_memory()
         first_done(JobRepository(store))
-        accept(JobRepository(store), "again")
         racing = Meanwhile(store, moment, partial(JobRepository(store).removal.delete, "first"))
-        repository = JobRepository(racing)
-        repository.reuse.answer(JobRepository(store).job("again"), "question")
-        is_done = JobRepository(store).result("again") is not None
+        is_done = ask(JobRepository(racing), "again")
         assert is_done or waiting_uuids(JobRepository(store)) == ["again"]
+        assert b"".join(kept_picture(store, "again")) == PICTURE
+        outcomes.add(is_done)
+    assert outcomes == {True, False}
 
 
-def test_a_process_that_dies_between_any_two_writes_leaves_a_job_that_is_done_or_waits() -> None:
+def test_a_process_that_dies_between_any_two_writes_leaves_what_the_next_request_completes() -> (
+    None
+):
     for lives in range(60):
         store = ObjectStore.in_memory()
         healthy = JobRepository(store)
         first_done(healthy)
-        accept(healthy, "again")
         dying = UnreliableStore(store, lives)
         with suppress(Killed):
-            JobRepository(dying).reuse.answer(healthy.job("again"), "question")
+            ask(JobRepository(dying), "again")
         result = healthy.result("again")
-        if result is None:
-            assert waiting_uuids(healthy) == ["again"], lives
-        else:
+        if result is not None:
             assert all(store.head(key) for key in result.files_of_segments), lives
+        job = make_job("again", source_sha256=fingerprint(PICTURE))
+        healthy.reuse.accept(job, PICTURE, "question")
+        assert healthy.result("again") or waiting_uuids(healthy) == ["again"], lives
         if dying.lives:
             return
     raise AssertionError("it never came to its end")
+
+
+def test_a_power_cut_may_take_an_answer_but_no_job_that_waits(
+    folder_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is answered at once is not waited for by the disk; what waits for a worker is."""
+    synced, sync = list[str](), os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    repository = JobRepository(folder_store)
+    first_done(repository)
+    assert synced
+    synced.clear()
+    assert ask(repository, "again")
+    assert synced == []
+    folder_store.delete(result_of(repository, "first").original_key or "")
+    assert not ask(repository, "third")
+    assert any("/third/" in name for name in synced)
 
 
 @pytest.mark.parametrize(("is_there", "forgotten"), [(True, 0), (False, 1)])
