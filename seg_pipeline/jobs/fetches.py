@@ -4,6 +4,7 @@
     retry     source.fetch-….json                            tries, and when the next one is due
     end       source.fetched-… → source.fetch-….json → inbox/{uuid} → no fetching/{uuid}
     run       source.<ext> → source.json → no source.fetched-…               see `stages`
+    refused   source.fetch-….json → no source.fetched-…      what came is no picture
 
 The record is the truth. Record and bytes are named by their request: so nothing of a deleted job is
 taken for its successor's. A fetcher may die between any two writes. Several fetchers may do the
@@ -21,6 +22,7 @@ from seg_pipeline.errors import (
     FetchError,
     FetchGivenUp,
     FetchRejected,
+    ImageError,
     ImageTooLarge,
     InvalidUrl,
     ObjectNotFound,
@@ -64,7 +66,8 @@ class FetchRecord:
 
     def error(self) -> SegPipelineError:
         """Why there will be no picture, as the error that was raised."""
-        kinds = {kind.code: kind for kind in _FINAL}
+        final: tuple[type[SegPipelineError], ...] = (*ImageError.__subclasses__(), *_FINAL)
+        kinds = {kind.code: kind for kind in final}
         return kinds.get(self.code, FetchError)(self.message)
 
     def failed(self, error: SegPipelineError) -> Self:
@@ -159,6 +162,11 @@ class FetchQueue:
             and record.state is not FetchState.PENDING
             and self._is_complete(job, record)
         )
+
+    def refuse(self, job: Job, record: FetchRecord, error: ImageError) -> None:
+        """Records that what came is no picture: the job fails, and is fetched anew if run again."""
+        self._put_record(job, record.failed(error))
+        self.drop_bytes(job)
 
     def picture(self, job: Job, record: FetchRecord) -> bytes:
         """The bytes that came.

@@ -9,12 +9,12 @@ writes: what it leaves is an acceptance that died half way, or an end that did.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from seg_pipeline.domain import Job, JobStatus
 from seg_pipeline.errors import StoreError
@@ -40,6 +40,14 @@ class ReusableJob:
     uuid: str
 
 
+@dataclass(frozen=True)
+class _Earlier:
+    """A job that answers others, and the keys of its files."""
+
+    result: Result
+    files: list[str]
+
+
 class Reuse:
     """Answers jobs of a store from the results of others."""
 
@@ -54,8 +62,8 @@ class Reuse:
         Else later jobs of the name may be answered from this one. Raises as an acceptance does.
         """
         began = time.perf_counter()
-        earlier = self._result_of(name)
-        if earlier is None or earlier.uuid == job.uuid:
+        earlier = self._earlier(name)
+        if earlier is None or earlier.result.uuid == job.uuid:
             accepted = self._acceptance.accept(job, data)
         else:
             end = partial(self._end, job, earlier, began)
@@ -73,35 +81,44 @@ class Reuse:
                 if noted is None or self._store.head(keys.request(noted.uuid)) is None:
                     yield info.key
 
-    def _end(self, job: Job, earlier: Result, began: float) -> bool:
+    def _end(self, job: Job, earlier: _Earlier, began: float) -> bool:
         """Ends a job whose request alone is stored. What is in the way is a worker's then."""
         with suppress(StoreError):
             if self._copy_files(earlier, job):
-                result = _copied(earlier, job, time.perf_counter() - began)
+                result = _copied(earlier.result, job, time.perf_counter() - began)
                 return self._results.finish(result, keep_earlier=True)
         return False
 
-    def _result_of(self, name: str) -> Result | None:
-        """The completed result that the name stands for, if it is kept for a while yet."""
-        stored = None
+    def _earlier(self, name: str) -> _Earlier | None:
+        """The completed job that the name stands for, if it is kept for a while yet."""
         with suppress(StoreError):
             noted = load(self._store, ReusableJob, keys.reuse(name))
-            stored = read_result(self._store, noted.uuid) if noted else None
-        if stored is None or stored.result.status is not JobStatus.COMPLETED:
-            return None
-        is_kept = stored.result.expires_at > datetime.now(UTC) + _LEFT
-        return stored.result if is_kept else None
+            if noted is None:
+                return None
+            reads: list[Callable[[], Any]] = [
+                partial(read_result, self._store, noted.uuid),
+                partial(self._store.list, keys.asset(noted.uuid, "")),
+            ]
+            stored, infos = self._store.at_once(reads)
+            if stored and _is_to_copy(stored.result):
+                return _Earlier(stored.result, [info.key for info in infos])
+        return None
 
-    def _copy_files(self, earlier: Result, job: Job) -> bool:
+    def _copy_files(self, earlier: _Earlier, job: Job) -> bool:
         """Copies all files; False if the earlier job is being removed."""
-        infos = self._store.list(keys.asset(earlier.uuid, ""))
-        crops = {each.crop_key: _crop_key(job.uuid, each) for each in earlier.segments}
-        copies = _copies([info.key for info in infos], earlier.uuid, job.uuid, crops)
-        source = keys.source(earlier.uuid, job.source_extension or "bin")
-        if not {*earlier.files_of_segments, earlier.original_key, source} <= copies.keys():
+        result = earlier.result
+        crops = {each.crop_key: _crop_key(job.uuid, each) for each in result.segments}
+        copies = _copies(earlier.files, result.uuid, job.uuid, crops)
+        source = keys.source(result.uuid, job.source_extension or "bin")
+        if not {*result.files_of_segments, result.original_key, source} <= copies.keys():
             return False
         self._store.at_once([partial(self._store.copy, *pair) for pair in copies.items()])
         return True
+
+
+def _is_to_copy(result: Result) -> bool:
+    is_kept = result.expires_at > datetime.now(UTC) + _LEFT
+    return result.status is JobStatus.COMPLETED and is_kept
 
 
 def _copies(found: list[str], earlier: str, uuid: str, crops: Mapping[str, str]) -> dict[str, str]:

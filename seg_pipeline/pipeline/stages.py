@@ -24,6 +24,7 @@ from seg_pipeline.adapters.image_fetch import public_address
 from seg_pipeline.domain import Job, JobStatus, RgbImage, Segment, batch_of
 from seg_pipeline.errors import (
     DeviceBroken,
+    ImageError,
     JobCancelled,
     JobNotFound,
     NothingToTell,
@@ -351,9 +352,13 @@ def _prepare_source(context: StageContext, run: RunContext, uuid: str) -> Metada
         run.check(uuid)
         data = _source_bytes(context, job)
         record = context.repository.fetches.record_of(job) if job.image_url else None
-        header = context.identify(data)
+        with _refused_if_bad(context, job, record):
+            header = context.identify(data)
     with run.holding(uuid, _decoded_bytes(header)) as slot, run.timed(uuid, StageName.SOURCE_IMAGE):
-        with _on_record(context, run, uuid, StageName.SOURCE_IMAGE):
+        with (
+            _on_record(context, run, uuid, StageName.SOURCE_IMAGE),
+            _refused_if_bad(context, job, record),
+        ):
             slot.picture, notes = context.decode(data, header)
         check_inside(job.parameters, slot.picture.shape[1::-1])
         info = _store_source(context, job, data, header, notes)
@@ -367,6 +372,17 @@ def _prepare_source(context: StageContext, run: RunContext, uuid: str) -> Metada
         "image_url": address,
         **facts,
     }
+
+
+@contextmanager
+def _refused_if_bad(context: StageContext, job: Job, record: FetchRecord | None) -> Iterator[None]:
+    """Notes that what was fetched is no picture."""
+    try:
+        yield
+    except ImageError as error:
+        if record and record.state is FetchState.FETCHED:
+            context.repository.fetches.refuse(job, record, error)
+        raise
 
 
 @contextmanager

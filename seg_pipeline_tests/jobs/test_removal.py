@@ -52,8 +52,8 @@ def test_a_job_accepted_while_its_predecessor_is_deleted_is_not_swept_away() -> 
     finish(JobRepository(store), "a")
 
     class Meanwhile(UnreliableStore):
-        def create(self, key: str, data: bytes) -> bool:
-            created = self._store.create(key, data)
+        def create(self, key: str, data: bytes, *, lasting: bool = True) -> bool:
+            created = self._store.create(key, data, lasting=lasting)
             if key == keys.inbox("a") and not self.calls["swept"]:
                 self.calls["swept"] += 1
                 JobRepository(self._store).removal.delete("a")

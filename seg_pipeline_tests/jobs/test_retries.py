@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from seg_pipeline.domain import JobStatus
-from seg_pipeline.errors import FetchGivenUp, JobNotFound, NotFailed
+from seg_pipeline.errors import FetchGivenUp, JobNotFound, NotAnImage, NotFailed
 from seg_pipeline.jobs.fetches import FetchRecord
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store, keys
-from seg_pipeline_tests.builders import make_job, make_result, waiting_uuids
+from seg_pipeline_tests.builders import bring_picture, make_job, make_result, waiting_uuids
 from seg_pipeline_tests.jobs.jobs_in_store import LATER, accept, all_keys, everything, finish
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
@@ -50,6 +50,20 @@ def test_a_picture_that_could_not_be_fetched_is_fetched_again(repository: JobRep
     assert repository.fetches.uuids() == ["job-1"]
     assert repository.fetches.take("job-1") is not None
     assert waiting_uuids(repository, 10) == []
+
+
+def test_an_address_that_answered_with_no_picture_is_asked_again(repository: JobRepository) -> None:
+    job = make_job("job-1", image_url="https://pictures.example/a.png")
+    repository.acceptance.accept(job)
+    bring_picture(repository, data=b"<html>")
+    repository.claims.claim(["job-1"], "run")
+    record = repository.fetches.record_of(job)
+    assert record is not None
+    repository.fetches.refuse(job, record, NotAnImage("This is a page."))
+    repository.results.finish(make_result("job-1", "failed", LATER))
+    repository.retries.request("job-1")
+    assert repository.fetches.uuids() == ["job-1"]
+    assert not [key for key in all_keys(repository) if "fetched-" in key]
 
 
 @pytest.mark.parametrize("end", ["completed", None])

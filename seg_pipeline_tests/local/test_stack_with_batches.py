@@ -18,7 +18,7 @@ from seg_pipeline_tests.serving import serving
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
 
-TOTAL, MISSING = 40, (3, 17)
+TOTAL, MISSING, PAGE = 40, (3, 17), 17
 SECRET = "s3cret"
 
 LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
@@ -28,7 +28,7 @@ LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $pa
 
 @dataclass
 class Host:
-    """A host of pictures, of which some are not there at first."""
+    """A host of pictures, of which some are not there at first, one of them with a page."""
 
     url: str = ""
     missing: set[str] = field(default_factory=lambda: {f"/{index}.jpg" for index in MISSING})
@@ -36,8 +36,9 @@ class Host:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
         """Answers a request."""
         if environ["PATH_INFO"] in self.missing:
-            start_response("404 Not Found", [("Content-Length", "0")])
-            return []
+            is_page = environ["PATH_INFO"] == f"/{PAGE}.jpg"
+            start_response("200 OK" if is_page else "404 Not Found", [])
+            return [b"<html>try later</html>"]
         body = BUNDLED.read_bytes()
         size = ("Content-Length", str(len(body)))
         start_response("200 OK", [("Content-Type", "image/jpeg"), size])

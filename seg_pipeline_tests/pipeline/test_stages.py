@@ -21,6 +21,7 @@ from seg_pipeline.errors import (
     FetchUnavailable,
     ModelFailed,
     ModelOutOfMemory,
+    NotAnImage,
     SegPipelineError,
     StoreFull,
     StoreUnavailable,
@@ -401,6 +402,28 @@ def test_an_operator_has_a_picture_fetched_again_that_could_not_be_had(tmp_path:
     assert not stages.prepare_sources(context, ["job-1"]).errors
     fetcher.join(60)
     assert (context.repository.fetches.uuids(), waiting_uuids(context.repository, 10)) == ([], [])
+
+
+def test_an_operator_has_an_address_asked_again_that_answered_with_a_page(tmp_path: Path) -> None:
+    context = make_context(tmp_path)
+    accept_address(context, "job-1", b"<html>an error</html>")
+    context.repository.claims.claim(["job-1"], "job-1:1")
+    for _ in range(2):  # the second time by what was noted
+        error = stages.prepare_sources(context, ["job-1"]).errors["job-1"]
+        assert isinstance(error, NotAnImage)
+        assert "The 21 bytes are no picture" in str(error)
+    stages.fail_job(context.repository, "job-1", error)
+
+    def fetch() -> None:
+        while not context.repository.fetches.uuids():
+            time.sleep(0.01)
+        bring_picture(context.repository, data=picture_bytes(make_scene_picture()))
+
+    fetcher = Thread(target=fetch, daemon=True)
+    fetcher.start()
+    assert not stages.prepare_sources(context, ["job-1"]).errors
+    fetcher.join(60)
+    assert context.store.get(keys.source("job-1", "png")) == picture_bytes(make_scene_picture())
 
 
 def test_an_operators_run_waits_only_a_little_for_a_picture(
