@@ -63,9 +63,12 @@ def test_all_masks_at_once_are_those_made_point_by_point(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_compiler_sees_encoder_and_decoder_whole(predictor: Any, dtype: torch.dtype) -> None:
-    """Each break would be a step that nothing fuses."""
+    """Each break would be a step that nothing fuses.
+
+    The backend replaces writes in place, as the default one does before it makes code.
+    """
     network = BatchedNetwork(predictor, dtype, points=8)
-    whole = partial(torch.compile, fullgraph=True, dynamic=False, backend="eager")
+    whole = partial(torch.compile, fullgraph=True, dynamic=False, backend="aot_eager")
     pixels, coordinates = network.example()
     cache = network.encode(pixels)
     for ours, theirs in (
