@@ -22,6 +22,9 @@ from seg_pipeline.errors import (
     without_folders,
 )
 
+FIRST_WITH_BF16 = (8, 0)
+"""The compute capability of the first GPUs with bf16: Ampere's."""
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -50,6 +53,7 @@ def kernel_or_plain(
         made = kernel()
         check(made)
     except Exception as error:
+        raise_if_broken(error)
         logger.warning("masks are %s without a kernel of our own, slower: %s", done, error)
         return plain
     return made
@@ -82,11 +86,13 @@ def describe_device(device: str) -> str:
     )
 
 
-def has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware (AVX512-BF16, AMX).
+def has_bf16(device: str = "cpu") -> bool:
+    """Whether the device multiplies bf16 in hardware (AVX512-BF16, AMX; GPUs since Ampere).
 
     Elsewhere bf16 is slower than fp32.
     """
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device) >= FIRST_WITH_BF16
     return bool(
         torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
@@ -153,10 +159,14 @@ _PASSING = (
 
 
 def raise_if_broken(error: Exception) -> None:
-    """Raises DeviceBroken after an error that breaks CUDA for the rest of the process."""
+    """Raises DeviceBroken after an error that breaks CUDA for the rest of the process.
+
+    Want of memory is none, however CUDA words it.
+    """
     text = str(error)
     of_the_device = any(words in text for words in _OF_THE_DEVICE)
-    if of_the_device and not any(words in text for words in _PASSING):
+    passing = is_out_of_memory(error) or any(words in text for words in _PASSING)
+    if of_the_device and not passing:
         raise DeviceBroken(f"this process can use the GPU no more: {first_line(error)}") from error
 
 
@@ -192,11 +202,14 @@ def free_memory(device: str) -> int | None:
 
 
 def give_memory_back() -> None:
-    """Returns freed memory to the device and to the system."""
+    """Returns freed memory to the device and to the system. The log says if the device refuses."""
     gc.collect()
     if torch.cuda.is_available():
-        with capturing:
-            torch.cuda.empty_cache()
+        try:
+            with capturing:
+                torch.cuda.empty_cache()
+        except RuntimeError as error:
+            logger.warning("the GPU takes no memory back: %s", first_line(error))
     # glibc keeps freed memory; others have no such call.
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:

@@ -14,7 +14,10 @@ from seg_pipeline.errors import (
     SegPipelineError,
 )
 from seg_pipeline.segmenters.devices import (
+    give_memory_back,
+    has_bf16,
     keep_compiled_in,
+    kernel_or_plain,
     loading_errors,
     raise_if_broken,
     running_errors,
@@ -51,6 +54,46 @@ PASSING = [
 ]
 
 OUT_OF_MEMORY = RuntimeError("CUDA error: out of memory")
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublas`"],
+)
+def test_want_of_memory_breaks_no_gpu(message: str) -> None:
+    """A graph that does not fit is told so, and the worker that asked for it goes on without."""
+    raise_if_broken(torch.AcceleratorError(message))
+
+
+def test_a_kernel_that_breaks_the_gpu_is_not_replaced_in_silence() -> None:
+    def check(_: object) -> None:
+        raise ILLEGAL
+
+    with pytest.raises(DeviceBroken):
+        kernel_or_plain(torch.device("cuda"), object, check, object(), "made")
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), False), ((8, 0), True)])
+def test_gpus_have_bf16_since_ampere(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: bool
+) -> None:
+    """Older ones do it in software, slower than float32."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert has_bf16("cuda:1") is expected
+
+
+def test_a_gpu_that_takes_no_memory_back_keeps_nobody_from_unloading(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a capture that failed, or on one that is broken."""
+
+    def refuse() -> None:
+        raise ILLEGAL
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", refuse)
+    give_memory_back()
+    assert "the GPU takes no memory back: CUDA error: an illegal memory" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def _own_masks(
     if mode == "upstream" or not FastMaskDecoder.fits(predictor.model):
         return None
     on_cpu = torch.device(predictor.device).type == "cpu"
-    half = mode == "turbo" and (has_bf16() or not on_cpu)
+    half = mode == "turbo" and has_bf16(str(predictor.device))
     dtype = torch.bfloat16 if half else torch.float32
     if batched or (batched is None and not on_cpu):
         return BatchedMasks(predictor, batches, dtype)

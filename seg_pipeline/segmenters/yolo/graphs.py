@@ -104,16 +104,19 @@ class GraphedNetwork:
 class CudaCapture:
     """Records runs on a GPU. All graphs share their memory, since one runs at a time.
 
+    They do so because one stream records them all: torch gives a stream's memory to no other. Its
+    own default stream for captures would be on the GPU that some model was the first to record on.
     `head` is the network's last layer. It keeps the anchors of the last shape, which a graph reads.
     """
 
     def __init__(self, head: Any) -> None:
         self._head = head
         self._pool: Any = None
+        self._stream: Any = None
 
     def __call__(self, network: Network, batch: torch.Tensor) -> Graph:
         given = batch.clone()
-        stream = torch.cuda.Stream(batch.device)
+        stream = self._stream = self._stream or torch.cuda.Stream(batch.device)
         stream.wait_stream(torch.cuda.current_stream(batch.device))
         with torch.cuda.stream(stream):
             for _ in range(WARM_UPS):
@@ -123,7 +126,9 @@ class CudaCapture:
         # Other threads may free memory meanwhile, which only this mode allows.
         with (
             capturing,
-            torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
+            torch.cuda.graph(
+                graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
+            ),
         ):
             output = network(given)
         self._pool = graph.pool()

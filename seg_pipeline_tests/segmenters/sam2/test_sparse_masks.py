@@ -168,7 +168,7 @@ def test_a_trained_networks_masks_are_those_that_are_made_everywhere(
     monkeypatch: pytest.MonkeyPatch, bf16: bool
 ) -> None:
     monkeypatch.setattr(generator, "FEWEST_POSITIONS", 1)
-    monkeypatch.setattr(segmenter, "has_bf16", lambda: bf16)
+    monkeypatch.setattr(segmenter, "has_bf16", lambda _: bf16)
     turbo, exact = (
         Sam2Segmenter("demo-sam2", WEIGHTS, "cpu", mode=mode) for mode in ("turbo", "exact")
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from seg_pipeline.domain import BoolMask, Box, RgbImage
 from seg_pipeline.model_parameters import Sam2Parameters
+from seg_pipeline.segmenters.devices import give_memory_back, is_out_of_memory
 from seg_pipeline.segmenters.mask_budget import MASK_BYTES, surest_that_fit
 from seg_pipeline.segmenters.sam2.batched.measures import Ask, measure_for
 from seg_pipeline.segmenters.sam2.batched.network import BatchedNetwork
@@ -176,24 +177,38 @@ class BatchedMasks:
     def _groups(
         self, cache: ImageCache, coordinates: Tensor, frame: "Frame"
     ) -> Iterator[Candidates]:
-        """The candidates, as many at once as memory holds. A batch that does not fit is halved."""
+        """The candidates, as many at once as memory holds."""
         start = 0
         while start < len(coordinates):
             size = self._batches.size(self.points)
-            end = start + self._held(size)
+            end = min(start + self._held(size), len(coordinates))
             try:
                 candidates = self._group(cache, coordinates[start:end], size, frame)
             except Exception as error:
-                self._batches.halve_or_raise(min(size, len(coordinates)), error)
+                self._hold_less(end - start, size, error)
                 continue
-            whole = start == 0 and end >= len(coordinates)
+            whole = start == 0 and end == len(coordinates)
             yield candidates if whole else candidates.thinned()
             start = end
 
     def _held(self, size: int) -> int:
         """Points whose masks are held at once: whole batches, at least one."""
-        point = 3 * self._network.mask_side**2 * self._network.dtype.itemsize
-        return max(self._logit_bytes // (point * size), 1) * size
+        return max(self._logit_bytes // (self._point_bytes * size), 1) * size
+
+    @property
+    def _point_bytes(self) -> int:
+        return 3 * self._network.mask_side**2 * self._network.dtype.itemsize
+
+    def _hold_less(self, held: int, size: int, error: Exception) -> None:
+        """After so many points were too much for memory, in batches of `size`; else it raises.
+
+        It holds the masks of fewer batches. If it was one, that is halved, which costs its graph.
+        """
+        if held > size and is_out_of_memory(error):
+            self._logit_bytes = held * self._point_bytes // 2
+            give_memory_back()
+        else:
+            self._batches.halve_or_raise(min(size, held), error)
 
     def _group(
         self, cache: ImageCache, coordinates: Tensor, size: int, frame: "Frame"

@@ -6,7 +6,7 @@ A bit a pixel goes to the host, where threads unpack them.
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import accumulate
 
 import numpy as np
@@ -124,15 +124,14 @@ class Download:
         """
         if not self._boxes:
             return []
-        packed = self._packed.numpy()
-        with ThreadPoolExecutor(THREADS) as threads:
-            return list(
-                threads.map(
-                    lambda box, offset: _unpack(packed, box, offset),
-                    self._boxes,
-                    self._offsets[:-1],
-                )
-            )
+        unpack = partial(_unpack, self._packed.numpy())
+        return list(_threads().map(unpack, self._boxes, self._offsets[:-1]))
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Of the whole process: to start them takes about as long as small masks."""
+    return ThreadPoolExecutor(THREADS, "unpack")
 
 
 def _unpack(packed: NDArray[np.uint8], box: Box, offset: int) -> BoolMask:

@@ -3,6 +3,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,7 +83,7 @@ def test_turbo_finds_nearly_the_same(
     upstream: Sam2Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In half precision, as on CUDA, whatever this CPU has."""
-    monkeypatch.setattr("seg_pipeline.segmenters.sam2.segmenter.has_bf16", lambda: True)
+    monkeypatch.setattr("seg_pipeline.segmenters.sam2.segmenter.has_bf16", lambda _: True)
     turbo = make_batched("turbo")
     assert turbo.notes["precision"] == "bf16"
     assert turbo.notes["masks_sampled"] is False
@@ -140,9 +142,32 @@ def test_when_memory_runs_out_batches_are_halved_and_the_masks_are_the_same(
 
     monkeypatch.setattr(BatchedNetwork, "_decode", decode_or_fail)
     assert_same(segmenter.segment([picture])[0], upstream.segment([picture])[0])
-    assert seen == [24, *[12] * 6]
+    assert seen == [24, 24, *[12] * 6]
     assert segmenter.notes["points_per_batch"] == 12
     assert segmenter.notes["halved_after_out_of_memory"] == 1
+
+
+def test_when_memory_runs_out_fewer_masks_are_held_before_batches_are_halved(
+    upstream: Sam2Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of another size has no graph. The masks of all points take most of the memory."""
+    segmenter, picture = make_batched(), make_picture()
+    held: list[int] = []
+    all_masks = BatchedMasks._all_masks
+
+    def all_masks_or_fail(self: BatchedMasks, cache: Any, points: torch.Tensor, *rest: Any) -> Any:
+        held.append(len(points))
+        if len(points) > 24:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return all_masks(self, cache, points, *rest)
+
+    monkeypatch.setattr(BatchedMasks, "_all_masks", all_masks_or_fail)
+    assert_same(segmenter.segment([picture])[0], upstream.segment([picture])[0])
+    assert held == [64, 24, 24, 16]
+    assert segmenter.notes["points_per_batch"] == 24
+    assert "halved_after_out_of_memory" not in segmenter.notes
+    segmenter.segment([picture])
+    assert held[4:] == [24, 24, 16]
 
 
 def test_of_more_masks_than_fit_into_memory_the_surest_are_kept(
@@ -165,16 +190,30 @@ def test_the_notes_say_how_it_ran(batched: Sam2Segmenter) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_compiled_it_finds_the_same(upstream: Sam2Segmenter) -> None:
-    """On a GPU it is captured as well, which takes one."""
+def test_compiled_it_finds_the_same(
+    upstream: Sam2Segmenter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The decoder, which is ours. `test_network` has the compiler read both.
+
+    On a GPU it is captured as well, which takes one. The C++ is not optimised: that takes longer
+    than all that runs here.
+    """
+    monkeypatch.setenv("TORCHINDUCTOR_DEBUG_COMPILE", "1")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     masks = BatchedMasks(make_predictor(), PointBatches(), points=2)
+    monkeypatch.setattr(masks, "_chain", partial(quicken_decoder, masks))
     segmenter = make_batched()
     segmenter._ours = masks
     segmenter.quicken()
     segmenter.settle()
-    assert masks.forms == "encoder: compiled form, decoder: compiled form"
+    assert masks.forms == "encoder: plain, decoder: compiled form"
     picture = make_picture()
     assert_same(segmenter.segment([picture])[0], upstream.segment([picture])[0])
+
+
+def quicken_decoder(masks: BatchedMasks, quickening: steps.Quickening) -> None:
+    pixels, coordinates = masks._network.example()
+    quickening.quicken(masks._decode, masks._network.encode(pixels), coordinates)
 
 
 def recorded(
