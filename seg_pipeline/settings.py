@@ -356,7 +356,7 @@ class Settings(BaseSettings):
         1,
         ge=1,
         le=64,
-        description="Workers that `make run` starts here; unset on several GPUs: one for each.",
+        description="Workers that `make run` starts here; unset on GPUs: enough to keep them busy.",
     )
     batch_size: int = Field(
         32, ge=1, le=256, description="At most so many pictures in one run under load."

@@ -1,6 +1,5 @@
 """The whole service with its model on the device: jobs a second, and who is busy with them."""
 
-import os
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
@@ -12,20 +11,27 @@ from benchmarks.gpu.utilisation import watched
 from benchmarks.pictures import write_scenes
 from benchmarks.running_stack import running_stack
 from benchmarks.tables import Row
+from seg_pipeline.local.gpus import usable_gpus, workers_for
+from seg_pipeline.local.processes import usable_cores
 
 TARGET = 120
 DIFFERENT = 50
 
 
 def measure(asked: Asked) -> Iterator[Finding]:
-    """Bursts of `demo-yolo` at 1280x720, with one worker and with several."""
+    """Bursts of `demo-yolo` at 1280x720, with one worker and with those of `make run`."""
     scenes = write_scenes(
         asked.folder / "pictures", asked.scaled(DIFFERENT, 2), width=1280, height=720
     )
     pictures = [*islice(cycle(scenes), asked.scaled(400, 6))]
-    several = max(2, min(6, (os.cpu_count() or 1) // 2))
-    for workers in (1,) if asked.short else sorted({1, 3, several}):
+    for workers in (1,) if asked.short else sorted({1, by_itself(asked.device)}):
         yield from _served(asked, workers, pictures)
+
+
+def by_itself(device: str) -> int:
+    """The workers that `make run` starts here if nobody sets a number."""
+    gpus = usable_gpus(device)
+    return workers_for(gpus, usable_cores()) if gpus else 1
 
 
 def _served(asked: Asked, workers: int, pictures: Sequence[Path]) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""The GPUs of this machine, and a worker's claim on one of them.
+"""The GPUs of this machine, how many workers keep them busy, and a worker's claim on one of them.
 
 A worker uses one GPU. Where it sees several it takes one that the fewest others have, and hides the
 rest from CUDA. The claim is a lock on a file, which ends with the process however that ends.
@@ -6,10 +6,13 @@ Containers that share the folder share the GPUs so.
 """
 
 import fcntl
+import json
 import logging
 import os
 import re
 import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -18,8 +21,15 @@ ANY_GPU = ("auto", "cuda")
 """Values of DEVICE that leave open which GPU it is."""
 
 MOST_WORKERS = 64
+CORES_A_WORKER = 3
+"""So many cores a worker keeps busy around a model that answers at once, its encoders' included."""
+
+MIB_A_WORKER = 8 * 1024
+"""A GPU's memory for each worker: the peak of the largest model, and what CUDA takes itself."""
+
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
-_QUERY = ("nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader")
+_QUERY = ("nvidia-smi", "--format=csv,noheader,nounits")
+_REPORT = (sys.executable, "-m", "seg_pipeline.segmenters.gpu_report")
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +50,39 @@ def usable_gpus(device: str) -> list[str]:
     if device not in ANY_GPU:
         return []
     named = os.environ.get(_VISIBLE)
-    names = _by_the_driver() if named is None else named.split(",")
+    names = _lines([*_QUERY, "--query-gpu=uuid"]) if named is None else named.split(",")
     return [name.strip() for name in names if re.fullmatch(r"\w[\w/-]*", name.strip())]
 
 
-def _by_the_driver() -> list[str]:
+def workers_for(gpus: Sequence[str], cores: int) -> int:
+    """The workers that keep these GPUs busy: one for each, more where cores and memory allow.
+
+    There is one alone for each if it is not known that torch can use them.
+    """
+    each = min(cores // CORES_A_WORKER // len(gpus), _least_memory_mib() // MIB_A_WORKER)
+    if each < 2 or not _torch_uses_gpus():
+        each = 1
+    return min(each * len(gpus), MOST_WORKERS)
+
+
+def _least_memory_mib() -> int:
+    """The memory of the smallest GPU; 0 if the driver does not say."""
+    lines = _lines([*_QUERY, "--query-gpu=memory.total"])
+    return min((int(line) for line in lines if line.strip().isdecimal()), default=0)
+
+
+def _torch_uses_gpus() -> bool:
+    """Whether torch was built for CUDA and the driver is new enough. It asks in seconds."""
     try:
-        answer = subprocess.run(_QUERY, capture_output=True, text=True, check=True, timeout=30)
+        return bool(json.loads(_lines(_REPORT)[-1])["devices"])
+    except (IndexError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _lines(command: Sequence[str]) -> list[str]:
+    """What the command prints; nothing if it fails."""
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return []
     return answer.stdout.splitlines()

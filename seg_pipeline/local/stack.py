@@ -20,7 +20,7 @@ from typing import IO, Any
 from urllib.parse import quote
 
 from seg_pipeline.errors import StoreError
-from seg_pipeline.local.gpus import MOST_WORKERS, usable_gpus
+from seg_pipeline.local.gpus import usable_gpus, workers_for
 from seg_pipeline.local.processes import (
     CodeServer,
     environment_of,
@@ -77,7 +77,7 @@ def run(
     for the user.
     """
     began = time.monotonic()
-    settings, is_demo = with_demo_models(with_a_worker_for_each_gpu(settings))
+    settings, is_demo = with_demo_models(with_workers_for_gpus(settings))
     with only_one(settings.data_dir):
         check_store(settings)
         check_ports(settings)
@@ -99,15 +99,15 @@ def run(
                 say("Stopping ...")
 
 
-def with_a_worker_for_each_gpu(settings: Settings) -> Settings:
-    """The settings with as many workers as there are GPUs, unless the user set a number.
+def with_workers_for_gpus(settings: Settings) -> Settings:
+    """The settings with as many workers as keep the GPUs busy, unless the user set a number.
 
-    Each worker takes a GPU of its own (see `gpus`). One GPU changes nothing.
+    Each worker takes one GPU, which it may share (see `gpus`).
     """
     gpus = usable_gpus(settings.device) if "workers" not in settings.model_fields_set else []
-    if len(gpus) < 2:
+    if not gpus:
         return settings
-    return settings.model_copy(update={"workers": min(len(gpus), MOST_WORKERS)})
+    return settings.model_copy(update={"workers": workers_for(gpus, usable_cores())})
 
 
 def _servers(settings: Settings) -> tuple[Settings, list[Program]]:

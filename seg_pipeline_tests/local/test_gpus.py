@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from seg_pipeline.local import gpus as of_this_machine
+from seg_pipeline.local import stack
 from seg_pipeline.local.gpus import Claim, claim_gpu, take_gpu, usable_gpus
-from seg_pipeline.local.stack import with_a_worker_for_each_gpu
+from seg_pipeline.local.stack import with_workers_for_gpus
 from seg_pipeline.settings import Settings
 
 
@@ -23,10 +25,22 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def gpus(driver: Path, *uuids: str) -> None:
+def gpus(driver: Path, *uuids: str, memory_mib: int = 143_771) -> None:
     command = driver / "nvidia-smi"
-    command.write_text("#!/bin/sh\n" + "".join(f"echo {uuid}\n" for uuid in uuids))
+    asked = [f"echo {uuid}" for uuid in uuids], [f"echo {memory_mib}" for _ in uuids]
+    uuid_lines, memory_lines = ("\n".join(lines) for lines in asked)
+    command.write_text(
+        f'#!/bin/sh\ncase "$*" in\n*memory.total*)\n{memory_lines};;\n*)\n{uuid_lines};;\nesac\n'
+    )
     command.chmod(0o755)
+
+
+def torch_reports(driver: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    """Stands in for the process that asks torch, which sees no GPU here."""
+    command = driver / "report"
+    command.write_text(f"#!/bin/sh\necho a warning\necho '{line}'\n")
+    command.chmod(0o755)
+    monkeypatch.setattr(of_this_machine, "_REPORT", [str(command)])
 
 
 @pytest.fixture
@@ -119,11 +133,50 @@ def test_a_folder_that_cannot_be_used_costs_the_choice_alone(
     assert "which GPUs other workers have is not known" in caplog.text
 
 
+CARDS = ("GPU-a1", "GPU-b2", "GPU-c3")
+
+
 @pytest.mark.parametrize(
-    ("given", "workers"), [({}, 3), ({"workers": 2}, 2), ({"device": "cuda:0"}, 1)]
+    ("cards", "cores", "memory_mib", "workers"),
+    [
+        (1, 16, 143_771, 5),
+        (1, 16, 24_564, 2),
+        (1, 16, 8_192, 1),
+        (1, 4, 143_771, 1),
+        (2, 16, 81_559, 4),
+        (3, 4, 81_559, 3),
+        (3, 256, 600_000, 64),
+    ],
 )
-def test_a_machine_gets_a_worker_for_each_gpu_unless_told_otherwise(
-    driver: Path, given: dict[str, Any], workers: int
+def test_gpus_get_as_many_workers_as_cores_and_memory_can_keep_busy(
+    driver: Path, monkeypatch: pytest.MonkeyPatch, cards: int, cores: int, memory_mib: int,
+    workers: int,
+) -> None:  # fmt: skip
+    """Beside a quick model a job is mostly the host's work, of which one process does a part."""
+    gpus(driver, *CARDS[:cards], memory_mib=memory_mib)
+    torch_reports(driver, monkeypatch, '{"devices": ["a card"]}')
+    monkeypatch.setattr(stack, "usable_cores", lambda: cores)
+    assert with_workers_for_gpus(Settings(_env_file=None)).workers == workers
+
+
+@pytest.mark.parametrize(
+    ("given", "workers"), [({"workers": 2}, 2), ({"device": "cuda:0"}, 1), ({"device": "cpu"}, 1)]
+)
+def test_a_number_of_workers_or_a_device_that_is_named_stays(
+    driver: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], workers: int
 ) -> None:
-    gpus(driver, "GPU-a1", "GPU-b2", "GPU-c3")
-    assert with_a_worker_for_each_gpu(Settings(_env_file=None, **given)).workers == workers
+    gpus(driver, *CARDS)
+    torch_reports(driver, monkeypatch, '{"devices": ["a card"]}')
+    monkeypatch.setattr(stack, "usable_cores", lambda: 96)
+    assert with_workers_for_gpus(Settings(_env_file=None, **given)).workers == workers
+
+
+@pytest.mark.parametrize("report", ['{"devices": []}', "Traceback", ""])
+def test_a_gpu_that_torch_cannot_use_gets_one_worker(
+    driver: Path, monkeypatch: pytest.MonkeyPatch, report: str
+) -> None:
+    """Such as one whose driver is too old: all the workers would share the CPU."""
+    gpus(driver, "GPU-a1")
+    torch_reports(driver, monkeypatch, report)
+    monkeypatch.setattr(stack, "usable_cores", lambda: 96)
+    assert with_workers_for_gpus(Settings(_env_file=None)).workers == 1

@@ -5,14 +5,16 @@ speed. The graphs are captured here and not by `torch.compile(mode="reduce-overh
 only the thread that compiled them can replay.
 """
 
+import fcntl
 import logging
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -191,6 +193,7 @@ class Quickening:
         try:
             with (
                 _compiling,
+                _compiling_alone(),
                 torch.inference_mode(),
                 on(self._place.device),
                 warnings.catch_warnings(),
@@ -274,6 +277,22 @@ def _of_its_own_code(function: Function) -> Function:
     return FunctionType(
         call.__code__.replace(), call.__globals__, call.__name__, None, call.__closure__
     )
+
+
+@contextmanager
+def _compiling_alone() -> Iterator[None]:
+    """Lets one process of this machine compile at a time. The next finds most of it in the folder.
+
+    Workers that share a GPU start together with the same model. Where no file can be written, each
+    compiles for itself.
+    """
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    with ExitStack() as held:
+        with suppress(OSError):
+            lock = held.enter_context(Path(cache_dir(), ".compiling").open("wb"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _end_compilers() -> None:

@@ -1,6 +1,8 @@
+import fcntl
 import logging
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -153,6 +155,27 @@ def test_a_model_that_is_closed_meanwhile_is_left_alone(
         quickening.settle()
     assert step.form == "plain"
     assert not caplog.records
+
+
+def test_processes_that_share_a_folder_compile_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The second finds what the first has compiled, instead of taking its cores."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    step, began = Step("doubling", double), threading.Event()
+
+    def chain(made: Quickening) -> None:
+        began.set()
+        made.quicken(step, X)
+
+    with (tmp_path / ".compiling").open("wb") as other_process:
+        fcntl.flock(other_process, fcntl.LOCK_EX)
+        quickening = Quickening("a model", place_on(CPU, threading.Lock()), chain)
+        assert not began.wait(0.2)
+        assert quickening.under_way
+    quickening.settle()
+    assert step.form == "compiled form"
 
 
 def test_a_replay_reads_and_writes_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
