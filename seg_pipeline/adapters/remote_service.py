@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import IOBase
 from typing import Any
 from uuid import uuid4
 
@@ -88,9 +89,11 @@ class RemoteService:
     def ask(self, method: str, path: str, **sent: Any) -> httpx.Response:
         """The answer to a request that is tried again where that may help.
 
-        Raises ServiceRefused.
+        A file as content is sent from its beginning each time. Raises ServiceRefused.
         """
         for turn in range(self._tries):
+            if isinstance(content := sent.get("content"), IOBase):
+                content.seek(0)
             try:
                 answer = self._http.request(method, f"{self._url}{path}", **sent)
             except httpx.HTTPError as error:

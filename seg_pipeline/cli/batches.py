@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import copyfileobj
 from tempfile import TemporaryFile
 from typing import IO, Any
 from zipfile import ZIP_STORED, ZipFile
@@ -122,7 +123,9 @@ def _content(source: str) -> Iterator[tuple[str, IO[bytes]]]:
     """What is sent, and its media type. Raises NoPicture."""
     path = Path(source)
     if source == "-":
-        yield "text/plain", sys.stdin.buffer
+        with TemporaryFile() as file:  # of a known size, and there for another attempt
+            copyfileobj(sys.stdin.buffer, file)
+            yield "text/plain", file
     elif path.is_dir():
         with TemporaryFile() as file:
             _zip(path, file)
@@ -140,4 +143,3 @@ def _zip(folder: Path, file: IO[bytes]) -> None:
         for picture in pictures_of([str(folder)], folder):
             assert picture.path
             archive.write(picture.path, picture.name)
-    file.seek(0)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
@@ -80,3 +81,12 @@ def test_an_address_is_sent_for_the_service_to_fetch() -> None:
         with service.segment("a.jpg", None, "https://example.com/a.jpg") as found:
             assert found.answer == FOUND
     assert json.loads(script.asked[0][2])["image_url"] == "https://example.com/a.jpg"
+
+
+def test_a_file_is_sent_whole_at_each_attempt() -> None:
+    busy = ("503 Service Unavailable", {"error": "Busy.", "code": "busy"})
+    script = Script(busy, ("202 Accepted", {"uuid": "summer"}))
+    with serving(script) as url, TemporaryFile() as file:
+        file.write(b"a list")
+        RemoteService(url).ask("POST", "/batches", content=file)
+    assert [body for _, _, body, _ in script.asked] == [b"a list"] * 2

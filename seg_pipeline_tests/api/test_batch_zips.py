@@ -199,3 +199,32 @@ def post(client: httpx.Client, data: bytes, **query: str) -> httpx.Response:
     """Sends a ZIP."""
     headers = {"content-type": "application/zip"}
     return client.post("/batches", params=query, content=data, headers=headers)
+
+
+def test_a_zip_in_a_zip_is_no_picture_and_is_not_unpacked(read: Callable[..., Listing]) -> None:
+    listing = read(zipped(("a.png", PICTURE), ("inner.zip", zipped(("b.png", PICTURE)))))
+    assert [entry.name for entry in listing.entries] == ["a.png"]
+    assert codes(listing) == {"inner.zip": "not_an_image"}
+
+
+@pytest.mark.parametrize("named", [b"%06d.png", b"../../%06d"])
+def test_a_hundred_thousand_files_are_refused_as_a_whole(
+    read: Callable[..., Listing], named: bytes
+) -> None:
+    """More than a batch may have, in a directory of six megabytes that is not read for that."""
+    names = [named % number for number in range(100_000)]
+    head = b"PK\x01\x02" + bytes(24) + struct.pack("<H", len(names[0])) + bytes(16)
+    directory = b"".join(head + name for name in names)
+    end = (
+        b"PK\x05\x06" + bytes(4) + struct.pack("<HHII", 65535, 65535, len(directory), 0) + bytes(2)
+    )
+    with pytest.raises(BatchTooLarge, match="more than 10000 files need"):
+        read(directory + end, limit=10_000)
+
+
+def test_names_that_are_paths_are_counted_all_and_named_in_part(
+    read: Callable[..., Listing],
+) -> None:
+    bad = [(f"../{number}.png", PICTURE) for number in range(500)]
+    listing = read(zipped(("a.png", PICTURE), *bad), limit=1000)
+    assert (len(listing.entries), listing.rejected, len(listing.problems)) == (1, 500, 100)

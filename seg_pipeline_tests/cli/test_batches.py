@@ -46,6 +46,13 @@ def test_a_list_ends_as_one_file(tmp_path: Path, url: str, store: Store) -> None
     assert [image["file_name"] for image in document["images"]] == ADDRESSES
 
 
+def test_a_list_comes_by_a_pipe(tmp_path: Path, url: str) -> None:
+    lines = "\n".join(ADDRESSES)
+    done = command(tmp_path, "batch", "create", "-", "--server", url, "--json", given=lines)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["total"] == len(ADDRESSES)
+
+
 def test_a_folder_is_sent_as_its_pictures(tmp_path: Path, url: str) -> None:
     folder = tmp_path / "photos"
     (folder / "deep").mkdir(parents=True)

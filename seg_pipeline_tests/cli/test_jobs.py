@@ -51,12 +51,15 @@ def url(tmp_path: Path, store: Store) -> Iterator[str]:
         yield address
 
 
-def command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command to its end, without a display."""
+def command(
+    folder: Path, *arguments: str, given: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs the command to its end, without a display; `given` is what comes by a pipe."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME")}
     return subprocess.run(
         [sys.executable, "-m", "seg_pipeline.cli", *arguments], cwd=folder, timeout=120,
         env={**inherited, **environment}, capture_output=True, text=True, check=False,
+        input=given,
     )  # fmt: skip
 
 

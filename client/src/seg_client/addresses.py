@@ -20,7 +20,10 @@ class Address:
         self._key = {"x-api-key": api_key} if api_key else {}
 
     def arguments(self, send: Send) -> dict[str, Any]:
-        """What httpx's `request` takes. The key goes to the service's own origin alone."""
+        """What httpx's `request` takes, but for the content.
+
+        The key goes to the service's own origin alone.
+        """
         url = httpx.URL(f"{self._base}{send.url}" if send.url.startswith("/") else send.url)
         if send.params:
             url = url.copy_merge_params(dict(send.params))
@@ -28,7 +31,6 @@ class Address:
             "method": send.method,
             "url": url,
             "headers": {**send.headers, **(self._key if self._is_ours(url) else {})},
-            "content": send.content,
             "json": send.json,
         }
 

@@ -32,6 +32,7 @@ from seg_client.pictures import Picture, sendable
 from seg_client.prompts import Asked, Prompts
 from seg_client.retries import Deadline
 from seg_client.saving import result_files, segment_files, write_file, write_result
+from seg_client.uploads import pieces_later
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -167,7 +168,8 @@ class AsyncClient:
             await anyio.sleep(step.seconds)
             return None
         try:
-            return await self._http.request(**self._address.arguments(step))
+            request = self._address.arguments(step)
+            return await self._http.request(**request, content=pieces_later(step.content))
         except httpx.TransportError as error:
             return error
 

@@ -10,9 +10,10 @@ from uuid import uuid4
 
 import httpx
 
-from seg_client.errors import BatchNotFound, PictureUnreadable, WaitTimeout
+from seg_client.errors import BatchNotFound, WaitTimeout
 from seg_client.flows import Flow, Pause, Send, checked, document, exchange
 from seg_client.retries import Deadline
+from seg_client.uploads import size_of
 
 Addresses: TypeAlias = "Iterable[str | Mapping[str, str]]"
 Source: TypeAlias = "Addresses | str | PathLike[str]"
@@ -105,8 +106,9 @@ def _request(source: Source, options: BatchOptions) -> Send:
     if isinstance(source, str) and source.startswith("s3://"):
         return Send("POST", "/batches", json={"prefix": source, **given})
     if isinstance(source, str | PathLike):
-        headers = {"content-type": "application/zip"}
-        return Send("POST", "/batches", _query(given), headers, content=_read(Path(source)))
+        path = Path(source)
+        headers = {"content-type": "application/zip", "content-length": str(size_of(path))}
+        return Send("POST", "/batches", _query(given), headers, content=path)
     return Send("POST", "/batches", json={"image_urls": [*source], **given})
 
 
@@ -115,10 +117,3 @@ def _query(options: Mapping[str, Any]) -> dict[str, str]:
         name: value if isinstance(value, str) else json.dumps(value)
         for name, value in options.items()
     }
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise PictureUnreadable(f"{str(path)[:200]!r} cannot be read: {error}.") from error

@@ -5,6 +5,7 @@ Both clients run the same flows, one by blocking and one by awaiting.
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
@@ -30,13 +31,16 @@ AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Send:
-    """Send this request; the answer comes back, or httpx's TransportError is thrown in."""
+    """Send this request; the answer comes back, or httpx's TransportError is thrown in.
+
+    A path stands for the bytes of that file.
+    """
 
     method: str
     url: str
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    content: bytes | None = None
+    content: bytes | Path | None = None
     json: Mapping[str, Any] | None = None
 
 

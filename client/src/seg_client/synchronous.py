@@ -31,6 +31,7 @@ from seg_client.pictures import Picture, sendable
 from seg_client.prompts import Asked, Prompts
 from seg_client.retries import Deadline
 from seg_client.saving import result_files, segment_files, write_file, write_result
+from seg_client.uploads import pieces
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -159,7 +160,8 @@ class Client:
             time.sleep(step.seconds)
             return None
         try:
-            return self._http.request(**self._address.arguments(step))
+            request = self._address.arguments(step)
+            return self._http.request(**request, content=pieces(step.content))
         except httpx.TransportError as error:
             return error
 
