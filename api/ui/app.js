@@ -266,6 +266,13 @@ function setView(view) {
   }
   showRecent();
   showSnippet();
+  keepFocus();
+}
+
+/** Whoever was at something that is hidden now goes on at the picture, not at the top of the page. */
+function keepFocus() {
+  const focused = document.activeElement;
+  if (focused && focused !== document.body && !focused.checkVisibility()) byId("stage").focus({ preventScroll: true });
 }
 
 const lineage = (uuid) => `${DAGSTER}/assets/result?view=partitions&partition=${encodeURIComponent(uuid)}`;
@@ -283,7 +290,8 @@ function showPreview(source) {
   zoom.reset();
   if (state.preview) URL.revokeObjectURL(state.preview);
   state.preview = source.file ? URL.createObjectURL(source.file) : null;
-  setPicture(state.preview, source.url ?? "This browser shows no such picture; wait for the result.");
+  setPicture(state.preview, source.url ?? `This browser cannot show ${source.name}. It appears here once the service has read it.`);
+  byId("picture").addEventListener("error", () => (state.preview = null), { once: true });
 }
 
 /** Shows a picture, or a sentence where there is none. */
@@ -357,6 +365,7 @@ function showFailure(reason, code) {
   byId("reason").textContent = sentence(reason);
   byId("code").textContent = code;
   document.title = "Failed · seg-pipeline";
+  byId("no-preview").textContent = "This picture cannot be shown.";
   announce(`It failed: ${reason}`);
   remember(state.uuid, { failed: true });
   showRecent();
@@ -440,6 +449,13 @@ function unpick() {
   byId("selected").hidden = true;
   state.picked = -1;
   viewer.light(state.lit);
+}
+
+/** Closes the segment; whoever was in it is back at the list. */
+function leaveSegment() {
+  const wasInside = byId("selected").contains(document.activeElement);
+  unpick();
+  if (wasInside) byId("list").focus();
 }
 
 function pick(index) {
@@ -676,6 +692,7 @@ function listen() {
     });
   }
   byId("photograph").hidden = !navigator.maxTouchPoints;
+  if (matchMedia("(hover: none)").matches) byId("invitation").textContent = "Take or choose a picture";
   byId("paste").hidden = !navigator.clipboard?.read;
   byId("paste").onclick = pasteByButton;
   byId("sample").onclick = async () => takeFiles([new File([(await fetchFile("ui/sample.jpg")).blob], "sample.jpg", { type: "image/jpeg" })]);
@@ -705,7 +722,7 @@ function listenToSegments() {
   list.addEventListener("pointerleave", () => hover(-1));
   list.addEventListener("click", (event) => indexOf(event) >= 0 && pick(indexOf(event)));
   list.addEventListener("keydown", walk);
-  byId("unselect").onclick = () => (unpick(), list.focus());
+  byId("unselect").onclick = leaveSegment;
   const [crop, mask] = [byId("as-crop"), byId("as-mask")];
   crop.onclick = () => (press(crop, mask), showSegment(state.job.segments[state.picked], false));
   mask.onclick = () => (press(mask, crop), showSegment(state.job.segments[state.picked], true));
@@ -750,7 +767,7 @@ function listenEverywhere() {
     if (event.clipboardData.files.length) takeFiles(event.clipboardData.files);
     else takeText(event.clipboardData.getData("text/plain"));
   });
-  addEventListener("keydown", (event) => event.key === "Escape" && state.picked >= 0 && unpick());
+  addEventListener("keydown", (event) => event.key === "Escape" && state.picked >= 0 && leaveSegment());
   addEventListener("popstate", route);
 }
 

@@ -1,4 +1,4 @@
-"""Fixtures: a served API and its store."""
+"""Fixtures: a served API, its store, and a browser."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -7,9 +7,11 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, Page
 
 from seg_pipeline.store import Store, keys, open_store
 from seg_pipeline_tests.api.serving import Serve, api_settings, serving
+from seg_pipeline_tests.browser import chromium
 
 
 @pytest.fixture
@@ -40,3 +42,25 @@ def doorman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 def api_store(tmp_path: Path) -> Store:
     """The store that `serve` uses where the test names none."""
     return open_store(api_settings(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A tab; a script's error or anything that the page's policy forbids fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page, errors = context.new_page(), list[str]()
+    page.set_default_timeout(20_000)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on(
+        "console",
+        lambda line: errors.append(line.text) if "Content Security" in line.text else None,
+    )
+    yield page
+    context.close()
+    assert errors == []

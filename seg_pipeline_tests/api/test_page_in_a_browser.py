@@ -2,16 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, FilePayload, Page, Route, expect
+from playwright.sync_api import FilePayload, Page, Route, expect
 from pycocotools import mask as coco
 
 from seg_pipeline.errors import ModelFailed, NotAnImage
@@ -22,54 +20,11 @@ from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import write
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.api.stand_ins import FakeWorker, finish_job, finish_with
-from seg_pipeline_tests.browser import chromium
-from seg_pipeline_tests.builders import make_picture, make_segment, picture_bytes
+from seg_pipeline_tests.api.the_page import LARGE, PICTURE, SMALL, WIDE, opened, segment
+from seg_pipeline_tests.builders import make_picture, make_segment
+from seg_pipeline_tests.picture_files import heic
 
 pytestmark = pytest.mark.process
-
-WIDE = 24
-LARGE = "/".join("#" * 20 + "." * 4 for _ in range(16))
-SMALL = "/".join("." * 4 + ("#" * 6 if 4 <= row < 10 else "." * 6) + "." * 14 for row in range(16))
-PICTURE: FilePayload = {
-    "name": "photo.png",
-    "mimeType": "image/png",
-    "buffer": picture_bytes(make_picture(WIDE, 16)),
-}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A tab; a script's error or anything that the page's policy forbids fails the test."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    page, errors = context.new_page(), list[str]()
-    page.set_default_timeout(20_000)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on(
-        "console",
-        lambda line: errors.append(line.text) if "Content Security" in line.text else None,
-    )
-    yield page
-    context.close()
-    assert errors == []
-
-
-def opened(page: Page, serve: Serve, path: str = "", **values: Any) -> str:
-    """Opens the page of a served API, and gives its address."""
-    url = str(serve(**values).base_url)
-    page.goto(f"{url}/{path}")
-    return url
-
-
-def segment(page: Page) -> None:
-    """Chooses a picture, and waits for its segments."""
-    page.set_input_files("#file", PICTURE)
-    page.wait_for_selector("body[data-view=done][data-masks]")
 
 
 def lit(page: Page, x: float, y: float) -> str:
@@ -193,6 +148,25 @@ def test_masks_are_read_from_their_files_where_a_job_has_no_run_lengths(
     page.wait_for_selector("body[data-masks]")
     assert lit(page, 7 / WIDE, 7 / 16) == "segment-1"
     assert lit(page, 0.95, 0.5) == "none"
+
+
+def test_a_picture_that_the_browser_cannot_show_appears_once_the_service_has_read_it(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    """A phone's HEIC: what is shown in the end is the service's own WEBP."""
+    opened(page, serve)
+    data = heic(Image.fromarray(make_picture(64, 64)))
+    page.set_input_files("#file", {"name": "a.heic", "mimeType": "image/heic", "buffer": data})
+    told = page.locator("#no-preview")
+    expect(told).to_have_text(
+        "This browser cannot show a.heic. It appears here once the service has read it."
+    )
+    with FakeWorker(api_store, LARGE):
+        expect(page.locator("#found")).to_have_text("1 segment")
+    expect(page.locator("#picture")).to_have_attribute("src", re.compile("/original.webp$"))
+    expect(told).to_be_hidden()
+    assert lit(page, 0.3, 0.5) == "segment-0"
+    expect(page.locator("#recent-list img")).to_have_count(1)
 
 
 def test_a_failed_job_says_why_and_can_be_tried_again(
@@ -541,27 +515,6 @@ def test_a_model_without_prompts_has_no_points(page: Page, serve: Serve) -> None
     expect(page.locator("#asking-row")).to_be_hidden()
     page.locator("#model").select_option("demo-sam2")
     expect(page.locator("#asking-row")).to_be_visible()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_has_the_contrast_of_wcag_aa(
-    browser: Browser, serve: Serve, api_store: Store, scheme: Any
-) -> None:
-    context = browser.new_context(color_scheme=scheme)
-    page = context.new_page()
-    with FakeWorker(api_store, LARGE, SMALL):
-        opened(page, serve)
-        assert page.evaluate(CONTRAST) == []
-        segment(page)
-    page.locator(".option").first.click()
-    for summary in page.locator("aside summary:visible").all():
-        summary.click()
-    assert page.evaluate(CONTRAST) == []
-    context.close()
-
-
-CONTRAST = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
-"""Lists texts that stand out too little from what is behind them."""
 
 
 def test_the_page_tells_how_many_points_are_done_and_shows_the_end(

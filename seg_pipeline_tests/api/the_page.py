@@ -1,0 +1,30 @@
+"""The page at `/` in a browser: how tests open it and give it a picture."""
+
+from typing import Any
+
+from playwright.sync_api import FilePayload, Page
+
+from seg_pipeline_tests.api.serving import Serve
+from seg_pipeline_tests.builders import make_picture, picture_bytes
+
+WIDE = 24
+LARGE = "/".join("#" * 20 + "." * 4 for _ in range(16))
+SMALL = "/".join("." * 4 + ("#" * 6 if 4 <= row < 10 else "." * 6) + "." * 14 for row in range(16))
+PICTURE: FilePayload = {
+    "name": "photo.png",
+    "mimeType": "image/png",
+    "buffer": picture_bytes(make_picture(WIDE, 16)),
+}
+
+
+def opened(page: Page, serve: Serve, path: str = "", **values: Any) -> str:
+    """Opens the page of a served API, and gives its address."""
+    url = str(serve(**values).base_url)
+    page.goto(f"{url}/{path}")
+    return url
+
+
+def segment(page: Page) -> None:
+    """Chooses a picture, and waits for its segments."""
+    page.set_input_files("#file", PICTURE)
+    page.wait_for_selector("body[data-view=done][data-masks]")
