@@ -1,12 +1,13 @@
-"""Dagster's daemon with a faster sensor loop. It takes the options of `dagster-daemon run`.
+"""Dagster's daemon with faster loops. It takes the options of `dagster-daemon run`.
 
-Upstream's loop pauses for five seconds, and a sensor's ticks are at least a second apart. Our
-sensors wait for work within a tick, so either pause would add to the time to an answer.
+Upstream's loop of sensors pauses for five seconds, and a sensor's ticks are at least a second
+apart. Our sensors wait for work within a tick, so either pause would add to the time to an answer.
+Its loop of backfills pauses for half a minute, before it begins one and before it sees its end.
 """
 
 from dagster._core.remote_representation.external import RemoteSensor
 from dagster._core.scheduler.instigation import InstigatorState
-from dagster._daemon import sensor
+from dagster._daemon import controller, sensor
 from dagster._daemon.cli import run_command
 
 from seg_pipeline.runtime.dagster_storage import plan_together
@@ -14,6 +15,7 @@ from seg_pipeline.runtime.literal_paths import take_paths_literally
 from seg_pipeline.runtime.process_logs import take_over_logs
 
 SENSOR_LOOP_SECONDS = 0.2
+BACKFILL_LOOP_SECONDS = 5
 WAITS_INSIDE = ("inbox_sensor", "courier", "webhooks")
 """Sensors whose next tick may begin as soon as the last one has ended and the loop has paused."""
 
@@ -33,6 +35,7 @@ def quicken() -> None:
     """Replaces upstream's pauses by ours."""
     sensor.MIN_INTERVAL_LOOP_TIME = SENSOR_LOOP_SECONDS  # type: ignore[assignment]
     sensor.is_under_min_interval = is_under_min_interval
+    controller.DEFAULT_DAEMON_INTERVAL_SECONDS = BACKFILL_LOOP_SECONDS
 
 
 def is_under_min_interval(

@@ -1,5 +1,9 @@
-"""A batch on the whole service: killed half way, run again from Dagster, told of once."""
+"""A batch on the whole service: killed half way, run again from Dagster, told of once; and who
+goes before it."""
 
+import io
+import secrets
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +22,7 @@ from seg_pipeline_tests.serving import serving
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
 
-TOTAL, MISSING, PAGE = 40, (3, 17), 17
+TOTAL, MISSING, PAGE = 24, (3, 17), 11
 SECRET = "s3cret"
 
 LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
@@ -149,3 +153,36 @@ def names_in_coco(here: World, path: Path) -> list[str]:
     coco = COCO(path)
     assert all(coco.getAnnIds(imgIds=[number]) for number in coco.getImgIds())
     return [image["file_name"] for image in coco.loadImgs(coco.getImgIds())]
+
+
+@pytest.mark.slow
+def test_an_upload_goes_before_the_rest_of_a_batch(stack: Stack) -> None:
+    url = f"{stack.base_url}/batches/{secrets.token_hex(8)}"
+    answer = httpx.post(
+        f"{stack.base_url}/batches",
+        params={"uuid": url.rpartition("/")[2], "model": "demo-yolo"},
+        headers={"Content-Type": "application/zip"},
+        content=zip_of_samples(60),
+        timeout=60,
+    )
+    assert answer.status_code == 202, answer.text
+
+    def count(state: str) -> int:
+        return int(httpx.get(url, timeout=60).json()["counts"][state])
+
+    stack.wait_for(lambda: count("completed") > 0, "a picture of the batch")
+    stack.send_sample()
+    assert count("waiting") + count("queued") + count("processing") > 0
+    httpx.delete(url, timeout=60)
+    stack.wait_for(lambda: httpx.get(url, timeout=60).json()["completed_at"], "the batch's end")
+    assert count("failed") == 0
+    httpx.delete(url, timeout=60)
+
+
+def zip_of_samples(number: int) -> bytes:
+    """The bundled picture under many names."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for index in range(number):
+            archive.writestr(f"{index}.jpg", BUNDLED.read_bytes())
+    return data.getvalue()

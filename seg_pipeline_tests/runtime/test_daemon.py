@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from dagster._daemon import sensor
+from dagster._daemon import backfill, controller, sensor
 
 from seg_pipeline.definitions import defs
 from seg_pipeline.runtime import daemon
@@ -17,8 +17,10 @@ from seg_pipeline.runtime import daemon
 def restored() -> Iterator[None]:
     """Leaves Dagster as it was."""
     before = sensor.MIN_INTERVAL_LOOP_TIME, sensor.is_under_min_interval
+    pause = controller.DEFAULT_DAEMON_INTERVAL_SECONDS
     yield
     sensor.MIN_INTERVAL_LOOP_TIME, sensor.is_under_min_interval = before
+    controller.DEFAULT_DAEMON_INTERVAL_SECONDS = pause
 
 
 def test_upstreams_loop_asks_for_both() -> None:
@@ -28,6 +30,18 @@ def test_upstreams_loop_asks_for_both() -> None:
     )
     parameters = list(inspect.signature(daemon._upstream_is_under_min_interval).parameters)
     assert parameters == list(inspect.signature(daemon.is_under_min_interval).parameters)
+
+
+def test_the_loop_of_backfills_pauses_for_seconds() -> None:
+    """It reads its pause when it begins. Else the daemon of automation conditions alone does, of
+    which our assets have none."""
+    loop = inspect.getsource(backfill.execute_backfill_iteration_loop)
+    name = "DEFAULT_DAEMON_INTERVAL_SECONDS"
+    assert f"from dagster._daemon.controller import {name}" in loop
+    assert inspect.getsource(controller).count(name) == 2
+    assert not any(spec.automation_condition for spec in defs.get_all_asset_specs())
+    daemon.quicken()
+    assert controller.DEFAULT_DAEMON_INTERVAL_SECONDS == daemon.BACKFILL_LOOP_SECONDS
 
 
 def test_a_sensor_that_waits_inside_may_tick_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
