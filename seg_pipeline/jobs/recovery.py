@@ -23,8 +23,9 @@ from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.evidence import Evidence
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat
 
-LAUNCH_GRACE = timedelta(seconds=60)
-"""How long a tick may take from claiming a job to creating its run."""
+LAUNCH_GRACE = timedelta(seconds=20)
+"""How long a tick may take from claiming a job to creating its run. A run that comes later than
+that finds that its jobs are another's, and leaves them."""
 
 BROKER_GRACE = timedelta(seconds=10)
 """How long an idle worker may leave a message in the broker."""

@@ -91,7 +91,7 @@ def test_a_claim_whose_tick_died_is_asked_for_once_more(
     stage_context = make_quick_context(tmp_path)
     accept_upload(stage_context, "a")
     (claim,) = stage_context.repository.claims.claim(["a"], "a:1")
-    assert recover(stage_context, instance, claim.claimed_at + timedelta(seconds=30)).retries == []
+    assert recover(stage_context, instance, claim.claimed_at + timedelta(seconds=15)).retries == []
     (again,) = recover(stage_context, instance, claim.claimed_at + timedelta(seconds=90)).retries
     assert (again.run_key, again.attempt) == ("a:1", 1)
 

@@ -39,7 +39,7 @@ def test_the_loop_of_backfills_pauses_for_seconds() -> None:
     name = "DEFAULT_DAEMON_INTERVAL_SECONDS"
     assert f"from dagster._daemon.controller import {name}" in loop
     assert inspect.getsource(controller).count(name) == 2
-    assert not any(spec.automation_condition for spec in defs.get_all_asset_specs())
+    assert not any(spec.automation_condition for spec in defs.resolve_all_asset_specs())
     daemon.quicken()
     assert controller.DEFAULT_DAEMON_INTERVAL_SECONDS == daemon.BACKFILL_LOOP_SECONDS
 
