@@ -13,7 +13,7 @@ class Part:
 
 PARTS = {
     "card": Part("benchmarks.gpu.card", 90),
-    "sam2": Part("benchmarks.gpu.sam2", 220),
+    "sam2": Part("benchmarks.gpu.sam2", 240),
     "yolo_masks": Part("benchmarks.gpu.yolo_masks", 60),
     "yolo": Part("benchmarks.gpu.yolo", 150),
     "service": Part("benchmarks.gpu.service", 150),

@@ -10,17 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seg_pipeline.imaging.masks import mask_iou
 from seg_pipeline.model_parameters import Sam2Parameters
-from seg_pipeline.segmenters.sam2.batched import generator, steps
+from seg_pipeline.segmenters.sam2.batched import generator, preprocessing, steps
 from seg_pipeline.segmenters.sam2.batched.generator import BatchedMasks, Frame
+from seg_pipeline.segmenters.sam2.batched.measures import measure_plainly
 from seg_pipeline.segmenters.sam2.batched.network import BatchedNetwork
+from seg_pipeline.segmenters.sam2.batched.packing import pack_plainly
 from seg_pipeline.segmenters.sam2.batched.steps import tensors
 from seg_pipeline.segmenters.sam2.generator import PointBatches
 from seg_pipeline.segmenters.sam2.segmenter import Sam2Segmenter
-from seg_pipeline_tests.segmenters.sam2.batched.models import make_predictor, make_upstream
+from seg_pipeline_tests.segmenters.sam2.batched.models import (
+    make_predictor,
+    make_upstream,
+    on_no_gpu,
+)
 from seg_pipeline_tests.segmenters.sam2.upstreams_masks import (
     FEW,
     PARAMETERS,
@@ -291,6 +298,33 @@ def test_nothing_waits_for_the_device_before_the_suppression_of_duplicates(
     """Each wait would leave the device without work."""
     batched.segment([make_picture()])
     assert waits.seen[0].startswith("torchvision.nms")
+
+
+@pytest.mark.filterwarnings("ignore:.create_unbacked_symint:FutureWarning")  # torchvision's
+@pytest.mark.parametrize("points_at_once", [24, 64])
+def test_on_a_gpu_nothing_needs_a_value_before_the_suppression_of_duplicates(
+    monkeypatch: pytest.MonkeyPatch, points_at_once: int
+) -> None:
+    """On a GPU that is not there nothing has a value. The first that asks for one, or for a tensor
+    of the host, fails."""
+    monkeypatch.setattr(generator, "on", lambda _: nullcontext())
+    monkeypatch.setattr(generator, "measure_for", lambda _: measure_plainly)
+    monkeypatch.setattr(generator, "pack_for", lambda _: pack_plainly)
+    monkeypatch.setattr(generator, "_logit_bytes", lambda _: generator.LOGIT_BYTES)
+    monkeypatch.setattr(preprocessing, "upload", uploaded_to_no_gpu)
+    frame, predictor = Frame((0, 0, 320, 240), (320, 240), FEW), make_predictor()
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
+        masks = BatchedMasks(on_no_gpu(predictor), PointBatches(), points=points_at_once)
+        pixels = preprocessing.network_input(make_picture(), masks._network.side, masks._device)
+        coordinates = torch.empty(64, 2, device="cuda")
+        (candidates,) = masks._groups(masks._encode(pixels), coordinates, frame)
+        assert candidates.boxes.device.type == "cuda"
+        with pytest.raises(DynamicOutputShapeException, match="nms"):
+            generator._survivors(candidates, frame)
+
+
+def uploaded_to_no_gpu(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.empty(array.shape, dtype=torch.uint8, device=device)
 
 
 @pytest.mark.parametrize("xyxy", [(0, 0, 300, 200), (0, 0, 160, 110), (140, 90, 300, 200)])

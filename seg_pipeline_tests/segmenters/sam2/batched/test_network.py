@@ -1,16 +1,19 @@
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.segmenters.sam2.batched.network import BatchedNetwork
 from seg_pipeline.segmenters.sam2.batched.preprocessing import network_input
 from seg_pipeline.segmenters.sam2.batched.steps import tensors
 from seg_pipeline.segmenters.sam2.decoder import FastMaskDecoder
-from seg_pipeline_tests.segmenters.sam2.batched.models import make_predictor
+from seg_pipeline_tests.segmenters.sam2.batched.models import (
+    make_predictor,
+    on_no_gpu,
+)
 
 pytestmark = pytest.mark.process
 
@@ -84,16 +87,9 @@ def test_encoder_and_decoder_copy_nothing_between_host_and_device(
 ) -> None:
     """On a device that is not there: a tensor of the CPU among its tensors would be an error, and
     so would be a shape that depends on values."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     predictor = make_predictor()
     with FakeTensorMode(allow_non_fake_inputs=True):
-        move_to_no_device(predictor.model)
-        elsewhere = SimpleNamespace(
-            model=predictor.model,
-            device=torch.device("cuda", 0),
-            _bb_feat_sizes=predictor._bb_feat_sizes,
-        )
+        elsewhere = on_no_gpu(predictor)
         for dtype in (torch.float32, torch.bfloat16):
             network = BatchedNetwork(elsewhere, dtype, points=8)
             pixels = torch.empty(1, 3, network.side, network.side, device="cuda")
@@ -101,18 +97,6 @@ def test_encoder_and_decoder_copy_nothing_between_host_and_device(
             assert {each.device.type for each in tensors(cache)} == {"cuda"}
             logits, scores = network.decode(cache, torch.empty(8, 2, device="cuda"))
             assert (logits.device.type, scores.device.type) == ("cuda", "cuda")
-
-
-def move_to_no_device(model: Any) -> None:
-    """Parameters, buffers and tables as fake tensors of a GPU."""
-    for module in model.modules():
-        tables = getattr(module, "cache", None)
-        of_module = [module._parameters, module._buffers, tables if tables else {}]
-        for held in of_module:
-            for name, tensor in [*held.items()]:
-                if tensor is not None:
-                    fake = torch.empty_like(tensor, device="cuda")
-                    held[name] = torch.nn.Parameter(fake, requires_grad=False)
 
 
 def test_half_precision_finds_nearly_the_same_logits(predictor: Any) -> None:
