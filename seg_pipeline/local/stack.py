@@ -391,8 +391,9 @@ def _in_background(work: Callable[[], object]) -> None:
 
 
 def show_addresses(settings: Settings, say: Say) -> None:
-    """Prints the addresses of the API, the UI and the logs."""
-    say(f"API      {base_url(settings)}  (documentation: {base_url(settings)}/docs)")
+    """Prints the addresses of the page, the API, the UI and the logs."""
+    say(f"Page     {base_url(settings)}  (drop a picture there)")
+    say(f"API      {base_url(settings)}/docs")
     say(f"Dagster  {dagster_url(settings)}")
     say(f"Logs     {logs(settings)}/")
     say("Ctrl-C stops everything.")
