@@ -27,8 +27,9 @@ run-servers: env ## The same on real servers of this machine, as in production: 
 demo-queue: env ## Send a job through a local queue and bucket, and print the PATCH that the app server gets.
 	@.venv/bin/python scripts/demo_queue.py $(ARGS)
 
-check: lint ## Check style, types and imports, and run the tests that start no process: two minutes on two cores.
-	@.venv/bin/python -m pytest -q -n auto --maxprocesses 4 -m "not slow and not process" $(ARGS)
+check: lint ## Check style, types and imports, and run the tests that start no process: a minute on two cores.
+	@.venv/bin/python -m pytest -q -n auto --maxprocesses 4 -m "not slow and not process" \
+		--hypothesis-profile quick $(ARGS)
 
 coverage: env ## Measure what the tests that start no process run of the code; fails below the floor.
 	@.venv/bin/python -m pytest -q -n auto --maxprocesses 4 -m "not slow and not process" \
@@ -51,12 +52,22 @@ bench-gpu: env ## Measure it on this machine's GPU, in eight minutes and without
 	@.venv/bin/python -m benchmarks.gpu $(ARGS)
 
 lint: env ## Check style, types, who imports whom, and that what is imported is declared.
+	@$(MAKE) --no-print-directory -j $(LINTERS)
+LINTERS = lint-style lint-format lint-types lint-imports lint-product lint-client lint-tools
+
+lint-style:
 	@.venv/bin/ruff check .
+lint-format:
 	@.venv/bin/ruff format --check .
+lint-types:
 	@.venv/bin/mypy
+lint-imports:
 	@.venv/bin/lint-imports --no-logo
+lint-product:
 	@.venv/bin/deptry seg_pipeline api
+lint-client:
 	@cd client && ../.venv/bin/deptry src
+lint-tools:
 	@.venv/bin/deptry benchmarks docker scripts seg_pipeline_tests --ignore DEP002,DEP004
 
 format: env ## Mend what the linter can mend.

@@ -29,9 +29,9 @@ from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.segmenters import Notes, Segmenter
 from seg_pipeline.segmenters.warm import WarmModels
-from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline_tests.given_settings import GivenSettings
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
 
@@ -168,9 +168,7 @@ def make_context(
 ) -> StageContext:
     """A context over memory, or the store given, with `BarSegmenter` under every model's name."""
     chosen = segmenter or BarSegmenter()
-    settings = Settings(
-        _env_file=None, **{"data_dir": folder / "data", "model": "demo-yolo", **values}
-    )
+    settings = GivenSettings(**{"data_dir": folder / "data", "model": "demo-yolo", **values})
     return StageContext(
         settings, store or ObjectStore.in_memory(), WarmModels(settings, lambda name, _: chosen)
     )

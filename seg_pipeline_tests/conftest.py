@@ -1,5 +1,6 @@
 """Real stores for every test: a folder, memory, and S3 as a moto server speaks it over HTTP."""
 
+import gc
 import logging
 import re
 import secrets
@@ -18,13 +19,29 @@ from seg_pipeline.store import Store, open_store
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline.telemetry.logs import HEARD
 from seg_pipeline_tests.aws import REGION, aws_server
+from seg_pipeline_tests.given_settings import GivenSettings
+from seg_pipeline_tests.made_once import share_certificates, share_migrations
 from seg_pipeline_tests.running_stack import PROFILES, Stack
 from seg_pipeline_tests.servers import postgres_server, redis_server, require_servers
 
 hypothesis.settings.register_profile(
     "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
+hypothesis.settings.register_profile(
+    "quick", hypothesis.settings.get_profile("busy machine"), max_examples=25
+)
 hypothesis.settings.load_profile("busy machine")
+
+share_certificates()
+share_migrations()
+gc.disable()  # what is imported stays; a search for garbage in it would take seconds
+
+
+def pytest_collection_finish() -> None:
+    """Leaves out of every later search for garbage what the modules hold."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +110,7 @@ def bucket_store(bucket_settings: Settings) -> Store:
 def make_settings(folder: Path, **values: Any) -> Settings:
     """Settings whose data lives in the folder, whatever the environment and `.env` say about other
     things."""
-    return Settings(_env_file=None, **{"data_dir": folder / "data", **values})
+    return GivenSettings(**{"data_dir": folder / "data", **values})
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline.store.serialization import write
 from seg_pipeline_tests.adapters.test_image_fetch import PICTURE, Site, give, serving
 from seg_pipeline_tests.builders import make_job, waiting_uuids
+from seg_pipeline_tests.given_settings import GivenSettings
 
 QUICK = FetchLimits(connect_seconds=5, read_seconds=0.3, total_seconds=20)
 PATIENCE_SECONDS = 60.0
@@ -63,7 +64,7 @@ def make_settings(folder: Path, **values: Any) -> Settings:
         "inbox_poll_seconds": 0.01,
         **values,
     }
-    return Settings(_env_file=None, **named)
+    return GivenSettings(**named)
 
 
 def accept(repository: JobRepository, uuid: str, url: str, **asked: Any) -> None:

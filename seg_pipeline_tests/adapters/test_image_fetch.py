@@ -40,6 +40,7 @@ from seg_pipeline.errors import (
     UrlRefused,
 )
 from seg_pipeline.settings import Settings
+from seg_pipeline_tests.given_settings import GivenSettings
 from seg_pipeline_tests.serving import http_server
 
 PICTURE = bytes(range(256)) * 40
@@ -116,7 +117,7 @@ def site() -> Iterator[Site]:
 
 
 def make_settings(**values: Any) -> Settings:
-    return Settings(_env_file=None, **{"allow_private_urls": True, **values})
+    return GivenSettings(**{"allow_private_urls": True, **values})
 
 
 def fetch(

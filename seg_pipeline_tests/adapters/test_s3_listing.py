@@ -8,8 +8,8 @@ import pytest
 from seg_pipeline.adapters.s3_listing import objects_below
 from seg_pipeline.errors import FetchRejected, FetchUnavailable, InvalidUrl, UrlRefused
 from seg_pipeline.local.servers import free_port
-from seg_pipeline.settings import Settings
 from seg_pipeline_tests.aws import REGION
+from seg_pipeline_tests.given_settings import GivenSettings
 
 KEYS = (
     "summer/",
@@ -37,7 +37,7 @@ def bucket(aws_endpoint: str) -> dict[str, Any]:
 
 def listed(prefix: str, **values: Any) -> dict[str, bool]:
     """The addresses below a prefix, and whether their names are those of pictures."""
-    settings = Settings(_env_file=None, **values)
+    settings = GivenSettings(**values)
     return {each.object.url: each.is_picture_by_name for each in objects_below(prefix, settings)}
 
 

@@ -15,6 +15,7 @@ from api.app import create_app
 from api.main import listen, make_server
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store
+from seg_pipeline_tests.given_settings import GivenSettings
 
 
 class QuickAsyncio:
@@ -43,7 +44,7 @@ def api_settings(folder: Path, **values: Any) -> Settings:
         "wait_seconds": 20,
         "api_port": 1,
     }
-    return Settings(_env_file=None, **{**defaults, **values})
+    return GivenSettings(**{**defaults, **values})
 
 
 @contextmanager

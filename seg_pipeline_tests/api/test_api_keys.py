@@ -4,11 +4,11 @@ import pytest
 from pydantic import ValidationError
 
 from api.api_keys import ApiKeys, Bucket
-from seg_pipeline.settings import Settings
+from seg_pipeline_tests.given_settings import GivenSettings
 
 
 def keys_of(api_keys: str, api_rates: str | None = None) -> ApiKeys:
-    return ApiKeys(Settings(_env_file=None, api_keys=api_keys, api_rates=api_rates))
+    return ApiKeys(GivenSettings(api_keys=api_keys, api_rates=api_rates))
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_a_star_stands_for_every_key_without_a_rate_of_its_own() -> None:
 )
 def test_rates_that_cannot_be_read_are_refused_at_the_start(rates: str) -> None:
     with pytest.raises(ValidationError):
-        Settings(_env_file=None, api_rates=rates)
+        GivenSettings(api_rates=rates)

@@ -9,10 +9,10 @@ import pytest
 from seg_pipeline.adapters.sqs_consumer import parse_message
 from seg_pipeline.domain import Job
 from seg_pipeline.errors import InvalidRequest
-from seg_pipeline.settings import Settings
 from seg_pipeline.store import open_store
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.api.serving import api_settings, serving
+from seg_pipeline_tests.given_settings import GivenSettings
 
 URL = "https://example.com/a.png"
 SPELLINGS = {"256": 256, "256.0": 256, "256.000": 256, "2.56e2": 256, "25600e-2": 256, "2E2": 200}
@@ -54,7 +54,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 def message(number: str, field: str = "resize") -> Job:
     """The job that a queue's message asks for."""
     body = f'{{"uuid": "a", "image_url": "{URL}", "{field}": {number}}}'
-    return parse_message(body, Settings(_env_file=None), ObjectStore.in_memory()).job
+    return parse_message(body, GivenSettings(), ObjectStore.in_memory()).job
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)

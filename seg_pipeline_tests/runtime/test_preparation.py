@@ -18,10 +18,11 @@ from seg_pipeline.runtime.preparation import (
 )
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import keys, open_store
+from seg_pipeline_tests.given_settings import GivenSettings
 
 
 def make_settings(folder: Path, **values: Any) -> Settings:
-    return Settings(_env_file=None, **{"data_dir": folder / "data", "model": "demo-yolo", **values})
+    return GivenSettings(**{"data_dir": folder / "data", "model": "demo-yolo", **values})
 
 
 class Step:

@@ -12,6 +12,7 @@ from typing import Any
 
 from seg_pipeline.segmenters.weights.locate import find_weights
 from seg_pipeline.settings import Settings
+from seg_pipeline_tests.given_settings import GivenSettings
 from seg_pipeline_tests.serving import http_server
 
 NAME = "yolov8n-seg"
@@ -81,7 +82,7 @@ def serving(body: bytes) -> Iterator[FileHost]:
 
 def make_settings(folder: Path, **values: Any) -> Settings:
     """Settings with a folder for weights that does not exist yet."""
-    return Settings(_env_file=None, weights_dir=folder / "weights", **values)
+    return GivenSettings(weights_dir=folder / "weights", **values)
 
 
 def fetch(host: FileHost, settings: Settings) -> Path:

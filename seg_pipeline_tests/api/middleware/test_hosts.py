@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from api.middleware.hosts import HostPolicy
-from seg_pipeline.settings import Settings
 from seg_pipeline_tests.api.serving import Serve
+from seg_pipeline_tests.given_settings import GivenSettings
 
 NOBODYS = (
     *(
@@ -36,7 +36,7 @@ STRANGERS = (
 
 
 def policy(**values: Any) -> HostPolicy:
-    return HostPolicy(Settings(_env_file=None, **values))
+    return HostPolicy(GivenSettings(**values))
 
 
 @pytest.mark.parametrize("listens_on", ["127.0.0.1", "localhost", "::1"])
