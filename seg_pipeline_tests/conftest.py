@@ -19,8 +19,8 @@ from seg_pipeline.store import Store, open_store
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline.telemetry.logs import HEARD
 from seg_pipeline_tests.aws import REGION, aws_server
+from seg_pipeline_tests.certificates import share_certificates
 from seg_pipeline_tests.given_settings import GivenSettings
-from seg_pipeline_tests.made_once import share_certificates, share_migrations
 from seg_pipeline_tests.running_stack import PROFILES, Stack
 from seg_pipeline_tests.servers import postgres_server, redis_server, require_servers
 
@@ -33,7 +33,6 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("busy machine")
 
 share_certificates()
-share_migrations()
 gc.disable()  # what is imported stays; a search for garbage in it would take seconds
 
 

@@ -10,7 +10,10 @@ from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.conftest import make_settings
+from seg_pipeline_tests.dagster_instances import share_migrations
 from seg_pipeline_tests.webhooks import Webhook, webhook
+
+share_migrations()
 
 
 @pytest.fixture
