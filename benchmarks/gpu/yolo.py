@@ -34,13 +34,17 @@ def measure(asked: Asked) -> Iterator[Finding]:
     pictures = _pictures(max(counts))
     sides = {mode: _load(weights, asked.device, mode) for mode in ("exact", "turbo")}
     confidence = confidence_for(sides["exact"], pictures[0], SEGMENTS)
-    yield Row("turbo", ", ".join(f"{name} {note}" for name, note in sides["turbo"].notes.items()))
+    yield Row("turbo", _notes(sides["turbo"]))
     for count in counts:
         yield from _timed(asked, sides, pictures[:count], confidence)
         yield from _pieces(asked, sides["turbo"], pictures[:count], confidence)
-    yield Row("turbo, at the end", str(sides["turbo"].notes))
+    yield Row("turbo, at the end", _notes(sides["turbo"]))
     yield from _demo_agrees(asked)
     yield from _newest(asked, pictures[: asked.scaled(8, 1)])
+
+
+def _notes(segmenter: YoloSegmenter) -> str:
+    return ", ".join(f"{name} {note}" for name, note in segmenter.notes.items())
 
 
 def _pictures(count: int) -> list[RgbImage]:

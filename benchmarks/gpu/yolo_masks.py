@@ -24,14 +24,14 @@ def measure(asked: Asked) -> Iterator[Finding]:
     on_device = DeviceMasks(asked.device)
     makers: dict[str, MaskMaker] = {
         "the GPU's": on_device,
-        "torch's operators": DeviceMasks(asked.device, torch_pack),
+        "torch's": DeviceMasks(asked.device, torch_pack),
         "the host's": host_masks,
     }
     for pictures in (1, asked.scaled(8, 2)):
         case = _case(pictures, asked.device)
         calls = {name: partial(_made, make, case) for name, make in makers.items()}
         found = {name: call() for name, call in calls.items()}
-        for name in ("the GPU's", "torch's operators"):
+        for name in ("the GPU's", "torch's"):
             yield _same(f"{name} masks and the host's, {pictures} at once", found[name], found)
         spent = in_turns(calls, asked.device, asked.scaled(20, 1), asked.scaled(3, 1))
         for name, each in spent.items():
