@@ -7,8 +7,9 @@ last alone. So nothing is kept for it, and it can come back at any time.
 import asyncio
 import json
 import logging
+import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,7 @@ from typing import Any
 
 from seg_pipeline.errors import JobNotFound, StoreError
 from seg_pipeline.jobs.markers import microseconds
-from seg_pipeline.jobs.progress import Progress
+from seg_pipeline.jobs.progress import MARK_SECONDS, Progress, mark_listeners
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import ObjectInfo, keys
 from seg_pipeline.store.serialization import load
@@ -102,10 +103,15 @@ class EventHub:
     """Looks at all jobs that are listened to, in one task, while there are any."""
 
     def __init__(
-        self, repository: JobRepository, closing: asyncio.Event, looks_at_once: int
+        self,
+        repository: JobRepository,
+        closing: asyncio.Event,
+        looks_at_once: int,
+        live_uuids: Callable[[], Collection[str]] = lambda: (),
     ) -> None:
         self._repository, self._closing = repository, closing
-        self._looks_at_once = looks_at_once
+        self._looks_at_once, self._live_uuids = looks_at_once, live_uuids
+        self._marked_at = -math.inf
         self._watches: dict[str, _Watch] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -132,7 +138,7 @@ class EventHub:
 
     async def _watch(self, uuid: str) -> _Watch:
         if uuid not in self._watches:
-            seen = await asyncio.to_thread(self._look, uuid)
+            seen = await asyncio.to_thread(self._first_look, uuid)
             if seen.state.data["status"] == "deleted":
                 raise JobNotFound(uuid)
             self._watches.setdefault(uuid, _Watch(seen.state, seen.tag))
@@ -160,7 +166,7 @@ class EventHub:
             if watch is None:
                 continue
             watch.tag, watch.looked_at = seen.tag, time.monotonic()
-            if seen.state.id != watch.state.id:
+            if seen.state.id != watch.state.id and not _is_behind(seen.state, watch.state):
                 watch.state = seen.state
                 for listener in watch.listeners:
                     listener.put(seen.state)
@@ -170,6 +176,7 @@ class EventHub:
 
         A job with progress costs nothing until that changes. The others are looked up in turns.
         """
+        self._mark()
         store = self._repository.store
         progress = {_name(info): _tag(info) for info in store.list(keys.PROGRESS)}
         wanted = [uuid for uuid, watch in watches.items() if _is_due(watch, progress.get(uuid))]
@@ -178,6 +185,21 @@ class EventHub:
         return dict(
             zip(some, store.at_once([partial(self._look, each) for each in some]), strict=True)
         )
+
+    def _mark(self) -> None:
+        """Has the workers write their notes."""
+        now = time.monotonic()
+        if now - self._marked_at >= MARK_SECONDS:
+            mark_listeners(self._repository.store)
+            self._marked_at = now
+
+    def _first_look(self, uuid: str) -> _Seen:
+        """Where the job stands before its worker knows that somebody listens; blocking."""
+        self._mark()
+        seen = self._look(uuid)
+        if seen.state.id == "queued" and uuid in self._live_uuids():
+            return _Seen(JobState("processing", {"uuid": uuid, "status": "processing"}), None)
+        return seen
 
     def _look(self, uuid: str) -> _Seen:
         """Where the job stands; blocking."""
@@ -199,6 +221,11 @@ def _is_due(watch: _Watch, tag: str | None) -> bool:
     if tag is None or tag != watch.tag:
         return not watch.state.is_last
     return time.monotonic() - watch.looked_at > NET_SECONDS
+
+
+def _is_behind(state: JobState, known: JobState) -> bool:
+    """Whether a state says less than is known: a worker has the job, and no note yet."""
+    return (state.id, known.id) == ("queued", "processing")
 
 
 def _ended(uuid: str, result: Any) -> JobState:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, ParamSpec, TypeVar
 
 import anyio.to_thread
@@ -59,7 +60,7 @@ class Service:
             Metrics(),
             ApiKeys(settings),
             file_links(store, settings),
-            EventHub(repository, closing, looks),
+            EventHub(repository, closing, looks, partial(_live_uuids, settings, store)),
             closing,
         )
 
@@ -73,7 +74,16 @@ class Service:
 
     def live_beats(self) -> list[WorkerHeartbeat]:
         """The heartbeats of live workers; blocking."""
-        return live_workers(self.store, datetime.now(UTC), self.settings.worker_stale_seconds)
+        return _live_beats(self.settings, self.store)
+
+
+def _live_beats(settings: Settings, store: Store) -> list[WorkerHeartbeat]:
+    return live_workers(store, datetime.now(UTC), settings.worker_stale_seconds)
+
+
+def _live_uuids(settings: Settings, store: Store) -> set[str]:
+    """The jobs that workers have."""
+    return {uuid for heartbeat in _live_beats(settings, store) for uuid in heartbeat.uuids}
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

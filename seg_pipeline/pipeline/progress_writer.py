@@ -1,4 +1,5 @@
-"""Writes how far jobs have come, beside the work: never more often than somebody could look."""
+"""Writes how far jobs have come, beside the work: while somebody listens, and never more often than
+somebody could look."""
 
 import logging
 import threading
@@ -9,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from seg_pipeline.errors import StoreError
-from seg_pipeline.jobs.progress import Progress
+from seg_pipeline.jobs.progress import Listeners, Progress
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import write
 
@@ -19,15 +20,22 @@ EVERY_SECONDS = 0.08
 """Notes that come within this time of one another are one write for each job: the last."""
 
 
+AGAIN_SECONDS = 1.0
+"""While there are notes that nobody listened for: how often to look whether somebody does."""
+
+
 class ProgressWriter:
     """Keeps the last note of each job, and writes it in a thread. Calls return at once.
 
-    After `end` nothing of a job is written any more, and its note is removed.
+    While nobody listens it is only kept. After `end` nothing of a job is written any more, and its
+    note is removed.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, listeners: Listeners | None = None) -> None:
         self._store = store
+        self._listeners = listeners or Listeners(store)
         self._pending: dict[str, Progress | None] = {}
+        self._kept: dict[str, Progress] = {}
         self._written: set[str] = set()
         self._changed = threading.Condition()
         self._is_busy = False
@@ -45,18 +53,19 @@ class ProgressWriter:
             is_written = uuid in self._written
             self._written.discard(uuid)
             self._pending.pop(uuid, None)
+            self._kept.pop(uuid, None)
         if is_written:
             self._put(uuid, None)
 
     def end_all(self) -> None:
         """Forgets all jobs."""
         with self._changed:
-            uuids = {*self._written, *self._pending}
+            uuids = {*self._written, *self._pending, *self._kept}
         for uuid in uuids:
             self.end(uuid)
 
     def flush(self) -> None:
-        """Returns when everything noted so far is written."""
+        """Returns when everything noted so far is written, or kept since nobody listens."""
         with self._changed:
             self._changed.wait_for(lambda: not self._pending and not self._is_busy)
 
@@ -73,15 +82,33 @@ class ProgressWriter:
             with self._changed:
                 self._is_busy = False
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._pending)
-                pending, self._pending = self._pending, {}
-                self._written.update(uuid for uuid, progress in pending.items() if progress)
+                seconds = AGAIN_SECONDS if self._kept else None
+                self._changed.wait_for(lambda: self._pending, seconds)
                 self._is_busy = True
+            notes = self._taken(self._is_heard())
             try:
-                self._store.at_once([self._call(*item) for item in pending.items()])
+                self._store.at_once([self._call(*item) for item in notes.items()])
             except StoreError as error:
                 logger.debug("progress is not written: %s", error)
             time.sleep(EVERY_SECONDS)
+
+    def _is_heard(self) -> bool:
+        try:
+            return self._listeners.are_there()
+        except StoreError:
+            return False
+
+    def _taken(self, is_heard: bool) -> dict[str, Progress | None]:
+        """What is to be written now: without listeners, only that notes go."""
+        with self._changed:
+            pending, self._pending = self._pending, {}
+            self._kept |= {uuid: progress for uuid, progress in pending.items() if progress}
+            gone = {uuid: None for uuid, progress in pending.items() if progress is None}
+            if not is_heard:
+                return {**gone}
+            notes, self._kept = self._kept, {}
+            self._written.update(notes)
+            return {**gone, **notes}
 
     def _call(self, uuid: str, progress: Progress | None) -> Callable[[], Any]:
         key = keys.progress(uuid)

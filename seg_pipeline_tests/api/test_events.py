@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from api import events
 from api.events import EventHub, JobState, Listener
 from seg_pipeline.errors import JobNotFound, StoreUnavailable, TruncatedImage
 from seg_pipeline.jobs.progress import Progress
@@ -30,12 +31,16 @@ def note(store: Store, uuid: str, done: int, total: int = 100) -> None:
     store.put(keys.progress(uuid), write(progress))
 
 
-def with_hub(store: Store, use: Callable[[EventHub, asyncio.Event], Awaitable[None]]) -> None:
-    """Runs the test's coroutine with a hub over the store."""
+def with_hub(
+    store: Store,
+    use: Callable[[EventHub, asyncio.Event], Awaitable[None]],
+    live: tuple[str, ...] = (),
+) -> None:
+    """Runs the test's coroutine with a hub over the store; workers have the live jobs."""
 
     async def run() -> None:
         closing = asyncio.Event()
-        await use(EventHub(JobRepository(store), closing, 1000), closing)
+        await use(EventHub(JobRepository(store), closing, 1000, lambda: live), closing)
 
     asyncio.run(run())
 
@@ -193,3 +198,33 @@ def test_who_listens_when_the_service_ends_is_let_go() -> None:
 def test_an_event_has_an_id_a_name_and_a_line_of_json() -> None:
     state = JobState("a-1", {"uuid": "a", "text": "two\nlines"}, is_last=True)
     assert state.encoded() == (b'id: a-1\nevent: end\ndata: {"uuid":"a","text":"two\\nlines"}\n\n')
+
+
+def test_workers_learn_that_somebody_listens_and_again_now_and_then(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MARK_SECONDS", 0.0)
+    accept(store, "job-1")
+
+    async def use(hub: EventHub, _: asyncio.Event) -> None:
+        assert store.head(keys.LISTENERS_STATE) is None
+        async with hub.listen("job-1"):
+            first = store.get(keys.LISTENERS_STATE)
+            while store.get(keys.LISTENERS_STATE) == first:
+                await asyncio.sleep(0.01)
+
+    with_hub(store, use)
+
+
+def test_a_job_that_a_worker_has_is_said_to_be_processing_before_there_is_a_note() -> None:
+    store = ObjectStore.in_memory()
+    accept(store, "job-1")
+
+    async def use(hub: EventHub, _: asyncio.Event) -> None:
+        async with hub.listen("job-1") as listener:
+            assert (await next_of(listener)).data == {"uuid": "job-1", "status": "processing"}
+            assert await listener.next(0.5) is None, "it does not fall back"
+            note(store, "job-1", 1)
+            assert (await next_of(listener)).data["stage"] == "segments"
+
+    with_hub(store, use, live=("job-1",))
