@@ -148,6 +148,11 @@ def _asks_for_a_server(item: pytest.Item) -> bool:
     return is_on_s3 or bool(SERVERS & set(getattr(item, "fixturenames", ())))
 
 
+_ASKS_FOR_THE_STACK = re.compile(
+    r"^(?:def test_\w+|@pytest\.fixture.*\ndef \w+)\([^)]*\bstack: Stack\b", re.MULTILINE
+)
+
+
 class SharedServices(LoadScopeScheduling):  # type: ignore[misc]
     """Slow tests that share a running service run in one process; other tests go to whichever
     process is free. (xdist's own groups do not work with pytest 9: it changes a name that pytest no
@@ -166,7 +171,7 @@ def scope(nodeid: str, text: str) -> str:
         return nodeid
     path, _, test = nodeid.partition("::")
     profile = next((name for name in PROFILES if re.search(rf"[\[-]{name}\b", test)), "")
-    shared = profile and re.search(r"^def test_\w+\([^)]*\bstack: Stack\b", text, re.MULTILINE)
+    shared = profile and _ASKS_FOR_THE_STACK.search(text)
     return f"{'stack' if shared else path}[{profile}]"
 
 
