@@ -14,7 +14,12 @@ from typing import Any
 import torch
 
 from seg_pipeline.segmenters import Notes
-from seg_pipeline.segmenters.devices import capturing, first_line, raise_if_broken
+from seg_pipeline.segmenters.devices import (
+    capturing,
+    first_line,
+    is_out_of_memory,
+    raise_if_broken,
+)
 from seg_pipeline.segmenters.yolo.networks import Network, Output
 
 SIGHTINGS = 3
@@ -86,7 +91,10 @@ class GraphedNetwork:
             self._graphs[batch.shape] = self._capture(self._network, batch)
         except Exception as error:
             raise_if_broken(error)
-            self._give_up(error)
+            if is_out_of_memory(error):
+                del self._seen[batch.shape]  # others share the GPU, who may leave more of it later
+            else:
+                self._give_up(error)
             return None
         if len(self._graphs) > MOST_GRAPHS:
             shape, _ = self._graphs.popitem(last=False)

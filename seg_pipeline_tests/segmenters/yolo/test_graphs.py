@@ -108,6 +108,23 @@ def test_where_no_graph_can_be_made_the_network_runs_and_that_is_said_once(
     assert graphed.notes == {"cuda_graphs": f"none: {CAPTURING}"}
 
 
+def test_where_memory_does_not_suffice_for_a_graph_it_is_tried_again_later() -> None:
+    recorder, asked = Recorder(), 0
+
+    def fail_once(network: Network, given: torch.Tensor) -> Graph:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return recorder(network, given)
+
+    graphed = GraphedNetwork(Doubling(), fail_once)
+    for _ in range(2 * SIGHTINGS):
+        assert graphed(batch(4))[0].unique().tolist() == [2]
+    assert (asked, recorder.replays) == (2, 1)
+    assert graphed.notes == {"cuda_graphs": 1}
+
+
 def test_a_gpu_that_breaks_while_a_graph_is_made_is_no_matter_of_graphs() -> None:
     def fail(*_: object) -> Graph:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")

@@ -21,7 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seg_pipeline.segmenters.devices import capturing, first_line, raise_if_broken
+from seg_pipeline.segmenters.devices import (
+    capturing,
+    first_line,
+    give_memory_back,
+    raise_if_broken,
+)
 
 WARM_UP = 3
 """Runs before a capture, in which libraries choose and allocate."""
@@ -204,6 +209,8 @@ class Quickening:
                 finally:
                     _end_compilers()
                 self._adopt()
+            if self._place.device.type == "cuda":
+                give_memory_back()  # which the plain functions took, and graphs do without
         except Stopped:
             return
         except Exception as error:

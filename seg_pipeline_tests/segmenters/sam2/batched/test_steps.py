@@ -1,6 +1,7 @@
 import fcntl
 import logging
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,25 @@ def test_a_replay_reads_and_writes_its_own_memory(monkeypatch: pytest.MonkeyPatc
     assert written.tolist() == add_up(example[0], 10 * X).tolist()
     assert example[1].tolist() == (10 * X).tolist()
     assert replay(double(2 * X), X).tolist() == add_up(double(2 * X), X).tolist()
+
+
+def test_the_memory_that_plain_functions_took_on_a_gpu_is_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Workers share the GPU, and torch would keep it for as long as the process lives."""
+
+    def capture(function: Any, held: tuple[Any, ...], place: Place) -> tuple[Any, Tensor]:
+        written = function(*held)
+        return (lambda: written.copy_(function(*held))), written
+
+    step, forms = Step("doubling", lambda x: 2 * x), []
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    monkeypatch.setattr(steps, "captured", capture)
+    monkeypatch.setattr(steps, "on", lambda _: nullcontext())
+    monkeypatch.setattr(steps, "give_memory_back", lambda: forms.append(step.form))
+    place = Place(torch.device("cuda"), threading.Lock())
+    Quickening("a model", place, lambda made: made.quicken(step, X.clone())).settle()
+    assert forms == ["compiled graph"]
 
 
 def test_each_function_has_a_code_object_of_its_own() -> None:
