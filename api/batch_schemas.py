@@ -47,7 +47,7 @@ class BatchOptions(BaseModel):
     )
 
 
-class BatchLine(BaseModel):
+class NamedPicture(BaseModel):
     """A picture of a batch with a name of its own."""
 
     image_url: str = Field(description="Where the picture is: http(s):// or s3://.")
@@ -75,7 +75,9 @@ class BatchRequest(BatchOptions):
     image_urls: list[Any] | None = Field(
         None,
         description="Addresses, or objects with an `image_url` and a `name`.",
-        json_schema_extra={"items": {"anyOf": [{"type": "string"}, BatchLine.model_json_schema()]}},
+        json_schema_extra={
+            "items": {"anyOf": [{"type": "string"}, NamedPicture.model_json_schema()]}
+        },
     )
     prefix: Annotated[str, Field(min_length=1, max_length=2048)] | None = Field(
         None,

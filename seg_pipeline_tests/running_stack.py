@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from seg_pipeline.local.sample import BUNDLED, Sample, SampleFailed, ask, send_sample
+from seg_pipeline.local.sample import BUNDLED, SampleFailed, SegmentedSample, ask, send_sample
 from seg_pipeline.local.servers import free_port
 
 PATIENCE_SECONDS = 180.0
@@ -109,7 +109,7 @@ class Stack:
             time.sleep(0.05)
         return True
 
-    def send_sample(self) -> Sample:
+    def send_sample(self) -> SegmentedSample:
         """Sends the bundled picture and waits for its segments."""
         try:
             return send_sample(self.base_url, BUNDLED)

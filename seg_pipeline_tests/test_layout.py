@@ -1,5 +1,7 @@
 """A test file stands beside each module: whoever changes one finds the other by its path."""
 
+import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,24 @@ def test_tests_mirror_the_path_of_their_module() -> None:
     assert place_of_tests(Path("api/routes/jobs.py")) == Path(
         "seg_pipeline_tests/api/routes/test_jobs.py"
     )
+
+
+SHARED_NAMES = {"Candidates", "Crop", "Form", "Measures"}
+"""Names that SAM-2 on a GPU shares with its plain form, and with the forms of HTTP."""
+
+
+def public_classes(package: str) -> Counter[str]:
+    """The classes at the top of a package's modules, by name."""
+    return Counter(
+        node.name
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+
+
+def test_no_two_classes_of_the_service_share_a_name() -> None:
+    """One name for one thing: whoever reads it need not ask from where it was imported. The client
+    has names of its own for what it gets: it knows nothing of the service."""
+    counts = public_classes("api") + public_classes("seg_pipeline")
+    assert {name for name, count in counts.items() if count > 1} == SHARED_NAMES

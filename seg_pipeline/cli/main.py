@@ -302,8 +302,8 @@ def segment_pictures(  # noqa: PLR0913, PLR0917  a command's options are its arg
     from seg_pipeline.cli.pictures import NoPicture, pictures_of, watched_pictures
     from seg_pipeline.cli.segment import (
         NoFolder,
-        Output,
         Segmentation,
+        SegmentOutput,
         UnknownFormat,
         formats_of,
         made_folder,
@@ -314,7 +314,9 @@ def segment_pictures(  # noqa: PLR0913, PLR0917  a command's options are its arg
     folder = out or (None if json else Path("segments"))
     wish = Wish(server, alone, api_key, model, resize, parameters, point or (), box or (), priority)
     try:
-        output = Output(folder, formats_of(format), lines=json, again=again or wish.has_prompts)
+        output = SegmentOutput(
+            folder, formats_of(format), lines=json, again=again or wish.has_prompts
+        )
         written = folder or Path("segments")
         look = watched_pictures(pictures, written) if watch else None
         named = [] if look else pictures_of(pictures, written)

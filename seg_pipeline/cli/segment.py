@@ -71,7 +71,7 @@ class Segmented(Protocol):
         ...
 
 
-class Service(Protocol):
+class PictureService(Protocol):
     """What segments pictures: a running service, or this process."""
 
     def segment(
@@ -82,7 +82,7 @@ class Service(Protocol):
 
 
 @dataclass(frozen=True)
-class Output:
+class SegmentOutput:
     """Where the results go. Without a folder nothing is written."""
 
     folder: Path | None
@@ -130,8 +130,8 @@ class Counts:
 class Segmentation:
     """Segments pictures side by side. `say` is for results, `complain` for people."""
 
-    service: Service
-    output: Output
+    service: PictureService
+    output: SegmentOutput
     parallel: int
     say: Say
     complain: Say

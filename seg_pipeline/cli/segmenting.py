@@ -14,7 +14,7 @@ from seg_pipeline.local.stack import base_url
 from seg_pipeline.settings import Settings, listed
 
 if TYPE_CHECKING:
-    from seg_pipeline.cli.segment import Service
+    from seg_pipeline.cli.segment import PictureService
 
 Say = Callable[[str], None]
 
@@ -43,7 +43,7 @@ class Wish:
         return bool(self.points or self.boxes)
 
 
-def open_service(wish: Wish, settings: Settings, say: Say) -> "Service":
+def open_service(wish: Wish, settings: Settings, say: Say) -> "PictureService":
     """The service asked for, else the one of this machine if it runs, else this process.
 
     Raises WrongUsage, or ModelError if the model cannot be had here.
@@ -101,7 +101,9 @@ def _numbers(option: str, text: str, counts: tuple[int, ...], form: str) -> list
     return [each for each in numbers if isinstance(each, int | float)]
 
 
-def _remote(url: str, api_key: str | None, wish: Wish, parameters: dict[str, Any]) -> "Service":
+def _remote(
+    url: str, api_key: str | None, wish: Wish, parameters: dict[str, Any]
+) -> "PictureService":
     from seg_pipeline.adapters.remote_service import RemoteService
 
     wanted = {
@@ -113,7 +115,9 @@ def _remote(url: str, api_key: str | None, wish: Wish, parameters: dict[str, Any
     return RemoteService(url, api_key, wanted)
 
 
-def _alone(wish: Wish, settings: Settings, parameters: dict[str, Any], say: Say) -> "Service":
+def _alone(
+    wish: Wish, settings: Settings, parameters: dict[str, Any], say: Say
+) -> "PictureService":
     from seg_pipeline.cli.download_progress import shown_progress
     from seg_pipeline.pipeline.alone import Alone
     from seg_pipeline.segmenters.weights.locate import find_weights

@@ -24,7 +24,7 @@ from seg_pipeline.jobs.heartbeats import (
 from seg_pipeline.jobs.leftovers import (
     Found,
     Part,
-    Place,
+    SearchPlace,
     note_round,
     places_of,
     read_round,
@@ -313,7 +313,7 @@ def _search(
 ) -> Found:
     """Searches for files and partitions of gone jobs, from where the last prune stopped."""
     places = places_of(stage_context.repository, now - ORPHAN_GRACE)
-    partitions = Place(
+    partitions = SearchPlace(
         _PARTITIONS, partial(_registered, instance), partial(_without_job, stage_context)
     )
     return search([*places, partitions], read_round(stage_context.store, now), limit, now)

@@ -8,7 +8,7 @@ from seg_pipeline.exports.label_map import label_map
 from seg_pipeline.exports.masks import grey_mask_entries
 from seg_pipeline.exports.pictures import OVERLAY, Export, ExportedPicture
 from seg_pipeline.exports.yolo import yolo_entries
-from seg_pipeline.exports.zip_pieces import Entry, zip_pieces
+from seg_pipeline.exports.zip_pieces import ZipEntry, zip_pieces
 
 _README = """Job {uuid}, segmented by {model}: {count} segments in a picture of {width} x {height}.
 
@@ -29,22 +29,22 @@ def archive(export: Export) -> Iterator[bytes]:
     return zip_pieces(_entries(export), export.picture.completed_at)
 
 
-def _entries(export: Export) -> Iterator[Entry]:
-    yield Entry("README.txt", [_readme(export.picture)])
-    yield Entry("result.json", [json.dumps(export.picture.answer, indent=2).encode()])
-    yield Entry("coco.json", coco_document(export))
+def _entries(export: Export) -> Iterator[ZipEntry]:
+    yield ZipEntry("README.txt", [_readme(export.picture)])
+    yield ZipEntry("result.json", [json.dumps(export.picture.answer, indent=2).encode()])
+    yield ZipEntry("coco.json", coco_document(export))
     yield from yolo_entries(export)
-    yield Entry("label_map.png", label_map(export), is_packed=True)
+    yield ZipEntry("label_map.png", label_map(export), is_packed=True)
     yield from grey_mask_entries(export)
     yield from _stored(export)
 
 
-def _stored(export: Export) -> Iterator[Entry]:
+def _stored(export: Export) -> Iterator[ZipEntry]:
     """The files that the job has already."""
     names = [OVERLAY, *(name for segment in export.picture.segments
                         for name in (segment.mask_name, segment.crop_name))]  # fmt: skip
     for name in names:
-        yield Entry(name, export.files.stream(name), is_packed=True)
+        yield ZipEntry(name, export.files.stream(name), is_packed=True)
 
 
 def _readme(picture: ExportedPicture) -> bytes:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_pipeline.exports.pictures import Export, ExportedSegment
-from seg_pipeline.exports.zip_pieces import Entry, zip_pieces
+from seg_pipeline.exports.zip_pieces import ZipEntry, zip_pieces
 from seg_pipeline.imaging.grey_png import grey_png
 from seg_pipeline.imaging.mask_rows import unpacked
 from seg_pipeline.imaging.pixels import strips
@@ -22,11 +22,11 @@ def grey_masks(export: Export) -> Iterator[bytes]:
     return zip_pieces(grey_mask_entries(export), export.picture.completed_at)
 
 
-def grey_mask_entries(export: Export) -> Iterator[Entry]:
+def grey_mask_entries(export: Export) -> Iterator[ZipEntry]:
     """The files of that ZIP."""
     for segment in export.picture.segments:
         name = f"masks/mask_{segment.segment_id:03d}.png"
-        yield Entry(name, _grey_mask(export, segment), is_packed=True)
+        yield ZipEntry(name, _grey_mask(export, segment), is_packed=True)
 
 
 def _grey_mask(export: Export, segment: ExportedSegment) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ import numpy as np
 from seg_pipeline.exports.categories import UNLABELLED, class_names
 from seg_pipeline.exports.pictures import ORIGINAL, Export, ExportedSegment
 from seg_pipeline.exports.rings import at_least_three, mask_line, segment_outlines
-from seg_pipeline.exports.zip_pieces import Entry, zip_pieces
+from seg_pipeline.exports.zip_pieces import ZipEntry, zip_pieces
 
 TOLERANCE = 1.0
 
@@ -18,12 +18,12 @@ def yolo_dataset(export: Export) -> Iterator[bytes]:
     return zip_pieces(yolo_entries(export), export.picture.completed_at)
 
 
-def yolo_entries(export: Export) -> Iterator[Entry]:
+def yolo_entries(export: Export) -> Iterator[ZipEntry]:
     """The files of that ZIP."""
     picture = export.picture
-    yield Entry("data.yaml", [_data_yaml(class_names(picture.labels) or [UNLABELLED])])
-    yield Entry(f"labels/{picture.uuid}.txt", label_lines(export))
-    yield Entry(f"images/{picture.file_name}", export.files.stream(ORIGINAL), is_packed=True)
+    yield ZipEntry("data.yaml", [_data_yaml(class_names(picture.labels) or [UNLABELLED])])
+    yield ZipEntry(f"labels/{picture.uuid}.txt", label_lines(export))
+    yield ZipEntry(f"images/{picture.file_name}", export.files.stream(ORIGINAL), is_packed=True)
 
 
 def label_lines(export: Export) -> Iterator[bytes]:

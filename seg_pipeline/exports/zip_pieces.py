@@ -8,7 +8,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 
 @dataclass(frozen=True)
-class Entry:
+class ZipEntry:
     """A file of a ZIP. `is_packed` says that compressing it would gain nothing."""
 
     name: str
@@ -36,7 +36,7 @@ class _Written(RawIOBase):
         return data
 
 
-def zip_pieces(entries: Iterable[Entry], written_at: datetime) -> Iterator[bytes]:
+def zip_pieces(entries: Iterable[ZipEntry], written_at: datetime) -> Iterator[bytes]:
     """The ZIP in pieces. The same entries and time give the same bytes."""
     written = _Written()
     with ZipFile(written, "w") as archive:
@@ -49,7 +49,7 @@ def zip_pieces(entries: Iterable[Entry], written_at: datetime) -> Iterator[bytes
     yield written.take()
 
 
-def _info(entry: Entry, written_at: datetime) -> ZipInfo:
+def _info(entry: ZipEntry, written_at: datetime) -> ZipInfo:
     info = ZipInfo(entry.name, date_time=written_at.timetuple()[:6])
     info.compress_type = ZIP_STORED if entry.is_packed else ZIP_DEFLATED
     info.external_attr = 0o644 << 16

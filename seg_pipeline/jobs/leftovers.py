@@ -20,7 +20,7 @@ Part = tuple[Sequence[str], str | None]
 
 
 @dataclass(frozen=True)
-class Place:
+class SearchPlace:
     """Where to search.
 
     `part(cursor, limit)` gives names in an order that stays; without a cursor, from the first on.
@@ -52,7 +52,7 @@ class Found:
     next: SearchRound
 
 
-def search(places: Sequence[Place], begun: SearchRound, limit: int, now: datetime) -> Found:
+def search(places: Sequence[SearchPlace], begun: SearchRound, limit: int, now: datetime) -> Found:
     """Looks at the next `limit` names; fewer where the round ends with them."""
     found: dict[str, list[str]] = {place.name: [] for place in places}
     left, cursor = limit, begun.cursor
@@ -69,13 +69,13 @@ def search(places: Sequence[Place], begun: SearchRound, limit: int, now: datetim
     return Found(found, limit - left, SearchRound(now, former_ended_at=now))
 
 
-def _rest(places: Sequence[Place], begun: SearchRound) -> Sequence[Place]:
+def _rest(places: Sequence[SearchPlace], begun: SearchRound) -> Sequence[SearchPlace]:
     """The places from the round's on; all of them if its place is unknown."""
     names = [place.name for place in places]
     return places[names.index(begun.place) if begun.place in names else 0 :]
 
 
-def places_of(repository: JobRepository, older_than: datetime) -> list[Place]:
+def places_of(repository: JobRepository, older_than: datetime) -> list[SearchPlace]:
     """Jobs' files, and the markers of their ends; those touched since `older_than` are left."""
 
     def orphans(uuids: Sequence[str]) -> list[str]:
@@ -85,8 +85,11 @@ def places_of(repository: JobRepository, older_than: datetime) -> list[Place]:
 
     done = [keys.done(outcome, "") for outcome in (JobStatus.COMPLETED, JobStatus.FAILED)]
     return [
-        Place(keys.ASSETS, partial(_folders, repository.store), orphans),
-        *(Place(prefix, partial(_names, repository.store, prefix), orphans) for prefix in done),
+        SearchPlace(keys.ASSETS, partial(_folders, repository.store), orphans),
+        *(
+            SearchPlace(prefix, partial(_names, repository.store, prefix), orphans)
+            for prefix in done
+        ),
     ]
 
 

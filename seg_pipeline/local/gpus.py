@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Claim:
+class GpuClaim:
     """A claimed GPU, as CUDA_VISIBLE_DEVICES names it, until the file is closed."""
 
     gpu: str
@@ -88,7 +88,7 @@ def _lines(command: Sequence[str]) -> list[str]:
     return answer.stdout.splitlines()
 
 
-def claim_gpu(device: str, folder: Path) -> Claim | None:
+def claim_gpu(device: str, folder: Path) -> GpuClaim | None:
     """Claims one of several GPUs; None where there is no choice. Raises OSError."""
     gpus = usable_gpus(device)
     if len(gpus) < 2:
@@ -102,11 +102,11 @@ def claim_gpu(device: str, folder: Path) -> Claim | None:
             except BlockingIOError:
                 file.close()
             else:
-                return Claim(gpu, file)
+                return GpuClaim(gpu, file)
     return None
 
 
-def take_gpu(device: str, folder: Path) -> Claim | None:
+def take_gpu(device: str, folder: Path) -> GpuClaim | None:
     """Claims a GPU and hides the others from this process, which must not have used CUDA yet.
 
     Where nothing can be claimed, CUDA takes its first.

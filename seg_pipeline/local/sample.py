@@ -35,7 +35,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Sample:
+class SegmentedSample:
     """A segmented sample: its job's document and the seconds from request to answer."""
 
     document: dict[str, Any]
@@ -80,7 +80,7 @@ def ask(method: str, url: str, body: bytes | None = None, headers: Mapping[str, 
 
 def send_sample(
     base_url: str, picture: Path, api_key: str | None = None, uuid: str | None = None
-) -> Sample:
+) -> SegmentedSample:
     """POSTs the picture to /segment and waits until its job is finished.
 
     Raises SampleFailed, or its kind ApiAway. Sent again with the same uuid, it is the same job. A
@@ -101,7 +101,7 @@ def send_sample(
         raise ApiAway(
             f"the API at {base_url} did not answer: {error or type(error).__name__}."
         ) from error
-    return Sample(_document(answer), time.monotonic() - began)
+    return SegmentedSample(_document(answer), time.monotonic() - began)
 
 
 def abridged(document: Any, keep: int = 1) -> Any:

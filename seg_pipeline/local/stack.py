@@ -31,8 +31,8 @@ from seg_pipeline.local.processes import (
 )
 from seg_pipeline.local.sample import (
     ApiAway,
-    Sample,
     SampleFailed,
+    SegmentedSample,
     abridged,
     ask,
     sample_picture,
@@ -323,7 +323,7 @@ def try_sample(settings: Settings, supervisor: Supervisor, say: Say) -> None:
         say(f"The sample failed: {error}")
 
 
-def show_sample(settings: Settings, supervisor: Supervisor, say: Say) -> Sample:
+def show_sample(settings: Settings, supervisor: Supervisor, say: Say) -> SegmentedSample:
     """Sends the sample, prints its answer, and sends it again to time the warm model."""
     picture = sample_picture(settings.model)
     sample = _send(settings, picture, supervisor)
@@ -341,7 +341,7 @@ def show_sample(settings: Settings, supervisor: Supervisor, say: Say) -> Sample:
     return sample
 
 
-def check_found(sample: Sample) -> None:
+def check_found(sample: SegmentedSample) -> None:
     """Raises SupervisorError if the sample has no segments."""
     if not sample.found:
         raise SupervisorError("nothing was found in the sample.")
@@ -357,7 +357,7 @@ def _essence(document: Mapping[str, Any]) -> str:
     return re.sub(r"\{[^{}\[\]]+\}", lambda innermost: " ".join(innermost[0].split()), text)
 
 
-def _send(settings: Settings, picture: Path, supervisor: Supervisor) -> Sample:
+def _send(settings: Settings, picture: Path, supervisor: Supervisor) -> SegmentedSample:
     """Sends the sample from a thread, so that the processes are supervised meanwhile.
 
     Sends it once more whenever the API was ended. Raises SampleFailed.
@@ -365,21 +365,23 @@ def _send(settings: Settings, picture: Path, supervisor: Supervisor) -> Sample:
     keys = settings.api_keys.get_secret_value().split(",") if settings.api_keys else [None]
     uuid, give_up_at = f"sample-{secrets.token_hex(8)}", time.monotonic() + SAMPLE_SECONDS
     while True:
-        outcome: list[Sample | SampleFailed] = []
+        outcome: list[SegmentedSample | SampleFailed] = []
         _in_background(
             partial(
                 _try_into, outcome, lambda: send_sample(base_url(settings), picture, keys[0], uuid)
             )
         )
         supervisor.run_until(partial(bool, outcome))
-        if isinstance(outcome[0], Sample):
+        if isinstance(outcome[0], SegmentedSample):
             return outcome[0]
         if not isinstance(outcome[0], ApiAway) or time.monotonic() > give_up_at:
             raise outcome[0]
         supervisor.wait_until_ready()
 
 
-def _try_into(outcome: list[Sample | SampleFailed], send: Callable[[], Sample]) -> None:
+def _try_into(
+    outcome: list[SegmentedSample | SampleFailed], send: Callable[[], SegmentedSample]
+) -> None:
     try:
         outcome.append(send())
     except SampleFailed as error:

@@ -19,7 +19,7 @@ LISTED = 20_000
 
 
 @dataclass(frozen=True)
-class Waiting:
+class Backlog:
     """How many of a kind wait, and for how long the first one has."""
 
     count: int = 0
@@ -54,12 +54,12 @@ class ServiceState:
     """
 
     at: datetime
-    waiting: Waiting
-    in_flight: Waiting
+    waiting: Backlog
+    in_flight: Backlog
     processing: int
     workers: int
     runs_in_hand: int
-    callbacks_due: Waiting
+    callbacks_due: Backlog
     parked_messages: int
     parked_callbacks: int
     app_server: AppServerState
@@ -136,19 +136,19 @@ def read_prune_state(store: Store) -> PruneState | None:
     return load(store, PruneState, keys.PRUNE_STATE)
 
 
-def _waiting(infos: Sequence[ObjectInfo], now: datetime) -> Waiting:
+def _waiting(infos: Sequence[ObjectInfo], now: datetime) -> Backlog:
     if not infos:
-        return Waiting()
+        return Backlog()
     first = min(info.last_modified for info in infos)
-    return Waiting(len(infos), max(0.0, (now - first).total_seconds()))
+    return Backlog(len(infos), max(0.0, (now - first).total_seconds()))
 
 
-def _due(infos: Sequence[ObjectInfo], now: datetime) -> Waiting:
+def _due(infos: Sequence[ObjectInfo], now: datetime) -> Backlog:
     """Deliveries that are due. A marker's name begins with the microsecond of its due time."""
     moment = now.timestamp()
     names = (info.key.removeprefix(keys.OUTBOX).partition("-")[0] for info in infos)
     due = [at for name in names if name.isdecimal() and (at := int(name) / 1e6) <= moment]
-    return Waiting(len(due), moment - min(due)) if due else Waiting()
+    return Backlog(len(due), moment - min(due)) if due else Backlog()
 
 
 def _jobs_in_hand(workers: Sequence[WorkerHeartbeat]) -> int:

@@ -41,7 +41,7 @@ from seg_pipeline.jobs.heartbeats import (
     remove_beat,
     write_beat,
 )
-from seg_pipeline.local.gpus import Claim, take_gpu
+from seg_pipeline.local.gpus import GpuClaim, take_gpu
 from seg_pipeline.runtime.allocator import keep_freed_memory
 from seg_pipeline.runtime.celery_app import EXECUTE_RUN_TASK, make_celery
 from seg_pipeline.runtime.dagster_home import make_dagster_home_ready
@@ -187,7 +187,7 @@ class PoolChild:
     """What the executing process keeps from run to run."""
 
     unbegun_runs = 0
-    gpu: Claim | None = None
+    gpu: GpuClaim | None = None
     """Held for the life of the process."""
 
     @cached_property

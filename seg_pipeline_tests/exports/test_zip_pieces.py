@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from io import BytesIO
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
-from seg_pipeline.exports.zip_pieces import Entry, zip_pieces
+from seg_pipeline.exports.zip_pieces import ZipEntry, zip_pieces
 from seg_pipeline_tests.builders import NOON
 
 
-def entries() -> Iterator[Entry]:
-    yield Entry("a/text.txt", [b"one " * 1000, b"two"])
-    yield Entry("b.png", [b"\x89PNG"], is_packed=True)
-    yield Entry("empty.txt", [])
+def entries() -> Iterator[ZipEntry]:
+    yield ZipEntry("a/text.txt", [b"one " * 1000, b"two"])
+    yield ZipEntry("b.png", [b"\x89PNG"], is_packed=True)
+    yield ZipEntry("empty.txt", [])
 
 
 def test_every_entry_comes_back_with_its_name_and_time() -> None:
@@ -31,7 +31,7 @@ def test_the_same_entries_give_the_same_bytes() -> None:
 def test_an_entry_is_on_its_way_before_the_next_is_made() -> None:
     made: list[str] = []
 
-    def noted() -> Iterator[Entry]:
+    def noted() -> Iterator[ZipEntry]:
         for entry in entries():
             made.append(entry.name)
             yield entry

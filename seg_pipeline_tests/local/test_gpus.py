@@ -12,7 +12,7 @@ import pytest
 
 from seg_pipeline.local import gpus as of_this_machine
 from seg_pipeline.local import stack
-from seg_pipeline.local.gpus import Claim, claim_gpu, take_gpu, usable_gpus
+from seg_pipeline.local.gpus import GpuClaim, claim_gpu, take_gpu, usable_gpus
 from seg_pipeline.local.stack import with_workers_for_gpus
 from seg_pipeline.settings import Settings
 
@@ -50,7 +50,7 @@ def claims() -> Iterator[ExitStack]:
         yield stack
 
 
-def claimed(claims: ExitStack, claim: Claim | None) -> str | None:
+def claimed(claims: ExitStack, claim: GpuClaim | None) -> str | None:
     return claim.gpu if claim and claims.enter_context(claim.file) else None
 
 

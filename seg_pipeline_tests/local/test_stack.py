@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pydantic_settings import SettingsConfigDict
 
-from seg_pipeline.local.sample import BUNDLED, Sample, abridged, ask, sample_picture
+from seg_pipeline.local.sample import BUNDLED, SegmentedSample, abridged, ask, sample_picture
 from seg_pipeline.local.stack import check_ports, check_store, only_one, with_demo_models
 from seg_pipeline.local.supervisor import SupervisorError
 from seg_pipeline.settings import Settings
@@ -250,8 +250,8 @@ def test_long_lists_of_an_answer_are_cut_for_the_terminal() -> None:
 
 
 def test_an_answer_counts_its_segments() -> None:
-    assert Sample({"segments": [{}, {}]}, seconds=1).found == 2
-    assert Sample({"status": "completed"}, seconds=1).found == 0
+    assert SegmentedSample({"segments": [{}, {}]}, seconds=1).found == 2
+    assert SegmentedSample({"status": "completed"}, seconds=1).found == 0
 
 
 class _WithoutEnvironment(Settings):
