@@ -19,7 +19,7 @@ LISTED = 20_000
 
 
 @dataclass(frozen=True)
-class Backlog:
+class QueueState:
     """How many of a kind wait, and for how long the first one has."""
 
     count: int = 0
@@ -54,12 +54,12 @@ class ServiceState:
     """
 
     at: datetime
-    waiting: Backlog
-    in_flight: Backlog
+    waiting: QueueState
+    in_flight: QueueState
     processing: int
     workers: int
     runs_in_hand: int
-    callbacks_due: Backlog
+    callbacks_due: QueueState
     parked_messages: int
     parked_callbacks: int
     app_server: AppServerState
@@ -136,19 +136,19 @@ def read_prune_state(store: Store) -> PruneState | None:
     return load(store, PruneState, keys.PRUNE_STATE)
 
 
-def _waiting(infos: Sequence[ObjectInfo], now: datetime) -> Backlog:
+def _waiting(infos: Sequence[ObjectInfo], now: datetime) -> QueueState:
     if not infos:
-        return Backlog()
+        return QueueState()
     first = min(info.last_modified for info in infos)
-    return Backlog(len(infos), max(0.0, (now - first).total_seconds()))
+    return QueueState(len(infos), max(0.0, (now - first).total_seconds()))
 
 
-def _due(infos: Sequence[ObjectInfo], now: datetime) -> Backlog:
+def _due(infos: Sequence[ObjectInfo], now: datetime) -> QueueState:
     """Deliveries that are due. A marker's name begins with the microsecond of its due time."""
     moment = now.timestamp()
     names = (info.key.removeprefix(keys.OUTBOX).partition("-")[0] for info in infos)
     due = [at for name in names if name.isdecimal() and (at := int(name) / 1e6) <= moment]
-    return Backlog(len(due), moment - min(due)) if due else Backlog()
+    return QueueState(len(due), moment - min(due)) if due else QueueState()
 
 
 def _jobs_in_hand(workers: Sequence[WorkerHeartbeat]) -> int:

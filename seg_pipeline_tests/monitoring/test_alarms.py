@@ -18,8 +18,8 @@ from seg_pipeline.monitoring.alarms import (
 )
 from seg_pipeline.monitoring.service_state import (
     AppServerState,
-    Backlog,
     PruneState,
+    QueueState,
     ServiceState,
     read_service_state,
 )
@@ -53,8 +53,8 @@ def test_a_quiet_service_has_no_alarm(settings: Settings) -> None:
         ({"parked_messages": 1}, "nothing_parked"),
         ({"parked_callbacks": 1}, "nothing_parked"),
         ({"app_server": AppServerState(NOON, "it hangs")}, "app_server_answers"),
-        ({"waiting": Backlog(1, 601)}, "oldest_job_is_young"),
-        ({"in_flight": Backlog(1, 601)}, "oldest_job_is_young"),
+        ({"waiting": QueueState(1, 601)}, "oldest_job_is_young"),
+        ({"in_flight": QueueState(1, 601)}, "oldest_job_is_young"),
         ({"prune": PruneState(NOON - PRUNE_LATE_AFTER - timedelta(seconds=1))}, "prune_is_on_time"),
         ({"prune": PruneState(NOON, failures=1)}, "prune_is_on_time"),
         ({"drain": Drain(NOON, NOON + timedelta(minutes=1))}, "not_drained"),
@@ -68,7 +68,11 @@ def test_each_trouble_has_its_alarm(
 
 @pytest.mark.parametrize(
     "well",
-    [{"waiting": Backlog(9, 600)}, {"prune": PruneState(NOON - PRUNE_LATE_AFTER)}, {"workers": 0}],
+    [
+        {"waiting": QueueState(9, 600)},
+        {"prune": PruneState(NOON - PRUNE_LATE_AFTER)},
+        {"workers": 0},
+    ],
 )
 def test_what_is_within_its_limit_is_no_alarm(well: dict[str, Any], settings: Settings) -> None:
     assert failing(replace(QUIET, **well), settings) == []
