@@ -195,6 +195,26 @@ def test_a_process_that_is_killed_at_any_write_loses_no_delivery() -> None:
     raise AssertionError("it never came to its end")
 
 
+def test_a_process_that_is_killed_while_it_tells_of_a_batch_loses_no_delivery() -> None:
+    for lives in range(40):
+        store, clock = ObjectStore.in_memory(), Clock()
+        healthy, dying = JobRepository(store), UnreliableStore(store, lives)
+        with app_server() as server:
+            accept_batch(healthy, 1, webhook=server.url)
+            healthy.batch_work.advance(10, clock())
+            finish_waiting(healthy)
+            healthy.batch_work.advance(10, clock())
+            clock.catch_up()
+            with suppress(Killed):
+                _tell_in_this_thread(dying, clock, server)
+            if dying.lives:
+                return
+            _tell_in_this_thread(store, clock, server)
+        assert state_of(healthy, keys.batch_webhook("summer")) is DeliveryState.DELIVERED, lives
+        assert store.list(keys.WEBHOOKS) == [], lives
+    raise AssertionError("it never came to its end")
+
+
 def _finish(repository: JobRepository, clock: Clock) -> None:
     expires_at = datetime.now(UTC) + timedelta(hours=1)
     repository.results.finish(make_result(expires_at=expires_at), keep_earlier=True)

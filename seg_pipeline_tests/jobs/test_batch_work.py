@@ -162,10 +162,11 @@ def test_news_of_a_batch_that_is_gone_is_dropped(repository: JobRepository) -> N
 
 
 def test_work_killed_at_any_write_loses_and_doubles_nothing(store: Store) -> None:
-    """The next process goes on; in the end each entry has one job, and all are counted."""
+    """The next process goes on; in the end each entry has one job, all are counted, and all who are
+    to be told will be."""
     healthy = JobRepository(store)
-    for lives in range(40):
-        batch = accept_batch(healthy)
+    for lives in range(60):
+        batch = accept_batch(healthy, callback=True, webhook="https://hooks.example.com/")
         dying = JobRepository(UnreliableStore(store, lives))
         try:
             advance(dying)
@@ -183,6 +184,12 @@ def test_work_killed_at_any_write_loses_and_doubles_nothing(store: Store) -> Non
         assert progress.states == "cfc", f"killed before write {lives}"
         assert news(healthy) == [], f"killed before write {lives}"
         assert len(store.list_folders(keys.ASSETS)) == 3
+        for queue, name in (
+            (keys.OUTBOX, keys.told_batch(ID)),
+            (*healthy.outbox.webhook_queues(), keys.batch_webhook(ID)),
+        ):
+            waiting = healthy.outbox.waiting(NOON + MINUTE, 10, queue)
+            assert {each.uuid for each in waiting} == {name}, f"killed before write {lives}"
         healthy.batches.delete(batch)
         if is_over:
             return
