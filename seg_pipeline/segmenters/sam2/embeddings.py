@@ -11,6 +11,7 @@ import time
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ from seg_pipeline.segmenters.kept_files import prune_folder
 
 MEMORY_BYTES = 64 * 2**20
 """The most bytes of embeddings in a model's memory: four pictures of a published SAM-2."""
+
+KEY_PARTS = 4
+"""Of a picture, each with a digest of its own. The same everywhere, as is the key."""
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SUFFIX = ".npz"
@@ -54,10 +58,20 @@ class Embedding:
 
 
 def embedding_key(image: RgbImage, *made_by: str) -> str:
-    """The name of a picture's embedding: SHA-256 of its pixels and of what computes it."""
+    """The name of a picture's embedding: SHA-256 of its pixels and of what computes it.
+
+    Of a large picture that is most of a further prompt's time. So its parts go side by side.
+    """
     digest = hashlib.sha256(repr((image.shape, made_by)).encode())
-    digest.update(np.ascontiguousarray(image).data)
+    parts = np.array_split(np.ascontiguousarray(image).reshape(-1), KEY_PARTS)
+    with ThreadPoolExecutor(KEY_PARTS, "digest") as pool:
+        for part in pool.map(_digest, parts):
+            digest.update(part)
     return digest.hexdigest()
+
+
+def _digest(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+    return hashlib.sha256(pixels.data).digest()
 
 
 class EmbeddingFolder:
