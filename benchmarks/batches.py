@@ -1,4 +1,5 @@
-"""A batch against as many single jobs, a lone picture beside a batch, and the status of a batch.
+"""A batch against as many single jobs, a lone picture beside a batch and beside messages, and the
+status of a batch.
 
 All pictures are fetched from a host on this machine.
 """
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +21,7 @@ from benchmarks.bursts import SENDERS, send_one
 from benchmarks.options import Options
 from benchmarks.pictures import write_scenes
 from benchmarks.progress import say
+from benchmarks.queueing import ANY_KEYS, send_messages, sqs_client, sqs_stand_in
 from benchmarks.running_stack import RunningStack, running_stack
 from benchmarks.tables import Row, row_of
 from seg_pipeline_tests.serving import serving
@@ -45,29 +48,53 @@ def measure(options: Options) -> list[Row]:
     """Jobs and batches in turn, then lone pictures without and beside a batch, then the status."""
     pictures = write_scenes(options.folder / "pictures", 20)
     count, rounds = options.scaled(JOBS, QUICK_JOBS), options.scaled(options.rounds, 2)
-    with _host([path.read_bytes() for path in pictures]) as host:
+    with (
+        _host([path.read_bytes() for path in pictures]) as host,
+        _service(options) as (stack, sqs),
+        httpx.Client(base_url=stack.url, timeout=60) as client,
+    ):
+        _single(client, stack, _addresses(host, 16))  # loads the model
+        sides = [_round(client, stack, host, count) for _ in range(rounds)]
+        lone = {"quiet": _lone(client, pictures)}
+        large = _create(client, _addresses(host, LARGE))
+        time.sleep(5)  # the first portions are under way
+        lone[f"a batch of {LARGE} under way"] = _lone(client, pictures)
+        of_large = _status_milliseconds(client, large)
+        client.delete(f"/batches/{large}").raise_for_status()
+        small = _create(client, _addresses(host, SMALL))
+        of_small = _status_milliseconds(client, small)
+        _until(lambda: _status(client, large)["completed_at"], time.perf_counter())
+        send_messages(*sqs, _addresses(host, LARGE), _uuids(LARGE))
+        time.sleep(5)
+        lone[f"{LARGE} messages in the queue"] = _lone(client, pictures)
+    return _rows(count, sides, lone, (of_small, of_large))
+
+
+def _lone(client: httpx.Client, pictures: list[Path]) -> list[float]:
+    """Seconds of each upload; they come at moments of a run that have nothing in common."""
+    taken = []
+    for turn in range(LONE):
+        taken.append(send_one(client, pictures[turn])[0])
+        time.sleep(0.7)
+    return taken
+
+
+@contextmanager
+def _service(options: Options) -> Iterator[tuple[RunningStack, tuple[Any, str]]]:
+    """The service, and a queue that it takes messages from: a client and its address."""
+    with sqs_stand_in() as (endpoint, _):
+        queue = sqs_client(endpoint)
+        url = queue.create_queue(QueueName="jobs")["QueueUrl"]
+        settings = {"sqs_queue_url": url, "sqs_endpoint_url": endpoint, **ANY_KEYS}
         folder = options.folder / "stack"
-        with (
-            running_stack(folder, options.model, allow_private_urls=True) as stack,
-            httpx.Client(base_url=stack.url, timeout=60) as client,
-        ):
-            _single(client, stack, _addresses(host, 16))  # loads the model
-            sides = [_round(client, stack, host, count) for _ in range(rounds)]
-            quiet = [send_one(client, pictures[turn])[0] for turn in range(LONE)]
-            large = _create(client, _addresses(host, LARGE))
-            time.sleep(5)  # the first portions are under way
-            beside = [send_one(client, pictures[turn])[0] for turn in range(LONE)]
-            of_large = _status_milliseconds(client, large)
-            client.delete(f"/batches/{large}").raise_for_status()
-            small = _create(client, _addresses(host, SMALL))
-            of_small = _status_milliseconds(client, small)
-    return _rows(count, sides, (quiet, beside), (of_small, of_large))
+        with running_stack(folder, options.model, allow_private_urls=True, **settings) as stack:
+            yield stack, (queue, url)
 
 
 def _rows(
     count: int,
     sides: list[tuple[Side, Side]],
-    lone: tuple[list[float], list[float]],
+    lone: dict[str, list[float]],
     status: tuple[list[float], list[float]],
 ) -> list[Row]:
     note = ", ".join(f"{single.seconds:.1f} and {batch.seconds:.1f} s" for single, batch in sides)
@@ -78,11 +105,21 @@ def _rows(
     return [
         row_of(figure, quicker, "", "0.9", note),
         row_of("its CPU over theirs, of all processes", dearer, "", "1.1"),
-        row_of("a lone upload, quiet", lone[0], "s"),
-        row_of(f"a lone upload, a batch of {LARGE} under way", lone[1], "s"),
+        *_rows_of_lone(lone),
         row_of(f"the status of a batch of {SMALL}", status[0], "ms"),
         row_of(f"the status of a batch of {LARGE}", status[1], "ms"),
-        Row("the second over the first", f"{slower:.2f}", "medians", "about 1"),
+        Row("the last over the one before", f"{slower:.2f}", "medians", "about 1"),
+    ]
+
+
+def _rows_of_lone(lone: dict[str, list[float]]) -> list[Row]:
+    quiet, *beside = (statistics.median(seconds) for seconds in lone.values())
+    ratios = ", ".join(f"{seconds / quiet:.2f}" for seconds in beside)
+    return [
+        *(row_of(f"a lone upload, {what}", seconds, "s") for what, seconds in lone.items()),
+        Row(
+            "the second and the third over the first", ratios, "medians", "2, and a picture's time"
+        ),
     ]
 
 
@@ -145,6 +182,11 @@ def _until(happened: Any, begin: float) -> None:
         if time.perf_counter() - begin > GIVE_UP_SECONDS:
             raise SystemExit("the pictures were not worked off in time")
         time.sleep(0.05)
+
+
+def _uuids(count: int) -> list[str]:
+    name = secrets.token_hex(4)
+    return [f"{name}-{index}" for index in range(count)]
 
 
 def _addresses(host: str, count: int) -> list[str]:

@@ -70,14 +70,14 @@ def measure(options: Options) -> Findings:
     folder = options.folder / "pictures"
     names = [path.name for path in write_scenes(folder, DIFFERENT)]
     rounds: dict[int, list[Round]] = {}
-    with _moto() as (endpoint, moto), _pictures(folder) as pictures, _app_server() as server:
-        queue = _client(endpoint)
+    with sqs_stand_in() as (endpoint, moto), _pictures(folder) as pictures, _app_server() as server:
+        queue = sqs_client(endpoint)
         url = queue.create_queue(QueueName="jobs")["QueueUrl"]
         settings = {"sqs_queue_url": url, "sqs_endpoint_url": endpoint,
                     "app_server_url": server.url,
                     "allow_private_urls": True, **ANY_KEYS}  # fmt: skip
         with running_stack(options.folder / "stack", options.model, **settings):
-            send = partial(_send, queue, url, [f"{pictures}/{name}" for name in names])
+            send = partial(send_messages, queue, url, [f"{pictures}/{name}" for name in names])
             _round(send, server, moto, 8)
             for jobs, times in (QUICK_ROUNDS if options.quick else ROUNDS).items():
                 rounds[jobs] = [_round(send, server, moto, jobs) for _ in range(times)]
@@ -131,7 +131,9 @@ def _round(send: Any, server: AppServer, moto: psutil.Process, jobs: int) -> Rou
     return Round(latencies, seconds, (_cpu_seconds(moto) - cpu_before) / seconds)
 
 
-def _send(queue: Any, url: str, pictures: Sequence[str], uuids: Sequence[str]) -> dict[str, float]:
+def send_messages(
+    queue: Any, url: str, pictures: Sequence[str], uuids: Sequence[str]
+) -> dict[str, float]:
     """Sends a message for each, ten a call; when each was sent."""
     sent = {}
     bodies = [
@@ -148,7 +150,7 @@ def _send(queue: Any, url: str, pictures: Sequence[str], uuids: Sequence[str]) -
     return sent
 
 
-def _client(endpoint: str) -> Any:
+def sqs_client(endpoint: str) -> Any:
     keys = {"aws_access_key_id": "any", "aws_secret_access_key": "any"}
     return boto3.client("sqs", endpoint_url=endpoint, region_name=REGION, **keys)
 
@@ -158,7 +160,7 @@ def _cpu_seconds(process: psutil.Process) -> float:
 
 
 @contextmanager
-def _moto() -> Iterator[tuple[str, psutil.Process]]:
+def sqs_stand_in() -> Iterator[tuple[str, psutil.Process]]:
     """A stand-in for SQS: its address and its process."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
