@@ -31,6 +31,7 @@ service_asset = dg.AssetSpec(
     SERVICE,
     group_name="upkeep",
     owners=[OPERATORS],
+    kinds={"python"},
     description="The service as a whole; its checks are the alarms (docs/operating.md).",
 )
 

@@ -7,12 +7,14 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from seg_pipeline.defs.alarms import service_asset
 from seg_pipeline.defs.asset_specs import ARRIVALS
 from seg_pipeline.defs.assets import CALLBACK, STAGES, segmentation_assets
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from seg_pipeline.defs.pruning import pruned
 from seg_pipeline.defs.resources import PassedJobs
+from seg_pipeline.defs.result_checks import audited_asset
 from seg_pipeline.defs.run_config import run_config_for
 from seg_pipeline.domain import Lane, Parameters, RgbImage, Segment
 from seg_pipeline.errors import FetchGivenUp, ModelOutOfMemory
@@ -162,7 +164,10 @@ def test_a_result_shows_the_picture_first_then_its_segments_and_when_it_expires(
 
 
 def test_every_asset_has_a_description_an_owner_and_a_kind_of_its_own() -> None:
-    specs = [*segmentation_assets.specs, *ARRIVALS]
+    specs = [
+        *(*segmentation_assets.specs, *ARRIVALS, *pruned.specs),
+        *(service_asset, audited_asset),
+    ]
     assert len({spec.description for spec in specs}) == len(specs)
     assert all(spec.description and spec.owners and spec.kinds for spec in specs)
 
