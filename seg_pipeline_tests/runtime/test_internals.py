@@ -103,6 +103,7 @@ IMPORTED = {
     "dagster._core.utils: make_new_backfill_id",
     "dagster._core.workspace.context: IWorkspaceProcessContext",
     "dagster._daemon.cli: run_command",
+    "dagster._daemon: controller",
     "dagster._daemon: sensor",
     "dagster._serdes: ConfigurableClass",
     "dagster._serdes: ConfigurableClassData",
