@@ -157,7 +157,7 @@ def test_probes_answer_while_every_thread_waits_for_the_store(
             method = getattr(api_store, name)
             if name != "create":
                 return method
-            return lambda *args: go_on.wait(60) and method(*args)
+            return lambda *args, **named: go_on.wait(60) and method(*args, **named)
 
     client = serve(Stuck(), wait_seconds=0)
     posts = [
