@@ -20,9 +20,6 @@ from seg_pipeline_tests.app_servers import app_server
 from seg_pipeline_tests.builders import waiting_uuids
 from seg_pipeline_tests.conftest import make_settings
 
-WRITTEN_BY_AN_OLDER_VERSION = json.loads(
-    (Path(__file__).parent / "store_without_format.json").read_text()
-)
 SOON_AFTER = datetime(2026, 11, 26, 15, 0, tzinfo=UTC)
 STATUSES = {
     "waiting-upload": "queued",
@@ -36,13 +33,19 @@ STATUSES = {
 }
 
 
+def read_older_store() -> dict[str, bytes]:
+    """The files that the older version left, by their keys."""
+    files = json.loads((Path(__file__).parent / "store_without_format.json").read_text())
+    return {
+        key: content.encode() if isinstance(content, str) else base64.b64decode(content["base64"])
+        for key, content in files.items()
+    }
+
+
 @pytest.fixture
 def old_store(store: Store) -> Store:
-    for key, content in WRITTEN_BY_AN_OLDER_VERSION.items():
-        store.put(
-            key,
-            content.encode() if isinstance(content, str) else base64.b64decode(content["base64"]),
-        )
+    for key, content in read_older_store().items():
+        store.put(key, content)
     return store
 
 
