@@ -12,7 +12,7 @@ from seg_pipeline.store.serialization import load, write
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _GivingWay:
     run_ids: tuple[str, ...] = ()
 
 
@@ -23,8 +23,8 @@ def ask_to_give_way(store: Store, run_ids: Collection[str], under_way: Collectio
     before = _read(store).run_ids
     if set(run_ids) <= set(before):
         return
-    asked = {*run_ids, *(set(before) & set(under_way))}
-    store.put(keys.GIVE_WAY_STATE, write(_Asked(tuple(sorted(asked)))))
+    giving_way = {*run_ids, *(set(before) & set(under_way))}
+    store.put(keys.GIVE_WAY_STATE, write(_GivingWay(tuple(sorted(giving_way)))))
 
 
 def is_to_give_way(store: Store, run_id: str) -> bool:
@@ -32,5 +32,5 @@ def is_to_give_way(store: Store, run_id: str) -> bool:
     return run_id in _read(store).run_ids
 
 
-def _read(store: Store) -> _Asked:
-    return load(store, _Asked, keys.GIVE_WAY_STATE) or _Asked()
+def _read(store: Store) -> _GivingWay:
+    return load(store, _GivingWay, keys.GIVE_WAY_STATE) or _GivingWay()
