@@ -27,7 +27,7 @@ run-servers: env ## The same on real servers of this machine, as in production: 
 demo-queue: env ## Send a job through a local queue and bucket, and print the PATCH that the app server gets.
 	@.venv/bin/python scripts/demo_queue.py $(ARGS)
 
-check: lint ## Check style, types and imports, and run the tests that start no process: a minute or so on two free cores.
+check: lint ## Check style, types and imports, and run the tests that start no process: 75 s on two free cores.
 	@.venv/bin/python -m pytest -q -n auto --maxprocesses 4 -m "not slow and not process" \
 		--hypothesis-profile quick $(ARGS)
 

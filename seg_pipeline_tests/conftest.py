@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import re
 import secrets
 from collections.abc import Generator, Iterator
@@ -178,6 +179,12 @@ def scope(nodeid: str, text: str) -> str:
 @cache
 def _text(file: Path) -> str:
     return file.read_text(encoding="utf-8")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Half as many processes again as there are cores for the quick tests, some of which wait; else
+    as xdist chooses."""
+    return (os.cpu_count() or 1) * 3 // 2 if "not slow" in config.option.markexpr else None
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedServices | None:
