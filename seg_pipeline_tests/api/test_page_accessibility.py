@@ -139,8 +139,8 @@ def test_the_keyboard_alone_leads_from_a_picture_to_its_files(
     with FakeWorker(api_store, LARGE, SMALL):
         opened(page, serve)
         expect(page.locator("#model")).to_have_value("demo-yolo")
-        tab_to(page, "file")
-        with page.expect_file_chooser() as chooser:
+        with page.expect_file_chooser() as chooser:  # the browser asks us from here on
+            tab_to(page, "file")
             page.keyboard.press("Enter")
         chooser.value.set_files([PICTURE])
         page.wait_for_selector("body[data-view=done][data-masks]")

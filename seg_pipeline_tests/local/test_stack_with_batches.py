@@ -120,8 +120,9 @@ def test_a_batch_outlives_every_process_and_what_failed_runs_again_from_dagster(
         look_at_the_end(here)
         here.host.missing.clear()
         here.launch("rerun_batch", "rerun_failed_of_batch", {"batch": "summer", "dry_run": False})
-        here.stack.wait_for(lambda: len(here.told.told) == 2, "telling of the new end")
-        assert here.told.told[1].document["completed"] == TOTAL
+        here.stack.wait_for(
+            lambda: here.told.told[-1].document["completed"] == TOTAL, "telling of the new end"
+        )
         assert here.batch()["counts"]["completed"] == TOTAL
         assert names_in_coco(here, tmp_path / "coco.json") == addresses
 
@@ -137,13 +138,16 @@ def kill_all_in_turn(here: World) -> None:
 
 
 def look_at_the_end(here: World) -> None:
-    """Each picture has one job, all are counted, and the app server was told once."""
+    """Each picture has one job, all are counted, and the app server was told of one end.
+
+    It hears of it twice if what told it was killed before it had written that down.
+    """
     counts = here.batch()["counts"]
     assert (counts["completed"], counts["failed"]) == (TOTAL - len(MISSING), len(MISSING))
     assert len([*(here.stack.data_dir / "assets").glob("batch-summer-*")]) == TOTAL
-    (told,) = here.told.told
-    assert is_genuine(SECRET, told.headers, told.body)
-    assert told.document["failed"] == len(MISSING)
+    (body,) = {told.body for told in here.told.told}
+    assert all(is_genuine(SECRET, told.headers, body) for told in here.told.told)
+    assert here.told.told[0].document["failed"] == len(MISSING)
 
 
 def names_in_coco(here: World, path: Path) -> list[str]:
