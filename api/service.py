@@ -18,7 +18,7 @@ from api.idle_health import Activity
 from api.links import Links
 from api.metrics import Metrics
 from seg_pipeline.jobs.file_links import FileLinks, file_links
-from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, live_workers
+from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, live_workers, uuids_at_work
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store
@@ -83,7 +83,7 @@ def _live_beats(settings: Settings, store: Store) -> list[WorkerHeartbeat]:
 
 def _live_uuids(settings: Settings, store: Store) -> set[str]:
     """The jobs that workers have."""
-    return {uuid for heartbeat in _live_beats(settings, store) for uuid in heartbeat.uuids}
+    return uuids_at_work(_live_beats(settings, store))
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

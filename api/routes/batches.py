@@ -21,6 +21,7 @@ from seg_pipeline.domain import BATCH_ID_PATTERN, check_batch_id
 from seg_pipeline.errors import InvalidRequest
 from seg_pipeline.jobs.batch_answers import BatchAnswer, BatchJob, batch_answer
 from seg_pipeline.jobs.batch_records import Batch, BatchProgress, BatchStatus, EntryState
+from seg_pipeline.jobs.heartbeats import uuids_at_work
 from seg_pipeline.store.serialization import to_document
 
 router = APIRouter(prefix="/batches", tags=["batches"], dependencies=[RequireKey])
@@ -227,7 +228,7 @@ def _delete(service: Service, batch: Batch) -> bool:
 
 
 def _answer(service: Service, batch: Batch) -> BatchAnswer:
-    live = {uuid for heartbeat in service.live_beats() for uuid in heartbeat.uuids}
+    live = uuids_at_work(service.live_beats())
     progress = service.repository.batches.progress(batch)
     return batch_answer(batch, progress, datetime.now(UTC), live)
 

@@ -20,6 +20,7 @@ from seg_pipeline.jobs.heartbeats import (
     live_workers,
     remove_beat,
     remove_fetcher_beat,
+    uuids_at_work,
 )
 from seg_pipeline.jobs.leftovers import (
     Found,
@@ -291,8 +292,7 @@ def _expired_jobs(
     not delivered yet: the app server needs time to fetch its files.
     """
     heartbeats = live_workers(stage_context.store, now, stage_context.settings.worker_stale_seconds)
-    busy = {uuid for heartbeat in heartbeats for uuid in heartbeat.uuids}
-    busy |= _untold(stage_context)
+    busy = uuids_at_work(heartbeats) | _untold(stage_context)
     batches = set(stage_context.repository.batches.ids())
     for job in stage_context.repository.expiry.expired(now, PER_PRUNE, busy):
         if batch_of(job.uuid) in batches:  # kept as long as its batch

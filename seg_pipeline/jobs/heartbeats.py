@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -61,6 +62,11 @@ def live_workers(
     return [
         heartbeat for heartbeat in all_workers(store) if heartbeat.is_live(moment, stale_seconds)
     ]
+
+
+def uuids_at_work(heartbeats: Iterable[WorkerHeartbeat]) -> set[str]:
+    """The jobs that these workers work on."""
+    return {uuid for heartbeat in heartbeats for uuid in heartbeat.uuids}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from itertools import islice
 
 from seg_pipeline.domain import JobStatus, check_uuid
 from seg_pipeline.errors import InvalidRequest, InvalidUuid
-from seg_pipeline.jobs.heartbeats import WorkerHeartbeat
+from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, uuids_at_work
 from seg_pipeline.jobs.markers import each_marker, marker_name
 from seg_pipeline.store import Store, keys
 
@@ -81,7 +81,7 @@ class JobListing:
         `after` is the former page's `next`; any other token raises InvalidRequest. A job that moves
         on between two pages may be listed twice or not at all.
         """
-        live = {uuid for heartbeat in live_beats for uuid in heartbeat.uuids}
+        live = uuids_at_work(live_beats)
         found = [*islice(self._entries(status, _Cursor.parse(after), live), limit + 1)]
         token = found[limit - 1][1].token() if len(found) > limit else None
         return Page([entry for entry, _ in found[:limit]], token)

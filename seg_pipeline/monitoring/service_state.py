@@ -11,7 +11,7 @@ from functools import partial
 
 from seg_pipeline.domain import Moment
 from seg_pipeline.jobs.drain import Drain, read_drain
-from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, live_workers
+from seg_pipeline.jobs.heartbeats import live_workers, uuids_at_work
 from seg_pipeline.store import ObjectInfo, Store, keys
 from seg_pipeline.store.serialization import load, write
 
@@ -99,7 +99,7 @@ def read_service_state(
         at=moment,
         waiting=_waiting([*fetching, *inbox], moment),
         in_flight=_waiting(inflight, moment),
-        processing=_jobs_in_hand(workers),
+        processing=len(uuids_at_work(workers)),
         workers=len(workers),
         runs_in_hand=sum(heartbeat.run_id is not None for heartbeat in workers),
         callbacks_due=_due(outbox, moment),
@@ -149,7 +149,3 @@ def _due(infos: Sequence[ObjectInfo], now: datetime) -> QueueState:
     names = (info.key.removeprefix(keys.OUTBOX).partition("-")[0] for info in infos)
     due = [at for name in names if name.isdecimal() and (at := int(name) / 1e6) <= moment]
     return QueueState(len(due), moment - min(due)) if due else QueueState()
-
-
-def _jobs_in_hand(workers: Sequence[WorkerHeartbeat]) -> int:
-    return len({uuid for heartbeat in workers for uuid in heartbeat.uuids})
