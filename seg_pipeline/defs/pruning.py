@@ -279,7 +279,7 @@ def _expired_batches(stage_context: StageContext, now: datetime) -> Iterator[Rem
     """Batches whose time is over; their jobs then expire as others do."""
     batches, untold = stage_context.repository.batches, _untold(stage_context)
     for batch_id in batches.expired(now, LEFTOVER_GRACE):
-        if untold.isdisjoint((keys.told_batch(batch_id), keys.batch_webhook(batch_id))):
+        if untold.isdisjoint(keys.names_of_batch(batch_id)):
             yield partial(batches.forget, batch_id)
 
 

@@ -135,7 +135,7 @@ class Batches:
 
     def forget(self, batch_id: str) -> None:
         """Removes the batch alone: its jobs then expire as others do."""
-        names = (keys.told_batch(batch_id), keys.batch_webhook(batch_id))
+        names = keys.names_of_batch(batch_id)
         markers = [key for name in names for key in self._outbox.markers_of(name)]
         for key in (*markers, keys.batch_work(batch_id)):
             self._store.delete(key)

@@ -262,8 +262,11 @@ class Outbox:
 
 def _names_of(batch: Batch) -> list[str]:
     """The names of a batch in the outbox, one for each who is to be told of its end."""
-    told = [keys.told_batch(batch.id)] if batch.callback else []
-    return [*told, *([keys.batch_webhook(batch.id)] if batch.webhook else [])]
+    told = {
+        keys.told_batch(batch.id): batch.callback,
+        keys.batch_webhook(batch.id): batch.webhook,
+    }
+    return [name for name, is_told in told.items() if is_told]
 
 
 def _host_id_by(name: str, batch: Batch) -> str | None:

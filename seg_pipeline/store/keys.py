@@ -180,6 +180,11 @@ def batch_webhook(batch_id: str) -> str:
     return f"{_WEBHOOK_OF_BATCH}{batch_id}"
 
 
+def names_of_batch(batch_id: str) -> tuple[str, str]:
+    """All names of a batch in the outbox: who is told of its end, each has one."""
+    return told_batch(batch_id), batch_webhook(batch_id)
+
+
 def is_batch_webhook(name: str) -> bool:
     """Whether a name in the outbox stands for a batch that its webhook is told of."""
     return name.startswith(_WEBHOOK_OF_BATCH)
