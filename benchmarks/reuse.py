@@ -3,12 +3,12 @@
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import httpx
 
+from benchmarks.beside import beside
 from benchmarks.options import Options
 from benchmarks.pictures import write_scenes
 from benchmarks.running_stack import RunningStack, running_stack
@@ -55,20 +55,12 @@ def _pair(client: httpx.Client, picture: bytes) -> tuple[float, float]:
     return 1000 * (middle - began), 1000 * (time.perf_counter() - middle)
 
 
-@contextmanager
-def _others(stack: RunningStack, picture: Path) -> Iterator[None]:
+def _others(stack: RunningStack, picture: Path) -> AbstractContextManager[None]:
     """One client sends pictures of its own, one after the other."""
-    is_over = threading.Event()
 
-    def send() -> None:
+    def send(is_over: threading.Event) -> None:
         with httpx.Client(base_url=stack.url, timeout=180) as client:
             while not is_over.is_set():
                 client.post("/segment", content=picture.read_bytes())
 
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
+    return beside(send, "others")

@@ -2,15 +2,15 @@
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from benchmarks.beside import beside
 from seg_pipeline.jobs.heartbeats import live_workers
 from seg_pipeline.local.servers import with_servers
 from seg_pipeline.local.supervisor import Supervisor
@@ -92,16 +92,6 @@ def running_servers(folder: Path) -> Iterator[dict[str, str]]:
             }
 
 
-@contextmanager
-def _looked_after(supervisor: Supervisor) -> Iterator[None]:
+def _looked_after(supervisor: Supervisor) -> AbstractContextManager[None]:
     """Nobody reads what the programs print unless the supervisor ticks."""
-    is_over = threading.Event()
-    thread = threading.Thread(
-        target=lambda: supervisor.run_until(is_over.is_set), name="servers", daemon=True
-    )
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
+    return beside(lambda is_over: supervisor.run_until(is_over.is_set), "servers")
