@@ -14,7 +14,7 @@ from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import write
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.api.stand_ins import FakeWorker, finish_job
-from seg_pipeline_tests.api.the_page import LARGE, PICTURE, SMALL, opened
+from seg_pipeline_tests.api.the_page import LARGE, PICTURE, SMALL, opened, see_a_job_fail
 
 pytestmark = pytest.mark.process
 
@@ -79,10 +79,7 @@ def test_no_state_of_the_page_breaks_a_rule_of_axe(
 def test_neither_a_failure_nor_pointing_nor_the_question_for_a_key_breaks_one(
     page: Page, serve: Serve, api_store: Store
 ) -> None:
-    with FakeWorker(api_store, error=ModelFailed("demo-yolo failed: no memory for it.")):
-        opened(page, serve)
-        page.set_input_files("#file", PICTURE)
-        expect(page.locator("#code")).to_have_text("model_failed")
+    see_a_job_fail(page, serve, api_store)
     assert_accessible(page)
     page.locator("#new").click()
     page.locator("#model").select_option("demo-sam2")

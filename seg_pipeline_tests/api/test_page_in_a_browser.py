@@ -20,7 +20,15 @@ from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import write
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.api.stand_ins import FakeWorker, finish_job, finish_with
-from seg_pipeline_tests.api.the_page import LARGE, PICTURE, SMALL, WIDE, opened, segment
+from seg_pipeline_tests.api.the_page import (
+    LARGE,
+    PICTURE,
+    SMALL,
+    WIDE,
+    opened,
+    see_a_job_fail,
+    segment,
+)
 from seg_pipeline_tests.builders import make_picture, make_segment
 from seg_pipeline_tests.picture_files import heic
 
@@ -172,11 +180,8 @@ def test_a_picture_that_the_browser_cannot_show_appears_once_the_service_has_rea
 def test_a_failed_job_says_why_and_can_be_tried_again(
     page: Page, serve: Serve, api_store: Store
 ) -> None:
-    with FakeWorker(api_store, error=ModelFailed("demo-yolo failed: no memory for it.")):
-        opened(page, serve)
-        page.set_input_files("#file", PICTURE)
-        expect(page.locator("#reason")).to_have_text("Demo-yolo failed: no memory for it.")
-    expect(page.locator("#code")).to_have_text("model_failed")
+    see_a_job_fail(page, serve, api_store)
+    expect(page.locator("#reason")).to_have_text("Demo-yolo failed: no memory for it.")
     with FakeWorker(api_store, LARGE):
         page.locator("#again").click()
         expect(page.locator("#found")).to_have_text("1 segment")

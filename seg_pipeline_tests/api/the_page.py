@@ -2,9 +2,12 @@
 
 from typing import Any
 
-from playwright.sync_api import FilePayload, Page
+from playwright.sync_api import FilePayload, Page, expect
 
+from seg_pipeline.errors import ModelFailed
+from seg_pipeline.store import Store
 from seg_pipeline_tests.api.serving import Serve
+from seg_pipeline_tests.api.stand_ins import FakeWorker
 from seg_pipeline_tests.builders import make_picture, picture_bytes
 
 WIDE = 24
@@ -28,3 +31,11 @@ def segment(page: Page) -> None:
     """Chooses a picture, and waits for its segments."""
     page.set_input_files("#file", PICTURE)
     page.wait_for_selector("body[data-view=done][data-masks]")
+
+
+def see_a_job_fail(page: Page, serve: Serve, store: Store) -> None:
+    """Opens the page, chooses a picture, and waits until it says how that failed."""
+    with FakeWorker(store, error=ModelFailed("demo-yolo failed: no memory for it.")):
+        opened(page, serve)
+        page.set_input_files("#file", PICTURE)
+        expect(page.locator("#code")).to_have_text("model_failed")

@@ -3,8 +3,8 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -35,6 +35,7 @@ from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.evidence import Evidence, read_evidence
 from seg_pipeline.jobs.job_files import JobFiles
 from seg_pipeline.jobs.records import FailureReason, completed_result
+from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.pipeline import stages
 from seg_pipeline.pipeline.run_context import RunIdentity
 from seg_pipeline.pipeline.stages import StageContext
@@ -383,6 +384,21 @@ def test_a_fetched_picture_becomes_the_source_and_is_not_fetched_again(tmp_path:
     assert not any(name.startswith("source.fetched-") for name in names)
 
 
+@contextmanager
+def fetching(repository: JobRepository) -> Iterator[None]:
+    """A fetcher that brings a picture to the job that is to have one."""
+
+    def fetch() -> None:
+        while not repository.fetches.uuids():
+            time.sleep(0.01)
+        bring_picture(repository, data=picture_bytes(make_scene_picture()))
+
+    fetcher = Thread(target=fetch, daemon=True)
+    fetcher.start()
+    yield
+    fetcher.join(60)
+
+
 def test_an_operator_has_a_picture_fetched_again_that_could_not_be_had(tmp_path: Path) -> None:
     """The host is back. A fetcher brings the picture while the run waits a little."""
     context = make_context(tmp_path)
@@ -391,16 +407,8 @@ def test_an_operator_has_a_picture_fetched_again_that_could_not_be_had(tmp_path:
     )
     bring_picture(context.repository, error=FetchGivenUp("It does not answer."))
     stages.fail_job(context.repository, "job-1", FetchGivenUp("It does not answer."))
-
-    def fetch() -> None:
-        while not context.repository.fetches.uuids():
-            time.sleep(0.01)
-        bring_picture(context.repository, data=picture_bytes(make_scene_picture()))
-
-    fetcher = Thread(target=fetch, daemon=True)
-    fetcher.start()
-    assert not stages.prepare_sources(context, ["job-1"]).errors
-    fetcher.join(60)
+    with fetching(context.repository):
+        assert not stages.prepare_sources(context, ["job-1"]).errors
     assert (context.repository.fetches.uuids(), waiting_uuids(context.repository, 10)) == ([], [])
 
 
@@ -413,16 +421,8 @@ def test_an_operator_has_an_address_asked_again_that_answered_with_a_page(tmp_pa
         assert isinstance(error, NotAnImage)
         assert "The 21 bytes are no picture" in str(error)
     stages.fail_job(context.repository, "job-1", error)
-
-    def fetch() -> None:
-        while not context.repository.fetches.uuids():
-            time.sleep(0.01)
-        bring_picture(context.repository, data=picture_bytes(make_scene_picture()))
-
-    fetcher = Thread(target=fetch, daemon=True)
-    fetcher.start()
-    assert not stages.prepare_sources(context, ["job-1"]).errors
-    fetcher.join(60)
+    with fetching(context.repository):
+        assert not stages.prepare_sources(context, ["job-1"]).errors
     assert context.store.get(keys.source("job-1", "png")) == picture_bytes(make_scene_picture())
 
 
