@@ -45,7 +45,7 @@ chaos: env ## Kill and take away everything while 300 jobs are under way, on bot
 fuzz: env ## Send 3,000 hostile pictures through the whole service; ARGS="--seed 2 --write" for others, into docs/reliability.md.
 	@PYTHONPATH=. .venv/bin/python scripts/fuzz.py $(ARGS)
 
-bench: env ## Measure what the product costs, in two hours; ARGS="history --write" for a part, into docs/benchmarks.md.
+bench: env ## Measure what the product costs, in two and a half hours; ARGS="history --write" for a part, into docs/benchmarks.md.
 	@.venv/bin/python -m benchmarks $(ARGS)
 
 bench-gpu: env ## Measure it on this machine's GPU, in eight minutes and without a network, into docs/benchmarks.md.

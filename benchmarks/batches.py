@@ -26,7 +26,7 @@ from benchmarks.running_stack import RunningStack, running_stack
 from benchmarks.tables import Row, row_of
 from seg_pipeline_tests.serving import serving
 
-JOBS, QUICK_JOBS = 300, 200
+QUICK_JOBS = 200
 SMALL, LARGE = 20, 2000
 ASKED = 60
 LONE = 12
@@ -47,7 +47,7 @@ class Side:
 def measure(options: Options) -> list[Row]:
     """Jobs and batches in turn, then lone pictures without and beside a batch, then the status."""
     pictures = write_scenes(options.folder / "pictures", 20)
-    count, rounds = options.scaled(JOBS, QUICK_JOBS), options.scaled(options.rounds, 2)
+    count, rounds = options.scaled(LARGE, QUICK_JOBS), options.scaled(options.rounds, 2)
     with (
         _host([path.read_bytes() for path in pictures]) as host,
         _service(options) as (stack, sqs),
