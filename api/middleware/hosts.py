@@ -13,11 +13,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.error_responses import InvalidHost, UnknownHost, failure_response
+from api.routes.health import PROBES
 from seg_pipeline.errors import RequestError
 from seg_pipeline.settings import Settings, listed
-
-PROBES = frozenset({"/health", "/livez", "/readyz", "/metrics"})
-"""Load balancers request these by address, whatever the names are."""
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.-]{1,253})(?::[0-9]{0,5})?")
 _RESERVED = ("localhost", "internal")
@@ -42,6 +40,7 @@ class AllowedHosts:
             return None
         if len(named) != 1 or not (match := _HOST.fullmatch(named[0])):
             return InvalidHost()
+        # Load balancers ask probes by address, whatever the names are.
         if scope["path"] in PROBES or self._policy.allows(match[1]):
             return None
         return UnknownHost(match[1])

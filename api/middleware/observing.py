@@ -5,12 +5,11 @@ import time
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.middleware.methods import METHODS
+from api.routes.health import PROBES
 from api.service import Service
 
-PROBES = frozenset({"/health", "/livez", "/readyz", "/metrics"})
-"""Probes do not count as activity."""
-
-_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
+_KNOWN_METHODS = frozenset({*METHODS, "OPTIONS"})
 
 
 class Observing:
@@ -25,7 +24,7 @@ class Observing:
             await self.app(scope, receive, send)
             return
         structlog.contextvars.clear_contextvars()
-        if scope["path"] in PROBES:
+        if scope["path"] in PROBES:  # they are no activity
             await self.app(scope, receive, send)
             return
         self.service.activity.begin()
@@ -48,7 +47,7 @@ class Observing:
             try:
                 await self.app(scope, receive, watched_send)
             finally:
-                method = scope["method"] if scope["method"] in _METHODS else "other"
+                method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
                 metrics.observe(method, _route(scope), status, time.perf_counter() - started)
 
 

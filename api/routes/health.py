@@ -1,6 +1,7 @@
 """The probes: liveness, readiness, idleness and metrics. Most need no key, as probes carry none."""
 
 from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute
 from starlette.responses import JSONResponse, Response
 
 from api import metrics
@@ -72,3 +73,7 @@ async def prometheus(request: Request, service: ServiceDep) -> Response:
     service.metrics.listeners.set(service.admission.listeners.taken)
     families = await request.app.state.service_metrics.families()
     return Response(service.metrics.exposition(families), media_type=metrics.CONTENT_TYPE)
+
+
+PROBES = frozenset(route.path for route in router.routes if isinstance(route, APIRoute))
+"""The paths that load balancers and monitors ask, by address and often; no job comes by them."""
