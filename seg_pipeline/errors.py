@@ -4,7 +4,8 @@ SegPipelineError
 ├── RequestError            the caller's to mend
 │   ├── InvalidRequest      ├── InvalidUuid  ├── InvalidResize  ├── InvalidTtl  ├── UnknownModel
 │   │                       ├── InvalidParameter  ├── InvalidUrl  ├── WebhookRefused
-│   │                       └── InvalidPrompt  └── PromptOutside
+│   │                       ├── InvalidPrompt  └── PromptOutside
+│   │                       └── InvalidPageToken
 │   ├── OutputTooLarge      more pixels of cut-outs, or corners of a polygon, than may be made
 │   ├── JobConflict  ├── BatchConflict         the uuid stands for another request
 │   ├── IdempotencyKeyReused
@@ -42,6 +43,7 @@ mend it, or we must. A message is one sentence that names the value, the limit a
 import re
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Self
 
 _FOLDERS = re.compile(r"(?<![\w:/.~-])/(?:[^/\s'\":;,]+/)+(?=[^/\s])")
 
@@ -71,6 +73,13 @@ class RequestError(SegPipelineError):
 
 class InvalidRequest(RequestError):
     """A field of the request is missing or wrong."""
+
+
+class InvalidPageToken(InvalidRequest):
+    """The token for the next page of a listing is none that a page had."""
+
+    def __init__(self) -> None:
+        super().__init__("after is not the `next` of a former page; leave it out to begin.")
 
 
 class InvalidUuid(InvalidRequest):
@@ -263,6 +272,11 @@ class NothingToTell(RequestError):
     """There is nothing to tell the app server about this job, or no app server to tell."""
 
     code = "nothing_to_tell"
+
+    @classmethod
+    def to_nobody(cls) -> Self:
+        """The error where no app server is set."""
+        return cls("APP_SERVER_URL is not set: there is nobody to tell.")
 
 
 class ImageError(SegPipelineError):

@@ -6,6 +6,7 @@ and costs nothing.
 """
 
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from seg_pipeline.adapters.outbox_relay import OutboxRelay
 from seg_pipeline.adapters.sqs_polling import SqsPoller
 from seg_pipeline.adapters.webhook_relays import WebhookRelays
 from seg_pipeline.defs.assets import CALLBACK
-from seg_pipeline.errors import StoreError
+from seg_pipeline.errors import NothingToTell, StoreError
 from seg_pipeline.jobs.deliveries import Delivery, DeliveryState
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import keys
@@ -69,10 +70,9 @@ def build_courier_sensor(settings: Settings) -> dg.SensorDefinition:
         context: dg.SensorEvaluationContext, relay: dg.ResourceParam[OutboxRelay]
     ) -> dg.SensorResult | dg.SkipReason:
         if settings.app_server_url is None:
-            return dg.SkipReason("APP_SERVER_URL is not set: there is nobody to tell.")
+            return dg.SkipReason(str(NothingToTell.to_nobody()))
         ended = _deliver(relay, settings)
-        events = [event_of(each) for each in ended if not keys.batch_told(each.uuid)]
-        return dg.SensorResult(asset_events=events, skip_reason=_summary(relay, ended))
+        return _result(ended, _summary(relay, ended))
 
     return courier
 
@@ -96,8 +96,7 @@ def build_webhooks_sensor(settings: Settings) -> dg.SensorDefinition:
         if settings.webhook_hosts is None:
             return dg.SkipReason("WEBHOOK_HOSTS is not set: there are no webhooks.")
         ended = _deliver(webhook_relays, settings)
-        events = [event_of(each) for each in ended if not keys.batch_told(each.uuid)]
-        return dg.SensorResult(asset_events=events, skip_reason=" ".join(_counts(ended)))
+        return _result(ended, " ".join(_counts(ended)))
 
     return webhooks
 
@@ -125,6 +124,12 @@ def event_of(delivery: Delivery) -> dg.AssetMaterialization | dg.AssetObservatio
     return kind(CALLBACK, partition=delivery.uuid, metadata=known)
 
 
+def _result(ended: Sequence[Delivery], summary: str) -> dg.SensorResult:
+    """What a tick reports. A batch has no partition, so its delivery is in the summary alone."""
+    events = [event_of(each) for each in ended if not keys.batch_told(each.uuid)]
+    return dg.SensorResult(asset_events=events, skip_reason=summary)
+
+
 def running_if(setting: object) -> dg.DefaultSensorStatus:
     """Running where the setting is set, else stopped."""
     return dg.DefaultSensorStatus.RUNNING if setting else dg.DefaultSensorStatus.STOPPED
@@ -133,7 +138,7 @@ def running_if(setting: object) -> dg.DefaultSensorStatus:
 def _deliver(relay: OutboxRelay | WebhookRelays, settings: Settings) -> list[Delivery]:
     """Delivers until the tick is over, or until soon after some deliveries have ended.
 
-    Deliveries that end within the same half second are reported together. The next ones so need not
+    Deliveries that end within the same half second are reported together. So the next ones need not
     wait for the next tick.
     """
     ended: list[Delivery] = []

@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import islice
 
 from seg_pipeline.domain import JobStatus, check_uuid
-from seg_pipeline.errors import InvalidRequest, InvalidUuid
+from seg_pipeline.errors import InvalidPageToken, InvalidUuid
 from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, uuids_at_work
 from seg_pipeline.jobs.markers import each_marker, marker_name
 from seg_pipeline.store import Store, keys
@@ -58,9 +58,7 @@ class _Cursor:
             group, _, uuid = text.partition(":")
             return cls(range(len(_GROUPS)).index(int(group)), check_uuid(uuid))
         except (ValueError, InvalidUuid) as error:
-            raise InvalidRequest(
-                "after is not the token of a former page; leave it out to start again."
-            ) from error
+            raise InvalidPageToken from error
 
 
 class JobListing:
@@ -78,8 +76,8 @@ class JobListing:
     ) -> Page:
         """Jobs with a status, or all: queued, processing, failed, completed; each group by uuid.
 
-        `after` is the former page's `next`; any other token raises InvalidRequest. A job that moves
-        on between two pages may be listed twice or not at all.
+        `after` is the former page's `next`; any other token raises InvalidPageToken. A job that
+        moves on between two pages may be listed twice or not at all.
         """
         live = uuids_at_work(live_beats)
         found = [*islice(self._entries(status, _Cursor.parse(after), live), limit + 1)]
