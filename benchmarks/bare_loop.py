@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg_pipeline.imaging.cutouts import crop_name, cut_out
+from seg_pipeline.imaging.cutouts import cut_out
 from seg_pipeline.imaging.images import decode, encode_original
 from seg_pipeline.imaging.masks import encode_mask_png, order_by_area
 from seg_pipeline.imaging.overlays import overlay
@@ -21,6 +21,7 @@ from seg_pipeline.local.processes import usable_cores
 from seg_pipeline.segmenters import Segmenter
 from seg_pipeline.segmenters.registry import load_segmenter
 from seg_pipeline.settings import Settings
+from seg_pipeline.store import keys
 
 WARM_UPS = 3
 
@@ -62,18 +63,16 @@ def main() -> None:
 def process(segmenter: Segmenter, picture: Path, out: Path, settings: Settings) -> int:
     """One picture: decode, segment, and write every file that the service writes; how many segments
     there were."""
-    folder = out / picture.stem
-    for name in ("mask_images", "crops"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+    uuid = picture.stem
+    for folder in keys.of_segments(uuid):
+        (out / folder).mkdir(parents=True, exist_ok=True)
     image = decode(picture.read_bytes(), settings.max_image_pixels)
     segments = order_by_area(segmenter.segment([image])[0])
     for index, segment in enumerate(segments):
-        (folder / f"mask_images/mask_{index:03d}.png").write_bytes(encode_mask_png(segment.mask))
-        (folder / "crops" / crop_name(picture.stem, index)).write_bytes(
-            cut_out(image, segment.mask)
-        )
-    (folder / "original.webp").write_bytes(encode_original(image))
-    (folder / "overlay.webp").write_bytes(overlay(image, segments).picture)
+        (out / keys.mask(uuid, index)).write_bytes(encode_mask_png(segment.mask))
+        (out / keys.crop(uuid, index)).write_bytes(cut_out(image, segment.mask))
+    (out / keys.original(uuid)).write_bytes(encode_original(image))
+    (out / keys.overlay(uuid)).write_bytes(overlay(image, segments).picture)
     return len(segments)
 
 

@@ -1,7 +1,6 @@
 """Cuts one segment out of its picture: RGBA WEBP, tight, transparent outside the mask."""
 
 from collections.abc import Sequence
-from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +11,6 @@ from seg_pipeline.imaging.images import WEBP_MAX_SIDE, encode_webp, large_ones_i
 from seg_pipeline.imaging.pixels import strips
 
 _NEARBY = (31, 31)
-
-
-def crop_name(uuid: str, index: int) -> str:
-    """The cut-out's file name, `<32 hex digits>.webp`: the same whenever the job is run again."""
-    return f"{sha256(f'{uuid}/{index}'.encode()).hexdigest()[:32]}.webp"
 
 
 def cut_out_size(mask: Mask, resize: int | None) -> tuple[int, int]:

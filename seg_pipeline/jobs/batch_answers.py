@@ -9,7 +9,6 @@ from pydantic import Field
 
 from seg_pipeline.domain import Moment, shown_model
 from seg_pipeline.jobs.batch_records import Batch, BatchProgress, BatchStatus, EntryState, Problem
-from seg_pipeline.jobs.batches import expires_at
 from seg_pipeline.jobs.records import FailureReason
 from seg_pipeline.store.serialization import OPTIONAL
 
@@ -99,7 +98,7 @@ def batch_answer(
         problems=batch.problems,
         accepted_at=batch.accepted_at,
         completed_at=progress.ended_at,
-        expires_at=expires_at(batch, progress),
+        expires_at=batch.expires_at(progress),
     )
 
 
@@ -116,7 +115,7 @@ def batch_end(batch: Batch, progress: BatchProgress, base_url: str) -> BatchEnd:
         rejected=batch.rejected,
         accepted_at=batch.accepted_at,
         completed_at=progress.ended_at,
-        expires_at=expires_at(batch, progress),
+        expires_at=batch.expires_at(progress),
         batch_url=address,
         export_url=f"{address}/export?format=coco",
     )

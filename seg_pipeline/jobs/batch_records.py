@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Annotated, Self
 
 from seg_pipeline.domain import Job, JobStatus, Moment, Parameters, batch_uuid
+from seg_pipeline.errors import JobCancelled
 from seg_pipeline.jobs.records import FailureReason, Result
 from seg_pipeline.store.serialization import OPTIONAL
 
@@ -16,7 +17,7 @@ PORTION = 500
 
 SAMPLE_SECONDS = 10
 SAMPLES = 7
-"""The rate is that of the last minute: so it is soon right again after a stop."""
+"""The rate is that of the last minute, so that it is soon right again after a standstill."""
 
 
 class EntryState(StrEnum):
@@ -105,6 +106,12 @@ class Batch:
             accepted_at=now,
         )
 
+    def expires_at(self, progress: "BatchProgress") -> datetime | None:
+        """When the files of its jobs may be removed; None before it has ended."""
+        if progress.ended_at is None:
+            return None
+        return progress.ended_at + timedelta(seconds=self.ttl_seconds)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -131,12 +138,12 @@ class BatchProgress:
 
     @classmethod
     def begin(cls, batch: Batch) -> Self:
-        """Of a batch of which nothing has become a job."""
+        """The progress of a batch before any of its entries is a job."""
         return cls(EntryState.WAITING * batch.total, batch.accepted_at)
 
     @property
     def sha256(self) -> str:
-        """What a delivery knows this end of the batch by."""
+        """Names this very end of the batch in its delivery."""
         return hashlib.sha256(f"{self.ended_at}{self.states}".encode()).hexdigest()
 
     @property
@@ -199,5 +206,5 @@ def state_of(result: Result) -> EntryState:
     """The state of an entry whose job has ended so."""
     if result.status is JobStatus.COMPLETED:
         return EntryState.COMPLETED
-    is_cancelled = result.error is not None and result.error.code == "cancelled"
+    is_cancelled = result.error is not None and result.error.code == JobCancelled.code
     return EntryState.CANCELLED if is_cancelled else EntryState.FAILED

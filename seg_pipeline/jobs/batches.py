@@ -158,7 +158,7 @@ class Batches:
             if batch is None or not self.is_whole(batch_id):
                 if self._is_untouched(batch_id, now - grace):
                     yield batch_id
-            elif (at := expires_at(batch, self.progress(batch))) and at <= now:
+            elif (at := batch.expires_at(self.progress(batch))) and at <= now:
                 yield batch_id
 
     def _is_untouched(self, batch_id: str, since: datetime) -> bool:
@@ -175,13 +175,6 @@ class Batches:
         if portion is None:
             raise BatchNotFound(batch.id)
         return portion.entries
-
-
-def expires_at(batch: Batch, progress: BatchProgress) -> datetime | None:
-    """When the files of the batch's jobs may be removed; None before the batch has ended."""
-    if progress.ended_at is None:
-        return None
-    return progress.ended_at + timedelta(seconds=batch.ttl_seconds)
 
 
 def _is_request(key: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from seg_pipeline.jobs.markers import each_marker, marker_name
+from seg_pipeline.jobs.markers import each_marker
 from seg_pipeline.jobs.removal import Removal
 from seg_pipeline.jobs.results import Results
 from seg_pipeline.jobs.stored_jobs import has_marker, read_result
@@ -76,12 +76,13 @@ class Expiry:
 
     def _expiry_markers(self, now: datetime) -> Iterator[ExpiredJob]:
         for info in each_marker(self._store, keys.EXPIRY):
-            epoch, _, uuid = marker_name(info).partition("-")
-            if not epoch.isdigit() or not uuid:
+            expiry = keys.expiry_of(info.key)
+            if expiry is None:
                 continue
-            if int(epoch) > now.timestamp():
+            epoch, uuid = expiry
+            if epoch > now.timestamp():
                 return
-            yield ExpiredJob(uuid, datetime.fromtimestamp(int(epoch), UTC), info.key)
+            yield ExpiredJob(uuid, datetime.fromtimestamp(epoch, UTC), info.key)
 
     def _is_over(self, job: ExpiredJob) -> bool:
         """Whether the result has the marker's time; if not, the marker is put right.

@@ -18,6 +18,11 @@ def microseconds(at: datetime) -> int:
     return (at - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
 
 
+def moment_of(microseconds: int) -> datetime:
+    """The time that `microseconds` gave."""
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds)
+
+
 def each_marker(store: Store, prefix: str, after: str | None = None) -> Iterator[ObjectInfo]:
     """All objects below the prefix whose names come after `after`, listed a page at a time."""
     last = f"{prefix}{after}" if after else None

@@ -11,11 +11,10 @@ A delivery is recorded before it is tried. It is found without a look at every j
 Such a marker is put right when its time comes. A process may also die between a PATCH and its
 record. Then the PATCH is sent once more.
 
-A webhook's marker is `webhooks/{host}/{due}-{uuid}`. Each host so has a queue of its own.
+A webhook's marker is `webhooks/{host}/{due}-{uuid}`. So each host has a queue of its own.
 """
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -24,14 +23,12 @@ from seg_pipeline.domain import Job
 from seg_pipeline.errors import JobNotFound, NothingToTell
 from seg_pipeline.jobs.batch_records import Batch, BatchProgress
 from seg_pipeline.jobs.deliveries import Delivery, DeliveryState
-from seg_pipeline.jobs.markers import microseconds
+from seg_pipeline.jobs.markers import microseconds, moment_of
 from seg_pipeline.jobs.parked_notes import ParkedNote, park
 from seg_pipeline.jobs.records import Result, StoredResult
 from seg_pipeline.jobs.stored_jobs import read_job, read_result
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import load, write
-
-_MARKER = re.compile(rf"(?:{keys.OUTBOX}|{keys.WEBHOOKS}[0-9a-f]+/)([0-9]{{17}})-(.+)")
 
 
 @dataclass(frozen=True)
@@ -57,9 +54,7 @@ class DueDelivery:
         An app server that is told late has the time to fetch them too. None if at least half of
         their time is left anyway.
         """
-        ttl = timedelta(seconds=self.job.ttl_seconds)
-        left = self.result.expires_at - now
-        return now + ttl if left < ttl / 2 else None
+        return _keep_until(now, self.job.ttl_seconds, self.result.expires_at)
 
 
 @dataclass(frozen=True)
@@ -71,10 +66,14 @@ class DueBatch:
     progress: BatchProgress
 
     def keep_until(self, now: datetime) -> datetime | None:
-        """See DueDelivery."""
-        ttl = timedelta(seconds=self.batch.ttl_seconds)
-        left = (self.progress.ended_at or now) + ttl - now
-        return now + ttl if left < ttl / 2 else None
+        """Until when the batch's files must stay, as those of a job."""
+        expires_at = self.batch.expires_at(self.progress)
+        return _keep_until(now, self.batch.ttl_seconds, expires_at) if expires_at else None
+
+
+def _keep_until(now: datetime, ttl_seconds: int, expires_at: datetime) -> datetime | None:
+    ttl = timedelta(seconds=ttl_seconds)
+    return now + ttl if expires_at - now < ttl / 2 else None
 
 
 class Outbox:
@@ -97,7 +96,7 @@ class Outbox:
         self._record(stored.result.uuid, stored.sha256, now, host_id)
 
     def record_batch(self, batch: Batch, sha256: str, now: datetime) -> None:
-        """The same of a batch that has ended, to all who are to be told.
+        """As `record`, for the end of a batch and everybody who is told of it.
 
         `sha256` tells this end from another.
         """
@@ -154,7 +153,7 @@ class Outbox:
         return None
 
     def take_batch(self, marker: Marker, now: datetime) -> DueBatch | None:
-        """The same as `take`, of a marker that stands for a batch."""
+        """As `take`, for a marker that stands for a batch."""
         due, delivery = self._ended_batch(marker.uuid), self.delivery(marker.uuid)
         if due is None or delivery is None:
             self.store.delete(marker.key)
@@ -253,7 +252,7 @@ class Outbox:
         if delivery.state is DeliveryState.PARKED:
             reason = delivery.reason or ""
             note = ParkedNote(uuid=uuid, reason=reason, parked_at=datetime.now(UTC))
-            park(self.store, _parked_name(uuid), note)
+            park(self.store, keys.parked_callback(uuid), note)
         if delivery.due_at:
             self.store.put(_key(delivery.due_at, delivery), b"")
         for key in set(_markers(former)) - set(_markers(delivery)):
@@ -288,25 +287,16 @@ def _key(due_at: datetime, delivery: Delivery) -> str:
     return keys.outbox(microseconds(due_at), delivery.uuid)
 
 
-def _parked_name(uuid: str) -> str:
-    return f"callback-{uuid}"
-
-
 def _markers(delivery: Delivery | None) -> list[str]:
     if delivery is None:
         return []
-    parked = (
-        [keys.parked(_parked_name(delivery.uuid))] if delivery.state is DeliveryState.PARKED else []
-    )
-    return [*parked, *([_key(delivery.due_at, delivery)] if delivery.due_at else [])]
+    due = [_key(delivery.due_at, delivery)] if delivery.due_at else []
+    if delivery.state is not DeliveryState.PARKED:
+        return due
+    return [keys.parked(keys.parked_callback(delivery.uuid)), *due]
 
 
 def _marker(key: str) -> Marker | None:
     """What a marker's name says; None for a name that is not ours."""
-    name = _MARKER.fullmatch(key)
-    if name is None:
-        return None
-    since_epoch, uuid = name.groups()
-    return Marker(
-        key, uuid, datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(since_epoch))
-    )
+    due = keys.due_of(key)
+    return Marker(key, due[1], moment_of(due[0])) if due else None

@@ -24,7 +24,6 @@ from seg_pipeline.domain import (
     Segment,
 )
 from seg_pipeline.errors import SegPipelineError
-from seg_pipeline.imaging.cutouts import crop_name
 from seg_pipeline.imaging.masks import center_point, contains, interior_point, mask_to_rle
 from seg_pipeline.jobs.model_output import ModelOutput, parent_places
 from seg_pipeline.prompts import Values
@@ -157,7 +156,7 @@ class StoredResult:
 
     @property
     def sha256(self) -> str:
-        """What a delivery knows the result by.
+        """Names this very result in its delivery.
 
         It covers the keys that were written, known to this version or not. Otherwise a newer
         version would have every result told again.
@@ -228,7 +227,7 @@ def _segment_record(
         area_percent=round(100 * mask.area / (width * height), 4),
         label=segment.label,
         confidence=_rounded(segment.confidence),
-        crop_key=keys.crop(job.uuid, crop_name(job.uuid, index)),
+        crop_key=keys.crop(job.uuid, index),
         rle=_run_lengths(mask) if job.rle else None,
         prompt=segment.prompt,
         name=segment.name,

@@ -18,10 +18,9 @@ from typing import Any, BinaryIO
 
 from seg_pipeline.domain import Job, JobStatus
 from seg_pipeline.errors import StoreError
-from seg_pipeline.imaging.cutouts import crop_name
 from seg_pipeline.jobs.acceptance import Acceptance, Accepted
 from seg_pipeline.jobs.markers import each_marker
-from seg_pipeline.jobs.records import Result, SegmentRecord
+from seg_pipeline.jobs.records import Result
 from seg_pipeline.jobs.results import Results
 from seg_pipeline.jobs.stored_jobs import read_result
 from seg_pipeline.store import Store, keys
@@ -82,7 +81,7 @@ class Reuse:
                     yield info.key
 
     def _end(self, job: Job, earlier: _Earlier, began: float) -> bool:
-        """Ends a job whose request alone is stored. What is in the way is a worker's then."""
+        """Ends a job whose request alone is stored. Else a worker does it."""
         with suppress(StoreError):
             if self._copy_files(earlier, job):
                 result = _copied(earlier.result, job, time.perf_counter() - began)
@@ -107,7 +106,7 @@ class Reuse:
     def _copy_files(self, earlier: _Earlier, job: Job) -> bool:
         """Copies all files; False if the earlier job is being removed."""
         result = earlier.result
-        crops = {each.crop_key: _crop_key(job.uuid, each) for each in result.segments}
+        crops = {each.crop_key: keys.crop(job.uuid, each.segment_id) for each in result.segments}
         copies = _copies(earlier.files, result.uuid, job.uuid, crops)
         source = keys.source(result.uuid, job.source_extension or "bin")
         if not {*result.files_of_segments, result.original_key, source} <= copies.keys():
@@ -143,7 +142,7 @@ def _copied(earlier: Result, job: Job, seconds: float) -> Result:
             replace(
                 each,
                 mask_key=keys.mask(job.uuid, each.segment_id),
-                crop_key=_crop_key(job.uuid, each),
+                crop_key=keys.crop(job.uuid, each.segment_id),
             )
             for each in earlier.segments
         ),
@@ -153,7 +152,3 @@ def _copied(earlier: Result, job: Job, seconds: float) -> Result:
         expires_at=job.expires_at(now),
         seconds={"reuse": round(seconds, 4)},
     )
-
-
-def _crop_key(uuid: str, segment: SegmentRecord) -> str:
-    return keys.crop(uuid, crop_name(uuid, segment.segment_id))

@@ -12,6 +12,7 @@ from functools import partial
 from seg_pipeline.domain import Moment
 from seg_pipeline.jobs.drain import Drain, read_drain
 from seg_pipeline.jobs.heartbeats import live_workers, uuids_at_work
+from seg_pipeline.jobs.markers import moment_of
 from seg_pipeline.store import ObjectInfo, Store, keys
 from seg_pipeline.store.serialization import load, write
 
@@ -144,8 +145,7 @@ def _waiting(infos: Sequence[ObjectInfo], now: datetime) -> QueueState:
 
 
 def _due(infos: Sequence[ObjectInfo], now: datetime) -> QueueState:
-    """Deliveries that are due. A marker's name begins with the microsecond of its due time."""
-    moment = now.timestamp()
-    names = (info.key.removeprefix(keys.OUTBOX).partition("-")[0] for info in infos)
-    due = [at for name in names if name.isdecimal() and (at := int(name) / 1e6) <= moment]
-    return QueueState(len(due), moment - min(due)) if due else QueueState()
+    """Deliveries that are due."""
+    markers = (keys.due_of(info.key) for info in infos)
+    due = [at for marker in markers if marker and (at := moment_of(marker[0])) <= now]
+    return QueueState(len(due), (now - min(due)).total_seconds()) if due else QueueState()

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from seg_pipeline.adapters.image_fetch import public_address
 from seg_pipeline.domain import Job, JobStatus, RgbImage, Segment, batch_of
@@ -36,7 +36,7 @@ from seg_pipeline.errors import (
     UnexpectedError,
     without_folders,
 )
-from seg_pipeline.imaging.cutouts import crop_name, cut_out
+from seg_pipeline.imaging.cutouts import cut_out
 from seg_pipeline.imaging.decoder_pool import ImageDecoder, shared_decoders
 from seg_pipeline.imaging.images import Decoded, ImageHeader, encode_original
 from seg_pipeline.imaging.masks import decode_mask_png, encode_mask_png, order_by_area
@@ -45,6 +45,7 @@ from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.evidence import Evidence, remove_evidence, write_evidence
 from seg_pipeline.jobs.fetches import FetchRecord, FetchState
 from seg_pipeline.jobs.giving_way import is_to_give_way
+from seg_pipeline.jobs.kept_pictures import SourceInfo
 from seg_pipeline.jobs.model_output import ModelOutput, StoredOutput
 from seg_pipeline.jobs.records import Result, Timing, completed_result, failed_result
 from seg_pipeline.jobs.repository import JobRepository
@@ -65,7 +66,7 @@ from seg_pipeline.segmenters.progress import reported_to
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys
-from seg_pipeline.store.serialization import OPTIONAL, read, to_document, write
+from seg_pipeline.store.serialization import read, to_document, write
 from seg_pipeline.telemetry import metrics
 from seg_pipeline.telemetry.logs import about
 
@@ -75,29 +76,19 @@ Metadata = dict[str, Any]
 
 PICTURES_IN_MEMORY_BYTES = 512 * 2**20
 PICTURES_PER_CALL = 8
-CALL_SECONDS = 0.3
-"""A call of a model, in a run that may give way: it does so between two calls."""
-SLOWEST_FADES = 0.8
-"""From one call to the next, what the slowest took counts for so much less."""
-ENCODINGS_AHEAD = 8 * ENCODERS
-"""Pieces of work that may wait for encoders, in such a run. A picture has some five."""
 CROPS_PER_PART = 8
+
+CALL_SECONDS = 0.3
+"""How long a call of a model may take in a run that may give way, which it does between calls."""
+
+SLOWEST_FADES = 0.8
+"""How much of the slowest call's time still counts at the next call."""
+
+ENCODINGS_AHEAD = 8 * ENCODERS
+"""Pieces of work that may wait for encoders in such a run. A picture has some five."""
+
 RERUN_FETCH_SECONDS = 10.0
-"""How long an operator's rerun waits for a picture that must be fetched first. Others never wait.
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceInfo:
-    """`source.json`: what the picture's bytes are. `notes` name the tolerated faults."""
-
-    extension: str
-    format: str = ""
-    width: int = 0
-    height: int = 0
-    bytes: int = 0
-    sha256: str = ""
-    notes: Annotated[str | None, OPTIONAL] = None
+"""How long an operator's rerun waits for its picture to be fetched. Other runs never wait."""
 
 
 @dataclass
@@ -422,7 +413,7 @@ def _release(context: StageContext, run: RunContext, uuid: str) -> None:
 def _source_bytes(context: StageContext, job: Job) -> bytes:
     """The upload, else the bytes that an earlier attempt stored, else the fetched ones.
 
-    A rerun so works on the same bytes.
+    So a rerun works on the same bytes.
     """
     if job.source_extension is not None:
         return context.store.get(keys.source(job.uuid, job.source_extension))
@@ -750,9 +741,7 @@ def _pictures_of(
     run: RunContext, job: Job, picture: RgbImage, output: ModelOutput
 ) -> list[FilesOfCrops]:
     """The stage's files by key, in parts that each take about as long."""
-    names = [
-        keys.crop(job.uuid, crop_name(job.uuid, index)) for index in range(len(output.segments))
-    ]
+    names = [keys.crop(job.uuid, index) for index in range(len(output.segments))]
     crops = [*zip(names, output.segments, strict=True)]
     chunks = [
         crops[start : start + CROPS_PER_PART] for start in range(0, len(crops), CROPS_PER_PART)
@@ -855,7 +844,7 @@ def _remove_surplus(context: StageContext, result: Result) -> None:
 
 def _record_callback(context: StageContext, run: RunContext, uuid: str) -> Metadata:
     if context.settings.app_server_url is None and context.job(run, uuid).webhook is None:
-        raise NothingToTell("APP_SERVER_URL is not set: there is nobody to tell.")
+        raise NothingToTell.to_nobody()
     if not run.slot(uuid).published:
         context.repository.outbox.replay(uuid)
     return {}

@@ -5,6 +5,7 @@ meaning.
 """
 
 import re
+from hashlib import sha256
 
 from seg_pipeline.errors import InvalidKey
 
@@ -40,6 +41,7 @@ BATCHES = "batches/"
 BATCH_WORK = "batch-work/"
 _TOLD_BATCH = "batch."
 _WEBHOOK_OF_BATCH = "batch-webhook."
+_CALLBACK = "callback-"
 CHECKS = "checks/"
 IDEMPOTENCY = "idempotency/"
 RUN_LOGS = "run-logs/"
@@ -141,9 +143,9 @@ def original(uuid: str) -> str:
     return asset(uuid, "original.webp")
 
 
-def crop(uuid: str, name: str) -> str:
-    """A cut-out; `cutouts.crop_name` names it."""
-    return asset(uuid, f"crops/{name}")
+def crop(uuid: str, index: int) -> str:
+    """The cut-out of a segment: its name is the same whenever the job is run again."""
+    return asset(uuid, f"crops/{sha256(f'{uuid}/{index}'.encode()).hexdigest()[:32]}.webp")
 
 
 def overlay(uuid: str) -> str:
@@ -275,6 +277,12 @@ def expiry(expires_at_epoch: int, uuid: str) -> str:
     return f"{EXPIRY}{expires_at_epoch:012d}-{uuid}"
 
 
+def expiry_of(key: str) -> tuple[int, str] | None:
+    """The time and the uuid in an expiry marker's name; None for a name that is not ours."""
+    epoch, _, uuid = key.removeprefix(EXPIRY).partition("-")
+    return (int(epoch), uuid) if epoch.isdecimal() and uuid else None
+
+
 def outbox(due_at_microseconds: int, uuid: str) -> str:
     """A delivery and when it is due; sorted by name is sorted by time."""
     return f"{OUTBOX}{due_at_microseconds:017d}-{uuid}"
@@ -288,6 +296,18 @@ def webhooks(host_id: str) -> str:
 def webhook(host_id: str, due_at_microseconds: int, uuid: str) -> str:
     """A delivery to a webhook and when it is due; by host, so that none waits behind another."""
     return f"{webhooks(host_id)}{due_at_microseconds:017d}-{uuid}"
+
+
+_DUE = re.compile(rf"(?:{OUTBOX}|{WEBHOOKS}[0-9a-f]+/)([0-9]{{17}})-(.+)")
+
+
+def due_of(key: str) -> tuple[int, str] | None:
+    """When the delivery of a marker is due, in microseconds, and its name in the outbox.
+
+    None for a key that is not ours.
+    """
+    found = _DUE.fullmatch(key)
+    return (int(found[1]), found[2]) if found else None
 
 
 def worker(name: str) -> str:
@@ -305,9 +325,14 @@ def parked(name: str) -> str:
     return f"{PARKED}{name}"
 
 
+def parked_callback(uuid: str) -> str:
+    """The name, for `parked`, of a job's delivery."""
+    return f"{_CALLBACK}{uuid}"
+
+
 def is_parked_callback(key: str) -> bool:
     """Whether it names a parked callback, and not a message."""
-    return key.startswith(f"{PARKED}callback-")
+    return key.startswith(f"{PARKED}{_CALLBACK}")
 
 
 def metrics(process: str) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 from seg_pipeline.domain import Mask
 from seg_pipeline.errors import InvalidResize
 from seg_pipeline.imaging import pixels
-from seg_pipeline.imaging.cutouts import crop_name, cut_out
+from seg_pipeline.imaging.cutouts import cut_out
 from seg_pipeline.imaging.images import WEBP_MAX_SIDE
 from seg_pipeline_tests.builders import bits, make_mask, make_picture, mask_of
 
@@ -31,18 +31,6 @@ def alpha(webp: bytes) -> np.ndarray:
 def disc(side: int, radius: float) -> Mask:
     y, x = np.mgrid[:side, :side]
     return mask_of((x - side / 2) ** 2 + (y - side / 2) ** 2 < radius**2)
-
-
-class TestName:
-    def test_it_is_32_hex_digits_and_the_same_again(self) -> None:
-        assert crop_name("job-1", 0) == crop_name("job-1", 0)
-        stem, extension = crop_name("job-1", 0).split(".")
-        assert (len(stem), extension) == (32, "webp")
-        assert set(stem) <= set("0123456789abcdef")
-
-    def test_every_job_and_segment_has_its_own(self) -> None:
-        names = {crop_name(uuid, index) for uuid in ("a", "b", "a1", "a-1") for index in range(50)}
-        assert len(names) == 200
 
 
 class TestShape:

@@ -50,7 +50,7 @@ def every_key() -> dict[str, str]:
         "segments": keys.segments("u"),
         "mask": keys.mask("u", 7),
         "original": keys.original("u"),
-        "crop": keys.crop("u", "crop_0.webp"),
+        "crop": keys.crop("u", 7),
         "overlay": keys.overlay("u"),
         "result": keys.result("u"),
         "delivery": keys.delivery("u"),
@@ -66,7 +66,7 @@ def every_key() -> dict[str, str]:
         "outbox": keys.outbox(5, "u"),
         "worker": keys.worker("w"),
         "fetcher": keys.fetcher("f"),
-        "parked": keys.parked("callback-u"),
+        "parked": keys.parked(keys.parked_callback("u")),
         "metrics": keys.metrics("api-1"),
         "metrics_past": keys.metrics_past(3),
     }
@@ -100,7 +100,29 @@ def test_names_that_begin_with_a_time_are_sorted_by_it(name: object) -> None:
 def test_masks_and_cut_outs_lie_below_the_prefixes_of_segments() -> None:
     masks, crops = keys.of_segments("u")
     assert keys.mask("u", 0).startswith(masks)
-    assert keys.crop("u", "c.webp").startswith(crops)
+    assert keys.crop("u", 0).startswith(crops)
+
+
+def test_a_cut_out_is_named_by_32_hex_digits_of_its_own_and_the_same_again() -> None:
+    assert keys.crop("job-1", 0) == "assets/job-1/crops/9e3964e8bada6fb896000fc8574ff610.webp"
+    names = {keys.crop(uuid, index) for uuid in ("a", "b", "a1", "a-1") for index in range(50)}
+    assert len({name.rpartition("/")[2] for name in names}) == 200
+
+
+@pytest.mark.parametrize("key", [keys.outbox(7, "a-b"), keys.webhook("0af", 7, "a-b")])
+def test_the_time_and_the_name_of_a_delivery_can_be_read_from_its_marker(key: str) -> None:
+    assert keys.due_of(key) == (7, "a-b")
+
+
+@pytest.mark.parametrize("key", ["outbox/7-u", "outbox/00000000000000007", "inbox/u", "webhooks/x"])
+def test_what_is_no_marker_of_a_delivery_says_nothing(key: str) -> None:
+    assert keys.due_of(key) is None
+
+
+def test_the_time_and_the_uuid_of_an_expiry_can_be_read_from_its_marker() -> None:
+    assert keys.expiry_of(keys.expiry(7, "a-b")) == (7, "a-b")
+    assert keys.expiry_of("expiry/soon-u") is None
+    assert keys.expiry_of("expiry/000000000007") is None
 
 
 def test_what_comes_with_acceptance_is_the_request_and_the_source() -> None:
@@ -116,7 +138,8 @@ def test_what_a_fetch_left_is_told_from_a_source() -> None:
 
 
 def test_a_parked_callback_is_told_from_a_message() -> None:
-    assert keys.is_parked_callback(keys.parked("callback-u"))
+    assert keys.parked(keys.parked_callback("u")) == "parked/callback-u"
+    assert keys.is_parked_callback("parked/callback-u")
     assert not keys.is_parked_callback(keys.parked("message-u"))
 
 
