@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from seg_pipeline.domain import Moment
 from seg_pipeline.store import Store, keys
@@ -12,23 +13,13 @@ from seg_pipeline.store.serialization import load, write
 
 
 @dataclass(frozen=True)
-class WorkerHeartbeat:
-    """What a worker was doing at `beat_at`.
-
-    It names the run and the jobs that the worker works on, and the models in its memory. `problem`
-    is a sentence that says why it can do nothing: such a worker is not idle.
-    """
+class Heartbeat:
+    """That a process lived at `beat_at`, and where."""
 
     name: str
     pid: int
     host: str
     beat_at: Moment
-    started_at: Moment
-    run_id: str | None = None
-    uuids: tuple[str, ...] = ()
-    models: tuple[str, ...] = ()
-    idle_since: Moment | None = None
-    problem: str | None = None
 
     def is_live(self, now: datetime, stale_seconds: float) -> bool:
         """Whether it beat within `stale_seconds`.
@@ -36,6 +27,32 @@ class WorkerHeartbeat:
         A clock that runs ahead of ours does not count against it.
         """
         return now - self.beat_at <= timedelta(seconds=stale_seconds)
+
+
+HeartbeatT = TypeVar("HeartbeatT", bound=Heartbeat)
+
+
+@dataclass(frozen=True)
+class WorkerHeartbeat(Heartbeat):
+    """What a worker was doing at `beat_at`.
+
+    It names the run and the jobs that the worker works on, and the models in its memory. `problem`
+    is a sentence that says why it can do nothing: such a worker is not idle.
+    """
+
+    started_at: Moment
+    run_id: str | None = None
+    uuids: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    idle_since: Moment | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class FetcherHeartbeat(Heartbeat):
+    """A fetcher's heartbeat, with the number of pictures that it was fetching."""
+
+    fetching: int = 0
 
 
 def write_beat(store: Store, heartbeat: WorkerHeartbeat) -> None:
@@ -50,34 +67,19 @@ def remove_beat(store: Store, name: str) -> None:
 
 def all_workers(store: Store) -> list[WorkerHeartbeat]:
     """Every worker with a heartbeat, dead ones too, by name; unreadable ones are left out."""
-    heartbeats = (load(store, WorkerHeartbeat, info.key) for info in store.list(keys.WORKERS))
-    return [heartbeat for heartbeat in heartbeats if heartbeat]
+    return _all(store, WorkerHeartbeat, keys.WORKERS)
 
 
 def live_workers(
     store: Store, now: datetime | None = None, stale_seconds: float = 15
 ) -> list[WorkerHeartbeat]:
     """The workers that beat within `stale_seconds`, by name."""
-    moment = now or datetime.now(UTC)
-    return [
-        heartbeat for heartbeat in all_workers(store) if heartbeat.is_live(moment, stale_seconds)
-    ]
+    return _live(all_workers(store), now, stale_seconds)
 
 
 def uuids_at_work(heartbeats: Iterable[WorkerHeartbeat]) -> set[str]:
     """The jobs that these workers work on."""
     return {uuid for heartbeat in heartbeats for uuid in heartbeat.uuids}
-
-
-@dataclass(frozen=True)
-class FetcherHeartbeat:
-    """A fetcher's heartbeat, with the number of pictures that it was fetching."""
-
-    name: str
-    pid: int
-    host: str
-    beat_at: Moment
-    fetching: int = 0
 
 
 def write_fetcher_beat(store: Store, heartbeat: FetcherHeartbeat) -> None:
@@ -92,19 +94,29 @@ def remove_fetcher_beat(store: Store, name: str) -> None:
 
 def all_fetchers(store: Store) -> list[FetcherHeartbeat]:
     """Every fetcher with a heartbeat, dead ones too, by name."""
-    heartbeats = (load(store, FetcherHeartbeat, info.key) for info in store.list(keys.FETCHERS))
-    return [heartbeat for heartbeat in heartbeats if heartbeat]
+    return _all(store, FetcherHeartbeat, keys.FETCHERS)
 
 
 def live_fetchers(
     store: Store, now: datetime | None = None, stale_seconds: float = 15
 ) -> list[FetcherHeartbeat]:
     """The fetchers that beat within `stale_seconds`, by name."""
-    oldest = (now or datetime.now(UTC)) - timedelta(seconds=stale_seconds)
-    return [heartbeat for heartbeat in all_fetchers(store) if heartbeat.beat_at >= oldest]
+    return _live(all_fetchers(store), now, stale_seconds)
 
 
-def died_here(heartbeat: WorkerHeartbeat | FetcherHeartbeat) -> bool:
+def _all(store: Store, kind: type[HeartbeatT], prefix: str) -> list[HeartbeatT]:
+    heartbeats = (load(store, kind, info.key) for info in store.list(prefix))
+    return [heartbeat for heartbeat in heartbeats if heartbeat]
+
+
+def _live(
+    heartbeats: Iterable[HeartbeatT], now: datetime | None, stale_seconds: float
+) -> list[HeartbeatT]:
+    moment = now or datetime.now(UTC)
+    return [heartbeat for heartbeat in heartbeats if heartbeat.is_live(moment, stale_seconds)]
+
+
+def died_here(heartbeat: Heartbeat) -> bool:
     """Whether its process was on this host and is gone: then nobody need wait until it is stale."""
     return heartbeat.host == socket.gethostname() and not is_alive(heartbeat.pid)
 
