@@ -19,7 +19,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -48,7 +47,7 @@ from seg_pipeline.errors import (
     SegPipelineError,
     StoreError,
 )
-from seg_pipeline.jobs.acceptance import fingerprint, job_of_picture
+from seg_pipeline.jobs.acceptance import job_of_bytes
 from seg_pipeline.jobs.kept_pictures import ONE_PICTURE, kept_picture
 from seg_pipeline.jobs.parked_notes import ParkedNote, park
 from seg_pipeline.jobs.repository import JobRepository
@@ -176,9 +175,7 @@ def _job_message(body: _Body, settings: Settings, store: Store) -> JobMessage:
     if url:
         raise InvalidRequest(ONE_PICTURE)
     picture = _picture_of(check_uuid(body.image_of), body.uuid, store)
-    with TemporaryFile() as file:
-        file.write(picture)
-        job = job_of_picture(file, fingerprint(picture), settings.max_image_pixels, **asked)
+    job = job_of_bytes(picture, settings.max_image_pixels, **asked)
     return JobMessage(job, left_open, picture)
 
 
@@ -226,7 +223,7 @@ def _accept(message: JobMessage, repository: JobRepository) -> str:
     try:
         accepted = repository.acceptance.accept(job, message.picture)
     except JobConflict:
-        # The latter: its parameters are not of the first's model.
+        # The last two: a parameter or prompt of this job does not suit the first job's model.
         with suppress(JobNotFound, InvalidParameter, InvalidPrompt):
             job = message.beside(repository.job(job.uuid))
         accepted = repository.acceptance.accept(job, message.picture)

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from io import SEEK_END
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 from seg_pipeline.domain import Job
@@ -45,6 +46,14 @@ def job_of_picture(file: BinaryIO, sha256: str, most_pixels: int, **asked: Any) 
     if header.size_wh:
         check_inside_either_way(job.parameters, header.size_wh)
     return job
+
+
+def job_of_bytes(data: bytes, most_pixels: int, **asked: Any) -> Job:
+    """The job of a picture in memory. Raises RequestError or ImageError."""
+    with TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        return job_of_picture(file, fingerprint(data), most_pixels, **asked)
 
 
 class Acceptance:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from tempfile import TemporaryFile
 from typing import Any
 from uuid import uuid4
 
@@ -14,8 +13,7 @@ from seg_pipeline.adapters.image_fetch import fetch_image
 from seg_pipeline.adapters.public_network import PublicNetwork, Resolver
 from seg_pipeline.domain import Job, Parameters
 from seg_pipeline.exports import FORMATS, Export, ExportedPicture
-from seg_pipeline.imaging.headers import scan_header
-from seg_pipeline.jobs.acceptance import fingerprint
+from seg_pipeline.jobs.acceptance import job_of_bytes
 from seg_pipeline.jobs.answers import finished_job
 from seg_pipeline.jobs.job_files import JobFiles
 from seg_pipeline.pipeline import stages
@@ -65,7 +63,7 @@ class Alone:
         self, settings: Settings, parameters: Parameters | None = None, resize: int | None = None
     ) -> None:
         self._settings = settings
-        self._asked: dict[str, Any] = {"parameters": parameters or {}, "resize": resize}
+        self._options: dict[str, Any] = {"parameters": parameters or {}, "resize": resize}
         self._context = StageContext(settings, ObjectStore.in_memory(), WarmModels(settings))
         self._turn = threading.Lock()
 
@@ -85,17 +83,8 @@ class Alone:
             repository.removal.delete(job.uuid)
 
     def _job(self, data: bytes) -> Job:
-        with TemporaryFile() as file:
-            file.write(data)
-            file.flush()
-            header = scan_header(file, self._settings.max_image_pixels)
-        return Job(
-            uuid4().hex,
-            self._settings.model,
-            source_sha256=fingerprint(data),
-            source_extension=header.extension,
-            **self._asked,
-        )
+        named = {"uuid": uuid4().hex, "model": self._settings.model}
+        return job_of_bytes(data, self._settings.max_image_pixels, **named, **self._options)
 
     def _fetched(self, url: str) -> bytes:
         body = BytesIO()
