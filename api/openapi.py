@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Query
 
 from api.batch_schemas import BATCH_EXAMPLE, BATCH_JOBS_EXAMPLE, BATCHES_EXAMPLE
 from api.error_examples import error_examples
@@ -112,6 +112,11 @@ def unfinished(description: str) -> dict[str, Any]:
     }
 
 
+def page_token(longest: int) -> Any:
+    """The parameter of a listing that says where the next page begins."""
+    return Query(max_length=longest, description="The former page's `next`.")
+
+
 def header(name: str, description: str) -> dict[str, Any]:
     """A parameter that a request may have as a header."""
     return {
@@ -122,6 +127,8 @@ def header(name: str, description: str) -> dict[str, Any]:
         "schema": {"type": "string"},
     }
 
+
+UNCHANGED: Responses = {304: {"description": "Unchanged since the ETag in `If-None-Match`."}}
 
 PREFERENCE_APPLIED = {
     "Preference-Applied": {

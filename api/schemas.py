@@ -56,6 +56,9 @@ Resize = Annotated[
 ]
 Ttl = Annotated[int, Strict(), Field(ge=1, le=MAX_TTL_SECONDS), _WHOLE]
 PageSize = Annotated[int, Strict(), Field(ge=1, le=1000), _WHOLE]
+NextPage = Annotated[
+    str | None, Field(description="Send it as `after` for the next page; null at the end.")
+]
 
 
 ParametersText = Annotated[Json[dict[str, Any] | None], WithJsonSchema({"type": "string"})]
@@ -180,7 +183,7 @@ class JobPage(BaseModel):
     """A page of jobs."""
 
     jobs: list[JobLine]
-    next: str | None = Field(description="Send it as `after` for the next page; null at the end.")
+    next: NextPage
 
 
 class Failure(BaseModel):

@@ -11,9 +11,8 @@ from api.service import Service
 from seg_pipeline.domain import Job, JobStatus
 from seg_pipeline.errors import JobNotFound, StoreUnavailable
 from seg_pipeline.jobs.answers import FinishedJob, UnfinishedJob, finished_job, unfinished_job
+from seg_pipeline.jobs.records import OUTCOMES
 from seg_pipeline.store.serialization import write
-
-FINISHED = (JobStatus.COMPLETED, JobStatus.FAILED)
 
 ASK_AGAIN_SECONDS = 1
 """The `Retry-After` of a job that has not finished."""
@@ -32,7 +31,7 @@ def view_job(service: Service, uuid: str, base_url: str) -> JobView:
     result = service.repository.result(uuid)
     if result is None:
         status = service.repository.status(uuid, service.live_beats())
-        if status not in FINISHED:
+        if status not in OUTCOMES:
             return JobView(unfinished_job(service.repository.job(uuid), status), is_finished=False)
         result = service.repository.result(uuid)
     if result is None:

@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 
 from api.auth import RequireLinkOrKey
 from api.error_responses import AssetNotFound
-from api.openapi import failures
+from api.openapi import UNCHANGED, failures
 from api.service import Service, ServiceDep, about_job, in_thread
 from seg_pipeline.domain import check_uuid
 from seg_pipeline.errors import InvalidUuid, ObjectNotFound
@@ -40,12 +40,8 @@ class Asset:
 
     @property
     def etag(self) -> str:
-        """The store's own tag, or one of size and time."""
-        tag = (
-            self.info.etag
-            or f"{self.info.size:x}-{int(self.info.last_modified.timestamp() * 1e6):x}"
-        )
-        return '"{}"'.format(tag.strip('"').removeprefix('W/"'))
+        """The object's tag as a strong one, in quotes."""
+        return '"{}"'.format(self.info.tag.strip('"').removeprefix('W/"'))
 
     def headers(self) -> dict[str, str]:
         """Headers for caching by the client alone, and no longer than the file is kept."""
@@ -72,7 +68,7 @@ class Asset:
     dependencies=[RequireLinkOrKey],
     responses={
         200: {"description": "The file.", "content": {"image/webp": {}, "image/png": {}}},
-        304: {"description": "Unchanged since the ETag in `If-None-Match`."},
+        **UNCHANGED,
         **failures(
             "asset_not_found", "link_refused", "rate_limited", "store_unavailable", "internal_error"
         ),

@@ -1,6 +1,5 @@
 """One file of all that a batch found."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -13,10 +12,9 @@ from starlette.responses import Response
 
 from api.auth import RequireKey
 from api.error_responses import JobInProgress
-from api.openapi import EVERYWHERE, failures, shown
-from api.routes.assets import knows
+from api.openapi import EVERYWHERE, UNCHANGED, failures, shown
 from api.routes.batches import Uuid
-from api.routes.exports import ExportResponse, gathered, without_length
+from api.routes.exports import ExportResponse, answer_without_body, export_headers, gathered
 from api.service import Service, ServiceDep, about_job, in_thread
 from seg_pipeline.domain import check_batch_id, shown_model
 from seg_pipeline.exports import Export, ExportedPicture, PictureSet, coco_of_many
@@ -44,7 +42,7 @@ _CONTENT = {JSON: {"schema": {"type": "object"}, **shown("coco")[JSON]}}
             " address.",
             "content": _CONTENT,
         },
-        304: {"description": "Unchanged since the ETag in `If-None-Match`."},
+        **UNCHANGED,
         **failures(
             *("invalid_request", "invalid_uuid", "batch_not_found", "job_in_progress", "busy"),
             *EVERYWHERE,
@@ -66,10 +64,8 @@ async def get_batch_export(
     batch = await in_thread(service.repository.batches.get, uuid)
     progress = await in_thread(_ended, service, batch)
     headers = _headers(batch, progress)
-    if knows(request.headers.get("if-none-match", ""), headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    if request.method == "HEAD":
-        return without_length(Response(headers=headers, media_type=JSON))
+    if (answer := answer_without_body(request, headers, JSON)) is not None:
+        return answer
     pieces = gathered(coco_of_many(_pictures(service, batch, progress, service.base_url(request))))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(service.admission.exports.turn())
@@ -129,12 +125,5 @@ class _Reader:
 
 
 def _headers(batch: Batch, progress: BatchProgress) -> dict[str, str]:
-    """A weak tag, since a file made again may differ in what does not matter."""
     made_of = (batch.id, progress.states, progress.changed_at.isoformat(), version("seg-pipeline"))
-    tag = hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
-    return {
-        "ETag": f'W/"{tag}"',
-        "Cache-Control": "private, no-cache",
-        "Content-Disposition": f'attachment; filename="{batch.id}.coco.json"',
-        "X-Content-Type-Options": "nosniff",
-    }
+    return export_headers(made_of, f"{batch.id}.coco.json")

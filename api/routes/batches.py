@@ -7,18 +7,18 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from api.auth import RequireKey
 from api.batch_intake import accept_batch
 from api.batch_schemas import BatchOptions, BatchRequest
-from api.openapi import EVERYWHERE, failures, shown
-from api.schemas import PageSize
+from api.openapi import EVERYWHERE, failures, page_token, shown
+from api.schemas import NextPage, PageSize
 from api.service import Service, ServiceDep, about_job, in_thread
 from api.views import page_response, record_response
 from seg_pipeline.domain import BATCH_ID_PATTERN, check_batch_id
-from seg_pipeline.errors import InvalidRequest
+from seg_pipeline.errors import InvalidPageToken
 from seg_pipeline.jobs.batch_answers import BatchAnswer, BatchJob, batch_answer
 from seg_pipeline.jobs.batch_records import Batch, BatchProgress, BatchStatus, EntryState
 from seg_pipeline.jobs.heartbeats import uuids_at_work
@@ -59,7 +59,7 @@ class BatchJobPage(BaseModel):
     """A page of a batch's pictures."""
 
     jobs: list[BatchJob]
-    next: str | None = Field(description="Send it as `after` for the next page; null at the end.")
+    next: NextPage
 
 
 class BatchLine(BaseModel):
@@ -75,7 +75,7 @@ class BatchPage(BaseModel):
     """A page of batches, by id."""
 
     batches: list[BatchLine]
-    next: str | None
+    next: NextPage
 
 
 _LINES: dict[str, Any] = {
@@ -144,9 +144,7 @@ async def list_batches(
     request: Request,
     service: ServiceDep,
     limit: PageSize = 50,
-    after: Annotated[
-        str | None, Query(max_length=64, description="The former page's `next`.")
-    ] = None,
+    after: Annotated[str | None, page_token(64)] = None,
 ) -> Response:
     """By id; of ids that were made here, the oldest first."""
     page = await in_thread(_page, service, after, limit)
@@ -184,9 +182,7 @@ async def list_batch_jobs(
     uuid: Uuid,
     status: Annotated[EntryStatus | None, Query(description="Only these.")] = None,
     limit: PageSize = 50,
-    after: Annotated[
-        str | None, Query(max_length=16, description="The former page's `next`.")
-    ] = None,
+    after: Annotated[str | None, page_token(16)] = None,
 ) -> Response:
     """Each with its job, and why it failed. A job that a worker has is `queued` here."""
     about_job(request, check_batch_id(uuid))
@@ -300,5 +296,5 @@ def _place(after: str | None) -> int:
     if after is None:
         return -1
     if not (after.isascii() and after.isdecimal()):
-        raise InvalidRequest("after is not the `next` of a former page; leave it out to begin.")
+        raise InvalidPageToken
     return int(after)

@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.auth import RequireKey
 from api.error_responses import AssetNotFound, JobFailed, JobInProgress
-from api.openapi import EVERYWHERE, failures, shown
+from api.openapi import EVERYWHERE, UNCHANGED, failures, shown
 from api.routes.assets import knows
 from api.routes.jobs import Uuid
 from api.service import Service, ServiceDep, about_job, in_thread
@@ -92,7 +92,7 @@ class ExportResponse(StreamingResponse):
     response_class=Response,
     responses={
         200: {"description": f"The file, in pieces.\n\n{_DESCRIPTION}", "content": _CONTENT},
-        304: {"description": "Unchanged since the ETag in `If-None-Match`."},
+        **UNCHANGED,
         **failures(
             *("invalid_request", "invalid_uuid", "job_not_found", "asset_not_found"),
             *("job_in_progress", "job_failed", "busy", "output_too_large", *EVERYWHERE),
@@ -117,10 +117,8 @@ async def get_export(
     segment = _segment_of(picture, query.segment)
     export = Export(picture, JobFiles(service.store, uuid), query.tolerance, segment)
     headers = _headers(export, chosen)
-    if knows(request.headers.get("if-none-match", ""), headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    if request.method == "HEAD":
-        return without_length(Response(headers=headers, media_type=chosen.media_type))
+    if (answer := answer_without_body(request, headers, chosen.media_type)) is not None:
+        return answer
     return await _response(service, export, chosen, headers)
 
 
@@ -138,10 +136,28 @@ async def _response(
         )
 
 
-def without_length(response: Response) -> Response:
-    """The answer without its own length of 0: the file's is not known before it is made."""
-    del response.headers["content-length"]
+def answer_without_body(
+    request: Request, headers: dict[str, str], media_type: str
+) -> Response | None:
+    """304 if the client has the file, or the answer to HEAD; None if the file is to be sent."""
+    if knows(request.headers.get("if-none-match", ""), headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    if request.method != "HEAD":
+        return None
+    response = Response(headers=headers, media_type=media_type)
+    del response.headers["content-length"]  # it is not known before the file is made
     return response
+
+
+def export_headers(made_of: object, file_name: str) -> dict[str, str]:
+    """The headers of an exported file, with a weak tag: made again, it may differ in trifles."""
+    tag = hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
+    return {
+        "ETag": f'W/"{tag}"',
+        "Cache-Control": "private, no-cache",
+        "Content-Disposition": f'attachment; filename="{file_name}"',
+        "X-Content-Type-Options": "nosniff",
+    }
 
 
 def _picture(
@@ -181,19 +197,11 @@ def _check_options(chosen: ExportFormat, options: Mapping[str, Any]) -> None:
 
 
 def _headers(export: Export, chosen: ExportFormat) -> dict[str, str]:
-    """A weak tag, since a file made again may differ in what does not matter."""
     picture = export.picture
     made_of = (picture.uuid, picture.completed_at.isoformat(), version("seg-pipeline"))
     asked = (chosen.name, export.tolerance, export.segment_id, picture.name)
-    tag = hashlib.sha256(repr((made_of, asked)).encode()).hexdigest()[:32]
     number = f"-{export.segment_id:03d}" if "segment" in chosen.options else ""
-    name = f"{picture.uuid}{number}{chosen.suffix}"
-    return {
-        "ETag": f'W/"{tag}"',
-        "Cache-Control": "private, no-cache",
-        "Content-Disposition": f'attachment; filename="{name}"',
-        "X-Content-Type-Options": "nosniff",
-    }
+    return export_headers((made_of, asked), f"{picture.uuid}{number}{chosen.suffix}")
 
 
 def _begun(chosen: ExportFormat, export: Export) -> Iterator[bytes]:

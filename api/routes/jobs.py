@@ -17,6 +17,7 @@ from api.openapi import (
     finished,
     finished_or_not,
     header,
+    page_token,
     shown,
     unfinished,
 )
@@ -120,9 +121,7 @@ async def list_jobs(
     service: ServiceDep,
     status: Annotated[JobStatus | None, Query(description="Only these.")] = None,
     limit: PageSize = 50,
-    after: Annotated[
-        str | None, Query(max_length=200, description="The former page's `next`.")
-    ] = None,
+    after: Annotated[str | None, page_token(200)] = None,
 ) -> Response:
     """Queued, processing, failed, completed, in this order; each group by uuid."""
     page = await in_thread(_page, service, status, after, limit)
@@ -190,8 +189,7 @@ async def delete_job(request: Request, service: ServiceDep, uuid: Uuid) -> Respo
     about_job(request, check_uuid(uuid))
     if await in_thread(_delete, service, uuid):
         return Response(status_code=204)
-    view = await in_thread(view_job, service, uuid, service.base_url(request))
-    return accepted_response(view, service.links(request), 202)
+    return await _unfinished_response(request, service, uuid)
 
 
 @router.post(
@@ -210,8 +208,7 @@ async def retry_job(request: Request, service: ServiceDep, uuid: Uuid) -> Respon
     """
     about_job(request, check_uuid(uuid))
     await in_thread(service.repository.retries.request, uuid)
-    view = await in_thread(view_job, service, uuid, service.base_url(request))
-    return accepted_response(view, service.links(request), 202)
+    return await _unfinished_response(request, service, uuid)
 
 
 @router.post(
@@ -260,9 +257,15 @@ async def replay_callback(request: Request, service: ServiceDep, uuid: Uuid) -> 
     return JSONResponse({"uuid": uuid, "state": state}, 202)
 
 
+async def _unfinished_response(request: Request, service: Service, uuid: str) -> Response:
+    """The job as it stands, and where to ask for it."""
+    view = await in_thread(view_job, service, uuid, service.base_url(request))
+    return accepted_response(view, service.links(request), 202)
+
+
 def _replay(service: Service, uuid: str) -> str:
     if service.settings.app_server_url is None and service.repository.job(uuid).webhook is None:
-        raise NothingToTell("APP_SERVER_URL is not set: there is nobody to tell.")
+        raise NothingToTell.to_nobody()
     return str(service.repository.outbox.replay(uuid).state)
 
 

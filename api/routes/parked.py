@@ -5,11 +5,11 @@ These messages could not become jobs. These callbacks could not be delivered.
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Request
 from starlette.responses import JSONResponse, Response
 
 from api.auth import RequireKey
-from api.openapi import EVERYWHERE, failures, shown
+from api.openapi import EVERYWHERE, failures, page_token, shown
 from api.schemas import PageSize, Replayed
 from api.service import Service, ServiceDep, in_thread
 from api.views import page_response
@@ -38,9 +38,7 @@ async def list_parked(
     request: Request,
     service: ServiceDep,
     limit: PageSize = 50,
-    after: Annotated[
-        str | None, Query(max_length=200, description="The former page's `next`.")
-    ] = None,
+    after: Annotated[str | None, page_token(200)] = None,
 ) -> Response:
     """Messages with bodies, callbacks with their jobs' uuids, each with the reason; by name."""
     page = await in_thread(_page, service, after, limit)
@@ -106,7 +104,7 @@ def _replay(service: Service, name: str) -> str:
     parked = items.get(name)
     if parked.kind is ParkedKind.CALLBACK:
         if service.settings.app_server_url is None and not _has_webhook(service, parked):
-            raise NothingToTell("APP_SERVER_URL is not set: there is nobody to tell.")
+            raise NothingToTell.to_nobody()
         items.replay_callback(parked)
         return parked.uuid or ""
     uuid = accept_message(items.message_of(parked), service.settings, service.repository)
