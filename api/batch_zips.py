@@ -18,6 +18,7 @@ from api.spool import Spool
 from seg_pipeline.errors import BatchTooLarge, ImageError, ImageTooLarge, InvalidRequest
 from seg_pipeline.imaging.headers import scan_header
 from seg_pipeline.jobs.batch_records import Entry
+from seg_pipeline.store.objects import PIECE_BYTES
 
 MEDIA_TYPES = ("application/zip", "application/x-zip-compressed")
 
@@ -30,7 +31,6 @@ ENTRY_BYTES = 256
 _TAIL_BYTES = 22 + 2**16
 _END = re.compile(rb"(?=PK\x05\x06.{8}(?P<size>.{4}))", re.DOTALL)
 _END64 = re.compile(rb"(?=PK\x06\x06.{36}(?P<size>.{8}))", re.DOTALL)
-_PIECE_BYTES = 256 * 1024
 _ENCRYPTED = 0x1
 _JUNK = re.compile(r"(^|/)(__MACOSX/|\.DS_Store$|Thumbs\.db$|desktop\.ini$|\._)", re.IGNORECASE)
 _UNREADABLE = (BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
@@ -138,7 +138,7 @@ def _read(archive: ZipFile, info: ZipInfo, limits: ZipLimits, listing: Listing, 
 
 def _unpack(archive: ZipFile, info: ZipInfo, spool: Spool) -> None:
     with archive.open(info) as source:
-        while piece := source.read(_PIECE_BYTES):
+        while piece := source.read(PIECE_BYTES):
             spool.write(piece)
 
 

@@ -16,10 +16,10 @@ from functools import partial
 from typing import Any
 
 from seg_pipeline.errors import JobNotFound, StoreError
-from seg_pipeline.jobs.markers import microseconds
+from seg_pipeline.jobs.markers import marker_name, microseconds
 from seg_pipeline.jobs.progress import MARK_SECONDS, Progress, mark_listeners
 from seg_pipeline.jobs.repository import JobRepository
-from seg_pipeline.store import ObjectInfo, keys
+from seg_pipeline.store import keys
 from seg_pipeline.store.serialization import load
 
 log = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ class EventHub:
         """
         self._mark()
         store = self._repository.store
-        progress = {_name(info): _tag(info) for info in store.list(keys.PROGRESS)}
+        progress = {marker_name(info): info.tag for info in store.list(keys.PROGRESS)}
         wanted = [uuid for uuid, watch in watches.items() if _is_due(watch, progress.get(uuid))]
         wanted.sort(key=lambda uuid: (watches[uuid].tag is None, watches[uuid].looked_at))
         some = wanted[: self._looks_at_once]
@@ -210,7 +210,7 @@ class EventHub:
             return _Seen(_ended(uuid, result), None)
         noted = load(store, Progress, keys.progress(uuid)) if info else None
         if info and noted:
-            return _Seen(_in_progress(uuid, noted), _tag(info))
+            return _Seen(_in_progress(uuid, noted), info.tag)
         is_known = store.head(keys.request(uuid)) is not None
         data = {"uuid": uuid, "status": "queued" if is_known else "deleted"}
         return _Seen(JobState(str(data["status"]), data, is_last=not is_known), None)
@@ -242,11 +242,3 @@ def _in_progress(uuid: str, progress: Progress) -> JobState:
     if progress.total is not None:
         data |= {"done": progress.done, "total": progress.total}
     return JobState(f"processing-{microseconds(progress.at)}", data)
-
-
-def _name(info: ObjectInfo) -> str:
-    return info.key.removeprefix(keys.PROGRESS)
-
-
-def _tag(info: ObjectInfo) -> str:
-    return info.etag or f"{info.size}-{info.last_modified.timestamp()}"

@@ -31,6 +31,7 @@ from seg_pipeline.jobs.leftovers import (
     read_round,
     search,
 )
+from seg_pipeline.jobs.markers import marker_name
 from seg_pipeline.monitoring.alarms import PRUNE_LATE_AFTER
 from seg_pipeline.monitoring.service_state import PruneState, note_prune
 from seg_pipeline.pipeline.stage_names import StageName
@@ -352,7 +353,7 @@ def _deletions(
 ) -> Iterator[Removal]:
     """The deletions of these keys, except those of jobs in flight."""
     infos = stage_context.store.list(keys.INFLIGHT)
-    under_way = {info.key.removeprefix(keys.INFLIGHT) for info in infos}
+    under_way = {marker_name(info) for info in infos}
     for uuid in uuids:
         if uuid not in under_way:
             yield partial(instance.delete_dynamic_partition, job_partitions.name or "", uuid)

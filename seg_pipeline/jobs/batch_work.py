@@ -231,7 +231,7 @@ class BatchWork:
         except ObjectNotFound:
             if read_job(self._store, batch.uuid(index)):  # it was accepted, and has its picture
                 return None
-            return FailureReason("object_not_found", "its picture is gone from the store.")
+            return FailureReason(ObjectNotFound.code, "its picture is gone from the store.")
         except SegPipelineError as error:
             return FailureReason(error.code, str(error))
         return None

@@ -30,6 +30,7 @@ from seg_pipeline.errors import (
     UrlRefused,
 )
 from seg_pipeline.jobs.inbox_markers import FAILED, ready_marker
+from seg_pipeline.jobs.markers import marker_name
 from seg_pipeline.jobs.stored_jobs import read_job, read_result
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import load, write
@@ -113,13 +114,13 @@ class FetchQueue:
 
     def uuids(self) -> list[str]:
         """The jobs whose pictures are to be fetched; no job is read."""
-        return [info.key.removeprefix(keys.FETCHING) for info in self.store.list(keys.FETCHING)]
+        return [marker_name(info) for info in self.store.list(keys.FETCHING)]
 
     def take(self, uuid: str) -> PendingFetch | None:
         """What is to be fetched; None if the marker had served its time."""
         job = read_job(self.store, uuid)
         if job is None or job.image_url is None:
-            self._hand_on(uuid, b"")  # the claim decides what becomes of it
+            self._move_to_inbox(uuid, b"")  # the claim decides what becomes of it
             return None
         record = self.record_of(job) or FetchRecord()
         if record.state is not FetchState.PENDING and self._is_complete(job, record):
@@ -209,9 +210,9 @@ class FetchQueue:
             self._remove_marker(job.uuid)
         else:
             has_failed = record.state is FetchState.FAILED
-            self._hand_on(job.uuid, FAILED if has_failed else ready_marker(job))
+            self._move_to_inbox(job.uuid, FAILED if has_failed else ready_marker(job))
 
-    def _hand_on(self, uuid: str, marker: bytes) -> None:
+    def _move_to_inbox(self, uuid: str, marker: bytes) -> None:
         """Moves the job to the inbox, unless somebody else has moved or deleted it."""
         if self.store.head(keys.fetching(uuid)):
             self.store.create(keys.inbox(uuid), marker)

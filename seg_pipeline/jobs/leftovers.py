@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
-from seg_pipeline.domain import JobStatus, Moment
+from seg_pipeline.domain import Moment
+from seg_pipeline.jobs.records import OUTCOMES
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import load, write
@@ -83,7 +84,7 @@ def places_of(repository: JobRepository, older_than: datetime) -> list[SearchPla
         answers = repository.store.at_once(calls)
         return [uuid for uuid, is_orphan in zip(uuids, answers, strict=True) if is_orphan]
 
-    done = [keys.done(outcome, "") for outcome in (JobStatus.COMPLETED, JobStatus.FAILED)]
+    done = [keys.done(outcome, "") for outcome in OUTCOMES]
     return [
         SearchPlace(keys.ASSETS, partial(_folders, repository.store), orphans),
         *(

@@ -23,9 +23,8 @@ from seg_pipeline.errors import ObjectNotFound, StoreUnavailable
 from seg_pipeline.store import keys
 from seg_pipeline.store.checking import check_round_trip
 from seg_pipeline.store.failures import translated
-from seg_pipeline.store.objects import ObjectInfo, T, keep_none
+from seg_pipeline.store.objects import PIECE_BYTES, ObjectInfo, T, keep_none
 
-_PIECE_BYTES = 256 * 1024
 _TRIES = 20  # of a write whose folder is being deleted
 
 
@@ -217,7 +216,7 @@ class _Pieces:
         if self._descriptor is None:
             raise StopIteration
         with translated(self._key):
-            piece = os.read(self._descriptor, _PIECE_BYTES)
+            piece = os.read(self._descriptor, PIECE_BYTES)
         if not piece:
             self.close()
             raise StopIteration
@@ -315,7 +314,7 @@ def _take_over(file: BinaryIO, path: Path, synced: bool) -> None:
     except OSError:
         file.seek(0)
         with path.open("xb") as copy:
-            shutil.copyfileobj(file, copy, _PIECE_BYTES)
+            shutil.copyfileobj(file, copy, PIECE_BYTES)
             copy.flush()
             _sync_file(copy, synced)
     else:

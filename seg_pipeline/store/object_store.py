@@ -17,7 +17,7 @@ from seg_pipeline.errors import ObjectNotFound, StoreUnavailable
 from seg_pipeline.store import keys
 from seg_pipeline.store.checking import check_create, check_round_trip
 from seg_pipeline.store.failures import translated
-from seg_pipeline.store.objects import ObjectInfo, T, keep_none
+from seg_pipeline.store.objects import PIECE_BYTES, ObjectInfo, T, keep_none
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -30,12 +30,11 @@ REQUEST_SECONDS = 30.0
 """The limit of one request, from its beginning to the last byte of its answer."""
 
 RETRY_SECONDS = 15.0
-"""The latest start of a retry after the first try. A call so ends within 45 s.
+"""The latest start of a retry after the first try. So a call ends within 45 s.
 
 A sensor's tick has a minute.
 """
 
-_PIECE_BYTES = 256 * 1024
 _PAGE = 1000
 _PART_BYTES = 8 * 2**20
 _files_at_once = threading.BoundedSemaphore(4)
@@ -255,11 +254,11 @@ def _pid_of_first_use() -> int:
 
 def _pieces(key: str, result: "obstore.GetResult") -> Iterator[bytes]:
     with translated(key):
-        for chunk in result.stream(min_chunk_size=_PIECE_BYTES):
+        for chunk in result.stream(min_chunk_size=PIECE_BYTES):
             view = memoryview(chunk)
             yield from (
-                bytes(view[start : start + _PIECE_BYTES])
-                for start in range(0, len(view), _PIECE_BYTES)
+                bytes(view[start : start + PIECE_BYTES])
+                for start in range(0, len(view), PIECE_BYTES)
             )
 
 

@@ -7,6 +7,9 @@ from typing import BinaryIO, Protocol, TypeVar
 
 T = TypeVar("T")
 
+PIECE_BYTES = 256 * 1024
+"""How long the pieces of a stream are, but for the last."""
+
 
 @dataclass(frozen=True)
 class ObjectInfo:
@@ -16,6 +19,11 @@ class ObjectInfo:
     size: int
     last_modified: datetime
     etag: str | None = None
+
+    @property
+    def tag(self) -> str:
+        """The store's entity tag, or one of time and size: another one after each write."""
+        return self.etag or f"{self.size:x}-{int(self.last_modified.timestamp() * 1e6):x}"
 
 
 def keep_none(_key: str) -> bool:
@@ -61,7 +69,7 @@ class Store(Protocol):
         ...
 
     def stream(self, key: str) -> Iterator[bytes]:
-        """The object's bytes in pieces of some 256 KiB.
+        """The object's bytes in pieces of `PIECE_BYTES`.
 
         A missing key raises at the call, not at the first piece.
         """
