@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -30,6 +31,9 @@ MEMORY_BYTES = 64 * 2**20
 
 KEY_PARTS = 4
 """Of a picture, each with a digest of its own. The same everywhere, as is the key."""
+
+SMALL_BYTES = 2**19
+"""Up to here other threads take longer to wake than the digest takes."""
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SUFFIX = ".npz"
@@ -64,10 +68,16 @@ def embedding_key(image: RgbImage, *made_by: str) -> str:
     """
     digest = hashlib.sha256(repr((image.shape, made_by)).encode())
     parts = np.array_split(np.ascontiguousarray(image).reshape(-1), KEY_PARTS)
-    with ThreadPoolExecutor(KEY_PARTS, "digest") as pool:
-        for part in pool.map(_digest, parts):
-            digest.update(part)
+    side_by_side = image.nbytes > SMALL_BYTES
+    for part in _threads(os.getpid()).map(_digest, parts) if side_by_side else map(_digest, parts):
+        digest.update(part)
     return digest.hexdigest()
+
+
+@cache
+def _threads(pid: int) -> ThreadPoolExecutor:
+    """The threads of this process. A forked one has none of its parent's."""
+    return ThreadPoolExecutor(KEY_PARTS, "digest")
 
 
 def _digest(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:

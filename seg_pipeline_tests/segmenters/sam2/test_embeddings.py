@@ -1,3 +1,7 @@
+import hashlib
+import multiprocessing
+import threading
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -5,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from seg_pipeline.domain import RgbImage
 from seg_pipeline.segmenters.sam2.embeddings import (
     Embedding,
     EmbeddingCache,
@@ -175,6 +180,40 @@ def test_a_key_is_of_the_pixels_their_shape_and_the_model() -> None:
         embedding_key(picture.reshape(picture.shape[1], picture.shape[0], 3), "demo-sam2", "ab"),
     ]
     assert len({key, *different}) == 4
+
+
+def key_by_its_definition(image: RgbImage, *made_by: str) -> str:
+    """SHA-256 of the shape and of the maker, then of four digests, each of a quarter."""
+    whole = hashlib.sha256(repr((image.shape, made_by)).encode())
+    for quarter in np.array_split(np.frombuffer(image.tobytes(), np.uint8), 4):
+        whole.update(hashlib.sha256(quarter.tobytes()).digest())
+    return whole.hexdigest()
+
+
+@pytest.mark.parametrize("side", [1, 50, 418, 419, 700])
+def test_a_key_stays_as_it_is_so_that_what_is_kept_is_found(side: int) -> None:
+    pixels = np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8)
+    expected = key_by_its_definition(pixels, "demo-sam2", "ab")
+    assert embedding_key(pixels, "demo-sam2", "ab") == expected
+
+
+def test_keys_take_no_thread_for_a_small_picture_and_four_for_all_large_ones() -> None:
+    before = threading.active_count()
+    embedding_key(np.zeros((400, 400, 3), np.uint8))
+    assert threading.active_count() == before
+    for _ in range(5):
+        embedding_key(np.zeros((500, 500, 3), np.uint8))
+    assert {each.name for each in threading.enumerate() if each.name.startswith("digest")} <= {
+        f"digest_{number}" for number in range(4)
+    }
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    picture = np.zeros((500, 500, 3), np.uint8)
+    expected = embedding_key(picture)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as forked:
+        assert forked.submit(embedding_key, picture).result(timeout=60) == expected
 
 
 def test_the_folders_limits_hold_for_memory_too(tmp_path: Path, clock: Clock) -> None:
