@@ -44,6 +44,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """Lets the modules go at the exit, else Triton's binding calls all of itself leaked."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
     """Takes back what a command that ran in this process has set: the next test reads its log."""

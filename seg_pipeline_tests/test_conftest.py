@@ -1,4 +1,7 @@
-"""Which tests run in one process, when several share the work."""
+"""Which tests run in one process, when several share the work, and what a process leaves."""
+
+import subprocess
+import sys
 
 import pytest
 
@@ -31,3 +34,13 @@ def test_those_that_share_a_running_service_run_in_one_process(
     test: str, text: str, expected: str
 ) -> None:
     assert scope(test, text) == expected
+
+
+@pytest.mark.process
+def test_triton_calls_nothing_leaked_at_the_end() -> None:
+    """Its binding counts what is still there at the exit, as all that was frozen would be."""
+    pytest.importorskip("triton", reason="torch brings Triton on Linux alone")
+    hooks = "conftest.pytest_collection_finish(); conftest.pytest_unconfigure()"
+    script = f"import triton; from seg_pipeline_tests import conftest; {hooks}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
