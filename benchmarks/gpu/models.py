@@ -19,7 +19,7 @@ def random_yolo(folder: Path, architecture: str) -> Path:
     """Its weights in a file, the same at every call. It finds things everywhere."""
     path = folder / f"{Path(architecture).stem}-random.pt"
     if not path.exists():
-        import_ultralytics(folder)
+        import_ultralytics()
         from ultralytics.nn.tasks import SegmentationModel
 
         with torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -96,10 +96,12 @@ def _is_sam2(name: str) -> bool:
 
 
 def _load_yolo(name: str, weights_path: Path, settings: Settings, mode: InferenceMode) -> Segmenter:
-    from seg_pipeline.segmenters.yolo.segmenter import YoloSegmenter, import_ultralytics
+    from seg_pipeline.segmenters.yolo.segmenter import YoloSegmenter
 
-    import_ultralytics(settings.weights_dir)
-    return YoloSegmenter(name, weights_path, settings.device, settings.confidence, mode)
+    converted_dir = settings.weights_dir / "openvino"
+    return YoloSegmenter(
+        name, weights_path, settings.device, settings.confidence, mode, converted_dir
+    )
 
 
 def _load_sam2(name: str, weights_path: Path, settings: Settings, mode: gate.RunMode) -> Segmenter:

@@ -11,7 +11,7 @@ def save_untrained_yolo(
     something everywhere."""
     from seg_pipeline.segmenters.yolo.segmenter import import_ultralytics
 
-    import_ultralytics(path.parent)
+    import_ultralytics()
     import torch
     from ultralytics.nn.tasks import SegmentationModel
 

@@ -7,6 +7,8 @@ beyond 256, bf16 cannot tell a pixel from the next one.
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,15 +68,16 @@ class HalfNetwork:
 class OpenVinoNetwork:
     """The network compiled by OpenVINO for a CPU, in bf16 where the CPU has it.
 
-    It takes over the model. The converted model is kept in ultralytics' folder under a `key` that
-    names the weights.
+    It takes over the model. The converted model is kept in a folder, if there is one, under a `key`
+    that names the weights.
     """
 
     engine = "openvino"
 
-    def __init__(self, model: Any, last_steps: "LastSteps", key: str) -> None:
+    def __init__(
+        self, model: Any, last_steps: "LastSteps", key: str, converted_dir: Path | None
+    ) -> None:
         import openvino
-        from ultralytics.utils import USER_CONFIG_DIR
 
         self._last_steps = last_steps
         core = openvino.Core()
@@ -85,9 +88,8 @@ class OpenVinoNetwork:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        self._compiled = core.compile_model(
-            _converted(model, USER_CONFIG_DIR / "openvino", key), "CPU", options
-        )
+        with _folder(converted_dir) as folder:
+            self._compiled = core.compile_model(_converted(model, folder, key), "CPU", options)
 
     def __call__(self, batch: torch.Tensor) -> Output:
         answer = self._compiled(batch.contiguous().numpy())
@@ -95,7 +97,7 @@ class OpenVinoNetwork:
         return self._last_steps(raw, batch.shape[2:]), prototypes
 
 
-def fast_network(model: Any, device: str, key: str) -> Network:
+def fast_network(model: Any, device: str, key: str, converted_dir: Path | None = None) -> Network:
     """The fastest form that this machine has. It takes over the model.
 
     On a CPU without bf16 or OpenVINO that is fp32, which only batches make faster.
@@ -106,7 +108,7 @@ def fast_network(model: Any, device: str, key: str) -> Network:
         return PlainNetwork(model)
     last_steps = LastSteps(model)
     if openvino:
-        return OpenVinoNetwork(model, last_steps, key)
+        return OpenVinoNetwork(model, last_steps, key, converted_dir)
     return HalfNetwork(model, last_steps, torch.float16 if cuda else torch.bfloat16)
 
 
@@ -157,6 +159,16 @@ def _join(raw: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def _unchanged(permuted: torch.Tensor) -> torch.Tensor:
     return permuted.permute(0, 2, 1)
+
+
+@contextmanager
+def _folder(kept: Path | None) -> Iterator[Path]:
+    """The folder that keeps converted models, else one that is removed."""
+    if kept:
+        yield kept
+        return
+    with tempfile.TemporaryDirectory(prefix="openvino-") as folder:
+        yield Path(folder)
 
 
 def _converted(model: Any, cache_dir: Path, key: str) -> Path:

@@ -6,12 +6,9 @@ threads for the whole process, prints, writes below the current folder, and upsa
 over the whole picture.
 """
 
-import atexit
 import logging
 import os
-import shutil
 import sys
-import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
@@ -61,7 +58,8 @@ class YoloSegmenter:
     """A loaded YOLO-seg checkpoint. Only data and known classes are loaded from it.
 
     `exact` is fp32, a picture at a time. `turbo` is the fastest form of the network that the
-    machine has (`networks.py`), with pictures of one shape together.
+    machine has (`networks.py`), with pictures of one shape together. `converted_dir` keeps what
+    OpenVINO's form is made of.
     """
 
     def __init__(
@@ -71,6 +69,7 @@ class YoloSegmenter:
         device: str = "auto",
         confidence: float = 0.25,
         mode: InferenceMode = "exact",
+        converted_dir: Path | None = None,
     ) -> None:
         self.name = name
         self.device = pick_device(device)
@@ -90,7 +89,7 @@ class YoloSegmenter:
         if mode == "turbo":
             self._batch_size = CUDA_BATCH if self.device.startswith("cuda") else CPU_BATCH
             with loading_errors(weights_path, "YOLO-seg", self.device):
-                self._network = fast_network(model, self.device, self.weights_sha256)
+                self._network = fast_network(model, self.device, self.weights_sha256, converted_dir)
         self.notes: Notes = {"inference_mode": mode, "batch_size": self._batch_size}
         self.notes |= {"precision": self._network.precision, "engine": self._network.engine}
         if self.device.startswith("cuda"):
@@ -245,21 +244,20 @@ def _with_one_shape(fitted: Sequence[Fitted]) -> list[list[int]]:
     return list(alike.values())
 
 
-def import_ultralytics(config_dir: Path | None = None) -> None:
+def import_ultralytics() -> None:
     """Imports ultralytics without its side effects.
 
     It would ask the network, install packages, report usage, write settings into the home folder
-    and take over torch's threads. Its settings and converted models go into `config_dir`, or into a
-    folder that ends with the process.
+    and take over torch's threads. Its settings go into a folder that is removed after the import.
     """
-    with _importing:
+    with _importing, TemporaryDirectory(prefix="ultralytics-") as settings_dir:
         if "ultralytics.nn.tasks" in sys.modules:
             return
         wanted = {
             "YOLO_OFFLINE": "true",
             "YOLO_AUTOINSTALL": "false",
             "YOLO_VERBOSE": "false",
-            "YOLO_CONFIG_DIR": str(config_dir or _folder_of_this_process()),
+            "YOLO_CONFIG_DIR": settings_dir,
         }
         before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", *wanted)}
         threads = torch.get_num_threads()
@@ -269,12 +267,6 @@ def import_ultralytics(config_dir: Path | None = None) -> None:
         finally:
             torch.set_num_threads(threads)
             _restore_environment(before)
-
-
-def _folder_of_this_process() -> Path:
-    folder = tempfile.mkdtemp(prefix="ultralytics-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
 
 
 def _restore_environment(before: dict[str, str | None]) -> None:

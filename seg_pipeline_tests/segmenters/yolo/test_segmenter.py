@@ -207,8 +207,8 @@ def test_torchs_threads_stay_and_nothing_is_printed_or_left_behind(
 ) -> None:
     """ultralytics would take all cores but one, create settings in the home folder and `runs/` in
     the current one."""
-    home, here, config = (tmp_path / name for name in ("home", "here", "config"))
-    for folder in (home, here, config):
+    home, here, temporary = (tmp_path / name for name in ("home", "here", "temporary"))
+    for folder in (home, here, temporary):
         folder.mkdir()
     script = f"""
 import os
@@ -217,7 +217,6 @@ import seg_pipeline.segmenters.yolo.segmenter as yolo
 import numpy as np, torch
 torch.set_num_threads(7)
 before = dict(os.environ)
-yolo.import_ultralytics(Path({str(config)!r}))
 segmenter = yolo.YoloSegmenter("x", Path({str(untrained_weights)!r}), "cpu")
 assert segmenter.segment([np.full((90, 120, 3), 128, np.uint8)])[0] is not None
 assert torch.get_num_threads() == 7, torch.get_num_threads()
@@ -232,6 +231,7 @@ assert not ONLINE and not AUTOINSTALL and not Events().enabled
         **os.environ,
         "HOME": str(home),
         "XDG_CONFIG_HOME": str(home),
+        "TMPDIR": str(temporary),
         "PYTHONPATH": str(Path.cwd()),
     }
     done = subprocess.run(
@@ -243,7 +243,7 @@ assert not ONLINE and not AUTOINSTALL and not Events().enabled
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert list(home.rglob("*")) == list(here.rglob("*")) == []
+    assert [*home.rglob("*"), *here.rglob("*"), *temporary.rglob("*")] == []
 
 
 def test_the_weights_folder_may_have_any_name(untrained_weights: Path, tmp_path: Path) -> None:

@@ -47,8 +47,9 @@ def scenes() -> list[RgbImage]:
     ]
 
 
-def demo(mode: InferenceMode) -> YoloSegmenter:
-    return YoloSegmenter("demo-yolo", BUNDLED / "demo-yolo.pt", "cpu", mode=mode)
+def demo(mode: InferenceMode, converted_dir: Path | None = None) -> YoloSegmenter:
+    weights = BUNDLED / "demo-yolo.pt"
+    return YoloSegmenter("demo-yolo", weights, "cpu", mode=mode, converted_dir=converted_dir)
 
 
 def torch_turbo() -> YoloSegmenter:
@@ -161,13 +162,15 @@ def test_a_picture_that_does_not_fit_by_itself_is_an_error(scenes: list[RgbImage
         turbo.segment(scenes[:1])
 
 
-def test_openvino_finds_what_exact_finds_and_converts_once(scenes: list[RgbImage]) -> None:
+def test_openvino_finds_what_exact_finds_and_converts_once(
+    scenes: list[RgbImage], tmp_path: Path
+) -> None:
     pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
-    turbo = demo("turbo")
+    turbo = demo("turbo", tmp_path)
     assert turbo.notes["engine"] == "openvino"
     assert_alike(turbo.segment(scenes), demo("exact").segment(scenes), least_iou=0.95)
     with patch.object(networks, "_convert", side_effect=AssertionError("converted again")):
-        assert_alike(demo("turbo").segment(scenes), turbo.segment(scenes), least_iou=0.99)
+        assert_alike(demo("turbo", tmp_path).segment(scenes), turbo.segment(scenes), least_iou=0.99)
 
 
 def test_a_conversion_that_another_process_finished_first_is_taken(tmp_path: Path) -> None:
