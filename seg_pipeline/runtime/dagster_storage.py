@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache, wraps
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import sqlalchemy as db
 from dagster import AssetKey, DagsterEventType, DagsterInstance, EventLogEntry
@@ -26,10 +26,11 @@ from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.storage.runs.base import RunStorage
 from dagster._core.storage.schedules import SqliteScheduleStorage
 from dagster._core.storage.schedules.base import ScheduleStorage
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster._serdes import ConfigurableClassData
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage, PostgresScheduleStorage
 from sqlalchemy.engine import Connection, Engine
 
+from seg_pipeline.runtime.configured import ConfiguredBySettings
 from seg_pipeline.runtime.literal_paths import take_paths_literally
 from seg_pipeline.settings import get_settings
 
@@ -314,12 +315,8 @@ def _postgres_storages(url: str) -> Storages:
     return storages
 
 
-class SegPipelineStorage(DagsterStorage[DagsterInstance], ConfigurableClass):
+class SegPipelineStorage(ConfiguredBySettings, DagsterStorage[DagsterInstance]):
     """Runs, events and schedules in DATA_DIR/dagster, or in the database at DATABASE_URL."""
-
-    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
-        self._inst_data = inst_data
-        super().__init__()
 
     @cached_property
     def _storages(self) -> Storages:
@@ -330,23 +327,6 @@ class SegPipelineStorage(DagsterStorage[DagsterInstance], ConfigurableClass):
         folder = settings.data_dir / "dagster"
         folder.mkdir(parents=True, exist_ok=True)
         return _sqlite_storages(folder.absolute())
-
-    @property
-    def inst_data(self) -> ConfigurableClassData | None:
-        """The configuration from dagster.yaml."""
-        return self._inst_data
-
-    @classmethod
-    def config_type(cls) -> dict[str, Any]:
-        """An empty schema: `Settings` configures the storage."""
-        return {}
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> Self:
-        """Builds it from dagster.yaml, as Dagster does."""
-        return cls(inst_data=inst_data, **config_value)
 
     def register_instance(self, instance: DagsterInstance) -> None:
         """Registers the instance with the three storages."""

@@ -1,20 +1,18 @@
 """Launches runs on warm workers: the broker gets a run's id, and a warm worker takes it."""
 
-from collections.abc import Mapping
-from typing import Any, Self
-
 from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.launcher import LaunchRunContext, RunLauncher
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster._serdes import ConfigurableClassData
 from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG
 
 from seg_pipeline.defs.run_tags import lane_of_run
 from seg_pipeline.runtime.celery_app import EXECUTE_RUN_TASK, PRIORITY_STEP, make_celery
+from seg_pipeline.runtime.configured import ConfiguredBySettings
 from seg_pipeline.runtime.upkeep import UPKEEP_TAG, start_upkeep
 from seg_pipeline.settings import get_settings
 
 
-class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
+class WarmRunLauncher(ConfiguredBySettings, RunLauncher[DagsterInstance]):
     """Sends a run's id to the broker, on dagster-celery's queue tag or the default queue.
 
     It is not a subclass of dagster-celery's launcher. That one cancels by revoking the Celery task,
@@ -24,28 +22,10 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     """
 
     def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
-        self._inst_data = inst_data
+        super().__init__(inst_data)
         settings = get_settings()
         self.default_queue = settings.celery_queue
         self.celery = make_celery(settings)
-        super().__init__()
-
-    @property
-    def inst_data(self) -> ConfigurableClassData | None:
-        """The configuration from dagster.yaml."""
-        return self._inst_data
-
-    @classmethod
-    def config_type(cls) -> dict[str, Any]:
-        """An empty schema: `Settings` configures the launcher."""
-        return {}
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> Self:
-        """Builds it from dagster.yaml, as Dagster does."""
-        return cls(inst_data=inst_data, **config_value)
 
     def launch_run(self, context: LaunchRunContext) -> None:
         """Puts the run's id on its queue, and returns as soon as the broker has it.
