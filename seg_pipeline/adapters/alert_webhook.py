@@ -43,16 +43,8 @@ async def _post(url: str, text: str) -> str | None:
             httpx.AsyncClient(
                 timeout=TIMEOUT_SECONDS, trust_env=False, follow_redirects=False
             ) as client,
-            client.stream(
-                "POST", url, json={"text": text}
-            ) as response,  # its body is of no interest
+            client.stream("POST", url, json={"text": text}) as response,  # its body is not read
         ):
             return None if response.is_success else f"it answered {response.status_code}"
-    except (
-        httpx.HTTPError,
-        httpx.InvalidURL,
-        OSError,
-        ValueError,
-    ) as error:
-        # TimeoutError is an OSError.
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         return type(error).__name__

@@ -8,19 +8,18 @@ import asyncio
 import hashlib
 import hmac
 import json
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from typing import Any
 
 import httpx
 from pydantic import SecretStr
 
+from seg_pipeline.adapters.trust import ssl_context
 from seg_pipeline.domain import Job
 from seg_pipeline.errors import SegPipelineError, UrlRefused
 from seg_pipeline.jobs.batch_records import Batch
@@ -151,10 +150,7 @@ class AppServer:
             return Reply(
                 _since(begin), problem=f"no answer within {self._limits.total_seconds:g} s."
             )
-        except (
-            httpx.LocalProtocolError,
-            UnicodeError,
-        ):
+        except (httpx.LocalProtocolError, UnicodeError):
             # Their texts quote the header, which may be the key.
             return Reply(_since(begin), problem=_UNSENDABLE)
         except UrlRefused as error:
@@ -260,9 +256,3 @@ def text_of(secret: SecretStr | None) -> str:
 
 def _since(begin: float) -> float:
     return time.perf_counter() - begin
-
-
-@lru_cache(maxsize=1)
-def ssl_context() -> ssl.SSLContext:
-    """The process's own, since it takes a while to make."""
-    return httpx.create_ssl_context()

@@ -233,9 +233,8 @@ class Fetcher:
         with SpooledTemporaryFile(max_size=IN_MEMORY_BYTES, dir=str(folder)) as file:
             body = cast(BinaryIO, file)
             record = await self._fetch(fetch, slot, body)
-            self._known[fetch.uuid] = (
-                None  # its marker goes in a moment, which is no reason to cancel this
-            )
+            # Its marker goes in a moment, which is no reason to cancel this.
+            self._known[fetch.uuid] = None
             await self._store_outcome(fetch, record, body)
             return record
 

@@ -23,7 +23,8 @@ import httpx
 
 from seg_pipeline.adapters.content_encoding import ContentDecoder, UndecodableBody, UnknownEncoding
 from seg_pipeline.adapters.public_network import PublicNetwork
-from seg_pipeline.adapters.s3_client import make_s3_client
+from seg_pipeline.adapters.s3_client import answered_status, make_s3_client
+from seg_pipeline.adapters.trust import ssl_context
 from seg_pipeline.domain import MAX_URL_LENGTH
 from seg_pipeline.errors import (
     FetchError,
@@ -195,11 +196,7 @@ def _parse_http(url: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
         host = parsed.host
-    except (
-        httpx.InvalidURL,
-        UnicodeError,
-    ) as error:
-        # The latter: a host that begins with xn-- and is no name.
+    except (httpx.InvalidURL, UnicodeError) as error:  # UnicodeError: xn-- that is no name
         raise InvalidUrl(f"image_url {_masked(url)} is not a URL.") from error
     if parsed.scheme not in ("http", "https") or not host:
         raise InvalidUrl(
@@ -259,7 +256,7 @@ async def _get(
     headers = [(b"Host", url.netloc), *_HEADERS]
     with _fetch_errors(url):
         async with (
-            httpcore.AsyncConnectionPool(_ssl_context(), network_backend=network) as pool,
+            httpcore.AsyncConnectionPool(ssl_context(), network_backend=network) as pool,
             pool.stream(
                 "GET", target, headers=headers, extensions={"timeout": timeout}
             ) as response,
@@ -372,7 +369,7 @@ class _BodyWriter:
     def end(self, host: str, status: int) -> FetchedBody:
         """What was written, once the whole answer has come."""
         if not self._decoder.is_complete:
-            raise FetchUnavailable(f"{_masked(self._url)} ended before its end.")
+            raise FetchUnavailable(f"{_masked(self._url)} broke off before its end.")
         return FetchedBody(
             self._size, self._sha256.hexdigest(), host, public_address(str(self._url)), status
         )
@@ -400,11 +397,6 @@ def _is_certificate_error(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__cause__ or error.__context__
     return error is not None
-
-
-@lru_cache(maxsize=1)
-def _ssl_context() -> ssl.SSLContext:
-    return httpx.create_ssl_context()
 
 
 async def _fetch_s3(
@@ -461,10 +453,8 @@ def _s3_threads() -> ThreadPoolExecutor:
 def _get_s3(
     source: S3Object, body: BinaryIO, settings: Settings, limits: FetchLimits, give_up_at: float
 ) -> FetchedBody:
-    from botocore.exceptions import BotoCoreError, ClientError
-
     url = source.url
-    try:
+    with s3_errors(url, "fetched", "the picture"):
         client = _s3_client(settings, limits)
         response = client.get_object(Bucket=source.bucket, Key=source.key)
         writer = _BodyWriter(
@@ -479,12 +469,20 @@ def _get_s3(
                     )
                 writer.write(chunk)
         return writer.end(f"s3://{source.bucket}", 200)
+
+
+@contextmanager
+def s3_errors(url: str, done: str, wanted: str) -> Iterator[None]:
+    """Raises FetchRejected or FetchUnavailable for what S3 and botocore raise inside."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
     except ClientError as error:
-        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
-        raise status_error(url, status) from error
+        raise status_error(url, answered_status(error), wanted=wanted) from error
     except BotoCoreError as error:
         raise FetchUnavailable(
-            f"{_masked(url)} could not be fetched: {type(error).__name__}"
+            f"{_masked(url)} could not be {done}: {type(error).__name__}."
         ) from error
 
 

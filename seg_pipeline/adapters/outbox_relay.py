@@ -175,11 +175,11 @@ class OutboxRelay:
     ) -> None:
         waiting = iter(markers)
         async with self._to.server.session() as session:
-            carriers = (
+            senders = (
                 self._deliver(waiting, session, may_start, done)
                 for _ in range(min(AT_ONCE, len(markers)))
             )
-            await asyncio.gather(*carriers)
+            await asyncio.gather(*senders)
 
     async def _deliver(
         self,

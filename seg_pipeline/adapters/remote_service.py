@@ -13,8 +13,10 @@ import httpx
 
 from seg_pipeline.domain import Parameters
 from seg_pipeline.exports import FORMATS
+from seg_pipeline.jobs.backoff import doubling_pause
 
 TRIES = 5
+FIRST_PAUSE_SECONDS = 0.25
 POLL_SECONDS = (0.1, 2.0)
 """The first pause between two looks at a job, and the longest."""
 LONGEST_WAIT_SECONDS = 30.0
@@ -98,7 +100,7 @@ class RemoteService:
                 answer = self._http.request(method, f"{self._url}{path}", **sent)
             except httpx.HTTPError as error:
                 failure = ServiceRefused("no_answer", _unanswered(self._url, error))
-                pause = 2.0**turn / 4
+                pause = doubling_pause(turn + 1, FIRST_PAUSE_SECONDS, LONGEST_WAIT_SECONDS)
             else:
                 if answer.is_success:
                     return answer

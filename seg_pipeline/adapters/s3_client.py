@@ -21,3 +21,8 @@ def make_s3_client(settings: Settings, **options: Any) -> Any:
         aws_secret_access_key=secret_key.get_secret_value() if secret_key else None,
         config=Config(**options),
     )
+
+
+def answered_status(error: Any) -> int:
+    """The HTTP status that a botocore `ClientError` tells of; 500 if it tells of none."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))

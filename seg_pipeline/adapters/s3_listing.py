@@ -1,6 +1,7 @@
 """Lists the objects of a bucket below a prefix that a client names, by the operator's rules."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +9,10 @@ from seg_pipeline.adapters.image_fetch import (
     S3Object,
     check_s3_allowed,
     parse_s3_prefix,
-    status_error,
+    s3_errors,
 )
 from seg_pipeline.adapters.s3_client import make_s3_client
-from seg_pipeline.errors import FetchUnavailable, InvalidRequest, UrlRefused
+from seg_pipeline.errors import InvalidRequest, UrlRefused
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import keys
 
@@ -62,26 +63,15 @@ def _is_allowed(found: S3Object, settings: Settings) -> bool:
 
 
 def _entries(below: S3Object, settings: Settings) -> Iterator[dict[str, Any]]:
-    from botocore.exceptions import BotoCoreError, ClientError
-
     client = make_s3_client(
         settings,
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
         retries={"total_max_attempts": 2},
     )
-    try:
+    with closing(client), s3_errors(below.url, "listed", "a list"):
         pages = client.get_paginator("list_objects_v2").paginate(
             Bucket=below.bucket, Prefix=below.key
         )
         for page in pages:
             yield from page.get("Contents", ())
-    except ClientError as error:
-        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
-        raise status_error(below.url, status, wanted="a list") from error
-    except BotoCoreError as error:
-        raise FetchUnavailable(
-            f"{below.url} could not be listed: {type(error).__name__}."
-        ) from error
-    finally:
-        client.close()

@@ -25,6 +25,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from seg_pipeline.adapters.deadlines import DeadlinePassed, within
 from seg_pipeline.adapters.image_fetch import check_image_url
+from seg_pipeline.adapters.s3_client import answered_status
 from seg_pipeline.domain import (
     Job,
     Priority,
@@ -419,9 +420,9 @@ def _unexpected(error: Exception) -> RequestError:
 
 def _is_refusal(error: Any) -> bool:
     """Whether AWS understood the request and refused it: no permission, or no such queue."""
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+    status = answered_status(error)
     code = str(error.response.get("Error", {}).get("Code", ""))
-    return 400 <= int(status) < 500 and "Thrott" not in code and "Expired" not in code
+    return 400 <= status < 500 and "Thrott" not in code and "Expired" not in code
 
 
 @contextmanager

@@ -18,10 +18,10 @@ from seg_pipeline.adapters.app_server import (
     AppServer,
     DeliveryLimits,
     Session,
-    ssl_context,
     text_of,
 )
 from seg_pipeline.adapters.public_network import Network, PublicNetwork, Resolver, is_in, is_public
+from seg_pipeline.adapters.trust import ssl_context
 from seg_pipeline.domain import MAX_WEBHOOK_LENGTH, Job
 from seg_pipeline.errors import UrlRefused, WebhookRefused
 from seg_pipeline.jobs.batch_records import Batch
