@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import httpx
 
-from seg_client.errors import BatchNotFound, WaitTimeout
-from seg_client.flows import Flow, Pause, Send, checked, document, exchange
+from seg_client.errors import WaitTimeout
+from seg_client.flows import Flow, Pause, Send, checked, deleted, document, exchange
 from seg_client.retries import Deadline
 from seg_client.uploads import size_of
 
@@ -89,11 +89,7 @@ def export(uuid: str, retry_seconds: float) -> Flow[httpx.Response]:
 
 def delete(uuid: str, retry_seconds: float) -> Flow[bool]:
     """Deletes a batch that has ended; False if it has not, and is only being cancelled."""
-    try:
-        answer = checked((yield from exchange(Send("DELETE", batch_path(uuid)), retry_seconds)))
-    except BatchNotFound:
-        return True
-    return answer.status_code != 202
+    return (yield from deleted(batch_path(uuid), retry_seconds))
 
 
 def batch_path(uuid: str) -> str:

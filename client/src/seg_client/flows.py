@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from seg_client.answers import Failure, JobAnswer
 from seg_client.errors import (
     ApiError,
+    BatchNotFound,
     ConnectionFailed,
     JobNotFound,
     UnexpectedAnswer,
@@ -146,9 +147,14 @@ def job_of(uuid: str, retry_seconds: float, wait_seconds: float = 0) -> Flow[dic
 
 def delete(uuid: str, retry_seconds: float) -> Flow[bool]:
     """Deletes the job; False if it is only being cancelled, and can be deleted in seconds."""
+    return (yield from deleted(job_path(uuid), retry_seconds))
+
+
+def deleted(path: str, retry_seconds: float) -> Flow[bool]:
+    """Deletes what is at the path; False if it is only being cancelled. It may be gone already."""
     try:
-        answer = checked((yield from exchange(Send("DELETE", job_path(uuid)), retry_seconds)))
-    except JobNotFound:
+        answer = checked((yield from exchange(Send("DELETE", path), retry_seconds)))
+    except (JobNotFound, BatchNotFound):
         return True
     return answer.status_code != 202
 
