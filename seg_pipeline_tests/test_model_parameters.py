@@ -1,5 +1,6 @@
 """What models run with where a job sets nothing."""
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -50,3 +51,10 @@ def test_settings_stand_in_for_upstreams_defaults() -> None:
 
 def test_the_demo_model_has_defaults_of_its_own() -> None:
     assert configured_sam2_parameters("demo-sam2", settings()) == DEMO_PARAMETERS
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(Sam2Parameters)])
+def test_a_setting_names_the_default_that_it_replaces(name: str) -> None:
+    setting = Settings.model_fields.get(f"sam2_{name}")
+    if setting is not None:
+        assert f"{getattr(Sam2Parameters(), name):g} by default" in str(setting.description)

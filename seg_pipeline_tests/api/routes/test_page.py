@@ -10,6 +10,9 @@ import pytest
 from api.routes import page
 from api.routes.page import dagster_url, prefers_html
 from api.service import Service
+from seg_pipeline.domain import MAX_RESIZE, MAX_URL_LENGTH
+from seg_pipeline.exports import FORMATS
+from seg_pipeline.pipeline.stage_names import StageName
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import open_store
 from seg_pipeline_tests.api.serving import Serve
@@ -112,3 +115,25 @@ def test_dagster_is_linked_where_its_address_is_known(serve: Serve) -> None:
     assert '<meta name="dagster-url" content="https://dagster.example.com">' in html
     with pytest.raises(ValueError, match="dagster_url"):
         Settings(_env_file=None, dagster_url="javascript:alert(1)")
+
+
+def test_the_page_has_the_limits_of_the_service() -> None:
+    resize = re.search(
+        r'name: "resize".*?maximum: (\d+)', (FOLDER / "options.js").read_text(), re.S
+    )
+    address = re.search(r'maxlength="(\d+)"', (FOLDER / "index.html").read_text())
+    assert resize
+    assert address
+    assert (int(resize[1]), int(address[1])) == (MAX_RESIZE, MAX_URL_LENGTH)
+
+
+def test_the_page_names_every_stage_that_takes_time_and_no_other() -> None:
+    named = re.search(r"const STAGES = \{(.*?)\}", (FOLDER / "app.js").read_text())
+    assert named
+    assert {*re.findall(r"(\w+): \"", named[1])} == {*StageName, "masks"} - {StageName.CALLBACK}
+
+
+def test_the_page_titles_formats_that_there_are() -> None:
+    titled = re.search(r"const TITLES = \{(.*?)\}", (FOLDER / "app.js").read_text())
+    assert titled
+    assert {name.strip('"') for name in re.findall(r"([\w\"-]+): \"", titled[1])} <= FORMATS.keys()
