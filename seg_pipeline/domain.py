@@ -31,8 +31,8 @@ UUID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 _UUID = re.compile(UUID_PATTERN)
 _NUMBER = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _QUEUES = "queue-"
-_OF_BATCH = re.compile(r"batch-([A-Za-z0-9][A-Za-z0-9_-]{0,50})-([0-9]{6})")
 BATCH_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,50}"
+_OF_BATCH = re.compile(rf"batch-({BATCH_ID_PATTERN})-([0-9]{{6}})")
 MAX_BATCH_JOBS = 1_000_000
 """What the number in a job's uuid can count."""
 

@@ -15,6 +15,14 @@ from seg_pipeline.domain import RgbImage
 Tag = tuple[int, Sequence[int | float]]
 """A TIFF's field type, and its values."""
 
+SIZE = (12, 8)
+GREY = np.full(SIZE[::-1], 3000, np.uint16)
+"""A dark picture of 16 bits with a bright rectangle, of that width and height."""
+GREY[2:6, 3:8] = 60_000
+
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8))
+"""What no format can make small: a file that breaks off lacks some of it."""
+
 _TYPE_CODES = {1: "B", 3: "H", 4: "I", 11: "f", 12: "d"}
 
 

@@ -35,7 +35,6 @@ from seg_pipeline.errors import (
     InvalidTtl,
     InvalidUuid,
     UnknownModel,
-    without_folders,
 )
 from seg_pipeline.store.serialization import read, to_document, write
 from seg_pipeline_tests.builders import NOON, bits, drawn, make_job, make_mask
@@ -271,23 +270,6 @@ class TestJob:
 
     def test_it_expires_its_ttl_after_it_finished(self) -> None:
         assert make_job(ttl_seconds=90).expires_at(NOON) == NOON + timedelta(seconds=90)
-
-
-@pytest.mark.parametrize(
-    ("words", "kept"),
-    [
-        (
-            "[Errno 2] No such file or directory: '/srv/data/x/model.pt'",
-            "[Errno 2] No such file or directory: 'model.pt'",
-        ),
-        ("cannot open /var/lib/a.b/c", "cannot open c"),
-        ("https://example.com/a/b.png was refused", "https://example.com/a/b.png was refused"),
-        ("3/4 of 1/2", "3/4 of 1/2"),
-        ("see assets/a/b.webp", "see assets/a/b.webp"),
-    ],
-)
-def test_foreign_words_lose_our_folders(words: str, kept: str) -> None:
-    assert without_folders(words) == kept
 
 
 class TestNamedMasks:

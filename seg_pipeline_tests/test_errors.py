@@ -115,10 +115,12 @@ def test_a_long_value_is_cut_in_its_message(error: SegPipelineError) -> None:
     ("text", "cut"),
     [
         ("cannot open '/srv/data/models/a.pt'", "cannot open 'a.pt'"),
+        ("cannot open /var/lib/a.b/c", "cannot open c"),
         ("/a/b and /c/d/e", "b and e"),
         ("https://host/path/to/a.png", "https://host/path/to/a.png"),
         ("models/weights/a.pt", "models/weights/a.pt"),
         ("either/or", "either/or"),
+        ("3/4 of 1/2", "3/4 of 1/2"),
     ],
 )
 def test_folders_of_this_machine_are_cut_from_foreign_words(text: str, cut: str) -> None:

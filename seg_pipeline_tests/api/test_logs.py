@@ -2,29 +2,22 @@
 
 import io
 import json
-import logging
 from collections.abc import Iterator
 
 import pytest
-import structlog
 
 from seg_pipeline.store import Store
-from seg_pipeline.telemetry.logs import configure_logging
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.api.stand_ins import DRAWING, FakeWorker
 from seg_pipeline_tests.builders import picture_bytes
+from seg_pipeline_tests.log_streams import logging_to
 
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """What the process logs, set up as `api.main` does; put back after the test."""
-    root, stream = logging.getLogger(), io.StringIO()
-    handlers, level = root.handlers[:], root.level
-    root.handlers.clear()
-    configure_logging("api", stream)
-    yield stream
-    root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
+    """What the process logs, set up as `api.main` does."""
+    with logging_to(io.StringIO(), "api") as stream:
+        yield stream
 
 
 def test_every_line_about_a_job_carries_its_uuid(

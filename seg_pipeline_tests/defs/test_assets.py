@@ -363,7 +363,7 @@ def test_a_run_writes_the_files_of_its_own_stages_alone(
 # Callback
 
 
-def make_telling_bench(folder: Path, store: Store | None = None) -> StageContext:
+def make_telling_context(folder: Path, store: Store | None = None) -> StageContext:
     """A stage_context with an app server that waits for what comes by the queue."""
     return make_context(folder, store, app_server_url="https://app.example")
 
@@ -384,7 +384,7 @@ def waiting(stage_context: StageContext) -> list[str]:
 def test_a_job_from_the_queue_is_recorded_for_the_app_server_and_not_green_before_it_knows(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    stage_context = make_telling_bench(tmp_path)
+    stage_context = make_telling_context(tmp_path)
     accept_queue_job(stage_context, "job-1")
     result = run_job(stage_context, instance, "job-1")
     assert (result.success, steps(result)) == (True, set(STAGES))
@@ -396,7 +396,7 @@ def test_a_job_from_the_queue_is_recorded_for_the_app_server_and_not_green_befor
 def test_in_a_batch_only_those_go_on_that_the_app_server_waits_for(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    stage_context = make_telling_bench(tmp_path)
+    stage_context = make_telling_context(tmp_path)
     accept_upload(stage_context, "upload")
     accept_queue_job(stage_context, "queued")
     result = run_job(stage_context, instance, "upload", "queued")
@@ -408,7 +408,7 @@ def test_in_a_batch_only_those_go_on_that_the_app_server_waits_for(
 
 
 def test_a_failed_job_is_recorded_too(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    stage_context = make_telling_bench(tmp_path)
+    stage_context = make_telling_context(tmp_path)
     accept_queue_job(stage_context, "job-1", b"<html>")
     stage_context.repository.claims.claim(["job-1"], "job-1:1")
     assert not run_job(stage_context, instance, "job-1", run_key="job-1:1").success
@@ -420,7 +420,7 @@ def test_an_app_server_that_was_told_while_the_run_went_on_is_not_told_twice(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The courier is quicker than the step."""
-    stage_context = make_telling_bench(tmp_path)
+    stage_context = make_telling_context(tmp_path)
     accept_queue_job(stage_context, "job-1")
     record = stage_context.repository.outbox.record
 
@@ -441,7 +441,7 @@ def test_materialising_callback_tells_once_more(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     """An operator replays a parked delivery so, one partition or many at a time."""
-    stage_context = make_telling_bench(tmp_path)
+    stage_context = make_telling_context(tmp_path)
     uuids = ["job-1", "job-2"]
     for uuid in uuids:
         end_queue_job(stage_context.repository, uuid)
@@ -449,7 +449,7 @@ def test_materialising_callback_tells_once_more(
         assert delivery is not None
         stage_context.repository.outbox.note(delivery.parked("404", NOON, Policy(60, 60)), delivery)
     result = run_job(
-        make_telling_bench(tmp_path, stage_context.store), instance, *uuids, only=[CALLBACK]
+        make_telling_context(tmp_path, stage_context.store), instance, *uuids, only=[CALLBACK]
     )
     assert result.success
     assert {
@@ -468,7 +468,7 @@ def test_materialising_callback_tells_once_more(
 def test_what_cannot_be_told_fails_the_run_and_not_the_job(
     tmp_path: Path, instance: dg.DagsterInstance, prepare: Any, sentence: str
 ) -> None:
-    stage_context = make_telling_bench(tmp_path)
+    stage_context = make_telling_context(tmp_path)
     prepare(stage_context, "job-1")
     result = run_job(stage_context, instance, "job-1", only=[CALLBACK])
     assert not result.success

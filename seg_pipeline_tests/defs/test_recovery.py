@@ -7,10 +7,20 @@ import dagster as dg
 import pytest
 
 from seg_pipeline.defs.recovery import recover
+from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.evidence import Evidence, write_evidence
+from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.store.serialization import write
 from seg_pipeline_tests.builders import NOON, accept_upload, error_of, make_result
 from seg_pipeline_tests.defs.runs import make_quick_context, make_run
+
+
+def make_claimed(folder: Path) -> tuple[StageContext, Claim]:
+    """A context with one job, claimed for the run `a:1`."""
+    stage_context = make_quick_context(folder)
+    accept_upload(stage_context, "a")
+    (claim,) = stage_context.repository.claims.claim(["a"], "a:1")
+    return stage_context, claim
 
 
 def test_the_sweeper_gives_a_job_up_after_its_last_attempt(
@@ -29,9 +39,7 @@ def test_the_sweeper_gives_a_job_up_after_its_last_attempt(
 def test_a_job_that_ended_its_worker_gets_its_next_attempt(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    stage_context = make_quick_context(tmp_path)
-    accept_upload(stage_context, "a")
-    (claim,) = stage_context.repository.claims.claim(["a"], "a:1")
+    stage_context, claim = make_claimed(tmp_path)
     run = make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.STARTED)
     write_evidence(stage_context.store, "a", Evidence(run.run_id, "source_image"))
     (again,) = recover(stage_context, instance, claim.claimed_at).retries
@@ -64,9 +72,7 @@ def test_a_job_is_not_given_up_for_a_worker_that_something_else_ended(
 def test_the_sweeper_completes_a_finish_that_died_half_way(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    stage_context = make_quick_context(tmp_path)
-    accept_upload(stage_context, "a")
-    (claim,) = stage_context.repository.claims.claim(["a"], "a:1")
+    stage_context, claim = make_claimed(tmp_path)
     stage_context.store.put("assets/a/result.json", write(make_result("a")))
     make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.SUCCESS)
     report = recover(stage_context, instance, claim.claimed_at)
@@ -75,9 +81,7 @@ def test_the_sweeper_completes_a_finish_that_died_half_way(
 
 
 def test_a_cancelled_job_fails_as_cancelled(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    stage_context = make_quick_context(tmp_path)
-    accept_upload(stage_context, "a")
-    (claim,) = stage_context.repository.claims.claim(["a"], "a:1")
+    stage_context, claim = make_claimed(tmp_path)
     make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.CANCELED)
     recover(stage_context, instance, claim.claimed_at)
     assert error_of(stage_context.repository, "a").code == "cancelled"
@@ -88,9 +92,7 @@ def test_a_claim_whose_tick_died_is_asked_for_once_more(
 ) -> None:
     """The same attempt under the same key: should the daemon resume the tick too, Dagster drops the
     second."""
-    stage_context = make_quick_context(tmp_path)
-    accept_upload(stage_context, "a")
-    (claim,) = stage_context.repository.claims.claim(["a"], "a:1")
+    stage_context, claim = make_claimed(tmp_path)
     assert recover(stage_context, instance, claim.claimed_at + timedelta(seconds=15)).retries == []
     (again,) = recover(stage_context, instance, claim.claimed_at + timedelta(seconds=90)).retries
     assert (again.run_key, again.attempt) == ("a:1", 1)
@@ -99,9 +101,7 @@ def test_a_claim_whose_tick_died_is_asked_for_once_more(
 def test_a_job_that_was_deleted_under_way_stays_deleted(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    stage_context = make_quick_context(tmp_path)
-    accept_upload(stage_context, "a")
-    (claim,) = stage_context.repository.claims.claim(["a"], "a:1")
+    stage_context, claim = make_claimed(tmp_path)
     make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.CANCELED)
     stage_context.store.delete("assets/a/request.json")
     recover(stage_context, instance, claim.claimed_at)

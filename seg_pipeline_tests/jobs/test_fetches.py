@@ -34,28 +34,14 @@ def test_a_job_with_an_address_is_fetched_before_anybody_can_claim_it(
     repository: JobRepository,
 ) -> None:
     job = accept(repository)
-    assert (
-        repository.fetches.uuids(),
-        waiting_uuids(repository, 10),
-        repository.status("job-1"),
-    ) == (
-        ["job-1"],
-        [],
-        JobStatus.QUEUED,
-    )
+    assert markers(repository) == {"fetching/job-1"}
+    assert repository.status("job-1") is JobStatus.QUEUED
     pending = repository.fetches.take("job-1")
     assert pending is not None
     assert (pending.job, pending.record.attempts) == (job, 0)
     bring_picture(repository, data=b"bytes")
-    assert (
-        repository.fetches.uuids(),
-        waiting_uuids(repository, 10),
-        repository.status("job-1"),
-    ) == (
-        [],
-        ["job-1"],
-        JobStatus.QUEUED,
-    )
+    assert markers(repository) == {"inbox/job-1"}
+    assert repository.status("job-1") is JobStatus.QUEUED
     assert [claim.uuid for claim in repository.claims.claim(["job-1"], "key")] == ["job-1"]
     record = repository.fetches.record_of(job)
     assert record is not None

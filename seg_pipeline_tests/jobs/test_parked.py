@@ -1,6 +1,7 @@
 """What is parked, and what becomes of it."""
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
@@ -8,7 +9,7 @@ import pytest
 
 from seg_pipeline.errors import NotReplayable, ParkedNotFound
 from seg_pipeline.jobs.deliveries import DeliveryState, Policy
-from seg_pipeline.jobs.parked import ParkedItems, ParkedKind
+from seg_pipeline.jobs.parked import Parked, ParkedItems, ParkedKind
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
@@ -100,22 +101,29 @@ def test_a_message_that_is_not_here_whole_is_not_replayed(
         items.message_of(items.get("m-1"))
 
 
+def die_and_do_it_again(
+    memory: Store, lives: int, act: Callable[[ParkedItems, Parked], None]
+) -> None:
+    """Does it to a parked callback, by a process that dies on the way and then by another one."""
+    with suppress(Killed):
+        dying = ParkedItems(UnreliableStore(memory, lives))
+        act(dying, dying.get("callback-job-1"))
+    items = ParkedItems(memory)
+    with suppress(ParkedNotFound):
+        act(items, items.get("callback-job-1"))
+    assert items.page(None, 10).parked == ()
+
+
 @pytest.mark.parametrize("lives", range(7))
 def test_a_replay_of_a_callback_may_die_anywhere(memory: Store, lives: int) -> None:
     park_callback(memory)
-    with suppress(Killed):
-        dying = ParkedItems(UnreliableStore(memory, lives))
-        dying.replay_callback(dying.get("callback-job-1"))
-    items = ParkedItems(memory)
-    with suppress(ParkedNotFound):
-        items.replay_callback(items.get("callback-job-1"))
+    die_and_do_it_again(memory, lives, ParkedItems.replay_callback)
     delivery = JobRepository(memory).outbox.delivery("job-1")
     assert delivery
     assert delivery.state is DeliveryState.PENDING
     assert [each.uuid for each in JobRepository(memory).outbox.waiting(datetime.now(UTC), 10)] == [
         "job-1"
     ]
-    assert items.page(None, 10).parked == ()
 
 
 @pytest.mark.parametrize("lives", range(5))
@@ -124,14 +132,8 @@ def test_a_drop_of_a_callback_may_die_anywhere_and_lets_the_files_go(
 ) -> None:
     park_callback(memory)
     assert JobRepository(memory).outbox.uuids() == {"job-1"}
-    with suppress(Killed):
-        dying = ParkedItems(UnreliableStore(memory, lives))
-        dying.drop(dying.get("callback-job-1"))
-    items = ParkedItems(memory)
-    with suppress(ParkedNotFound):
-        items.drop(items.get("callback-job-1"))
+    die_and_do_it_again(memory, lives, ParkedItems.drop)
     assert JobRepository(memory).outbox.uuids() == set()
-    assert items.page(None, 10).parked == ()
 
 
 def test_a_callback_that_is_parked_again_meanwhile_stays_on_the_list(memory: Store) -> None:

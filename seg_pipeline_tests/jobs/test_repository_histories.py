@@ -4,7 +4,6 @@ anywhere."""
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +16,7 @@ from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import keys
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.builders import NOON, make_job, make_result, orphans, waiting_uuids
+from seg_pipeline_tests.jobs.jobs_in_store import all_keys
 from seg_pipeline_tests.unreliable import Killed, UnreliableStore
 
 pytestmark = pytest.mark.process
@@ -193,18 +193,7 @@ class History:
                 self.repository.removal.remove_leftovers(uuid)
             for job in self.repository.expiry.expired(END, 100):
                 self.repository.expiry.expire(job)
-        assert self._left() == set()
-
-    def _left(self) -> set[str]:
-        prefixes: list[Any] = [
-            keys.ASSETS,
-            keys.FETCHING,
-            keys.INBOX,
-            keys.INFLIGHT,
-            keys.DONE,
-            keys.EXPIRY,
-        ]
-        return {info.key for prefix in prefixes for info in self.store.list(prefix)}
+        assert all_keys(self.repository) == set()
 
 
 STEPS = st.tuples(

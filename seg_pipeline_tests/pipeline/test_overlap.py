@@ -83,19 +83,19 @@ def test_the_files_are_those_of_one_stage_after_another(
     """Whatever arrives when, however few pictures fit into memory, and however many go into a
     call."""
     pictures = random_pictures(9, seed)
-    benches = [make_context(tmp_path), make_context(tmp_path)]
+    contexts = [make_context(tmp_path), make_context(tmp_path)]
     uuids = [f"job-{index}" for index in range(len(pictures))]
-    for context in benches:
+    for context in contexts:
         for uuid, data in zip(uuids, pictures, strict=True):
             accept_upload(context, uuid, data, resize=48)
     for uuid in uuids:
-        run_stages(benches[0], uuid, ahead=False)
+        run_stages(contexts[0], uuid, ahead=False)
     monkeypatch.setattr(stages, "PICTURES_PER_CALL", seed + 1)
     monkeypatch.setattr(stages, "PICTURES_IN_MEMORY_BYTES", 60_000 * (seed + 1))
-    run_stages(benches[1], *uuids)
+    run_stages(contexts[1], *uuids)
     for uuid in uuids:
-        assert stored_files(benches[1], uuid) == stored_files(benches[0], uuid)
-        ours, theirs = (timeless(result_of(each.repository, uuid)) for each in benches)
+        assert stored_files(contexts[1], uuid) == stored_files(contexts[0], uuid)
+        ours, theirs = (timeless(result_of(each.repository, uuid)) for each in contexts)
         assert ours == theirs
 
 

@@ -32,7 +32,7 @@ def taking(budget: MemoryBudget, size: int) -> tuple[Future[None], Event]:
     return future, begun
 
 
-class TestRoom:
+class TestMemoryBudget:
     """What stands between a batch of large pictures and the machine's memory."""
 
     def test_whoever_wants_more_than_is_left_waits_for_others(self) -> None:
@@ -45,7 +45,7 @@ class TestRoom:
         future.result(PATIENCE_SECONDS)
         assert budget.held_bytes == 10
 
-    def test_what_is_larger_than_all_the_room_gets_it_alone(self) -> None:
+    def test_what_is_larger_than_the_whole_budget_gets_it_alone(self) -> None:
         """A picture of 200 megapixels is slow company, but it must not wait for ever."""
         budget = MemoryBudget(10)
         budget.take(1)
@@ -80,7 +80,7 @@ class TestLine:
         run.release("job-1")
         assert (run.budget.held_bytes, slot.picture is None) == (0, True)
 
-    def test_a_picture_that_does_not_decode_takes_no_room(self) -> None:
+    def test_a_picture_that_does_not_decode_holds_no_memory(self) -> None:
         run = make_line(100)
         with pytest.raises(ValueError, match="damaged"), run.holding("job-1", 12):
             raise ValueError("damaged")
@@ -95,7 +95,7 @@ class TestLine:
         run.release("job-1")
         assert run.budget.held_bytes == 0
 
-    def test_segments_are_kept_only_as_far_as_there_is_room(self) -> None:
+    def test_segments_are_kept_only_as_far_as_they_fit(self) -> None:
         """The last stage reads those from the store that were not."""
         found = make_found("##/##")
         run = make_line(2 * mask_bytes(found))

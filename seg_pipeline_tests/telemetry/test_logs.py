@@ -12,7 +12,8 @@ import jsonschema
 import pytest
 import structlog
 
-from seg_pipeline.telemetry.logs import InheritingPool, about, configure_logging
+from seg_pipeline.telemetry.logs import InheritingPool, about
+from seg_pipeline_tests.log_streams import logging_to
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/log-line.schema.json").read_text())
 
@@ -29,15 +30,9 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(params=[io.StringIO])
 def stream(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
-    """Where a process that was configured as `worker` writes; put back after the test."""
-    root, stream = logging.getLogger(), request.param()
-    handlers, level = root.handlers[:], root.level
-    root.handlers.clear()
-    configure_logging("worker", stream)
-    yield stream
-    root.handlers[:], root.level = handlers, level
-    logging.captureWarnings(False)
-    structlog.reset_defaults()
+    """Where a process that was configured as `worker` writes."""
+    with logging_to(request.param(), "worker") as stream:
+        yield stream
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:

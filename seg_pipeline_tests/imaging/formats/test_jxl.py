@@ -14,11 +14,9 @@ from seg_pipeline.imaging.formats import jxl
 from seg_pipeline.imaging.images import decode, identify
 from seg_pipeline_tests import picture_files as files
 from seg_pipeline_tests.builders import make_picture
+from seg_pipeline_tests.picture_files import GREY
 
 LIMIT = 100_000
-SIZE = (12, 8)
-GREY = np.full(SIZE[::-1], 3000, np.uint16)
-GREY[2:6, 3:8] = 60_000
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
@@ -58,9 +56,7 @@ def test_too_many_pixels_are_refused_before_anything_is_decoded() -> None:
 
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
 def test_a_picture_that_breaks_off_is_truncated(kept: float) -> None:
-    data = files.jxl(
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8))
-    )
+    data = files.jxl(files.NOISE)
     with pytest.raises(TruncatedImage, match="truncated or damaged"):
         decode(data[: int(len(data) * kept)], LIMIT)
 

@@ -16,11 +16,9 @@ from seg_pipeline.imaging.formats import tiff
 from seg_pipeline.imaging.images import decode, identify, read
 from seg_pipeline_tests import picture_files as files
 from seg_pipeline_tests.builders import make_picture
+from seg_pipeline_tests.picture_files import GREY, SIZE
 
 LIMIT = 100_000
-SIZE = (12, 8)
-GREY = np.full(SIZE[::-1], 3000, np.uint16)
-GREY[2:6, 3:8] = 60_000
 BITS, PHOTOMETRIC, SAMPLES, EXTRA, FORMAT = 258, 262, 277, 338, 339
 
 
