@@ -24,12 +24,8 @@ async def require_key(
     request: Request, service: ServiceDep, key: HeaderKey, bearer: BearerKey
 ) -> None:
     """Passes if API_KEYS is not set, or with one of them; else Unauthorized or RateLimited."""
-    if service.api_keys.are_set and not _is_client(
-        request, service, key or (bearer.credentials if bearer else "")
-    ):
-        raise Unauthorized(
-            "this service needs a key: send it as x-api-key or as Authorization: Bearer."
-        )
+    if service.api_keys.are_set and not _is_client(request, service, _given(key, bearer)):
+        raise Unauthorized
 
 
 async def require_link_or_key(
@@ -38,17 +34,17 @@ async def require_link_or_key(
     """Passes with open links, a signed link or a key; else LinkRefused or RateLimited."""
     if service.settings.asset_link_secret is None or _is_signed(request, service):
         return
-    if not (
-        service.api_keys.are_set
-        and _is_client(request, service, key or (bearer.credentials if bearer else ""))
-    ):
+    if not (service.api_keys.are_set and _is_client(request, service, _given(key, bearer))):
         raise LinkRefused
 
 
-def _is_client(request: Request, service: Service, given: str) -> bool:
-    """Whether this is a client's key. All later log lines of the request then name the client.
+def _given(key: str | None, bearer: HTTPAuthorizationCredentials | None) -> str:
+    """The key that a request carries, in whichever header; empty if it carries none."""
+    return key or (bearer.credentials if bearer else "")
 
-    So does its state.
+
+def _is_client(request: Request, service: Service, given: str) -> bool:
+    """Whether this is a client's key. The request's state and its log lines then name the client.
 
     Raises RateLimited.
     """

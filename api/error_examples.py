@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 
 from api.error_responses import (
+    STORE_SENTENCES,
+    UNEXPECTED,
     AssetNotFound,
     BodyTooLarge,
     BodyTooSlow,
@@ -91,9 +93,7 @@ def _of_the_request() -> Iterator[SegPipelineError]:
         "image_url 'ftp://example.com/a.png' must begin with http://, https:// or s3:// and a host."
     )
     yield LinkRefused()
-    yield Unauthorized(
-        "this service needs a key: send it as x-api-key or as Authorization: Bearer."
-    )
+    yield Unauthorized()
     yield RateLimited("shop", 2)
     yield TooManyRequests("you have 500 uploads under way already; try again in a moment.")
     yield BodyTooLarge("a JSON body may have 65536 bytes; send a picture as multipart/form-data.")
@@ -163,9 +163,9 @@ def _of_the_picture() -> Iterator[SegPipelineError]:
 
 def _of_the_service() -> Iterator[SegPipelineError]:
     yield Busy("the service has 1000 uploads under way already; try again in a moment.")
-    yield StoreFull("The store has no space left; nothing of this request was kept.")
-    yield StoreUnavailable("The store cannot be reached; try again in a moment.")
-    yield UnexpectedError("something went wrong here; the log has the details.")
+    yield StoreFull(STORE_SENTENCES[StoreFull.code])
+    yield StoreUnavailable(STORE_SENTENCES[StoreUnavailable.code])
+    yield UnexpectedError(UNEXPECTED)
     yield ModelFailed("demo-yolo failed on the picture: RuntimeError: no message")
     yield ModelOutOfMemory("the memory did not suffice for demo-yolo; try a smaller model.")
     yield WeightsMissing(

@@ -26,6 +26,7 @@ from seg_pipeline.errors import (
     InvalidUuid,
     RequestError,
     SegPipelineError,
+    UnexpectedError,
     UnknownModel,
 )
 
@@ -110,10 +111,12 @@ RETRY_AFTER_SECONDS = 5
 
 _CODE_BY_STATUS = {401: "unauthorized", 404: "not_found", 405: "method_not_allowed"}
 
-_STORE_SENTENCES = {
+STORE_SENTENCES = {
     "store_full": "The store has no space left; nothing of this request was kept.",
     "store_unavailable": "The store cannot be reached; try again in a moment.",
 }
+
+UNEXPECTED = "something went wrong here; the log has the details."
 
 _FIELD_ERRORS: dict[str, Callable[[Any], InvalidRequest]] = {
     "uuid": InvalidUuid,
@@ -132,6 +135,11 @@ class Unauthorized(RequestError):
     """The request carries none of the API_KEYS."""
 
     code = "unauthorized"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this service needs a key: send it as x-api-key or as Authorization: Bearer."
+        )
 
 
 class RateLimited(RequestError):
@@ -298,7 +306,7 @@ async def _on_reported(request: Request, error: Exception) -> Response:
     code = getattr(error, "code", "error")
     if status_of(code) >= 500:
         log.warning("%s %s failed (%s): %s", request.method, request.scope["path"], code, error)
-    sentence = _STORE_SENTENCES.get(code, str(error))
+    sentence = STORE_SENTENCES.get(code, str(error))
     return failure_response(
         code, sentence, getattr(request.state, "uuid", None), getattr(error, "headers", None)
     )
@@ -332,4 +340,4 @@ async def _on_disconnect(request: Request, error: Exception) -> Response:
 
 async def _on_unexpected(request: Request, error: Exception) -> Response:
     """The traceback goes to the log (the server writes it), never to the client."""
-    return failure_response("internal_error", "something went wrong here; the log has the details.")
+    return failure_response(UnexpectedError.code, UNEXPECTED)
