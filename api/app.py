@@ -69,15 +69,20 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         *(documentation, page),
     ):
         app.include_router(routes.router)
-    app.add_middleware(Methods, routes=app.router.routes)
-    if settings.cors_origins:
-        app.add_middleware(CrossOrigin, origins=settings.cors_origins)
-    app.add_middleware(AllowedHosts, settings=settings)
-    app.add_middleware(LingeringClose)
-    app.add_middleware(Observing, service=service)
+    _add_middleware(app, service)
     install_failure_handlers(app)
     app.openapi = partial(openapi_of, app)  # type: ignore[method-assign]
     return app
+
+
+def _add_middleware(app: FastAPI, service: Service) -> None:
+    """The last one that is added is the first that a request meets."""
+    app.add_middleware(Methods, routes=app.router.routes)
+    if service.settings.cors_origins:
+        app.add_middleware(CrossOrigin, origins=service.settings.cors_origins)
+    app.add_middleware(AllowedHosts, settings=service.settings)
+    app.add_middleware(LingeringClose)
+    app.add_middleware(Observing, service=service)
 
 
 @asynccontextmanager

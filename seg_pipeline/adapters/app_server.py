@@ -139,24 +139,11 @@ class AppServer:
         """Sends the request once. It always returns a Reply, and in bounded time."""
         begin = time.perf_counter()
         try:
-            async with asyncio.timeout(self._limits.total_seconds) as limit:
-                async with client.stream(
-                    self.method, patch.url, content=patch.body, headers=patch.headers
-                ) as response:
-                    # From here on the answer is known, whatever becomes of its body.
-                    limit.reschedule(None)
-                    text = await self._read(response)
-        except TimeoutError:
-            return Reply(
-                _since(begin), problem=f"no answer within {self._limits.total_seconds:g} s."
-            )
-        except (httpx.LocalProtocolError, UnicodeError):
-            # Their texts quote the header, which may be the key.
-            return Reply(_since(begin), problem=_UNSENDABLE)
+            response, text = await self._exchange(client, patch)
         except UrlRefused as error:
             return Reply(_since(begin), problem=str(error), is_refused=True)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            return Reply(_since(begin), problem=self._without_secrets(_reason(error)))
+            return Reply(_since(begin), problem=self._why_unanswered(error))
         problem = None
         if not response.is_success:
             problem = self._without_secrets(_problem(self.called, response, text))
@@ -166,6 +153,25 @@ class AppServer:
             problem,
             _retry_after_seconds(response, self._clock()),
         )
+
+    async def _exchange(
+        self, client: httpx.AsyncClient, patch: Patch
+    ) -> tuple[httpx.Response, str]:
+        """The answer, and the beginning of its body."""
+        async with asyncio.timeout(self._limits.total_seconds) as limit:
+            async with client.stream(
+                self.method, patch.url, content=patch.body, headers=patch.headers
+            ) as response:
+                # From here on the answer is known, whatever becomes of its body.
+                limit.reschedule(None)
+                return response, await self._read(response)
+
+    def _why_unanswered(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError):
+            return f"no answer within {self._limits.total_seconds:g} s."
+        if isinstance(error, httpx.LocalProtocolError | UnicodeError):
+            return _UNSENDABLE  # their texts quote the header, which may be the key
+        return self._without_secrets(_reason(error))
 
     async def _read(self, response: httpx.Response) -> str:
         """The beginning of the body.

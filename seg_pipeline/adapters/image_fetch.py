@@ -182,7 +182,7 @@ def _has_controls(text: str) -> bool:
     return any(unicodedata.category(letter) == "Cc" for letter in text)
 
 
-def _parse_http(url: str) -> httpx.URL:
+def _check_characters(url: str) -> None:
     if (
         not isinstance(url, str)
         or len(url) > MAX_URL_LENGTH
@@ -193,6 +193,10 @@ def _parse_http(url: str) -> httpx.URL:
             f"image_url {_masked(url)} must be at most {MAX_URL_LENGTH} characters without spaces"
             " and backslashes."
         )
+
+
+def _parse_http(url: str) -> httpx.URL:
+    _check_characters(url)
     try:
         parsed = httpx.URL(url)
         host = parsed.host
