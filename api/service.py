@@ -72,18 +72,18 @@ class Service:
         """The URL that links begin with."""
         return self.links(request).base_url
 
-    def live_beats(self) -> list[WorkerHeartbeat]:
+    def live_heartbeats(self) -> list[WorkerHeartbeat]:
         """The heartbeats of live workers; blocking."""
-        return _live_beats(self.settings, self.store)
+        return _live_heartbeats(self.settings, self.store)
 
 
-def _live_beats(settings: Settings, store: Store) -> list[WorkerHeartbeat]:
+def _live_heartbeats(settings: Settings, store: Store) -> list[WorkerHeartbeat]:
     return live_workers(store, datetime.now(UTC), settings.worker_stale_seconds)
 
 
 def _live_uuids(settings: Settings, store: Store) -> set[str]:
     """The jobs that workers have."""
-    return uuids_at_work(_live_beats(settings, store))
+    return uuids_at_work(_live_heartbeats(settings, store))
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

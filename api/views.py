@@ -30,7 +30,7 @@ def view_job(service: Service, uuid: str, base_url: str) -> JobView:
     """The job as it stands now; blocking. Raises JobNotFound."""
     result = service.repository.result(uuid)
     if result is None:
-        status = service.repository.status(uuid, service.live_beats())
+        status = service.repository.status(uuid, service.live_heartbeats())
         if status not in OUTCOMES:
             return JobView(unfinished_job(service.repository.job(uuid), status), is_finished=False)
         result = service.repository.result(uuid)

@@ -229,7 +229,9 @@ def stored_files(context: StageContext, uuid: str) -> dict[str, bytes]:
     }
 
 
-def make_beat(name: str = "worker-1", beat_at: datetime = NOON, **fields: Any) -> WorkerHeartbeat:
+def make_heartbeat(
+    name: str = "worker-1", beat_at: datetime = NOON, **fields: Any
+) -> WorkerHeartbeat:
     """A worker's sign of life."""
     return WorkerHeartbeat(
         **{"name": name, "pid": 1, "host": "host", "beat_at": beat_at, "started_at": NOON, **fields}

@@ -23,8 +23,8 @@ import yaml
 from seg_pipeline.jobs.heartbeats import (
     FetcherHeartbeat,
     WorkerHeartbeat,
-    write_beat,
-    write_fetcher_beat,
+    write_fetcher_heartbeat,
+    write_heartbeat,
 )
 from seg_pipeline.local import stack
 from seg_pipeline.settings import Settings
@@ -261,11 +261,11 @@ def test_a_worker_is_healthy_while_it_beats(
 ) -> None:
     healthy, settings, now = script("healthy"), make_settings(tmp_path), datetime.now(UTC)
     monkeypatch.setattr("seg_pipeline.settings.get_settings", lambda: settings)
-    write_beat(
+    write_heartbeat(
         open_store(settings), WorkerHeartbeat("other", 1, "elsewhere", beat_at=now, started_at=now)
     )
     assert "no worker of" in healthy.beat_failure("worker")
-    write_beat(
+    write_heartbeat(
         open_store(settings),
         WorkerHeartbeat("own", 1, socket.gethostname(), beat_at=now, started_at=now),
     )
@@ -277,9 +277,11 @@ def test_a_fetcher_is_healthy_while_it_beats(
 ) -> None:
     healthy, settings, now = script("healthy"), make_settings(tmp_path), datetime.now(UTC)
     monkeypatch.setattr("seg_pipeline.settings.get_settings", lambda: settings)
-    write_fetcher_beat(open_store(settings), FetcherHeartbeat("other", 1, "elsewhere", now))
+    write_fetcher_heartbeat(open_store(settings), FetcherHeartbeat("other", 1, "elsewhere", now))
     assert "no fetcher of" in healthy.beat_failure("fetcher")
-    write_fetcher_beat(open_store(settings), FetcherHeartbeat("own", 1, socket.gethostname(), now))
+    write_fetcher_heartbeat(
+        open_store(settings), FetcherHeartbeat("own", 1, socket.gethostname(), now)
+    )
     assert healthy.beat_failure("fetcher") is None
 
 

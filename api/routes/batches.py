@@ -224,7 +224,7 @@ def _delete(service: Service, batch: Batch) -> bool:
 
 
 def _answer(service: Service, batch: Batch) -> BatchAnswer:
-    live = uuids_at_work(service.live_beats())
+    live = uuids_at_work(service.live_heartbeats())
     progress = service.repository.batches.progress(batch)
     return batch_answer(batch, progress, datetime.now(UTC), live)
 

@@ -270,13 +270,13 @@ def _replay(service: Service, uuid: str) -> str:
 
 
 def _page(service: Service, status: JobStatus | None, after: str | None, limit: int) -> Page:
-    return service.repository.listing.page(status, after, limit, service.live_beats())
+    return service.repository.listing.page(status, after, limit, service.live_heartbeats())
 
 
 def _delete(service: Service, uuid: str) -> bool:
     """Deletes the job. Returns False if it is only being cancelled."""
     try:
-        status = service.repository.status(uuid, service.live_beats())
+        status = service.repository.status(uuid, service.live_heartbeats())
     except JobNotFound:
         if not service.repository.removal.delete(uuid):  # else an acceptance had died half way
             raise
@@ -294,7 +294,7 @@ def _delete(service: Service, uuid: str) -> bool:
 
 def _cancel(service: Service, uuid: str, base_url: str) -> JobView:
     """Cancels the job. Raises JobFinished if it has ended for another reason."""
-    status = service.repository.status(uuid, service.live_beats())
+    status = service.repository.status(uuid, service.live_heartbeats())
     if status is JobStatus.PROCESSING:
         service.repository.cancels.request(uuid)
     elif status is JobStatus.QUEUED:

@@ -99,4 +99,4 @@ def _summary(name: str) -> str:
 
 
 def _loaded_models(service: Service) -> set[str]:
-    return {name for beat in service.live_beats() for name in beat.models}
+    return {name for beat in service.live_heartbeats() for name in beat.models}

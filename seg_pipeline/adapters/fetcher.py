@@ -31,7 +31,13 @@ from seg_pipeline.adapters.fetch_schedule import (
     FetchSlots,
     ScheduledFetch,
 )
-from seg_pipeline.adapters.image_fetch import FetchLimits, fetch_image, host_of, public_address
+from seg_pipeline.adapters.image_fetch import (
+    FetchedBody,
+    FetchLimits,
+    fetch_image,
+    host_of,
+    public_address,
+)
 from seg_pipeline.adapters.public_network import PublicNetwork, Resolver
 from seg_pipeline.errors import (
     FetchError,
@@ -48,8 +54,8 @@ from seg_pipeline.jobs.heartbeats import (
     all_fetchers,
     died_here,
     live_fetchers,
-    remove_fetcher_beat,
-    write_fetcher_beat,
+    remove_fetcher_heartbeat,
+    write_fetcher_heartbeat,
 )
 from seg_pipeline.settings import Settings, get_settings
 from seg_pipeline.store import Store, open_store
@@ -116,7 +122,7 @@ class Fetcher:
             for task in (*loops, *filter(None, self._known.values())):
                 task.cancel()
             with contextlib.suppress(StoreError):
-                await asyncio.to_thread(remove_fetcher_beat, self._store, self.name)
+                await asyncio.to_thread(remove_fetcher_heartbeat, self._store, self.name)
 
     async def look(self) -> None:
         """Adds new jobs and drops those that are gone."""
@@ -157,7 +163,7 @@ class Fetcher:
 
     def _beat(self) -> None:
         now, under_way = datetime.now(UTC), self._slots.quick + self._slots.slow
-        write_fetcher_beat(
+        write_fetcher_heartbeat(
             self._store,
             FetcherHeartbeat(self.name, os.getpid(), socket.gethostname(), now, under_way),
         )
@@ -172,7 +178,7 @@ class Fetcher:
         with contextlib.suppress(StoreError):
             for heartbeat in all_fetchers(self._store):
                 if died_here(heartbeat):
-                    remove_fetcher_beat(self._store, heartbeat.name)
+                    remove_fetcher_heartbeat(self._store, heartbeat.name)
 
     def _is_mine(self, uuid: str) -> bool:
         """Whether the job falls to this one of the live fetchers (rendezvous hashing)."""
@@ -240,39 +246,47 @@ class Fetcher:
 
     async def _fetch(self, fetch: ScheduledFetch, slot: FetchSlot, body: BinaryIO) -> FetchRecord:
         """The record after the try, whatever its outcome."""
-        job, former, began = fetch.pending.job, fetch.pending.record, time.perf_counter()
-        network = PublicNetwork(self._resolver, self._settings.allow_private_urls, slot.connect)
-        url = job.image_url or ""
+        former, url = fetch.pending.record, fetch.pending.job.image_url or ""
         attempt = replace(
             former, attempts=former.attempts + 1, host=fetch.host, address=public_address(url)
         )
+        began = time.perf_counter()
+        outcome = await self._outcome(fetch, slot, body)
+        attempt = replace(attempt, seconds=time.perf_counter() - began)
+        if isinstance(outcome, SegPipelineError):
+            return self._after_failure(attempt, outcome)
+        return replace(
+            attempt,
+            state=FetchState.FETCHED,
+            host=outcome.host,
+            address=outcome.address,
+            status=outcome.status,
+            size=outcome.size,
+            sha256=outcome.sha256,
+        )
+
+    async def _outcome(
+        self, fetch: ScheduledFetch, slot: FetchSlot, body: BinaryIO
+    ) -> FetchedBody | SegPipelineError:
+        """What came, or why nothing did. Raises AddressBusy or OSError if this was no try."""
+        job = fetch.pending.job
+        network = PublicNetwork(self._resolver, self._settings.allow_private_urls, slot.connect)
         try:
             with metrics.fetching():
-                fetched = await fetch_image(url, body, self._settings, network, self._limits)
+                return await fetch_image(
+                    job.image_url or "", body, self._settings, network, self._limits
+                )
         except SegPipelineError as error:
-            return self._after_failure(replace(attempt, seconds=time.perf_counter() - began), error)
+            return error
         except (AddressBusy, OSError):
             raise
         except Exception as error:
             logger.exception(
                 "job %s: its picture could not be fetched in a way nobody foresaw", job.uuid
             )
-            unexpected = FetchUnavailable(
+            return FetchUnavailable(
                 f"an unexpected {type(error).__name__} occurred while it was fetched."
             )
-            return self._after_failure(
-                replace(attempt, seconds=time.perf_counter() - began), unexpected
-            )
-        return replace(
-            attempt,
-            state=FetchState.FETCHED,
-            seconds=time.perf_counter() - began,
-            host=fetched.host,
-            address=fetched.address,
-            status=fetched.status,
-            size=fetched.size,
-            sha256=fetched.sha256,
-        )
 
     def _after_failure(self, record: FetchRecord, error: SegPipelineError) -> FetchRecord:
         record = replace(record, status=error.status if isinstance(error, FetchError) else None)

@@ -18,8 +18,8 @@ from seg_pipeline.jobs.heartbeats import (
     all_fetchers,
     all_workers,
     live_workers,
-    remove_beat,
-    remove_fetcher_beat,
+    remove_fetcher_heartbeat,
+    remove_heartbeat,
     uuids_at_work,
 )
 from seg_pipeline.jobs.leftovers import (
@@ -59,7 +59,7 @@ SEARCHED = 1000
 """The names that one prune searches for leftovers.
 
 A job has three: its files, the mark of its end and its partition. With 10,000 live jobs, a round of
-the search so takes thirty hours.
+so the search takes thirty hours.
 """
 
 ORPHAN_GRACE = timedelta(hours=1)
@@ -420,10 +420,10 @@ def _heartbeats(stage_context: StageContext, now: datetime) -> Iterator[Removal]
     """Heartbeats of workers and fetchers that have been silent for a day."""
     for heartbeat in all_workers(stage_context.store):
         if now - heartbeat.beat_at > timedelta(days=1):
-            yield partial(remove_beat, stage_context.store, heartbeat.name)
+            yield partial(remove_heartbeat, stage_context.store, heartbeat.name)
     for fetcher in all_fetchers(stage_context.store):
         if now - fetcher.beat_at > timedelta(days=1):
-            yield partial(remove_fetcher_beat, stage_context.store, fetcher.name)
+            yield partial(remove_fetcher_heartbeat, stage_context.store, fetcher.name)
 
 
 def _metric_folds(stage_context: StageContext, now: datetime) -> Iterator[Removal]:

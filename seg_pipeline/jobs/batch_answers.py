@@ -36,7 +36,7 @@ class BatchAnswer:
     counts: BatchCounts
     per_second: Annotated[float, Field(description="Pictures that ended, over the last minute.")]
     eta_seconds: Annotated[
-        float | None, Field(description="Until its end at this rate; null if there is no telling.")
+        float | None, Field(description="Until its end at this rate; null if it cannot be told.")
     ]
     rejected: Annotated[
         int, Field(description="Lines or files that are no jobs: broken, or there twice.")

@@ -194,7 +194,7 @@ class BatchProgress:
         return replace(self, samples=(*self.samples, Sample(now, self.ended))[-SAMPLES:])
 
     def per_second(self, now: datetime) -> float:
-        """Entries that ended in a second, over the last minute; 0 if there is no telling."""
+        """Entries that ended in a second, over the last minute; 0 if it cannot be told."""
         if self.ended_at or not self.samples:
             return 0.0
         first = self.samples[0]

@@ -40,7 +40,7 @@ PICTURES_PER_PASS = 8
 """Jobs of a batch that one pass accepts; fewer with pictures, which are in memory meanwhile."""
 
 QUIET = timedelta(seconds=10)
-"""A batch that changes after its end, since jobs were run again, is told of when it rests."""
+"""How long a batch must be unchanged before its new end is told, if jobs were run again."""
 
 
 @dataclass
@@ -118,18 +118,18 @@ class BatchWork:
     ) -> WorkReport:
         """One pass over all batches, which together have some `window` jobs under way at most.
 
-        With `look`, every job under way is looked at, also without news of it: so a marker that
-        got lost holds up no batch. An end after a rerun is told of when its backfill is over.
+        With `look`, every job under way is read, whether or not a marker tells of its end. So a
+        lost marker holds up no batch. The end after a rerun is told once its backfill is over.
         Raises StoreUnavailable.
         """
         todo = self._todo()
         batches = sum(each.marker is not None for each in todo.values())
         report = WorkReport(batches)
         share = max(LEAST_WINDOW, window // max(1, batches))
-        passing = _Pass(now, share, look, report, is_backfill_over)
+        this_pass = _Pass(now, share, look, report, is_backfill_over)
         for batch_id, each in sorted(todo.items()):
             try:
-                self._advance(self._batches.get(batch_id), each, passing)
+                self._advance(self._batches.get(batch_id), each, this_pass)
             except BatchNotFound:  # deleted
                 self._drop([*each.news, keys.batch_work(batch_id)])
         return report
@@ -144,37 +144,37 @@ class BatchWork:
                 todo[batch_id].news[info.key] = index_in_batch(uuid)
         return todo
 
-    def _advance(self, batch: Batch, todo: _Todo, passing: _Pass) -> None:
+    def _advance(self, batch: Batch, todo: _Todo, this_pass: _Pass) -> None:
         """The progress is written before the markers go that it counts."""
         before = self._batches.progress(batch)
-        progress = self._counted(batch, before, todo, passing)
+        progress = self._counted(batch, before, todo, this_pass)
         if progress.states != before.states and todo.marker is None:  # its new end is to be told
             self._store.create(keys.batch_work(batch.id), b"")
         if todo.is_cancelled:
-            progress = self._cancelled(batch, progress, passing.now)
+            progress = self._cancelled(batch, progress, this_pass.now)
         accepted: Mapping[int, Entry] = {}
         if todo.marker is not None:
-            progress, accepted = self._expanded(batch, progress, passing)
-        progress = _ended(progress, passing.now).sampled(passing.now)
+            progress, accepted = self._expanded(batch, progress, this_pass)
+        progress = _ended(progress, this_pass.now).sampled(this_pass.now)
         if progress != before:
             self._store.put(keys.batch_progress(batch.id), write(progress))
         if todo.is_cancelled:
             self._store.put(keys.batch_work(batch.id), b"")
         self._drop([*todo.news, *_pictures(batch, accepted)])
         if todo.marker is not None and progress.is_over:
-            self._end(batch, before, progress, passing)
+            self._end(batch, before, progress, this_pass)
 
     def _counted(
-        self, batch: Batch, progress: BatchProgress, todo: _Todo, passing: _Pass
+        self, batch: Batch, progress: BatchProgress, todo: _Todo, this_pass: _Pass
     ) -> BatchProgress:
-        looked = progress.indices(EntryState.OPEN) if passing.look else []
+        looked = progress.indices(EntryState.OPEN) if this_pass.look else []
         results = self._read_ends(batch, progress, {*todo.news.values(), *looked})
         states = {
             index: state_of(result) if result else EntryState.CANCELLED
             for index, result in results.items()
         }
-        after = progress.with_states(states, passing.now)
-        passing.report.counted += after.ended - progress.ended
+        after = progress.with_states(states, this_pass.now)
+        this_pass.report.counted += after.ended - progress.ended
         good = [result for result in results.values() if result and not result.error]
         seconds = [sum(result.seconds.values()) for result in good]
         return replace(after, picture_seconds=round(median(seconds), 4)) if seconds else after
@@ -197,14 +197,14 @@ class BatchWork:
         return self._store.head(keys.request(uuid)) is None
 
     def _expanded(
-        self, batch: Batch, progress: BatchProgress, passing: _Pass
+        self, batch: Batch, progress: BatchProgress, this_pass: _Pass
     ) -> tuple[BatchProgress, Mapping[int, Entry]]:
         """The progress after the acceptance of the next entries, and these."""
-        room = min(PER_PASS, passing.share - progress.count(EntryState.OPEN))
+        room = min(PER_PASS, this_pass.share - progress.count(EntryState.OPEN))
         indices = progress.indices(EntryState.WAITING, limit=max(0, room))
         entries = _affordable(self._batches.chosen(batch, indices))
         calls = [
-            partial(self._accept, batch, index, entry, passing.now)
+            partial(self._accept, batch, index, entry, this_pass.now)
             for index, entry in entries.items()
         ]
         refused = {
@@ -212,9 +212,9 @@ class BatchWork:
             for index, reason in zip(entries, _side_by_side(calls), strict=True)
             if reason is not None
         }
-        passing.report.accepted += len(entries) - len(refused)
+        this_pass.report.accepted += len(entries) - len(refused)
         states = {i: EntryState.FAILED if i in refused else EntryState.OPEN for i in entries}
-        after = progress.with_states(states, passing.now)
+        after = progress.with_states(states, this_pass.now)
         if refused:
             after = replace(after, refused={**progress.refused, **refused})
         return after, entries
@@ -259,23 +259,23 @@ class BatchWork:
             self._results.finish(result, keep_earlier=True)
 
     def _end(
-        self, batch: Batch, before: BatchProgress, progress: BatchProgress, passing: _Pass
+        self, batch: Batch, before: BatchProgress, progress: BatchProgress, this_pass: _Pass
     ) -> None:
-        """Has its end told, and takes the batch from the list of work, once it rests."""
-        if before.ended_at is not None and not self._rests(batch, progress, passing):
+        """Has the batch's end told, and its work ended, once nothing of it is run again."""
+        if before.ended_at is not None and not self._rests(batch, progress, this_pass):
             return
-        self._outbox.record_batch(batch, progress.sha256, passing.now)
+        self._outbox.record_batch(batch, progress.sha256, this_pass.now)
         self._store.delete(keys.batch_work(batch.id))
-        passing.report.ended.append(batch.id)
+        this_pass.report.ended.append(batch.id)
 
-    def _rests(self, batch: Batch, progress: BatchProgress, passing: _Pass) -> bool:
+    def _rests(self, batch: Batch, progress: BatchProgress, this_pass: _Pass) -> bool:
         """Whether nothing of a batch that had ended is run again."""
         backfill_id = self._batches.rerun(batch)
         if backfill_id is not None:
-            if passing.is_backfill_over(backfill_id):
+            if this_pass.is_backfill_over(backfill_id):
                 self._batches.end_rerun(batch)  # the next pass sees what it did last
             return False
-        return passing.now - progress.changed_at >= QUIET
+        return this_pass.now - progress.changed_at >= QUIET
 
     def _drop(self, markers: Sequence[str]) -> None:
         self._store.at_once([partial(self._store.delete, key) for key in markers])
@@ -284,7 +284,7 @@ class BatchWork:
 def _side_by_side(
     calls: Sequence[Callable[[], FailureReason | None]],
 ) -> list[FailureReason | None]:
-    """The results of acceptances, each of which waits for the disk, or for the bucket."""
+    """The results of acceptances side by side: each waits for the disk or the bucket."""
     with ThreadPoolExecutor(ACCEPTED_AT_ONCE, thread_name_prefix="batches") as pool:
         return [*pool.map(lambda call: call(), calls)]
 

@@ -25,7 +25,7 @@ class Cancels:
     def request(self, uuid: str) -> None:
         """Has whoever works on the job stop and end it as cancelled. Raises JobNotFound.
 
-        Of a job that has ended meanwhile nothing is left to cancel.
+        A job that has ended meanwhile stays as it is.
         """
         accepted_at = get_job(self._store, uuid).accepted_at
         self._store.put(keys.cancel(uuid), accepted_at.isoformat().encode())

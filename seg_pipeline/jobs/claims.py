@@ -80,9 +80,9 @@ def new_run_key(uuid: str, number: int, now: datetime) -> str:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Uuids of jobs that nobody has claimed, in their turn.
+    """Uuids of jobs that nobody has claimed, in the order of their turns.
 
-    The pictures of those that are `ready` are there. Those of `failed` could not be fetched.
+    The pictures of the `ready` jobs are in the store. Those of the `failed` could not be fetched.
     """
 
     ready: list[str]
@@ -137,7 +137,7 @@ class Claims:
         return claim is not None and claim.run_key == run_key
 
     def give_back(self, uuids: Sequence[str], run_key: str | None) -> None:
-        """Lets jobs wait again that a run has claimed and not begun.
+        """Returns jobs to the inbox that a run has claimed and not begun.
 
         The claim stays until the next one replaces it. So a job that dies here is not lost: see
         `complete`.
@@ -145,7 +145,7 @@ class Claims:
         _at_once(lambda uuid: self._give_back(uuid, run_key), uuids)
 
     def complete(self, claim: Claim) -> None:
-        """Makes sure that a job waits whose claim is given back: the giver may have died."""
+        """Makes sure that a job waits whose claim was given back: the giver may have died."""
         if not self._results.settle(claim.uuid):
             self._wait_again(claim.uuid)
 

@@ -51,13 +51,13 @@ class SignedLinks:
         self._clock = clock
 
     def url(self, key: str, base_url: str) -> str:
-        """See FileLinks."""
+        """The file's address at this service, with its end and its signature."""
         expires = str(int(self._clock()) + self._ttl_seconds)
         signature = sign(self._secret, key, expires)
         return f"{base_url.rstrip('/')}/{key}?expires={expires}&signature={signature}"
 
     def file_name(self, key: str) -> str:
-        """See FileLinks."""
+        """The name that the store gives it."""
         return self._store.file_name(key)
 
 
@@ -68,11 +68,11 @@ class BucketLinks:
         self._store, self._ttl_seconds = store, ttl_seconds
 
     def url(self, key: str, base_url: str) -> str:
-        """See FileLinks."""
+        """The file's address in the bucket, signed."""
         return self._store.signed_url(key, self._ttl_seconds)
 
     def file_name(self, key: str) -> str:
-        """See FileLinks."""
+        """The name that the store gives it."""
         return self._store.file_name(key)
 
 

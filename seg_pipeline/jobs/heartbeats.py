@@ -55,12 +55,12 @@ class FetcherHeartbeat(Heartbeat):
     fetching: int = 0
 
 
-def write_beat(store: Store, heartbeat: WorkerHeartbeat) -> None:
+def write_heartbeat(store: Store, heartbeat: WorkerHeartbeat) -> None:
     """Replaces the worker's last heartbeat."""
     store.put(keys.worker(heartbeat.name), write(heartbeat))
 
 
-def remove_beat(store: Store, name: str) -> None:
+def remove_heartbeat(store: Store, name: str) -> None:
     """Ends the worker's heartbeat; for a worker that ends in good order."""
     store.delete(keys.worker(name))
 
@@ -82,12 +82,12 @@ def uuids_at_work(heartbeats: Iterable[WorkerHeartbeat]) -> set[str]:
     return {uuid for heartbeat in heartbeats for uuid in heartbeat.uuids}
 
 
-def write_fetcher_beat(store: Store, heartbeat: FetcherHeartbeat) -> None:
+def write_fetcher_heartbeat(store: Store, heartbeat: FetcherHeartbeat) -> None:
     """Replaces the fetcher's last heartbeat."""
     store.put(keys.fetcher(heartbeat.name), write(heartbeat))
 
 
-def remove_fetcher_beat(store: Store, name: str) -> None:
+def remove_fetcher_heartbeat(store: Store, name: str) -> None:
     """Ends the fetcher's heartbeat; for one that ends in good order, or has long been dead."""
     store.delete(keys.fetcher(name))
 

@@ -32,7 +32,7 @@ _YIELDS = {
     Lane.QUEUE: timedelta(minutes=30),
     Lane.BATCH: timedelta(hours=1),
 }
-"""So long a lane's job lets those of earlier lanes go first. Then it is as a single job."""
+"""How long a lane's job lets those of earlier lanes go first. Then it counts as a single job."""
 
 
 def ready_marker(job: Job) -> bytes:

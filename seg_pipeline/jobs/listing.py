@@ -72,14 +72,14 @@ class JobListing:
         status: JobStatus | None,
         after: str | None,
         limit: int,
-        live_beats: Iterable[WorkerHeartbeat] = (),
+        live_heartbeats: Iterable[WorkerHeartbeat] = (),
     ) -> Page:
         """Jobs with a status, or all: queued, processing, failed, completed; each group by uuid.
 
         `after` is the former page's `next`; any other token raises InvalidPageToken. A job that
         moves on between two pages may be listed twice or not at all.
         """
-        live = uuids_at_work(live_beats)
+        live = uuids_at_work(live_heartbeats)
         found = [*islice(self._entries(status, _Cursor.parse(after), live), limit + 1)]
         token = found[limit - 1][1].token() if len(found) > limit else None
         return Page([entry for entry, _ in found[:limit]], token)

@@ -195,9 +195,9 @@ class Outbox:
         return delivery
 
     def release(self, uuid: str) -> None:
-        """Lets a parked delivery go.
+        """Gives up a parked delivery for good.
 
-        It no longer keeps the job's files, and nobody is to look at it.
+        It no longer keeps the job's files.
         """
         delivery = self.delivery(uuid)
         if delivery and delivery.state is DeliveryState.PARKED:

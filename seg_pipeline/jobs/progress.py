@@ -28,7 +28,7 @@ MARK_SECONDS = 5.0
 """How often a process that has listeners replaces the mark that says so."""
 
 HOLDS_SECONDS = 15.0
-"""So long after its last change the mark counts: who made it may have died."""
+"""How long the mark counts after its last change: its writer may have died."""
 
 LOOK_SECONDS = 1.0
 """How often a worker looks for the mark while there is one."""

@@ -77,14 +77,14 @@ class JobRepository:
         stored = read_result(self.store, uuid)
         return stored.result if stored else None
 
-    def status(self, uuid: str, live_beats: Iterable[WorkerHeartbeat] = ()) -> JobStatus:
-        """Where the job stands; `live_beats` are those of `live_workers`. Raises JobNotFound."""
+    def status(self, uuid: str, live_heartbeats: Iterable[WorkerHeartbeat] = ()) -> JobStatus:
+        """Where the job stands, by what `live_workers` gives. Raises JobNotFound."""
         result = self.result(uuid)
         if result is not None:
             return result.status
         if self.store.head(keys.request(uuid)) is None:
             raise JobNotFound(uuid)
-        if any(uuid in heartbeat.uuids for heartbeat in live_beats):
+        if any(uuid in heartbeat.uuids for heartbeat in live_heartbeats):
             return JobStatus.PROCESSING
         if has_marker(self.store, uuid):
             return JobStatus.QUEUED

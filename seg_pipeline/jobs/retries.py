@@ -24,7 +24,7 @@ from seg_pipeline.jobs.stored_jobs import get_job, is_on_its_way, read_job, read
 from seg_pipeline.store import Store, keys
 
 _STARTED_WITHIN = timedelta(seconds=30)
-"""So long after its request, a job must be waiting or under way."""
+"""How soon after its request a job must be waiting or under way."""
 
 
 class Retries:

@@ -17,11 +17,10 @@ from seg_pipeline.store.serialization import write
 logger = logging.getLogger(__name__)
 
 EVERY_SECONDS = 0.08
-"""Notes that come within this time of one another are one write for each job: the last."""
-
+"""Of the notes on a job within this time, only the last is written."""
 
 AGAIN_SECONDS = 1.0
-"""While there are notes that nobody listened for: how often to look whether somebody does."""
+"""How often to look for listeners while there are unwritten notes."""
 
 
 class ProgressWriter:

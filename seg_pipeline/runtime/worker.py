@@ -38,8 +38,8 @@ from seg_pipeline.jobs.heartbeats import (
     all_workers,
     died_here,
     live_workers,
-    remove_beat,
-    write_beat,
+    remove_heartbeat,
+    write_heartbeat,
 )
 from seg_pipeline.local.gpus import GpuClaim, take_gpu
 from seg_pipeline.runtime.allocator import keep_freed_memory
@@ -136,7 +136,7 @@ class HeartbeatThread(threading.Thread):
         """Ends the thread and removes the heartbeat, so that nobody waits for it to grow stale."""
         self._stopping.set()
         with contextlib.suppress(StoreError):
-            remove_beat(self._stage_context.store, self.worker_name)
+            remove_heartbeat(self._stage_context.store, self.worker_name)
 
     @contextmanager
     def during(self, run_id: str, uuids: list[str]) -> Iterator[None]:
@@ -157,7 +157,7 @@ class HeartbeatThread(threading.Thread):
     def _beat_quietly(self) -> None:
         try:
             with self._lock:
-                write_beat(self._stage_context.store, self._beat())
+                write_heartbeat(self._stage_context.store, self._beat())
         except StoreError as error:
             logger.warning("no heartbeat written: %s", error)
 
@@ -403,7 +403,7 @@ def _forget_dead_neighbours() -> None:
     with contextlib.suppress(StoreError):
         for heartbeat in all_workers(store):
             if died_here(heartbeat):
-                remove_beat(store, heartbeat.name)
+                remove_heartbeat(store, heartbeat.name)
 
 
 def make_worker() -> Celery:

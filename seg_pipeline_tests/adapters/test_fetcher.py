@@ -24,7 +24,7 @@ from seg_pipeline.jobs.heartbeats import (
     FetcherHeartbeat,
     all_fetchers,
     live_fetchers,
-    write_fetcher_beat,
+    write_fetcher_heartbeat,
 )
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.settings import Settings
@@ -241,7 +241,7 @@ def test_two_fetchers_share_the_jobs_and_one_takes_over_from_one_that_is_silent(
     heartbeat = FetcherHeartbeat(
         "elsewhere-1", 1, "elsewhere", datetime.now(UTC) + timedelta(seconds=3)
     )
-    write_fetcher_beat(repository.store, heartbeat)
+    write_fetcher_heartbeat(repository.store, heartbeat)
     settings = make_settings(tmp_path, worker_stale_seconds=1, heartbeat_seconds=0.05)
     with fetching(repository.store, settings) as fetcher:
         wait_for(lambda: len(fetcher._names) == 2)

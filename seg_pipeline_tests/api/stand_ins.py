@@ -12,7 +12,7 @@ from seg_pipeline.errors import SegPipelineError
 from seg_pipeline.imaging.cutouts import cut_out
 from seg_pipeline.imaging.images import encode_original
 from seg_pipeline.imaging.masks import encode_mask_png
-from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, write_beat
+from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, write_heartbeat
 from seg_pipeline.jobs.model_output import ModelOutput
 from seg_pipeline.jobs.records import Result, completed_result, failed_result
 from seg_pipeline.jobs.repository import JobRepository
@@ -88,7 +88,7 @@ def heartbeat(store: Store, *uuids: str, models: tuple[str, ...] = ()) -> None:
     """A worker's sign of life, working on these jobs, with these models in memory."""
     now = datetime.now(UTC)
     beat = WorkerHeartbeat("fake", 1, "here", beat_at=now, started_at=now, uuids=uuids)
-    write_beat(store, replace(beat, models=models))
+    write_heartbeat(store, replace(beat, models=models))
 
 
 class FailingStore:

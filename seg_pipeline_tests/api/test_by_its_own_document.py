@@ -28,7 +28,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from api.app import create_app
-from seg_pipeline.jobs.heartbeats import FetcherHeartbeat, write_fetcher_beat
+from seg_pipeline.jobs.heartbeats import FetcherHeartbeat, write_fetcher_heartbeat
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import open_store
 from seg_pipeline_tests.api.serving import api_settings, serving
@@ -65,7 +65,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     store = open_store(settings)
     heartbeat(store)
     now = datetime.now(UTC)
-    write_fetcher_beat(store, FetcherHeartbeat("fake", 1, "here", now))  # some jobs name a URL
+    write_fetcher_heartbeat(store, FetcherHeartbeat("fake", 1, "here", now))  # some jobs name a URL
     with serving(settings, store) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client
 

@@ -9,7 +9,7 @@ import pytest
 from seg_pipeline.defs.batch_sensors import batches_sensor
 from seg_pipeline.defs.sensors import inbox_sensor
 from seg_pipeline.errors import StoreUnavailable
-from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, write_beat
+from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, write_heartbeat
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline_tests.builders import accept_upload, bring_picture
 from seg_pipeline_tests.defs.runs import make_quick_context
@@ -39,7 +39,7 @@ def test_more_workers_have_more_under_way(tmp_path: Path, instance: dg.DagsterIn
     assert stage_context.repository.batches.progress(batch).states.count("o") == 8
     now = datetime.now(UTC)
     for name in ("one", "two"):
-        write_beat(stage_context.store, WorkerHeartbeat(name, 1, "here", now, now))
+        write_heartbeat(stage_context.store, WorkerHeartbeat(name, 1, "here", now, now))
     tick(stage_context, instance)
     assert stage_context.repository.batches.progress(batch).states.count("o") == 16
 

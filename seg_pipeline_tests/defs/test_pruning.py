@@ -21,7 +21,7 @@ from seg_pipeline.defs.pruning import (
 )
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.jobs.deliveries import Policy, Reply
-from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, all_workers, write_beat
+from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, all_workers, write_heartbeat
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.runtime.celery_app import broker_folder
 from seg_pipeline.store import Store, keys
@@ -87,7 +87,7 @@ def test_an_expired_job_that_an_operator_runs_again_is_left(
     stage_context: StageContext, instance: dg.DagsterInstance
 ) -> None:
     now = later(seconds=120)
-    write_beat(
+    write_heartbeat(
         stage_context.store,
         WorkerHeartbeat("worker-1", 1, "here", now, now, run_id="r", uuids=("finished",)),
     )
@@ -243,7 +243,7 @@ def test_beats_of_workers_that_are_long_gone_go(
 ) -> None:
     now = datetime.now(UTC)
     for name, age in (("gone", timedelta(days=2)), ("here", timedelta(0))):
-        write_beat(stage_context.store, WorkerHeartbeat(name, 1, "here", now - age, now - age))
+        write_heartbeat(stage_context.store, WorkerHeartbeat(name, 1, "here", now - age, now - age))
     assert prune(stage_context, instance, now).heartbeats == 1
     assert [heartbeat.name for heartbeat in all_workers(stage_context.store)] == ["here"]
 

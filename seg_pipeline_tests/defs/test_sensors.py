@@ -19,7 +19,7 @@ from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.jobs import retries
 from seg_pipeline.jobs.claims import Claim, new_run_key
 from seg_pipeline.jobs.drain import Drain, begin_drain, end_drain
-from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, write_beat
+from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, write_heartbeat
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.store import keys
 from seg_pipeline_tests.builders import NOON, accept_upload, make_result, waiting_uuids
@@ -198,7 +198,7 @@ def test_the_sweeper_leaves_a_run_that_a_live_worker_names(
     (claim,) = stage_context.repository.claims.claim(["a"], "a:1")
     run = make_run(instance, stage_context, "a:1", dg.DagsterRunStatus.STARTED)
     now = claim.claimed_at
-    write_beat(
+    write_heartbeat(
         stage_context.store,
         WorkerHeartbeat("worker-1", 1, "here", now, now, run_id=run.run_id, uuids=("a",)),
     )
@@ -241,7 +241,7 @@ def test_an_operators_run_that_a_worker_names_or_has_not_begun_yet_is_left(
     stage_context, now = make_quick_context(tmp_path), datetime.now(UTC)
     run = instance.create_run_for_job(job_definition(stage_context), status=state)
     beat = WorkerHeartbeat("worker-1", 1, "here", now, now, run_id=run.run_id, uuids=("a",))
-    write_beat(stage_context.store, beat)
+    write_heartbeat(stage_context.store, beat)
     assert isinstance(tick(sweeper, stage_context), dg.SkipReason)
     assert instance.get_run_by_id(run.run_id).status is state  # type: ignore[union-attr]
 

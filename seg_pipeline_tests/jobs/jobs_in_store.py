@@ -53,7 +53,7 @@ def everything(repository: JobRepository, limit: int = 3, **asked: Any) -> list[
     found, after = [], None
     while True:
         page = repository.listing.page(
-            asked.get("status"), after, limit, asked.get("live_beats", ())
+            asked.get("status"), after, limit, asked.get("live_heartbeats", ())
         )
         assert len(page.jobs) <= limit
         found += [(entry.uuid, str(entry.status)) for entry in page.jobs]

@@ -8,7 +8,7 @@ from seg_pipeline.domain import JobStatus
 from seg_pipeline.errors import InvalidRequest
 from seg_pipeline.jobs.listing import Page
 from seg_pipeline.jobs.repository import JobRepository
-from seg_pipeline_tests.builders import make_beat
+from seg_pipeline_tests.builders import make_heartbeat
 from seg_pipeline_tests.jobs.jobs_in_store import accept, everything, finish
 
 
@@ -17,7 +17,7 @@ def test_pages_go_through_all_jobs_by_status(repository: JobRepository) -> None:
     repository.claims.claim(["claimed", "busy1", "busy2"], "run")
     finish(repository, "f1", "f2", status="failed")
     finish(repository, "c1", "c2", "c3")
-    heartbeats = [make_beat(uuids=("busy1", "busy2", "elsewhere"))]
+    heartbeats = [make_heartbeat(uuids=("busy1", "busy2", "elsewhere"))]
     expected = [
         ("q1", "queued"), ("q2", "queued"), ("claimed", "queued"), ("busy1", "processing"),
         ("busy2", "processing"),
@@ -25,10 +25,10 @@ def test_pages_go_through_all_jobs_by_status(repository: JobRepository) -> None:
         ("c3", "completed"),
     ]  # fmt: skip
     for limit in range(1, 12):
-        assert everything(repository, limit, live_beats=heartbeats) == expected
+        assert everything(repository, limit, live_heartbeats=heartbeats) == expected
         for status in JobStatus:
             some = [(uuid, name) for uuid, name in expected if name == status]
-            assert everything(repository, limit, live_beats=heartbeats, status=status) == some
+            assert everything(repository, limit, live_heartbeats=heartbeats, status=status) == some
 
 
 def test_a_line_says_since_when(repository: JobRepository) -> None:

@@ -40,7 +40,7 @@ def make_run(
     return RunView("run-1", state, NOON - seconds(age), ended_at, lane)
 
 
-def make_beat(run_id: str | None = None, idle_for: float | None = None) -> WorkerHeartbeat:
+def make_heartbeat(run_id: str | None = None, idle_for: float | None = None) -> WorkerHeartbeat:
     idle_since = None if idle_for is None else NOON - seconds(idle_for)
     return WorkerHeartbeat("worker-1", 1, "here", NOON, NOON, run_id=run_id, idle_since=idle_since)
 
@@ -56,17 +56,22 @@ def verdict(
 
 
 def test_a_run_that_a_live_worker_names_is_left_alone() -> None:
-    assert verdict(make_run(RunState.STARTED), make_beat(run_id="run-1")) is RecoveryVerdict.WAIT
+    assert (
+        verdict(make_run(RunState.STARTED), make_heartbeat(run_id="run-1")) is RecoveryVerdict.WAIT
+    )
 
 
 def test_a_started_run_that_no_worker_names_has_lost_its_worker() -> None:
-    assert verdict(make_run(RunState.STARTED), make_beat(run_id="another")) is RecoveryVerdict.CLOSE
+    assert (
+        verdict(make_run(RunState.STARTED), make_heartbeat(run_id="another"))
+        is RecoveryVerdict.CLOSE
+    )
     assert verdict(make_run(RunState.STARTED)) is RecoveryVerdict.CLOSE
 
 
 def test_a_run_may_wait_in_the_broker_for_as_long_as_every_worker_is_busy() -> None:
     assert (
-        verdict(make_run(RunState.WAITING, age=10_000), make_beat(run_id="another"))
+        verdict(make_run(RunState.WAITING, age=10_000), make_heartbeat(run_id="another"))
         is RecoveryVerdict.WAIT
     )
 
@@ -77,27 +82,30 @@ def test_a_run_may_wait_while_there_is_no_worker_at_all() -> None:
 
 def test_a_run_that_an_idle_worker_does_not_take_has_lost_its_message() -> None:
     assert (
-        verdict(make_run(RunState.WAITING, age=30), make_beat(idle_for=30)) is RecoveryVerdict.CLOSE
+        verdict(make_run(RunState.WAITING, age=30), make_heartbeat(idle_for=30))
+        is RecoveryVerdict.CLOSE
     )
 
 
 def test_a_worker_that_has_only_just_become_idle_may_still_take_the_run() -> None:
     assert (
-        verdict(make_run(RunState.WAITING, age=300), make_beat(idle_for=2)) is RecoveryVerdict.WAIT
+        verdict(make_run(RunState.WAITING, age=300), make_heartbeat(idle_for=2))
+        is RecoveryVerdict.WAIT
     )
     assert (
-        verdict(make_run(RunState.WAITING, age=2), make_beat(idle_for=300)) is RecoveryVerdict.WAIT
+        verdict(make_run(RunState.WAITING, age=2), make_heartbeat(idle_for=300))
+        is RecoveryVerdict.WAIT
     )
 
 
 def test_a_run_that_much_younger_ones_overtook_has_lost_its_message() -> None:
     run = make_run(RunState.WAITING, age=100)
     assert (
-        verdict(run, make_beat(run_id="x"), youngest_begun={Lane.SINGLE: NOON - seconds(10)})
+        verdict(run, make_heartbeat(run_id="x"), youngest_begun={Lane.SINGLE: NOON - seconds(10)})
         is RecoveryVerdict.CLOSE
     )
     assert (
-        verdict(run, make_beat(run_id="x"), youngest_begun={Lane.SINGLE: NOON - seconds(90)})
+        verdict(run, make_heartbeat(run_id="x"), youngest_begun={Lane.SINGLE: NOON - seconds(90)})
         is RecoveryVerdict.WAIT
     )
 
@@ -105,7 +113,7 @@ def test_a_run_that_much_younger_ones_overtook_has_lost_its_message() -> None:
 def test_runs_of_earlier_lanes_may_overtake_a_run() -> None:
     """Under a stream of uploads a batch's run waits for long, and its message is not lost."""
     run = make_run(RunState.WAITING, age=100, lane=Lane.BATCH)
-    beat, soon = make_beat(run_id="x"), NOON - seconds(10)
+    beat, soon = make_heartbeat(run_id="x"), NOON - seconds(10)
     assert verdict(run, beat, youngest_begun={Lane.SINGLE: soon}) is RecoveryVerdict.WAIT
     assert verdict(run, beat, youngest_begun={Lane.BATCH: soon}) is RecoveryVerdict.CLOSE
     single = make_run(RunState.WAITING, age=100)
@@ -184,5 +192,8 @@ def test_pauses_double() -> None:
 
 def test_an_operators_cancel_is_final() -> None:
     assert verdict(make_run(RunState.CANCELLED)) is RecoveryVerdict.CANCEL
-    assert verdict(make_run(RunState.CANCELLING), make_beat(run_id="run-1")) is RecoveryVerdict.WAIT
+    assert (
+        verdict(make_run(RunState.CANCELLING), make_heartbeat(run_id="run-1"))
+        is RecoveryVerdict.WAIT
+    )
     assert verdict(make_run(RunState.CANCELLING)) is RecoveryVerdict.CLOSE_AND_CANCEL

@@ -10,7 +10,7 @@ from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import keys
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline_tests.builders import (
-    make_beat,
+    make_heartbeat,
     make_result,
 )
 from seg_pipeline_tests.jobs.jobs_in_store import LATER, accept
@@ -35,7 +35,7 @@ def test_an_unknown_job_is_not_found(repository: JobRepository) -> None:
 def test_a_job_is_processing_while_a_live_worker_names_it(repository: JobRepository) -> None:
     accept(repository, "a", "b")
     repository.claims.claim(["a", "b"], "a:1")
-    heartbeats = [make_beat("idle"), make_beat("busy", uuids=("a",))]
+    heartbeats = [make_heartbeat("idle"), make_heartbeat("busy", uuids=("a",))]
     assert repository.status("a", heartbeats) is JobStatus.PROCESSING
     assert repository.status("b", heartbeats) is JobStatus.QUEUED
     repository.results.finish(make_result("a", "failed", LATER))

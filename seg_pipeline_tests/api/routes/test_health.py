@@ -9,11 +9,11 @@ import pytest
 
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.jobs.drain import Drain, begin_drain
-from seg_pipeline.jobs.heartbeats import FetcherHeartbeat, write_beat, write_fetcher_beat
+from seg_pipeline.jobs.heartbeats import FetcherHeartbeat, write_fetcher_heartbeat, write_heartbeat
 from seg_pipeline.store import Store, keys
 from seg_pipeline_tests.api.serving import Serve, eventually
 from seg_pipeline_tests.api.stand_ins import FailingStore, heartbeat
-from seg_pipeline_tests.builders import NOON, make_beat, picture_bytes
+from seg_pipeline_tests.builders import NOON, make_heartbeat, picture_bytes
 
 PICTURE = picture_bytes()
 
@@ -67,7 +67,7 @@ def test_without_a_fetcher_it_is_not_ready_while_there_is_a_picture_to_fetch(
     response = serve().get("/readyz")
     assert response.status_code == 503
     assert "no fetcher has given a sign of life" in response.json()["checks"]["fetcher"]
-    write_fetcher_beat(api_store, FetcherHeartbeat("fetcher-1", 1, "host", datetime.now(UTC)))
+    write_fetcher_heartbeat(api_store, FetcherHeartbeat("fetcher-1", 1, "host", datetime.now(UTC)))
     assert serve().get("/readyz").status_code == 200
 
 
@@ -80,12 +80,14 @@ def test_without_a_live_worker_it_says_so(serve: Serve) -> None:
 
 def test_a_worker_that_says_that_it_can_do_nothing_is_none(serve: Serve, api_store: Store) -> None:
     """What it said stands when it is gone, too, and until another lives."""
-    write_beat(api_store, make_beat("long-gone", NOON, problem="there is no GPU"))
+    write_heartbeat(api_store, make_heartbeat("long-gone", NOON, problem="there is no GPU"))
     assert (
         "no worker can work: there is no GPU; jobs"
         in serve().get("/readyz").json()["checks"]["worker"]
     )
-    write_beat(api_store, make_beat("here", datetime.now(UTC), problem="there is no storage"))
+    write_heartbeat(
+        api_store, make_heartbeat("here", datetime.now(UTC), problem="there is no storage")
+    )
     assert (
         "no worker can work: there is no storage; jobs"
         in serve().get("/readyz").json()["checks"]["worker"]
