@@ -22,7 +22,8 @@ _STRING = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
 _BARE = re.compile(r"[!#-+\--\[\]-~]+")
 """Without quotes, backslashes and commas, which belong to other values than one string."""
 
-_LONGEST = 255
+LONGEST = 255
+"""Characters of a key."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ def read_idempotency_key(request: Request) -> IdempotencyKey | None:
     if not values:
         return None
     text = _text(values[0].strip()) if len(values) == 1 else ""
-    if not 1 <= len(text) <= _LONGEST:
+    if not 1 <= len(text) <= LONGEST:
         raise InvalidRequest(
-            f"a request has at most one Idempotency-Key, of 1 to {_LONGEST} printable characters"
+            f"a request has at most one Idempotency-Key, of 1 to {LONGEST} printable characters"
             " of ASCII."
         )
     return IdempotencyKey(getattr(request.state, "client", ""), text)

@@ -46,7 +46,6 @@ class Metrics:
         self.waiting = Gauge(
             "seg_api_requests_waiting", "Requests waiting for a result.", registry=self._registry
         )
-
         self.listeners = Gauge(
             "seg_api_listeners", "Listeners to jobs' events.", registry=self._registry
         )

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Query
 from api.batch_schemas import BATCH_EXAMPLE, BATCH_JOBS_EXAMPLE, BATCHES_EXAMPLE
 from api.error_examples import error_examples
 from api.error_responses import STATUS_BY_CODE, failure_body, status_of
+from api.idempotency import LONGEST
 from api.schemas import (
     ANSWER_EXAMPLE,
     COCO_EXAMPLE,
@@ -139,7 +140,7 @@ PREFERENCE_APPLIED = {
 
 IDEMPOTENCY_KEY = header(
     "Idempotency-Key",
-    "1 to 255 printable characters of ASCII, in quotes or without: sent again with the same"
+    f"1 to {LONGEST} printable characters of ASCII, in quotes or without: sent again with the same"
     " request, it is the same job.",
 )
 

@@ -292,7 +292,10 @@ NAMING_PARAMETERS: Mapping[str, Range | Switch] = {
     "duplicate_iou": Range(0, 1),
 }
 
-MAX_PROMPTS = 8192
+POINTS_PER_SIDE = 32
+"""The side of SAM-2's usual grid of prompts."""
+
+MAX_PROMPTS = 8 * POINTS_PER_SIDE**2
 """The most prompts of one job for a SAM-2.
 
 That is eight times the usual grid, and just enough for upstream's richest example.
@@ -359,10 +362,8 @@ def _check_grid(parameters: Mapping[str, int | float]) -> None:
     Each layer of crops has four times the crops of the layer before, and in each a thinner grid if
     a factor is set.
     """
-    points, layers = (
-        int(parameters.get("points_per_side", 32)),
-        int(parameters.get("crop_n_layers", 0)),
-    )
+    points = int(parameters.get("points_per_side", POINTS_PER_SIDE))
+    layers = int(parameters.get("crop_n_layers", 0))
     factor = int(parameters.get("crop_n_points_downscale_factor", 1))
     sides = [int(points / factor**layer) for layer in range(layers + 1)]
     if min(sides) < 1:

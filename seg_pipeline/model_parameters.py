@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from seg_pipeline.domain import SAM2_PARAMETERS, Parameters, parameters_of, parts_of
+from seg_pipeline.domain import (
+    POINTS_PER_SIDE,
+    SAM2_PARAMETERS,
+    Parameters,
+    parameters_of,
+    parts_of,
+)
 from seg_pipeline.imaging.naming import Naming
 from seg_pipeline.settings import Settings
 
@@ -21,7 +27,7 @@ class Sam2Parameters:
     in SAM.
     """
 
-    points_per_side: int = 32
+    points_per_side: int = POINTS_PER_SIDE
     points_per_batch: int = 64
     pred_iou_thresh: float = 0.8
     stability_score_thresh: float = 0.95

@@ -22,11 +22,11 @@ from pydantic import SecretStr
 from seg_pipeline.adapters.trust import ssl_context
 from seg_pipeline.domain import Job
 from seg_pipeline.errors import SegPipelineError, UrlRefused
+from seg_pipeline.jobs.answers import CALLBACK_PATH
 from seg_pipeline.jobs.batch_records import Batch
 from seg_pipeline.jobs.deliveries import Reply
 from seg_pipeline.settings import Settings
 
-PATH = "/api/v1/re-imagine/auto-mask/"
 BATCHES = "batches/"
 """What comes before the id of a batch in the path of its PATCH."""
 
@@ -106,7 +106,7 @@ class AppServer:
 
     def url(self, uuid: str) -> str:
         """Where the job's PATCH goes."""
-        return f"{self._base_url}{PATH}{uuid}"
+        return f"{self._base_url}{CALLBACK_PATH}{uuid}"
 
     def patch(self, uuid: str, document: dict[str, Any]) -> Patch:
         """The request for one job. It is signed now if there is a secret."""

@@ -14,6 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from seg_pipeline.domain import JobStatus
 from seg_pipeline.jobs.answers import (
+    CALLBACK_PATH,
     Addresses,
     Callback,
     FileNames,
@@ -114,8 +115,8 @@ _HEAD = {
 _ANSWERS = ("CompletedJob", "FailedJob", "OpenJob")
 _CALLBACKS = ("CompletedCallback", "FailedCallback")
 _CALLBACK = (
-    "The body of PATCH {APP_SERVER_URL}/api/v1/re-imagine/auto-mask/{uuid}. `error` is there if and"
-    " only if the job failed; then there are no segments."
+    f"The body of PATCH {{APP_SERVER_URL}}{CALLBACK_PATH}{{uuid}}. `error` is there if and only if"
+    " the job failed; then there are no segments."
 )
 
 

@@ -24,6 +24,9 @@ from seg_pipeline.jobs.records import FailureReason, Point, Result, RunLengths, 
 from seg_pipeline.prompts import Values
 from seg_pipeline.store.serialization import OPTIONAL
 
+CALLBACK_PATH = "/api/v1/re-imagine/auto-mask/"
+"""Where the app server takes what it is told, below its address; a uuid follows."""
+
 
 def _told(text: str, **limits: Any) -> Any:
     return Field(description=text, **limits)

@@ -4,7 +4,10 @@ from typing import Any
 
 import httpx
 
+from api.routes.models import describe
+from api.schemas import MODELS_EXAMPLE
 from seg_pipeline.jobs.repository import JobRepository
+from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.api.stand_ins import heartbeat
@@ -98,3 +101,8 @@ def test_named_masks_are_asked_for_by_the_short_name_or_by_both(
     assert plain.status_code == 202
     stored = [JobRepository(api_store).job(uuid).model for uuid in "abc"]
     assert stored == ["sam2.1_hiera_large+demo-yolo", *["demo-sam2+demo-yolo"] * 2]
+
+
+def test_the_documentation_shows_the_demo_model_as_it_is() -> None:
+    (shown,) = MODELS_EXAMPLE["models"]
+    assert shown == describe("demo-yolo", Settings(_env_file=None, model="demo-yolo"), set())
