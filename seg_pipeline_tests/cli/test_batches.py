@@ -8,7 +8,7 @@ from zipfile import ZipFile
 import pytest
 
 from seg_pipeline.cli.batches import progress
-from seg_pipeline.store import Store, open_store
+from seg_pipeline.store import Store
 from seg_pipeline_tests.api.serving import api_settings
 from seg_pipeline_tests.api.serving import serving as serving_api
 from seg_pipeline_tests.builders import picture_bytes
@@ -16,12 +16,6 @@ from seg_pipeline_tests.cli.test_jobs import command
 from seg_pipeline_tests.client.test_batches import ADDRESSES, working
 
 pytestmark = pytest.mark.process
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """The store of the served API."""
-    return open_store(api_settings(tmp_path))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 from seg_pipeline.cli.jobs import aligned, counted, open_asked, pages_of, print_parked
 from seg_pipeline.errors import TruncatedImage
 from seg_pipeline.jobs.progress import Progress
-from seg_pipeline.store import Store, keys, open_store
+from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import write
 from seg_pipeline_tests.api.serving import api_settings, eventually
 from seg_pipeline_tests.api.serving import serving as serving_api
@@ -28,12 +28,6 @@ from seg_pipeline_tests.jobs.test_parked import park_callback, park_message
 from seg_pipeline_tests.serving import serving
 
 pytestmark = pytest.mark.process
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """The store of the served API."""
-    return open_store(api_settings(tmp_path))
 
 
 @pytest.fixture

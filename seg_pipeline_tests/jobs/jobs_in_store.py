@@ -35,6 +35,21 @@ def finish(
         repository.results.finish(make_result(uuid, status, expires_at))
 
 
+UNREADABLE_REQUESTS = [
+    *(None, b"", b"{", b"[]", b"{}", b'{"uuid": "../x", "model": "m"}', b"\xff"),
+]
+"""What may be under a request's key that is no job; None for nothing."""
+
+
+def put_unreadable(
+    repository: JobRepository, marker: str, request: str, data: bytes | None
+) -> None:
+    """A marker that leads to a request, and what is there instead."""
+    repository.store.put(marker, b"")
+    if data is not None:
+        repository.store.put(request, data)
+
+
 def all_keys(repository: JobRepository) -> set[str]:
     prefixes = [
         keys.ASSETS,

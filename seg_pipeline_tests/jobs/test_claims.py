@@ -21,7 +21,14 @@ from seg_pipeline_tests.builders import (
     make_result,
     waiting_uuids,
 )
-from seg_pipeline_tests.jobs.jobs_in_store import LATER, accept, all_keys, finish
+from seg_pipeline_tests.jobs.jobs_in_store import (
+    LATER,
+    UNREADABLE_REQUESTS,
+    accept,
+    all_keys,
+    finish,
+    put_unreadable,
+)
 from seg_pipeline_tests.unreliable import Killed, Meanwhile, UnreliableStore
 
 
@@ -106,15 +113,11 @@ def test_a_marker_of_a_job_in_flight_is_dropped(repository: JobRepository) -> No
     assert repository.claims.inflight() == claims
 
 
-@pytest.mark.parametrize(
-    "request_json", [None, b"", b"{", b"[]", b"{}", b'{"uuid": "../x", "model": "m"}', b"\xff"]
-)
+@pytest.mark.parametrize("request_json", UNREADABLE_REQUESTS)
 def test_a_marker_without_a_readable_request_is_parked_and_never_seen_again(
     repository: JobRepository, request_json: bytes | None
 ) -> None:
-    repository.store.put(keys.inbox("a"), b"")
-    if request_json is not None:
-        repository.store.put(keys.request("a"), request_json)
+    put_unreadable(repository, keys.inbox("a"), keys.request("a"), request_json)
     assert repository.claims.claim(["a"], "a:1") == []
     assert waiting_uuids(repository, 10) == []
     assert repository.claims.inflight() == []

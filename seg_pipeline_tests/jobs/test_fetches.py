@@ -16,6 +16,7 @@ from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline.store.serialization import read, to_document
 from seg_pipeline_tests.builders import NOON, bring_picture, make_job, make_result, waiting_uuids
+from seg_pipeline_tests.jobs.jobs_in_store import UNREADABLE_REQUESTS, put_unreadable
 from seg_pipeline_tests.unreliable import Killed, Turns, UnreliableStore
 
 LINK = {"image_url": "https://pictures.example/a.png"}
@@ -254,13 +255,11 @@ def test_a_record_of_a_newer_version_is_read() -> None:
     assert read(FetchRecord, json.dumps(document).encode()).attempts == 2
 
 
-@pytest.mark.parametrize("request_json", [None, b"", b"{", b"[]"])
+@pytest.mark.parametrize("request_json", UNREADABLE_REQUESTS)
 def test_a_marker_without_a_readable_request_is_parked(
     repository: JobRepository, request_json: bytes | None
 ) -> None:
-    repository.store.put(keys.fetching("job-1"), b"")
-    if request_json is not None:
-        repository.store.put(keys.request("job-1"), request_json)
+    put_unreadable(repository, keys.fetching("job-1"), keys.request("job-1"), request_json)
     assert repository.fetches.take("job-1") is None
     assert repository.claims.claim(waiting_uuids(repository, 10), "key") == []
     assert markers(repository) == set()
