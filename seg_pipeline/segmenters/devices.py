@@ -142,12 +142,16 @@ def loading_errors(weights_path: Path, kind: str, device: str) -> Iterator[None]
         ) from error
 
 
-_OF_THE_DEVICE = ("CUDA error", "Triton Error [CUDA]", "CUDNN_STATUS_EXECUTION_FAILED")
+_OF_THE_DEVICE = (
+    "CUDA error",
+    "CUDA driver error",
+    "Triton Error [CUDA]",
+    "CUDNN_STATUS_EXECUTION_FAILED",
+)
 """Errors of the device begin so, or name this."""
 
 _PASSING = (
-    "capturing",
-    "during capture",
+    "captur",
     "invalid argument",
     "invalid configuration",
     "invalid device function",

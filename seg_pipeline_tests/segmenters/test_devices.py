@@ -42,12 +42,15 @@ BREAKING = [
     )
 ] + [
     RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
+    RuntimeError("CUDA driver error: an illegal memory access was encountered"),
     RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
 ]
 """As torch and Triton word them; torch's class is a RuntimeError."""
 
 PASSING = [
     torch.AcceleratorError("CUDA error: operation not permitted when stream is capturing"),
+    torch.AcceleratorError("CUDA error: dependency created on uncaptured work in another stream"),
+    torch.AcceleratorError("CUDA error: operation would result in a merge of separate captures"),
     torch.AcceleratorError("CUDA error: invalid configuration argument"),
     RuntimeError("Triton Error [CUDA]: device kernel image is invalid"),
     RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"),

@@ -9,13 +9,14 @@ import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from seg_pipeline.segmenters import Notes
+from seg_pipeline.segmenters.cuda_graphs import GraphRecorder
 from seg_pipeline.segmenters.devices import (
-    capturing,
     first_line,
     is_out_of_memory,
     raise_if_broken,
@@ -30,8 +31,6 @@ MOST_GRAPHS = 16
 
 MOST_CAPTURES = 64
 """So many are ever made: pictures of ever new shapes must not make graphs all day."""
-
-WARM_UPS = 2
 
 logger = logging.getLogger(__name__)
 
@@ -112,32 +111,15 @@ class GraphedNetwork:
 class CudaCapture:
     """Records runs on a GPU. All graphs share their memory, since one runs at a time.
 
-    They do so because one stream records them all: torch gives a stream's memory to no other. Its
-    own default stream for captures would be on the GPU that some model was the first to record on.
     `head` is the network's last layer. It keeps the anchors of the last shape, which a graph reads.
     """
 
     def __init__(self, head: Any) -> None:
         self._head = head
-        self._pool: Any = None
-        self._stream: Any = None
+        self._recorder: GraphRecorder | None = None
 
     def __call__(self, network: Network, batch: torch.Tensor) -> Graph:
         given = batch.clone()
-        stream = self._stream = self._stream or torch.cuda.Stream(batch.device)
-        stream.wait_stream(torch.cuda.current_stream(batch.device))
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                network(given)
-        torch.cuda.current_stream(batch.device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may free memory meanwhile, which only this mode allows.
-        with (
-            capturing,
-            torch.cuda.graph(
-                graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"
-            ),
-        ):
-            output = network(given)
-        self._pool = graph.pool()
-        return Graph(given, output, graph.replay, (self._head.anchors, self._head.strides))
+        self._recorder = self._recorder or GraphRecorder(batch.device)
+        replay, output = self._recorder(partial(network, given))
+        return Graph(given, output, replay, (self._head.anchors, self._head.strides))

@@ -9,7 +9,12 @@ import triton.language as tl
 from seg_pipeline.segmenters.yolo.device_masks import BLOCK, DevicePlan
 
 
-@triton.jit
+# Triton would compile it anew, for a second or two, for each way in which these may be multiples of
+# 16. That is sixteen ways, which come and go with the number of blocks and the shape of a picture.
+@triton.jit(
+    do_not_specialize=["grid_height", "grid_width"],
+    do_not_specialize_on_alignment=["logits", "below", "weights"],
+)
 def pack_masks(
     logits,
     fields,

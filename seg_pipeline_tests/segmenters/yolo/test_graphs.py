@@ -1,11 +1,6 @@
 """When a network gets graphs, and what happens where none can be made. CUDA's own are stood in for
 by a recorder that keeps its input and output in place, as they do."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 import torch
 
@@ -14,7 +9,6 @@ from seg_pipeline.segmenters.yolo.graphs import (
     MOST_CAPTURES,
     MOST_GRAPHS,
     SIGHTINGS,
-    CudaCapture,
     Graph,
     GraphedNetwork,
 )
@@ -134,61 +128,3 @@ def test_a_gpu_that_breaks_while_a_graph_is_made_is_no_matter_of_graphs() -> Non
         graphed(batch(4))
     with pytest.raises(DeviceBroken):
         graphed(batch(4))
-
-
-class Cuda:
-    """Notes on which stream work is asked for. Streams and captures nest as torch's do."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now: Any = "default"
-        self.made: list[SimpleNamespace] = []
-        self.captures: list[tuple[Any, Any]] = []
-        names = ("Stream", "stream", "current_stream", "CUDAGraph", "graph")
-        for name in names:
-            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
-
-    def Stream(self, device: torch.device) -> SimpleNamespace:  # noqa: N802
-        self.made.append(SimpleNamespace(device=device, wait_stream=lambda _: None))
-        return self.made[-1]
-
-    @contextmanager
-    def stream(self, stream: Any) -> Iterator[None]:
-        before, self.now = self.now, stream
-        yield
-        self.now = before
-
-    def current_stream(self, _: torch.device) -> SimpleNamespace:
-        return SimpleNamespace(wait_stream=lambda _: None)
-
-    def CUDAGraph(self) -> SimpleNamespace:  # noqa: N802
-        return SimpleNamespace(replay=lambda: None, pool=lambda: "the pool")
-
-    @contextmanager
-    def graph(
-        self, graph: Any, pool: Any = None, stream: Any = None, capture_error_mode: str = "global"
-    ) -> Iterator[None]:
-        assert capture_error_mode == "thread_local"
-        self.captures.append((stream, pool))
-        with self.stream(stream):
-            yield
-
-
-def test_all_graphs_are_recorded_on_one_stream_which_has_warmed_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """What torch allocates for one stream, it gives to no other: not graphs' memory, and not the
-    workspace of matrix products."""
-    cuda = Cuda(monkeypatch)
-    used: list[Any] = []
-
-    def network(given: torch.Tensor) -> Output:
-        used.append(cuda.now)
-        return given, given
-
-    head = SimpleNamespace(anchors=torch.zeros(1), strides=torch.zeros(1))
-    capture = CudaCapture(head)
-    for side in (4, 8):
-        capture(network, batch(side))  # type: ignore[arg-type]
-    (stream,) = cuda.made
-    assert cuda.captures == [(stream, None), (stream, "the pool")]
-    assert used == 6 * [stream]

@@ -37,6 +37,25 @@ made = compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fus
 print(len(made.asm["cubin"]), "fma.rn.f32" in made.asm["ptx"])
 """
 
+KINDS = """
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.compiler import make_backend
+from triton.runtime.jit import create_function_from_signature
+from seg_pipeline.segmenters.yolo.mask_kernel import pack_masks
+backend = make_backend(GPUTarget("cuda", 90, 32))
+bound = create_function_from_signature(pack_masks.signature, pack_masks.params, backend)
+kinds = set()
+for blocks, (height, width) in ((1, (96, 160)), (2, (88, 160)), (3, (160, 90)), (4, (24, 24))):
+    given = torch.empty(64, dtype=torch.int32)
+    weights = given[blocks:].view(torch.float32)
+    arguments = [given.float()[blocks:], given, given, given[blocks:], weights]
+    arguments += [torch.empty(64, dtype=torch.uint8), given, height, width]
+    _, kind, _ = bound(*arguments, BLOCK=256)
+    kinds.add(str(kind))
+print(len(kinds))
+"""
+
 
 def run(script: str, folder: Path, **variables: str) -> str:
     environment = {**os.environ, "TRITON_CACHE_DIR": str(folder), **variables}
@@ -58,3 +77,8 @@ def test_the_kernel_compiles_for_a_card_and_rounds_each_step(tmp_path: Path) -> 
     size, is_fused = run(COMPILED, tmp_path).split()
     assert int(size) > 1000
     assert is_fused == "False"
+
+
+def test_one_kernel_is_for_pictures_of_all_shapes_and_any_number_of_masks(tmp_path: Path) -> None:
+    """Each further one would be compiled while a job waits for it."""
+    assert run(KINDS, tmp_path).split() == ["1"]

@@ -21,15 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seg_pipeline.segmenters.cuda_graphs import GraphRecorder
 from seg_pipeline.segmenters.devices import (
-    capturing,
     first_line,
     give_memory_back,
     raise_if_broken,
 )
-
-WARM_UP = 3
-"""Runs before a capture, in which libraries choose and allocate."""
 
 MOST_OFF, MOST_OFF_IN_HALF = 0.02, 0.3
 """How far a quicker form may be from the plain one, as a share of the output's own size.
@@ -115,30 +112,15 @@ class Place:
 
     device: torch.device
     alone: AbstractContextManager[Any]
-    pool: Any = None
-    stream: Any = None  # graphs share memory if they are captured on one
+    recorder: GraphRecorder | None = None  # none on a CPU
 
 
 def captured(
     function: Function, example: tuple[Any, ...], place: Place
 ) -> tuple[Callable[[], object], Any]:
     """A run of the function as a CUDA graph: what replays it, and the results that this writes."""
-    current = torch.cuda.current_stream()
-    place.stream.wait_stream(current)
-    with torch.cuda.stream(place.stream):
-        for _ in range(WARM_UP):
-            function(*example)
-    current.wait_stream(place.stream)
-    graph = torch.cuda.CUDAGraph()
-    with (
-        place.alone,
-        capturing,
-        torch.cuda.graph(
-            graph, pool=place.pool, stream=place.stream, capture_error_mode="thread_local"
-        ),
-    ):
-        results = function(*example)
-    return graph.replay, results
+    assert place.recorder is not None
+    return place.recorder(partial(function, *example), place.alone)
 
 
 class Quickening:
@@ -236,10 +218,7 @@ class Stopped(Exception):
 
 def place_on(device: torch.device, alone: AbstractContextManager[Any]) -> Place:
     """A place on the device, with memory of its own for graphs."""
-    if device.type != "cuda":
-        return Place(device, alone)
-    with on(device):
-        return Place(device, alone, torch.cuda.graph_pool_handle(), torch.cuda.Stream())
+    return Place(device, alone, GraphRecorder(device) if device.type == "cuda" else None)
 
 
 def on(device: torch.device) -> AbstractContextManager[Any]:
