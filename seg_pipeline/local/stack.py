@@ -324,7 +324,10 @@ def try_sample(settings: Settings, supervisor: Supervisor, say: Say) -> None:
 
 
 def show_sample(settings: Settings, supervisor: Supervisor, say: Say) -> SegmentedSample:
-    """Sends the sample, prints its answer, and sends it again to time the warm model."""
+    """Sends the sample, prints its answer, and sends it again.
+
+    Another worker may take it then, whose model is not loaded yet.
+    """
     picture = sample_picture(settings.model)
     sample = _send(settings, picture, supervisor)
     say(_essence(sample.document))
@@ -333,7 +336,7 @@ def show_sample(settings: Settings, supervisor: Supervisor, say: Say) -> Segment
         " model."
     )
     again = _send(settings, picture, supervisor)
-    say(f"Once more, now that it is warm: {again.seconds:.1f} s.")
+    say(f"Once more: {again.seconds:.1f} s. Each worker loads the model at its first picture.")
     if overlay := sample.document.get("overlay_url"):
         say(f"The picture with its segments: {overlay}")
     if uuid := sample.document.get("uuid"):

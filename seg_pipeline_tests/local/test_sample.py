@@ -72,6 +72,8 @@ def test_a_sample_is_sent_again_as_the_same_job_when_the_api_is_killed_under_it(
     ) as supervisor:
         supervisor.wait_until_ready()
         assert stack.show_sample(settings, supervisor, said.append).found == 1
+    assert not [line for line in said if "warm" in line], "another worker may have taken it"
+    assert any(line.endswith("loads the model at its first picture.") for line in said)
     first = sent(tmp_path)[0]
     assert first.startswith("sample-")
     assert [uuid == first for uuid in sent(tmp_path)] == [
