@@ -67,6 +67,22 @@ class Destination:
         return self.queue == keys.OUTBOX
 
 
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class RelayTiming:
+    """What time it is, how pauses vary, and how long a request may take; tests set their own."""
+
+    clock: Callable[[], datetime] = _utc_now
+    jitter: Jitter = random.random
+    limits: DeliveryLimits = LIMITS
+
+
+USUAL_TIMING = RelayTiming()
+
+
 @dataclass(frozen=True)
 class _Failed:
     """A delivery that failed, and the earliest retry that its Retry-After allows."""
@@ -90,19 +106,17 @@ class OutboxRelay:
         self,
         store: Store,
         settings: Settings,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        jitter: Jitter = random.random,
-        limits: DeliveryLimits = LIMITS,
+        timing: RelayTiming = USUAL_TIMING,
         destination: Destination | None = None,
     ) -> None:
         self.outbox = Outbox(store)
         self._links = file_links(store, settings)
         self._base_url = settings.public_url
-        self._to = destination or Destination(AppServer(settings, limits), keys.OUTBOX)
+        self._to = destination or Destination(AppServer(settings, timing.limits), keys.OUTBOX)
         self._policy = Policy(settings.callback_give_up_seconds, settings.parked_ttl_seconds)
-        self._clock = clock
-        self._jitter = jitter
-        self._backoff = Backoff(LONGEST_PROBE_PAUSE_SECONDS, jitter)
+        self._clock = timing.clock
+        self._jitter = timing.jitter
+        self._backoff = Backoff(LONGEST_PROBE_PAUSE_SECONDS, timing.jitter)
         self._down_since: datetime | None = None
         self._problem: str | None = None
         self._has_answered = False

@@ -1,16 +1,18 @@
 """A relay for each host of webhooks, side by side: one that never answers holds up no other."""
 
 import logging
-import random
 import threading
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 
-from seg_pipeline.adapters.app_server import LIMITS, DeliveryLimits
-from seg_pipeline.adapters.outbox_relay import Destination, OutboxRelay, RelayReport
+from seg_pipeline.adapters.outbox_relay import (
+    USUAL_TIMING,
+    Destination,
+    OutboxRelay,
+    RelayReport,
+    RelayTiming,
+)
 from seg_pipeline.adapters.public_network import Resolver
 from seg_pipeline.adapters.webhooks import Webhooks
-from seg_pipeline.jobs.backoff import Jitter
 from seg_pipeline.jobs.outbox import Outbox
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store
@@ -31,15 +33,13 @@ class WebhookRelays:
         self,
         store: Store,
         settings: Settings,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        jitter: Jitter = random.random,
-        limits: DeliveryLimits = LIMITS,
+        timing: RelayTiming = USUAL_TIMING,
         resolver: Resolver | None = None,
     ) -> None:
         self._outbox = Outbox(store)
-        self._server = Webhooks(settings, limits, resolver=resolver)
+        self._server = Webhooks(settings, timing.limits, resolver=resolver)
         self._make = lambda queue: OutboxRelay(
-            store, settings, clock, jitter, limits, Destination(self._server, queue)
+            store, settings, timing, Destination(self._server, queue)
         )
         self._relays: dict[str, OutboxRelay] = {}
         self._threads: dict[str, threading.Thread] = {}

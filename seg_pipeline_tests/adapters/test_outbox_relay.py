@@ -10,7 +10,7 @@ import pytest
 
 from seg_client import is_genuine
 from seg_pipeline.adapters.app_server import DeliveryLimits
-from seg_pipeline.adapters.outbox_relay import AT_ONCE, OutboxRelay, RelayReport
+from seg_pipeline.adapters.outbox_relay import AT_ONCE, OutboxRelay, RelayReport, RelayTiming
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.monitoring.service_state import (
     AppServerState,
@@ -66,7 +66,8 @@ def make_courier(
     store: Store, url: str, clock: Clock, limits: DeliveryLimits | None = None, **values: Any
 ) -> OutboxRelay:
     settings = make_settings(Path("nowhere"), app_server_url=url, **values)
-    return OutboxRelay(store, settings, clock, lambda: 1.0, limits or DeliveryLimits())
+    timing = RelayTiming(clock, lambda: 1.0, limits or DeliveryLimits())
+    return OutboxRelay(store, settings, timing)
 
 
 def end_jobs(repository: JobRepository, count: int, clock: Clock) -> list[str]:

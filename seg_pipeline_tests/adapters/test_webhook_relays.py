@@ -10,7 +10,7 @@ import pytest
 
 from seg_client import is_genuine
 from seg_pipeline.adapters.app_server import DeliveryLimits
-from seg_pipeline.adapters.outbox_relay import OutboxRelay, RelayReport
+from seg_pipeline.adapters.outbox_relay import OutboxRelay, RelayReport, RelayTiming
 from seg_pipeline.adapters.webhook_relays import WebhookRelays
 from seg_pipeline.jobs.deliveries import Delivery, DeliveryState
 from seg_pipeline.jobs.parked import ParkedItems
@@ -35,7 +35,8 @@ def relays_over(
 ) -> WebhookRelays:
     values = {"webhook_hosts": "127.0.0.0/8", **values}
     settings = make_settings(Path("nowhere"), **values)
-    return WebhookRelays(store, settings, clock, lambda: 1.0, limits or DeliveryLimits(5))
+    timing = RelayTiming(clock, lambda: 1.0, limits or DeliveryLimits(5))
+    return WebhookRelays(store, settings, timing)
 
 
 def end_job(repository: JobRepository, uuid: str, webhook: str, clock: Clock) -> None:
@@ -104,7 +105,7 @@ def test_a_server_that_never_answers_slows_no_other_host_and_not_the_app_server(
         while len(ended) < 3:
             ended += relays.deliver().ended
         settings = make_settings(Path("nowhere"), app_server_url=theirs.url)
-        OutboxRelay(repository.store, settings, clock).deliver()
+        OutboxRelay(repository.store, settings, RelayTiming(clock)).deliver()
         assert sorted(each.uuid for each in ended) == ["quick-0", "quick-1", "quick-2"]
         assert theirs.uuids() == ["queue-job"]
         assert silent.most_at_once <= 4

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seg_pipeline.adapters.outbox_relay import OutboxRelay
+from seg_pipeline.adapters.outbox_relay import OutboxRelay, RelayTiming
 from seg_pipeline.domain import JobStatus
 from seg_pipeline.errors import StoreTooNew
 from seg_pipeline.jobs.heartbeats import all_workers
@@ -84,9 +84,8 @@ def test_an_older_stores_outbox_is_told_once_and_keeps_what_is_to_be_kept(
     old_store: Store, tmp_path: Path
 ) -> None:
     with app_server() as server:
-        relay = OutboxRelay(
-            old_store, make_settings(tmp_path, app_server_url=server.url), clock=lambda: SOON_AFTER
-        )
+        timing = RelayTiming(clock=lambda: SOON_AFTER)
+        relay = OutboxRelay(old_store, make_settings(tmp_path, app_server_url=server.url), timing)
         relay.deliver()
         relay.deliver()
     assert sorted(server.uuids()) == ["failed-to-tell", "put-off", "to-tell"]
