@@ -68,7 +68,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         *(assets, health),
         *(documentation, page),
     ):
-        app.include_router(routes.router)
+        # `include_router` would build each route once more, in each app, at its first request.
+        app.router.routes.extend(routes.router.routes)
     _add_middleware(app, service)
     install_failure_handlers(app)
     app.openapi = partial(openapi_of, app)  # type: ignore[method-assign]
