@@ -56,7 +56,8 @@ def logging_as_before() -> Iterator[None]:
     before, levels = [*logging.root.handlers], [logger.level for logger in loggers]
     yield
     for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
+        if logger.level != level:  # each call clears what all loggers remember
+            logger.setLevel(level)
     for handler in [*logging.root.handlers]:
         if type(handler) is logging.StreamHandler and handler not in before:
             logging.root.removeHandler(handler)
