@@ -40,7 +40,8 @@ DEMO_MODELS = ("demo-yolo", "demo-sam2")
 SAM2_AND_YOLO = "sam2+yolo"
 """The model of named masks, of whichever SAM-2 and YOLO are offered."""
 
-_NAMED_MASKS = re.compile(r"((?:demo-sam2|sam2)[^+]*)\+([^+]+)")
+_NAMED_MASKS = re.compile(r"((?:demo-sam2|sam2)[^+]*)\+((?!demo-sam2|sam2)[^+]+)")
+"""Two SAM-2s are none: a worker would wait for a model that it has borrowed itself."""
 
 MAX_RESIZE = 8192
 MAX_TTL_SECONDS = 30 * 24 * 3600

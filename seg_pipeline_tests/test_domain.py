@@ -26,6 +26,7 @@ from seg_pipeline.domain import (
     check_ttl_seconds,
     check_uuid,
     parameters_of,
+    parts_of,
     shown_model,
 )
 from seg_pipeline.errors import (
@@ -281,6 +282,15 @@ class TestNamedMasks:
         for model in ("sam2.1_hiera_large+demo-yolo", "demo-yolo+demo-sam2", "demo-sam2+", "a+b"):
             with pytest.raises(UnknownModel):
                 check_model(model, self.OFFERED)
+
+    @pytest.mark.parametrize(
+        "model", ["demo-sam2+demo-sam2", "demo-sam2 demo-sam2", "sam2+sam2", "demo-sam2+sam2"]
+    )
+    def test_two_sam2s_are_no_model(self, model: str) -> None:
+        """The worker waited for ever for the model that it had borrowed, and so did all jobs."""
+        with pytest.raises(UnknownModel):
+            check_model(model, self.OFFERED)
+        assert len(parts_of(model)) == 1
 
     def test_the_short_name_stands_for_the_first_of_each_that_is_offered(self) -> None:
         assert check_model("sam2+yolo", self.OFFERED) == "sam2.1_hiera_tiny+yolov8n-seg"
