@@ -32,18 +32,22 @@ def read_preference(
     `respond-async` alone does not wait. `wait=N` waits at most N seconds, within the service's own
     limit. Both together wait N and then answer 202, as in section 4.3.
     """
-    wishes = [
-        wish.partition(";")[0].strip().lower()
-        for header in request.headers.getlist("prefer")
-        for wish in header.split(",")
-    ]
-    waits = [wish[5:].strip(' "') for wish in wishes if wish.startswith("wait=")]
-    if waits and waits[0].isdecimal() and len(waits[0]) < 10:
-        seconds = min(float(waits[0]), wait_seconds)
+    wishes = _wishes(request)
+    if wishes.get("wait", "").isdecimal():
+        seconds = min(float(wishes["wait"]), wait_seconds)
         return Preference(seconds, f"wait={seconds:g}")
     if "respond-async" in wishes:
         return Preference(0, "respond-async")
     return Preference(wait_seconds if usual_seconds is None else usual_seconds, None)
+
+
+def _wishes(request: Request) -> dict[str, str]:
+    """The preferences by name; of one that is there twice the first counts (section 2)."""
+    wishes: dict[str, str] = {}
+    for wish in ",".join(request.headers.getlist("prefer")).split(","):
+        name, _, value = wish.partition(";")[0].partition("=")
+        wishes.setdefault(name.strip().lower(), value.strip(' \t"'))
+    return wishes
 
 
 async def wait_for_result(

@@ -27,7 +27,12 @@ def prefer(*headers: str) -> Request:
         (('wait="10"',), Preference(10, "wait=10")),
         (("wait=-1",), Preference(60, None)),
         (("wait=1e9",), Preference(60, None)),
-        (("wait=" + "9" * 5000,), Preference(60, None)),
+        (("wait=" + "9" * 10,), Preference(60, "wait=60")),
+        (("wait=" + "9" * 5000,), Preference(60, "wait=60")),
+        (("wait = 10",), Preference(10, "wait=10")),
+        (("wait=10, wait=20",), Preference(10, "wait=10")),
+        (("Wait=10; foo=bar",), Preference(10, "wait=10")),
+        (("wait=1.5",), Preference(60, None)),
         (("handling=strict",), Preference(60, None)),
     ],
 )
