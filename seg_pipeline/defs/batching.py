@@ -30,11 +30,15 @@ QUIET_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class RunUnderWay:
-    """A run that was requested and has not ended: a worker executes it, or it waits for one."""
+    """A run that was requested and has not ended: a worker executes it, or it waits for one.
+
+    One that no sensor requested, such as a backfill's, never gives way.
+    """
 
     run_id: str
     lane: Lane
     is_executing: bool
+    may_give_way: bool = True
 
 
 class FailedRunPace:
@@ -78,7 +82,8 @@ def runs_to_give_way(
     executing = [run for run in under_way if run.is_executing]
     waiting = [*wanted, *(run.lane for run in under_way if not run.is_executing)]
     left = sorted(waiting)[max(0, workers - len(executing)) :]
-    latest_first = sorted(executing, key=lambda run: run.lane, reverse=True)
+    candidates = [run for run in executing if run.may_give_way]
+    latest_first = sorted(candidates, key=lambda run: run.lane, reverse=True)
     pairs = zip(left, latest_first, strict=False)
     return [run.run_id for lane, run in pairs if lane < run.lane]
 

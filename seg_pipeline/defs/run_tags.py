@@ -20,6 +20,9 @@ CODE = "seg/code"
 FAULT = "seg/fault"
 LANE = "seg/lane"
 
+_BACKFILL = "dagster/backfill"
+"""Dagster's own tag of a backfill's runs."""
+
 SEVERAL = "several"
 
 _LANES = {lane.name.lower(): lane for lane in Lane}
@@ -40,7 +43,12 @@ def tags_of_run(claims: Sequence[Claim], lane: Lane = Lane.SINGLE) -> dict[str, 
 
 
 def lane_of_run(tags: Mapping[str, str]) -> Lane:
-    """The lane of a run with these tags; one that an operator launched has that of single jobs."""
+    """The lane of a run with these tags.
+
+    A backfill lets all others go first. A run that an operator launched alone is as a single job's.
+    """
+    if _BACKFILL in tags:
+        return Lane.BATCH
     return _LANES.get(tags.get(LANE, ""), Lane.SINGLE)
 
 

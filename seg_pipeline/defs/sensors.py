@@ -19,7 +19,7 @@ from seg_pipeline.defs.batching import (
 from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, job_partitions
 from seg_pipeline.defs.recovery import RecoveryReport, recover
-from seg_pipeline.defs.run_config import run_config_for
+from seg_pipeline.defs.run_config import RUN_KEY_TAG, run_config_for
 from seg_pipeline.defs.run_tags import lane_of_run, tags_of_run
 from seg_pipeline.domain import Lane, batch_of
 from seg_pipeline.errors import StoreUnavailable
@@ -205,7 +205,12 @@ def _runs_under_way(instance: dg.DagsterInstance, workers: int) -> list[RunUnder
     enough = len(Lane) * RUNS_PER_WORKER * max(workers, 1) + UPKEEP_RUNS
     runs = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS), limit=enough)
     return [
-        RunUnderWay(run.run_id, lane_of_run(run.tags), run.status is dg.DagsterRunStatus.STARTED)
+        RunUnderWay(
+            run.run_id,
+            lane_of_run(run.tags),
+            run.status is dg.DagsterRunStatus.STARTED,
+            run.parent_run_id is None and RUN_KEY_TAG in run.tags,
+        )
         for run in runs
         if run.job_name == segment_images.name
     ]

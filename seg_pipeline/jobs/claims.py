@@ -6,10 +6,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Self, TypeVar
 
-from seg_pipeline.domain import Job, Lane, Moment
+from seg_pipeline.domain import Job, Lane, Moment, Priority
 from seg_pipeline.errors import ObjectNotFound
 from seg_pipeline.jobs.fetches import FetchQueue
-from seg_pipeline.jobs.inbox_markers import is_failed_marker, lane, ready_marker, turn
+from seg_pipeline.jobs.inbox_markers import (
+    is_failed_marker,
+    lane,
+    lane_at_first,
+    ready_marker,
+    turn,
+)
 from seg_pipeline.jobs.markers import marker_name
 from seg_pipeline.jobs.parked_notes import ParkedNote, park
 from seg_pipeline.jobs.results import Results
@@ -20,8 +26,6 @@ from seg_pipeline.store.serialization import UnreadableRecord, load, read, write
 T = TypeVar("T")
 R = TypeVar("R")
 
-_LANES = {"sqs": Lane.QUEUE, "batch": Lane.BATCH}
-
 _GIVEN_BACK = "given back"
 """The run key of a claim whose job waits again. No run has it."""
 
@@ -31,8 +35,8 @@ class Claim:
     """A job that a run was requested for, in a run of `batch` jobs.
 
     `attempt` counts from 1 the runs that the job is to blame for, this one included. `losses`
-    counts the earlier runs that were lost through nobody's fault. `model` and `came_by` are the
-    job's, for the run's tags; a claim of an older version has neither.
+    counts the earlier runs that were lost through nobody's fault. `model`, `came_by` and
+    `priority` are the job's, for the run's tags; a claim of an older version has none of them.
     """
 
     uuid: str
@@ -43,11 +47,12 @@ class Claim:
     losses: int = 0
     model: str = ""
     came_by: str = ""
+    priority: Priority = Priority.NORMAL
 
     @property
     def lane(self) -> Lane:
         """The lane of a run for the job alone."""
-        return _LANES.get(self.came_by, Lane.SINGLE)
+        return lane_at_first(self.came_by, self.priority)
 
     @property
     def is_given_back(self) -> bool:
@@ -177,7 +182,7 @@ class Claims:
         if job is None:
             self._park(uuid, claim.claimed_at)
             return None
-        whole = replace(claim, model=job.model, came_by=job.via)
+        whole = replace(claim, model=job.model, came_by=job.via, priority=job.priority)
         mine = not self._results.settle(uuid) and self._is_fetched(job) and self._create(whole)
         self._store.delete(keys.inbox(uuid))
         return whole if mine else None

@@ -18,11 +18,11 @@ _MARKERS = {Priority.NORMAL: b"", Priority.LOW: b"low", Priority.HIGH: b"high"}
 _QUEUE_MARKERS = {**_MARKERS, Priority.NORMAL: b"queue", Priority.LOW: b"low-queue"}
 """Those of jobs that came by the queue. One of high priority waits as single jobs do."""
 
-_QUEUE_SIZES = {len(_QUEUE_MARKERS[each]) for each in (Priority.NORMAL, Priority.LOW)}
+_QUEUE_SIZES = {len(marker) for marker in (b"queue", b"low-queue", b"low")}
+"""A single job of low priority waits in the lane of the queue."""
 
 _AHEAD = {
     len(_MARKERS[Priority.HIGH]): timedelta(minutes=10),
-    len(_MARKERS[Priority.LOW]): timedelta(minutes=-10),
     len(_QUEUE_MARKERS[Priority.LOW]): timedelta(minutes=-10),
 }
 """By how much a priority moves a job's turn. One that has waited longer goes before it."""
@@ -33,6 +33,14 @@ _YIELDS = {
     Lane.BATCH: timedelta(hours=1),
 }
 """How long a lane's job lets those of earlier lanes go first. Then it counts as a single job."""
+
+
+def lane_at_first(came_by: str, priority: Priority) -> Lane:
+    """The lane of a job that has just come."""
+    if came_by == "batch":
+        return Lane.BATCH
+    is_later = priority is Priority.LOW or (came_by == "sqs" and priority is not Priority.HIGH)
+    return Lane.QUEUE if is_later else Lane.SINGLE
 
 
 def ready_marker(job: Job) -> bytes:
@@ -48,17 +56,17 @@ def is_failed_marker(size: int) -> bool:
 
 def turn(info: ObjectInfo) -> tuple[datetime, str]:
     """When the job's turn is, earlier ones first. No job is put off for ever."""
-    yields = _YIELDS[_lane_at_first(info)]
+    yields = _YIELDS[_lane_of_marker(info)]
     return info.last_modified + yields - _AHEAD.get(info.size, timedelta()), info.key
 
 
 def lane(info: ObjectInfo, now: datetime) -> Lane:
     """The lane of the job: that of single jobs, once it has let them go first for long enough."""
-    at_first = _lane_at_first(info)
+    at_first = _lane_of_marker(info)
     return at_first if now - info.last_modified < _YIELDS[at_first] else Lane.SINGLE
 
 
-def _lane_at_first(info: ObjectInfo) -> Lane:
+def _lane_of_marker(info: ObjectInfo) -> Lane:
     if batch_of(marker_name(info)):
         return Lane.BATCH
     return Lane.QUEUE if info.size in _QUEUE_SIZES else Lane.SINGLE

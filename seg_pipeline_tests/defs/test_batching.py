@@ -107,6 +107,13 @@ def test_as_many_runs_give_way_as_no_worker_is_idle_for(
     assert runs_to_give_way(wanted, runs, workers) == asked
 
 
+def test_a_backfill_is_not_asked_in_place_of_a_run_that_can_give_way() -> None:
+    backfill = RunUnderWay("backfill", BATCH, True, may_give_way=False)
+    assert runs_to_give_way([SINGLE], [backfill], 1) == []
+    runs = [backfill, under_way(BATCH, "batch", executing=True)]
+    assert runs_to_give_way([SINGLE], runs, 2) == ["batch"]
+
+
 class TestFailedRunPace:
     def test_when_nobody_else_waits_such_runs_follow_one_another(self) -> None:
         pace = FailedRunPace()

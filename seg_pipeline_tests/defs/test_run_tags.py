@@ -52,5 +52,9 @@ def test_a_run_says_its_lane(lane: Lane) -> None:
     assert lane_of_run(tags_of_run([CLAIM], lane)) is lane
 
 
+def test_a_backfill_lets_all_others_go_first() -> None:
+    assert lane_of_run({"dagster/backfill": "abcdefgh"}) is Lane.BATCH
+
+
 def test_a_run_that_an_operator_or_an_older_version_made_has_the_lane_of_single_jobs() -> None:
     assert lane_of_run({}) is lane_of_run({"seg/lane": "unheard-of"}) is Lane.SINGLE

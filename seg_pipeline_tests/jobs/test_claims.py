@@ -154,7 +154,7 @@ def test_an_empty_claim_after_a_power_cut_is_a_first_attempt_by_no_run(
 
 def test_a_claim_is_read_back_from_json_of_newer_versions() -> None:
     claim = Claim("a", 2, "a:2", NOON, 3)
-    written = json.dumps({**to_document(claim), "priority": 1}).encode()
+    written = json.dumps({**to_document(claim), "colour": 1}).encode()
     assert read(Claim, written) == claim
 
 

@@ -25,13 +25,13 @@ def in_turn(*infos: ObjectInfo) -> list[str]:
     return [info.key.rpartition("/")[2] for info in sorted(infos, key=turn)]
 
 
-def test_a_priority_moves_the_turn_by_ten_minutes_and_no_more() -> None:
+def test_a_high_priority_moves_the_turn_by_ten_minutes_and_a_low_one_by_half_an_hour() -> None:
     jobs = (
         waiting("normal", NORMAL, 0),
         waiting("high-soon", HIGH, 9),
         waiting("high-late", HIGH, 12),
-        waiting("low-long-ago", LOW, -12),
-        waiting("low", LOW, -9),
+        waiting("low-long-ago", LOW, -32),
+        waiting("low", LOW, -29),
     )
     assert in_turn(*jobs) == ["low-long-ago", "high-soon", "normal", "low", "high-late"]
 
@@ -39,7 +39,7 @@ def test_a_priority_moves_the_turn_by_ten_minutes_and_no_more() -> None:
 def test_a_batchs_job_lets_jobs_of_their_own_go_first_for_an_hour() -> None:
     jobs = (
         waiting("batch-b-000000", NORMAL, 0),
-        waiting("low", LOW, 49),
+        waiting("low", LOW, 29),
         waiting("late", NORMAL, 61),
     )
     assert in_turn(*jobs) == ["low", "batch-b-000000", "late"]
@@ -68,6 +68,7 @@ def test_a_job_that_let_others_go_first_for_long_enough_is_as_a_single_job() -> 
         "message": waiting("message", NORMAL, 0, via="sqs"),
         "low-message": waiting("low-message", LOW, 0, via="sqs"),
         "high-message": waiting("high-message", HIGH, 0, via="sqs"),
+        "low": waiting("low", LOW, 0),
         "batch": waiting("batch-b-000000", NORMAL, 0),
     }
 
@@ -76,9 +77,21 @@ def test_a_job_that_let_others_go_first_for_long_enough_is_as_a_single_job() -> 
         return [lane(info, now) for info in jobs.values()]
 
     single, queue, batch = Lane
-    assert lanes(29) == [single, queue, queue, single, batch]
-    assert lanes(31) == [single, single, single, single, batch]
-    assert lanes(61) == [single] * 5
+    assert lanes(29) == [single, queue, queue, single, queue, batch]
+    assert lanes(31) == [*[single] * 5, batch]
+    assert lanes(61) == [single] * 6
+
+
+@pytest.mark.parametrize("priority", Priority)
+@pytest.mark.parametrize("via", ["http", "sqs"])
+def test_a_run_of_a_lost_job_has_the_lane_in_which_the_job_waited(
+    repository: JobRepository, via: str, priority: Priority
+) -> None:
+    repository.acceptance.accept(make_job("job-1", priority=priority, via=via), b"picture")
+    waited_in = repository.claims.waiting(1).lanes["job-1"]
+    (claim,) = repository.claims.claim(["job-1"], "run")
+    assert claim.after_loss(NOON).lane is claim.lane is waited_in
+    assert repository.claims.inflight() == [claim]
 
 
 def test_each_marker_says_one_thing() -> None:
