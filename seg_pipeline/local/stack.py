@@ -323,6 +323,9 @@ def try_sample(settings: Settings, supervisor: Supervisor, say: Say) -> None:
         say(f"The sample failed: {error}")
 
 
+_LOADING = " Each worker loads the model at its first picture, unless WARM_MODELS names it."
+
+
 def show_sample(settings: Settings, supervisor: Supervisor, say: Say) -> SegmentedSample:
     """Sends the sample, prints its answer, and sends it again.
 
@@ -331,12 +334,9 @@ def show_sample(settings: Settings, supervisor: Supervisor, say: Say) -> Segment
     picture = sample_picture(settings.model)
     sample = _send(settings, picture, supervisor)
     say(_essence(sample.document))
-    say(
-        f"{picture.name}: {sample.found} segments in {sample.seconds:.1f} s, most of it loading the"
-        " model."
-    )
+    say(f"{picture.name}: {sample.found} segments in {sample.seconds:.1f} s.")
     again = _send(settings, picture, supervisor)
-    say(f"Once more: {again.seconds:.1f} s. Each worker loads the model at its first picture.")
+    say(f"Once more: {again.seconds:.1f} s.{_LOADING if not settings.warm_models else ''}")
     if overlay := sample.document.get("overlay_url"):
         say(f"The picture with its segments: {overlay}")
     if uuid := sample.document.get("uuid"):
