@@ -109,7 +109,7 @@ class UploadOptions(BaseModel):
         None,
         description=(
             "Whose turn it is among jobs that wait: `high` goes before what has waited for less"
-            " than ten minutes, `low` lets go first what comes within ten minutes."
+            " than ten minutes, `low` lets others go first, for half an hour at most."
         ),
     )
     image_of: Annotated[str, Field(pattern=f"^{UUID_PATTERN}$")] | None = Field(
