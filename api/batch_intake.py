@@ -15,6 +15,7 @@ from api.batch_schemas import BatchOptions, BatchRequest
 from api.batch_zips import MEDIA_TYPES as ZIPS
 from api.batch_zips import Keep, ZipLimits, read_zip
 from api.error_responses import UnsupportedBody, request_error
+from api.idempotency import IdempotencyKey, read_idempotency_key
 from api.job_intake import allow_webhook, receiving, uuid7
 from api.service import Service, about_job, in_thread
 from api.spool import Spool
@@ -37,11 +38,12 @@ async def accept_batch(request: Request, service: Service, options: BatchOptions
             f"POST /batches reads addresses as {JSON}, {JSON_LINES[0]} or {PLAIN}, and pictures as"
             f" {ZIPS[0]}."
         )
+    key = read_idempotency_key(request)
     async with receiving(request, service) as (reader, spool):
         await reader.whole(spool, *_limit(service.settings, kind))
         turns = service.admission.zips if kind in ZIPS else service.admission.lists
         async with turns:
-            accepted = await in_thread(_accept, service, options, spool, kind)
+            accepted = await in_thread(_accept, service, options, spool, kind, key)
     about_job(request, accepted.batch.id)
     structlog.get_logger(__name__).info(
         "accepted" if accepted.created else "known already",
@@ -64,7 +66,9 @@ def _limit(settings: Settings, kind: str) -> tuple[int, BatchTooLarge]:
     )
 
 
-def _accept(service: Service, options: BatchOptions, spool: Spool, kind: str) -> AcceptedBatch:
+def _accept(
+    service: Service, options: BatchOptions, spool: Spool, kind: str, key: IdempotencyKey | None
+) -> AcceptedBatch:
     body = None
     if kind == JSON:
         body = _read_json(spool)
@@ -72,13 +76,26 @@ def _accept(service: Service, options: BatchOptions, spool: Spool, kind: str) ->
     if options.webhook is not None:
         allow_webhook(options.webhook, service.settings)
     fingerprint = _fingerprint(options, spool.sha256)
-    batch_id = check_batch_id(options.uuid) if options.uuid else uuid7()
+    batch_id = _batch_id(service, options, fingerprint, key)
     known = service.repository.batches.known(batch_id, fingerprint)
     if known is not None:
         return AcceptedBatch(known, created=False)
     listing = _listing(service, body, spool, kind, batch_id)
     batch = make_batch(service, options, listing.checked(), batch_id, fingerprint)
     return service.repository.batches.accept(batch, listing.entries)
+
+
+def _batch_id(
+    service: Service, options: BatchOptions, fingerprint: str, key: IdempotencyKey | None
+) -> str:
+    """The id that the client gave, or that of its key, or a new one."""
+    if options.uuid:
+        if key is not None:
+            raise InvalidRequest("send either a uuid or an Idempotency-Key: each names the batch.")
+        return check_batch_id(options.uuid)
+    if key is None:
+        return uuid7()
+    return service.repository.idempotency.uuid_of(key.name, fingerprint, uuid7())
 
 
 def _listing(

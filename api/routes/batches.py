@@ -13,7 +13,7 @@ from starlette.responses import Response
 from api.auth import RequireKey
 from api.batch_intake import accept_batch
 from api.batch_schemas import BatchOptions, BatchRequest
-from api.openapi import EVERYWHERE, failures, page_token, shown
+from api.openapi import EVERYWHERE, IDEMPOTENCY_KEY, failures, page_token, shown
 from api.schemas import NextPage, PageSize
 from api.service import Service, ServiceDep, about_job, in_thread
 from api.views import page_response, record_response
@@ -83,6 +83,7 @@ _LINES: dict[str, Any] = {
     "example": "https://cdn.example.com/images/1.jpg\nhttps://cdn.example.com/images/2.jpg\n",
 }
 _BODY: dict[str, Any] = {
+    "parameters": [IDEMPOTENCY_KEY],
     "requestBody": {
         "required": True,
         "description": "Addresses as JSON, as JSON Lines, or as plain text with one a line; or a"
@@ -93,7 +94,7 @@ _BODY: dict[str, Any] = {
             "text/plain": _LINES,
             "application/zip": {"schema": {"type": "string", "format": "binary"}},
         },
-    }
+    },
 }
 _BATCH = {"model": BatchAnswer, "content": shown("batch")}
 
@@ -109,6 +110,7 @@ _BATCH = {"model": BatchAnswer, "content": shown("batch")}
         **failures(
             *("invalid_request", "invalid_uuid", "invalid_ttl", "invalid_resize"),
             *("unknown_model", "invalid_parameter", "batch_conflict", "batch_too_large"),
+            "idempotency_key_reused",
             *("body_too_slow", "unsupported_body", "invalid_url", "url_refused", "webhook_refused"),
             *("fetch_rejected", "fetch_unavailable"),
             *("too_many_requests", "busy", "store_full"),

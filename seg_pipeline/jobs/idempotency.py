@@ -1,4 +1,5 @@
-"""Idempotency keys: which job a client's key stands for, so that a request sent twice is one job.
+"""Idempotency keys: which job or batch a client's key stands for, so that a request sent twice is
+one of them.
 
 A key is written before its job is accepted. If the process dies in between, the same request under
 the same key is accepted as the same job.
@@ -19,7 +20,7 @@ _TRIES = 5
 
 @dataclass(frozen=True)
 class KeyUse:
-    """The job of a key, and the hash of what was asked for with it."""
+    """The job or batch of a key, and the hash of what was asked for with it."""
 
     uuid: str
     asked: str
@@ -33,7 +34,7 @@ class IdempotencyKeys:
         self._store = store
 
     def uuid_of(self, name: str, asked: str, uuid: str) -> str:
-        """The uuid of the key's job, which is the one given if the key is new.
+        """The uuid of the key's job or batch, which is the one given if the key is new.
 
         Raises IdempotencyKeyReused if something else was asked for with it.
         """

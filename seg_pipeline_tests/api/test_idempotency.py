@@ -1,4 +1,4 @@
-"""The header `Idempotency-Key`: a request that is sent twice is one job."""
+"""The header `Idempotency-Key`: a request that is sent twice is one job, or one batch."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -135,3 +135,34 @@ def test_quotes_do_not_matter(serve: Serve) -> None:
         for key in ("abc", '"abc"')
     }
     assert len(uuids) == 1
+
+
+def test_a_batch_sent_twice_with_the_same_key_is_one_batch(serve: Serve, api_store: Store) -> None:
+    client = serve()
+    first = client.post("/batches", json=[URL], headers=KEY)
+    again = client.post("/batches", json=[URL], headers=KEY)
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert first.json()["uuid"] == again.json()["uuid"]
+    assert len(api_store.list_folders(keys.BATCHES)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/batches", [URL, f"{URL}?2"]), ("/batches?rle=true", [URL])]
+)
+def test_a_key_with_another_batch_is_refused(serve: Serve, path: str, body: list[str]) -> None:
+    client = serve()
+    assert client.post("/batches", json=[URL], headers=KEY).status_code == 202
+    refused = client.post(path, json=body, headers=KEY)
+    assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reused")
+
+
+def test_the_key_of_a_job_is_none_of_a_batch(serve: Serve) -> None:
+    client = serve(wait_seconds=0)
+    assert client.post("/segment", content=PICTURE, headers=KEY).status_code == 202
+    refused = client.post("/batches", json=[URL], headers=KEY)
+    assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reused")
+
+
+def test_a_batch_with_a_key_and_a_uuid_is_refused(serve: Serve) -> None:
+    refused = serve().post("/batches?uuid=summer", json=[URL], headers=KEY)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
