@@ -1,6 +1,6 @@
 # `make` lists the targets. Only Python 3.11 or later and make are needed; everything else lands in .venv.
 .DEFAULT_GOAL := help
-.PHONY: help env run run-servers demo-queue check coverage test chaos fuzz bench bench-gpu lint format lock schema docs clean
+.PHONY: help env run run-servers demo-queue check quick pythons coverage test chaos fuzz bench bench-gpu lint format lock schema docs clean
 
 # The first that fits; wheels for macOS are complete up to 3.13, so a newer one comes last.
 FIND_PYTHON = for newest in 13 14; do for python in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -27,9 +27,14 @@ run-servers: env ## The same on real servers of this machine, as in production: 
 demo-queue: env ## Send a job through a local queue and bucket, and print the PATCH that the app server gets.
 	@.venv/bin/python scripts/demo_queue.py $(ARGS)
 
-check: lint ## Check style, types and imports, and run the tests that start no process: 75 s on two free cores.
+check: lint quick ## Check style, types and imports, and run the tests that start no process: 70 s on two free cores.
+
+quick: env ## Run the tests that start no process.
 	@.venv/bin/python -m pytest -q -n auto --maxprocesses 4 -m "not slow and not process" \
 		--hypothesis-profile quick $(ARGS)
+
+pythons: env ## Run the tests that start no process on the newest other Python of this machine; ARGS=--all for each.
+	@.venv/bin/python scripts/other_pythons.py $(ARGS)
 
 coverage: env ## Measure what the tests that start no process run of the code; fails below the floor.
 	@.venv/bin/python -m pytest -q -n auto --maxprocesses 4 -m "not slow and not process" \
