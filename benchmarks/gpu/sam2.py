@@ -32,6 +32,7 @@ from seg_pipeline.segmenters.sam2.batched.generator import BatchedMasks
 from seg_pipeline.segmenters.sam2.segmenter import Mode, Sam2Segmenter
 from seg_pipeline.segmenters.weights.locate import BUNDLED
 
+MODES: tuple[Mode, ...] = ("upstream", "turbo", "exact")
 TARGETS = {"turbo": 8.0, "exact": 3.0}
 """How many times as fast as upstream each is to be."""
 
@@ -58,11 +59,18 @@ class Side:
     spent: dict[str, list[float]]
 
 
-def measure(asked: Asked, name: str = "sam2.1_hiera_large") -> Iterator[Finding]:
+def measure(asked: Asked) -> Iterator[Finding]:
     """Times, memory and agreement of the three, and where turbo's time goes."""
+    yield from measure_modes(asked, "sam2.1_hiera_large", MODES)
+    if not asked.short:
+        yield from _trained_agrees(asked)
+
+
+def measure_modes(asked: Asked, name: str, modes: Sequence[Mode]) -> Iterator[Finding]:
+    """The same for a network, in some modes; upstream's is the first."""
     subject = _demo(asked) if asked.short else _untrained(asked, name)
     upstream: Side | None = None
-    for mode in _modes():
+    for mode in modes:
         with closing(load(subject, asked.device, mode)) as segmenter:
             yield from _quickened(segmenter, mode, asked)
             side = _timed(segmenter, subject, asked)
@@ -74,12 +82,6 @@ def measure(asked: Asked, name: str = "sam2.1_hiera_large") -> Iterator[Finding]
             yield from _agreements(mode, side, upstream, asked)
         upstream = upstream or side
         _forget(asked)
-    if not asked.short:
-        yield from _trained_agrees(asked)
-
-
-def _modes() -> tuple[Mode, ...]:
-    return "upstream", "turbo", "exact"
 
 
 def load(subject: Subject, device: str, mode: Mode) -> Sam2Segmenter:
@@ -196,7 +198,7 @@ def _trained_agrees(asked: Asked) -> Iterator[Finding]:
     scenes = {f"scene {seed}": make_scene(seed, width=640, height=480).image for seed in range(4)}
     subject = Subject("demo-sam2", BUNDLED / "demo-sam2.pt", scenes, {})
     found: dict[str, list[list[Segment]]] = {}
-    for mode in _modes():
+    for mode in MODES:
         with closing(load(subject, asked.device, mode)) as segmenter:
             found[mode] = segmenter.segment([*scenes.values()])
     for mode in ("exact", "turbo"):
