@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from seg_pipeline_tests.servers import missing
 
@@ -22,6 +22,7 @@ def chromium() -> Iterator[Browser]:
     options: dict[str, Any] = {"executable_path": program}
     if os.geteuid() == 0:
         options["args"] = ["--no-sandbox"]  # as root it has none
+    expect.set_options(timeout=20_000)  # as pages wait: five seconds may be too short
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(**options)
         yield browser

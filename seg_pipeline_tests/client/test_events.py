@@ -15,6 +15,7 @@ from seg_pipeline_tests.api.stand_ins import DRAWING, finish_job
 from seg_pipeline_tests.builders import picture_bytes
 from seg_pipeline_tests.client.conftest import InALoop, Served
 from seg_pipeline_tests.client.test_flows import answering
+from seg_pipeline_tests.pauses import note_pauses
 
 EVENT = 'id: {id}\nevent: progress\ndata: {{"uuid": "job-1", "status": "{status}"}}\n\n'
 
@@ -54,7 +55,7 @@ def test_the_async_client_gets_the_same(served: Served, in_a_loop: InALoop) -> N
 def test_a_connection_that_ends_early_is_made_again_with_what_was_seen(
     monkeypatch: pytest.MonkeyPatch, served: Served
 ) -> None:
-    monkeypatch.setattr("seg_client.synchronous.time.sleep", lambda _: None)
+    note_pauses(monkeypatch, lambda _: None)
     with (
         answering(
             (200, {}, EVENT.format(id="a", status="queued")),

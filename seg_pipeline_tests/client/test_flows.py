@@ -12,6 +12,7 @@ from seg_client.errors import Busy, InternalError
 from seg_client.flows import Send, file, wait
 from seg_client.retries import Deadline
 from seg_pipeline_tests.builders import picture_bytes
+from seg_pipeline_tests.pauses import note_pauses
 from seg_pipeline_tests.running_stack import free_ports
 from seg_pipeline_tests.serving import http_server
 
@@ -131,7 +132,7 @@ def test_a_service_that_does_not_wait_is_asked_after_a_pause(
 ) -> None:
     """As an older one does."""
     pauses: list[float] = []
-    monkeypatch.setattr("seg_client.synchronous.time.sleep", pauses.append)
+    note_pauses(monkeypatch, pauses.append)
     failed = '{"uuid": "job-1", "status": "failed", "model": "m", '
     failed += '"accepted_at": "2026-01-02T12:00:00Z", "error": {"code": "x", "message": "No."}}'
     answers: tuple[Answer, ...] = (GOES_ON, GOES_ON, (200, {}, failed))

@@ -24,6 +24,7 @@ from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.store import keys
 from seg_pipeline_tests.builders import NOON, accept_upload, make_result, waiting_uuids
 from seg_pipeline_tests.defs.runs import job_definition, make_quick_context, make_run
+from seg_pipeline_tests.pauses import note_pauses
 
 Tick = Callable[[dg.SensorDefinition, StageContext], dg.SensorResult | dg.SkipReason]
 
@@ -144,7 +145,7 @@ def test_a_full_queue_of_runs_is_looked_at_once_and_again_after_a_pause(
         return [RunUnderWay("", Lane.SINGLE, False)] * next(looks)
 
     monkeypatch.setattr(sensors, "_runs_under_way", look)
-    monkeypatch.setattr("time.sleep", lambda _: story.append("pause"))
+    note_pauses(monkeypatch, lambda _: story.append("pause"))
     accept_upload(stage_context, "job-1")
     assert isinstance(tick(inbox_sensor, stage_context), dg.SensorResult)
     assert story == ["look", "pause", "look", "pause", "look"]
@@ -265,7 +266,7 @@ def test_a_store_that_was_away_does_not_make_workers_look_dead(
 
     slept: list[float] = []
     monkeypatch.setattr(stage_context.repository.claims, "inflight", away)
-    monkeypatch.setattr("seg_pipeline.defs.sensors.time.sleep", slept.append)
+    note_pauses(monkeypatch, slept.append)
     skipped = tick(sweeper, stage_context)
     assert isinstance(skipped, dg.SkipReason)
     assert "The bucket does not answer." in (skipped.skip_message or "")

@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from seg_pipeline.local.orphan_guard import end_groups, groups_left, signal_group
+from seg_pipeline_tests.pauses import note_pauses
 
 
 def test_the_guard_ends_only_groups_that_were_not_taken_back() -> None:
@@ -39,6 +40,6 @@ def test_a_group_that_has_gone_is_not_waited_for(
         raise error
 
     monkeypatch.setattr(os, "killpg", gone)
-    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waited for nobody"))
+    note_pauses(monkeypatch, lambda _: pytest.fail("waited for nobody"))
     assert not signal_group(7, 0)
     end_groups({7}, grace_seconds=60)

@@ -62,16 +62,24 @@ def wait_for_end(stack: Stack, run_id: str) -> str:
 
 
 def post(
-    stack: Stack, picture: bytes, uuid: str, model: str = "demo-yolo", **headers: str
+    stack: Stack,
+    picture: bytes,
+    uuid: str,
+    model: str = "demo-yolo",
+    wait: bool = True,
+    **options: str,
 ) -> httpx.Response:
     """Sends a picture."""
-    url, asked = f"{stack.base_url}/segment", {"uuid": uuid, "model": model}
+    url, asked = f"{stack.base_url}/segment", {"uuid": uuid, "model": model, **options}
+    headers = {} if wait else {"prefer": "respond-async"}
     return httpx.post(url, content=picture, params=asked, headers=headers, timeout=90)
 
 
-def queue(stack: Stack, picture: bytes, uuid: str, model: str = "demo-yolo") -> None:
+def queue(
+    stack: Stack, picture: bytes, uuid: str, model: str = "demo-yolo", **options: str
+) -> None:
     """Sends a picture without waiting for its answer."""
-    assert post(stack, picture, uuid, model, prefer="respond-async").status_code == 202
+    assert post(stack, picture, uuid, model, wait=False, **options).status_code == 202
 
 
 def job(stack: Stack, uuid: str) -> dict[str, Any]:
@@ -154,10 +162,10 @@ def test_a_worker_whose_child_is_killed_while_it_waits_for_work_goes_on(stack: S
 
 
 def test_a_cancelled_run_ends_as_cancelled_and_its_jobs_say_so(stack: Stack) -> None:
-    """Its pictures take a second each, and a worker notices within a heartbeat."""
+    """Its pictures take some seconds each, and a worker notices within a heartbeat."""
     uuids = [f"cancel-{index}" for index in range(PICTURES)]
     for uuid in uuids:
-        queue(stack, BUNDLED.read_bytes(), uuid, "demo-sam2")
+        queue(stack, BUNDLED.read_bytes(), uuid, "demo-sam2", parameters='{"points_per_side": 24}')
     run_id = wait_until_a_batch_is_processed(stack, uuids, at_least=PICTURES // 4)
     stack.graphql("mutation($id: String!) { terminateRun(runId: $id) { __typename } }", id=run_id)
     assert wait_for_end(stack, run_id) == "CANCELED"

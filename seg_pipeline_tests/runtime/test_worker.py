@@ -16,6 +16,7 @@ from seg_pipeline.settings import Settings
 from seg_pipeline.store import open_store
 from seg_pipeline_tests.builders import make_context
 from seg_pipeline_tests.conftest import make_settings
+from seg_pipeline_tests.pauses import note_pauses
 
 pytestmark = pytest.mark.process
 
@@ -163,7 +164,7 @@ def test_a_worker_waits_for_dagsters_storage_with_its_run_in_hand(
     monkeypatch.setattr(
         worker, "child", SimpleNamespace(instance=Storage(3), heartbeat_thread=heartbeat_thread)
     )
-    monkeypatch.setattr("time.sleep", lambda _: slept.append(heartbeat_thread.problem))
+    note_pauses(monkeypatch, lambda _: slept.append(heartbeat_thread.problem))
     found: object = worker._look_up("run-1")
     assert found == "the run run-1"
     assert slept == 3 * ["Dagster's storage does not answer: connection refused"]
