@@ -323,7 +323,7 @@ def try_sample(settings: Settings, supervisor: Supervisor, say: Say) -> None:
         say(f"The sample failed: {error}")
 
 
-_LOADING = " Each worker loads the model at its first picture, unless WARM_MODELS names it."
+_LOADING = " Each worker loads the model at its first picture."
 
 
 def show_sample(settings: Settings, supervisor: Supervisor, say: Say) -> SegmentedSample:

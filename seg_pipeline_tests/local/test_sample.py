@@ -91,9 +91,11 @@ def test_a_sample_leads_to_its_overlay_and_its_page_in_dagster(
 ) -> None:
     said: list[str] = []
     api = make_api(settings, tmp_path)
+    warm = settings.model_copy(update={"warm_models": settings.model})
     with Supervisor([api], tmp_path / "logs", said.append) as supervisor:
         supervisor.wait_until_ready()
-        stack.show_sample(settings, supervisor, said.append)
+        stack.show_sample(warm, supervisor, said.append)
+    assert not [line for line in said if "loads the model" in line], "workers did at their start"
     assert f"The picture with its segments: {OVERLAY}" in said
     page = f"{stack.dagster_url(settings)}/assets/result?view=partitions&partition=sample-1"
     assert f"Its lineage in Dagster: {page}" in said
