@@ -31,6 +31,7 @@ from seg_pipeline.segmenters import Notes, Segmenter
 from seg_pipeline.segmenters.warm import WarmModels
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
+from seg_pipeline_tests import unended
 from seg_pipeline_tests.given_settings import GivenSettings
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
@@ -169,9 +170,11 @@ def make_context(
     """A context over memory, or the store given, with `BarSegmenter` under every model's name."""
     chosen = segmenter or BarSegmenter()
     settings = GivenSettings(**{"data_dir": folder / "data", "model": "demo-yolo", **values})
-    return StageContext(
+    context = StageContext(
         settings, store or ObjectStore.in_memory(), WarmModels(settings, lambda name, _: chosen)
     )
+    unended.end_later(context.progress)
+    return context
 
 
 def accept_upload(context: StageContext, uuid: str, data: bytes | None = None, **asked: Any) -> Job:

@@ -1,5 +1,6 @@
 """Real stores for every test: a folder, memory, and S3 as a moto server speaks it over HTTP."""
 
+import atexit
 import gc
 import logging
 import os
@@ -19,6 +20,7 @@ from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, open_store
 from seg_pipeline.store.object_store import ObjectStore
 from seg_pipeline.telemetry.logs import HEARD
+from seg_pipeline_tests import unended
 from seg_pipeline_tests.aws import REGION, aws_server
 from seg_pipeline_tests.certificates import share_certificates
 from seg_pipeline_tests.given_settings import GivenSettings
@@ -38,15 +40,10 @@ gc.disable()  # what is imported stays; a search for garbage in it would take se
 
 
 def pytest_collection_finish() -> None:
-    """Leaves out of every later search for garbage what the modules hold."""
-    gc.collect()
+    """Leaves out of every search for garbage what the modules hold, also of pytest's at its end."""
     gc.freeze()
     gc.enable()
-
-
-def pytest_unconfigure() -> None:
-    """Lets the modules go at the exit, else Triton's binding calls all of itself leaked."""
-    gc.unfreeze()
+    atexit.register(gc.unfreeze)  # else Triton's binding calls all of itself leaked
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +58,13 @@ def logging_as_before() -> Iterator[None]:
     for handler in [*logging.root.handlers]:
         if type(handler) is logging.StreamHandler and handler not in before:
             logging.root.removeHandler(handler)
+
+
+@pytest.fixture(autouse=True)
+def ended_progress() -> Iterator[None]:
+    """Ends the notes on jobs that the test began and did not end."""
+    yield
+    unended.end_all()
 
 
 @pytest.fixture(scope="session")

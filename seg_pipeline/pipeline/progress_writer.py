@@ -24,7 +24,8 @@ AGAIN_SECONDS = 1.0
 
 
 class ProgressWriter:
-    """Keeps the last note of each job, and writes it in a thread. Calls return at once.
+    """Keeps the last note of each job, and writes it in a thread, which ends when it has nothing to
+    do. Calls return at once.
 
     While nobody listens it is only kept. After `end` nothing of a job is written any more, and its
     note is removed.
@@ -77,19 +78,24 @@ class ProgressWriter:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._is_busy = False
-                self._changed.notify_all()
-                seconds = AGAIN_SECONDS if self._kept else None
-                self._changed.wait_for(lambda: self._pending, seconds)
-                self._is_busy = True
+        while self._has_work():
             notes = self._taken(self._is_heard())
             try:
                 self._store.at_once([self._call(*item) for item in notes.items()])
             except StoreError as error:
                 logger.debug("progress is not written: %s", error)
             time.sleep(EVERY_SECONDS)
+
+    def _has_work(self) -> bool:
+        """Waits for a note. Returns False, and lets the thread end, once none is kept either."""
+        with self._changed:
+            self._is_busy = False
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._pending, AGAIN_SECONDS)
+            self._is_busy = bool(self._pending or self._kept)
+            if not self._is_busy:
+                self._thread = None
+            return self._is_busy
 
     def _is_heard(self) -> bool:
         try:

@@ -9,7 +9,7 @@ import pytest
 
 from seg_pipeline.errors import StoreUnavailable
 from seg_pipeline.jobs.progress import Progress, mark_listeners
-from seg_pipeline.pipeline import stages
+from seg_pipeline.pipeline import progress_writer, stages
 from seg_pipeline.pipeline.progress_writer import ProgressWriter
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.object_store import ObjectStore
@@ -19,6 +19,11 @@ from seg_pipeline_tests.api.stand_ins import FailingStore
 from seg_pipeline_tests.builders import accept_upload, make_context
 from seg_pipeline_tests.pipeline.test_overlap import run_stages
 from seg_pipeline_tests.unreliable import UnreliableStore
+
+
+@pytest.fixture(autouse=True)
+def _look_soon_for_listeners(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_writer, "AGAIN_SECONDS", 0.1)
 
 
 def noted(store: Store, uuid: str = "job-1") -> tuple[str, int | None] | None:
@@ -152,3 +157,19 @@ def test_a_listener_that_comes_late_gets_the_last_note_without_another(store: St
     writer.end_all()
     writer.flush()
     assert store.list(keys.PROGRESS) == []
+
+
+def test_its_thread_ends_with_its_work_and_begins_anew() -> None:
+    before = {*threading.enumerate()}
+    store = ObjectStore.in_memory()
+    writer = heard(store)
+    for stage in ("segments", "cutouts"):
+        writer.note("job-1", stage)
+        writer.flush()
+        assert noted(store) == (stage, None)
+        (thread,) = {
+            thread for thread in threading.enumerate() if thread.name == "progress"
+        } - before
+        writer.end("job-1")
+        thread.join(60)
+        assert not thread.is_alive()
