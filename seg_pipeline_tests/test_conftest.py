@@ -40,7 +40,7 @@ def test_those_that_share_a_running_service_run_in_one_process(
 def test_triton_calls_nothing_leaked_at_the_end() -> None:
     """Its binding counts what is still there at the exit, as all that was frozen would be."""
     pytest.importorskip("triton", reason="torch brings Triton on Linux alone")
-    hooks = "conftest.pytest_collection_finish(); conftest.pytest_unconfigure()"
-    script = f"import triton; from seg_pipeline_tests import conftest; {hooks}"
+    hook = "conftest.pytest_collection_finish()"
+    script = f"import triton; from seg_pipeline_tests import conftest; {hook}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

@@ -20,6 +20,7 @@ from seg_pipeline.settings import Settings
 
 LOCK = Path(__file__).parents[2] / "requirements.lock"
 TORCH_SECONDS = 30.0
+_ANSWER_SECONDS = 3.0
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)( ;)?", re.MULTILINE)
 _BOUND = re.compile(r"(>=|<)\s*(\d+)\.(\d+)")
 _NAMED = 3
@@ -168,6 +169,6 @@ def _installed(name: str) -> str | None:
 
 def _is_ours(url: str) -> bool:
     try:
-        return ask("GET", url, timeout_seconds=3).status == 200
+        return ask("GET", url, timeout_seconds=_ANSWER_SECONDS).status == 200
     except (OSError, http.client.HTTPException):
         return False

@@ -108,7 +108,7 @@ def test_the_same_bytes_and_options_are_answered_from_the_store_if_that_is_wante
     serve: Serve, api_store: Store
 ) -> None:
     """No worker lives when it is asked again."""
-    client = serve(wait_seconds=1, api_keys="shop:a,blog:b")
+    client = serve(wait_seconds=0.1, api_keys="shop:a,blog:b")
 
     def segment(key: str = "a", **options: str) -> httpx.Response:
         headers = {"x-api-key": key}
@@ -132,7 +132,7 @@ def test_the_same_bytes_and_options_are_answered_from_the_store_if_that_is_wante
 
 
 def test_the_setting_wants_it_for_all_but_those_who_say_no(serve: Serve, api_store: Store) -> None:
-    client = serve(wait_seconds=0.5, reuse_results=True)
+    client = serve(wait_seconds=0.1, reuse_results=True)
     assert client.post("/segment", content=picture_bytes()).status_code == 202
     finish_job(api_store, waiting_uuids(JobRepository(api_store))[0], DRAWING)
     assert client.post("/segment", content=picture_bytes()).status_code == 200

@@ -94,9 +94,9 @@ def test_a_body_that_stalls_is_given_up(serve: Serve, sent: bytes) -> None:
 
 def test_a_body_that_drips_for_ever_is_given_up_too(serve: Serve) -> None:
     """A byte now and then is no stall, but ten stalls' time is enough for any body."""
-    with connected(serve(upload_stall_seconds=0.2)) as wire:
+    with connected(serve(upload_stall_seconds=0.1)) as wire:
         wire.sendall(head("/segment", "Content-Length: 100000"))
-        wire.settimeout(0.05)
+        wire.settimeout(0.02)
         answer = b""
         while not answer:
             wire.sendall(b"x")
@@ -129,9 +129,9 @@ def test_a_head_without_end_is_cut_off(serve: Serve) -> None:
 def test_requests_on_one_connection_each_have_their_time(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.connections.HEAD_SECONDS", 2)
+    monkeypatch.setattr("api.connections.HEAD_SECONDS", 1)
     with connected(serve()) as wire:
-        for pause in (0, 2.5):
+        for pause in (0, 1.2):
             time.sleep(pause)
             wire.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
             assert wire.recv(65536).startswith(b"HTTP/1.1 200")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from seg_pipeline.cli import checks_here
 from seg_pipeline.cli.checks_here import (
     Wrong,
     check_gpu,
@@ -70,7 +71,10 @@ def test_a_port_is_free_ours_or_somebody_elses() -> None:
                     check_port("API_PORT", "127.0.0.1", taken, url)
 
 
-def test_a_port_whose_owner_says_nothing_is_somebody_elses() -> None:
+def test_a_port_whose_owner_says_nothing_is_somebody_elses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checks_here, "_ANSWER_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(Wrong, match="set API_PORT"):

@@ -35,7 +35,7 @@ def repository() -> JobRepository:
 
 
 def make_quick_settings(**values: Any) -> Settings:
-    return make_settings(Path("nowhere"), tick_seconds=0.3, inbox_poll_seconds=0.02, **values)
+    return make_settings(Path("nowhere"), tick_seconds=0.1, inbox_poll_seconds=0.02, **values)
 
 
 def tick_courier(
@@ -117,7 +117,7 @@ def test_what_ends_in_the_same_moments_is_told_in_the_same_tick(
     repository: JobRepository, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two ticks lies a pause, for which the second of two pictures would wait."""
-    monkeypatch.setattr("seg_pipeline.defs.queue_sensors.REPORTED_WITHIN_SECONDS", 2.0)
+    monkeypatch.setattr("seg_pipeline.defs.queue_sensors.REPORTED_WITHIN_SECONDS", 1.0)
     end_queue_job(repository, "first")
     with app_server() as server:
         settings = make_quick_settings(app_server_url=server.url).model_copy(

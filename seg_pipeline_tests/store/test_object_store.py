@@ -158,8 +158,8 @@ def test_a_server_that_is_away_is_told_in_one_line() -> None:
 def test_a_server_that_holds_us_is_left(hold: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers and sensors' ticks wait for it; what counts is the whole request, not the time
     between two bytes."""
-    monkeypatch.setattr(object_store, "REQUEST_SECONDS", 0.3)
-    monkeypatch.setattr(object_store, "RETRY_SECONDS", 0.3)
+    monkeypatch.setattr(object_store, "REQUEST_SECONDS", 0.15)
+    monkeypatch.setattr(object_store, "RETRY_SECONDS", 0.15)
     with wire_server(hold) as address:
         store = bucket(address)
         for call in (lambda: store.get("assets/a/result.json"), lambda: store.list("inbox/")):
