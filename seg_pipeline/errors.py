@@ -485,7 +485,7 @@ class QueueUnavailable(SegPipelineError):
 
 
 class WorkerLost(SegPipelineError):
-    """On every attempt the job's worker died while it worked on that job alone.
+    """On every attempt the job's worker died, or made no progress, with that job alone.
 
     The picture may be the cause.
     """
@@ -494,7 +494,8 @@ class WorkerLost(SegPipelineError):
 
     def __init__(self, uuid: str, attempts: int) -> None:
         super().__init__(
-            f"job {uuid} ended its worker on each of {attempts} attempts; it is given up."
+            f"job {uuid} ended its worker, or kept it without progress, on each of {attempts}"
+            " attempts; it is given up."
         )
 
 

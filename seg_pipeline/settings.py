@@ -368,6 +368,9 @@ class Settings(BaseSettings):
     worker_stale_seconds: float = Field(
         15, gt=0, description="A worker silent for so long counts as dead."
     )
+    run_stall_seconds: float = Field(
+        1800, ge=1, description="A run without progress for so long is ended, and its jobs retried."
+    )
 
     tick_seconds: float = Field(
         20, gt=0, le=45, description="How long a sensor's tick waits for work."

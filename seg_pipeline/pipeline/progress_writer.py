@@ -11,6 +11,7 @@ from typing import Any
 
 from seg_pipeline.errors import StoreError
 from seg_pipeline.jobs.progress import Listeners, Progress
+from seg_pipeline.pipeline.activity import ACTIVITY
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import write
 
@@ -45,6 +46,7 @@ class ProgressWriter:
         self, uuid: str, stage: str, done: int | None = None, total: int | None = None
     ) -> None:
         """Notes where a job is now."""
+        ACTIVITY.mark()
         self._put(uuid, Progress(str(stage), datetime.now(UTC), done, total))
 
     def end(self, uuid: str) -> None:

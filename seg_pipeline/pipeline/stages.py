@@ -49,6 +49,7 @@ from seg_pipeline.jobs.kept_pictures import SourceInfo
 from seg_pipeline.jobs.model_output import ModelOutput, StoredOutput
 from seg_pipeline.jobs.records import Result, Timing, completed_result, failed_result
 from seg_pipeline.jobs.repository import JobRepository
+from seg_pipeline.pipeline.activity import ACTIVITY
 from seg_pipeline.pipeline.output_budget import check_output, surest
 from seg_pipeline.pipeline.progress_writer import ProgressWriter
 from seg_pipeline.pipeline.run_context import (
@@ -316,6 +317,18 @@ def record_failure(
 
 def _has_another_attempt(context: StageContext, claim: Claim, error: SegPipelineError) -> bool:
     return claim.attempt < context.settings.max_attempts or not error.counts_as_attempt
+
+
+def record_stall(context: StageContext, uuids: Sequence[str]) -> None:
+    """Notes that the run made no progress with its only job, which is to blame, before the process
+    is killed.
+
+    Raises StoreError. While a model loads, nobody is to blame.
+    """
+    identity = context.run.identity
+    with context.models.not_loading() as free:
+        if free and identity.may_be_blamed_on_its_job:
+            write_evidence(context.store, uuids[0], Evidence(identity.run_id, "stalled"))
 
 
 def fail_job(
@@ -873,6 +886,7 @@ def _report(outcomes: Mapping[str, Outcome]) -> StageReport:
     for uuid, outcome in outcomes.items():
         with _errors_into(report, uuid):
             report.metadata[uuid] = outcome()
+        ACTIVITY.mark()
     return report
 
 

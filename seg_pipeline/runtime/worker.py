@@ -1,8 +1,8 @@
 """The warm worker: `python -m seg_pipeline.runtime.worker` takes runs, one at a time.
 
 The parent only talks to the broker. It forks one child, which keeps the models, Dagster's instance
-and every connection from run to run. The child's heartbeat thread also notices a cancelled run and
-unloads idle models.
+and every connection from run to run. The child's heartbeat thread also notices a run that is
+cancelled or makes no progress, and unloads idle models.
 """
 
 import contextlib
@@ -42,6 +42,8 @@ from seg_pipeline.jobs.heartbeats import (
     write_heartbeat,
 )
 from seg_pipeline.local.gpus import GpuClaim, take_gpu
+from seg_pipeline.pipeline.activity import ACTIVITY
+from seg_pipeline.pipeline.stages import record_stall
 from seg_pipeline.runtime.allocator import keep_freed_memory
 from seg_pipeline.runtime.celery_app import EXECUTE_RUN_TASK, make_celery
 from seg_pipeline.runtime.dagster_home import make_dagster_home_ready
@@ -53,6 +55,7 @@ from seg_pipeline.runtime.execution import (
     why_it_failed,
 )
 from seg_pipeline.runtime.process_logs import take_over_logs
+from seg_pipeline.runtime.stall import end_this_process, watch_child
 from seg_pipeline.segmenters.kept_files import prune_embeddings
 from seg_pipeline.settings import get_settings
 from seg_pipeline.telemetry.logs import about
@@ -104,6 +107,7 @@ class HeartbeatThread(threading.Thread):
         while not self._stopping.is_set():
             self._beat_quietly()
             self._look_after_the_run()
+            self._end_a_stalled_run()
             self._stopping.wait(self._settings.heartbeat_seconds)
 
     def _look_after_the_run(self) -> None:
@@ -126,6 +130,12 @@ class HeartbeatThread(threading.Thread):
                 "whether run %s is cancelled is not known yet: %s", run_id, first_line(error)
             )
 
+    def _end_a_stalled_run(self) -> None:
+        run_id, uuids, seconds = self._run_id, self._uuids, self._settings.run_stall_seconds
+        if run_id and ACTIVITY.stalled(seconds):
+            record = partial(record_stall, self._stage_context, uuids)
+            end_this_process(child.instance, run_id, seconds, record)
+
     def give_up(self, problem: str) -> None:
         """Ends the thread. The last heartbeat stays, and says why."""
         self._stopping.set()
@@ -146,10 +156,13 @@ class HeartbeatThread(threading.Thread):
         """
         with self._lock:
             self._run_id, self._uuids, self._idle_since = run_id, uuids, None
+        if uuids:
+            ACTIVITY.begin()
         self._beat_quietly()
         try:
             yield
         finally:
+            ACTIVITY.end()
             with self._lock:
                 self._run_id, self._uuids, self._idle_since = None, [], datetime.now(UTC)
             self._beat_quietly()
@@ -318,6 +331,7 @@ def _begin_child(lifeline: tuple[int, int], **_: Any) -> None:
     try:
         end_with_parent(*lifeline)
         _free_locks_of_the_dead()
+        ACTIVITY.end()
         keep_freed_memory()
         _forget_dead_neighbours()
         child.gpu = take_gpu(get_settings().device, get_settings().data_dir / "gpus")
@@ -424,6 +438,7 @@ def main() -> None:
     import seg_pipeline.definitions  # noqa: F401  loaded before the fork, so that a new child is quick
 
     take_over_logs("worker")
+    watch_child(ACTIVITY, get_settings().run_stall_seconds)
     with warnings.catch_warnings():
         # In a container, being root is nothing special.
         warnings.simplefilter("ignore", SecurityWarning)
