@@ -154,6 +154,9 @@ class EventHub:
             except StoreError as error:
                 log.warning("where jobs stand cannot be read: %s", error)
                 pause = FAILED_PAUSE_SECONDS
+            except Exception:  # else all listeners would wait in silence
+                log.exception("where jobs stand cannot be read")
+                pause = FAILED_PAUSE_SECONDS
             await asyncio.sleep(pause)
         if self._closing.is_set():
             for watch in self._watches.values():

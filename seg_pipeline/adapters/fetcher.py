@@ -216,8 +216,10 @@ class Fetcher:
             logger.warning(
                 "job %s: its picture cannot be stored and is fetched again: %s", fetch.uuid, error
             )
-            due_at = datetime.now(UTC) + timedelta(seconds=STORE_PAUSE_SECONDS)
-            self._schedule_again(fetch, replace(fetch.pending.record, due_at=due_at))
+            self._schedule_later(fetch)
+        except Exception:  # else nobody would fetch it before the next start
+            logger.exception("job %s: its picture is fetched again", fetch.uuid)
+            self._schedule_later(fetch)
         finally:
             slow.cancel()
             slot.free()
@@ -226,6 +228,10 @@ class Fetcher:
     def _mark_slow(self, slot: FetchSlot) -> None:
         slot.mark_slow()
         self.begin_due()
+
+    def _schedule_later(self, fetch: ScheduledFetch) -> None:
+        due_at = datetime.now(UTC) + timedelta(seconds=STORE_PAUSE_SECONDS)
+        self._schedule_again(fetch, replace(fetch.pending.record, due_at=due_at))
 
     def _schedule_again(self, fetch: ScheduledFetch, record: FetchRecord) -> None:
         self._known[fetch.uuid] = None

@@ -86,6 +86,8 @@ class ProgressWriter:
                 self._store.at_once([self._call(*item) for item in notes.items()])
             except StoreError as error:
                 logger.debug("progress is not written: %s", error)
+            except Exception:  # else `flush` would wait for ever
+                logger.exception("progress is not written")
             time.sleep(EVERY_SECONDS)
 
     def _has_work(self) -> bool:
@@ -103,6 +105,9 @@ class ProgressWriter:
         try:
             return self._listeners.are_there()
         except StoreError:
+            return False
+        except Exception:
+            logger.exception("whether somebody listens is not known")
             return False
 
     def _taken(self, is_heard: bool) -> dict[str, Progress | None]:

@@ -121,6 +121,8 @@ class BucketRunLogs(S3ComputeLogManager):
                 self.upload_to_cloud_storage(log_key, kind)
         except (BotoCoreError, ClientError, OSError) as error:
             logger.warning("the log of run %s could not be uploaded: %s", log_key[0], error)
+        except Exception:  # else no later log would be uploaded either
+            logger.exception("the log of run %s could not be uploaded", log_key[0])
         finally:
             self._forget(log_key)
 
@@ -183,8 +185,11 @@ class _Uploads:
         self._thread = None
 
     def _work(self) -> None:
-        for log_key in self._leftovers():
-            self._upload(log_key)
+        try:
+            for log_key in self._leftovers():
+                self._upload(log_key)
+        except OSError as error:
+            logger.warning("logs that a killed process left stay here: %s", error)
         while (added := self._waiting.get()) is not None:
             self._upload(added)
 

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from dagster import DagsterInstance
 
@@ -52,4 +53,5 @@ def _watch(activity: RunActivity, seconds: float) -> None:
         if pid:
             logger.critical("process %d made no progress for %g s; it is killed", pid, seconds)
             activity.end()
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

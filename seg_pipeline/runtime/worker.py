@@ -173,6 +173,8 @@ class HeartbeatThread(threading.Thread):
                 write_heartbeat(self._stage_context.store, self._beat())
         except StoreError as error:
             logger.warning("no heartbeat written: %s", error)
+        except Exception:  # the worker lives, and is to say so again as soon as it can
+            logger.exception("no heartbeat written")
 
     def _interrupt(self, run_id: str) -> None:
         """Stops the current run. While a model is loading, it leaves that to the next heartbeat."""

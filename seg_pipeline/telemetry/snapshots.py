@@ -210,6 +210,8 @@ class Reporter(threading.Thread):
                 self._report(datetime.now(UTC), ended)
             except StoreError as error:
                 logger.warning("the metrics cannot be written, and are tried again: %s", error)
+            except Exception:  # else this process would report nothing any more
+                logger.exception("the metrics cannot be written, and are tried again")
 
     def close(self) -> None:
         """Writes the last report."""

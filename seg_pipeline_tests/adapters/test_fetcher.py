@@ -169,6 +169,25 @@ def test_a_picture_that_cannot_be_had_is_told_with_its_reason(
     assert (record.code, record.attempts, record.error().permanent) == (*expected, True)
 
 
+def test_an_outcome_that_is_not_stored_in_a_way_nobody_foresaw_is_fetched_again(
+    tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the job would wait for the fetcher's next start."""
+    monkeypatch.setattr(module, "STORE_PAUSE_SECONDS", 0.01)
+    repository = JobRepository(ObjectStore.in_memory())
+    accept(repository, "job-1", site.url())
+    with fetching(repository.store, make_settings(tmp_path)) as fetcher:
+        fetched = fetcher.queue.fetched
+
+        def fail_once(*arguments: Any) -> None:
+            monkeypatch.setattr(fetcher.queue, "fetched", fetched)
+            raise RuntimeError("a fault of ours")
+
+        monkeypatch.setattr(fetcher.queue, "fetched", fail_once)
+        wait_for(lambda: waiting_uuids(repository, 10) == ["job-1"])
+    assert len(site.requests) == 2
+
+
 def test_a_private_address_is_refused(tmp_path: Path, site: Site) -> None:
     repository = JobRepository(ObjectStore.in_memory())
     accept(repository, "job-1", site.url())

@@ -96,7 +96,7 @@ class FailingStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.error: SegPipelineError | None = None
+        self.error: Exception | None = None
         self.fails_on: Callable[[str], bool] = lambda key: True
 
     def __getattr__(self, name: str) -> Any:

@@ -44,7 +44,7 @@ def test_a_surprise_is_a_plain_500_and_its_text_stays_in_the_log(
 ) -> None:
     surprising = FailingStore(api_store)
     client = serve(surprising)
-    surprising.error = Surprise("the password is swordfish")  # type: ignore[assignment]
+    surprising.error = Surprise("the password is swordfish")
     response: httpx.Response = client.get("/jobs/mine")
     assert (response.status_code, response.json()["code"]) == (500, "internal_error")
     assert "swordfish" not in response.text

@@ -165,14 +165,20 @@ def test_a_note_that_a_dead_worker_left_does_not_hide_the_end() -> None:
     with_hub(store, use)
 
 
-def test_a_store_that_is_away_for_a_while_delays_events_and_loses_none() -> None:
+@pytest.mark.parametrize(
+    "error", [StoreUnavailable("It is away."), RuntimeError("a fault of ours")]
+)
+def test_looks_that_fail_for_a_while_delay_events_and_lose_none(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.events.FAILED_PAUSE_SECONDS", 0.3)
     store = FailingStore(ObjectStore.in_memory())
     accept(store, "job-1")
 
     async def use(hub: EventHub, _: asyncio.Event) -> None:
         async with hub.listen("job-1") as listener:
             await next_of(listener)
-            store.error = StoreUnavailable("It is away.")
+            store.error = error
             assert await listener.next(0.2) is None
             store.error = None
             finish_job(store, "job-1", DRAWING)

@@ -89,10 +89,13 @@ def test_a_write_under_way_at_the_end_is_undone() -> None:
     assert memory.list(keys.PROGRESS) == []
 
 
-def test_a_store_that_fails_holds_up_nothing() -> None:
+@pytest.mark.parametrize(
+    "error", [StoreUnavailable("It is away."), RuntimeError("a fault of ours")]
+)
+def test_a_store_that_fails_holds_up_nothing(error: Exception) -> None:
     store = FailingStore(ObjectStore.in_memory())
     writer = heard(store)
-    store.error = StoreUnavailable("It is away.")
+    store.error = error
     writer.note("job-1", "segments")
     writer.flush()
     store.error = None

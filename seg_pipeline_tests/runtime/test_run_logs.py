@@ -154,6 +154,25 @@ def test_a_bucket_that_is_away_costs_the_log_and_not_the_run(
     assert [path for path in tmp_path.rglob("*") if KEY[0] in path.name] == []
 
 
+def test_an_upload_that_fails_in_a_way_nobody_foresaw_costs_its_log_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = BucketRunLogs(make_settings(tmp_path, s3_bucket="b"))
+    uploaded: list[str] = []
+
+    def upload(log_key: list[str], _: object) -> None:
+        uploaded.append(log_key[0])
+        if log_key[0] == "run-1":
+            raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(logs, "upload_to_cloud_storage", upload)
+    for run_id in ("run-1", "run-2"):
+        logs._uploads.add([run_id, "compute_logs", "x"])
+    logs.dispose()
+    assert uploaded == ["run-1", "run-2", "run-2"]
+    assert "the log of run run-1 could not be uploaded" in caplog.text
+
+
 def test_logs_that_come_quicker_than_they_are_uploaded_are_left_out(
     bucket_settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

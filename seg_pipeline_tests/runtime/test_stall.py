@@ -76,6 +76,28 @@ def test_a_job_is_to_blame_if_it_had_the_run_alone(
     assert read_evidence(context.store, "job-1") == expected
 
 
+def test_a_parent_looks_on_although_its_child_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Looked(Exception):
+        pass
+
+    class Gone:
+        def __init__(self) -> None:
+            self.looks = iter([999_999_999, None])
+
+        def stalled(self, _: float) -> int | None:
+            try:
+                return next(self.looks)
+            except StopIteration:
+                raise Looked from None
+
+        def end(self) -> None:
+            pass
+
+    monkeypatch.setattr(stall, "LOOK_SECONDS", 0)
+    with pytest.raises(Looked):
+        stall._watch(Gone(), 1800)  # type: ignore[arg-type]
+
+
 FAMILY = """
 import os, signal
 from seg_pipeline.pipeline.activity import ACTIVITY

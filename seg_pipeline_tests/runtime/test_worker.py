@@ -197,6 +197,31 @@ def test_a_heartbeat_outlives_a_database_that_is_away(
     heartbeat_thread.join(30)
 
 
+def test_a_heartbeat_that_fails_in_a_way_nobody_foresaw_is_followed_by_others(
+    folder_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[object] = []
+    beaten = threading.Event()
+
+    def fail_once(_: object, heartbeat: object) -> None:
+        written.append(heartbeat)
+        if len(written) == 1:
+            raise RuntimeError("a fault of ours")
+        beaten.set()
+
+    quick = folder_settings.model_copy(update={"heartbeat_seconds": 0.01})
+    monkeypatch.setattr(worker, "get_settings", lambda: quick)
+    monkeypatch.setattr(
+        worker, "shared_stage_context", lambda: make_context(folder_settings.data_dir)
+    )
+    monkeypatch.setattr(worker, "write_heartbeat", fail_once)
+    heartbeat_thread = worker.HeartbeatThread("worker-1")
+    heartbeat_thread.start()
+    assert beaten.wait(30)
+    heartbeat_thread.stop()
+    heartbeat_thread.join(30)
+
+
 FAMILY = """
 import os, signal, threading, time
 from billiard.util import set_pdeathsig

@@ -135,10 +135,11 @@ def test_a_reporter_that_slept_counts_on_under_another_name(
     assert snapshots.total()[JOBS] == before + 2
 
 
-def test_a_store_that_is_away_costs_no_count(memory: Store) -> None:
+@pytest.mark.parametrize("error", [StoreUnavailable("away"), RuntimeError("a fault of ours")])
+def test_a_report_that_fails_costs_no_count(memory: Store, error: Exception) -> None:
     class Away:
         def put(self, *_: Any) -> None:
-            raise StoreUnavailable("away")
+            raise error
 
     reporter = Reporter(Away(), "worker", 1000)  # type: ignore[arg-type]
     metrics.JOBS_ACCEPTED.labels("http").inc()
