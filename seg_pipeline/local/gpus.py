@@ -59,24 +59,21 @@ def workers_for(gpus: Sequence[str], cores: int) -> int:
 
     There is one alone for each if it is not known that torch can use them.
     """
-    each = min(cores // CORES_A_WORKER // len(gpus), _least_memory_mib() // MIB_A_WORKER)
-    if each < 2 or not _torch_uses_gpus():
-        each = 1
-    return min(each * len(gpus), MOST_WORKERS)
+    each = cores // CORES_A_WORKER // len(gpus)
+    if each > 1:
+        each = min(each, min(_memory_that_torch_sees(), default=0) // MIB_A_WORKER)
+    return min(max(each, 1) * len(gpus), MOST_WORKERS)
 
 
-def _least_memory_mib() -> int:
-    """The memory of the smallest GPU; 0 if the driver does not say."""
-    lines = _lines([*_QUERY, "--query-gpu=memory.total"])
-    return min((int(line) for line in lines if line.strip().isdecimal()), default=0)
+def _memory_that_torch_sees() -> list[int]:
+    """The MiB of each GPU that torch can use, which takes seconds to ask; none if it can use none.
 
-
-def _torch_uses_gpus() -> bool:
-    """Whether torch was built for CUDA and the driver is new enough. It asks in seconds."""
+    Of a GPU that is cut into slices (MIG) torch has one slice, and the driver names the whole.
+    """
     try:
-        return bool(json.loads(_lines(_REPORT)[-1])["devices"])
+        return [int(size) for size in json.loads(_lines(_REPORT)[-1])["memory_mib"]]
     except (IndexError, ValueError, KeyError, TypeError):
-        return False
+        return []
 
 
 def _lines(command: Sequence[str]) -> list[str]:

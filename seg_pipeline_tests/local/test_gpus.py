@@ -1,5 +1,6 @@
 """Which GPU a worker gets: the driver is stood in for by a command that prints as it does."""
 
+import json
 import os
 import subprocess
 import sys
@@ -25,13 +26,9 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def gpus(driver: Path, *uuids: str, memory_mib: int = 143_771) -> None:
+def gpus(driver: Path, *uuids: str) -> None:
     command = driver / "nvidia-smi"
-    asked = [f"echo {uuid}" for uuid in uuids], [f"echo {memory_mib}" for _ in uuids]
-    uuid_lines, memory_lines = ("\n".join(lines) for lines in asked)
-    command.write_text(
-        f'#!/bin/sh\ncase "$*" in\n*memory.total*)\n{memory_lines};;\n*)\n{uuid_lines};;\nesac\n'
-    )
+    command.write_text("\n".join(["#!/bin/sh", *(f"echo {uuid}" for uuid in uuids)]))
     command.chmod(0o755)
 
 
@@ -74,7 +71,13 @@ def test_without_a_driver_there_is_none(driver: Path) -> None:
 
 @pytest.mark.parametrize(
     ("named", "expected"),
-    [("2, 3", ["2", "3"]), ("GPU-b2", ["GPU-b2"]), ("", []), ("-1", [])],
+    [
+        ("2, 3", ["2", "3"]),
+        ("GPU-b2", ["GPU-b2"]),
+        ("MIG-c3,MIG-GPU-d4/1/0", ["MIG-c3", "MIG-GPU-d4/1/0"]),
+        ("", []),
+        ("-1", []),
+    ],
 )
 def test_what_the_user_lets_cuda_see_counts(
     driver: Path, monkeypatch: pytest.MonkeyPatch, named: str, expected: list[str]
@@ -141,7 +144,7 @@ CARDS = ("GPU-a1", "GPU-b2", "GPU-c3")
     [
         (1, 16, 143_771, 5),
         (1, 16, 24_564, 2),
-        (1, 16, 8_192, 1),
+        (1, 16, 9_728, 1),
         (1, 4, 143_771, 1),
         (2, 16, 81_559, 4),
         (3, 4, 81_559, 3),
@@ -153,10 +156,20 @@ def test_gpus_get_as_many_workers_as_cores_and_memory_can_keep_busy(
     workers: int,
 ) -> None:  # fmt: skip
     """Beside a quick model a job is mostly the host's work, of which one process does a part."""
-    gpus(driver, *CARDS[:cards], memory_mib=memory_mib)
-    torch_reports(driver, monkeypatch, '{"devices": ["a card"]}')
+    gpus(driver, *CARDS[:cards])
+    torch_reports(driver, monkeypatch, json.dumps({"memory_mib": [memory_mib] * cards}))
     monkeypatch.setattr(stack, "usable_cores", lambda: cores)
     assert with_workers_for_gpus(Settings(_env_file=None)).workers == workers
+
+
+def test_a_slice_of_a_gpu_counts_with_its_own_memory(
+    driver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver names the memory of the whole one, which took five workers to a tenth of it."""
+    gpus(driver, "GPU-a1")
+    torch_reports(driver, monkeypatch, '{"memory_mib": [9728]}')
+    monkeypatch.setattr(stack, "usable_cores", lambda: 16)
+    assert with_workers_for_gpus(Settings(_env_file=None)).workers == 1
 
 
 @pytest.mark.parametrize(
@@ -166,12 +179,12 @@ def test_a_number_of_workers_or_a_device_that_is_named_stays(
     driver: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], workers: int
 ) -> None:
     gpus(driver, *CARDS)
-    torch_reports(driver, monkeypatch, '{"devices": ["a card"]}')
+    torch_reports(driver, monkeypatch, '{"memory_mib": [143771]}')
     monkeypatch.setattr(stack, "usable_cores", lambda: 96)
     assert with_workers_for_gpus(Settings(_env_file=None, **given)).workers == workers
 
 
-@pytest.mark.parametrize("report", ['{"devices": []}', "Traceback", ""])
+@pytest.mark.parametrize("report", ['{"memory_mib": []}', "Traceback", ""])
 def test_a_gpu_that_torch_cannot_use_gets_one_worker(
     driver: Path, monkeypatch: pytest.MonkeyPatch, report: str
 ) -> None:
