@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks.gpu import __main__ as command
+from benchmarks.gpu import running
 from benchmarks.gpu.__main__ import REPORT, machine, no_gpu, put, section
 from benchmarks.gpu.findings import Agreement, Finding, read_findings, write_findings
 from benchmarks.gpu.parts import PARTS, Part
@@ -68,6 +70,51 @@ def test_what_a_part_raises_is_told_with_what_it_found_before_and_the_next_part_
     assert slow.failure == "it was ended after 6 s"
     assert (good.failure, good.findings) == (None, [Row("cpu", "True")])
     assert [each.is_good for each in (bad, dead, slow, good)] == [False, False, False, True]
+
+
+def test_the_command_writes_what_it_has_and_fails_when_parts_fail(
+    modules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that runs out, a compiler that is missing, a hang, and no time left for the last."""
+    out_of_memory = (
+        "import torch\nyield Row('upstream', '900')\nraise torch.OutOfMemoryError('full')"
+    )
+    parts = {
+        "full": part(modules, "full", out_of_memory),
+        "bare": part(modules, "bare", "raise RuntimeError('Failed to find C compiler')"),
+        "hung": part(modules, "hung", "yield Row('turbo', '70')\ntime.sleep(600)", seconds=6),
+        "late": part(modules, "late", "yield Row('never', '1')"),
+    }
+    monkeypatch.setattr(command, "PARTS", parts)
+    monkeypatch.setattr(command, "what_torch_sees", lambda: SEEN)
+    clock = Clock(monkeypatch, each_look=15)
+    report = modules / "report.md"
+    assert command.main(["--device", "cpu", "--report", str(report), "--seconds", "150"]) == 1
+    text = report.read_text()
+    assert clock.looks > 4
+    expected = (
+        "| upstream | 900",
+        "OutOfMemoryError: full",
+        "Failed to find C compiler",
+        "| turbo | 70",
+        "it was ended after 6 s",
+        "no time was left of 150 s",
+    )
+    for seen in expected:
+        assert seen in text
+    assert "never" not in text
+
+
+class Clock:
+    """The runner's clock, which goes on by some seconds each time it is looked at."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, each_look: float) -> None:
+        self.looks, self._each_look = 0, each_look
+        monkeypatch.setattr(running, "time", self)
+
+    def monotonic(self) -> float:
+        self.looks += 1
+        return self.looks * self._each_look
 
 
 def test_what_a_part_started_ends_with_it(modules: Path) -> None:
@@ -144,9 +191,13 @@ def test_without_a_gpu_it_says_so_in_a_sentence() -> None:
 
 def test_without_a_gpu_nothing_is_measured() -> None:
     hidden = {"CUDA_VISIBLE_DEVICES": "", "PATH": "/usr/bin:/bin"}
-    command = [sys.executable, "-m", "benchmarks.gpu"]
     answer = subprocess.run(
-        command, cwd=PROJECT, env=hidden, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "benchmarks.gpu"],
+        cwd=PROJECT,
+        env=hidden,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (answer.returncode, answer.stdout) == (2, "")
     assert len(answer.stderr.splitlines()) == 1

@@ -26,6 +26,7 @@ from benchmarks.tables import Row, row_of
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.domain import RgbImage, Segment
 from seg_pipeline.model_parameters import DEMO_PARAMETERS
+from seg_pipeline.runtime.allocator import keep_freed_memory
 from seg_pipeline.segmenters.devices import give_memory_back
 from seg_pipeline.segmenters.parity.pictures import photograph
 from seg_pipeline.segmenters.sam2.batched.generator import BatchedMasks
@@ -85,7 +86,12 @@ def measure_modes(asked: Asked, name: str, modes: Sequence[Mode]) -> Iterator[Fi
 
 
 def load(subject: Subject, device: str, mode: Mode) -> Sam2Segmenter:
-    """The network in a mode, in a GPU's shape wherever it runs. A CPU gets batches that suit it."""
+    """The network in a mode, in a GPU's shape wherever it runs. A CPU gets batches that suit it.
+
+    Ours keep the host's memory, as workers do. Upstream comes first and as it is.
+    """
+    if mode != "upstream":
+        keep_freed_memory()
     segmenter = Sam2Segmenter(subject.name, subject.weights, device, mode=mode, batched=True)
     if device == "cpu" and isinstance(segmenter._ours, BatchedMasks):
         segmenter._ours.points = POINTS_ON_CPU
