@@ -7,10 +7,11 @@ from torch import Tensor
 
 from seg_pipeline.segmenters.sam2.decoder import FastMaskDecoder, ImageCache
 
-POINTS = {torch.float32: 128, torch.bfloat16: 256}
+POINTS = {torch.float32: 64, torch.bfloat16: 256}
 """Points that go through the decoder at once.
 
-More gain nothing on a large card, and would take more memory than upstream's 64.
+More gain nothing on a large card. In float32 128 would take more memory than upstream's 64 do
+(docs/benchmarks.md).
 """
 
 PARTS = 4

@@ -112,5 +112,5 @@ def test_half_precision_finds_nearly_the_same_logits(predictor: Any) -> None:
 
 def test_batches_are_smaller_in_full_precision(predictor: Any) -> None:
     """So that the memory is no more than upstream's."""
-    assert BatchedNetwork(predictor, torch.float32).points == 128
+    assert BatchedNetwork(predictor, torch.float32).points == 64
     assert BatchedNetwork(predictor, torch.bfloat16).points == 256
