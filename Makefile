@@ -36,7 +36,7 @@ ifdef ARGS
 else
 	@$(MAKE) --no-print-directory --keep-going -j $(QUICK_PARTS)
 endif
-QUICK = .venv/bin/python -m pytest -q -m "not slow and not process" --hypothesis-profile quick
+QUICK = .venv/bin/python -m seg_pipeline_tests.quick -q -m "not slow and not process" --hypothesis-profile quick
 
 # Each part is a process that imports and collects its own folders alone. What it prints comes in one piece.
 QUICK_PARTS = quick-api quick-outside quick-runs quick-rest

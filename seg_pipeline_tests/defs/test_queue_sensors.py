@@ -35,7 +35,7 @@ def repository() -> JobRepository:
 
 
 def make_quick_settings(**values: Any) -> Settings:
-    return make_settings(Path("nowhere"), tick_seconds=0.1, inbox_poll_seconds=0.02, **values)
+    return make_settings(Path("nowhere"), tick_seconds=0.3, inbox_poll_seconds=0.02, **values)
 
 
 def tick_courier(

@@ -163,16 +163,17 @@ def test_a_listener_that_comes_late_gets_the_last_note_without_another(store: St
 
 
 def test_its_thread_ends_with_its_work_and_begins_anew() -> None:
-    before = {*threading.enumerate()}
+    def threads() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name == "progress"}
+
+    before = threads()
     store = ObjectStore.in_memory()
     writer = heard(store)
     for stage in ("segments", "cutouts"):
         writer.note("job-1", stage)
         writer.flush()
         assert noted(store) == (stage, None)
-        (thread,) = {
-            thread for thread in threading.enumerate() if thread.name == "progress"
-        } - before
-        writer.end("job-1")
-        thread.join(60)
-        assert not thread.is_alive()
+        eventually(lambda: not threads() - before)
+    writer.end("job-1")
+    writer.flush()
+    assert store.list(keys.PROGRESS) == []
