@@ -48,7 +48,6 @@ ELSEWHERE = {
     "seg_pipeline/runtime/bucket_run_logs.py": "runtime/test_run_logs.py",
     "seg_pipeline/runtime/code_server.py": "local/test_stack.py",
     "seg_pipeline/runtime/dagster_home.py": "runtime/test_literal_paths.py",
-    "seg_pipeline/runtime/process_logs.py": "runtime/test_run_logs.py",
     "seg_pipeline/runtime/upkeep.py": "runtime/test_launcher.py",
     "seg_pipeline/runtime/webserver.py": "runtime/test_ui_guard.py",
     "seg_pipeline/runtime/reaching.py": "cli/test_checks_outside.py",

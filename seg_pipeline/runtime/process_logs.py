@@ -85,6 +85,7 @@ class _ToRunEvents(logging.Handler):
 
 def _pass_warnings_on_to_runs() -> None:
     RUN_EVENTS.propagate = False
+    RUN_EVENTS.addHandler(logging.NullHandler())  # else Python prints what comes outside of runs
     ours = logging.getLogger("seg_pipeline")
     if not any(isinstance(handler, _ToRunEvents) for handler in ours.handlers):
         ours.addHandler(_ToRunEvents(logging.WARNING))
