@@ -168,15 +168,13 @@ def _settle_errors(
     uuids: list[str],
     report: StageReport,
 ) -> None:
-    """Ends a lone job's run as failed.
-
-    In a batch, recovery retries each bad job in a run of its own. One that was cancelled is not.
-    """
+    """Ends a lone job's run as failed."""
     _give_back(stage_context, report)
     _log_errors(report)
     if len(uuids) > 1:
-        _end_cancelled(stage_context, report)
-    if len(uuids) > 1 or not report.errors:
+        _settle_errors_of_several(context, stage_context, report)
+        return
+    if not report.errors:
         return
     ((uuid, error),) = report.errors.items()
     _show_failure(context, uuid, error)  # first: with the record, the client gets its answer
@@ -186,6 +184,20 @@ def _settle_errors(
     raise dg.Failure(
         description=str(error), metadata=_failure_metadata(uuid, error, final), allow_retries=False
     )
+
+
+def _settle_errors_of_several(
+    context: dg.OpExecutionContext, stage_context: StageContext, report: StageReport
+) -> None:
+    """Leaves bad jobs to recovery, which retries each in a run of its own, but not those that were
+    cancelled.
+
+    After an operator's run nobody does, so each partition shows why it is not green.
+    """
+    _end_cancelled(stage_context, report)
+    if stage_context.run.identity.run_key is None:
+        for uuid, error in report.errors.items():
+            _show_on_partition(context, uuid, error)
 
 
 def _give_back(stage_context: StageContext, report: StageReport) -> None:
@@ -204,11 +216,13 @@ def _end_cancelled(stage_context: StageContext, report: StageReport) -> None:
 
 
 def _show_failure(context: dg.OpExecutionContext, uuid: str, error: SegPipelineError) -> None:
-    """Tags the run with the reason, and has the job's partition show it.
-
-    The partition of `result` is where an operator looks, whatever stage failed.
-    """
+    """Tags the run with the reason, and has the job's partition show it."""
     context.instance.add_run_tags(context.run_id, tags_of_failure(error))
+    _show_on_partition(context, uuid, error)
+
+
+def _show_on_partition(context: dg.OpExecutionContext, uuid: str, error: SegPipelineError) -> None:
+    """The partition of `result` is where an operator looks, whatever stage failed."""
     metadata = {"why": str(error), "code": error.code, "fault": str(error.fault)}
     context.log_event(
         dg.AssetObservation(

@@ -243,6 +243,23 @@ def test_a_failed_run_and_its_partition_say_why(
     assert observation.metadata["why"].value == sentence_of(result, "source_image")
 
 
+def test_of_several_only_an_operators_run_says_on_each_partition_why_it_failed(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """The run itself goes well. After a sensor's, recovery runs each bad job alone."""
+    stage_context = make_context(tmp_path)
+    accept_upload(stage_context, "good")
+    accept_upload(stage_context, "bad", picture_bytes(make_scene_picture())[:-40])
+    stage_context.repository.claims.claim(["good", "bad"], "good:1")
+    assert run_job(stage_context, instance, "good", "bad", run_key="good:1").success
+    assert instance.fetch_observations(dg.AssetKey("result"), limit=5).records == []
+    assert run_job(stage_context, instance, "good", "bad").success
+    (record,) = instance.fetch_observations(dg.AssetKey("result"), limit=5).records
+    observation = record.asset_observation
+    assert observation is not None
+    assert (observation.partition, observation.metadata["code"].value) == ("bad", "truncated_image")
+
+
 def test_a_run_without_its_picture_sends_the_job_to_be_fetched(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

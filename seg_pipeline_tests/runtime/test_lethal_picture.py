@@ -16,7 +16,7 @@ from seg_pipeline_tests.running_stack import Stack
 pytestmark = pytest.mark.slow
 
 LETHAL_WIDTH, HANGING_WIDTH = 333, 334
-STALL_SECONDS = 10
+STALL_SECONDS = 15
 CHANGE = """
 import os, signal, time
 from pathlib import Path
