@@ -194,7 +194,7 @@ def free_ports(number: int) -> list[int]:
     """Ports that nobody listens on now, all different."""
     ports: set[int] = set()
     while len(ports) < number:
-        ports.add(free_port())
+        ports.add(free_port(ports))
     return [*ports]
 
 

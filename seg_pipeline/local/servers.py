@@ -13,9 +13,11 @@ import secrets
 import shutil
 import socket
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from seg_pipeline.local.supervisor import Program, SupervisorError
 from seg_pipeline.settings import Settings
@@ -51,19 +53,38 @@ def with_servers(settings: Settings) -> Servers:
     programs: list[Program] = []
     urls: dict[str, str] = {}
     if settings.broker_url is None:
-        port = free_port()
+        port = free_port(ports_of(settings))
         programs.append(_redis(settings.data_dir.absolute() / "redis", port, password))
         urls["broker_url"] = f"redis://:{password}@{HOST}:{port}/0"
     if settings.database_url is None:
-        port = free_port()
+        port = free_port(ports_of(settings.model_copy(update=urls)))
         programs.append(_postgres(settings.data_dir.absolute(), port, password))
         urls["database_url"] = f"postgresql://{USER}:{password}@{HOST}:{port}/{DATABASE}"
     return Servers(programs, settings.model_copy(update=urls))
 
 
-def free_port() -> int:
-    """A port of this machine on which nobody listens, and that the system assigns to nobody."""
+def ports_of(settings: Settings) -> set[int]:
+    """The ports on which the service and its servers are to listen, whether they do yet or not."""
+    urls = filter(None, (settings.broker_url, settings.database_url))
+    return {settings.api_port, settings.dagster_port, *map(_port_of, urls)}
+
+
+def _port_of(url: str) -> int:
+    """The port that a URL names; 0 if it names none that can be."""
+    try:
+        return urlsplit(url).port or 0
+    except ValueError:
+        return 0
+
+
+def free_port(but: Collection[int] = ()) -> int:
+    """A port of this machine on which nobody listens, and that the system assigns to nobody.
+
+    It is none of those in `but`.
+    """
     for port in random.sample(PORTS, len(PORTS)):
+        if port in but:
+            continue
         with contextlib.suppress(OSError), socket.create_server((HOST, port)):
             return port
     raise SupervisorError(

@@ -38,7 +38,7 @@ from seg_pipeline.local.sample import (
     sample_picture,
     send_sample,
 )
-from seg_pipeline.local.servers import free_port, listens, with_servers
+from seg_pipeline.local.servers import free_port, listens, ports_of, with_servers
 from seg_pipeline.local.supervisor import Program, Say, Supervisor, SupervisorError
 from seg_pipeline.settings import Settings
 from seg_pipeline.store import open_store
@@ -218,7 +218,7 @@ def programs(settings: Settings) -> list[Program]:
     clients, since the daemon would retry only after a minute. The API is stopped first, so that no
     new jobs arrive.
     """
-    code = CodeServer("127.0.0.1", free_port())
+    code = CodeServer("127.0.0.1", free_port(ports_of(settings)))
     home = write_dagster_home(settings)
     commands = {
         name: each.command

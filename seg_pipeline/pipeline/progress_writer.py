@@ -11,9 +11,9 @@ from typing import Any
 
 from seg_pipeline.errors import StoreError
 from seg_pipeline.jobs.progress import Listeners, Progress
-from seg_pipeline.pipeline.activity import ACTIVITY
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import write
+from seg_pipeline.telemetry.activity import ACTIVITY
 
 logger = logging.getLogger(__name__)
 

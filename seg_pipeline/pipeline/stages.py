@@ -49,7 +49,6 @@ from seg_pipeline.jobs.kept_pictures import SourceInfo
 from seg_pipeline.jobs.model_output import ModelOutput, StoredOutput
 from seg_pipeline.jobs.records import Result, Timing, completed_result, failed_result
 from seg_pipeline.jobs.repository import JobRepository
-from seg_pipeline.pipeline.activity import ACTIVITY
 from seg_pipeline.pipeline.output_budget import check_output, surest
 from seg_pipeline.pipeline.progress_writer import ProgressWriter
 from seg_pipeline.pipeline.run_context import (
@@ -69,6 +68,7 @@ from seg_pipeline.settings import Settings
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import read, to_document, write
 from seg_pipeline.telemetry import metrics
+from seg_pipeline.telemetry.activity import ACTIVITY
 from seg_pipeline.telemetry.logs import about
 
 logger = logging.getLogger(__name__)
@@ -667,12 +667,16 @@ def _note_points(
     done: int,
     total: int,
 ) -> None:
-    """Notes how far the model is with a picture, or with a tile of it. Raises JobCancelled."""
-    for uuid, picture in pictures.items():
-        if image is picture:
-            context.progress.note(uuid, StageName.SEGMENTS, done, total)
-        if image is picture or image.base is picture:
-            run.check(uuid)
+    """Notes how far the model is with a picture. Raises JobCancelled.
+
+    A tile may be of any of them.
+    """
+    ACTIVITY.mark()
+    whole = [uuid for uuid, picture in pictures.items() if image is picture]
+    for uuid in whole:
+        context.progress.note(uuid, StageName.SEGMENTS, done, total)
+    for uuid in whole or pictures:
+        run.check(uuid)
 
 
 def _model_output(

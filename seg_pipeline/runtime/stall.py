@@ -14,8 +14,8 @@ from contextlib import suppress
 
 from dagster import DagsterInstance
 
-from seg_pipeline.pipeline.activity import RunActivity
 from seg_pipeline.runtime.execution import first_line
+from seg_pipeline.telemetry.activity import RunActivity
 
 logger = logging.getLogger(__name__)
 

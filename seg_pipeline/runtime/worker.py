@@ -42,7 +42,6 @@ from seg_pipeline.jobs.heartbeats import (
     write_heartbeat,
 )
 from seg_pipeline.local.gpus import GpuClaim, take_gpu
-from seg_pipeline.pipeline.activity import ACTIVITY
 from seg_pipeline.pipeline.stages import record_stall
 from seg_pipeline.runtime.allocator import keep_freed_memory
 from seg_pipeline.runtime.celery_app import EXECUTE_RUN_TASK, make_celery
@@ -58,6 +57,7 @@ from seg_pipeline.runtime.process_logs import take_over_logs
 from seg_pipeline.runtime.stall import end_this_process, watch_child
 from seg_pipeline.segmenters.kept_files import prune_embeddings
 from seg_pipeline.settings import get_settings
+from seg_pipeline.telemetry.activity import ACTIVITY
 from seg_pipeline.telemetry.logs import about
 from seg_pipeline.telemetry.snapshots import Reporter
 

@@ -29,6 +29,27 @@ def test_servers_elsewhere_are_used_as_they_are_named(tmp_path: Path) -> None:
     assert found.settings == settings
 
 
+def test_no_two_programs_of_a_service_get_the_same_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them listens yet when the ports are chosen."""
+    ports = range(31_000, 31_005)
+    monkeypatch.setattr(servers, "PORTS", ports)
+    monkeypatch.setattr(servers, "_check_installed", lambda _: None)
+    monkeypatch.setattr(servers, "_redis", lambda *_: "redis")
+    monkeypatch.setattr(servers, "_postgres", lambda *_: "postgres")
+    for _ in range(20):
+        own = make_settings(tmp_path, api_port=ports[0], dagster_port=ports[1])
+        chosen = with_servers(own).settings
+        assert len(servers.ports_of(chosen)) == 4
+        assert servers.free_port(servers.ports_of(chosen)) not in servers.ports_of(chosen)
+
+
+def test_a_url_of_a_port_that_cannot_be_names_none(tmp_path: Path) -> None:
+    odd = make_settings(tmp_path, broker_url="redis://elsewhere:99999/0")
+    assert servers.ports_of(odd) == {odd.api_port, odd.dagster_port, 0}
+
+
 def test_the_password_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "new" / "password"
     password = servers._password(path)

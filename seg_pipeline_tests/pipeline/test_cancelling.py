@@ -2,17 +2,21 @@
 other of its run."""
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from seg_pipeline.domain import RgbImage
+from seg_pipeline.domain import Parameters, RgbImage, Segment
 from seg_pipeline.errors import TruncatedImage
 from seg_pipeline.imaging.cutouts import cut_out
 from seg_pipeline.pipeline import stages
 from seg_pipeline.pipeline.run_context import RunIdentity
+from seg_pipeline.segmenters.progress import PointsDone
+from seg_pipeline.segmenters.tiling import TiledSegmenter
 from seg_pipeline.store import keys
+from seg_pipeline.telemetry.activity import ACTIVITY
 from seg_pipeline_tests.builders import (
     BarSegmenter,
     accept_upload,
@@ -23,6 +27,59 @@ from seg_pipeline_tests.builders import (
 from seg_pipeline_tests.pipeline.test_overlap import run_stages
 
 WIDE = 128
+
+
+class PointsSegmenter(BarSegmenter):
+    """Reports two batches of points of each picture that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reported = 0
+
+    def segment(
+        self, images: Sequence[RgbImage], parameters: Parameters | None = None
+    ) -> list[list[Segment]]:
+        """Dark regions, after the points."""
+        for image in images:
+            points = PointsDone(image, 2)
+            for _ in range(2):
+                self.reported += 1
+                points.advance(1)
+        return super().segment(images, parameters)
+
+
+def test_each_batch_of_points_of_a_tile_is_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture in tiles takes long, and does not hang."""
+    marks: list[int] = []
+    context = make_context(tmp_path, segmenter=TiledSegmenter(points := PointsSegmenter(), 1, 256))
+    accept_upload(context, "job-1", picture_bytes(make_scene_picture(width=600)))
+    stages.prepare_sources(context, ["job-1"])
+    monkeypatch.setattr(ACTIVITY, "mark", lambda: marks.append(points.reported))
+    stages.find_segments(context, ["job-1"])
+    assert points.reported > 4
+    assert {*range(1, points.reported + 1)} <= {*marks}
+
+
+def test_a_picture_in_tiles_is_cancelled_within_a_tile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = make_context(tmp_path, segmenter=TiledSegmenter(points := PointsSegmenter(), 1, 256))
+    for uuid in ("unwanted", "other"):
+        accept_upload(context, uuid, picture_bytes(make_scene_picture(width=600)))
+    stages.prepare_sources(context, ["unwanted"])
+    context.repository.cancels.request("unwanted")
+    whole = points.segment
+
+    def cancel_and_segment(*arguments: Any) -> list[list[Segment]]:
+        context.look_for_cancels(["unwanted", "other"])
+        return whole(*arguments)
+
+    monkeypatch.setattr(points, "segment", cancel_and_segment)
+    report = stages.find_segments(context, ["unwanted"])
+    assert report.errors["unwanted"].code == "cancelled"
+    assert points.reported == 1
 
 
 class TestAJobOfABatch:

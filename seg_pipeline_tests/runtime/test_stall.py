@@ -100,7 +100,7 @@ def test_a_parent_looks_on_although_its_child_is_gone(monkeypatch: pytest.Monkey
 
 FAMILY = """
 import os, signal
-from seg_pipeline.pipeline.activity import ACTIVITY
+from seg_pipeline.telemetry.activity import ACTIVITY
 from seg_pipeline.runtime import stall
 
 stall.LATER_SECONDS, stall.LOOK_SECONDS = 0.2, 0.05

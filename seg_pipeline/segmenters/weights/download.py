@@ -14,6 +14,7 @@ import httpx
 
 from seg_pipeline.segmenters.weights.digest import record_of, verified, weights_sha256
 from seg_pipeline.segmenters.weights.published import PUBLISHED_SHA256
+from seg_pipeline.telemetry.activity import ACTIVITY
 
 MAX_WEIGHTS_BYTES = 4 * 2**30
 DEADLINE_SECONDS = 3600
@@ -169,6 +170,7 @@ def _copy(
     try:
         for data in response.iter_bytes():  # as it comes: a megabyte of a trickle takes days
             part.append(data)
+            ACTIVITY.mark()
             _check_bounds(part)
             if time.monotonic() - told_at > 0.2:
                 progress(part.target.stem, part.size, total)

@@ -10,6 +10,7 @@ import pytest
 from seg_pipeline.errors import WeightsMissing
 from seg_pipeline.segmenters.weights import download
 from seg_pipeline.segmenters.weights import published as published_weights
+from seg_pipeline.telemetry.activity import ACTIVITY
 from seg_pipeline_tests.segmenters.file_hosts import (
     NAME,
     FileHost,
@@ -134,6 +135,16 @@ def test_progress_is_logged_to_the_end(
     with caplog.at_level(logging.INFO, logger="seg_pipeline"):
         fetch(host, make_settings(tmp_path))
     assert f"downloading {NAME}: 3 of 3 MB" in caplog.text
+
+
+def test_bytes_that_come_are_progress_of_the_run(
+    host: FileHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a long download would end the run that waits for it."""
+    marks: list[None] = []
+    monkeypatch.setattr(ACTIVITY, "mark", lambda: marks.append(None))
+    fetch(host, make_settings(tmp_path))
+    assert len(marks) > 1
 
 
 def test_threads_that_want_the_same_weights_download_them_once(

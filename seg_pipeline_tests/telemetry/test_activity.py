@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from seg_pipeline.pipeline import activity, stages
-from seg_pipeline.pipeline.activity import RunActivity
+from seg_pipeline.pipeline import stages
+from seg_pipeline.telemetry import activity
+from seg_pipeline.telemetry.activity import RunActivity
 from seg_pipeline_tests.builders import accept_upload, make_context
 
 
 def test_a_run_stalls_from_its_last_progress_on(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("seg_pipeline.pipeline.activity.time.monotonic", lambda: now)
+    monkeypatch.setattr("seg_pipeline.telemetry.activity.time.monotonic", lambda: now)
     seen = RunActivity()
     assert seen.stalled(0) is None, "no run is under way"
     seen.begin()
