@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from seg_client import is_genuine
+from seg_pipeline.adapters import webhook_relays
 from seg_pipeline.adapters.app_server import DeliveryLimits
 from seg_pipeline.adapters.outbox_relay import OutboxRelay, RelayReport, RelayTiming
 from seg_pipeline.adapters.webhook_relays import WebhookRelays
@@ -151,6 +152,21 @@ def test_a_batch_is_told_and_signed_though_the_host_of_another_never_answers(
     assert document["batch_url"] == "https://seg.example/batches/summer"
     assert is_genuine("sesame", told.headers, told.body)
     assert [(each.uuid, each.state) for each in ended] == [("batch-webhook.summer", "delivered")]
+
+
+def test_a_host_that_has_answered_since_the_last_round_is_told_in_the_next(
+    repository: JobRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook_relays, "ANSWERS_WITHIN_SECONDS", 0)
+    clock = Clock()
+    with app_server() as server:
+        relays = relays_over(repository.store, clock)
+        for uuid in ("job-1", "job-2"):
+            end_job(repository, uuid, server.url, clock)
+            clock.catch_up()
+            relays.deliver()
+            relays.wait()
+            assert state_of(repository, uuid) is DeliveryState.DELIVERED
 
 
 def test_a_refusal_is_parked_and_replayed_by_a_person(repository: JobRepository) -> None:
