@@ -36,7 +36,8 @@ ifdef ARGS
 else
 	@$(MAKE) --no-print-directory --keep-going -j $(QUICK_PARTS)
 endif
-QUICK = .venv/bin/python -m seg_pipeline_tests.quick -q -m "not slow and not process" --hypothesis-profile quick
+QUICK = .venv/bin/python -m seg_pipeline_tests.quick -q $(NO_PROCESS) --hypothesis-profile quick
+NO_PROCESS = -m "not slow and not process"
 
 # Each part is a process that imports and collects its own folders alone. What it prints comes in one piece.
 QUICK_PARTS = quick-api quick-outside quick-runs quick-rest
@@ -54,7 +55,7 @@ pythons: env ## Run the tests that start no process on the newest other Python o
 	@.venv/bin/python scripts/other_pythons.py $(ARGS)
 
 coverage: env ## Measure what the tests that start no process run of the code; fails below the floor.
-	@.venv/bin/python -m pytest -q -n auto --maxprocesses 4 -m "not slow and not process" \
+	@.venv/bin/python -m pytest -q -n auto --maxprocesses 4 $(NO_PROCESS) \
 		--cov --cov-report=term --cov-fail-under=$(FLOOR) $(ARGS)
 FLOOR = 82
 
