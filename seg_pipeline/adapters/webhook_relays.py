@@ -51,22 +51,18 @@ class WebhookRelays:
 
         Reports what has ended since the last call. Raises StoreError if the outbox cannot be read.
         """
-        self._forget_ended_threads()
+        self._threads = {
+            queue: thread for queue, thread in self._threads.items() if thread.is_alive()
+        }
         self._begin(self._outbox.webhook_queues(), may_start)
         for thread in [*self._threads.values()]:
             thread.join(ANSWERS_WITHIN_SECONDS / max(1, len(self._threads)))
-        self._forget_ended_threads()
         return self._take_reports()
 
     def wait(self) -> None:
         """Returns when no host is being told any more."""
         for thread in [*self._threads.values()]:
             thread.join()
-
-    def _forget_ended_threads(self) -> None:
-        self._threads = {
-            queue: thread for queue, thread in self._threads.items() if thread.is_alive()
-        }
 
     def _begin(self, queues: Sequence[str], may_start: Callable[[], bool]) -> None:
         """Those that have waited longest for their turn come first."""
