@@ -51,16 +51,17 @@ def with_servers(settings: Settings) -> Servers:
     _check_installed(settings)
     password = _password(settings.data_dir / "servers.password")
     programs: list[Program] = []
-    urls: dict[str, str] = {}
     if settings.broker_url is None:
         port = free_port(ports_of(settings))
         programs.append(_redis(settings.data_dir.absolute() / "redis", port, password))
-        urls["broker_url"] = f"redis://:{password}@{HOST}:{port}/0"
+        url = f"redis://:{password}@{HOST}:{port}/0"
+        settings = settings.model_copy(update={"broker_url": url})
     if settings.database_url is None:
-        port = free_port(ports_of(settings.model_copy(update=urls)))
+        port = free_port(ports_of(settings))
         programs.append(_postgres(settings.data_dir.absolute(), port, password))
-        urls["database_url"] = f"postgresql://{USER}:{password}@{HOST}:{port}/{DATABASE}"
-    return Servers(programs, settings.model_copy(update=urls))
+        url = f"postgresql://{USER}:{password}@{HOST}:{port}/{DATABASE}"
+        settings = settings.model_copy(update={"database_url": url})
+    return Servers(programs, settings)
 
 
 def ports_of(settings: Settings) -> set[int]:
