@@ -24,6 +24,7 @@ RUN_EVENTS = logging.getLogger("run_events")
 
 A run sets its level. If this were `seg_pipeline`, a run would silence it below WARNING.
 """
+RUN_EVENTS.addHandler(logging.NullHandler())  # else Python prints what comes outside of runs
 
 
 def take_over_logs(process: str) -> None:
@@ -85,7 +86,6 @@ class _ToRunEvents(logging.Handler):
 
 def _pass_warnings_on_to_runs() -> None:
     RUN_EVENTS.propagate = False
-    RUN_EVENTS.addHandler(logging.NullHandler())  # else Python prints what comes outside of runs
     ours = logging.getLogger("seg_pipeline")
     if not any(isinstance(handler, _ToRunEvents) for handler in ours.handlers):
         ours.addHandler(_ToRunEvents(logging.WARNING))
