@@ -93,7 +93,7 @@ class ImageCache:
     second_keys: Projection
     second_values: Tensor  # (H, n, d)
     second_scores: Projection
-    second_cross: Tensor  # (2, H, d, n): of the first and the second rows
+    second_cross: Tensor  # (2 H, d, n): of the first and the second rows
     second_length: Tensor  # (n,)
     constant_cross: Tensor  # (n,)
     last_keys: Projection
@@ -226,7 +226,7 @@ class FastMaskDecoder:
         self._first_out = _centred(self._first_to_tokens.out_by_head())
         self._first_out_again = _centred(self._first_out * gain)
         self._second_out = _centred(self._second_to_tokens.out_by_head())
-        self._both_outs = torch.stack([self._first_out_again, self._second_out])
+        self._both_outs = torch.cat([self._first_out_again, self._second_out])
         self._constant = _centred(bias + self._second_to_tokens.layer.out_proj.bias)
         coarse, self._norm, _, fine, _ = self._decoder.output_upscaling
         self._coarse_weights = coarse.weight.permute(0, 2, 3, 1).flatten(1)
@@ -409,11 +409,11 @@ class FastMaskDecoder:
         """
         features, upscaled = attended.features, cache.upscaled
         rows = (features.rows @ self._coarse_weights).to(self._dtype)
-        last_scale = features.last_scale.to(self._dtype)
-        scale = (features.scale * features.last_scale).to(self._dtype).transpose(1, 2)
-        coarse = upscaled.coarse_constant + upscaled.coarse * scale
-        coarse = coarse + (features.weights * last_scale).transpose(1, 2) @ rows
-        coarse = coarse.unflatten(2, (4, -1))
+        scale, last_scale = (
+            each.to(self._dtype).transpose(1, 2) for each in (features.scale, features.last_scale)
+        )
+        coarse = upscaled.coarse * scale + features.weights.transpose(1, 2) @ rows
+        coarse = (upscaled.coarse_constant + coarse * last_scale).unflatten(2, (4, -1))
         coarse = layer_norm(coarse, self._norm.weight.shape, *self._norm_weights, self._norm.eps)
         constant = upscaled.fine_constant.unflatten(1, (4, -1))
         fine = gelu(gelu(coarse) @ self._fine_weights + constant)
@@ -507,10 +507,10 @@ class FastMaskDecoder:
     ) -> Tensor:
         """The picture's attention to the tokens in the first layer, and theirs in the second."""
         half = features.weights.shape[1] // 2
-        scores = first.keys.to(self._dtype) @ cache.first_scores
+        scores = _by_shared(first.keys.to(self._dtype), cache.first_scores)
         weights = scores.softmax(2).flatten(1, 2)
-        rows = (first.values @ self._first_out).flatten(1, 2)
-        cross = (first.values.to(self._dtype) @ cache.first_cross).flatten(1, 2)
+        rows = _by_shared(first.values, self._first_out).flatten(1, 2)
+        cross = _by_shared(first.values.to(self._dtype), cache.first_cross).flatten(1, 2)
         length = cache.first_length + _quadratic(rows, weights, cross)
         features.scale.copy_(_norm_scale(length, self._first.norm4))
         _multiply(weights, features.scale.to(self._dtype), features.weights[:, :half])
@@ -533,14 +533,14 @@ class FastMaskDecoder:
     ) -> Tensor:
         """The same in the second layer, and the attention at the end."""
         half, heads = features.weights.shape[1] // 2, self._second_to_tokens.heads
-        first_rows = (first.values @ self._first_out).flatten(1, 2) * self._first.norm4.weight
+        first_rows = _by_shared(first.values, self._first_out).flatten(1, 2)
+        first_rows = first_rows * self._first.norm4.weight
         view = AttentionView(features.weights[:, :half], first_rows, features.scale)
         scores = self._scores(cache.second_scores, self._second_to_tokens, second.keys, view)
         features.weights[:, half:] = scores.softmax(2).flatten(1, 2)
-        values = torch.stack([first.values, second.values], 1)
-        rows = (values @ self._both_outs).flatten(2, 3)
-        rows[:, 1] += self._constant / heads  # its weights add up to 1 for each head
-        rows = rows.flatten(1, 2)
+        values = torch.cat([first.values, second.values], 1)
+        rows = _by_shared(values, self._both_outs).flatten(1, 2)
+        rows[:, half:] += self._constant / heads  # its weights add up to 1 for each head
         features.last_scale.copy_(self._last_scale(cache, features, rows, values))
         features.rows.copy_(rows * self._second.norm4.weight)
         view = AttentionView(features.weights, features.rows, features.scale, features.last_scale)
@@ -559,9 +559,8 @@ class FastMaskDecoder:
         self, cache: ImageCache, features: Features, rows: Tensor, values: Tensor
     ) -> Tensor:
         scale = features.scale
-        cross = (
-            (values.to(self._dtype) @ cache.second_cross).flatten(1, 3).mul_(scale.to(self._dtype))
-        )
+        cross = _by_shared(values.to(self._dtype), cache.second_cross).flatten(1, 2)
+        cross *= scale.to(self._dtype)
         length = scale * (scale * cache.second_length + cache.constant_cross)
         return _norm_scale(
             length[:, 0] + _quadratic(rows, features.weights, cross), self._second.norm4
@@ -605,7 +604,7 @@ class FastMaskDecoder:
         )
         attention_weights *= view.scale[:, None].to(self._dtype)
         return (
-            (attention_weights @ values).float()
+            _by_shared(attention_weights, values).float()
             + by_row @ of_rows
             + attention.split(project(constant)[None])
         )
@@ -614,6 +613,15 @@ class FastMaskDecoder:
 def _everywhere(x: Tensor, dim: int) -> Tensor:
     """`x` itself, in place of a selection along `dim`."""
     return x
+
+
+def _by_shared(x: Tensor, shared: Tensor) -> Tensor:
+    """`x (p, H, t, d) @ shared (H, d, n)`: one product for each head.
+
+    Torch's own would copy `shared` for each point.
+    """
+    product = x.transpose(0, 1).flatten(1, 2) @ shared
+    return product.unflatten(1, (len(x), -1)).transpose(0, 1)
 
 
 def _multiply(x: Tensor, by: Tensor, out: Tensor) -> None:
@@ -645,6 +653,8 @@ def _quadratic(rows: Tensor, weights: Tensor, cross: Tensor) -> Tensor:
     `rows` are `(p, r, c)`, `weights` and `cross` `(p, r, n)`. `cross` is overwritten.
     """
     gram = (rows @ rows.transpose(1, 2)).to(weights.dtype)
+    if torch.compiler.is_compiling():  # it fuses sums of its own, but not those of a product
+        return ((gram @ weights + cross) * weights).sum(1, dtype=torch.float32)
     return cross.baddbmm_(gram, weights).mul_(weights).sum(1, dtype=torch.float32)
 
 
