@@ -38,6 +38,12 @@ convolutions have TF32's in float32, and sixty layers of bf16 may round differen
 Function = Callable[..., Any]
 """Of tensors, or dataclasses and tuples of tensors; so are its results."""
 
+COMPILER: dict[str, Any] = {"allow_buffer_reuse": False}
+"""Freed memory that torch's compiler keeps for a later result is held at the peak too.
+
+A graph that is replayed allocates nothing, so that to free it costs nothing.
+"""
+
 _compiling = threading.Lock()
 """torch compiles in one thread at a time."""
 
@@ -169,7 +175,7 @@ class Quickening:
         self, step: Step, example: tuple[Any, ...]
     ) -> Iterator[tuple[str, Callable[[], Form]]]:
         """The quicker forms, the best first."""
-        compiled = torch.compile(_of_its_own_code(step.plain), dynamic=False)
+        compiled = torch.compile(_of_its_own_code(step.plain), dynamic=False, options=COMPILER)
         if self._place.device.type == "cuda":
             for name, function in (("compiled graph", compiled), ("graph", step.plain)):
                 yield name, partial(Replay, name, function, example, self._place)

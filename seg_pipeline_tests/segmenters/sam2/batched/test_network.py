@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmarks.gpu.card_not_here import fake_tensors
 from seg_pipeline.demo.scenes import make_scene
 from seg_pipeline.segmenters.sam2.batched.network import BatchedNetwork
 from seg_pipeline.segmenters.sam2.batched.preprocessing import network_input
@@ -86,13 +86,11 @@ def test_the_compiler_sees_encoder_and_decoder_whole(predictor: Any, dtype: torc
                 torch.testing.assert_close(our, their)
 
 
-def test_encoder_and_decoder_copy_nothing_between_host_and_device(
-    recwarn: pytest.WarningsRecorder,
-) -> None:
+def test_encoder_and_decoder_copy_nothing_between_host_and_device() -> None:
     """On a device that is not there: a tensor of the CPU among its tensors would be an error, and
     so would be a shape that depends on values."""
     predictor = make_predictor()
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with fake_tensors():
         elsewhere = on_no_gpu(predictor)
         for dtype in (torch.float32, torch.bfloat16):
             network = BatchedNetwork(elsewhere, dtype, points=8)
