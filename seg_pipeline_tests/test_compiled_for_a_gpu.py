@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("triton", reason="torch brings Triton on Linux alone")
+
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 SMALL_LOGITS = 3 * 1024 * 256 * 256
