@@ -26,6 +26,7 @@ from seg_pipeline.jobs.recovery import (
     judge_in_progress,
 )
 from seg_pipeline.pipeline.stages import StageContext, fail_job
+from seg_pipeline.telemetry import metrics
 from seg_pipeline.telemetry.logs import about
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,11 @@ _IN_PROGRESS = [
 ]
 _ASKED_AGAIN = "its jobs are asked for again."
 _ENDED_WITHOUT_IT = "its jobs have ended without it."
+_LOST = {
+    True: ("worker_lost", "The worker that executed this run was lost"),
+    False: ("not_taken", "No worker took this run, though one was free"),
+}
+"""Why a run is closed, by whether it had begun: the metric's cause, and a sentence."""
 
 
 @dataclass
@@ -217,14 +223,10 @@ def _close(
         return False
     if verdict is RecoveryVerdict.CLOSE_AND_CANCEL:
         instance.report_run_canceled(run, "Cancelled; its worker was lost.")
-    elif view.state is RunState.STARTED:
-        instance.report_run_failed(
-            run, f"The worker that executed this run was lost; {and_its_jobs}"
-        )
-    else:
-        instance.report_run_failed(
-            run, f"No worker took this run, though one was free; {and_its_jobs}"
-        )
+        return True
+    cause, sentence = _LOST[view.state is RunState.STARTED]
+    instance.report_run_failed(run, f"{sentence}; {and_its_jobs}")
+    metrics.RUNS_LOST.labels(cause).inc()
     return True
 
 

@@ -62,6 +62,12 @@ MODEL_LOAD_SECONDS = Histogram(
     buckets=_PATIENT,
     registry=REGISTRY,
 )
+RUNS_LOST = Counter(
+    "seg_runs_lost",
+    "Runs that recovery closed, by cause: worker_lost (it died, or made no progress) or not_taken.",
+    ("cause",),
+    registry=REGISTRY,
+)
 CALLBACKS = Counter(
     "seg_callbacks",
     "Attempts to tell the app server, by outcome: delivered, retried (it will be told again) or"
@@ -107,6 +113,7 @@ for _counter, _values in {
     FETCHES: ("fetched",),
     ALERTS_SENT: ("sent", "failed"),
     OWN_FAILURES: codes_of(Fault.OURS),
+    RUNS_LOST: ("worker_lost", "not_taken"),
 }.items():
     for _value in _values:
         _counter.labels(_value)

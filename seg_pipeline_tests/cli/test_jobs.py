@@ -4,9 +4,8 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from seg_pipeline.errors import TruncatedImage
 from seg_pipeline.jobs.progress import Progress
 from seg_pipeline.store import Store, keys
 from seg_pipeline.store.serialization import write
-from seg_pipeline_tests.api.serving import api_settings, eventually
+from seg_pipeline_tests.api.serving import api_settings
 from seg_pipeline_tests.api.serving import serving as serving_api
 from seg_pipeline_tests.api.stand_ins import DRAWING, finish_job
 from seg_pipeline_tests.builders import picture_bytes
@@ -49,12 +48,30 @@ def command(
     folder: Path, *arguments: str, given: str = "", **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end, without a display; `given` is what comes by a pipe."""
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME")}
     return subprocess.run(
         [sys.executable, "-m", "seg_pipeline.cli", *arguments], cwd=folder, timeout=120,
-        env={**inherited, **environment}, capture_output=True, text=True, check=False,
+        env=inherited() | environment, capture_output=True, text=True, check=False,
         input=given,
     )  # fmt: skip
+
+
+def inherited() -> dict[str, str]:
+    """What a command needs of this process' environment."""
+    return {name: os.environ[name] for name in ("PATH", "HOME")}
+
+
+@contextmanager
+def lines_of(folder: Path, *arguments: str) -> Iterator[Iterator[str]]:
+    """The lines of the command as it prints them."""
+    command = [sys.executable, "-m", "seg_pipeline.cli", *arguments]
+    with subprocess.Popen(
+        command, cwd=folder, env=inherited(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield iter(process.stdout)
+        finally:
+            process.kill()
 
 
 def test_jobs_are_listed_and_chosen_by_status(tmp_path: Path, url: str) -> None:
@@ -179,21 +196,17 @@ def test_a_job_is_cancelled_and_one_that_has_ended_is_not(tmp_path: Path, url: s
 
 
 def test_a_job_is_followed_to_its_end(tmp_path: Path, url: str, store: Store) -> None:
+    """Each line is there when the state is, also in a pipe."""
     where = ("--server", url, "--api-key", "key")
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(command, tmp_path, "show", "--follow", "waiting", *where)
-        eventually(lambda: "seg_api_listeners 1.0" in _metrics(url))
+    with lines_of(tmp_path, "show", "--follow", "waiting", *where) as lines:
+        assert next(lines).split()[1] == "queued"
         note = Progress("segments", datetime.now(UTC), 128, 1024)
         store.put(keys.progress("waiting"), write(note))
-        eventually(lambda: not following.done() and store.head(keys.progress("waiting")))
-        time.sleep(0.3)  # the state between would else be told as the end alone
+        under_way = next(lines)
+        assert under_way.split()[1] == "processing"
+        assert "segments  128 of 1024 points" in under_way
         finish_job(store, "waiting", DRAWING)
-    lines = following.result().stdout.splitlines()
-    assert [line.split()[1] for line in lines[:3]] == ["queued", "processing", "completed"]
-    assert "segments  128 of 1024 points" in lines[1]
-    assert lines[2].endswith("1 segments")
-    assert "status" in following.result().stdout
-
-
-def _metrics(url: str) -> str:
-    return httpx.get(f"{url}/metrics", headers={"x-api-key": "key"}).text
+        ended = next(lines)
+        assert ended.split()[1] == "completed"
+        assert ended.rstrip().endswith("1 segments")
+        assert "status" in "".join(lines)

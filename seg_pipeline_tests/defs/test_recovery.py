@@ -1,6 +1,6 @@
 """Recovery: what a run that ended or was lost means for each of its jobs."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -9,8 +9,10 @@ import pytest
 from seg_pipeline.defs.recovery import recover
 from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.evidence import Evidence, write_evidence
+from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, write_heartbeat
 from seg_pipeline.pipeline.stages import StageContext
 from seg_pipeline.store.serialization import write
+from seg_pipeline.telemetry import metrics
 from seg_pipeline_tests.builders import NOON, accept_upload, error_of, make_result
 from seg_pipeline_tests.defs.runs import make_quick_context, make_run
 
@@ -44,6 +46,34 @@ def test_a_job_that_ended_its_worker_gets_its_next_attempt(
     write_evidence(stage_context.store, "a", Evidence(run.run_id, "source_image"))
     (again,) = recover(stage_context, instance, claim.claimed_at).retries
     assert (again.attempt, again.losses) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "cause"),
+    [
+        (dg.DagsterRunStatus.STARTED, "worker_lost"),
+        (dg.DagsterRunStatus.NOT_STARTED, "not_taken"),
+    ],
+)
+def test_a_run_that_was_lost_is_counted(
+    tmp_path: Path, instance: dg.DagsterInstance, status: dg.DagsterRunStatus, cause: str
+) -> None:
+    """Its jobs are done again, so that nothing else tells an operator whose workers die."""
+    stage_context, _ = make_claimed(tmp_path)
+    run = make_run(instance, stage_context, "a:1", status)
+    later = datetime.now(UTC) + timedelta(hours=1)
+    idle = WorkerHeartbeat("idle", 1, "here", later, later, idle_since=later - timedelta(hours=2))
+    write_heartbeat(stage_context.store, idle)
+    before = _lost(cause)
+    recover(stage_context, instance, later)
+    assert _lost(cause) == before + 1
+    closed = instance.get_run_by_id(run.run_id)
+    assert closed is not None
+    assert closed.status is dg.DagsterRunStatus.FAILURE
+
+
+def _lost(cause: str) -> float:
+    return metrics.REGISTRY.get_sample_value("seg_runs_lost_total", {"cause": cause}) or 0
 
 
 @pytest.mark.parametrize("uuids", [["a"], ["a", "b"]])
