@@ -25,6 +25,7 @@ from benchmarks.gpu.card_not_here import compiler_believes_in_it, fake_tensors
 from benchmarks.gpu.host_side import Alive, Program, run
 from seg_pipeline.segmenters.sam2.batched.network import BatchedNetwork
 from seg_pipeline.segmenters.sam2.batched.steps import COMPILER, tensors
+from seg_pipeline.segmenters.sam2.precision import keep_encoder_in
 from seg_pipeline.segmenters.sam2.segmenter import build_model
 from seg_pipeline_tests.segmenters.sam2.batched.models import on_no_gpu
 
@@ -76,10 +77,11 @@ def upstream_decoder_peak(name: str, points: int = 64) -> int:
         return peak
 
 
-def _on_no_gpu(name: str) -> Any:
+def _on_no_gpu(name: str, dtype: torch.dtype = torch.float32) -> Any:
     """The predictor of a model with random weights. Its tables of positions are filled."""
     with no_dispatch():
         model = build_model(name).eval()
+        keep_encoder_in(dtype, model)
         for stride in (*STRIDES, 32):
             side = model.image_size // stride
             model.image_encoder.neck.position_encoding(torch.empty(1, 1, side, side))
@@ -88,7 +90,7 @@ def _on_no_gpu(name: str) -> Any:
 
 
 def _network(name: str, dtype: torch.dtype) -> BatchedNetwork:
-    return BatchedNetwork(_on_no_gpu(name), dtype)
+    return BatchedNetwork(_on_no_gpu(name, dtype), dtype)
 
 
 def _like(of: Any, leaves: Iterator[Tensor]) -> Any:

@@ -2,6 +2,7 @@
 docs/reliability.md."""
 
 import argparse
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,9 +22,14 @@ def main() -> int:
     outcomes = []
     schedule = Schedule(arguments.seed, arguments.kills, arguments.seconds, arguments.away)
     for profile in arguments.profile or PROFILES:
-        with tempfile.TemporaryDirectory(prefix="seg-chaos-") as folder:
-            outcomes.append(conduct(Trial(profile, arguments.jobs, schedule), Path(folder)))
-            print(table(outcomes[-1:]), *outcomes[-1].wrong, sep="\n", flush=True)
+        folder = Path(tempfile.mkdtemp(prefix="seg-chaos-"))
+        outcome = conduct(Trial(profile, arguments.jobs, schedule), folder)
+        outcomes.append(outcome)
+        print(table([outcome]), *outcome.wrong, sep="\n", flush=True)
+        if outcome.wrong:
+            print(f"its data and logs are kept in {folder}", flush=True)
+        else:
+            shutil.rmtree(folder)
     if arguments.write:
         replace_section(REPORT, "chaos", table(outcomes))
     return int(any(outcome.wrong for outcome in outcomes))

@@ -6,7 +6,6 @@ inside their boxes.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -23,6 +22,7 @@ from seg_pipeline.segmenters.devices import give_memory_back, is_out_of_memory
 from seg_pipeline.segmenters.mask_budget import MASK_BYTES, surest_that_fit
 from seg_pipeline.segmenters.progress import PointsDone
 from seg_pipeline.segmenters.sam2.decoder import FastMaskDecoder, ImageCache
+from seg_pipeline.segmenters.sam2.precision import computing_in
 from seg_pipeline.segmenters.sam2.sparse_masks import FEWEST_POSITIONS, MaskSampler, Thresholds
 from seg_pipeline.segmenters.sam2.upsampling import Upsampling
 
@@ -194,17 +194,12 @@ class AutomaticMasks:
 
     def _cache(self, crop: RgbImage) -> ImageCache:
         """Runs the encoder on the crop, and caches what the decoder computes for all points."""
-        with self._precision():
+        with computing_in(self._dtype, self._predictor.device):
             self._predictor.set_image(np.require(crop, requirements=["C", "W"]))
         features = self._predictor._features
         self._predictor.reset_predictor()
         finest, fine = features["high_res_feats"]
         return self._decoder.cache(features["image_embed"], fine, finest)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        if self._dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(torch.device(self._predictor.device).type, self._dtype)
 
     def _parts(self, coordinates: Tensor) -> Sequence[Tensor]:
         """The points that a lane takes at once: few enough for its cache, two parts or more a lane.

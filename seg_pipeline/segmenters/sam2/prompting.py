@@ -5,7 +5,7 @@ and only those that are asked for are enlarged, inside their boxes.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from seg_pipeline.model_parameters import Sam2Parameters
 from seg_pipeline.prompts import Prompt
 from seg_pipeline.segmenters.sam2.embeddings import Embedding, EmbeddingCache, embedding_key
 from seg_pipeline.segmenters.sam2.generator import GeneratedMask
+from seg_pipeline.segmenters.sam2.precision import computing_in
 from seg_pipeline.segmenters.sam2.upsampling import Upsampling
 
 _BOX_LABELS = [2, 3]
@@ -62,7 +63,7 @@ class PromptedMasks:
 
     def encode(self, image: RgbImage) -> Embedding:
         """The encoder's work on a picture."""
-        with self._precision():
+        with computing_in(self._dtype, self._predictor.device):
             self._predictor.set_image(np.require(image, requirements=["C", "W"]))
         features = self._predictor._features
         self._predictor.reset_predictor()
@@ -104,11 +105,6 @@ class PromptedMasks:
             orig_hw=size_hw,
         )
         return coordinates[None], torch.tensor([labels], dtype=torch.int, device=device)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        if self._dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(torch.device(self._predictor.device).type, self._dtype)
 
 
 def _enlarged(

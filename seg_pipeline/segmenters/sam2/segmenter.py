@@ -35,6 +35,7 @@ from seg_pipeline.segmenters.sam2.batched.generator import BatchedMasks
 from seg_pipeline.segmenters.sam2.decoder import FastMaskDecoder
 from seg_pipeline.segmenters.sam2.embeddings import EmbeddingCache, EmbeddingFolder
 from seg_pipeline.segmenters.sam2.generator import AutomaticMasks, GeneratedMask, PointBatches
+from seg_pipeline.segmenters.sam2.precision import computing_in, keep_encoder_in
 from seg_pipeline.segmenters.sam2.prompting import PromptedMasks
 from seg_pipeline.segmenters.sam2.upstream import UpstreamMasks
 from seg_pipeline.segmenters.weights.digest import weights_sha256
@@ -86,10 +87,11 @@ class Sam2Segmenter:
                 _load_model(name, weights_path, self.device), self._batches
             )
             self._ours = _own_masks(self._upstream, self._batches, mode, batched)
+            half = self._ours is not None and self._ours.precision == "bf16"
+            self._dtype = torch.bfloat16 if half else torch.float32
+            keep_encoder_in(self._dtype, self._upstream.predictor.model)
             self._prompted: PromptedMasks | None = PromptedMasks(
-                self._upstream.predictor,
-                (name, self.weights_sha256),
-                torch.bfloat16 if self._ours and self._ours.precision == "bf16" else torch.float32,
+                self._upstream.predictor, (name, self.weights_sha256), self._dtype
             )
         if self._ours and mode == "turbo":
             self.notes |= {"precision": self._ours.precision, "masks_sampled": self._ours.sampled}
@@ -150,14 +152,19 @@ class Sam2Segmenter:
         height, width = image.shape[:2]
         if parameters.crop_n_layers and min(height, width) < SMALLEST_CROPPED:
             parameters = replace(parameters, crop_n_layers=0)
-        generator = self._ours if self._ours and not parameters.use_m2m else self._upstream
-        if generator is None:
-            raise ModelError(f"{self.name} is closed.")
         segments = [
             _to_segment(each, (width, height), parameters)
-            for each in generator.generate(image, parameters)
+            for each in self._generated(image, parameters)
         ]
         return [segment for segment in segments if segment is not None]
+
+    def _generated(self, image: RgbImage, parameters: Sam2Parameters) -> list[GeneratedMask]:
+        if self._upstream is None:
+            raise ModelError(f"{self.name} is closed.")
+        if self._ours and not parameters.use_m2m:
+            return self._ours.generate(image, parameters)
+        with computing_in(self._dtype, self.device):
+            return self._upstream.generate(image, parameters)
 
     def _prompt(
         self, image: RgbImage, prompts: list[Prompt], parameters: Sam2Parameters, multimask: bool
