@@ -16,10 +16,12 @@ from seg_pipeline.defs.partitions import job_partitions
 from seg_pipeline.domain import batch_of
 from seg_pipeline.jobs.heartbeats import (
     all_fetchers,
+    all_upkeep,
     all_workers,
     live_workers,
     remove_fetcher_heartbeat,
     remove_heartbeat,
+    remove_upkeep_heartbeat,
     uuids_at_work,
 )
 from seg_pipeline.jobs.leftovers import (
@@ -417,13 +419,16 @@ def _broker_messages(settings: Settings, now: datetime) -> Iterator[Removal]:
 
 
 def _heartbeats(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
-    """Heartbeats of workers and fetchers that have been silent for a day."""
+    """Heartbeats of processes that have been silent for a day."""
     for heartbeat in all_workers(stage_context.store):
         if now - heartbeat.beat_at > timedelta(days=1):
             yield partial(remove_heartbeat, stage_context.store, heartbeat.name)
     for fetcher in all_fetchers(stage_context.store):
         if now - fetcher.beat_at > timedelta(days=1):
             yield partial(remove_fetcher_heartbeat, stage_context.store, fetcher.name)
+    for upkeep in all_upkeep(stage_context.store):
+        if now - upkeep.beat_at > timedelta(days=1):
+            yield partial(remove_upkeep_heartbeat, stage_context.store, upkeep.name)
 
 
 def _metric_folds(stage_context: StageContext, now: datetime) -> Iterator[Removal]:

@@ -4,7 +4,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunRecord, RunsFilter
@@ -16,7 +16,7 @@ from seg_pipeline.domain import Lane
 from seg_pipeline.errors import JobCancelled, SegPipelineError, WorkerLost
 from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.evidence import read_evidence
-from seg_pipeline.jobs.heartbeats import live_workers
+from seg_pipeline.jobs.heartbeats import all_upkeep, died_here, live_workers
 from seg_pipeline.jobs.recovery import (
     RecoveryVerdict,
     RunState,
@@ -26,12 +26,16 @@ from seg_pipeline.jobs.recovery import (
     judge_in_progress,
 )
 from seg_pipeline.pipeline.stages import StageContext, fail_job
+from seg_pipeline.runtime.upkeep import UPKEEP_TAG
 from seg_pipeline.telemetry import metrics
 from seg_pipeline.telemetry.logs import about
 
 logger = logging.getLogger(__name__)
 
 RETRIES_PER_TICK = 64
+UPKEEP_GRACE = timedelta(minutes=1)
+"""How long a process of upkeep may take to start, and be silent."""
+
 BEGUN_RUNS = 8
 """So many of the last runs that began are looked at for one that overtook another."""
 
@@ -102,6 +106,9 @@ def recover(
     _close_dead_runs(
         instance, [each for each in in_progress if _is_unclaimed(each, by_run_key)], around
     )
+    _close_dead_upkeep(
+        stage_context, instance, [each for each in in_progress if _is_upkeep(each)], now
+    )
     return report
 
 
@@ -136,6 +143,42 @@ def _close_dead_runs(
         verdict = judge_in_progress(view, around)
         if verdict is not RecoveryVerdict.WAIT:
             _close(instance, view, verdict, _ENDED_WITHOUT_IT)
+
+
+def _is_upkeep(record: RunRecord) -> bool:
+    return UPKEEP_TAG in record.dagster_run.tags
+
+
+def _close_dead_upkeep(
+    stage_context: StageContext,
+    instance: dg.DagsterInstance,
+    records: Sequence[RunRecord],
+    now: datetime,
+) -> None:
+    """Closes runs of upkeep whose process died, or never began.
+
+    The next one of its schedule does the work. Left open, it would be "in progress" for ever.
+    """
+    if not records:
+        return
+    beats = {each.name: each for each in all_upkeep(stage_context.store)}
+    for record in records:
+        view = _view(record)
+        beat = beats.get(view.run_id)
+        seen_at = max(beat.beat_at, view.created_at) if beat else view.created_at
+        if now - seen_at > UPKEEP_GRACE or (beat and died_here(beat)):
+            _close_upkeep(instance, view)
+
+
+def _close_upkeep(instance: dg.DagsterInstance, view: RunView) -> None:
+    run = instance.get_run_by_id(view.run_id)
+    if run is None or _STATES[run.status] != view.state:
+        return
+    if view.state is RunState.CANCELLING:
+        instance.report_run_canceled(run, "Cancelled; its process was lost.")
+    else:
+        instance.report_run_failed(run, "The process that executed this run was lost.")
+        metrics.RUNS_LOST.labels("process_lost").inc()
 
 
 def _verdict(

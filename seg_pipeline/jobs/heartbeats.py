@@ -104,6 +104,22 @@ def live_fetchers(
     return _live(all_fetchers(store), now, stale_seconds)
 
 
+def write_upkeep_heartbeat(store: Store, run_id: str) -> None:
+    """Says that this process executes the run of upkeep, and lives."""
+    heartbeat = Heartbeat(run_id, os.getpid(), socket.gethostname(), datetime.now(UTC))
+    store.put(keys.upkeep(run_id), write(heartbeat))
+
+
+def remove_upkeep_heartbeat(store: Store, run_id: str) -> None:
+    """Ends the heartbeat of a run of upkeep."""
+    store.delete(keys.upkeep(run_id))
+
+
+def all_upkeep(store: Store) -> list[Heartbeat]:
+    """Every run of upkeep with a heartbeat, dead ones too; `name` is the run's id."""
+    return _all(store, Heartbeat, keys.UPKEEP)
+
+
 def _all(store: Store, kind: type[HeartbeatT], prefix: str) -> list[HeartbeatT]:
     heartbeats = (load(store, kind, info.key) for info in store.list(prefix))
     return [heartbeat for heartbeat in heartbeats if heartbeat]

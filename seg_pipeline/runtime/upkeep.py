@@ -10,12 +10,16 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 from dagster import DagsterInstance
 
+from seg_pipeline.errors import StoreError
+from seg_pipeline.jobs.heartbeats import remove_upkeep_heartbeat, write_upkeep_heartbeat
 from seg_pipeline.runtime.execution import execute, first_line, interrupt_if_cancelled
 from seg_pipeline.runtime.literal_paths import take_paths_literally
 from seg_pipeline.settings import get_settings
+from seg_pipeline.store import open_store
 from seg_pipeline.telemetry.logs import about
 
 UPKEEP_TAG = "seg_pipeline/upkeep"
@@ -53,13 +57,23 @@ def main() -> None:
 
 
 def _watch(instance: DagsterInstance, run_id: str, ended: threading.Event) -> None:
-    while not ended.wait(get_settings().heartbeat_seconds):
+    """Writes heartbeats and looks for a cancel until the run has ended."""
+    store = open_store(get_settings())
+    while True:
+        try:
+            write_upkeep_heartbeat(store, run_id)
+        except StoreError as error:
+            logger.warning("no heartbeat written: %s", error)
         try:
             interrupt_if_cancelled(instance, run_id)
         except Exception as error:  # the database is away; the next look may tell
             logger.warning(
                 "whether run %s is cancelled is not known yet: %s", run_id, first_line(error)
             )
+        if ended.wait(get_settings().heartbeat_seconds):
+            break
+    with suppress(StoreError):
+        remove_upkeep_heartbeat(store, run_id)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ DONE = "done/"
 EXPIRY = "expiry/"
 WORKERS = "workers/"
 FETCHERS = "fetchers/"
+UPKEEP = "upkeep/"
 PARKED = "parked/"
 OUTBOX = "outbox/"
 WEBHOOKS = "webhooks/"
@@ -50,6 +51,7 @@ FORMAT = "format.json"
 
 PREFIXES = (
     *(ASSETS, FETCHING, INBOX, INFLIGHT, DONE, EXPIRY, WORKERS, FETCHERS, PARKED, OUTBOX),
+    UPKEEP,
     *(CANCELS, RETRIES, IDEMPOTENCY, METRICS, METRICS_PAST, "state/", CHECKS, RUN_LOGS),
     *(BATCHES, BATCH_WORK, WEBHOOKS, PROGRESS, REUSE),
 )
@@ -318,6 +320,11 @@ def worker(name: str) -> str:
 def fetcher(name: str) -> str:
     """A fetcher's last heartbeat."""
     return f"{FETCHERS}{name}"
+
+
+def upkeep(run_id: str) -> str:
+    """The last heartbeat of the process that executes a run of upkeep."""
+    return f"{UPKEEP}{run_id}"
 
 
 def parked(name: str) -> str:

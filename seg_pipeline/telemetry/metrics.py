@@ -64,7 +64,8 @@ MODEL_LOAD_SECONDS = Histogram(
 )
 RUNS_LOST = Counter(
     "seg_runs_lost",
-    "Runs that recovery closed, by cause: worker_lost (it died, or made no progress) or not_taken.",
+    "Runs that recovery closed, by cause: worker_lost (it died, or made no progress), not_taken, or"
+    " process_lost (of upkeep).",
     ("cause",),
     registry=REGISTRY,
 )
@@ -113,7 +114,7 @@ for _counter, _values in {
     FETCHES: ("fetched",),
     ALERTS_SENT: ("sent", "failed"),
     OWN_FAILURES: codes_of(Fault.OURS),
-    RUNS_LOST: ("worker_lost", "not_taken"),
+    RUNS_LOST: ("worker_lost", "not_taken", "process_lost"),
 }.items():
     for _value in _values:
         _counter.labels(_value)

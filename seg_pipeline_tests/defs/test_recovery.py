@@ -1,5 +1,8 @@
 """Recovery: what a run that ended or was lost means for each of its jobs."""
 
+import socket
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,8 +12,10 @@ import pytest
 from seg_pipeline.defs.recovery import recover
 from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.evidence import Evidence, write_evidence
-from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, write_heartbeat
+from seg_pipeline.jobs.heartbeats import Heartbeat, WorkerHeartbeat, write_heartbeat
 from seg_pipeline.pipeline.stages import StageContext
+from seg_pipeline.runtime.upkeep import UPKEEP_TAG
+from seg_pipeline.store import keys
 from seg_pipeline.store.serialization import write
 from seg_pipeline.telemetry import metrics
 from seg_pipeline_tests.builders import NOON, accept_upload, error_of, make_result
@@ -70,6 +75,64 @@ def test_a_run_that_was_lost_is_counted(
     closed = instance.get_run_by_id(run.run_id)
     assert closed is not None
     assert closed.status is dg.DagsterRunStatus.FAILURE
+
+
+UPKEEP = {
+    "its process never began": (None, timedelta(minutes=2), "FAILURE"),
+    "its process may begin yet": (None, timedelta(seconds=20), "STARTING"),
+    "its process fell silent": (timedelta(minutes=3), timedelta(minutes=5), "FAILURE"),
+    "its process lives": (timedelta(seconds=3), timedelta(minutes=30), "STARTING"),
+}
+
+
+@pytest.mark.parametrize("name", UPKEEP)
+def test_a_run_of_upkeep_is_closed_when_its_process_is_gone(
+    tmp_path: Path, instance: dg.DagsterInstance, name: str
+) -> None:
+    """No worker's heartbeat names it. Left open, it would be in progress for ever."""
+    silent_for, age, status = UPKEEP[name]
+    stage_context = make_quick_context(tmp_path)
+    run = make_upkeep_run(instance, dg.DagsterRunStatus.STARTING)
+    now = datetime.now(UTC) + age
+    if silent_for is not None:
+        beat = Heartbeat(run.run_id, 1, "elsewhere", now - silent_for)
+        stage_context.store.put(keys.upkeep(run.run_id), write(beat))
+    before = _lost("process_lost")
+    recover(stage_context, instance, now)
+    assert _status(instance, run) == status
+    assert _lost("process_lost") == before + (status == "FAILURE")
+
+
+def test_a_run_of_upkeep_whose_process_died_on_this_host_is_closed_at_once(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """One that was to be cancelled ends as cancelled."""
+    stage_context = make_quick_context(tmp_path)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    ends = {dg.DagsterRunStatus.STARTED: "FAILURE", dg.DagsterRunStatus.CANCELING: "CANCELED"}
+    runs = [make_upkeep_run(instance, status) for status in ends]
+    for run in runs:
+        beat = Heartbeat(run.run_id, dead.pid, socket.gethostname(), datetime.now(UTC))
+        stage_context.store.put(keys.upkeep(run.run_id), write(beat))
+    recover(stage_context, instance, datetime.now(UTC))
+    assert [_status(instance, run) for run in runs] == [*ends.values()]
+
+
+def make_upkeep_run(instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> dg.DagsterRun:
+    """A run of a job whose runs get a process of their own."""
+
+    @dg.job(name="prune", tags={UPKEEP_TAG: "process"})
+    def job() -> None:
+        pass
+
+    return instance.create_run_for_job(job, status=status, tags={UPKEEP_TAG: "process"})
+
+
+def _status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    again = instance.get_run_by_id(run.run_id)
+    assert again is not None
+    return again.status.value
 
 
 def _lost(cause: str) -> float:

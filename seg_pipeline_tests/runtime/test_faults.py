@@ -15,9 +15,9 @@ import psutil
 import pytest
 from PIL import Image
 
-from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, all_workers
+from seg_pipeline.jobs.heartbeats import WorkerHeartbeat, all_upkeep, all_workers
 from seg_pipeline.local.sample import BUNDLED
-from seg_pipeline.store import open_store
+from seg_pipeline.store import keys, open_store
 from seg_pipeline_tests.builders import saved
 from seg_pipeline_tests.conftest import make_settings
 from seg_pipeline_tests.running_stack import Stack
@@ -260,23 +260,37 @@ def test_a_bad_picture_does_not_stop_the_others_of_its_batch(
     assert wait_for_end(stack, failed["runId"]) == "FAILURE"
 
 
-def test_an_operator_can_try_a_prune_without_removing_anything(stack: Stack, finished: str) -> None:
-    selector = {
-        "repositoryName": "__repository__",
-        "repositoryLocationName": "seg_pipeline.definitions",
-    }
+def launch_prune(stack: Stack) -> str:
+    """A prune that removes nothing, as the UI's launchpad asks for it; the run's id."""
     query = """mutation($parameters: ExecutionParams!) {
         launchPipelineExecution(executionParams: $parameters) {
         __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
-    config = json.dumps({"ops": {"pruned": {"config": {"dry_run": True}}}})
     parameters = {
         "mode": "default",
-        "selector": {**selector, "jobName": "prune"},
-        "runConfigData": config,
+        "selector": {
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "seg_pipeline.definitions",
+            "jobName": "prune",
+        },
+        "runConfigData": json.dumps({"ops": {"pruned": {"config": {"dry_run": True}}}}),
     }
     launched = stack.graphql(query, parameters=parameters)["launchPipelineExecution"]
-    assert wait_for_end(stack, launched["run"]["runId"]) == "SUCCESS"
+    return str(launched["run"]["runId"])
+
+
+def test_an_operator_can_try_a_prune_without_removing_anything(stack: Stack, finished: str) -> None:
+    assert wait_for_end(stack, launch_prune(stack)) == "SUCCESS"
     assert job(stack, finished)["status"] == "completed"
+
+
+def test_a_prune_whose_process_is_killed_does_not_stay_in_progress(stack: Stack) -> None:
+    """No worker has it, so that no worker's heartbeat tells."""
+    run_id = launch_prune(stack)
+    store = open_store(make_settings(stack.folder))
+    stack.wait_for(lambda: store.head(keys.upkeep(run_id)) is not None, "its first heartbeat")
+    (heartbeat,) = all_upkeep(store)
+    os.kill(heartbeat.pid, signal.SIGKILL)
+    assert wait_for_end(stack, run_id) == "FAILURE"
 
 
 def test_a_worker_that_is_told_to_stop_finishes_its_run_first(
