@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from dagster import DagsterRunStatus, RunRecord, RunsFilter
 
-from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.run_config import RUN_KEY_TAG
 from seg_pipeline.defs.run_tags import lane_of_run
 from seg_pipeline.domain import Lane
@@ -123,12 +122,11 @@ def _claims_of_runs(stage_context: StageContext) -> list[Claim]:
 
 
 def _is_unclaimed(record: RunRecord, run_keys: Collection[str]) -> bool:
-    """Whether no job in flight requested this run over pictures.
+    """Whether no job in flight requested this run, which a worker executes.
 
     Its jobs have ended, or an operator launched it.
     """
-    run = record.dagster_run
-    return run.job_name == segment_images.name and run.tags.get(RUN_KEY_TAG) not in run_keys
+    return not _is_upkeep(record) and record.dagster_run.tags.get(RUN_KEY_TAG) not in run_keys
 
 
 def _close_dead_runs(

@@ -53,6 +53,20 @@ def test_a_job_that_ended_its_worker_gets_its_next_attempt(
     assert (again.attempt, again.losses) == (2, 0)
 
 
+def test_a_lost_run_of_any_job_of_a_worker_is_closed(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """Dagster's page materialises by jobs of its own, too."""
+
+    @dg.job(name="__ASSET_JOB")
+    def job() -> None:
+        pass
+
+    run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    recover(make_quick_context(tmp_path), instance, datetime.now(UTC))
+    assert _status(instance, run) == "FAILURE"
+
+
 @pytest.mark.parametrize(
     ("status", "cause"),
     [
