@@ -9,13 +9,14 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from dagster import DagsterRunStatus, RunRecord, RunsFilter
 
+from seg_pipeline.defs.jobs import segment_images
 from seg_pipeline.defs.run_config import RUN_KEY_TAG
 from seg_pipeline.defs.run_tags import lane_of_run
 from seg_pipeline.domain import Lane
 from seg_pipeline.errors import JobCancelled, SegPipelineError, WorkerLost
 from seg_pipeline.jobs.claims import Claim
 from seg_pipeline.jobs.evidence import read_evidence
-from seg_pipeline.jobs.heartbeats import all_upkeep, died_here, live_workers
+from seg_pipeline.jobs.heartbeats import Heartbeat, all_upkeep, died_here, live_workers
 from seg_pipeline.jobs.recovery import (
     RecoveryVerdict,
     RunState,
@@ -34,6 +35,9 @@ logger = logging.getLogger(__name__)
 RETRIES_PER_TICK = 64
 UPKEEP_GRACE = timedelta(minutes=1)
 """How long a process of upkeep may take to start, and be silent."""
+
+UPKEEP_LONGEST = timedelta(hours=1)
+"""A run that has begun may never have had a heartbeat: `dagster job execute` makes none."""
 
 BEGUN_RUNS = 8
 """So many of the last runs that began are looked at for one that overtook another."""
@@ -122,11 +126,12 @@ def _claims_of_runs(stage_context: StageContext) -> list[Claim]:
 
 
 def _is_unclaimed(record: RunRecord, run_keys: Collection[str]) -> bool:
-    """Whether no job in flight requested this run, which a worker executes.
+    """Whether no job in flight requested this run over pictures.
 
     Its jobs have ended, or an operator launched it.
     """
-    return not _is_upkeep(record) and record.dagster_run.tags.get(RUN_KEY_TAG) not in run_keys
+    run = record.dagster_run
+    return run.job_name == segment_images.name and run.tags.get(RUN_KEY_TAG) not in run_keys
 
 
 def _close_dead_runs(
@@ -160,12 +165,16 @@ def _close_dead_upkeep(
     if not records:
         return
     beats = {each.name: each for each in all_upkeep(stage_context.store)}
-    for record in records:
-        view = _view(record)
-        beat = beats.get(view.run_id)
-        seen_at = max(beat.beat_at, view.created_at) if beat else view.created_at
-        if now - seen_at > UPKEEP_GRACE or (beat and died_here(beat)):
+    for view in map(_view, records):
+        if _is_dead(view, beats.get(view.run_id), now):
             _close_upkeep(instance, view)
+
+
+def _is_dead(run: RunView, beat: Heartbeat | None, now: datetime) -> bool:
+    if beat:
+        return died_here(beat) or now - max(beat.beat_at, run.created_at) > UPKEEP_GRACE
+    has_begun = run.state is RunState.STARTED
+    return now - run.created_at > (UPKEEP_LONGEST if has_begun else UPKEEP_GRACE)
 
 
 def _close_upkeep(instance: dg.DagsterInstance, view: RunView) -> None:

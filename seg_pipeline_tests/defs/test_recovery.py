@@ -53,20 +53,6 @@ def test_a_job_that_ended_its_worker_gets_its_next_attempt(
     assert (again.attempt, again.losses) == (2, 0)
 
 
-def test_a_lost_run_of_any_job_of_a_worker_is_closed(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
-    """Dagster's page materialises by jobs of its own, too."""
-
-    @dg.job(name="__ASSET_JOB")
-    def job() -> None:
-        pass
-
-    run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
-    recover(make_quick_context(tmp_path), instance, datetime.now(UTC))
-    assert _status(instance, run) == "FAILURE"
-
-
 @pytest.mark.parametrize(
     ("status", "cause"),
     [
@@ -92,10 +78,12 @@ def test_a_run_that_was_lost_is_counted(
 
 
 UPKEEP = {
-    "its process never began": (None, timedelta(minutes=2), "FAILURE"),
-    "its process may begin yet": (None, timedelta(seconds=20), "STARTING"),
-    "its process fell silent": (timedelta(minutes=3), timedelta(minutes=5), "FAILURE"),
-    "its process lives": (timedelta(seconds=3), timedelta(minutes=30), "STARTING"),
+    "its process never began": ("STARTING", None, timedelta(minutes=2), "FAILURE"),
+    "its process may begin yet": ("STARTING", None, timedelta(seconds=20), "STARTING"),
+    "its process fell silent": ("STARTED", timedelta(minutes=3), timedelta(minutes=5), "FAILURE"),
+    "its process lives": ("STARTED", timedelta(seconds=3), timedelta(minutes=90), "STARTED"),
+    "a terminal executes it": ("STARTED", None, timedelta(minutes=30), "STARTED"),
+    "nobody executes it any more": ("STARTED", None, timedelta(minutes=90), "FAILURE"),
 }
 
 
@@ -104,9 +92,9 @@ def test_a_run_of_upkeep_is_closed_when_its_process_is_gone(
     tmp_path: Path, instance: dg.DagsterInstance, name: str
 ) -> None:
     """No worker's heartbeat names it. Left open, it would be in progress for ever."""
-    silent_for, age, status = UPKEEP[name]
+    before_that, silent_for, age, status = UPKEEP[name]
     stage_context = make_quick_context(tmp_path)
-    run = make_upkeep_run(instance, dg.DagsterRunStatus.STARTING)
+    run = make_upkeep_run(instance, dg.DagsterRunStatus(before_that))
     now = datetime.now(UTC) + age
     if silent_for is not None:
         beat = Heartbeat(run.run_id, 1, "elsewhere", now - silent_for)
