@@ -125,6 +125,23 @@ class Stack:
         data: dict[str, Any] = answer["data"]
         return data
 
+    def launch(self, job: str, config: Mapping[str, Any], **more: Any) -> str:
+        """What Dagster's launchpad sends for one of the jobs; the run's id."""
+        query = """mutation($parameters: ExecutionParams!) {
+            launchPipelineExecution(executionParams: $parameters) {
+            __typename ... on LaunchRunSuccess { run { runId } }
+            ... on PythonError { message } } }"""
+        selector = {
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "seg_pipeline.definitions",
+            "jobName": job,
+        }
+        parameters = {"mode": "default", "selector": {**selector, **more.pop("selector", {})},
+                      "runConfigData": json.dumps(config), **more}  # fmt: skip
+        launched = self.graphql(query, parameters=parameters)["launchPipelineExecution"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        return str(launched["run"]["runId"])
+
     def run_log(self, uuid: str) -> str:
         """What Dagster's UI shows of what the job's last run logged; empty if it shows nothing
         yet."""

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,7 @@ from seg_pipeline_tests.chaos.gates import Gate, Mode
 from seg_pipeline_tests.running_stack import Stack
 
 BALLAST_PIECE = 1 << 20
+PRUNE_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,37 @@ def emptied_redis(stack: Stack) -> Outage:
         shutil.rmtree(stack.data_dir / "redis" / "appendonlydir", ignore_errors=True)
 
     return Outage("redis back empty", begin, lambda: None)
+
+
+def killed_prune(stack: Stack) -> Outage:
+    """A prune begins, and its process is killed as soon as it is there."""
+
+    def begin() -> None:
+        until = time.monotonic() + PRUNE_SECONDS
+        run_id = _launched_prune(stack, until)
+        while run_id and time.monotonic() < until and not _kill_process_of(run_id):
+            time.sleep(0.1)
+
+    return Outage("prune killed", begin, lambda: None)
+
+
+def _launched_prune(stack: Stack, until: float) -> str | None:
+    """The run's id; None if Dagster's page, or what it asks, is away all the time."""
+    while time.monotonic() < until:
+        try:
+            return stack.launch("prune", {"ops": {"pruned": {"config": {"dry_run": True}}}})
+        except (OSError, HTTPException, LookupError, TypeError, AssertionError):
+            time.sleep(0.5)
+    return None
+
+
+def _kill_process_of(run_id: str) -> bool:
+    for process in psutil.process_iter(["cmdline"]):
+        if run_id in (process.info["cmdline"] or ()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+            return True
+    return False
 
 
 def full_disk(folder: Path) -> Outage:

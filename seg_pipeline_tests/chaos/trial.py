@@ -28,6 +28,7 @@ from seg_pipeline_tests.chaos.faults import (
     frozen,
     full_disk,
     gate_outage,
+    killed_prune,
     plan,
     small_disk,
 )
@@ -101,7 +102,7 @@ def _outages_outside(world: Outside, on_servers: bool) -> list[Outage]:
 
 
 def _outages_inside(stack: Stack, on_servers: bool, has_disk: bool) -> list[Outage]:
-    found = [full_disk(stack.folder)] if has_disk else []
+    found = [killed_prune(stack), *([full_disk(stack.folder)] if has_disk else [])]
     servers = [frozen(stack, "redis"), frozen(stack, "postgres"), emptied_redis(stack)]
     return found + (servers if on_servers else [])
 

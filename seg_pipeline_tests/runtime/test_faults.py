@@ -1,7 +1,6 @@
 """Kill anything, cancel anything, run anything again: on the whole service, through its own
 doors."""
 
-import json
 import os
 import signal
 import time
@@ -194,21 +193,9 @@ def files(stack: Stack, uuid: str) -> dict[str, bytes]:
 
 def launch(stack: Stack, uuid: str, *assets: str) -> str:
     """What the UI's Materialize button sends; the run's id."""
-    selector = {
-        "repositoryName": "__repository__",
-        "repositoryLocationName": "seg_pipeline.definitions",
-        "jobName": "segment_images",
-        "assetSelection": [{"path": [name]} for name in assets],
-    }
-    query = """mutation($parameters: ExecutionParams!) {
-        launchPipelineExecution(executionParams: $parameters) {
-        __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
-    parameters = {
-        "mode": "default", "selector": selector, "runConfigData": "{}",
-        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": uuid}]},
-    }  # fmt: skip
-    launched = stack.graphql(query, parameters=parameters)["launchPipelineExecution"]
-    return str(launched["run"]["runId"])
+    chosen = {"assetSelection": [{"path": [name]} for name in assets]}
+    tags = {"tags": [{"key": "dagster/partition", "value": uuid}]}
+    return stack.launch("segment_images", {}, selector=chosen, executionMetadata=tags)
 
 
 @pytest.mark.parametrize(
@@ -261,21 +248,8 @@ def test_a_bad_picture_does_not_stop_the_others_of_its_batch(
 
 
 def launch_prune(stack: Stack) -> str:
-    """A prune that removes nothing, as the UI's launchpad asks for it; the run's id."""
-    query = """mutation($parameters: ExecutionParams!) {
-        launchPipelineExecution(executionParams: $parameters) {
-        __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
-    parameters = {
-        "mode": "default",
-        "selector": {
-            "repositoryName": "__repository__",
-            "repositoryLocationName": "seg_pipeline.definitions",
-            "jobName": "prune",
-        },
-        "runConfigData": json.dumps({"ops": {"pruned": {"config": {"dry_run": True}}}}),
-    }
-    launched = stack.graphql(query, parameters=parameters)["launchPipelineExecution"]
-    return str(launched["run"]["runId"])
+    """A prune that removes nothing; the run's id."""
+    return stack.launch("prune", {"ops": {"pruned": {"config": {"dry_run": True}}}})
 
 
 def test_an_operator_can_try_a_prune_without_removing_anything(stack: Stack, finished: str) -> None:
