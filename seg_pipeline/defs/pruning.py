@@ -420,15 +420,15 @@ def _broker_messages(settings: Settings, now: datetime) -> Iterator[Removal]:
 
 def _heartbeats(stage_context: StageContext, now: datetime) -> Iterator[Removal]:
     """Heartbeats of processes that have been silent for a day."""
-    for heartbeat in all_workers(stage_context.store):
-        if now - heartbeat.beat_at > timedelta(days=1):
-            yield partial(remove_heartbeat, stage_context.store, heartbeat.name)
-    for fetcher in all_fetchers(stage_context.store):
-        if now - fetcher.beat_at > timedelta(days=1):
-            yield partial(remove_fetcher_heartbeat, stage_context.store, fetcher.name)
-    for upkeep in all_upkeep(stage_context.store):
-        if now - upkeep.beat_at > timedelta(days=1):
-            yield partial(remove_upkeep_heartbeat, stage_context.store, upkeep.name)
+    store = stage_context.store
+    for heartbeats, remove in (
+        (all_workers(store), remove_heartbeat),
+        (all_fetchers(store), remove_fetcher_heartbeat),
+        (all_upkeep(store), remove_upkeep_heartbeat),
+    ):
+        for heartbeat in heartbeats:
+            if now - heartbeat.beat_at > timedelta(days=1):
+                yield partial(remove, store, heartbeat.name)
 
 
 def _metric_folds(stage_context: StageContext, now: datetime) -> Iterator[Removal]:

@@ -60,11 +60,9 @@ _IN_PROGRESS = [
 ]
 _ASKED_AGAIN = "its jobs are asked for again."
 _ENDED_WITHOUT_IT = "its jobs have ended without it."
-_LOST = {
-    True: ("worker_lost", "The worker that executed this run was lost"),
-    False: ("not_taken", "No worker took this run, though one was free"),
-}
-"""Why a run is closed, by whether it had begun: the metric's cause, and a sentence."""
+_WORKER_LOST = "worker_lost", "The worker that executed this run was lost"
+_NOT_TAKEN = "not_taken", "No worker took this run, though one was free"
+"""Why a run is closed: the metric's cause, and a sentence."""
 
 
 @dataclass
@@ -145,7 +143,7 @@ def _close_dead_runs(
         view = _view(record)
         verdict = judge_in_progress(view, around)
         if verdict is not RecoveryVerdict.WAIT:
-            _close(instance, view, verdict, _ENDED_WITHOUT_IT)
+            _close(instance, view, _ENDED_WITHOUT_IT)
 
 
 def _is_upkeep(record: RunRecord) -> bool:
@@ -167,7 +165,8 @@ def _close_dead_upkeep(
     beats = {each.name: each for each in all_upkeep(stage_context.store)}
     for view in map(_view, records):
         if _is_dead(view, beats.get(view.run_id), now):
-            _close_upkeep(instance, view)
+            sentence = "The process that executed this run was lost."
+            _end(instance, view, "process", "process_lost", sentence)
 
 
 def _is_dead(run: RunView, beat: Heartbeat | None, now: datetime) -> bool:
@@ -175,17 +174,6 @@ def _is_dead(run: RunView, beat: Heartbeat | None, now: datetime) -> bool:
         return died_here(beat) or now - max(beat.beat_at, run.created_at) > UPKEEP_GRACE
     has_begun = run.state is RunState.STARTED
     return now - run.created_at > (UPKEEP_LONGEST if has_begun else UPKEEP_GRACE)
-
-
-def _close_upkeep(instance: dg.DagsterInstance, view: RunView) -> None:
-    run = instance.get_run_by_id(view.run_id)
-    if run is None or _STATES[run.status] != view.state:
-        return
-    if view.state is RunState.CANCELLING:
-        instance.report_run_canceled(run, "Cancelled; its process was lost.")
-    else:
-        instance.report_run_failed(run, "The process that executed this run was lost.")
-        metrics.RUNS_LOST.labels("process_lost").inc()
 
 
 def _verdict(
@@ -205,7 +193,7 @@ def _verdict(
     verdict = judge(group[0], run, around, evidence)
     if run is None or verdict not in (RecoveryVerdict.CLOSE, RecoveryVerdict.CLOSE_AND_CANCEL):
         return verdict
-    if not _close(instance, run, verdict):
+    if not _close(instance, run, _ASKED_AGAIN):
         return RecoveryVerdict.WAIT
     if verdict is RecoveryVerdict.CLOSE_AND_CANCEL:
         return RecoveryVerdict.CANCEL
@@ -261,22 +249,27 @@ def _fail(
     report.failed += 1
 
 
-def _close(
-    instance: dg.DagsterInstance,
-    view: RunView,
-    verdict: RecoveryVerdict,
-    and_its_jobs: str = _ASKED_AGAIN,
+def _close(instance: dg.DagsterInstance, view: RunView, and_its_jobs: str) -> bool:
+    """Ends a dead run of a worker. Returns whether it did."""
+    cause, sentence = _WORKER_LOST if view.state is RunState.STARTED else _NOT_TAKEN
+    return _end(instance, view, "worker", cause, f"{sentence}; {and_its_jobs}")
+
+
+def _end(
+    instance: dg.DagsterInstance, view: RunView, executor: str, cause: str, sentence: str
 ) -> bool:
-    """Ends a dead run unless it changed since it was read. Returns whether it did."""
+    """Ends a run whose `executor` was lost, unless it changed since it was read.
+
+    A run that was being cancelled is cancelled, the others fail and are counted.
+    """
     run = instance.get_run_by_id(view.run_id)
     if run is None or _STATES[run.status] != view.state:
         return False
-    if verdict is RecoveryVerdict.CLOSE_AND_CANCEL:
-        instance.report_run_canceled(run, "Cancelled; its worker was lost.")
-        return True
-    cause, sentence = _LOST[view.state is RunState.STARTED]
-    instance.report_run_failed(run, f"{sentence}; {and_its_jobs}")
-    metrics.RUNS_LOST.labels(cause).inc()
+    if view.state is RunState.CANCELLING:
+        instance.report_run_canceled(run, f"Cancelled; its {executor} was lost.")
+    else:
+        instance.report_run_failed(run, sentence)
+        metrics.RUNS_LOST.labels(cause).inc()
     return True
 
 

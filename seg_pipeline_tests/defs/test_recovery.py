@@ -72,9 +72,7 @@ def test_a_run_that_was_lost_is_counted(
     before = _lost(cause)
     recover(stage_context, instance, later)
     assert _lost(cause) == before + 1
-    closed = instance.get_run_by_id(run.run_id)
-    assert closed is not None
-    assert closed.status is dg.DagsterRunStatus.FAILURE
+    assert _status(instance, run) == "FAILURE"
 
 
 UPKEEP = {
@@ -124,7 +122,7 @@ def test_a_run_of_upkeep_whose_process_died_on_this_host_is_closed_at_once(
 def make_upkeep_run(instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> dg.DagsterRun:
     """A run of a job whose runs get a process of their own."""
 
-    @dg.job(name="prune", tags={UPKEEP_TAG: "process"})
+    @dg.job(name="prune")
     def job() -> None:
         pass
 
