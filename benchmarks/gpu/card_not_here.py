@@ -63,14 +63,13 @@ def _attention(
 ) -> Tensor:
     """The kernel that torch chooses on such a card; without one it would choose none."""
     assert dropout_p == 0
-    attended: Tensor
     if query.dtype == torch.bfloat16 or torch.is_autocast_enabled("cuda"):
         half = (each.to(torch.bfloat16) for each in (query, key, value))
         flash = torch.ops.aten._scaled_dot_product_flash_attention
-        attended = flash(*half, 0.0, False, False, scale=scale)[0]
-        return attended
-    efficient = torch.ops.aten._scaled_dot_product_efficient_attention
-    attended = efficient(query, key, value, None, False, 0.0, False, scale=scale)[0]
+        attended: Tensor = flash(*half, 0.0, False, False, scale=scale)[0]
+    else:
+        efficient = torch.ops.aten._scaled_dot_product_efficient_attention
+        attended = efficient(query, key, value, None, False, 0.0, False, scale=scale)[0]
     return attended
 
 
