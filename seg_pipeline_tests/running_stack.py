@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -125,22 +125,38 @@ class Stack:
         data: dict[str, Any] = answer["data"]
         return data
 
-    def launch(self, job: str, config: Mapping[str, Any], **more: Any) -> str:
+    def launch(
+        self,
+        job: str,
+        config: Mapping[str, Any] | None = None,
+        assets: Sequence[str] = (),
+        partition: str | None = None,
+    ) -> str:
         """What Dagster's launchpad sends for one of the jobs; the run's id."""
         query = """mutation($parameters: ExecutionParams!) {
             launchPipelineExecution(executionParams: $parameters) {
             __typename ... on LaunchRunSuccess { run { runId } }
             ... on PythonError { message } } }"""
-        selector = {
-            "repositoryName": "__repository__",
-            "repositoryLocationName": "seg_pipeline.definitions",
-            "jobName": job,
+        parameters = {
+            "mode": "default",
+            "selector": {
+                "repositoryName": "__repository__",
+                "repositoryLocationName": "seg_pipeline.definitions",
+                "jobName": job,
+                "assetSelection": [{"path": [name]} for name in assets] or None,
+            },
+            "runConfigData": json.dumps(config or {}),
+            "executionMetadata": {
+                "tags": [{"key": "dagster/partition", "value": partition}] if partition else []
+            },
         }
-        parameters = {"mode": "default", "selector": {**selector, **more.pop("selector", {})},
-                      "runConfigData": json.dumps(config), **more}  # fmt: skip
         launched = self.graphql(query, parameters=parameters)["launchPipelineExecution"]
         assert launched["__typename"] == "LaunchRunSuccess", launched
         return str(launched["run"]["runId"])
+
+    def launch_prune(self) -> str:
+        """A prune that removes nothing; the run's id."""
+        return self.launch("prune", {"ops": {"pruned": {"config": {"dry_run": True}}}})
 
     def run_log(self, uuid: str) -> str:
         """What Dagster's UI shows of what the job's last run logged; empty if it shows nothing

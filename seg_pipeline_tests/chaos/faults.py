@@ -174,7 +174,7 @@ def _launched_prune(stack: Stack, until: float) -> str | None:
     """The run's id; None if Dagster's page, or what it asks, is away all the time."""
     while time.monotonic() < until:
         try:
-            return stack.launch("prune", {"ops": {"pruned": {"config": {"dry_run": True}}}})
+            return stack.launch_prune()
         except (OSError, HTTPException, LookupError, TypeError, AssertionError):
             time.sleep(0.5)
     return None

@@ -28,6 +28,8 @@ from seg_pipeline_tests.serving import serving
 
 pytestmark = pytest.mark.process
 
+CLI = (sys.executable, "-m", "seg_pipeline.cli")
+
 
 @pytest.fixture
 def url(tmp_path: Path, store: Store) -> Iterator[str]:
@@ -49,7 +51,7 @@ def command(
 ) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end, without a display; `given` is what comes by a pipe."""
     return subprocess.run(
-        [sys.executable, "-m", "seg_pipeline.cli", *arguments], cwd=folder, timeout=120,
+        [*CLI, *arguments], cwd=folder, timeout=120,
         env=inherited() | environment, capture_output=True, text=True, check=False,
         input=given,
     )  # fmt: skip
@@ -63,9 +65,8 @@ def inherited() -> dict[str, str]:
 @contextmanager
 def lines_of(folder: Path, *arguments: str) -> Iterator[Iterator[str]]:
     """The lines of the command as it prints them."""
-    command = [sys.executable, "-m", "seg_pipeline.cli", *arguments]
     with subprocess.Popen(
-        command, cwd=folder, env=inherited(), stdout=subprocess.PIPE, text=True
+        [*CLI, *arguments], cwd=folder, env=inherited(), stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         try:

@@ -191,13 +191,6 @@ def files(stack: Stack, uuid: str) -> dict[str, bytes]:
     }
 
 
-def launch(stack: Stack, uuid: str, *assets: str) -> str:
-    """What the UI's Materialize button sends; the run's id."""
-    chosen = {"assetSelection": [{"path": [name]} for name in assets]}
-    tags = {"tags": [{"key": "dagster/partition", "value": uuid}]}
-    return stack.launch("segment_images", {}, selector=chosen, executionMetadata=tags)
-
-
 @pytest.mark.parametrize(
     "assets", [("source_image", "segments", "cutouts", "result"), ("segments",), ("cutouts",)]
 )
@@ -205,7 +198,7 @@ def test_an_operator_materialises_a_partition_again_and_gets_the_same_files(
     stack: Stack, finished: str, assets: tuple[str, ...]
 ) -> None:
     before = files(stack, finished)
-    assert wait_for_end(stack, launch(stack, finished, *assets)) == "SUCCESS"
+    assert wait_for_end(stack, stack.launch("segment_images", None, assets, finished)) == "SUCCESS"
     assert files(stack, finished) == before
 
 
@@ -247,19 +240,14 @@ def test_a_bad_picture_does_not_stop_the_others_of_its_batch(
     assert wait_for_end(stack, failed["runId"]) == "FAILURE"
 
 
-def launch_prune(stack: Stack) -> str:
-    """A prune that removes nothing; the run's id."""
-    return stack.launch("prune", {"ops": {"pruned": {"config": {"dry_run": True}}}})
-
-
 def test_an_operator_can_try_a_prune_without_removing_anything(stack: Stack, finished: str) -> None:
-    assert wait_for_end(stack, launch_prune(stack)) == "SUCCESS"
+    assert wait_for_end(stack, stack.launch_prune()) == "SUCCESS"
     assert job(stack, finished)["status"] == "completed"
 
 
 def test_a_prune_whose_process_is_killed_does_not_stay_in_progress(stack: Stack) -> None:
     """No worker has it, so that no worker's heartbeat tells."""
-    run_id = launch_prune(stack)
+    run_id = stack.launch_prune()
     store = open_store(make_settings(stack.folder))
     stack.wait_for(lambda: store.head(keys.upkeep(run_id)) is not None, "its first heartbeat")
     (heartbeat,) = all_upkeep(store)
