@@ -49,6 +49,9 @@ NOT_RUN = {
     "git pull": "goes with docker compose",
     "pip install": "asks a registry; client/test_package.py holds what the package needs",
     "from ultralytics import YOLO": "downloads weights; exports/test_yolo.py has its readers",
+    "python3 -m benchmarks.gpu.wheels": "asks a registry; test_gpu_benchmarks.py has the list",
+    "python3 -m pip install --no-index": "installs what that has made",
+    "PYTHONPATH=site python3 -m benchmarks.gpu": "measures for minutes; test_gpu_benchmarks.py",
     "seg-pipeline parity": "measures for half a minute; cli/test_parity_table.py has the table",
     # Tested as it stands elsewhere
     "PATCH {APP_SERVER_URL}": "what the service sends; adapters/test_callbacks_document.py",

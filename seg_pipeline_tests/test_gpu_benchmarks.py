@@ -15,6 +15,7 @@ from benchmarks.gpu.__main__ import REPORT, machine, no_gpu, put, section
 from benchmarks.gpu.findings import Agreement, Finding, read_findings, write_findings
 from benchmarks.gpu.parts import PARTS, Part
 from benchmarks.gpu.running import PROJECT, Outcome, outcomes
+from benchmarks.gpu.wheels import PACKAGES, pinned
 from benchmarks.tables import Row
 
 pytestmark = pytest.mark.process
@@ -183,6 +184,12 @@ def test_the_report_has_the_section() -> None:
     assert "<!-- /gpu -->" in text
 
 
+def test_the_wheels_for_a_bare_machine_are_in_the_lock() -> None:
+    pins = list(pinned())
+    assert len(pins) == len(PACKAGES)
+    assert {"sam2==1.1.0"} < set(pins)
+
+
 def test_without_a_gpu_it_says_so_in_a_sentence() -> None:
     sentence = no_gpu({"torch": "2.15", "devices": [], "complaint": "driver too old"})
     assert "torch 2.15 sees no GPU here (driver too old)" in sentence
@@ -203,9 +210,19 @@ def test_without_a_gpu_nothing_is_measured() -> None:
     assert len(answer.stderr.splitlines()) == 1
 
 
+NOT_ON_A_BARE_MACHINE = (
+    "boto3", "celery", "dagster", "fastapi", "kombu", "obstore", "pillow_jxl", "pi_heif",
+    "prometheus_client", "rich", "sqlalchemy", "starlette", "structlog", "typer", "uvicorn",
+)  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PARTS)
-def test_each_part_runs_reduced_on_the_cpu(name: str) -> None:
+def test_each_part_runs_reduced_on_the_cpu(name: str, modules: Path) -> None:
+    """All but the service's with torch and what `benchmarks.gpu.wheels` makes alone."""
+    if name != "service":
+        missing = f"import sys\nsys.modules.update(dict.fromkeys({NOT_ON_A_BARE_MACHINE}))"
+        (modules / "sitecustomize.py").write_text(missing)
     (outcome,) = outcomes({name: Part(PARTS[name].module, 280)}, "cpu", True, 290)
     assert outcome.failure is None, outcome.output
     assert outcome.disagreements == []

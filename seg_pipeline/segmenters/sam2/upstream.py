@@ -63,7 +63,7 @@ def _make_generator(model: Any) -> Any:
 
     with warnings.catch_warnings():
         # Upstream scripts its transforms, which torch deprecates.
-        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", r".*torch\.jit\.")
         generator = Generator(model, output_mode="uncompressed_rle")
     # Upstream takes every model for one of 1024 px.
     generator.predictor._bb_feat_sizes = [
