@@ -32,7 +32,8 @@ const viewer = new Viewer({ onHover: hover, onPick: pick, labelOf: titleOf });
 
 // From a picture to a job
 
-function start(source) {
+async function start(source) {
+  await modelsKnown; // which of them is chosen, and whether a person points at something
   state.source = source;
   if (options.isAsking) return beginAsking(source);
   const uuid = newUuid();
@@ -661,22 +662,27 @@ async function cancel() {
   const uuid = state.uuid;
   state.abort.abort();
   await ask(`jobs/${uuid}`, { method: "DELETE" }).catch(() => {});
-  forget(uuid);
-  history.pushState(null, "", location.pathname + location.search);
-  showEmpty();
+  leave(uuid);
 }
 
 async function remove() {
   if (!confirm("Delete this job with its files?")) return;
+  const { uuid } = state;
   try {
-    await persist(() => ask(`jobs/${state.uuid}`, { method: "DELETE" }));
-    forget(state.uuid);
-    history.pushState(null, "", location.pathname + location.search);
-    showEmpty();
+    await persist(() => ask(`jobs/${uuid}`, { method: "DELETE" }));
+    leave(uuid);
     announce("Deleted.");
   } catch (error) {
     notice(sentence(error.message));
   }
+}
+
+/** Forgets a job, and shows the way to a new one unless the page shows another by now. */
+function leave(uuid) {
+  forget(uuid);
+  if (state.uuid !== uuid) return showRecent();
+  history.pushState(null, "", location.pathname + location.search);
+  return showEmpty();
 }
 
 function newUuid() {
@@ -771,11 +777,7 @@ function listenEverywhere() {
   addEventListener("popstate", route);
 }
 
-async function begin() {
-  listen();
-  byId("dagster").hidden = !DAGSTER;
-  byId("dagster").href = DAGSTER || "#";
-  setView("empty");
+async function takeModels() {
   try {
     const { models } = await persist(() => ask("models"));
     options.take(models);
@@ -783,8 +785,13 @@ async function begin() {
   } catch (error) {
     notice(sentence(error.message));
   }
-  route();
-  showEverybody();
 }
 
-begin();
+listen();
+byId("dagster").hidden = !DAGSTER;
+byId("dagster").href = DAGSTER || "#";
+setView("empty");
+const modelsKnown = takeModels();
+await modelsKnown;
+route();
+showEverybody();

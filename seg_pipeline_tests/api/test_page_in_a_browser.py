@@ -317,6 +317,43 @@ def test_a_job_is_found_again_among_the_recent_ones_until_it_is_gone(
     expect(page.locator("#recent")).to_be_hidden()
 
 
+def test_a_picture_may_be_chosen_before_the_models_are_known(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    """It goes to the model of last time."""
+    asked: dict[str, Route] = {}
+    with FakeWorker(api_store, LARGE):
+        opened(page, serve)
+        page.locator("#model").select_option("demo-sam2")
+        page.route("**/models", lambda route: asked.update(models=route))
+        page.reload()
+        page.set_input_files("#file", PICTURE)
+        asked["models"].continue_()
+        expect(page.locator("#found")).to_have_text("1 segment")
+    assert JobRepository(api_store).job(job_shown(page)).model == "demo-sam2"
+
+
+def test_what_was_opened_while_another_job_was_deleted_stays(
+    page: Page, serve: Serve, api_store: Store
+) -> None:
+    asked: dict[str, Route] = {}
+    with FakeWorker(api_store, LARGE):
+        opened(page, serve)
+        segment(page)
+        kept = job_shown(page)
+        page.locator("#new").click()
+        segment(page)
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.route(f"**/jobs/{job_shown(page)}", lambda route: asked.update(deletion=route))
+    page.locator("#delete").click()
+    page.locator("#recent-list button").nth(1).click()
+    page.wait_for_url(f"**/#{kept}")
+    asked["deletion"].continue_()
+    expect(page.locator("#recent-list button")).to_have_count(1)
+    expect(page.locator("#found")).to_have_text("1 segment")
+    assert job_shown(page) == kept
+
+
 def test_a_service_that_is_away_is_waited_for(page: Page, serve: Serve, api_store: Store) -> None:
     with FakeWorker(api_store, LARGE):
         opened(page, serve)
