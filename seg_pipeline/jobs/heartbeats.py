@@ -104,9 +104,9 @@ def live_fetchers(
     return _live(all_fetchers(store), now, stale_seconds)
 
 
-def write_upkeep_heartbeat(store: Store, run_id: str) -> None:
-    """Says that this process executes the run of upkeep, and lives."""
-    heartbeat = Heartbeat(run_id, os.getpid(), socket.gethostname(), datetime.now(UTC))
+def write_upkeep_heartbeat(store: Store, run_id: str, pid: int) -> None:
+    """Says that this process of this host executes the run of upkeep, and lives."""
+    heartbeat = Heartbeat(run_id, pid, socket.gethostname(), datetime.now(UTC))
     store.put(keys.upkeep(run_id), write(heartbeat))
 
 

@@ -19,7 +19,7 @@ from seg_pipeline.jobs.heartbeats import remove_upkeep_heartbeat, write_upkeep_h
 from seg_pipeline.runtime.execution import execute, first_line, interrupt_if_cancelled
 from seg_pipeline.runtime.literal_paths import take_paths_literally
 from seg_pipeline.settings import get_settings
-from seg_pipeline.store import open_store
+from seg_pipeline.store import Store, open_store
 from seg_pipeline.telemetry.logs import about
 
 UPKEEP_TAG = "seg_pipeline/upkeep"
@@ -29,11 +29,19 @@ logger = logging.getLogger(__name__)
 
 
 def start_upkeep(run_id: str) -> None:
-    """Starts the process without waiting. A thread collects its exit status."""
+    """Starts the process without waiting.
+
+    A thread writes its first heartbeat, lest it die before it can, and collects its exit status.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "seg_pipeline.runtime.upkeep", run_id], stdin=subprocess.DEVNULL
     )
-    threading.Thread(target=process.wait, name=f"upkeep-{process.pid}", daemon=True).start()
+
+    def watch() -> None:
+        _beat(open_store(get_settings()), run_id, process.pid)
+        process.wait()
+
+    threading.Thread(target=watch, name=f"upkeep-{process.pid}", daemon=True).start()
 
 
 def main() -> None:
@@ -60,10 +68,7 @@ def _watch(instance: DagsterInstance, run_id: str, ended: threading.Event) -> No
     """Writes heartbeats and looks for a cancel until the run has ended."""
     store = open_store(get_settings())
     while True:
-        try:
-            write_upkeep_heartbeat(store, run_id)
-        except StoreError as error:
-            logger.warning("no heartbeat written: %s", error)
+        _beat(store, run_id, os.getpid())
         try:
             interrupt_if_cancelled(instance, run_id)
         except Exception as error:  # the database is away; the next look may tell
@@ -74,6 +79,13 @@ def _watch(instance: DagsterInstance, run_id: str, ended: threading.Event) -> No
             break
     with suppress(StoreError):
         remove_upkeep_heartbeat(store, run_id)
+
+
+def _beat(store: Store, run_id: str, pid: int) -> None:
+    try:
+        write_upkeep_heartbeat(store, run_id, pid)
+    except StoreError as error:
+        logger.warning("no heartbeat written: %s", error)
 
 
 if __name__ == "__main__":

@@ -246,7 +246,7 @@ def test_an_operator_can_try_a_prune_without_removing_anything(stack: Stack, fin
 
 
 def test_a_prune_whose_process_is_killed_does_not_stay_in_progress(stack: Stack) -> None:
-    """No worker has it, so that no worker's heartbeat tells."""
+    """No worker has it, so that no worker's heartbeat tells. The first is there before it runs."""
     run_id = stack.launch_prune()
     store = open_store(make_settings(stack.folder))
     stack.wait_for(lambda: store.head(keys.upkeep(run_id)) is not None, "its first heartbeat")
