@@ -44,7 +44,7 @@ def test_bad_hosts_hold_up_nobody_and_their_jobs_fail_with_the_reason(tmp_path: 
         good = hosts.enter_context(serving(picture_or_failure))
         with socket.create_server(("127.0.0.1", 0)) as probe:
             refusing = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        settings = {"ALLOW_PRIVATE_URLS": "true", "FETCH_ATTEMPTS": "2", "FETCH_SECONDS": "15"}
+        settings = {"ALLOW_PRIVATE_URLS": "true", "FETCH_ATTEMPTS": "2", "FETCH_SECONDS": "6"}
         stack = hosts.enter_context(Stack(tmp_path, settings))
         stack.send_sample()
         bad = [

@@ -11,7 +11,7 @@ from seg_pipeline_tests.chaos.trial import Trial, conduct
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_whatever_is_killed_or_taken_away(tmp_path: Path, profile: str) -> None:
-    schedule = Schedule(seed=1, kills=10, seconds=45, away_seconds=4)
+    schedule = Schedule(seed=1, kills=10, seconds=36, away_seconds=4)
     trial = Trial(profile, jobs=30, schedule=schedule, settle_seconds=240)
     outcome = conduct(trial, tmp_path)
     assert outcome.wrong == []

@@ -23,6 +23,10 @@ from seg_pipeline_tests.serving import serving
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
 
 TOTAL, MISSING, PAGE = 24, (3, 17), 11
+KILLED = {
+    "embedded": ("worker", "daemon"),  # the broker is another, and these use it
+    "servers": ("code-server", "worker", "daemon", "fetcher", "api"),
+}
 SECRET = "s3cret"
 
 LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
@@ -130,7 +134,7 @@ def test_a_batch_outlives_every_process_and_what_failed_runs_again_from_dagster(
 def kill_all_in_turn(here: World) -> None:
     """Kills each process after some more pictures, and waits for the end of the batch."""
     least = 0
-    for name in ("code-server", "worker", "daemon", "fetcher", "api"):
+    for name in KILLED[here.stack.profile]:
         least += 3
         here.wait_for_ends(least)
         here.stack.kill(name)
