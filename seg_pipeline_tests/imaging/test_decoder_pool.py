@@ -9,6 +9,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,16 @@ def pool() -> Iterator[Decoders]:
 
 def children() -> set[int]:
     """Decoding processes of this one."""
-    living = (
-        child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE
-    )
-    return {child.pid for child in living if "decoder_process" in " ".join(child.cmdline())}
+    return {
+        child.pid for child in psutil.Process().children() if "decoder_process" in command_of(child)
+    }
+
+
+def command_of(process: psutil.Process) -> str:
+    """Empty once it has ended."""
+    with suppress(psutil.NoSuchProcess):  # a zombie is one, too
+        return " ".join(process.cmdline())
+    return ""
 
 
 @pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "GIF", "JPEG", "WEBP", "AVIF"])
