@@ -185,7 +185,7 @@ def test_the_report_has_the_section() -> None:
 
 
 def test_the_wheels_for_a_bare_machine_are_in_the_lock() -> None:
-    pins = list(pinned())
+    pins = pinned()
     assert len(pins) == len(PACKAGES)
     assert {"sam2==1.1.0"} < set(pins)
 

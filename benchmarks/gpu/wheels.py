@@ -7,7 +7,6 @@ machine's own Python is to have torch, OpenCV, httpx and requests.
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 LOCK = Path(__file__).parents[2] / "requirements.lock"
@@ -28,12 +27,12 @@ def main() -> int:
     return subprocess.run([*command, *pinned()], check=False).returncode
 
 
-def pinned() -> Iterator[str]:
-    """The packages in the versions of the lock; ValueError for one that it lacks."""
-    versions = dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", LOCK.read_text(), re.MULTILINE))
-    if missing := set(PACKAGES) - versions.keys():
+def pinned() -> list[str]:
+    """The packages as the lock pins them, for each Python; ValueError for one that it lacks."""
+    pins = re.findall(r"^([\w.-]+)(==[^\\\n]+)", LOCK.read_text(), re.MULTILINE)
+    if missing := set(PACKAGES) - {name for name, _ in pins}:
         raise ValueError(f"{LOCK.name} lacks {', '.join(sorted(missing))}")
-    return (f"{name}=={versions[name]}" for name in PACKAGES)
+    return [f"{name}{pin.rstrip()}" for name, pin in pins if name in PACKAGES]
 
 
 if __name__ == "__main__":

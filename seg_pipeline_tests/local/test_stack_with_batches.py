@@ -23,15 +23,7 @@ from seg_pipeline_tests.serving import serving
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
 
 TOTAL, MISSING, PAGE = 24, (3, 17), 11
-KILLED = {
-    "embedded": ("worker", "daemon"),  # the broker is another, and these use it
-    "servers": ("code-server", "worker", "daemon", "fetcher", "api"),
-}
 SECRET = "s3cret"
-
-LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
-    __typename ... on LaunchRunSuccess { run { runId } }
-    ... on PythonError { message } } }"""
 
 
 @dataclass
@@ -79,17 +71,6 @@ class World:
         """Returns once so many pictures have ended."""
         self.stack.wait_for(lambda: self.ended() >= least, f"{least} ends")
 
-    def launch(self, job: str, op: str, config: dict[str, Any]) -> None:
-        """Launches an operator's job, as the UI does."""
-        selector = {
-            "repositoryLocationName": "seg_pipeline.definitions",
-            "repositoryName": "__repository__",
-            "jobName": job,
-        }
-        params = {"selector": selector, "runConfigData": {"ops": {op: {"config": config}}}}
-        launched = self.stack.graphql(LAUNCH, params=params)["launchRun"]
-        assert launched["__typename"] == "LaunchRunSuccess", launched
-
 
 @contextmanager
 def world(folder: Path, profile: str) -> Iterator[World]:
@@ -123,7 +104,8 @@ def test_a_batch_outlives_every_process_and_what_failed_runs_again_from_dagster(
         here.stack.wait_for(lambda: here.told.told != [], "telling the app server")
         look_at_the_end(here)
         here.host.missing.clear()
-        here.launch("rerun_batch", "rerun_failed_of_batch", {"batch": "summer", "dry_run": False})
+        again = {"batch": "summer", "dry_run": False}
+        here.stack.launch("rerun_batch", {"ops": {"rerun_failed_of_batch": {"config": again}}})
         here.stack.wait_for(
             lambda: here.told.told[-1].document["completed"] == TOTAL, "telling of the new end"
         )
@@ -134,7 +116,7 @@ def test_a_batch_outlives_every_process_and_what_failed_runs_again_from_dagster(
 def kill_all_in_turn(here: World) -> None:
     """Kills each process after some more pictures, and waits for the end of the batch."""
     least = 0
-    for name in KILLED[here.stack.profile]:
+    for name in ("code-server", "worker", "daemon", "fetcher", "api"):
         least += 3
         here.wait_for_ends(least)
         here.stack.kill(name)

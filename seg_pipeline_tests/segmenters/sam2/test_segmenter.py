@@ -98,7 +98,7 @@ def test_the_reference_is_upstreams_generator_to_the_last_bit(
 
     model = build_model("demo-sam2").eval()
     model.load_state_dict(torch.load(weights, weights_only=True)["model"])
-    with pytest.warns(Warning, match="jit"):
+    with pytest.warns((FutureWarning, DeprecationWarning), match="jit"):
         generator = SAM2AutomaticMaskGenerator(model, **asdict(KEEP_ALL))
     generator.predictor._bb_feat_sizes = [(64, 64), (32, 32), (16, 16)]
     theirs = [

@@ -22,7 +22,7 @@ def test_the_network_gets_what_upstreams_transform_gives_it(size_wh: tuple[int, 
     from sam2.utils.transforms import SAM2Transforms
 
     picture = make_picture(*size_wh)
-    with pytest.warns(Warning, match="jit"):
+    with pytest.warns((FutureWarning, DeprecationWarning), match="jit"):
         transform = SAM2Transforms(SIDE, mask_threshold=0.0)
     ours = network_input(picture, SIDE, CPU)
     assert ours.shape == (1, 3, SIDE, SIDE)
