@@ -1,5 +1,7 @@
 """The launcher: a run's id goes to its queue, and a run that is cancelled ends as cancelled."""
 
+import shutil
+import sys
 from collections.abc import Iterator
 
 import dagster as dg
@@ -9,11 +11,15 @@ from dagster._core.launcher import LaunchRunContext
 from kombu import Queue
 
 from seg_pipeline.domain import Lane
+from seg_pipeline.jobs.heartbeats import all_upkeep, died_here
 from seg_pipeline.runtime import launcher as launching
+from seg_pipeline.runtime import upkeep
 from seg_pipeline.runtime.celery_app import make_celery
 from seg_pipeline.runtime.launcher import WarmRunLauncher
-from seg_pipeline.runtime.upkeep import UPKEEP_TAG
+from seg_pipeline.runtime.upkeep import UPKEEP_TAG, start_upkeep
 from seg_pipeline.settings import Settings
+from seg_pipeline.store import open_store
+from seg_pipeline_tests.api.serving import eventually
 
 
 @dg.job
@@ -98,6 +104,19 @@ def test_upkeep_gets_a_process_and_no_worker(
     launcher.launch_run(LaunchRunContext(run, None))
     assert started == [run.run_id]
     assert received(make_celery(folder_settings), folder_settings.celery_queue) == []
+
+
+def test_a_process_of_upkeep_that_ends_before_it_can_say_anything_is_known_to_have_died(
+    folder_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever starts it writes its first heartbeat."""
+    monkeypatch.setattr(upkeep, "get_settings", lambda: folder_settings)
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    start_upkeep("r1")
+    store = open_store(folder_settings)
+    eventually(
+        lambda: [(beat.name, died_here(beat)) for beat in all_upkeep(store)] == [("r1", True)]
+    )
 
 
 @pytest.mark.parametrize(
