@@ -26,8 +26,8 @@ _PUBLISHED = {
     **{
         f"{name}.js": "text/javascript; charset=utf-8"
         for name in (
-            *("app", "batch", "client", "dom", "links", "masks", "options", "prompts", "recent"),
-            *("snippets", "viewer", "zoom"),
+            *("app", "batch", "client", "clock", "dom", "links", "masks", "options", "prompts"),
+            *("recent", "result", "snippets", "uploads", "viewer", "zoom"),
         )
     },
     "sample.jpg": "image/jpeg",

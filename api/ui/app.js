@@ -1,26 +1,23 @@
 // The page: from a picture to its segments.
 
-import { Refusal, address, ask, fetchFile, hasKey, listenTo, notice, persist, send, sentence, sleep } from "./client.js";
+import { Refusal, ask, fetchFile, hasKey, listenTo, notice, persist, send, sentence, sleep } from "./client.js";
 import { BatchCard } from "./batch.js";
-import { announce, byId, count, fillFacts, make, percent, press, seconds } from "./dom.js";
-import { colourOf } from "./masks.js";
-import { hasEnded } from "./links.js";
+import { Clock } from "./clock.js";
+import { announce, byId, count, make, percent, press, seconds } from "./dom.js";
 import { Options } from "./options.js";
 import { forget, jobs, remember, thumbnail } from "./recent.js";
 import { Prompts } from "./prompts.js";
+import { ResultCard } from "./result.js";
 import { curl, httpx } from "./snippets.js";
-import { Viewer } from "./viewer.js";
+import { breakOff, upload, uploadOf } from "./uploads.js";
 import { Zoom } from "./zoom.js";
 
-const RENEWED_FOR = 10_000;
 const DAGSTER = document.querySelector("meta[name=dagster-url]").content;
-const STEPS = { sending: "Send", queued: "Wait for a worker", processing: "Segment", completed: "Done" };
-const STAGES = { source_image: "Read the picture", segments: "Model", masks: "Masks", cutouts: "Cut-outs", result: "Publish" };
-const TITLES = { coco: "COCO", yolo: "YOLO", labelme: "LabelMe", "label-map": "Label map", zip: "ZIP of all" };
-const FORMATS = document.querySelector("meta[name=export-formats]").content.split(" ").filter(Boolean);
 
-/** What is on the page: a source with `file` or `url`, and the job that it became. */
-const state = { source: null, job: null, uuid: null, lit: -1, picked: -1, language: "curl", abort: null, preview: null, keeper: null, renewedAt: -Infinity };
+/** What is on the page: a source with `file` or `url`, the job that it became, and the one that keeps the picture. */
+const state = { source: null, uuid: null, keeper: null, abort: null, preview: null, language: "curl" };
+/** Sources that were chosen while the models were not known. */
+const waiting = new Set();
 const options = new Options(() => {
   showSnippet();
   byId("rerun").hidden = !state.source || document.body.dataset.view !== "done";
@@ -28,37 +25,66 @@ const options = new Options(() => {
 const prompts = new Prompts({ onAsk: askPrompt, onClear: clearAnswer });
 const zoom = new Zoom();
 const batch = new BatchCard();
-const viewer = new Viewer({ onHover: hover, onPick: pick, labelOf: titleOf });
+const result = new ResultCard();
 
 // From a picture to a job
 
 async function start(source) {
-  await modelsKnown; // which of them is chosen, and whether a person points at something
+  if (!options.model && !(await untilModelsKnown(source))) return null;
   state.source = source;
   if (options.isAsking) return beginAsking(source);
-  const uuid = newUuid();
-  history.pushState(null, "", `#${uuid}`);
   showPreview(source);
-  follow(uuid, (signal) => submit(uuid, source, signal));
-  remember(uuid, { name: source.name ?? source.url, at: Date.now() });
+  return launch(newUuid(), source, options.request());
+}
+
+/** Shows a picture until it is known which model is chosen; whether it is still to be sent then. */
+async function untilModelsKnown(source) {
+  state.abort?.abort();
+  Object.assign(state, { source, uuid: null });
+  result.clear();
+  showPreview(source);
+  setView("running");
+  byId("headline").textContent = byId("pill").textContent = "Waiting for the service";
+  byId("subline").textContent = "";
+  byId("steps").replaceChildren();
+  waiting.add(source);
+  await modelsKnown;
+  return waiting.delete(source);
+}
+
+/** Sends a picture as a job, and shows the job. */
+function launch(uuid, source, asked) {
+  const name = source.name ?? source.url;
+  history.pushState(null, "", `#${uuid}`);
+  remember(uuid, { name, at: Date.now() });
+  upload(uuid, (signal) => submit(uuid, source, signal, asked)).catch((error) => {
+    if (state.uuid === uuid || error.name === "AbortError") return;
+    forget(uuid);
+    showRecent();
+    notice(`${name}: ${error.message}`);
+  });
+  return follow(uuid);
 }
 
 /** Has a failed job run again whose picture this page does not have. */
 function retry(uuid) {
-  follow(uuid, (signal) => persist(() => ask(`jobs/${uuid}/retry`, { method: "POST", signal }), { signal, patience: 8 }));
+  const again = (signal) => persist(() => ask(`jobs/${uuid}/retry`, { method: "POST", signal }), { signal, patience: 8 });
+  upload(uuid, again).catch(() => {}); // whoever looks at the job is told
+  return follow(uuid);
 }
 
-/** Shows a job while it is worked on, and its end. `begin` sends it first, if it is new. */
-async function follow(uuid, begin) {
+/** Shows a job while it is sent and worked on, and its end. */
+async function follow(uuid) {
   state.abort?.abort();
   const abort = (state.abort = new AbortController());
-  Object.assign(state, { uuid, job: null, lit: -1, picked: -1 });
-  viewer.clear();
+  state.uuid = uuid;
+  result.clear();
   setView("running");
-  const clock = new Clock(begin ? "sending" : "queued");
+  const sent = uploadOf(uuid);
+  const clock = new Clock(sent ? "sending" : "queued", sent && options.model?.name);
+  abort.signal.addEventListener("abort", () => clock.stop(), { once: true });
   try {
-    let job = begin ? await begin(abort.signal) : null;
-    job = await untilFinished(uuid, job, clock, abort.signal);
+    const job = await untilFinished(uuid, await sent, clock, abort.signal);
     if (abort.signal.aborted) return;
     if (job.status === "completed") await showResult(job);
     else showFailure(job.error.message, job.error.code);
@@ -69,7 +95,7 @@ async function follow(uuid, begin) {
   }
 }
 
-function submit(uuid, source, signal, asked = options.request()) {
+function submit(uuid, source, signal, asked) {
   const request = { uuid, ...asked };
   if (source.url) {
     return persist(() => ask("jobs", { method: "POST", json: { image_url: source.url, ...request }, signal }), { signal });
@@ -82,7 +108,9 @@ function submit(uuid, source, signal, asked = options.request()) {
     fields.append("image", source.file, source.name);
     return fields;
   };
-  const onProgress = (share) => (byId("subline").textContent = share < 1 ? `${percent(share)} sent` : "");
+  const onProgress = (share) => {
+    if (state.uuid === uuid) byId("subline").textContent = share < 1 ? `${percent(share)} sent` : "";
+  };
   return persist(() => send("jobs", form(), { signal, onProgress }), { signal, patience: 8 });
 }
 
@@ -96,7 +124,7 @@ async function untilFinished(uuid, first, clock, signal) {
   for (let pause = 100; ; pause = Math.min(pause * 1.3, 1000)) {
     job ??= await persist(() => ask(`jobs/${uuid}`, { signal }), { signal });
     if (signal.aborted || ["completed", "failed"].includes(job.status)) return job;
-    clock.enter(job.status);
+    clock.enter(job.status, job.model);
     await sleep(document.hidden ? 3000 : pause);
     job = null;
   }
@@ -107,8 +135,8 @@ async function untilFinished(uuid, first, clock, signal) {
 /** Shows a picture, and waits for somebody to point at something in it. `keeper` is the job that the service has it by. */
 function beginAsking(source, keeper = null) {
   state.abort?.abort();
-  Object.assign(state, { source, keeper, job: null, uuid: null, lit: -1, picked: -1 });
-  viewer.clear();
+  Object.assign(state, { source, keeper, uuid: null });
+  result.clear();
   prompts.reset();
   byId("asked-list").replaceChildren();
   if (source?.file && !keeper) {
@@ -124,9 +152,7 @@ function beginAsking(source, keeper = null) {
 /** A picture that the browser cannot show before the service has it: by the least work that a SAM-2 can be given. */
 async function fetchFirst(source) {
   const uuid = newUuid();
-  history.pushState(null, "", `#${uuid}`);
-  remember(uuid, { name: source.name ?? source.url, at: Date.now() });
-  await follow(uuid, (signal) => submit(uuid, source, signal, options.prompted({ points_per_side: 1 })));
+  await launch(uuid, source, options.prompted({ points_per_side: 1 }));
   if (state.keeper === uuid) clearAnswer();
 }
 
@@ -181,8 +207,7 @@ async function showAnswer(uuid, job) {
 /** Nothing is asked any more: the last mask goes. */
 function clearAnswer() {
   state.abort?.abort();
-  viewer.clear();
-  state.job = null;
+  result.clear();
   setView("asking");
 }
 
@@ -190,58 +215,12 @@ function clearAnswer() {
 function showAsking() {
   const view = document.body.dataset.view;
   if (options.isAsking && view === "done") beginAsking(state.source, state.uuid);
-  else if (!options.isAsking && view === "asking") setView(state.job ? "done" : "asking");
-  else if (options.isAsking && view === "running" && state.source) beginAsking(state.source);
+  else if (!options.isAsking && view === "asking") setView(result.job ? "done" : "asking");
+  else if (options.isAsking && view === "running" && state.source) {
+    if (uploadOf(state.uuid)) breakOff(state.uuid), forget(state.uuid);
+    beginAsking(state.source);
+  }
   showSnippet();
-}
-
-/** Counts the seconds of each step while a job runs. */
-class Clock {
-  constructor(step) {
-    this.began = { [step]: performance.now() };
-    this.enter(step);
-    this.timer = setInterval(() => this.show(), 100);
-  }
-
-  enter(step) {
-    if (this.step !== step) {
-      this.step = step;
-      this.began[step] ??= performance.now();
-      const words = { sending: "Sending", queued: "Waiting for a worker", processing: "Segmenting" };
-      byId("headline").textContent = words[step];
-      byId("subline").textContent = options.model?.name ?? "";
-      announce(words[step]);
-    }
-    this.show();
-  }
-
-  /** Enters the step of an event, and shows a SAM-2's points. */
-  follow(event) {
-    if (!["queued", "processing"].includes(event.status)) return;
-    this.enter(event.status);
-    const points = event.total ? `${event.done} of ${event.total} points` : "";
-    byId("subline").textContent = [options.model?.name, points].filter(Boolean).join(" · ");
-  }
-
-  show() {
-    const names = Object.keys(STEPS).filter((name) => name !== "sending" || this.began.sending);
-    const now = performance.now();
-    const rows = names.map((name, place) => {
-      const began = this.began[name];
-      const end = names.slice(place + 1).map((next) => this.began[next]).find(Boolean) ?? now;
-      const item = make("li", { className: name === this.step ? "now" : began ? "done" : "" }, STEPS[name]);
-      if (names.indexOf(this.step) > place) item.className = "done";
-      item.append(make("span", {}, began ? seconds((end - began) / 1000) : ""));
-      if (name === this.step) item.setAttribute("aria-current", "step");
-      return item;
-    });
-    byId("steps").replaceChildren(...rows);
-    byId("pill").textContent = `${byId("headline").textContent} · ${seconds((now - Math.min(...Object.values(this.began))) / 1000)}`;
-  }
-
-  stop() {
-    clearInterval(this.timer);
-  }
 }
 
 // What is shown
@@ -254,10 +233,10 @@ function setView(view) {
   byId("progress").hidden = byId("pill").hidden = view !== "running";
   byId("failure").hidden = view !== "failed";
   const isAsking = view === "asking";
-  byId("result").hidden = view !== "done" && !(isAsking && state.job);
+  byId("result").hidden = view !== "done" && !(isAsking && result.job);
   byId("tools").hidden = view !== "done" && !isAsking;
   byId("asked").hidden = byId("marks").hidden = byId("asking-tools").hidden = !isAsking;
-  byId("shade").hidden = isAsking && !state.job;
+  byId("shade").hidden = isAsking && !result.job;
   byId("rerun").hidden = !state.source || view !== "done";
   byId("again").hidden = !state.uuid;
   byId("everybody").hidden = view !== "empty" || !byId("everybody-list").children.length;
@@ -281,8 +260,8 @@ const lineage = (uuid) => `${DAGSTER}/assets/result?view=partitions&partition=${
 function showEmpty() {
   state.abort?.abort();
   zoom.reset();
-  Object.assign(state, { source: null, job: null, uuid: null, keeper: null });
-  viewer.clear();
+  Object.assign(state, { source: null, uuid: null, keeper: null });
+  result.clear();
   document.title = "seg-pipeline";
   setView("empty");
 }
@@ -304,7 +283,7 @@ function setPicture(url, otherwise) {
   picture.onerror = () => ([none.hidden, picture.hidden] = [false, true]);
   picture.onload = () => {
     setRatio(picture.naturalWidth, picture.naturalHeight);
-    if (!state.job) prompts.of(picture.naturalWidth, picture.naturalHeight);
+    if (!result.job) prompts.of(picture.naturalWidth, picture.naturalHeight);
   };
   if (url) picture.src = url;
   else picture.removeAttribute("src");
@@ -313,28 +292,15 @@ function setPicture(url, otherwise) {
 const setRatio = (width, height) => document.documentElement.style.setProperty("--ratio", width / height);
 
 async function showResult(job) {
-  state.job = job;
+  const shown = result.show(job);
   setView(options.isAsking ? "asking" : "done");
   setRatio(job.width, job.height);
   prompts.of(job.width, job.height);
   if (options.isAsking && !state.keeper) prompts.take(job.parameters ?? {});
   if (options.isAsking) state.keeper = job.uuid;
-  const shown = count(job.segments.length, "segment");
-  const took = (Date.parse(job.completed_at) - Date.parse(job.accepted_at)) / 1000;
-  byId("found").textContent = job.segments.length ? shown : "Nothing found";
-  byId("facts").textContent = `${job.model} · ${job.width} × ${job.height} · ${seconds(took)}`;
-  byId("nothing").hidden = job.segments.length > 0;
-  byId("segments").hidden = !job.segments.length;
-  document.title = `${shown} · seg-pipeline`;
-  showList(job);
-  showKinds(job);
-  showTimes(job);
-  showDownloads(job);
-  unpick();
-  announce(`Done: ${shown} in ${seconds(took)}.`);
   showOriginal(job);
-  await viewer.show(job);
-  document.body.dataset.masks = state.uuid;
+  await shown;
+  document.body.dataset.masks = job.uuid;
 }
 
 /** The picture as the service has it, over the preview once it is there. */
@@ -342,13 +308,13 @@ function showOriginal(job) {
   const original = job.urls[0];
   const image = new Image();
   image.onload = () => {
-    if (state.job !== job && state.keeper !== job.uuid) return;
+    if (result.job !== job && state.keeper !== job.uuid) return;
     setPicture(original, "");
     byId("picture").alt = `The picture, with ${count(job.segments.length, "segment")}`;
     if (state.preview) return;
     keepThumbnail(job, image);
   };
-  image.onerror = () => state.job === job && !state.preview && setPicture(null, "The picture has expired.");
+  image.onerror = () => result.job === job && !state.preview && setPicture(null, "The picture has expired.");
   image.src = original;
   if (state.preview && byId("picture").complete && byId("picture").naturalWidth) keepThumbnail(job, byId("picture"));
   else keepThumbnail(job, null);
@@ -382,208 +348,6 @@ function showError(error) {
   }
   showFailure(error.message, error.code ?? "");
   if (error instanceof Refusal) forget(state.uuid), showRecent();
-}
-
-// Segments
-
-function titleOf(segment, index) {
-  const name = nameOf(segment, index);
-  const score = scoreOf(segment);
-  return score === null ? name : `${name}  ${percent(score)}`;
-}
-
-const nameOf = (segment, index) => segment.name ?? segment.label ?? `Segment ${index + 1}`;
-const scoreOf = (segment) => segment.confidence ?? (segment.predicted_iou === null ? null : Math.min(1, segment.predicted_iou));
-
-function showList(job) {
-  byId("list").replaceChildren(...job.segments.map((segment, index) => {
-    const swatch = make("i");
-    swatch.style.background = `rgb(${colourOf(index)})`;
-    const score = scoreOf(segment);
-    const scored = make("span", { title: segment.confidence === null ? "predicted IoU" : "confidence" }, score === null ? "" : percent(score));
-    const area = make("span", { title: "of the picture" }, percent(segment.area_percent / 100, 1));
-    const option = make("div", { className: "option", id: `segment-${index}` }, swatch, make("b", {}, nameOf(segment, index)), scored, area);
-    option.setAttribute("role", "option");
-    option.setAttribute("aria-selected", "false");
-    return option;
-  }));
-}
-
-/** Buttons that leave out all segments of a label, where there is more than one label. */
-function showKinds(job) {
-  const counts = new Map();
-  for (const { label } of job.segments) if (label) counts.set(label, (counts.get(label) ?? 0) + 1);
-  byId("kinds").hidden = counts.size < 2;
-  byId("kinds").replaceChildren(...[...counts].sort().map(([label, number]) => {
-    const button = make("button", { type: "button", className: "kind", onclick: toggleKind }, number > 1 ? `${label} ${number}` : label);
-    button.dataset.label = label;
-    button.setAttribute("aria-pressed", "true");
-    return button;
-  }));
-}
-
-function toggleKind({ currentTarget: button }) {
-  button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
-  const off = new Set([...byId("kinds").querySelectorAll('[aria-pressed="false"]')].map(({ dataset }) => dataset.label));
-  const hidden = [...state.job.segments.keys()].filter((index) => off.has(state.job.segments[index].label));
-  for (const option of byId("list").children) option.hidden = off.has(state.job.segments[indexOf({ target: option })].label);
-  if (hidden.includes(state.picked)) unpick();
-  viewer.hide(hidden);
-}
-
-function indexOf(event) {
-  const option = event.target.closest?.(".option");
-  return option ? Number(option.id.replace("segment-", "")) : -1;
-}
-
-function hover(index) {
-  if (index === state.lit) return;
-  state.lit = index;
-  byId("list").querySelector(".lit")?.classList.remove("lit");
-  if (index >= 0) byId(`segment-${index}`).classList.add("lit");
-  viewer.light(index >= 0 ? index : state.picked);
-}
-
-function unpick() {
-  byId("list").querySelector('[aria-selected="true"]')?.setAttribute("aria-selected", "false");
-  byId("list").removeAttribute("aria-activedescendant");
-  byId("selected").hidden = true;
-  state.picked = -1;
-  viewer.light(state.lit);
-}
-
-/** Closes the segment; whoever was in it is back at the list. */
-function leaveSegment() {
-  const wasInside = byId("selected").contains(document.activeElement);
-  unpick();
-  if (wasInside) byId("list").focus();
-}
-
-function pick(index) {
-  if (index < 0) return unpick();
-  unpick();
-  state.picked = index;
-  const [option, segment] = [byId(`segment-${index}`), state.job.segments[index]];
-  option.setAttribute("aria-selected", "true");
-  byId("list").setAttribute("aria-activedescendant", option.id);
-  byId("selected").hidden = false;
-  byId("selected-name").textContent = nameOf(segment, index);
-  showFiles(index);
-  if (isToBeRenewed(segment.crop_url)) renewLinks();
-  setDownload(byId("get-grey"), address(`jobs/${state.uuid}/export?format=mask&segment=${segment.segment_id}`), "");
-  fillFacts(byId("selected-facts"), factsOf(segment));
-  option.scrollIntoView({ block: "nearest" });
-  viewer.light(index);
-}
-
-/** The picked segment's picture, and the links to its files. */
-function showFiles(index) {
-  const segment = state.job.segments[index];
-  showSegment(segment, byId("as-mask").getAttribute("aria-pressed") === "true");
-  setDownload(byId("get-crop"), segment.crop_url, `${state.uuid}-${index}.webp`);
-  setDownload(byId("get-mask"), segment.mask_url, `${state.uuid}-${index}-mask.png`);
-}
-
-function factsOf({ bbox, area, area_percent, confidence, predicted_iou, stability_score, parent }) {
-  const share = (value) => (value === null ? null : percent(value, 1));
-  return [
-    ["Confidence", share(confidence)], ["Predicted IoU", share(predicted_iou)], ["Stability", share(stability_score)],
-    ["Area", `${area.toLocaleString("en")} px · ${area_percent.toFixed(2)} %`],
-    ["Lies in", parent === undefined ? null : nameOf(state.job.segments[parent], parent)],
-    ["Box", `${bbox.x}, ${bbox.y} · ${bbox.width} × ${bbox.height}`],
-  ];
-}
-
-function showSegment(segment, asMask) {
-  const image = byId("selected-image");
-  image.src = asMask ? segment.mask_url : segment.crop_url;
-  image.alt = `${asMask ? "Mask" : "Cut-out"} of ${byId("selected-name").textContent}`;
-  image.parentElement.classList.toggle("paper", asMask);
-}
-
-function walk(event) {
-  const last = state.job.segments.length - 1;
-  const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -Infinity, End: Infinity };
-  if (event.key === "Enter" && state.picked >= 0) return byId("get-crop").focus();
-  if (!(event.key in steps)) return;
-  event.preventDefault();
-  if (state.picked < 0) pick(event.key === "End" ? last : 0);
-  else pick(Math.max(0, Math.min(last, state.picked + steps[event.key])));
-}
-
-// Files, times, code
-
-/** A link to a file; one of the service's own is fetched with the key where there is one. */
-function setDownload(link, url, name) {
-  const isOwn = new URL(url, location.href).origin === location.origin;
-  Object.assign(link, { href: url, download: name, target: isOwn ? "" : "_blank", rel: "noreferrer" });
-  link.onclick = (event) => {
-    if (isToBeRenewed(url)) {
-      event.preventDefault();
-      renewLinks().then((isNew) => isNew && document.querySelector(`a[download="${CSS.escape(name)}"]`).click());
-    } else if (isOwn && hasKey()) {
-      event.preventDefault();
-      save(url, name);
-    }
-  };
-}
-
-/** Whether a link has ended; just renewed ones have not, whatever the clock here says. */
-const isToBeRenewed = (url) => hasEnded(url) && !isJustRenewed();
-const isJustRenewed = () => performance.now() - state.renewedAt < RENEWED_FOR;
-
-/** Has the job's links made anew, since signed ones end while the page is open; whether they are. */
-async function renewLinks() {
-  const { uuid } = state.job;
-  try {
-    const job = await persist(() => ask(`jobs/${uuid}`));
-    if (state.job?.uuid !== uuid || job.status !== "completed") return false;
-    Object.assign(state, { job, renewedAt: performance.now() });
-    showDownloads(job);
-    if (state.picked >= 0) showFiles(state.picked);
-    return true;
-  } catch (error) {
-    notice(sentence(error.status === 404 ? "that job has expired, or was deleted." : error.message));
-    return false;
-  }
-}
-
-async function save(url, name) {
-  try {
-    const fetched = await persist(() => fetchFile(url));
-    const file = URL.createObjectURL(fetched.blob);
-    make("a", { href: file, download: name || fetched.name }).click();
-    setTimeout(() => URL.revokeObjectURL(file), 60000);
-  } catch (error) {
-    notice(sentence(error.message));
-  }
-}
-
-function showDownloads(job) {
-  const files = [
-    ["JSON", address(`jobs/${job.uuid}`), `${job.uuid}.json`],
-    ...FORMATS.map((name) => [TITLES[name] ?? sentence(name), address(`jobs/${job.uuid}/export?format=${name}`), ""]),
-    ["Overlay", job.overlay_url, `${job.uuid}-overlay.webp`],
-    ["Picture", job.urls[0], `${job.uuid}.webp`],
-  ];
-  byId("downloads").replaceChildren(...files.filter(([, url]) => url).map(([title, url, name]) => {
-    const link = make("a", { className: "button small" }, title);
-    setDownload(link, url, name);
-    return link;
-  }));
-}
-
-function showTimes(job) {
-  const waited = (Date.parse(job.started_at) - Date.parse(job.accepted_at)) / 1000;
-  const rows = [["Waited", waited], ...Object.entries(job.seconds).map(([stage, value]) => [STAGES[stage] ?? stage, value])];
-  const total = rows.reduce((sum, [, value]) => sum + value, 0) || 1;
-  byId("bar").replaceChildren(...rows.map(([, value], place) => {
-    const part = make("i");
-    part.style.width = percent(value / total, 1).replace(" ", "");
-    part.style.background = `hsl(${215 + place * 42} 55% ${58 - place * 3}%)`;
-    return part;
-  }));
-  fillFacts(byId("times"), rows.map(([name, value]) => [name, seconds(value)]));
 }
 
 function showSnippet() {
@@ -626,7 +390,7 @@ function route() {
   if (state.preview) URL.revokeObjectURL(state.preview);
   state.preview = null;
   setPicture(null, "");
-  return follow(uuid, null);
+  return follow(uuid);
 }
 
 async function showEverybody() {
@@ -639,8 +403,10 @@ async function showEverybody() {
 // What people do
 
 function takeFiles(files) {
-  const file = [...(files ?? [])][0];
-  if (file) start({ file, name: file.name || "picture.png" });
+  const [file, ...others] = files ?? [];
+  if (!file) return;
+  if (others.length) notice(`Only ${file.name} was taken, of ${others.length + 1} files. Many go as a batch: POST /batches, or seg-pipeline batch create FOLDER.`);
+  start({ file, name: file.name || "picture.png" });
 }
 
 function takeText(text) {
@@ -658,11 +424,29 @@ async function pasteByButton() {
   return notice("There is neither a picture nor an address to paste.");
 }
 
+async function takeSample() {
+  try {
+    const { blob } = await persist(() => fetchFile("ui/sample.jpg"));
+    takeFiles([new File([blob], "sample.jpg", { type: "image/jpeg" })]);
+  } catch (error) {
+    notice(sentence(error.message));
+  }
+}
+
 async function cancel() {
-  const uuid = state.uuid;
+  const { uuid, source } = state;
+  if (waiting.delete(source)) return showEmpty();
   state.abort.abort();
-  await ask(`jobs/${uuid}`, { method: "DELETE" }).catch(() => {});
-  leave(uuid);
+  breakOff(uuid);
+  try {
+    await persist(() => ask(`jobs/${uuid}`, { method: "DELETE" }));
+  } catch (error) {
+    if (error.status !== 404) {
+      notice(sentence(error.message));
+      return state.uuid === uuid ? follow(uuid) : null;
+    }
+  }
+  return leave(uuid);
 }
 
 async function remove() {
@@ -701,7 +485,7 @@ function listen() {
   if (matchMedia("(hover: none)").matches) byId("invitation").textContent = "Take or choose a picture";
   byId("paste").hidden = !navigator.clipboard?.read;
   byId("paste").onclick = pasteByButton;
-  byId("sample").onclick = async () => takeFiles([new File([(await fetchFile("ui/sample.jpg")).blob], "sample.jpg", { type: "image/jpeg" })]);
+  byId("sample").onclick = takeSample;
   byId("address").onsubmit = (event) => {
     event.preventDefault();
     start({ url: byId("url").value.trim() });
@@ -717,27 +501,8 @@ function listen() {
   byId("cancel").onclick = cancel;
   byId("delete").onclick = remove;
   byId("forget").onclick = () => (forget(), showRecent());
-  listenToSegments();
   listenToCode();
   listenEverywhere();
-}
-
-function listenToSegments() {
-  const list = byId("list");
-  list.addEventListener("pointermove", (event) => hover(indexOf(event)));
-  list.addEventListener("pointerleave", () => hover(-1));
-  list.addEventListener("click", (event) => indexOf(event) >= 0 && pick(indexOf(event)));
-  list.addEventListener("keydown", walk);
-  byId("unselect").onclick = leaveSegment;
-  const [crop, mask] = [byId("as-crop"), byId("as-mask")];
-  crop.onclick = () => (press(crop, mask), showSegment(state.job.segments[state.picked], false));
-  mask.onclick = () => (press(mask, crop), showSegment(state.job.segments[state.picked], true));
-  byId("selected-image").onerror = () => state.job && !isJustRenewed() && renewLinks();
-  byId("shade").onclick = (event) => {
-    const isShaded = event.currentTarget.getAttribute("aria-pressed") !== "true";
-    event.currentTarget.setAttribute("aria-pressed", String(isShaded));
-    viewer.shade(isShaded);
-  };
 }
 
 function listenToCode() {
@@ -773,7 +538,6 @@ function listenEverywhere() {
     if (event.clipboardData.files.length) takeFiles(event.clipboardData.files);
     else takeText(event.clipboardData.getData("text/plain"));
   });
-  addEventListener("keydown", (event) => event.key === "Escape" && state.picked >= 0 && leaveSegment());
   addEventListener("popstate", route);
 }
 
@@ -793,5 +557,5 @@ byId("dagster").href = DAGSTER || "#";
 setView("empty");
 const modelsKnown = takeModels();
 await modelsKnown;
-route();
+if (!waiting.size) route();
 showEverybody();

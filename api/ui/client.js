@@ -36,16 +36,15 @@ export async function ask(path, { method = "GET", json, signal } = {}) {
     headers: headers(json ? { "content-type": "application/json" } : {}),
     body: json && JSON.stringify(json),
   });
-  const text = await answer.text().catch(() => "");
-  return read(answer.status, text, answer.headers.get("retry-after"));
+  return read(answer.status, await whole(answer.text()), answer.headers.get("retry-after"));
 }
 
 /** A file of the service, fetched with the key: its bytes and the name that the service gives it. */
 export async function fetchFile(path) {
   const answer = await get(path, { headers: headers() });
-  if (!answer.ok) read(answer.status, await answer.text(), answer.headers.get("retry-after"));
+  if (!answer.ok) read(answer.status, await whole(answer.text()), answer.headers.get("retry-after"));
   const named = answer.headers.get("content-disposition")?.match(/filename="([^"]+)"/);
-  return { blob: await answer.blob(), name: named?.[1] };
+  return { blob: await whole(answer.blob()), name: named?.[1] };
 }
 
 /**
@@ -68,9 +67,12 @@ export async function listenTo(path, onState, signal) {
   }
 }
 
-async function get(path, options) {
+const get = (path, options) => whole(fetch(address(path), { cache: "no-store", ...options }));
+
+/** An answer, or its body; Away where the line broke off. */
+async function whole(reading) {
   try {
-    return await fetch(address(path), { cache: "no-store", ...options });
+    return await reading;
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Away("the service does not answer.");
@@ -116,6 +118,7 @@ function read(status, text, retryAfter) {
  */
 export async function persist(request, { signal, patience = Infinity } = {}) {
   for (let tries = 1; ; tries += 1) {
+    signal?.throwIfAborted();
     try {
       return await request();
     } catch (error) {
@@ -131,7 +134,7 @@ export async function persist(request, { signal, patience = Infinity } = {}) {
 
 async function pause(error, signal) {
   for (let left = error.retryAfter; left > 0 && !signal?.aborted; left -= 1) {
-    notice(`${sentence(error.message)} Trying again in ${left} s.`, left === error.retryAfter);
+    notice(`${sentence(error.message)} Trying again in ${left} s.`);
     await sleep(1000);
   }
   notice("");
@@ -145,15 +148,10 @@ async function untilBack(error, signal) {
 }
 
 async function waitForService(error) {
-  notice(`${sentence(error.message)} Trying again until it does.`);
-  for (let wait = 500; ; wait = Math.min(wait * 1.5, LONGEST_PAUSE)) {
+  for (let wait = 500, isAway = true; isAway; wait = Math.min(wait * 1.5, LONGEST_PAUSE)) {
+    notice(`${sentence(error.message)} Trying again until it answers.`);
     await sleep(wait);
-    try {
-      await ask("livez");
-      break;
-    } catch {
-      // still away
-    }
+    isAway = await ask("livez").then(() => false, (reason) => reason instanceof Away);
   }
   notice("");
   announce("The service is back.");

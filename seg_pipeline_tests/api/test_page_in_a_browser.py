@@ -25,6 +25,7 @@ from seg_pipeline_tests.api.the_page import (
     PICTURE,
     SMALL,
     WIDE,
+    job_shown,
     opened,
     see_a_job_fail,
     segment,
@@ -210,6 +211,9 @@ def test_a_label_is_left_out_and_what_lies_below_is_found(
     page.get_by_role("button", name="hole").click()
     assert lit(page, 7 / WIDE, 7 / 16) == "segment-0"
     expect(page.locator("#segment-1")).to_be_hidden()
+    page.locator("#list").press("End")
+    expect(page.locator("#segment-0")).to_have_attribute("aria-selected", "true")
+    page.locator("#list").press("Escape")
     page.get_by_role("button", name="hole").click()
     assert lit(page, 7 / WIDE, 7 / 16) == "segment-1"
 
@@ -317,22 +321,6 @@ def test_a_job_is_found_again_among_the_recent_ones_until_it_is_gone(
     expect(page.locator("#recent")).to_be_hidden()
 
 
-def test_a_picture_may_be_chosen_before_the_models_are_known(
-    page: Page, serve: Serve, api_store: Store
-) -> None:
-    """It goes to the model of last time."""
-    asked: dict[str, Route] = {}
-    with FakeWorker(api_store, LARGE):
-        opened(page, serve)
-        page.locator("#model").select_option("demo-sam2")
-        page.route("**/models", lambda route: asked.update(models=route))
-        page.reload()
-        page.set_input_files("#file", PICTURE)
-        asked["models"].continue_()
-        expect(page.locator("#found")).to_have_text("1 segment")
-    assert JobRepository(api_store).job(job_shown(page)).model == "demo-sam2"
-
-
 def test_what_was_opened_while_another_job_was_deleted_stays(
     page: Page, serve: Serve, api_store: Store
 ) -> None:
@@ -352,37 +340,6 @@ def test_what_was_opened_while_another_job_was_deleted_stays(
     expect(page.locator("#recent-list button")).to_have_count(1)
     expect(page.locator("#found")).to_have_text("1 segment")
     assert job_shown(page) == kept
-
-
-def test_a_service_that_is_away_is_waited_for(page: Page, serve: Serve, api_store: Store) -> None:
-    with FakeWorker(api_store, LARGE):
-        opened(page, serve)
-        expect(page.locator("#model")).to_have_value("demo-yolo")
-        page.context.set_offline(True)
-        page.set_input_files("#file", PICTURE)
-        expect(page.locator("#notice")).to_contain_text("Trying again until it does.")
-        page.context.set_offline(False)
-        expect(page.locator("#found")).to_have_text("1 segment")
-    expect(page.locator("#notice")).to_be_hidden()
-
-
-def test_a_rate_limit_is_waited_for_and_said(page: Page, serve: Serve, api_store: Store) -> None:
-    refused: list[str] = []
-
-    def refuse_once(route: Any) -> None:
-        if refused:
-            route.continue_()
-            return
-        refused.append(route.request.url)
-        body = {"error": "key shop has used up its requests.", "code": "rate_limited"}
-        route.fulfill(status=429, headers={"retry-after": "1"}, body=json.dumps(body))
-
-    with FakeWorker(api_store, LARGE):
-        opened(page, serve)
-        page.route(re.compile("/jobs$"), refuse_once)
-        page.set_input_files("#file", PICTURE)
-        expect(page.locator("#notice")).to_contain_text("has used up its requests. Trying again in")
-        expect(page.locator("#found")).to_have_text("1 segment")
 
 
 def ask_by_pointing(page: Page, serve: Serve, **values: Any) -> str:
@@ -408,10 +365,6 @@ def asked(store: Store, uuid: str) -> dict[str, Any]:
     job = JobRepository(store).job(uuid)
     parameters: dict[str, Any] = json.loads(json.dumps(job.parameters))
     return parameters
-
-
-def job_shown(page: Page) -> str:
-    return page.url.partition("#")[2]
 
 
 def test_clicks_make_a_mask_better_and_send_the_picture_once(

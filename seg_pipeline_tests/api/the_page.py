@@ -39,3 +39,8 @@ def see_a_job_fail(page: Page, serve: Serve, store: Store) -> None:
         opened(page, serve)
         page.set_input_files("#file", PICTURE)
         expect(page.locator("#code")).to_have_text("model_failed")
+
+
+def job_shown(page: Page) -> str:
+    """The uuid of the job that the page shows."""
+    return page.url.partition("#")[2]

@@ -128,12 +128,12 @@ def test_the_page_has_the_limits_of_the_service() -> None:
 
 
 def test_the_page_names_every_stage_that_takes_time_and_no_other() -> None:
-    named = re.search(r"const STAGES = \{(.*?)\}", (FOLDER / "app.js").read_text())
+    named = re.search(r"const STAGES = \{(.*?)\}", (FOLDER / "result.js").read_text())
     assert named
     assert {*re.findall(r"(\w+): \"", named[1])} == {*StageName, "masks"} - {StageName.CALLBACK}
 
 
 def test_the_page_titles_formats_that_there_are() -> None:
-    titled = re.search(r"const TITLES = \{(.*?)\}", (FOLDER / "app.js").read_text())
+    titled = re.search(r"const TITLES = \{(.*?)\}", (FOLDER / "result.js").read_text())
     assert titled
     assert {name.strip('"') for name in re.findall(r"([\w\"-]+): \"", titled[1])} <= FORMATS.keys()
