@@ -115,20 +115,23 @@ function submit(uuid, source, signal, asked) {
 }
 
 /** Listens to the job's events; where that is not possible, or ends too early, asks again and again. */
-async function untilFinished(uuid, first, clock, signal) {
-  let job = first;
-  if (!["completed", "failed"].includes(job?.status)) {
-    await listenTo(`jobs/${uuid}/events`, (state) => clock.follow(state), signal).catch(() => {});
-    job = null;
+async function untilFinished(uuid, sent, clock, signal) {
+  const asked = () => persist(() => ask(`jobs/${uuid}`, { signal }), { signal });
+  let job = sent ?? (await asked());
+  if (!hasEnded(job)) {
+    clock.enter(job.status, job.model);
+    await listenTo(`jobs/${uuid}/events`, (event) => clock.follow(event), signal).catch(() => {});
+    job = await asked();
   }
-  for (let pause = 100; ; pause = Math.min(pause * 1.3, 1000)) {
-    job ??= await persist(() => ask(`jobs/${uuid}`, { signal }), { signal });
-    if (signal.aborted || ["completed", "failed"].includes(job.status)) return job;
+  for (let pause = 100; !hasEnded(job) && !signal.aborted; pause = Math.min(pause * 1.3, 1000)) {
     clock.enter(job.status, job.model);
     await sleep(document.hidden ? 3000 : pause);
-    job = null;
+    job = await asked();
   }
+  return job;
 }
+
+const hasEnded = ({ status }) => ["completed", "failed"].includes(status);
 
 // Points and boxes, and the answers to them
 

@@ -527,6 +527,16 @@ def test_the_page_tells_how_many_points_are_done_and_shows_the_end(
     expect(page.locator("body")).to_have_attribute("data-view", "done")
 
 
+def test_a_job_that_is_opened_shows_its_own_model_while_it_runs(page: Page, serve: Serve) -> None:
+    opened(page, serve)
+    page.set_input_files("#file", PICTURE)
+    expect(page.locator("#headline")).to_have_text("Waiting for a worker")
+    page.locator("#model").select_option("demo-sam2")
+    page.reload()
+    expect(page.locator("#subline")).to_have_text("demo-yolo")
+    expect(page.locator("#model")).to_have_value("demo-sam2")
+
+
 def test_a_page_that_may_not_listen_asks_instead(
     page: Page, serve: Serve, api_store: Store
 ) -> None:
