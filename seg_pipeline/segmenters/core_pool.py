@@ -35,7 +35,7 @@ class Lanes:
     def map(self, step: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """The step's result for each item, in order.
 
-        Raises what the first failing step raises, once no other step can still begin.
+        Raises what the first failing step raises. No other step begins once one has failed.
         """
         lanes = self.count()
         if min(lanes, len(items)) < 2:
@@ -44,12 +44,11 @@ class Lanes:
             self._threads = ThreadPoolExecutor(
                 lanes, "lane", initializer=torch.set_num_threads, initargs=(1,)
             )
+        of_caller = partial(
+            _as_the_caller, _until_one_fails(step), torch.is_inference_mode_enabled()
+        )
         with _one_thread_an_operator():
-            return list(
-                self._threads.map(
-                    partial(_as_the_caller, step, torch.is_inference_mode_enabled()), items
-                )
-            )
+            return list(self._threads.map(of_caller, items))
 
 
 @contextmanager
@@ -60,6 +59,22 @@ def _one_thread_an_operator() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _until_one_fails(step: Callable[[T], R]) -> Callable[[T], R]:
+    """The step; once it has failed for an item, it raises the same for all that have not begun."""
+    failed: list[BaseException] = []
+
+    def call(item: T) -> R:
+        if failed:
+            raise failed[0]
+        try:
+            return step(item)
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    return call
 
 
 def _as_the_caller(step: Callable[[T], R], inference: bool, item: T) -> R:
