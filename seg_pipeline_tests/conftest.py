@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -221,34 +222,26 @@ def profile(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-_shared: list[Stack] = []
-"""The service that the session shares, while it runs."""
+_shared = ExitStack()
+"""Holds the service that the session shares, while it runs."""
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, profile: str) -> Iterator[Stack]:
     """The whole service with the demo models on each profile, started once for all tests that ask
     for it; they are `slow`."""
-    running = Stack(tmp_path_factory.mktemp("stack"), profile=profile)
-    running.start()
-    _shared.append(running)
-    yield running
-    _end_shared()
+    yield _shared.enter_context(Stack(tmp_path_factory.mktemp("stack"), profile=profile))
+    _shared.close()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Ends the shared service after its last test where several processes run tests: the session
     goes on for a quarter of an hour, and an idle service takes its share of a core."""
-    if not _shared or "PYTEST_XDIST_WORKER" not in os.environ:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
         return
     if nextitem is None or _scope_of(nextitem) != _scope_of(item):
-        _end_shared()
-
-
-def _end_shared() -> None:
-    while _shared:
-        _shared.pop().__exit__()
+        _shared.close()
 
 
 def _scope_of(item: pytest.Item) -> str:
