@@ -54,17 +54,18 @@ async function untilModelsKnown(source) {
 
 /** Sends a picture as a job, and shows the job. */
 function launch(uuid, source, asked) {
-  const name = source.name ?? source.url;
   history.pushState(null, "", `#${uuid}`);
-  remember(uuid, { name, at: Date.now() });
+  remember(uuid, { name: nameOf(source), at: Date.now() });
   upload(uuid, (signal) => submit(uuid, source, signal, asked)).catch((error) => {
     if (state.uuid === uuid || error.name === "AbortError") return;
     forget(uuid);
     showRecent();
-    notice(`${name}: ${error.message}`);
+    notice(`${nameOf(source)}: ${error.message}`);
   });
   return follow(uuid);
 }
+
+const nameOf = (source) => source.name ?? source.url;
 
 /** Has a failed job run again whose picture this page does not have. */
 function retry(uuid) {
@@ -194,7 +195,7 @@ async function submitPrompt(uuid, asked, signal) {
       if (error.code !== "picture_not_kept" || !state.source) throw error;
     }
   }
-  remember(uuid, { name: state.source.name ?? state.source.url, at: Date.now() });
+  remember(uuid, { name: nameOf(state.source), at: Date.now() });
   return submit(uuid, state.source, signal, asked);
 }
 

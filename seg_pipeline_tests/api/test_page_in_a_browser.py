@@ -25,6 +25,7 @@ from seg_pipeline_tests.api.the_page import (
     PICTURE,
     SMALL,
     WIDE,
+    held,
     job_shown,
     opened,
     see_a_job_fail,
@@ -324,7 +325,6 @@ def test_a_job_is_found_again_among_the_recent_ones_until_it_is_gone(
 def test_what_was_opened_while_another_job_was_deleted_stays(
     page: Page, serve: Serve, api_store: Store
 ) -> None:
-    asked: dict[str, Route] = {}
     with FakeWorker(api_store, LARGE):
         opened(page, serve)
         segment(page)
@@ -332,11 +332,11 @@ def test_what_was_opened_while_another_job_was_deleted_stays(
         page.locator("#new").click()
         segment(page)
     page.on("dialog", lambda dialog: dialog.accept())
-    page.route(f"**/jobs/{job_shown(page)}", lambda route: asked.update(deletion=route))
+    deletions = held(page, f"**/jobs/{job_shown(page)}")
     page.locator("#delete").click()
     page.locator("#recent-list button").nth(1).click()
     page.wait_for_url(f"**/#{kept}")
-    asked["deletion"].continue_()
+    deletions[0].continue_()
     expect(page.locator("#recent-list button")).to_have_count(1)
     expect(page.locator("#found")).to_have_text("1 segment")
     assert job_shown(page) == kept

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import FilePayload, Page, Route, expect
 
 from seg_pipeline.jobs.repository import JobRepository
 from seg_pipeline.store import Store
 from seg_pipeline_tests.api.serving import Serve
 from seg_pipeline_tests.api.stand_ins import FakeWorker
-from seg_pipeline_tests.api.the_page import LARGE, PICTURE, job_shown, opened, segment
+from seg_pipeline_tests.api.the_page import LARGE, PICTURE, held, job_shown, opened, segment
 
 pytestmark = pytest.mark.process
 
@@ -23,18 +23,7 @@ UPLOADS = re.compile("/jobs$")
 AWAY = re.compile(r"The service does not answer.*\. Trying again until it answers\.")
 
 
-def held(page: Page, address: Any) -> list[Route]:
-    """Requests to an address that wait for the test, as they come in."""
-    routes: list[Route] = []
-
-    def hold(route: Route) -> None:
-        routes.append(route)
-
-    page.route(address, hold)
-    return routes
-
-
-def refused_once(code: str, error: str, status: int = 429) -> Callable[[Route], None]:
+def limited_once(error: str) -> Callable[[Route], None]:
     """Refuses a first request, and asks to wait a second; all others go on."""
     refused: list[Route] = []
 
@@ -43,10 +32,20 @@ def refused_once(code: str, error: str, status: int = 429) -> Callable[[Route], 
             route.continue_()
             return
         refused.append(route)
-        body = json.dumps({"error": error, "code": code})
-        route.fulfill(status=status, headers={"retry-after": "1"}, body=body)
+        body = json.dumps({"error": error, "code": "rate_limited"})
+        route.fulfill(status=429, headers={"retry-after": "1"}, body=body)
 
     return answer
+
+
+def sending(page: Page, serve: Serve, picture: FilePayload = PICTURE) -> list[Route]:
+    """Opens the page and chooses a picture, which waits on its way for the test."""
+    opened(page, serve)
+    expect(page.locator("#model")).to_have_value("demo-yolo")
+    uploads = held(page, UPLOADS)
+    page.set_input_files("#file", picture)
+    expect(page.locator("#headline")).to_have_text("Sending")
+    return uploads
 
 
 def jobs_of_everybody(page: Page, url: str) -> list[Any]:
@@ -129,7 +128,7 @@ def test_that_the_service_is_away_is_still_said_when_another_job_is_opened(
 def test_a_rate_limit_is_waited_for_and_said(page: Page, serve: Serve, api_store: Store) -> None:
     with FakeWorker(api_store, LARGE):
         opened(page, serve)
-        page.route(UPLOADS, refused_once("rate_limited", "key shop has used up its requests."))
+        page.route(UPLOADS, limited_once("key shop has used up its requests."))
         page.set_input_files("#file", PICTURE)
         expect(page.locator("#notice")).to_contain_text("has used up its requests. Trying again in")
         expect(page.locator("#found")).to_have_text("1 segment")
@@ -139,7 +138,7 @@ def test_what_is_cancelled_while_it_waits_for_its_turn_is_never_sent(
     page: Page, serve: Serve
 ) -> None:
     url = opened(page, serve)
-    page.route(UPLOADS, refused_once("rate_limited", "key shop has used up its requests."))
+    page.route(UPLOADS, limited_once("key shop has used up its requests."))
     page.set_input_files("#file", PICTURE)
     expect(page.locator("#notice")).to_contain_text("Trying again in")
     page.get_by_role("button", name="Cancel").click()
@@ -152,11 +151,7 @@ def test_an_upload_goes_on_while_the_page_shows_another_picture(
     page: Page, serve: Serve, api_store: Store
 ) -> None:
     with FakeWorker(api_store, LARGE):
-        opened(page, serve)
-        expect(page.locator("#model")).to_have_value("demo-yolo")
-        uploads = held(page, UPLOADS)
-        page.set_input_files("#file", PICTURE)
-        expect(page.locator("#headline")).to_have_text("Sending")
+        uploads = sending(page, serve)
         first = job_shown(page)
         page.locator("#new").click()
         page.set_input_files("#file", PICTURE)
@@ -177,10 +172,7 @@ def test_whoever_comes_back_to_an_upload_sees_it_go_on(
     page: Page, serve: Serve, api_store: Store
 ) -> None:
     with FakeWorker(api_store, LARGE):
-        opened(page, serve)
-        expect(page.locator("#model")).to_have_value("demo-yolo")
-        uploads = held(page, UPLOADS)
-        page.set_input_files("#file", PICTURE)
+        uploads = sending(page, serve)
         page.locator("#new").click()
         page.locator("#recent-list button").click()
         expect(page.locator("#headline")).to_have_text("Sending")
@@ -191,10 +183,7 @@ def test_whoever_comes_back_to_an_upload_sees_it_go_on(
 def test_a_refusal_of_an_upload_is_said_while_the_page_shows_another_picture(
     page: Page, serve: Serve
 ) -> None:
-    opened(page, serve)
-    expect(page.locator("#model")).to_have_value("demo-yolo")
-    uploads = held(page, UPLOADS)
-    page.set_input_files("#file", {**PICTURE, "buffer": b"no picture"})
+    uploads = sending(page, serve, {**PICTURE, "buffer": b"no picture"})
     page.locator("#new").click()
     uploads[0].continue_()
     expect(page.locator("#notice")).to_contain_text("photo.png: The 10 bytes are no picture")
@@ -233,7 +222,7 @@ def test_a_batch_is_followed_through_limits_and_while_the_service_is_away(
     client = serve()
     urls = ["https://pictures.example/1.png"]
     client.post("/batches", json={"uuid": "summer", "image_urls": urls})
-    page.route("**/batches/summer", refused_once("rate_limited", "too many requests."))
+    page.route("**/batches/summer", limited_once("too many requests."))
     page.goto(f"{client.base_url}/#batch=summer")
     expect(page.locator("#notice")).to_contain_text("Too many requests. Trying again in 1 s.")
     expect(page.locator("#batch-line")).to_have_text("processing: 0 of 1 picture")

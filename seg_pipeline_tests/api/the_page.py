@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from playwright.sync_api import FilePayload, Page, expect
+from playwright.sync_api import FilePayload, Page, Route, expect
 
 from seg_pipeline.errors import ModelFailed
 from seg_pipeline.store import Store
@@ -44,3 +44,14 @@ def see_a_job_fail(page: Page, serve: Serve, store: Store) -> None:
 def job_shown(page: Page) -> str:
     """The uuid of the job that the page shows."""
     return page.url.partition("#")[2]
+
+
+def held(page: Page, address: Any) -> list[Route]:
+    """Requests to an address that wait for the test, as they come in."""
+    routes: list[Route] = []
+
+    def hold(route: Route) -> None:
+        routes.append(route)
+
+    page.route(address, hold)
+    return routes
